@@ -1,0 +1,1 @@
+"""eckart: clip these matrices, score this task, record the trial."""

@@ -1,0 +1,25 @@
+"""What can be wrong with the user's input.
+
+Every message is one line that says what is wrong, the value, the likely cause and the remedy.
+The command line prints it and ends with status 2; anything else that is raised is a fault of ours.
+"""
+
+
+class EckartError(Exception):
+    """The user's input is wrong; the message says what, the value, the likely cause and the remedy."""
+
+
+class ModelError(EckartError):
+    """A model cannot be loaded, read or taken apart."""
+
+
+class TaskError(EckartError):
+    """A task, its data or its prompt is not usable."""
+
+
+class EditError(EckartError):
+    """An edit names a layer, a part or a rate that the model does not have."""
+
+
+class RunError(EckartError):
+    """A run cannot be opened, continued or written."""

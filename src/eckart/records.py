@@ -1,0 +1,145 @@
+"""The values that everything else makes, runs or shows: an edit, a score, a trial."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from eckart.errors import EditError
+
+ATTENTION = ("q", "k", "v", "o")
+FEED_FORWARD = ("gate", "up", "down", "fc_in", "fc_out")
+PARTS: dict[str, tuple[str, ...]] = {
+    "attn": ATTENTION,
+    "mlp": FEED_FORWARD,
+    "all": ATTENTION + FEED_FORWARD,
+    **{name: (name,) for name in ATTENTION + FEED_FORWARD},
+}
+"""Every part that an edit can name, and the matrices it stands for (Section 2 of the paper)."""
+
+
+@dataclass(frozen=True, order=True)
+class Edit:
+    """Clip one part of one layer at one rate.
+
+    Arguments:
+        layer: 0-based; a negative number counts from the last layer.
+        part: `attn`, `mlp`, `all`, or one matrix: `q k v o gate up down fc_in fc_out`.
+        rate: the clipping rate xi in [0, 1) of Section 2; 0 leaves every byte as it is.
+
+    >>> Edit.parse("26:mlp:0.95")
+    Edit(layer=26, part='mlp', rate=0.95)
+    >>> str(Edit(layer=-1, part="attn", rate=0.5))
+    '-1:attn:0.5'
+    """
+
+    layer: int
+    part: str
+    rate: float
+
+    def __post_init__(self) -> None:
+        if self.part not in PARTS:
+            raise EditError(f"no part '{self.part}'; the parts are {', '.join(PARTS)}")
+        check_rate(self.rate)
+
+    def __str__(self) -> str:
+        return f"{self.layer}:{self.part}:{self.rate:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> Edit:
+        """Read `LAYER:PART:RATE`.
+
+        Raises:
+            EditError: the text has another form, or names no part or no rate in [0, 1).
+        """
+        try:
+            layer, part, rate = text.split(":")
+            return cls(layer=int(layer), part=part.strip(), rate=float(rate))
+        except ValueError:
+            raise EditError(f"edit '{text}' is not LAYER:PART:RATE, such as 26:mlp:0.95") from None
+
+
+def check_rate(rate: float) -> float:
+    """Return a clipping rate that is valid.
+
+    Raises:
+        EditError: the rate is not a number in [0, 1).
+    """
+    if not (math.isfinite(rate) and 0 <= rate < 1):
+        raise EditError(
+            f"clipping rate {rate:g} is outside [0, 1); 0.95 keeps 5% of the rank, 0 leaves the matrix as it is"
+        )
+    return rate
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model did on the rows of a split.
+
+    Arguments:
+        n: number of rows.
+        accuracy, balanced_accuracy, macro_f1: shares in [0, 1].
+        log_loss: mean of minus the log of the probability given to the right label, in nats, where the
+            probabilities are the softmax of the labels' scores.
+        majority_rate: the share of the most frequent label: what always answering it would score.
+        confusion: counts, `confusion[true][predicted]`.
+        predictions: one label index a row, in the split's order.
+        log_likelihoods: one value a label and row, in nats: the values that were ranked.
+    """
+
+    n: int
+    accuracy: float
+    balanced_accuracy: float
+    macro_f1: float
+    log_loss: float
+    majority_rate: float
+    confusion: tuple[tuple[int, ...], ...]
+    predictions: tuple[int, ...]
+    log_likelihoods: tuple[tuple[float, ...], ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything but the rows."""
+        return {k: v for k, v in asdict(self).items() if k not in ("predictions", "log_likelihoods")}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An edit scored on a task's split, kept for good.
+
+    Arguments:
+        key: hash of everything that the outcome depends on.
+        split: `validation`, `test` or `all`.
+        edits: what was clipped; empty for the unpruned model.
+        status: `done`, or `failed` with its cause in `error`.
+        score: the outcome; None for a failed trial.
+        seconds: wall-clock time, the only field that differs between reruns.
+    """
+
+    key: str
+    split: str
+    edits: tuple[Edit, ...]
+    status: Literal["done", "failed"] = "done"
+    score: Score | None = None
+    error: str | None = None
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, ready for `json.dumps`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Trial:
+        """Read what `to_json` wrote."""
+        score = values["score"]
+        return cls(
+            **{
+                **values,
+                "edits": tuple(Edit(**edit) for edit in values["edits"]),
+                "score": None if score is None else Score(**{k: _frozen(v) for k, v in score.items()}),
+            }
+        )
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
