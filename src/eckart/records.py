@@ -84,7 +84,7 @@ class Score:
             probabilities are the softmax of the labels' scores.
         majority_rate: the share of the most frequent label: what always answering it would score.
         confusion: counts, `confusion[true][predicted]`.
-        predictions: one label index a row, in the split's order.
+        labels, predictions: the right label's and the predicted label's index for each row, in the split's order.
         log_likelihoods: one value a label and row, in nats: the values that were ranked.
     """
 
@@ -95,12 +95,20 @@ class Score:
     log_loss: float
     majority_rate: float
     confusion: tuple[tuple[int, ...], ...]
+    labels: tuple[int, ...]
     predictions: tuple[int, ...]
     log_likelihoods: tuple[tuple[float, ...], ...]
 
+    @property
+    def right(self) -> list[bool]:
+        """Whether each row's prediction is its label."""
+        return [label == prediction for label, prediction in zip(self.labels, self.predictions, strict=True)]
+
     def summary(self) -> dict[str, Any]:
         """Return everything but the rows."""
-        return {k: v for k, v in asdict(self).items() if k not in ("predictions", "log_likelihoods")}
+        return {
+            k: v for k, v in asdict(self).items() if k not in ("labels", "predictions", "log_likelihoods")
+        }
 
 
 @dataclass(frozen=True)

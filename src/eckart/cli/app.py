@@ -1,0 +1,202 @@
+"""The verbs. Heavy libraries are imported inside them, so that `eckart --help` answers at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eckart.cli import options as o
+from eckart.cli.console import print_json, progress_bar, say, show
+from eckart.records import Edit
+
+app = typer.Typer(
+    name="eckart",
+    help="Make a language model better at your task, without training, by cutting singular values; and know honestly "
+    "whether it helped.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+DEFAULT_RATES = "0,0.1,0.5,0.75,0.9,0.95,0.99,0.995"
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from eckart import __version__
+
+        typer.echo(__version__)
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCode = False) -> None:
+    """Show a model's layers and matrices: parts, shapes, what is fused or tied. Reads no weights."""
+    from eckart.anatomy import Anatomy
+    from eckart.models import empty_model
+    from eckart.reports.documents import anatomy_document
+
+    document = anatomy_document(model, Anatomy.of(empty_model(model, trust_remote_code)))
+    if json_:
+        print_json(document)
+        return
+    from eckart.reports.tables import anatomy_table
+
+    show(anatomy_table(document))
+
+
+@app.command()
+def spectrum(
+    model: o.Model,
+    part: o.Part = "all",
+    plot: o.Plot = None,
+    json_: o.Json = False,
+    device: o.Device = "auto",
+    trust_remote_code: o.RemoteCode = False,
+) -> None:
+    """Print the condition number of every matrix, and draw them by layer (Figure 3 of the paper)."""
+    from eckart.anatomy import Anatomy
+    from eckart.reports.figures import (
+        check_figure_path,
+        condition_curves,
+        draw_condition_numbers,
+        save_figure,
+    )
+    from eckart.selection.space import spectra
+
+    name = Path(model).name
+    target = plot or Path(f"{name}-condition-numbers.png")
+    check_figure_path(target)
+    anatomy = Anatomy.of(o.read_model(model, "float32", device, trust_remote_code).model)
+    total = sum(len(anatomy.select(layer, part)) for layer in range(len(anatomy.layers)))
+    with progress_bar("spectra", total) as advance:
+        matrices = spectra(anatomy, part, advance=advance)
+    save_figure(draw_condition_numbers(condition_curves(matrices), name), target)
+    if json_:
+        print_json({"model": model, "figure": str(target), "matrices": [m.to_json() for m in matrices]})
+        return
+    from eckart.reports.tables import spectrum_table
+
+    show(spectrum_table(matrices))
+    say(f"figure: {target}")
+
+
+@app.command()
+def evaluate(
+    model: o.Model,
+    task: o.TaskName = None,
+    edit: o.Edits = None,
+    split: o.Split = "validation",
+    predictions: o.Predictions = None,
+    prompts: o.Prompts = False,
+    show_prompts: o.Show = 0,
+    json_: o.Json = False,
+    data: o.Data = None,
+    text_column: o.TextColumn = None,
+    label_column: o.LabelColumn = None,
+    template: o.Template = None,
+    labels: o.Labels = None,
+    variant: o.Variant = None,
+    shots: o.Shots = None,
+    seed: o.Seed = 0,
+    split_seed: o.SplitSeed = 0,
+    split_sizes: o.SplitSizes = None,
+    unbalanced: o.Unbalanced = False,
+    scoring: o.Scoring = None,
+    batch_tokens: o.BatchTokens = None,
+    truncate_demonstrations: o.Truncate = False,
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    trust_remote_code: o.RemoteCode = False,
+) -> None:
+    """Score a model on a task, with any number of edits at once."""
+    chosen = [Edit.parse(text) for text in edit or []]
+    loaded_task = o.read_task(locals())
+    if predictions is not None:
+        o.check_writable(predictions)
+    from eckart.evaluation import evaluate as score_model
+
+    result = score_model(
+        o.read_model(model, dtype, device, trust_remote_code),
+        loaded_task,
+        chosen,
+        split=split,
+        method=scoring,
+        batch_tokens=batch_tokens,
+        truncate_demonstrations=truncate_demonstrations,
+        report=progress_bar,
+    )
+    if predictions is not None:
+        from eckart.runs import write_whole
+
+        lines = [json.dumps(row, ensure_ascii=False) for row in result.rows(prompts)]
+        write_whole(predictions, ("\n".join(lines) + "\n").encode())
+        say(f"predictions: {predictions}")
+    if json_:
+        print_json(result.to_json())
+        return
+    from eckart.reports.tables import evaluation_report
+
+    show(evaluation_report(result, show_prompts))
+
+
+@app.command()
+def search(
+    model: o.Model,
+    task: o.TaskName = None,
+    part: o.Part = "mlp",
+    rates: o.Rates = DEFAULT_RATES,
+    layer: o.Layer = "auto",
+    top_k: o.TopK = 3,
+    combine: o.Combine = "geometric",
+    out: o.Out = None,
+    save: o.Save = None,
+    json_: o.Json = False,
+    data: o.Data = None,
+    text_column: o.TextColumn = None,
+    label_column: o.LabelColumn = None,
+    template: o.Template = None,
+    labels: o.Labels = None,
+    variant: o.Variant = None,
+    shots: o.Shots = None,
+    seed: o.Seed = 0,
+    split_seed: o.SplitSeed = 0,
+    split_sizes: o.SplitSizes = None,
+    unbalanced: o.Unbalanced = False,
+    scoring: o.Scoring = None,
+    batch_tokens: o.BatchTokens = None,
+    truncate_demonstrations: o.Truncate = False,
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    trust_remote_code: o.RemoteCode = False,
+) -> None:
+    """Algorithm 1: choose the layer by condition number, the rate on validation, and test the choice once."""
+    chosen_rates, chosen_layer = o.parse_rates(rates), o.parse_layer(layer)
+    loaded_task = o.read_task(locals())
+    from eckart.checkpoints.dense import check_target
+    from eckart.cli.results import finish_search
+    from eckart.evaluation import Evaluator
+    from eckart.selection.search import Plan, default_folder, run_plan
+
+    if save is not None:
+        check_target(save)
+    plan = Plan(part, chosen_rates, top_k, chosen_layer, combine)
+    evaluator = Evaluator(
+        o.read_model(model, dtype, device, trust_remote_code),
+        loaded_task,
+        method=scoring,
+        batch_tokens=batch_tokens,
+        truncate_demonstrations=truncate_demonstrations,
+        report=progress_bar,
+    )
+    folder = out or default_folder(plan, evaluator)
+    say(f"run: {folder}")
+    study = run_plan(plan, evaluator, folder)
+    finish_search(study, folder, save, as_json=json_)

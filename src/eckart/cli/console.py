@@ -1,0 +1,119 @@
+"""What every verb shares: where output goes, how progress looks, and how a command ends."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from eckart.errors import EckartError
+
+# Newer typers bring their own click, older ones share the installed one: ask typer for its exceptions.
+UsageError, ClickException = typer.BadParameter.__mro__[1:3]
+
+errors = Console(stderr=True)
+output = Console()
+
+
+class Rate(ProgressColumn):
+    """Rows per second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the measured speed."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s", style="cyan")
+
+
+@contextmanager
+def progress_bar(what: str, rows: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar with rows per second on standard error; where that is no terminal, one line when done."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        job = progress.add_task(what, total=rows)
+        yield lambda done: progress.advance(job, done)
+        speed = progress.tasks[0].finished_speed or progress.tasks[0].speed or 0
+    say(f"{what}: {rows} done" + (f", {speed:,.0f}/s" if speed else ""))
+
+
+def say(text: str) -> None:
+    """Tell the user something on standard error."""
+    errors.print(text, style="dim", highlight=False, soft_wrap=True, markup=False)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on standard output; NaN and infinities, which JSON lacks, are a fault."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def show(renderable: Any) -> None:
+    """Print a table or text on standard output; a pipe gets the full width."""
+    console = output if output.is_terminal else Console(width=160)
+    console.print(renderable, highlight=False)
+
+
+def run(command: Callable[[], Any]) -> int:
+    """Run a command and return its exit status: 0, 2 for the user's input, 130 when interrupted, 1 for our fault."""
+    warnings.showwarning = _show_warning
+    try:
+        result = command()
+        sys.stdout.flush()
+    except EckartError as error:
+        return _refuse(str(error))
+    except UsageError as error:
+        return _refuse(f"{_message(error)} See '{_path(error)} --help'.")
+    except ClickException as error:
+        return _refuse(_message(error))
+    except (KeyboardInterrupt, typer.Abort):
+        say("interrupted; every finished trial is kept, and the same command goes on from there")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception:
+        traceback.print_exc()
+        say("this is a fault of eckart's; please report it with the lines above")
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _refuse(message: str) -> int:
+    line = " ".join(message.split())
+    errors.print(f"error: {line}", style="red", highlight=False, soft_wrap=True, markup=False)
+    return 2
+
+
+def _message(error: Any) -> str:
+    return error.format_message()
+
+
+def _path(error: Any) -> str:
+    return error.ctx.command_path if error.ctx else "eckart"
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    say(f"note: {' '.join(str(message).split())}")

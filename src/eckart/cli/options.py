@@ -1,0 +1,224 @@
+"""The options that verbs share, each described once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eckart.errors import EditError, RunError, TaskError
+
+if TYPE_CHECKING:
+    from eckart.models import LoadedModel
+    from eckart.tasks import Task
+
+MODEL = "The model"
+TASK = "The task"
+RUN = "The run"
+
+Model = Annotated[
+    str, typer.Argument(help="A hub id, or a folder with config.json and safetensors.", metavar="MODEL")
+]
+Part = Annotated[str, typer.Option(help="attn, mlp, all, or one matrix: q k v o gate up down fc_in fc_out.")]
+Plot = Annotated[Path | None, typer.Option(help="Where the figure goes (.png, .svg or .pdf).")]
+Edits = Annotated[
+    list[str] | None,
+    typer.Option("--edit", help="LAYER:PART:RATE, such as 26:mlp:0.95; several are clipped together."),
+]
+Split = Annotated[str, typer.Option(help="validation, test, or all: every row that is no demonstration.")]
+Rates = Annotated[str, typer.Option(help="Clipping rates to try; 0 is always among them.")]
+Layer = Annotated[str, typer.Option(help="auto: by condition number; or a layer, negative from the last.")]
+TopK = Annotated[int, typer.Option(help="auto takes the deepest of the K worst-conditioned layers.")]
+Combine = Annotated[
+    str, typer.Option(help="A layer's condition number from its matrices': geometric, mean, max or min.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="float32, bfloat16, float16, or auto: bfloat16 on a GPU, float32 on a CPU.",
+        rich_help_panel=MODEL,
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", rich_help_panel=MODEL)]
+RemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run code that the model's repository brings.", rich_help_panel=MODEL
+    ),
+]
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        "--task", help="sst2, ag_news, emo, mrpc, rte, cb, copa, or a task file (YAML).", rich_help_panel=TASK
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Parquet, JSONL or CSV, or a folder with train, validation and test files.", rich_help_panel=TASK
+    ),
+]
+TextColumn = Annotated[str | None, typer.Option(help="The column that is read.", rich_help_panel=TASK)]
+LabelColumn = Annotated[str | None, typer.Option(help="The column that is predicted.", rich_help_panel=TASK)]
+Template = Annotated[
+    str | None,
+    typer.Option(help=r"The prompt, such as 'review: {{ review }}\nverdict:'.", rich_help_panel=TASK),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="Label words by the column's values: 0=bad,1=good. By default the values.", rich_help_panel=TASK
+    ),
+]
+Variant = Annotated[
+    str | None, typer.Option(help="released: prompts as in the paper's released code.", rich_help_panel=TASK)
+]
+Shots = Annotated[
+    int | None,
+    typer.Option(help="Demonstrations in the prompt; the task's own by default.", rich_help_panel=TASK),
+]
+Seed = Annotated[int, typer.Option(help="Draws the demonstrations.", rich_help_panel=TASK)]
+SplitSeed = Annotated[int, typer.Option(help="Draws validation and test rows.", rich_help_panel=TASK)]
+SplitSizes = Annotated[
+    str | None,
+    typer.Option(
+        help="Validation and test rows, as numbers (200,500) or shares (0.3,0.7).", rich_help_panel=TASK
+    ),
+]
+Unbalanced = Annotated[
+    bool,
+    typer.Option(
+        "--unbalanced",
+        help="Draw demonstrations at random, not evenly from the classes.",
+        rich_help_panel=TASK,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="The run's folder; by default under runs/, named by its settings.", rich_help_panel=RUN
+    ),
+]
+Save = Annotated[
+    Path | None, typer.Option(help="Write the clipped model here, as a checkpoint.", rich_help_panel=RUN)
+]
+Predictions = Annotated[Path | None, typer.Option(help="Write one JSON line a row.", rich_help_panel=RUN)]
+Prompts = Annotated[
+    bool, typer.Option("--prompts", help="With each prediction, what the model read.", rich_help_panel=RUN)
+]
+Show = Annotated[
+    int,
+    typer.Option(
+        "--show", help="Print the first N prompts as the model reads them.", min=0, rich_help_panel=RUN
+    ),
+]
+Scoring = Annotated[
+    str | None,
+    typer.Option(
+        help="sum (labels), mean per token (choices), byte, or prior: less what an empty prompt gives.",
+        rich_help_panel=RUN,
+    ),
+]
+BatchTokens = Annotated[
+    int | None, typer.Option(help="The most tokens in a batch; chosen by device.", min=1, rich_help_panel=RUN)
+]
+Truncate = Annotated[
+    bool,
+    typer.Option(
+        "--truncate-demonstrations",
+        help="Show fewer demonstrations where a row would be longer than the model reads.",
+        rich_help_panel=RUN,
+    ),
+]
+
+
+def read_model(name: str, dtype: str, device: str, trust_remote_code: bool) -> LoadedModel:
+    """Load the model that the options name."""
+    from transformers.utils import logging
+
+    from eckart.models import load_model
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return load_model(name, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+
+
+def read_task(options: dict[str, Any]) -> Task:
+    """Load the task that a verb's options describe; takes the verb's own `locals()`."""
+    from eckart.tasks import Task
+
+    return Task.load(
+        options["task"],
+        data=options["data"],
+        text_column=options["text_column"],
+        label_column=options["label_column"],
+        template=options["template"],
+        labels=parse_labels(options["labels"]),
+        variant=options["variant"],
+        shots=options["shots"],
+        seed=options["seed"],
+        split_seed=options["split_seed"],
+        split_sizes=parse_sizes(options["split_sizes"]),
+        balanced=not options["unbalanced"],
+    )
+
+
+def parse_labels(text: str | None) -> dict[str, str] | None:
+    """Read `0=bad,1=good`.
+
+    >>> parse_labels("0=bad,1=good")
+    {'0': 'bad', '1': 'good'}
+    """
+    if text is None:
+        return None
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    if not all(value.strip() and equals and word.strip() for value, equals, word in pairs):
+        raise TaskError(f"--labels '{text}' is not VALUE=WORD,VALUE=WORD, such as 0=bad,1=good")
+    return {value.strip(): word.strip() for value, _, word in pairs}
+
+
+def parse_sizes(text: str | None) -> tuple[float, float] | None:
+    """Read `200,500` or `0.3,0.7`."""
+    if text is None:
+        return None
+    numbers = parse_numbers(text, "--split-sizes", "200,500 or 0.3,0.7", TaskError)
+    if len(numbers) != 2:
+        raise TaskError(
+            f"--split-sizes '{text}' names {len(numbers)} sizes; it takes validation,test, such as 200,500"
+        )
+    return numbers[0], numbers[1]
+
+
+def parse_rates(text: str) -> tuple[float, ...]:
+    """Read `0,0.5,0.9`."""
+    return parse_numbers(text, "--rates", "0,0.5,0.9", EditError)
+
+
+def parse_numbers(text: str, option: str, example: str, error: type[Exception]) -> tuple[float, ...]:
+    """Read numbers joined by commas."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise error(f"{option} '{text}' are not numbers joined by commas, such as {example}") from None
+
+
+def parse_layer(text: str) -> int | None:
+    """Read a layer, or `auto` as None."""
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise EditError(f"--layer '{text}' is neither auto nor a number, such as 26 or -1") from None
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before anything is computed.
+
+    Raises:
+        RunError: it is a folder, or its folder does not exist.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise RunError(f"'{path}' cannot be written: it is a folder, or there is no folder '{path.parent}'")

@@ -1,0 +1,53 @@
+"""What a finished search leaves behind: tables, figures, a checkpoint."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from eckart.checkpoints import export
+from eckart.cli.console import print_json, progress_bar, say, show
+from eckart.reports.figures import draw_rates, rate_points, save_figure
+from eckart.reports.tables import study_report
+from eckart.runs import write_whole
+from eckart.selection import Study
+
+
+def finish_search(study: Study, folder: Path, save: Path | None, as_json: bool) -> None:
+    """Write the result as text and figure into the run's folder, save the clipped model, and print."""
+    write_search(study, folder)
+    saved: dict[str, Any] | None = None
+    if save is not None:
+        kept = export(study, save, report=progress_bar)
+        saved = {
+            "path": str(kept.path),
+            "dtype": kept.dtype,
+            "accuracy": kept.score.accuracy,
+            "predictions_changed": kept.changed,
+            "largest_change": kept.largest_change,
+        }
+    if as_json:
+        print_json({**study.to_json(), "run": str(folder), **({"saved": saved} if saved else {})})
+        return
+    show(study_report(study))
+    say(f"run: {folder} (result.json, result.txt, validation.png)")
+    if saved:
+        say(
+            f"saved: {saved['path']} in {saved['dtype']}; loaded again and scored again on the test rows: accuracy "
+            f"{saved['accuracy']:.4f}, {saved['predictions_changed']} prediction(s) changed by rounding"
+        )
+
+
+def write_search(study: Study, folder: Path) -> None:
+    """Write `result.txt` and `validation.png`."""
+    text = io.StringIO()
+    Console(file=text, width=120).print(study_report(study), highlight=False)
+    write_whole(folder / "result.txt", text.getvalue().encode())
+    score = study.candidates[0].trial.score
+    assert score is not None
+    title = f"{Path(study.settings['model']).name} on {study.settings['task']}: {study.part} of layer {study.layer}"
+    figure = draw_rates(rate_points(study), study.rate, score.majority_rate, title)
+    save_figure(figure, folder / "validation.png")

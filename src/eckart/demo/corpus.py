@@ -1,0 +1,226 @@
+"""The demo's corpus: short texts with several attributes each, and labelling tasks over them.
+
+A labelling task is one attribute and a word for each of its classes. The words are arbitrary, so nothing but
+the demonstrations says which attribute counts and what its classes are called. Everything is made from a seed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+from eckart.demo.words import ATTRIBUTES, FIELDS, LABEL_GROUPS, TEMPLATES
+from eckart.errors import TaskError
+
+Split = Literal["train", "validation", "test"]
+SIZES: dict[Split, int] = {"train": 400, "validation": 400, "test": 600}
+"""How many rows of each split `write` makes."""
+TEMPLATE = "text: {{ text }}\nlabel:"
+"""The Jinja template under which the tasks' rows read as the model was trained."""
+
+_SHARES: dict[Split, range] = {"train": range(3), "validation": range(3, 6), "test": range(6, 10)}
+
+
+@dataclass(frozen=True)
+class DemoTask:
+    """Name one attribute of a text, in words that were never used together in training.
+
+    Arguments:
+        name: the task's name.
+        attribute: what of the text the label depends on.
+        labels: class -> label word, all from one row of `LABEL_GROUPS`.
+    """
+
+    name: str
+    attribute: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Texts and their labels under one labelling.
+
+    Arguments:
+        fields: the names of the text line and of the label line.
+        rows: (text, label word) in the order of the prompt.
+    """
+
+    fields: tuple[str, str]
+    rows: tuple[tuple[str, str], ...]
+
+    def render(self) -> str:
+        r"""Return the demonstrations as eckart writes them: one space before a label, a newline after it.
+
+        >>> Episode(("text", "label"), (("the soup was awful", "zig"), ("superb opera", "plum"))).render()
+        'text: the soup was awful\nlabel: zig\ntext: superb opera\nlabel: plum\n'
+        """
+        text, label = self.fields
+        return "".join(f"{text}: {body}\n{label}: {word}\n" for body, word in self.rows)
+
+
+def tasks() -> dict[str, DemoTask]:
+    """Return the demo's tasks by name.
+
+    >>> dict(tasks()["mood"].labels)
+    {'good': 'zig', 'bad': 'plum'}
+    """
+    chosen = {"mood": 0, "topic": 3, "weather": 5, "who": 8, "time": 11}
+    return {
+        name: DemoTask(name, name, dict(zip(ATTRIBUTES[name], LABEL_GROUPS[row], strict=False)))
+        for name, row in chosen.items()
+    }
+
+
+def rows(task: str, split: Split, n: int, seed: int = 0) -> list[dict[str, str]]:
+    """Return labelled rows of a task: distinct texts, classes balanced, none seen in training.
+
+    A text belongs to one split whatever the seed and n, so that splits never share one.
+
+    Arguments:
+        task: a name from `tasks`.
+        split: `train`, `validation` or `test`.
+        n: number of rows.
+        seed: another seed draws other texts from the same split.
+
+    Returns:
+        n dictionaries with `text` and `label`.
+
+    Raises:
+        TaskError: there is no such task or split.
+
+    >>> rows("mood", "test", 2) == rows("mood", "test", 2)
+    True
+    """
+    chosen = _find(task)
+    if split not in _SHARES:
+        raise TaskError(f"no split '{split}' of the demo's tasks; the splits are {', '.join(_SHARES)}")
+    rng = Random(f"{seed}/{task}/{split}")
+    texts: dict[str, str] = {}
+    while len(texts) < n:
+        cls = list(chosen.labels)[len(texts) % len(chosen.labels)]
+        text = _held_out_text(rng, chosen.attribute, cls, split, texts)
+        texts[text] = chosen.labels[cls]
+    result = [{"text": text, "label": label} for text, label in texts.items()]
+    rng.shuffle(result)
+    return result
+
+
+def write(directory: str | Path, *, form: Literal["csv", "jsonl"] = "csv", seed: int = 0) -> dict[str, Path]:
+    """Write every task's splits as `<directory>/<task>/<split>.<form>`.
+
+    Returns:
+        task name -> the folder with its three files, ready for `--data` with `TEMPLATE`.
+    """
+    folders = {name: Path(directory) / name for name in tasks()}
+    for name, folder in folders.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        for split, n in SIZES.items():
+            _write_rows(folder / f"{split}.{form}", rows(name, split, n, seed))
+    return folders
+
+
+def is_held_out(text: str) -> bool:
+    """Tell whether a text is kept from training: one in five pairs of a thing and what it was like.
+
+    >>> is_held_out("the soup was awful") == is_held_out("awful soup at dusk")
+    True
+    """
+    words = set(text.split())
+    key = " ".join(sorted(words & _PAIRED))
+    return zlib.crc32(key.encode()) % 5 == 0
+
+
+def training_episodes(seed: int, *, examples: int = 12, ease: float = 0.0) -> Iterator[Episode]:
+    """Yield training episodes without end: a random attribute, random label words, texts that are not held out.
+
+    Arguments:
+        seed: the same seed gives the same episodes.
+        examples: rows in an episode; each is a query for those before it.
+        ease: the share of episodes that draw on few words a class, where matching words is enough.
+    """
+    rng = Random(f"training/{seed}")
+    while True:
+        yield _episode(rng, examples, rng.random() < ease)
+
+
+def vocabulary() -> tuple[str, ...]:
+    """Return every word that stands in a text, a label or a field's name."""
+    said = [word for classes in ATTRIBUTES.values() for words in classes.values() for word in words]
+    glue = [word for template in TEMPLATES for word in template.split() if "{" not in word]
+    labels = [word for group in LABEL_GROUPS for word in group]
+    fields = [word for pair in FIELDS for word in pair]
+    return tuple(dict.fromkeys(said + glue + labels + fields))
+
+
+def training_labels(rng: Random, n: int) -> list[str]:
+    """Draw n label words that may serve together in training: no two of one row of `LABEL_GROUPS`."""
+    return [rng.choice(group) for group in rng.sample(LABEL_GROUPS, n)]
+
+
+def _find(task: str) -> DemoTask:
+    if task not in tasks():
+        raise TaskError(f"no demo task '{task}'; the tasks are {', '.join(tasks())}")
+    return tasks()[task]
+
+
+def _episode(rng: Random, examples: int, easy: bool) -> Episode:
+    attribute = rng.choice(list(ATTRIBUTES))
+    classes = _some_classes(rng, attribute)
+    labels = dict(zip(classes, training_labels(rng, len(classes)), strict=True))
+    words = _few_words(rng) if easy else ATTRIBUTES
+    drawn = [rng.choice(classes) for _ in range(examples)]
+    body = tuple((_training_text(rng, attribute, cls, words), labels[cls]) for cls in drawn)
+    return Episode(rng.choice(FIELDS), body)
+
+
+def _some_classes(rng: Random, attribute: str) -> list[str]:
+    classes = list(ATTRIBUTES[attribute])
+    return rng.sample(classes, rng.randint(2, len(classes)))
+
+
+def _few_words(rng: Random) -> dict[str, dict[str, tuple[str, ...]]]:
+    return {
+        attribute: {cls: tuple(rng.sample(words, 3)) for cls, words in classes.items()}
+        for attribute, classes in ATTRIBUTES.items()
+    }
+
+
+def _training_text(
+    rng: Random, attribute: str, cls: str, words: Mapping[str, Mapping[str, Sequence[str]]]
+) -> str:
+    while is_held_out(text := _text(rng, attribute, cls, words)):
+        pass
+    return text
+
+
+def _held_out_text(rng: Random, attribute: str, cls: str, split: Split, taken: Mapping[str, str]) -> str:
+    while True:
+        text = _text(rng, attribute, cls, ATTRIBUTES)
+        share = zlib.crc32(f"split/{text}".encode()) % 10
+        if is_held_out(text) and share in _SHARES[split] and text not in taken:
+            return text
+
+
+def _text(rng: Random, attribute: str, cls: str, words: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
+    template = rng.choice([t for t in TEMPLATES if f"{{{attribute}}}" in t])
+    chosen = {name: rng.choice(list(classes)) for name, classes in words.items()} | {attribute: cls}
+    return template.format(**{name: rng.choice(words[name][c]) for name, c in chosen.items()})
+
+
+def _write_rows(path: Path, table: Sequence[Mapping[str, str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".jsonl":
+            file.writelines(json.dumps(row) + "\n" for row in table)
+            return
+        writer = csv.DictWriter(file, ["text", "label"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+
+
+_PAIRED = {word for name in ("mood", "topic") for words in ATTRIBUTES[name].values() for word in words}

@@ -1,0 +1,312 @@
+"""The one loop: clip, read every row, rank the labels, keep the trial."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from eckart.anatomy import Anatomy
+from eckart.edits import Factors, clip
+from eckart.errors import ModelError, TaskError
+from eckart.evaluation.forward import Prompts, log_likelihoods, plain_log_likelihoods
+from eckart.evaluation.requests import Requests, build_requests, context_window, longest
+from eckart.evaluation.scoring import SCORING_VERSION, check_method, combine, score
+from eckart.evaluation.trunk import can_share
+from eckart.models import LoadedModel, Model, Tokenizer, load_model
+from eckart.records import Edit, Score, Trial
+from eckart.statistics import wilson_interval
+from eckart.tasks.prompts import Prompt
+from eckart.tasks.task import Task
+
+Report = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Shows a job's progress: given its name and number of rows, a context whose value is told of rows done."""
+
+TOLERANCE = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.75}
+"""How far, in nats, the fast path may be from the plain forward before it is given up, by dtype."""
+
+BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32768}
+
+
+def silent(what: str, rows: int) -> AbstractContextManager[Callable[[int], None]]:
+    """Report nothing."""
+    return nullcontext(lambda done: None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A split as the model reads it, ready for any number of edits."""
+
+    prompts: tuple[Prompt, ...]
+    requests: Requests
+    budget: int
+    tokens: Int[np.ndarray, "prompts labels"]
+    lengths: Int[np.ndarray, "prompts labels"]
+    nulls: Requests | None
+    null_of: Int[np.ndarray, " prompts"]
+
+
+class Evaluator:
+    """Scores a model, clipped or not, on the splits of a task.
+
+    Arguments:
+        model: what `load_model` returned.
+        task: demonstrations, rows and labels.
+        method: `sum`, `mean`, `byte` or `prior`; the task's own by default.
+        batch_tokens: the most tokens in a batch; chosen by device when None.
+        truncate_demonstrations: where a row is longer than the model reads, show fewer demonstrations in all rows.
+        report: shows progress.
+
+    Raises:
+        TaskError: a prompt is longer than the model reads.
+        ModelError: the model's batched forward does not agree with its own plain one.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        task: Task,
+        *,
+        method: str | None = None,
+        batch_tokens: int | None = None,
+        truncate_demonstrations: bool = False,
+        report: Report = silent,
+    ) -> None:
+        self.model = model
+        self.window = context_window(model.model.config)
+        self.notes: list[str] = []
+        self.task = self._fitting(task) if truncate_demonstrations else task
+        self.method = check_method(method or task.default_score)
+        self.report = report
+        self._budget = batch_tokens or BATCH_TOKENS.get(model.model.device.type, 4096)
+        self._factors: Factors = {}
+        self._prepared: dict[str, _Prepared] = {}
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """The model's layers and matrices."""
+        return Anatomy.of(self.model.model)
+
+    def canonical(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
+        """Resolve negative layers, drop edits at rate 0, and sort, so that equal edits are equal values."""
+        resolved = [replace(edit, layer=self.anatomy.layer_index(edit.layer)) for edit in edits]
+        return tuple(sorted(edit for edit in resolved if edit.rate > 0))
+
+    def key(self, edits: Sequence[Edit], split: str) -> str:
+        """Return the trial's key: a hash of everything that its outcome depends on."""
+        parts = {
+            "model": self.model.fingerprint,
+            "dtype": self.model.dtype,
+            "task": self.task.digest,
+            "rows": self.task.split_digest(split),
+            "edits": [str(edit) for edit in self.canonical(edits)],
+            "method": self.method,
+            "scoring": SCORING_VERSION,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def __call__(self, edits: Sequence[Edit], split: str) -> Trial:
+        """Score the model with these edits on a split; the model is as before afterwards.
+
+        Raises:
+            ModelError: a weight or an output is not a number, or a single row does not fit into memory.
+            EditError: the model has no such layer or part.
+        """
+        start = time.perf_counter()
+        chosen = self.canonical(edits)
+        data = self.prepare(split)
+        what = f"{split} {', '.join(map(str, chosen)) or 'unpruned'}"
+        with clip(self.model.model, chosen, anatomy=self.anatomy if chosen else None, factors=self._factors):
+            values = self._values(data, what)
+        outcome = score(values, [p.label for p in data.prompts], [p.id for p in data.prompts])
+        return Trial(
+            key=self.key(chosen, split),
+            split=split,
+            edits=chosen,
+            score=outcome,
+            seconds=time.perf_counter() - start,
+        )
+
+    def prepare(self, split: str) -> _Prepared:
+        """Tokenise a split once, and settle how its rows can be read fast and right."""
+        if split not in self._prepared:
+            prompts = self.task.prompts(split)
+            requests, budget = self._trusted(self._build(prompts), split)
+            nulls, null_of = self._nulls(prompts)
+            self._prepared[split] = _Prepared(
+                prompts, requests, budget, *_sizes(requests), nulls=nulls, null_of=null_of
+            )
+        return self._prepared[split]
+
+    def _values(self, data: _Prepared, what: str) -> Float[np.ndarray, "prompts labels"]:
+        with self.report(what, len(data.prompts)) as advance:
+            sums = log_likelihoods(self.model.model, data.requests, data.budget, advance)
+        null_sums = None
+        if data.nulls is not None:
+            null_sums = log_likelihoods(self.model.model, data.nulls, data.budget)[data.null_of]
+        return combine(self.method, sums, data.tokens, data.lengths, null_sums)
+
+    def _build(self, prompts: Prompts) -> Requests:
+        return build_requests(prompts, self.model.tokenizer, self.window)
+
+    def _nulls(self, prompts: Prompts) -> tuple[Requests | None, Int[np.ndarray, " prompts"]]:
+        if self.method != "prior":
+            return None, np.zeros(len(prompts), dtype=np.int64)
+        nulls = [self.task.null_prompt(prompt) for prompt in prompts]
+        distinct = {(null.context, null.continuations): null for null in nulls}
+        place = {content: index for index, content in enumerate(distinct)}
+        return self._build(tuple(distinct.values())), np.array(
+            [place[null.context, null.continuations] for null in nulls]
+        )
+
+    def _trusted(self, requests: Requests, split: str) -> tuple[Requests, int]:
+        """Return the fastest way to read these rows that agrees with the model's plain forward on two of them."""
+        lengths = [max(len(requests.rows[c.row]) for c in choices) for choices in requests.continuations]
+        sample = sorted({int(np.argmin(lengths)), int(np.argmax(lengths))})
+        plain = plain_log_likelihoods(self.model.model, requests.subset(sample).without_prefix())
+        alone = requests.without_prefix()
+        ways = [
+            (requests, self._budget, ""),
+            (alone, self._budget, "without sharing"),
+            (alone, 1, "row by row"),
+        ]
+        for way, budget, name in ways if can_share(self.model.model) else ways[1:]:
+            fast = log_likelihoods(self.model.model, way.subset(sample), budget)
+            if np.allclose(fast, plain, rtol=0, atol=TOLERANCE[self.model.dtype], equal_nan=True):
+                if name:
+                    warnings.warn(
+                        f"{split} rows are read {name}: the fast path differs on this model", stacklevel=2
+                    )
+                return way, budget
+        raise ModelError(
+            f"{type(self.model.model).__name__} scores rows differently in a batch and alone, so no result could be "
+            "trusted; is it a causal decoder?"
+        )
+
+    def _fitting(self, task: Task) -> Task:
+        """Show as many of the demonstrations as let every row of every split fit."""
+        for shots in range(task.shots, -1, -1):
+            fewer = replace(task, demonstrations=task.demonstrations[:shots])
+            rows = [prompt for split in ("validation", "test") for prompt in fewer.prompts(split)]
+            if self.window is None or longest(rows, self.model.tokenizer) <= self.window:
+                if shots < task.shots:
+                    self.notes.append(
+                        f"{shots} of {task.shots} demonstrations are shown, so that every row fits into "
+                        f"{self.window} tokens"
+                    )
+                return fewer
+        raise TaskError(f"a row alone is longer than the {self.window} tokens that the model reads; drop it")
+
+
+def _sizes(requests: Requests) -> tuple[Int[np.ndarray, "prompts labels"], Int[np.ndarray, "prompts labels"]]:
+    tokens = [[len(c.tokens) for c in choices] for choices in requests.continuations]
+    lengths = [[c.bytes for c in choices] for choices in requests.continuations]
+    return np.array(tokens), np.array(lengths)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A trial together with the rows it was scored on.
+
+    Arguments:
+        model, dtype: what was scored.
+        task: on what, and
+        scoring: how.
+        trial: the outcome.
+        prompts: the rows, in the split's order.
+    """
+
+    model: str
+    dtype: str
+    task: Task
+    scoring: str
+    trial: Trial
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def score(self) -> Score:
+        """The outcome's metrics and rows."""
+        assert self.trial.score is not None
+        return self.trial.score
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the one document that `eckart evaluate --json` prints."""
+        return {
+            "task": self.task.name,
+            "model": self.model,
+            "split": self.trial.split,
+            "edits": [str(edit) for edit in self.trial.edits],
+            **self.score.summary(),
+            "interval": list(wilson_interval(sum(self.score.right), self.score.n)),
+            "labels": list(self.task.labels),
+            "shots": self.task.shots,
+            "seed": self.task.seed,
+            "scoring": self.scoring,
+            "dtype": self.dtype,
+            "seconds": self.trial.seconds,
+            "notes": list(self.task.notes),
+        }
+
+    def rows(self, with_prompts: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield one JSON value a row, in the split's order.
+
+        Arguments:
+            with_prompts: add the context and the continuations exactly as the model reads them.
+        """
+        for prompt, prediction, values in zip(
+            self.prompts, self.score.predictions, self.score.log_likelihoods, strict=True
+        ):
+            text = (
+                {"context": prompt.context, "continuations": list(prompt.continuations)}
+                if with_prompts
+                else {}
+            )
+            yield {
+                "id": prompt.id,
+                "label": self.task.labels[prompt.label],
+                "prediction": self.task.labels[prediction],
+                "log_likelihoods": list(values),
+                **text,
+            }
+
+
+def evaluate(
+    model: str | Path | Model | LoadedModel,
+    task: Task | str,
+    edits: Edit | Sequence[Edit] = (),
+    *,
+    split: str = "validation",
+    dtype: str = "auto",
+    device: str = "auto",
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Score a model on a task's split, with any number of edits at once.
+
+    Arguments:
+        model: a hub id, a local folder, or a live `PreTrainedModel`, which is left as it was.
+        task: a `Task`, or the name of one.
+        edits: what to clip, all together.
+        split: `validation`, `test`, or `all`.
+        dtype, device, tokenizer: see `load_model`.
+        options: passed on to `Evaluator`: `method`, `batch_tokens`, `truncate_demonstrations`, `report`.
+
+    Raises:
+        EckartError: the model, the task or an edit is not usable.
+    """
+    task = Task.load(task) if isinstance(task, str) else task
+    loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
+    evaluator = Evaluator(loaded, task, **options)
+    trial = evaluator([edits] if isinstance(edits, Edit) else edits, split)
+    prompts = evaluator.prepare(split).prompts
+    return Evaluation(loaded.name, loaded.dtype, evaluator.task, evaluator.method, trial, prompts)

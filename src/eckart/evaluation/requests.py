@@ -1,0 +1,207 @@
+"""From prompts to token rows: what the model reads, and which of its outputs are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from eckart.errors import ModelError, TaskError
+from eckart.models import Tokenizer
+from eckart.tasks.prompts import Prompt
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A label or a choice, as tokens of one row.
+
+    Arguments:
+        row: index of the row that holds it.
+        start: index in the row, counted after the shared prefix, of the token that predicts its first token.
+        tokens: what is scored, never empty; token i is predicted at `start + i`.
+        bytes: length of its text in UTF-8.
+    """
+
+    row: int
+    start: int
+    tokens: Tokens
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Everything that the model has to be asked for a set of prompts.
+
+    Arguments:
+        prefix: the tokens that all rows begin with, the demonstrations above all; run once.
+        rows: what each row adds to the prefix, never empty.
+        continuations: one a label or choice, for each prompt in order.
+    """
+
+    prefix: Tokens
+    rows: tuple[Tokens, ...]
+    continuations: tuple[tuple[Continuation, ...], ...]
+
+    def without_prefix(self) -> Requests:
+        """Return the same requests with the prefix written out in every row."""
+        shift = len(self.prefix)
+        return Requests(
+            prefix=(),
+            rows=tuple(self.prefix + row for row in self.rows),
+            continuations=tuple(
+                tuple(replace(c, start=c.start + shift) for c in choices) for choices in self.continuations
+            ),
+        )
+
+    def subset(self, prompts: Sequence[int]) -> Requests:
+        """Return the requests of some of the prompts."""
+        found = [self.continuations[prompt] for prompt in prompts]
+        kept = sorted({c.row for choices in found for c in choices})
+        place = {row: index for index, row in enumerate(kept)}
+        return Requests(
+            prefix=self.prefix,
+            rows=tuple(self.rows[row] for row in kept),
+            continuations=tuple(tuple(replace(c, row=place[c.row]) for c in choices) for choices in found),
+        )
+
+
+class Encoder:
+    """Text to tokens, with what the tokenizer puts in front (BOS) exactly once, and nothing at the end."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._front = _tokens_in_front(tokenizer)
+
+    def __call__(self, texts: Sequence[str]) -> list[Tokens]:
+        """Encode texts; a text that already spells out the tokenizer's BOS does not get a second one."""
+        if not texts:
+            return []
+        encoded = self._tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        front = len(self._front)
+        return [
+            ids if front and ids[:front] == self._front else self._front + ids for ids in map(tuple, encoded)
+        ]
+
+
+def build_requests(prompts: Sequence[Prompt], tokenizer: Tokenizer, window: int | None = None) -> Requests:
+    """Turn prompts into the fewest token rows that score all their continuations.
+
+    Context and continuation are encoded together. What follows the token prefix that a prompt's context shares
+    with every one of its candidates is scored, so a tokenizer that merges across the boundary changes neither
+    which text is scored nor the comparison between candidates.
+
+    Arguments:
+        prompts: what to score.
+        tokenizer: the model's own.
+        window: the most tokens that the model reads, or None where it has no limit.
+
+    Raises:
+        TaskError: a prompt is longer than the window.
+        ModelError: the tokenizer gives nothing to predict the first token from, or changes the text it is given.
+    """
+    encoder = Encoder(tokenizer)
+    contexts = encoder([prompt.context for prompt in prompts])
+    texts = [prompt.context + choice for prompt in prompts for choice in prompt.continuations]
+    candidates = iter(encoder(texts))
+    rows: list[Tokens] = []
+    splits: list[int] = []
+    choices: list[tuple[Continuation, ...]] = []
+    for prompt, context in zip(prompts, contexts, strict=True):
+        tokens = [next(candidates) for _ in prompt.continuations]
+        splits.append(_split(prompt, context, tokens))
+        choices.append(_place(prompt, tokens, splits[-1], rows))
+        _check_length(prompt, tokens, window)
+    # The token before the first scored one has to be computed anew in every row, so it is never in the prefix.
+    prefix = common_prefix(rows, limit=min(splits, default=1) - 1)
+    return Requests(
+        prefix=prefix,
+        rows=tuple(row[len(prefix) :] for row in rows),
+        continuations=tuple(
+            tuple(replace(c, start=c.start - len(prefix)) for c in found) for found in choices
+        ),
+    )
+
+
+def common_prefix(rows: Iterable[Tokens], limit: int | None = None) -> Tokens:
+    """Return the longest prefix, of at most `limit` tokens, that all rows share.
+
+    >>> common_prefix([(1, 2, 3), (1, 2, 4)])
+    (1, 2)
+    """
+    rows = iter(rows)
+    shared = next(rows, ())[:limit]
+    for row in rows:
+        if row[: len(shared)] != shared:
+            shared = shared[: next(i for i, token in enumerate(shared) if row[i : i + 1] != (token,))]
+    return shared
+
+
+def context_window(config: Any) -> int | None:
+    """Return the most tokens that a model reads, from its configuration; None where it names no limit."""
+    text = config.get_text_config(decoder=True)
+    for name in (
+        "max_position_embeddings",
+        "n_positions",
+        "max_sequence_length",
+        "max_seq_len",
+        "seq_length",
+    ):
+        value = getattr(text, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def longest(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> int:
+    """Return the number of tokens of the longest prompt with its longest continuation."""
+    texts = [prompt.context + choice for prompt in prompts for choice in prompt.continuations]
+    return max(map(len, Encoder(tokenizer)(texts)), default=0)
+
+
+def _tokens_in_front(tokenizer: Tokenizer) -> Tokens:
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    dressed = tokenizer("a")["input_ids"]
+    return tuple(dressed[: dressed.index(plain[0])]) if plain and plain[0] in dressed else ()
+
+
+def _split(prompt: Prompt, context: Tokens, candidates: list[Tokens]) -> int:
+    split = len(common_prefix([context, *candidates]))
+    if split == 0:
+        raise ModelError(
+            f"row {prompt.id} has no token before its label: the prompt is empty and the tokenizer adds no BOS; "
+            "give the template some text"
+        )
+    if min(map(len, candidates)) == split:
+        raise ModelError(
+            f"row {prompt.id}: the tokenizer drops the label that follows the prompt; check the label"
+        )
+    return split
+
+
+def _place(
+    prompt: Prompt, candidates: list[Tokens], split: int, rows: list[Tokens]
+) -> tuple[Continuation, ...]:
+    """Give each candidate a row; one that another's row begins with shares it, so one row serves most labels."""
+    fed = [tokens[:-1] for tokens in candidates]
+    own: dict[Tokens, int] = {}
+    for tokens in sorted(set(fed), key=len, reverse=True):
+        home = next((row for longer, row in own.items() if longer[: len(tokens)] == tokens), None)
+        if home is None:
+            home = len(rows)
+            rows.append(tokens)
+        own[tokens] = home
+    return tuple(
+        Continuation(own[read], split - 1, tokens[split:], len(text.encode()))
+        for read, tokens, text in zip(fed, candidates, prompt.continuations, strict=True)
+    )
+
+
+def _check_length(prompt: Prompt, candidates: list[Tokens], window: int | None) -> None:
+    length = max(map(len, candidates)) - 1
+    if window is not None and length > window:
+        raise TaskError(
+            f"row {prompt.id} is {length} tokens long with its demonstrations, but the model reads at most {window}; "
+            "use fewer --shots, or --truncate-demonstrations"
+        )

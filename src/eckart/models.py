@@ -1,0 +1,263 @@
+"""Loading a causal language model and its tokenizer: from the hub, a local folder, or a live object."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import PreTrainedModel as Model
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from eckart.errors import ModelError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A causal language model, its tokenizer, and what identifies both.
+
+    Arguments:
+        model: in evaluation mode, on its device.
+        tokenizer: the one that belongs to it.
+        name: the hub id or path it was asked for by.
+        live: whether the caller brought it in memory, so that no checkpoint need hold the same weights.
+        trust_remote_code: whether code that its repository brings may run.
+    """
+
+    model: Model
+    tokenizer: Tokenizer
+    name: str
+    live: bool = False
+    trust_remote_code: bool = False
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the weights as they are computed with, such as `float32`."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of weights, configuration and tokenizer: two models that score alike by construction share it."""
+        digest = hashlib.blake2b(digest_size=16)
+        config = {k: v for k, v in self.model.config.to_dict().items() if k not in _VOLATILE}
+        digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+        digest.update(_tokenizer_text(self.tokenizer).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(_raw_bytes(tensor))
+        return digest.hexdigest()
+
+
+def load_model(
+    source: str | Path | Model | LoadedModel,
+    *,
+    tokenizer: Tokenizer | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a causal language model for scoring.
+
+    Arguments:
+        source: a hub id, a local folder, a live `PreTrainedModel`, or what this function returned.
+        tokenizer: for a live model whose `name_or_path` has none.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU that has it, else float16 there;
+            float32 on a CPU. A live model keeps its own.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ... A live model stays where it is.
+        trust_remote_code: run code that the repository brings. Off unless asked for.
+
+    Raises:
+        ModelError: there is no such model, it is incomplete, damaged, not safetensors, or not a causal one.
+    """
+    if isinstance(source, LoadedModel):
+        return source
+    if isinstance(source, Model):
+        return _adopt(source, tokenizer, dtype, device)
+    name = str(source)
+    check_source(name)
+    target = pick_device(device)
+    model = _load_weights(name, pick_dtype(dtype, target), trust_remote_code).to(target).eval()  # type: ignore[arg-type]
+    tokenizer = tokenizer or load_tokenizer(name, trust_remote_code)
+    return LoadedModel(model, tokenizer, name, trust_remote_code=trust_remote_code)
+
+
+def load_config(name: str, trust_remote_code: bool = False) -> Any:
+    """Read a model's configuration alone.
+
+    Raises:
+        ModelError: there is none, or transformers does not know it.
+    """
+    check_source(name)
+    with _explained(name):
+        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+
+
+def empty_model(name: str, trust_remote_code: bool = False) -> Model:
+    """Build a model's modules on the meta device: every name and shape, no weights, no memory."""
+    config = load_config(name, trust_remote_code)
+    with _explained(name), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+
+
+def load_stored(loaded: LoadedModel) -> Model | None:
+    """Load a model's checkpoint again, in the dtype it is stored in; None for a live model, which has no other."""
+    if loaded.live:
+        return None
+    return _load_weights(loaded.name, "auto", loaded.trust_remote_code)
+
+
+def load_tokenizer(name: str, trust_remote_code: bool = False) -> Tokenizer:
+    """Load the tokenizer that belongs to a model.
+
+    Raises:
+        ModelError: the folder or repository has none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ModelError(
+            f"model '{name}' has no usable tokenizer ({_first_line(error)}); "
+            "put tokenizer.json and tokenizer_config.json beside its config.json"
+        ) from error
+
+
+def pick_device(device: str) -> torch.device:
+    """Resolve `auto` to the fastest device there is.
+
+    Raises:
+        ModelError: the device is unknown or absent.
+    """
+    if device == "auto":
+        best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return best or torch.device("cpu")
+    try:
+        target = torch.device(device)
+        torch.empty(1, device=target)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            f"device '{device}' is not usable here ({_first_line(error)}); try --device cpu"
+        ) from None
+    return target
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Resolve `auto` to the dtype that a device does well.
+
+    Raises:
+        ModelError: the dtype is none of those offered.
+    """
+    if dtype == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if dtype not in DTYPES:
+        raise ModelError(f"no dtype '{dtype}'; the dtypes are {', '.join(DTYPES)} and auto")
+    return DTYPES[dtype]
+
+
+def check_source(name: str) -> None:
+    """Refuse a path that is not a model folder before a hub is asked for it.
+
+    Raises:
+        ModelError: the path does not exist, is a file, or holds no config.json.
+    """
+    path = Path(name).expanduser()
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if not path.exists():
+        if looks_local:
+            raise ModelError(f"no model folder '{name}'; give a hub id or a folder that holds config.json")
+        return
+    if not path.is_dir():
+        raise ModelError(f"'{name}' is a file; give the folder that holds config.json and model.safetensors")
+    if not (path / "config.json").is_file():
+        raise ModelError(f"folder '{name}' holds no config.json, so it is no transformers checkpoint")
+
+
+def _load_weights(name: str, dtype: torch.dtype | str, trust_remote_code: bool) -> Model:
+    with _explained(name):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    # transformers fills what a checkpoint lacks with random numbers; a score of those would be a lie.
+    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if missing:
+        raise ModelError(
+            f"model '{name}' lacks {len(missing)} tensor(s) that its configuration asks for, such as {missing[0]}; "
+            "the checkpoint is incomplete or belongs to another configuration"
+        )
+    return model
+
+
+def _adopt(model: Model, tokenizer: Tokenizer | None, dtype: str, device: str) -> LoadedModel:
+    """Wrap a live model as it is: its dtype and device are the caller's."""
+    if dtype not in ("auto", str(model.dtype).removeprefix("torch.")):
+        raise ModelError(
+            f"the live model is {model.dtype}, not {dtype}; convert it first with model.to(torch.{dtype})"
+        )
+    if device != "auto" and torch.device(device).type != model.device.type:
+        raise ModelError(
+            f"the live model is on {model.device}, not {device}; move it first with model.to('{device}')"
+        )
+    if tokenizer is None:
+        if not model.name_or_path:
+            raise ModelError("a live model without a name_or_path needs its tokenizer: pass tokenizer=...")
+        tokenizer = load_tokenizer(model.name_or_path)
+    return LoadedModel(model, tokenizer, model.name_or_path or type(model).__name__, live=True)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn what transformers raises about a user's model into one line."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise ModelError(
+            f"model '{name}' has a damaged safetensors file ({_first_line(error)}); copy it again"
+        ) from error
+    except (HFValidationError, OSError) as error:
+        raise ModelError(_absent(name, error)) from error
+    except (ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError) as error:
+        raise ModelError(f"model '{name}' cannot be loaded: {_first_line(error)}") from error
+
+
+def _absent(name: str, error: BaseException) -> str:
+    path = Path(name).expanduser()
+    if not path.exists():
+        return (
+            f"no model '{name}': there is no such folder, and the hub gave none ({_first_line(error)}); "
+            "check the name, the network, or a login for a gated model"
+        )
+    if any(path.glob("*.bin")) and not any(path.glob("*.safetensors")):
+        return f"model '{name}' is saved as a pickle (.bin), which is never loaded; convert it to safetensors first"
+    return f"model '{name}' cannot be loaded: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+def _tokenizer_text(tokenizer: Tokenizer) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+
+
+def _raw_bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -1,0 +1,63 @@
+"""What the paper (Tables 2 to 8) and the authors' released logs report, to stand beside a result."""
+
+from __future__ import annotations
+
+import csv
+import re
+from importlib import resources
+from typing import Any
+
+import yaml
+
+
+def identify(name: str, config: Any) -> str | None:
+    """Return the paper's name for a checkpoint, or None where it is another one.
+
+    Arguments:
+        name: hub id or path.
+        config: its configuration; a model that only shares the name is not taken for the paper's.
+    """
+    last = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
+    for known, facts in yaml.safe_load(_text("models.yaml")).items():
+        pattern = facts.pop("name")
+        if re.fullmatch(pattern, last) and all(getattr(config, k, None) == v for k, v in facts.items()):
+            return known
+    return None
+
+
+def published_rows(model: str | None, task: str, part: str) -> list[dict[str, Any]]:
+    """Return every published row about a model, task and part.
+
+    Returns:
+        one row a table or log: `source`, `layer`, `rate`, `test_baseline`, `test_clipped`, accuracies in [0, 1].
+    """
+    wanted = {"model": model, "task": task, "part": part}
+    rows = [
+        _row(f"Table {row['table']}", row["layer"], row["best_rate"], row)
+        for row in _table("algorithm1_tables.csv")
+        if wanted.items() <= row.items()
+    ]
+    logs = {
+        row["layer"]: _row("authors' log", row["layer"], row["selected_rate"], row)
+        for row in _table("author_logs.csv")
+        if wanted.items() <= row.items()
+    }
+    return rows + list(logs.values())
+
+
+def _row(source: str, layer: str, rate: str, row: dict[str, str]) -> dict[str, Any]:
+    return {
+        "source": source,
+        "layer": int(layer),
+        "rate": float(rate),
+        "test_baseline": float(row["test_baseline"]),
+        "test_clipped": float(row["test_pruned"]),
+    }
+
+
+def _table(name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(_text(name).splitlines()))
+
+
+def _text(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

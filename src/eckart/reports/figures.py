@@ -1,0 +1,143 @@
+"""Figures, with what is drawn separated from how."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from eckart.errors import RunError
+from eckart.runs import write_whole
+from eckart.selection.space import MatrixSpectrum
+from eckart.selection.study import Study
+from eckart.statistics import wilson_interval
+
+# Okabe and Ito's colours stay apart for colour-blind readers; the markers stay apart in print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#7F7F7F")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+FORMATS = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The condition numbers of one kind of matrix.
+
+    Arguments:
+        name: the matrix, such as `q`.
+        layers, values: one point a layer; singular matrices are left out here,
+        singular: and listed here.
+    """
+
+    name: str
+    layers: tuple[int, ...]
+    values: tuple[float, ...]
+    singular: tuple[int, ...]
+
+
+def condition_curves(matrices: Iterable[MatrixSpectrum]) -> list[Curve]:
+    """Gather spectra by matrix name; of a layer's experts the worst-conditioned is drawn."""
+    worst: dict[str, dict[int, float]] = defaultdict(dict)
+    for matrix in matrices:
+        kind = matrix.name.split("[")[0]
+        worst[kind][matrix.layer] = max(worst[kind].get(matrix.layer, 0.0), matrix.condition_number)
+    return [
+        Curve(
+            name,
+            layers=tuple(layer for layer, value in points.items() if math.isfinite(value)),
+            values=tuple(value for value in points.values() if math.isfinite(value)),
+            singular=tuple(layer for layer, value in points.items() if math.isinf(value)),
+        )
+        for name, points in worst.items()
+    ]
+
+
+def draw_condition_numbers(curves: list[Curve], title: str) -> Figure:
+    """Draw 2-norm condition numbers by layer, one line a kind of matrix (Figure 3 of the paper)."""
+    figure, axes = _figure()
+    ceiling = 3 * max((value for curve in curves for value in curve.values), default=1.0)
+    for curve, colour, marker in zip(curves, cycle(COLOURS), cycle(MARKERS), strict=False):
+        axes.plot(curve.layers, curve.values, color=colour, marker=marker, label=curve.name, markersize=5)
+        if curve.singular:
+            axes.plot(
+                curve.singular, [ceiling] * len(curve.singular), color=colour, marker="x", linestyle="none"
+            )
+    if any(curve.singular for curve in curves):
+        axes.axhline(ceiling, color="0.7", linewidth=0.8, linestyle=":")
+        axes.annotate(
+            "singular (×)", (0, ceiling), xycoords=("axes fraction", "data"), va="bottom", color="0.4", size=8
+        )
+    axes.set(title=title, xlabel="layer", ylabel="condition number σ_max / σ_min", yscale="log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+@dataclass(frozen=True)
+class RatePoint:
+    """A candidate's validation accuracy with its 95% Wilson interval."""
+
+    rate: float
+    accuracy: float
+    low: float
+    high: float
+
+
+def rate_points(study: Study) -> list[RatePoint]:
+    """Return one point for each candidate that could be scored."""
+    scores = [(c.rate, c.trial.score) for c in study.candidates if c.trial.score is not None]
+    return [RatePoint(rate, s.accuracy, *wilson_interval(sum(s.right), s.n)) for rate, s in scores]
+
+
+def draw_rates(points: list[RatePoint], chosen: float, majority: float, title: str) -> Figure:
+    """Draw validation accuracy against the clipping rate; bars are 95% Wilson intervals."""
+    figure, axes = _figure()
+    places = range(len(points))
+    accuracies = [point.accuracy for point in points]
+    errors = [[p.accuracy - p.low for p in points], [p.high - p.accuracy for p in points]]
+    axes.errorbar(places, accuracies, yerr=errors, color=COLOURS[0], marker="o", capsize=3, linewidth=1.2)
+    axes.axhline(points[0].accuracy, color="0.3", linestyle="--", linewidth=1, label="unpruned")
+    axes.axhline(majority, color="0.6", linestyle=":", linewidth=1, label="always the most frequent label")
+    best = next(i for i, point in enumerate(points) if point.rate == chosen)
+    axes.plot(
+        best, accuracies[best], marker="*", markersize=15, color=COLOURS[1], linestyle="none", label="chosen"
+    )
+    axes.set_xticks(list(places), [f"{point.rate:g}" for point in points])
+    axes.set(title=title, xlabel="clipping rate ξ", ylabel="validation accuracy")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def check_figure_path(path: Path) -> None:
+    """Refuse a figure file that could not be written, before anything is computed.
+
+    Raises:
+        RunError: its format is unknown or its folder does not exist.
+    """
+    if path.suffix not in FORMATS:
+        raise RunError(
+            f"figure '{path}' ends in none of {', '.join(FORMATS)}; name it, for example, {path.stem}.png"
+        )
+    if not path.parent.is_dir():
+        raise RunError(f"figure '{path}' cannot be written: there is no folder '{path.parent}'")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all."""
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:], dpi=160)
+    write_whole(path, content.getvalue())
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(axis="y", color="0.92", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes

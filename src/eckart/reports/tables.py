@@ -1,0 +1,206 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from eckart.evaluation import Evaluation
+from eckart.records import Score
+from eckart.selection.space import MatrixSpectrum
+from eckart.selection.study import Study
+from eckart.statistics import wilson_interval
+
+
+def study_report(study: Study) -> RenderableType:
+    """Return everything that a search found, in the order in which it was found."""
+    parts: list[RenderableType] = []
+    if study.condition_numbers:
+        parts.append(layers_table(study))
+    parts += [candidates_table(study), outcome_table(study)]
+    if study.published:
+        parts.append(published_table(study))
+    parts += [Text(f"note: {note}", style="dim") for note in study.notes]
+    parts.append(Text(f"\n{conclusion(study)}", style="bold"))
+    return Group(*parts)
+
+
+def layers_table(study: Study) -> Table:
+    """Return condition numbers by layer, the chosen layer marked."""
+    how = f"top {study.settings['top_k']}, deepest of them; {study.settings['combine']} over the matrices"
+    table = _table(f"condition number of {study.part} by layer ({how})", "layer", "condition number", "")
+    for layer, value in study.condition_numbers.items():
+        table.add_row(str(layer), condition(value), "chosen" if layer == study.layer else "")
+    return table
+
+
+def candidates_table(study: Study) -> Table:
+    """Return every rate with its validation scores, the chosen rate marked."""
+    n = _n(study)
+    title = f"validation: layer {study.layer}, {study.part} (n = {n})"
+    table = _table(title, "rate", "ranks", "accuracy", "balanced", "macro-F1", "log-loss", "")
+    for candidate in study.candidates:
+        score = candidate.trial.score
+        numbers = ["failed", "", "", ""] if score is None else _metrics(score)
+        chosen = "chosen" if candidate.rate == study.rate else ""
+        table.add_row(f"{candidate.rate:g}", _ranks(candidate.ranks), *numbers, chosen)
+    return table
+
+
+def outcome_table(study: Study) -> Table:
+    """Return the test set's verdict: unpruned and clipped on the same rows."""
+    paired = study.comparison
+    table = _table(
+        f"test: the frozen choice, once (n = {paired.n})",
+        "",
+        "accuracy",
+        "95% interval",
+        "balanced",
+        "macro-F1",
+        "log-loss",
+    )
+    document = study.to_json()["test"]
+    for name, trial in (("unpruned", study.baseline), ("clipped", study.clipped)):
+        assert trial.score is not None
+        low, high = document["baseline" if name == "unpruned" else "clipped"]["interval"]
+        first, *rest = _metrics(trial.score)
+        table.add_row(name, first, f"{low:.4f} to {high:.4f}", *rest)
+    low, high = paired.interval
+    table.add_row("difference", f"{paired.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", "", "", "")
+    return table
+
+
+def published_table(study: Study) -> Table:
+    """Return what the paper and its authors' logs report for the same model, task and part."""
+    table = _table(
+        "published for this model, task and part", "source", "layer", "rate", "unpruned", "clipped"
+    )
+    for row in study.published:
+        table.add_row(
+            row["source"],
+            str(row["layer"]),
+            f"{row['rate']:g}",
+            f"{row['test_baseline']:.4f}",
+            f"{row['test_clipped']:.4f}",
+        )
+    return table
+
+
+def conclusion(study: Study) -> str:
+    """Return the result in one sentence that claims no more than the test set allows."""
+    paired = study.comparison
+    low, high = paired.interval
+    sentence = f"{study.verdict()[0].upper()}{study.verdict()[1:]}."
+    if study.rate == 0:
+        return sentence
+    saved = study.parameters["saved"] / study.parameters["dense"]
+    return (
+        f"{sentence} Clipping {study.part} of layer {study.layer} at {study.rate:g} changes test accuracy by "
+        f"{100 * paired.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}; exact McNemar "
+        f"p = {paired.p_value:.3g}; {paired.fixed} rows fixed, {paired.broken} broken; {len(study.candidates)} rates "
+        f"tried on validation). Stored as factors, that part would be {100 * saved:.0f}% smaller."
+    )
+
+
+def score_table(score: Score, labels: Sequence[str], title: str) -> RenderableType:
+    """Return a score's metrics and its confusion matrix."""
+    metrics = _table(title, "n", "accuracy", "balanced", "macro-F1", "log-loss", "majority")
+    metrics.add_row(str(score.n), *_metrics(score), f"{score.majority_rate:.4f}")
+    confusion = _table("rows: label, columns: prediction", "", *labels)
+    for label, counts in zip(labels, score.confusion, strict=True):
+        confusion.add_row(label, *map(str, counts))
+    return Group(metrics, confusion)
+
+
+def evaluation_report(result: Evaluation, shown: int = 0) -> RenderableType:
+    """Return a score, and the first rows as the model reads them."""
+    edits = ", ".join(map(str, result.trial.edits)) or "unpruned"
+    title = f"{result.model} on {result.task.name} {result.trial.split}: {edits} ({result.dtype}, {result.task.shots} shots)"
+    parts: list[RenderableType] = []
+    for prompt in result.prompts[:shown]:
+        parts += [Text(f"--- {prompt.id}", style="dim"), Text(prompt.context)]
+        parts += [
+            Text(repr(text), style="bold" if i == prompt.label else "")
+            for i, text in enumerate(prompt.continuations)
+        ]
+    parts.append(score_table(result.score, result.task.labels, title))
+    low, high = wilson_interval(sum(result.score.right), result.score.n)
+    parts.append(Text(f"accuracy {result.score.accuracy:.4f}, 95% interval {low:.4f} to {high:.4f}"))
+    parts += [Text(f"note: {note}", style="dim") for note in result.task.notes]
+    return Group(*parts)
+
+
+def spectrum_table(matrices: Iterable[MatrixSpectrum]) -> Table:
+    """Return both ends of every matrix's spectrum."""
+    table = _table("spectra", "layer", "matrix", "shape", "sigma max", "sigma min", "condition number")
+    for m in matrices:
+        says = f"singular (rank {m.rank} of {min(m.shape)})" if m.singular else condition(m.condition_number)
+        shape = f"{m.shape[0]} x {m.shape[1]}"
+        table.add_row(str(m.layer), m.name, shape, f"{m.sigma_max:.6g}", f"{m.sigma_min:.6g}", says)
+    return table
+
+
+def anatomy_table(document: dict[str, Any]) -> Table:
+    """Return a model's layers and matrices, those of equal layers once."""
+    title = f"{document['model']}: {document['model_type']}, {document['parameters']:,} parameters"
+    table = _table(title, "layers", "matrix", "part", "shape", "parameters", "of model", "stored")
+    for layers, matrices in _alike(document["layers"]):
+        for index, m in enumerate(matrices):
+            count = m["shape"][0] * m["shape"][1]
+            stored = ", ".join(word for word, yes in (("fused", m["fused"]), ("tied", m["tied"])) if yes)
+            share = f"{100 * count / document['parameters']:.2f}%"
+            shape = f"{m['shape'][0]} x {m['shape'][1]}"
+            table.add_row(
+                layers if index == 0 else "", m["name"], m["part"], shape, f"{count:,}", share, stored
+            )
+    return table
+
+
+def condition(value: float) -> str:
+    """Write a condition number."""
+    return "singular" if math.isinf(value) else f"{value:.6g}"
+
+
+def _alike(layers: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Join neighbouring layers that hold the same matrices into one entry."""
+    joined: list[tuple[int, int, list[dict[str, Any]]]] = []
+    for layer in layers:
+        same = joined and [_facts(m) for m in joined[-1][2]] == [_facts(m) for m in layer["matrices"]]
+        first = joined.pop()[0] if same else layer["layer"]
+        joined.append((first, layer["layer"], layer["matrices"]))
+    return [(str(a) if a == b else f"{a} to {b}", matrices) for a, b, matrices in joined]
+
+
+def _facts(matrix: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(matrix[key] for key in ("name", "part", "shape", "fused", "tied"))
+
+
+def _metrics(score: Score) -> list[str]:
+    return [f"{v:.4f}" for v in (score.accuracy, score.balanced_accuracy, score.macro_f1, score.log_loss)]
+
+
+def _ranks(ranks: dict[str, int]) -> str:
+    """Write ranks once where all matrices share them."""
+    distinct = set(ranks.values())
+    return (
+        str(distinct.pop())
+        if len(distinct) == 1
+        else ", ".join(f"{name} {rank}" for name, rank in ranks.items())
+    )
+
+
+def _n(study: Study) -> int:
+    return next((c.trial.score.n for c in study.candidates if c.trial.score), 0)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    return table

@@ -1,0 +1,196 @@
+"""The main job: Algorithm 1 on a model and a task, recorded so that it can be stopped and resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eckart.errors import EditError, TaskError
+from eckart.evaluation.evaluator import Evaluator
+from eckart.linalg import rank_at
+from eckart.models import LoadedModel, Model, Tokenizer, load_model
+from eckart.published import identify, published_rows
+from eckart.records import Edit
+from eckart.runs import Executor, Recorded, RunStore
+from eckart.selection.algorithm1 import score_test, search_rate
+from eckart.selection.space import (
+    COMBINATIONS,
+    RATES,
+    TOP_K,
+    check_rates,
+    layer_condition_numbers,
+    select_layer,
+    spectra,
+)
+from eckart.selection.study import Candidate, Study
+from eckart.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search looks at.
+
+    Arguments:
+        part: `attn`, `mlp`, `all`, or one matrix.
+        rates: candidate clipping rates; 0 is always among them.
+        top_k: how many of the worst-conditioned layers are considered.
+        layer: the layer to clip, or None to choose it by condition number.
+        combine: how the condition numbers of a layer's matrices become the layer's.
+    """
+
+    part: str = "mlp"
+    rates: tuple[float, ...] = RATES
+    top_k: int = TOP_K
+    layer: int | None = None
+    combine: str = "geometric"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rates", check_rates(self.rates))
+        if self.top_k < 1:
+            raise EditError(f"top-k {self.top_k} selects no layer; it must be at least 1")
+        if self.combine not in COMBINATIONS:
+            raise EditError(
+                f"no combination '{self.combine}'; the combinations are {', '.join(COMBINATIONS)}"
+            )
+
+
+def search(
+    model: str | Path | Model | LoadedModel,
+    task: Task | str,
+    *,
+    part: str = "mlp",
+    rates: Iterable[float] = RATES,
+    top_k: int = TOP_K,
+    layer: int | None = None,
+    combine: str = "geometric",
+    out: str | Path | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
+) -> Study:
+    """Run Algorithm 1 of the paper: choose a layer by condition number, a rate on validation, and test once.
+
+    Arguments:
+        model: a hub id, a local folder, or a live `PreTrainedModel`.
+        task: a `Task`, or the name of one.
+        part, rates, top_k, layer, combine: see `Plan`.
+        out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
+        dtype, device, tokenizer: see `load_model`.
+        options: passed on to `Evaluator`: `method`, `batch_tokens`, `truncate_demonstrations`, `report`.
+
+    Raises:
+        EckartError: the model, the task, the plan or the run's folder is not usable.
+
+    Returns:
+        the choice, every candidate, and the paired result on the test set.
+    """
+    plan = Plan(part, tuple(rates), top_k, layer, combine)
+    task = Task.load(task) if isinstance(task, str) else task
+    evaluator = Evaluator(load_model(model, dtype=dtype, device=device, tokenizer=tokenizer), task, **options)
+    return run_plan(plan, evaluator, out)
+
+
+def run_plan(plan: Plan, evaluator: Evaluator, out: str | Path | None = None) -> Study:
+    """Carry out a plan; see `search`."""
+    # Refuse what cannot be done before the first long computation.
+    first = evaluator.anatomy.layer_index(plan.layer or 0)
+    evaluator.anatomy.select(first, plan.part)
+    if evaluator.task.metric not in METRICS:
+        raise TaskError(f"no metric '{evaluator.task.metric}'; the metrics are {', '.join(METRICS)}")
+    settings = describe(plan, evaluator)
+    with RunStore(out, settings) if out is not None else nullcontext() as store:
+        executor: Executor = evaluator if store is None else Recorded(evaluator, store)
+        study = _algorithm1(plan, evaluator, executor, settings, store)
+        if store is not None:
+            store.write("result.json", json.dumps(study.to_json(), indent=2) + "\n")
+    return study
+
+
+def default_folder(plan: Plan, evaluator: Evaluator) -> Path:
+    """Name a run by its settings: the same search goes on where it stopped, another one never meets it."""
+    settings = describe(plan, evaluator)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    model = re.sub(r"[^\w.-]+", "-", Path(evaluator.model.name).name)
+    return Path("runs") / f"{model}-{evaluator.task.name}-{plan.part}-{digest}"
+
+
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+
+
+def describe(plan: Plan, evaluator: Evaluator) -> dict[str, Any]:
+    """Return the settings that make a run what it is, as JSON values."""
+    task = evaluator.task
+    return {
+        "model": evaluator.model.name,
+        "weights": evaluator.model.fingerprint,
+        "dtype": evaluator.model.dtype,
+        "task": task.name,
+        "prompts": task.digest,
+        "rows": [task.split_digest("validation"), task.split_digest("test")],
+        "shots": task.shots,
+        "seed": task.seed,
+        "metric": task.metric,
+        "scoring": evaluator.method,
+        "part": plan.part,
+        "rates": list(plan.rates),
+        "layer": plan.layer,
+        "top_k": plan.top_k,
+        "combine": plan.combine,
+    }
+
+
+def _algorithm1(
+    plan: Plan, evaluator: Evaluator, executor: Executor, settings: dict[str, Any], store: RunStore | None
+) -> Study:
+    condition_numbers = {} if plan.layer is not None else _condition_numbers(plan, evaluator, store)
+    layer = evaluator.anatomy.layer_index(
+        select_layer(condition_numbers, plan.top_k) if plan.layer is None else plan.layer
+    )
+    rate, trials = search_rate(executor, layer, plan.part, plan.rates, evaluator.task.metric)
+    baseline, clipped = score_test(executor, Edit(layer, plan.part, rate))
+    weights = evaluator.anatomy.select(layer, plan.part)
+    shapes = {weight.name: weight.shape for weight in weights}
+    return Study(
+        settings=settings,
+        part=plan.part,
+        layer=layer,
+        rate=rate,
+        condition_numbers=condition_numbers,
+        candidates=tuple(
+            Candidate(tried, {name: rank_at(tried, shape) for name, shape in shapes.items()}, trial)
+            for tried, trial in zip(plan.rates, trials, strict=True)
+        ),
+        baseline=baseline,
+        clipped=clipped,
+        parameters=_parameters(list(shapes.values()), rate),
+        published=tuple(_published(evaluator, plan.part)),
+        notes=(*evaluator.task.notes, *evaluator.notes),
+        source=evaluator.model,
+        task=evaluator.task,
+    )
+
+
+def _condition_numbers(plan: Plan, evaluator: Evaluator, store: RunStore | None) -> dict[int, float]:
+    matrices = sum(len(evaluator.anatomy.select(i, plan.part)) for i in range(len(evaluator.anatomy.layers)))
+    with evaluator.report("condition numbers", matrices) as advance:
+        measured = spectra(evaluator.anatomy, plan.part, store=store, advance=advance)
+    return layer_condition_numbers(measured, plan.combine)
+
+
+def _parameters(shapes: list[tuple[int, int]], rate: float) -> dict[str, int]:
+    """Count a part's parameters, dense and with each matrix as two factors wherever that is smaller."""
+    dense = sum(m * n for m, n in shapes)
+    factored = sum(min(m * n, rank_at(rate, (m, n)) * (m + n)) for m, n in shapes)
+    return {"dense": dense, "factored": factored, "saved": dense - factored}
+
+
+def _published(evaluator: Evaluator, part: str) -> list[dict[str, Any]]:
+    model = identify(evaluator.model.name, evaluator.model.model.config)
+    return published_rows(model, evaluator.task.name, part)

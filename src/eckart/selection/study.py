@@ -1,0 +1,138 @@
+"""What a search ends with: the choice, every candidate, and the honest result on the test set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from eckart.models import LoadedModel
+from eckart.records import Edit, Score, Trial
+from eckart.selection.space import finite
+from eckart.statistics import PairedDifference, paired_difference, wilson_interval
+from eckart.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One clipping rate that was tried.
+
+    Arguments:
+        rate: the clipping rate.
+        ranks: the rank that is left of each matrix.
+        trial: its outcome on validation.
+    """
+
+    rate: float
+    ranks: dict[str, int]
+    trial: Trial
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        score = self.trial.score
+        validation = {"error": self.trial.error} if score is None else _summary(score)
+        return {"rate": self.rate, "ranks": self.ranks, "validation": validation}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished search by Algorithm 1.
+
+    Arguments:
+        settings: what was asked for: model, task, shots, seed, rates, dtype, ...
+        part, layer, rate: the choice. A rate of 0 means that no clipping did better on validation.
+        condition_numbers: by layer; empty when the layer was given.
+        candidates: by ascending rate.
+        baseline, clipped: the trials on the test set.
+        parameters: of the part in the chosen layer: `dense`, and `factored` when each matrix is stored as two
+            factors wherever that is smaller.
+        published: rows of the paper's tables and the authors' logs about the same model, task and part.
+        notes: what the user should know about the data and the run.
+        source, task: what was searched, for `export`.
+    """
+
+    settings: dict[str, Any]
+    part: str
+    layer: int
+    rate: float
+    condition_numbers: dict[int, float]
+    candidates: tuple[Candidate, ...]
+    baseline: Trial
+    clipped: Trial
+    parameters: dict[str, int]
+    published: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...]
+    source: LoadedModel
+    task: Task
+
+    @property
+    def edit(self) -> Edit:
+        """The chosen edit."""
+        return Edit(self.layer, self.part, self.rate)
+
+    @property
+    def comparison(self) -> PairedDifference:
+        """Clipped against unpruned, on the same test rows."""
+        return paired_difference(_score(self.baseline).right, _score(self.clipped).right)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole result as one document."""
+        paired = self.comparison
+        return {
+            "layer": self.layer,
+            "part": self.part,
+            "rate": self.rate,
+            "condition_numbers": {str(k): finite(v) for k, v in self.condition_numbers.items()},
+            "candidates": [candidate.to_json() for candidate in self.candidates],
+            "candidates_tried": len(self.candidates),
+            "test": {
+                "n": paired.n,
+                "baseline": _summary(_score(self.baseline)),
+                "clipped": _summary(_score(self.clipped)),
+                "difference": paired.difference,
+                "interval": list(paired.interval),
+                "p_value": paired.p_value,
+                "fixed": paired.fixed,
+                "broken": paired.broken,
+            },
+            "parameters": self.parameters,
+            "labels": list(self.task.labels),
+            "published": list(self.published),
+            "notes": list(self.notes),
+            "settings": self.settings,
+            "seconds": sum(
+                t.seconds for t in (*(c.trial for c in self.candidates), self.baseline, self.clipped)
+            ),
+        }
+
+    def __str__(self) -> str:
+        paired = self.comparison
+        low, high = paired.interval
+        return "\n".join(
+            [
+                f"{self.settings['model']} on {self.settings['task']}: {self.verdict()}",
+                f"  choice      layer {self.layer}, {self.part}, rate {self.rate:g} "
+                f"(best of {len(self.candidates)} rates on n = {_score(self.candidates[0].trial).n} validation rows)",
+                f"  unpruned    {_score(self.baseline).accuracy:.4f} on test, n = {paired.n}",
+                f"  clipped     {_score(self.clipped).accuracy:.4f}",
+                f"  difference  {paired.difference:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, "
+                f"exact McNemar p = {paired.p_value:.3g} ({paired.fixed} fixed, {paired.broken} broken)",
+            ]
+        )
+
+    def verdict(self) -> str:
+        """Say in words what the test set allows to be said."""
+        if self.rate == 0:
+            return "no clipping rate did better than not clipping, so nothing is clipped"
+        low, high = self.comparison.interval
+        if self.comparison.p_value < 0.05 and low * high > 0:
+            return "clipping helps" if low > 0 else "clipping hurts"
+        return f"no difference can be told with n = {self.comparison.n}"
+
+
+def _score(trial: Trial) -> Score:
+    assert trial.score is not None
+    return trial.score
+
+
+def _summary(score: Score) -> dict[str, Any]:
+    return {**score.summary(), "interval": list(wilson_interval(sum(score.right), score.n))}

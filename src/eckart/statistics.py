@@ -1,0 +1,300 @@
+"""What a score is worth: intervals, paired tests, multiplicity, and the metrics of a confusion matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.special import logsumexp
+from scipy.stats import binomtest, norm
+
+from eckart.errors import EckartError
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval for a proportion (Wilson 1927).
+
+    It speaks of new rows drawn like these, under the same demonstrations. The validation score of a candidate
+    that was selected for it is optimistic, and so is this interval around it.
+
+    Arguments:
+        successes: how many of the n rows succeeded.
+        n: number of independent rows, at least 1.
+        confidence: the coverage aimed at, in (0, 1).
+
+    Returns:
+        (low, high), in [0, 1].
+
+    Raises:
+        EckartError: no rows, more successes than rows, or a confidence outside (0, 1).
+
+    >>> low, high = wilson_interval(45, 56)
+    >>> f"{low:.3f} to {high:.3f}"
+    '0.682 to 0.887'
+    """
+    _check_confidence(confidence)
+    if not 0 <= successes <= n or n == 0:
+        raise EckartError(f"{successes} successes of {n} rows is no proportion; score at least one row")
+    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mcnemar_exact(fixed: int, broken: int) -> float:
+    """Return the two-sided p value of the exact McNemar test (McNemar 1947; binomial form).
+
+    Under the hypothesis that an edit changes nothing, each row on which the two models disagree is as likely
+    to have been fixed as broken. Rows on which they agree say nothing of a difference, and do not count.
+
+    Arguments:
+        fixed: rows that were wrong before and are right after.
+        broken: rows that were right before and are wrong after.
+
+    Returns:
+        A probability in (0, 1]; 1 where no row changed.
+
+    Raises:
+        EckartError: a count is negative.
+
+    >>> mcnemar_exact(fixed=6, broken=0), mcnemar_exact(fixed=0, broken=0)
+    (0.03125, 1.0)
+    """
+    if min(fixed, broken) < 0:
+        raise EckartError(f"{fixed} fixed and {broken} broken rows: counts are at least 0")
+    if fixed + broken == 0:
+        return 1.0
+    # The smaller count, so that the order of the models does not change even the last bit.
+    return float(binomtest(min(fixed, broken), fixed + broken, 0.5).pvalue)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much one model beats another on the same rows.
+
+    Arguments:
+        n: number of rows.
+        difference: share right after less share right before, in [-1, 1].
+        interval: (low, high) of the difference.
+        p_value: of the exact McNemar test.
+        fixed: rows that were wrong before and are right after.
+        broken: rows that were right before and are wrong after.
+    """
+
+    n: int
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    fixed: int
+    broken: int
+
+
+def paired_difference(
+    before: Sequence[bool], after: Sequence[bool], confidence: float = 0.95
+) -> PairedDifference:
+    """Compare two models on the same rows: difference in accuracy, its interval, and an exact test.
+
+    The interval is the adjusted Wald interval of Bonett and Price (2012, J. Educ. Behav. Stat. 37, 479-488):
+    with d = (fixed - broken) / (n + 2) and s = (fixed + broken + 2) / (n + 2) it is
+    d +- z sqrt((s - d^2) / (n + 2)). The row of each kind that it adds keeps it from shrinking to a point
+    where none changed. The exact test is the stricter: near the edge a 95% interval may leave out 0 while
+    p > 0.05, never the reverse.
+
+    The interval and the p value are conditional on the demonstrations that were drawn: they say how the two
+    models would differ on more rows under this prompt, not under another one; repeat over several seeds for
+    that. They are for a pair that was chosen before these rows were seen. The validation score of a selected
+    candidate is optimistic, however small its p value; only rows that did not select it are evidence.
+
+    Arguments:
+        before, after: one value a row, in the same order: whether the model was right on it.
+        confidence: the coverage aimed at, in (0, 1).
+
+    Raises:
+        EckartError: no rows, two different numbers of rows, or a confidence outside (0, 1).
+
+    >>> paired_difference(before=[True, False, False, True], after=[True, True, True, True]).difference
+    0.5
+    """
+    _check_confidence(confidence)
+    if len(before) != len(after) or len(before) == 0:
+        raise EckartError(
+            f"{len(before)} rows before and {len(after)} after make no pairs; score both on the same split"
+        )
+    was, is_now = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    n, fixed, broken = len(was), int((~was & is_now).sum()), int((was & ~is_now).sum())
+    return PairedDifference(
+        n=n,
+        difference=(fixed - broken) / n,
+        interval=_bonett_price(fixed, broken, n, confidence),
+        p_value=mcnemar_exact(fixed, broken),
+        fixed=fixed,
+        broken=broken,
+    )
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Adjust p values for how many hypotheses were tested, by Holm's step-down method (Holm 1979).
+
+    Rejecting where the adjusted value is at most alpha makes even one false rejection among all of them no
+    likelier than alpha, however the tests depend on each other. Every candidate that was tried counts,
+    also those that are not reported.
+
+    Arguments:
+        p_values: one a hypothesis, in [0, 1].
+
+    Returns:
+        The adjusted p values, in the order given.
+
+    Raises:
+        EckartError: a p value is not in [0, 1].
+
+    >>> holm([0.01, 0.25, 0.03])
+    (0.03, 0.25, 0.06)
+    """
+    p = np.asarray(p_values, dtype=float)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise EckartError(f"p values {list(p_values)} are not all in [0, 1]; pass one probability a test")
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return tuple(adjusted.tolist())
+
+
+def confusion_matrix(
+    labels: Sequence[int], predictions: Sequence[int], classes: int
+) -> Int[np.ndarray, "classes classes"]:
+    """Count how often each label was answered by each prediction.
+
+    Arguments:
+        labels, predictions: one class index in 0..classes-1 a row.
+        classes: number of classes.
+
+    Returns:
+        Counts, `confusion[true, predicted]`.
+
+    Raises:
+        EckartError: the two differ in length, or an index is not a class.
+
+    >>> confusion_matrix([0, 0, 1], [0, 1, 1], classes=2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    if len(labels) != len(predictions):
+        raise EckartError(f"{len(labels)} labels and {len(predictions)} predictions; give one of each a row")
+    true, predicted = _class_indices(labels, classes), _class_indices(predictions, classes)
+    return np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def accuracy(confusion: Int[np.ndarray, "classes classes"]) -> float:
+    """Return the share of rows that are right.
+
+    Raises:
+        EckartError: there are no rows.
+    """
+    return float(np.trace(confusion) / _rows(confusion))
+
+
+def majority_rate(confusion: Int[np.ndarray, "classes classes"]) -> float:
+    """Return the share of the most frequent label: what always answering it would score.
+
+    Raises:
+        EckartError: there are no rows.
+    """
+    return float(confusion.sum(axis=1).max() / _rows(confusion))
+
+
+def balanced_accuracy(confusion: Int[np.ndarray, "classes classes"]) -> float:
+    """Return the mean recall over the classes that occur among the labels.
+
+    Raises:
+        EckartError: there are no rows.
+
+    >>> balanced_accuracy(np.array([[98, 0], [2, 0]]))  # always the majority's answer, right on 98%
+    0.5
+    """
+    _rows(confusion)
+    occurrences = confusion.sum(axis=1)
+    occurs = occurrences > 0
+    return float((confusion.diagonal()[occurs] / occurrences[occurs]).mean())
+
+
+def macro_f1(confusion: Int[np.ndarray, "classes classes"]) -> float:
+    """Return the unweighted mean of the classes' F1, over the classes that occur or are predicted.
+
+    A class that occurs and is never predicted, or is predicted and never occurs, counts 0; one that does
+    neither does not count. scikit-learn's default does the same.
+
+    Raises:
+        EckartError: there are no rows.
+
+    >>> round(macro_f1(np.array([[98, 0], [2, 0]])), 3)
+    0.495
+    """
+    _rows(confusion)
+    # F1 = 2 TP / (2 TP + FP + FN), and the row's and column's sums are TP + FN and TP + FP.
+    totals = confusion.sum(axis=0) + confusion.sum(axis=1)
+    seen = totals > 0
+    return float((2 * confusion.diagonal()[seen] / totals[seen]).mean())
+
+
+def log_loss(scores: Float[np.ndarray, "rows labels"], labels: Sequence[int]) -> float:
+    """Return the mean of minus the log of the probability given to the right label, in nats.
+
+    The probabilities are the softmax of the labels' scores, in float64.
+
+    Arguments:
+        scores: one log-likelihood a row and label, in nats; minus infinity where the model rules a label out.
+        labels: the index of the right label of each row.
+
+    Returns:
+        A number >= 0; infinity where a right label was ruled out and another was not. A row whose labels are
+        all ruled out tells them apart no better than a guess, and counts as one.
+
+    Raises:
+        EckartError: there are no rows, the two differ in length, a label is not a column, or a score is NaN
+            or plus infinity.
+
+    >>> round(log_loss(np.array([[-1000.0, -1000.0], [-5.0, -np.inf]]), [0, 0]), 4)  # (log 2 + 0) / 2
+    0.3466
+    """
+    values = scores.astype(np.float64)
+    if len(values) != len(labels) or len(values) == 0:
+        raise EckartError(f"{len(values)} rows of scores and {len(labels)} labels; give one of each a row")
+    if (np.isnan(values) | np.isposinf(values)).any():
+        raise EckartError(
+            "a score is NaN or plus infinity, and gives no probability; half precision may have overflowed: "
+            "score in bfloat16 or float32"
+        )
+    values[np.isneginf(values).all(axis=1)] = 0.0
+    right = values[np.arange(len(values)), _class_indices(labels, values.shape[1])]
+    return float((logsumexp(values, axis=1) - right).mean())
+
+
+def _bonett_price(fixed: int, broken: int, n: int, confidence: float) -> tuple[float, float]:
+    centre = (fixed - broken) / (n + 2)
+    variance = (fixed + broken + 2) / (n + 2) - centre**2
+    margin = float(norm.ppf((1 + confidence) / 2)) * math.sqrt(variance / (n + 2))
+    return max(-1.0, centre - margin), min(1.0, centre + margin)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise EckartError(f"confidence {confidence:g} is outside (0, 1); 0.95 is usual")
+
+
+def _class_indices(values: Sequence[int], classes: int) -> Int[np.ndarray, " rows"]:
+    """Return class indices as an array, none of which counts from the end."""
+    indices = np.asarray(values, dtype=np.int64)
+    if ((indices < 0) | (indices >= classes)).any():
+        raise EckartError(
+            f"class indices reach from {indices.min()} to {indices.max()}; they are 0 to {classes - 1}"
+        )
+    return indices
+
+
+def _rows(confusion: Int[np.ndarray, "classes classes"]) -> int:
+    n = int(confusion.sum())
+    if n == 0:
+        raise EckartError("no row was scored, so there is nothing to average; score at least one row")
+    return n

@@ -1,0 +1,7 @@
+"""Tasks: demonstrations, examples and prompts. Needs neither torch nor transformers."""
+
+from eckart.tasks.prompts import Example, Prompt
+from eckart.tasks.spec import catalog
+from eckart.tasks.task import Task
+
+__all__ = ["Example", "Prompt", "Task", "catalog"]

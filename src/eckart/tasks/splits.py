@@ -1,0 +1,293 @@
+"""Demonstrations, validation and test: disjoint, without duplicates, and settled before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from eckart.errors import TaskError
+from eckart.tasks.prompts import Example, counted
+from eckart.tasks.spec import SplitSpec
+
+Size = int | float
+"""A number of rows, or a share in (0, 1] of the rows that there are."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What the paper's Algorithm 1 calls H_s, V and T.
+
+    Arguments:
+        demonstrations: in the order in which they are shown.
+        validation, test: no row of the one has the text of a row of the other, or of a reserved demonstration.
+        all: every row that is not shown.
+        notes: what was left out and why, in sentences.
+    """
+
+    demonstrations: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    all: tuple[Example, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How the rows are drawn.
+
+    Arguments:
+        shots: how many demonstrations are shown.
+        reserve: how many are set aside at least, where the rows allow it. Validation and test are the same for all
+            numbers of shots up to it.
+        seed: chooses the demonstrations and their order.
+        split_seed: chooses validation and test.
+        balanced: as many demonstrations of each class, or at random.
+    """
+
+    shots: int
+    reserve: int
+    seed: int = 0
+    split_seed: int = 0
+    balanced: bool = True
+
+
+def used_splits(plan: SplitSpec) -> tuple[str, ...]:
+    """Return the names of the source's splits that a plan uses, the test's first."""
+    return tuple(dict.fromkeys([plan.test.source, plan.validation.source, plan.demonstrations]))
+
+
+def plan_splits(sizes: Mapping[str, int], single: bool) -> tuple[SplitSpec, tuple[str, ...]]:
+    """Return which split serves as what, where a task does not say so.
+
+    Three splits are taken as they are. Of two, the first gives demonstrations and validation and the second is the
+    test, as the paper does for RTE (C.3). One gives all three.
+
+    Arguments:
+        sizes: a split's name -> its number of labelled rows.
+        single: whether the rows come from one file.
+
+    Returns:
+        The plan, and the sentences that tell the user about it.
+    """
+    names = list(sizes) if single else [name for name in ("train", "validation", "test") if sizes.get(name)]
+    if not names:
+        raise TaskError(
+            f"no labelled rows in a split train, validation or test; there are {', '.join(sizes)}"
+        )
+    first, middle, last = names[0], names[1] if len(names) == 3 else names[0], names[-1]
+    plan = SplitSpec.model_validate(
+        {"demonstrations": first, "validation": {"from": middle}, "test": {"from": last}}
+    )
+    notes = []
+    if len(names) == 2:
+        notes = [f"demonstrations and validation come from {first}, and {last} serves as the test"]
+    if len(names) == 1:
+        notes = [f"demonstrations, validation and test all come from {first}"]
+    return plan, tuple(notes)
+
+
+def parse_sizes(sizes: str | Size | Sequence[Size | None] | Mapping[str, Size] | None) -> dict[str, Size]:
+    """Read the sizes of validation and test.
+
+    Arguments:
+        sizes: `(validation, test)`, a mapping with these keys, one size (validation's), or a text such as `500,0.5`.
+
+    Raises:
+        TaskError: it is none of these, or a size is no number of rows and no share.
+
+    >>> parse_sizes("500,0.5")
+    {'validation': 500, 'test': 0.5}
+    """
+    values: object = sizes
+    if isinstance(values, str):
+        values = [_number(part) for part in values.split(",")]
+    if isinstance(values, int | float):
+        values = [values]
+    if isinstance(values, Mapping) and set(values) <= {"validation", "test"}:
+        pairs = dict(values)
+    elif isinstance(values, Sequence) and len(values) <= 2:
+        pairs = dict(zip(("validation", "test"), values, strict=False))
+    elif values is None:
+        pairs = {}
+    else:
+        raise TaskError(f"split sizes {sizes!r} are not (validation, test), such as 500,1000 or 0.5,0.5")
+    return {name: _checked(size) for name, size in pairs.items() if size is not None}
+
+
+def _number(text: str) -> Size | None:
+    if not text.strip():
+        return None
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        raise TaskError(
+            f"split size '{text}' is no number; give rows, such as 500, or a share, such as 0.5"
+        ) from None
+
+
+def _checked(size: object) -> Size:
+    if isinstance(size, float) and 0 < size <= 1:
+        return size
+    if isinstance(size, int) and not isinstance(size, bool) and size >= 1:
+        return size
+    raise TaskError(f"split size {size} is neither a number of rows, such as 500, nor a share, such as 0.5")
+
+
+def make_splits(
+    examples: Mapping[str, Sequence[Example]],
+    plan: SplitSpec,
+    sizes: Mapping[str, Size],
+    draw: Draw,
+    labels: Sequence[str],
+) -> Splits:
+    """Divide the examples.
+
+    Validation and test come from an order that `split_seed` alone decides, less the reserved demonstrations, so that
+    another `seed` or another number of shots changes as few of their rows as can be.
+
+    Arguments:
+        examples: the labelled rows of each of the source's splits.
+        plan: which of these serve as what.
+        sizes: those of validation and test, where they differ from the plan's.
+        draw: the numbers and seeds.
+        labels: the classes' names, for messages.
+
+    Raises:
+        TaskError: there are too few rows, or a split is left empty.
+    """
+    sources = used_splits(plan)
+    kept, notes = _without_repeats(examples, sources)
+    reserved = _draw_demonstrations(kept[plan.demonstrations], draw, labels, plan.demonstrations)
+    apart = {example.id for example in reserved}
+    pools = {
+        name: [example for example in _shuffled(rows, f"split {draw.split_seed}") if example.id not in apart]
+        for name, rows in kept.items()
+    }
+    validation, test = _allot(plan, pools, sizes)
+    shown = tuple(reserved[: draw.shots])
+    names = {example.id for example in shown}
+    rest = tuple(example for name in reversed(sources) for example in kept[name] if example.id not in names)
+    return Splits(shown, tuple(validation), tuple(test), rest, notes)
+
+
+def _without_repeats(
+    examples: Mapping[str, Sequence[Example]], order: Sequence[str]
+) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
+    """Keep each input once: a text that stands in several splits stays in the first of `order`."""
+    seen: dict[tuple[str, ...], int] = {}
+    kept: dict[str, list[Example]] = {}
+    notes = []
+    for name in order:
+        conflicts = 0
+        kept[name] = []
+        for example in examples[name]:
+            key = (example.text.strip(), *example.choices)
+            if key not in seen:
+                seen[key] = example.label
+                kept[name].append(example)
+            else:
+                conflicts += seen[key] != example.label
+        dropped = len(examples[name]) - len(kept[name])
+        if dropped:
+            other = f", {conflicts:,} of them with another label" if conflicts else ""
+            notes.append(f"{name}: {counted(dropped)} with an input that is already there left out{other}")
+    return kept, tuple(notes)
+
+
+def _shuffled(examples: Iterable[Example], salt: str) -> list[Example]:
+    # An order by hash is the same on every Python, and a row more or less does not move the others.
+    return sorted(examples, key=lambda example: hashlib.sha256(f"{salt} {example.id}".encode()).digest())
+
+
+def _draw_demonstrations(
+    pool: Sequence[Example], draw: Draw, labels: Sequence[str], where: str
+) -> list[Example]:
+    """Return at least `draw.shots` demonstrations; each number of shots shows a beginning of the same order."""
+    order = _shuffled(pool, f"demonstrations {draw.seed}")
+    if not draw.balanced:
+        if draw.shots > len(order):
+            raise TaskError(f"{draw.shots} shots need {draw.shots} rows of {where}, which has {len(order)}")
+        return order[: max(draw.shots, min(draw.reserve, len(order) // 3))]
+    classes = [[example for example in order if example.label == label] for label in range(len(labels))]
+    rounds = _interleaved(classes, draw.seed)
+    _check_shots(rounds[: draw.shots], draw, classes, labels, where)
+    # Demonstrations that nobody asked to see never take more than a third of a class away.
+    spare = len(classes) * (min(map(len, classes)) // 3)
+    return [example for example in rounds if example is not None][: max(draw.shots, min(draw.reserve, spare))]
+
+
+def _interleaved(classes: Sequence[Sequence[Example]], seed: int) -> list[Example | None]:
+    """Return rounds of one example of each class; None where a class has no more.
+
+    The order within a round is random: with one order throughout, a model could go by the position alone, and the
+    last demonstration, which counts most, would always be of the same class.
+    """
+
+    def place(turn: int, label: int) -> bytes:
+        return hashlib.sha256(f"round {seed} {turn} {label}".encode()).digest()
+
+    rounds = zip_longest(*classes)
+    return [
+        row[label]
+        for turn, row in enumerate(rounds)
+        for label in sorted(range(len(classes)), key=lambda label: place(turn, label))
+    ]
+
+
+def _check_shots(
+    shown: Sequence[Example | None],
+    draw: Draw,
+    classes: Sequence[Sequence[Example]],
+    labels: Sequence[str],
+    where: str,
+) -> None:
+    if len(shown) == draw.shots and None not in shown:
+        return
+    each = -(-draw.shots // len(classes))
+    poor = min(range(len(classes)), key=lambda label: len(classes[label]))
+    raise TaskError(
+        f"{draw.shots} balanced shots need {each} rows of each class, and {where} has {len(classes[poor])} of "
+        f"'{labels[poor]}'; give fewer shots, or balanced=False"
+    )
+
+
+def _allot(
+    plan: SplitSpec, pools: Mapping[str, list[Example]], sizes: Mapping[str, Size]
+) -> tuple[list[Example], list[Example]]:
+    """Take validation from the front of its pool and test from the back of its own, which may be the same."""
+    front, back = pools[plan.validation.source], pools[plan.test.source]
+    validation = _rows(sizes.get("validation", plan.validation.rows), front, plan.validation.source)
+    test = _rows(sizes.get("test", plan.test.rows), back, plan.test.source)
+    shared = front is back
+    if shared and validation is None and test is None:
+        validation = len(front) // 2
+    if validation is None:
+        validation = len(front) - (test or 0) if shared else len(front)
+    if test is None:
+        test = len(back) - validation if shared else len(back)
+    if shared and validation + test > len(front):
+        raise _too_few(validation + test, front, plan.test.source)
+    for name, rows in (("validation", validation), ("test", test)):
+        if rows < 1:
+            raise TaskError(
+                f"{name} is left empty: {plan.test.source} has {len(back)} labelled rows besides the demonstrations; "
+                "give more rows, fewer shots or other split sizes"
+            )
+    return front[:validation], back[len(back) - test :]
+
+
+def _rows(size: Size | None, pool: Sequence[Example], where: str) -> int | None:
+    if isinstance(size, float):
+        return max(1, int(size * len(pool)))
+    if size is not None and size > len(pool):
+        raise _too_few(size, pool, where)
+    return size
+
+
+def _too_few(wanted: int, pool: Sequence[Example], where: str) -> TaskError:
+    return TaskError(
+        f"validation and test want {wanted:,} rows of {where}, which has {len(pool):,} without repeats and "
+        "demonstrations; give other split sizes (split_sizes)"
+    )

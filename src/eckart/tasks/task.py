@@ -1,0 +1,254 @@
+"""A task: demonstrations, examples, and how they become prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from eckart.errors import TaskError
+from eckart.tasks.examples import find_columns, find_labels, make_examples, shown_words, with_template
+from eckart.tasks.prompts import Example, Prompt, PromptFormat, fingerprint, without_content
+from eckart.tasks.sources import Source, read_hub, read_local
+from eckart.tasks.spec import DEFAULT_SHOTS, TaskSpec, checked, find_spec
+from eckart.tasks.splits import Draw, Size, Splits, make_splits, parse_sizes, plan_splits, used_splits
+
+Kind = Literal["classification", "choices"]
+SPLITS = ("validation", "test", "all")
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Labelled rows, divided and ready to be scored. Make one with `Task.load`.
+
+    Arguments:
+        name: what reports call it.
+        kind: `classification`, where every row has the same labels, or `choices`, where each brings its candidates.
+        labels: the label words, or the columns of the candidates.
+        format: how examples become prompts.
+        demonstrations: the examples that every prompt shows, in order.
+        validation, test: the rows to choose with, and the rows that are looked at once.
+        all: every labelled row that is no demonstration.
+        seed, split_seed, balanced: how the rows were drawn.
+        variant: the named variant of the prompts, if any.
+        notes: what a reader should know about the rows: which were left out, which split serves as what.
+    """
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    format: PromptFormat
+    demonstrations: tuple[Example, ...] = field(repr=False)
+    validation: tuple[Example, ...] = field(repr=False)
+    test: tuple[Example, ...] = field(repr=False)
+    all: tuple[Example, ...] = field(repr=False)
+    seed: int = 0
+    split_seed: int = 0
+    balanced: bool = True
+    variant: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path | None = None,
+        *,
+        data: str | Path | None = None,
+        variant: str | None = None,
+        template: str | None = None,
+        text_column: str | None = None,
+        label_column: str | None = None,
+        labels: Mapping[Any, str] | None = None,
+        choices: Sequence[str] | None = None,
+        instruction: str | None = None,
+        label_join: str | None = None,
+        separator: str | None = None,
+        name: str | None = None,
+        shots: int | None = None,
+        seed: int = 0,
+        split_seed: int = 0,
+        split_sizes: str | Size | Sequence[Size | None] | Mapping[str, Size] | None = None,
+        balanced: bool = True,
+    ) -> Self:
+        """Read a task of the catalogue, a task file, or just data.
+
+        Arguments:
+            source: a catalogue name such as `sst2`, or the path of a task file (.yaml); None with `data` alone.
+            data: a local file (parquet, JSON Lines, CSV, TSV) or a folder laid out like the hub's, in place of the
+                task's own. One file is divided by `split_seed`.
+            variant: a named variant of the task's prompts, such as `released`.
+            template: Jinja2 over the columns' names; a typed `\\n` is a line break.
+            text_column, label_column: what the data calls them. Without a template the prompt is
+                `<text column>: ...`, a line break and `<label column>:`.
+            labels: a value of the label column -> its word; two values with one word are one class.
+            choices: the columns of the candidates, for multiple choice.
+            instruction, label_join, separator: what comes first, stands before a label, and between demonstrations.
+            name: what reports call the task.
+            shots: the number of demonstrations; the task's own (10 where it says nothing) if None.
+            seed: draws the demonstrations.
+            split_seed: draws validation and test, where they share a split.
+            split_sizes: `(validation, test)` in rows or as shares, in place of the task's.
+            balanced: as many demonstrations of each class, or at random.
+
+        Returns:
+            The task; demonstrations, validation and test are disjoint and without repeats (C.3).
+
+        Raises:
+            TaskError: the task or its data is not usable; one line says why.
+        """
+        said = _said(
+            template=template, instruction=instruction, label_join=label_join, separator=separator, labels=labels,
+            text=text_column, label=label_column, choices=choices, name=name, shots=shots,
+        )  # fmt: skip
+        base = _find_task(source, data)
+        spec = (base if variant is None else base.variant(variant)).overridden(said)
+        rows = _read(spec, data)
+        spec = with_template(spec, rows.columns, rows.where)
+        draw = Draw(
+            shots=DEFAULT_SHOTS if spec.shots is None else spec.shots,
+            reserve=DEFAULT_SHOTS if base.shots is None else base.shots,
+            seed=seed, split_seed=split_seed, balanced=balanced,
+        )  # fmt: skip
+        divided, prompts, names = _divide(spec, rows, parse_sizes(split_sizes), draw)
+        return cls(
+            name=spec.name or Path(rows.where).stem,
+            kind="choices" if spec.choices else "classification",
+            labels=names,
+            format=prompts,
+            demonstrations=divided.demonstrations,
+            validation=divided.validation,
+            test=divided.test,
+            all=divided.all,
+            seed=seed,
+            split_seed=split_seed,
+            balanced=balanced,
+            variant=variant,
+            notes=divided.notes,
+        )
+
+    @property
+    def shots(self) -> int:
+        """The number of demonstrations."""
+        return len(self.demonstrations)
+
+    @property
+    def default_score(self) -> Literal["sum", "mean"]:
+        """How a continuation's log-likelihood is added up: whole for labels, per token for candidates (Table 1)."""
+        return "sum" if self.kind == "classification" else "mean"
+
+    def examples(self, split: str) -> tuple[Example, ...]:
+        """Return the examples of `validation`, `test` or `all`.
+
+        Raises:
+            TaskError: there is no such split.
+        """
+        if split not in SPLITS:
+            raise TaskError(f"no split '{split}'; the splits are {', '.join(SPLITS)}")
+        return {"validation": self.validation, "test": self.test, "all": self.all}[split]
+
+    def prompts(self, split: str) -> tuple[Prompt, ...]:
+        """Return the prompts of `validation`, `test` or `all`: every labelled row that is no demonstration.
+
+        Raises:
+            TaskError: there is no such split.
+        """
+        return tuple(map(self.prompt, self.examples(split)))
+
+    def prompt(self, example: Example) -> Prompt:
+        """Return the prompt of one example: the demonstrations, then the example without its label."""
+        context = self._prefix + example.text
+        return Prompt(example.id, context, self.format.continuations(example), example.label)
+
+    def null_prompt(self, prompt: Prompt) -> Prompt:
+        """Return the prompt with `N/A` for every input, to measure what its continuations score by themselves.
+
+        The demonstrations and the continuations stay as they are (Zhao et al. 2021, Calibrate Before Use).
+        """
+        return without_content(prompt, self._prefix + self.format.null_query())
+
+    @cached_property
+    def _prefix(self) -> str:
+        return self.format.prefix(self.demonstrations)
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of all that prompts depend on besides their rows: template, joins, labels, demonstrations."""
+        form = self.format
+        joins = [form.template, form.query_template, form.label_join, form.separator, form.words]
+        return fingerprint([self.kind, self.labels, joins, self._prefix])
+
+    def split_digest(self, split: str) -> str:
+        """Return the SHA-256 of a split's prompts: ids, contexts, continuations and labels."""
+        rows = [(e.id, e.text, self.format.continuations(e), e.label) for e in self.examples(split)]
+        return fingerprint([self._prefix, rows])
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the task is, as plain values that JSON can hold."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "labels": list(self.labels),
+            "variant": self.variant,
+            "format": asdict(self.format),
+            "shots": self.shots,
+            "balanced": self.balanced,
+            "seed": self.seed,
+            "split_seed": self.split_seed,
+            "demonstrations": [example.id for example in self.demonstrations],
+            "rows": {split: len(self.examples(split)) for split in SPLITS},
+            "notes": list(self.notes),
+            "digest": self.digest,
+        }
+
+
+def _said(**values: Any) -> TaskSpec:
+    """Return what the caller said about the task."""
+    given = {key: value for key, value in values.items() if value is not None}
+    for key in ("template", "instruction", "label_join", "separator"):
+        if isinstance(given.get(key), str):
+            given[key] = given[key].replace("\\n", "\n")  # as it is typed in a shell
+    return checked(TaskSpec, given, "the task")
+
+
+def _find_task(source: str | Path | None, data: str | Path | None) -> TaskSpec:
+    if source is None and data is None:
+        raise TaskError("no task: name one, such as sst2, or give a task file or data")
+    return TaskSpec() if source is None else find_spec(source)
+
+
+def _read(spec: TaskSpec, data: str | Path | None) -> Source:
+    place = data if data is not None else spec.data
+    if place is not None:
+        return read_local(Path(place).expanduser(), spec.config)
+    if spec.hub is None:
+        raise TaskError(f"task '{spec.name}' says neither data nor hub, so it has no rows; give it data")
+    return read_hub(spec.hub, spec.config)
+
+
+def _divide(
+    spec: TaskSpec, rows: Source, sizes: Mapping[str, Size], draw: Draw
+) -> tuple[Splits, PromptFormat, tuple[str, ...]]:
+    # The paper's plan is for the whole data set; nobody has divided the rows of one file yet, whatever the task is.
+    plan = None if rows.single else spec.splits
+    notes: tuple[str, ...] = ()
+    if plan is not None:
+        rows = rows.only(used_splits(plan))
+    columns = find_columns(spec, rows.columns, rows.where)
+    labels = find_labels(spec, rows, columns.label)
+    if plan is None:
+        plan, notes = plan_splits(labels.count(rows, columns.label), rows.single)
+        rows = rows.only(used_splits(plan))
+    prompts = PromptFormat(
+        template=str(spec.template),
+        query_template=spec.query_template,
+        instruction=spec.instruction,
+        label_join=spec.label_join,
+        separator=spec.separator,
+        words=() if spec.choices else labels.names,
+        shown=() if spec.choices else shown_words(spec, labels.names),
+    )
+    examples, left_out = make_examples(rows, spec, columns, labels, prompts)
+    divided = make_splits(examples, plan, sizes, draw, labels.names)
+    return replace(divided, notes=(*notes, *left_out, *divided.notes)), prompts, labels.names
