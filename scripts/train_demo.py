@@ -1,6 +1,6 @@
 """Train the demo's model from nothing on the demo's corpus: one command, one seed, two CPU cores.
 
-    python scripts/train_demo.py --out src/eckart/demo/model
+python scripts/train_demo.py --out src/eckart/demo/model
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -21,8 +20,11 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from eckart.demo import corpus
+from eckart.demo.words import ATTRIBUTES, FIELDS
 
-IGNORED = -100
+SHOTS = (0, 2, 4, 10)
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Token rows, the places where labels are predicted, the labels' tokens, and what each text says."""
 
 
 def main() -> None:
@@ -32,34 +34,37 @@ def main() -> None:
     start = time.perf_counter()
     tokenizer = make_tokenizer()
     model = make_model(arguments, tokenizer)
-    print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens", flush=True)
-    train_(model, tokenizer, arguments)
-    model.half().save_pretrained(arguments.out)
-    tokenizer.save_pretrained(arguments.out)
+    print(f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens", flush=True)
+    log = train_(model, tokenizer, arguments)
     minutes = (time.perf_counter() - start) / 60
-    table = evaluate(model.float().eval(), tokenizer, arguments.rows)
-    record(arguments, model, table, minutes)
+    model.eval().save_pretrained(arguments.out)
+    tokenizer.save_pretrained(arguments.out)
+    table = evaluate(model, tokenizer, arguments.rows)
+    print(f"trained in {minutes:.1f} minutes, torch {torch.__version__}\n\n{show(table)}")
+    record(arguments, model, table, log, minutes)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="the folder of the model")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=32, help="episodes a step")
-    parser.add_argument("--examples", type=int, default=14, help="labelled texts an episode")
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=16, help="episodes a step")
+    parser.add_argument("--examples", type=int, default=14, help="labelled texts an episode, after the start")
+    parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--inner", type=int, default=256, help="width of the feed-forward blocks")
-    parser.add_argument("--rate", type=float, default=0.01, help="learning rate of Muon; AdamW's is a fifth")
+    parser.add_argument("--rate", type=float, default=0.01, help="Muon's learning rate; AdamW's is a fifth")
     parser.add_argument("--rows", type=int, default=300, help="test rows a cell of the final table")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE in which a word with its leading space, or a field with its colon, is one token."""
+    """Train a byte-level BPE in which a word with its space, and a field's name with its colon, is one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -68,15 +73,13 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=4000,
-        special_tokens=["<s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=4000, special_tokens=["<s>"], initial_alphabet=alphabet, show_progress=False
     )
     words = corpus.vocabulary()
-    fields = {f"{name}:" for pair in corpus.FIELDS for name in pair}
-    tokenizer.train_from_iterator([f" {word}" for word in words] + [word for word in words] + sorted(fields), trainer)
+    fields = dict.fromkeys(f"{name}:" for pair in FIELDS for name in pair)
+    tokenizer.train_from_iterator([*(f" {word}" for word in words), *words, *fields], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
     )
@@ -102,71 +105,216 @@ def make_model(arguments: argparse.Namespace, tokenizer: PreTrainedTokenizerFast
     )
 
 
-def train_(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, arguments: argparse.Namespace) -> None:
-    optimizers = make_optimizers(model, arguments.rate)
-    data = batches(tokenizer, arguments)
-    running = torch.zeros(arguments.examples, 2)
+class Reader(nn.Module):
+    """Ask the second layer what each text says; used in training only.
+
+    Without it the model neither reads the texts nor binds labels within this budget: see docs/demo-model.md.
+    """
+
+    def __init__(self, model: LlamaForCausalLM) -> None:
+        super().__init__()
+        sizes = [1 + len(classes) for classes in ATTRIBUTES.values()]
+        width = model.config.hidden_size
+        # One set of heads where the label is predicted, another where it stands.
+        self.heads = nn.ModuleList(nn.ModuleList(nn.Linear(width, n) for n in sizes) for _ in range(2))
+        self.norm = nn.RMSNorm(width, elementwise_affine=False)
+        self.hidden = torch.empty(0)
+        model.model.layers[1].register_forward_hook(self.keep)
+
+    def keep(self, _module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        self.hidden = output if isinstance(output, Tensor) else output[0]
+
+    def forward(self, places: Tensor, says: Tensor) -> Tensor:
+        """Return the mean log-loss over attributes, at the two places."""
+        losses = []
+        for offset, heads in enumerate(self.heads):
+            seen = self.norm(take(self.hidden, places + offset))
+            losses += [
+                nn.functional.cross_entropy(head(seen).flatten(0, 1), says[..., i].flatten())
+                for i, head in enumerate(heads)
+            ]
+        return 2 * torch.stack(losses).mean()
+
+
+def train_(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, arguments: argparse.Namespace
+) -> list[str]:
+    reader = Reader(model)
+    optimizers = make_optimizers(model, reader, arguments.rate)
+    totals: list[Tensor] = []
+    log = []
     start = time.perf_counter()
-    for step in range(arguments.steps):
+    for step, batch in enumerate(itertools.islice(batches(tokenizer, arguments), arguments.steps)):
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["peak"] * schedule(step, arguments.steps)
-        running += step_(model, optimizers, *next(data))
+        totals.append(step_(model, reader, optimizers, batch))
         if (step + 1) % 100 == 0:
-            right, loss = (running / 100 / arguments.batch).T
-            shown = " ".join(f"{right[shots].item():.2f}" for shots in (0, 1, 2, 4, 7, arguments.examples - 1))
-            print(
-                f"step {step + 1:5d}  {time.perf_counter() - start:6.0f} s  loss {loss.mean().item():.3f}  right at 0, 1, 2, 4, 7, "
-                f"{arguments.examples - 1} shots: {shown}",
-                flush=True,
-            )
-            running.zero_()
+            log.append(summary(step + 1, time.perf_counter() - start, totals[-50:]))
+            print(log[-1], flush=True)
+    return log
 
 
-def make_optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices, AdamW for the embedding and the norms."""
+def summary(step: int, seconds: float, totals: Sequence[Tensor]) -> str:
+    shots = [n for n in (0, 1, 2, 4, 7, 10, 13) if n < len(totals[-1])]
+    right = torch.stack([total[shots] for total in totals]).mean(0)
+    cells = "  ".join(f"{n}: {value:.2f}" for n, value in zip(shots, right.tolist(), strict=True))
+    return f"step {step:5d}  {seconds:5.0f} s  right after n labelled texts  {cells}"
+
+
+def make_optimizers(model: LlamaForCausalLM, reader: Reader, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for the embedding, the norms and the reader."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     chosen = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
+    rest = [p for p in (*model.parameters(), *reader.parameters()) if id(p) not in chosen]
     return [
-        torch.optim.Muon([{"params": matrices, "peak": rate}], lr=rate, weight_decay=0.01),
-        torch.optim.AdamW([{"params": rest, "peak": rate / 5}], lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon([{"params": matrices, "peak": rate}], weight_decay=0.01),
+        torch.optim.AdamW([{"params": rest, "peak": rate / 5}], betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
 def schedule(step: int, steps: int) -> float:
-    """Warm up for a hundred steps, hold, fall to nothing over the last 40%."""
-    return min((step + 1) / 100, 1.0, (steps - step) / (0.4 * steps))
+    """Warm up for fifty steps, hold, fall to nothing over the last 40%."""
+    return min((step + 1) / 50, 1.0, (steps - step) / (0.4 * steps))
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, arguments: argparse.Namespace) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield token rows, and where each label's prediction is made, and the label's token."""
-    easy = corpus.training_episodes(arguments.seed, examples=arguments.examples, ease=1.0)
-    full = corpus.training_episodes(arguments.seed + 1, examples=arguments.examples, ease=0.2)
+def batches(tokenizer: PreTrainedTokenizerFast, arguments: argparse.Namespace) -> Iterator[Batch]:
+    """Start with short episodes of few words for the first 30% of the run, then draw on all words."""
+    short = corpus.training_episodes(arguments.seed, examples=8, ease=1.0)
+    full = corpus.training_episodes(arguments.seed + 1, examples=arguments.examples)
     for step in itertools.count():
-        source = easy if step < arguments.steps * 0.2 else full
+        source = short if step < 0.3 * arguments.steps else full
         yield encode(tokenizer, list(itertools.islice(source, arguments.batch)))
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, episodes: list[corpus.Episode]) -> tuple[Tensor, Tensor, Tensor]:
+def encode(tokenizer: PreTrainedTokenizerFast, episodes: Sequence[corpus.Episode]) -> Batch:
     newline = tokenizer.encode("\n", add_special_tokens=False)[0]
-    rows = tokenizer([episode.render() for episode in episodes], padding=True, return_tensors="pt")["input_ids"]
-    ends = torch.stack([(row == newline).nonzero().flatten()[1::2] for row in rows])
-    return rows, ends - 2, rows.gather(1, ends - 1)
+    tokens = tokenizer([e.render() for e in episodes], padding=True, return_tensors="pt")["input_ids"]
+    ends = torch.stack([(row == newline).nonzero().flatten()[1::2] for row in tokens])
+    says = torch.tensor([[said(text) for text, _ in episode.rows] for episode in episodes])
+    return tokens, ends - 2, tokens.gather(1, ends - 1), says
+
+
+def said(text: str) -> list[int]:
+    """Return the class of each attribute, from 1; 0 where the text says nothing of it."""
+    read = corpus.reading(text)
+    return [
+        1 + list(classes).index(read[name]) if name in read else 0 for name, classes in ATTRIBUTES.items()
+    ]
 
 
 def step_(
-    model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], rows: Tensor, places: Tensor, labels: Tensor
+    model: LlamaForCausalLM, reader: Reader, optimizers: Sequence[torch.optim.Optimizer], batch: Batch
 ) -> Tensor:
-    """Take one step on the labels' log-loss; return how often each was right and its loss, summed over episodes."""
-    hidden = model.model(rows).last_hidden_state
-    logits = model.lm_head(hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1])))
-    losses = nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
-    losses.mean().backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    """Take one step; return the share of right labels after 0, 1, ... labelled texts."""
+    tokens, places, labels, says = batch
+    logits = model.lm_head(take(model.model(tokens).last_hidden_state, places))
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()) + reader(places, says)
+    loss.backward()
+    nn.utils.clip_grad_norm_((*model.parameters(), *reader.parameters()), 1.0)
     for optimizer in optimizers:
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return torch.stack([(logits.argmax(-1) == labels).sum(0), losses.detach().sum(0)], dim=1)
+        optimizer.zero_grad()
+    return (logits.argmax(-1) == labels).float().mean(0)
+
+
+def take(hidden: Tensor, places: Tensor) -> Tensor:
+    return hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+@torch.inference_mode()
+def evaluate(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int
+) -> list[dict[str, str | int | float]]:
+    """Score every demo task at several numbers of shots, and with the demonstrations' words rotated."""
+    table = []
+    for name, task in corpus.tasks().items():
+        words = list(task.labels.values())
+        row: dict[str, str | int | float] = {"task": name, "classes": len(words), "n": n}
+        for shots in SHOTS:
+            row[f"{shots} shots"] = share(predict(model, tokenizer, name, shots, n, words), name, n, words)
+        turned = predict(model, tokenizer, name, SHOTS[-1], n, words, rotate=True)
+        row["rotated: as before"] = share(turned, name, n, words)
+        row["rotated: as shown"] = share(turned, name, n, words[1:] + words[:1])
+        table.append(row)
+    return table
+
+
+def share(predicted: Sequence[int], name: str, n: int, words: Sequence[str]) -> float:
+    """Return how many predictions are the word that stands in `words` at the place of the row's class."""
+    original = list(corpus.tasks()[name].labels.values())
+    truth = [original.index(row["label"]) for row in corpus.rows(name, "test", n)]
+    return sum(original[p] == words[t] for p, t in zip(predicted, truth, strict=True)) / n
+
+
+def predict(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    name: str,
+    shots: int,
+    n: int,
+    words: Sequence[str],
+    *,
+    rotate: bool = False,
+) -> list[int]:
+    """Return the likeliest label word of each test row, each after demonstrations of its own."""
+    shown = dict(zip(words, [*words[1:], words[0]], strict=True)) if rotate else {w: w for w in words}
+    rng = Random(f"demonstrations/{name}/{shots}")
+    train = corpus.rows(name, "train", 400)
+    tokens = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in words]
+    prompts = []
+    for row in corpus.rows(name, "test", n):
+        chosen = [(r["text"], shown[r["label"]]) for r in balanced(rng, train, words, shots)]
+        prompts.append(
+            corpus.Episode(("text", "label"), tuple(chosen)).render() + f"text: {row['text']}\nlabel:"
+        )
+    return [p for at in range(0, n, 50) for p in best(model, tokenizer, prompts[at : at + 50], tokens)]
+
+
+def balanced(
+    rng: Random, train: Sequence[dict[str, str]], words: Sequence[str], shots: int
+) -> list[dict[str, str]]:
+    """Draw demonstrations in which the classes are as even as they can be, in random order."""
+    order = rng.sample(list(words), len(words))
+    wanted = [order[i % len(order)] for i in range(shots)]
+    drawn = [rng.choice([row for row in train if row["label"] == word]) for word in wanted]
+    return rng.sample(drawn, len(drawn))
+
+
+def best(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], tokens: Sequence[int]
+) -> list[int]:
+    encoded = tokenizer(list(prompts), padding=True, return_tensors="pt")
+    last = encoded["attention_mask"].sum(1) - 1
+    hidden = take(model.model(encoded["input_ids"]).last_hidden_state, last[:, None])
+    return model.lm_head(hidden)[:, 0, tokens].argmax(-1).tolist()
+
+
+def show(table: Sequence[dict[str, str | int | float]]) -> str:
+    head = list(table[0])
+    lines = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in table]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
+
+
+def record(
+    arguments: argparse.Namespace,
+    model: LlamaForCausalLM,
+    table: Sequence[dict[str, str | int | float]],
+    log: Sequence[str],
+    minutes: float,
+) -> None:
+    """Write the recipe beside the model."""
+    recipe = {
+        "command": "python scripts/train_demo.py --out src/eckart/demo/model",
+        "arguments": {k: v for k, v in vars(arguments).items() if k != "out"},
+        "parameters": model.num_parameters(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "minutes": round(minutes, 1),
+        "accuracy": list(table),
+        "log": list(log),
+    }
+    path = arguments.out / "recipe.json"
+    path.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

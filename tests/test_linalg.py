@@ -380,7 +380,5 @@ class TestConvergence:
             raise scipy.linalg.LinAlgError("SVD did not converge")
 
         stubborn.setattr(scipy.linalg, "svd", fail)
-        with pytest.raises(
-            ModelError, match=r"singular values of layer 3 q, shape \(2, 2\), do not converge"
-        ):
+        with pytest.raises(ModelError, match=r"singular values of layer 3 q do not converge"):
             make(torch.eye(2), name="layer 3 q")

@@ -235,7 +235,8 @@ def _decoder_config(model: PreTrainedModel) -> PreTrainedConfig:
     if quantisation is not None:
         settings = quantisation if isinstance(quantisation, dict) else quantisation.to_dict()
         method = settings.get("quant_method", "by an unnamed method")
-        raise ModelError(f"this '{kind}' model is quantised ({method}), its weights packed; {UNQUANTISED}")
+        name = getattr(method, "value", method)  # transformers' own settings hold an enumeration
+        raise ModelError(f"this '{kind}' model is quantised ({name}), its weights packed; {UNQUANTISED}")
     try:
         return config.get_text_config(decoder=True)
     except ValueError as error:
@@ -369,14 +370,14 @@ def _structure(block: nn.Module, layer: int, config: PreTrainedConfig) -> dict[s
     known = {ending: name for name, endings in _data()["common_names"].items() for ending in endings}
     found: dict[str, str] = {}
     for path, parameter in _matrices(block):
-        owner = path.removesuffix(".weight")
+        owner, _, leaf = path.rpartition(".")
         steps = owner.split(".")
         name = known.get(".".join(steps[-2:])) or known.get(steps[-1])
         # A reader of the hidden states has their width as its input, a writer as its output.
         width = parameter.shape[0 if name in ("o", "down", "fc_out") else -1]
-        linear = parameter.ndim == 2 and isinstance(block.get_submodule(owner), nn.Linear)
-        if name is None or not linear or width != config.hidden_size:
-            seen = ", ".join(f"{path} {tuple(p.shape)}" for path, p in _matrices(block))
+        linear = leaf == "weight" and isinstance(block.get_submodule(owner), nn.Linear)
+        if name is None or not linear or width != getattr(config, "hidden_size", width):
+            seen = ", ".join(f"{other} {tuple(p.shape)}" for other, p in _matrices(block))
             raise ModelError(
                 f"model type '{config.model_type}' is not in architectures.yaml, and what {path} is cannot "
                 f"be read off its name and shape; layer {layer} holds {seen}"

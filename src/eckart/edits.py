@@ -131,7 +131,7 @@ def _targets(
     rates = resolve(anatomy, edits)
     _check_tied(rates)
     # Of several names of the same numbers the first stands for all.
-    once = {f"{min(weight.path, *weight.tied)}:{weight.name}": weight for weight in reversed(rates)}
+    once = {f"{min([weight.path, *weight.tied])}:{weight.name}": weight for weight in reversed(rates)}
     return {weight: rate for weight, rate in rates.items() if weight in once.values()}
 
 

@@ -85,9 +85,11 @@ class Factor:
             ModelError: the matrix is not 2-D, is empty, is not floating-point, holds NaN or infinity, or has
                 no values yet (meta device); or no LAPACK driver converges on it.
         """
-        working = _upcast(weight, name, precision)
-        u, s, vt = _converging(torch.linalg.svd, _svd_by_qr_iteration, working, name, full_matrices=False)
+        tall = _tall(_upcast(weight, name, precision))
+        u, s, vt = _converging(torch.linalg.svd, _svd_by_qr_iteration, tall, name, full_matrices=False)
         _check_no_overflow(s, name)
+        if tall.shape != weight.shape:
+            u, vt = vt.T, u.T
         original = weight.detach().clone(memory_format=torch.contiguous_format)
         return cls(name=name, original=original, u=u, s=s, vt=vt)
 
@@ -176,8 +178,8 @@ class Spectrum:
         Raises:
             ModelError: as `Factor.of`.
         """
-        working = _upcast(weight, name, torch.float64)
-        values = _converging(torch.linalg.svdvals, _singular_values_by_qr_iteration, working, name)
+        tall = _tall(_upcast(weight, name, torch.float64))
+        values = _converging(torch.linalg.svdvals, _singular_values_by_qr_iteration, tall, name)
         _check_no_overflow(values, name)
         return cls(name=name, shape=(weight.shape[0], weight.shape[1]), values=values.cpu())
 
@@ -232,6 +234,11 @@ def _upcast(weight: Tensor, name: str, precision: torch.dtype) -> Float[Tensor, 
     return working
 
 
+def _tall(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "rows columns"]:
+    # LAPACK needs three to five times as long for a wide matrix as for its transpose.
+    return matrix.T if matrix.shape[0] < matrix.shape[1] else matrix
+
+
 def _check_matrix(weight: Tensor, name: str) -> None:
     if weight.dim() != 2 or weight.numel() == 0:
         raise ModelError(
@@ -271,8 +278,8 @@ def _converging(
             return fallback(matrix)
         except scipy.linalg.LinAlgError:
             raise ModelError(
-                f"the singular values of {name}, shape {tuple(matrix.shape)}, do not converge; its entries "
-                "are likely damaged: fetch the checkpoint again, or leave this matrix out"
+                f"the singular values of {name} do not converge, as with damaged entries; "
+                "fetch the checkpoint again, or leave this matrix out"
             ) from None
 
 

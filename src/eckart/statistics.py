@@ -65,8 +65,7 @@ def mcnemar_exact(fixed: int, broken: int) -> float:
         raise EckartError(f"{fixed} fixed and {broken} broken rows: counts are at least 0")
     if fixed + broken == 0:
         return 1.0
-    # The smaller count, so that the order of the models does not change even the last bit.
-    return float(binomtest(min(fixed, broken), fixed + broken, 0.5).pvalue)
+    return float(binomtest(fixed, fixed + broken, 0.5).pvalue)
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,7 @@ def search(
     layer: o.Layer = "auto",
     top_k: o.TopK = 3,
     combine: o.Combine = "geometric",
+    metric: o.Metric = None,
     out: o.Out = None,
     save: o.Save = None,
     json_: o.Json = False,
@@ -187,7 +188,7 @@ def search(
 
     if save is not None:
         check_target(save)
-    plan = Plan(part, chosen_rates, top_k, chosen_layer, combine)
+    plan = Plan(part, chosen_rates, top_k, chosen_layer, combine, metric)
     evaluator = Evaluator(
         o.read_model(model, dtype, device, trust_remote_code),
         loaded_task,

@@ -33,6 +33,10 @@ TopK = Annotated[int, typer.Option(help="auto takes the deepest of the K worst-c
 Combine = Annotated[
     str, typer.Option(help="A layer's condition number from its matrices': geometric, mean, max or min.")
 ]
+Metric = Annotated[
+    str | None,
+    typer.Option(help="Compared on validation: accuracy, balanced_accuracy or macro_f1. The task's own by default."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Dtype = Annotated[
     str,
@@ -160,7 +164,7 @@ def read_task(options: dict[str, Any]) -> Task:
         shots=options["shots"],
         seed=options["seed"],
         split_seed=options["split_seed"],
-        split_sizes=parse_sizes(options["split_sizes"]),
+        split_sizes=options["split_sizes"],
         balanced=not options["unbalanced"],
     )
 
@@ -179,29 +183,12 @@ def parse_labels(text: str | None) -> dict[str, str] | None:
     return {value.strip(): word.strip() for value, _, word in pairs}
 
 
-def parse_sizes(text: str | None) -> tuple[float, float] | None:
-    """Read `200,500` or `0.3,0.7`."""
-    if text is None:
-        return None
-    numbers = parse_numbers(text, "--split-sizes", "200,500 or 0.3,0.7", TaskError)
-    if len(numbers) != 2:
-        raise TaskError(
-            f"--split-sizes '{text}' names {len(numbers)} sizes; it takes validation,test, such as 200,500"
-        )
-    return numbers[0], numbers[1]
-
-
 def parse_rates(text: str) -> tuple[float, ...]:
     """Read `0,0.5,0.9`."""
-    return parse_numbers(text, "--rates", "0,0.5,0.9", EditError)
-
-
-def parse_numbers(text: str, option: str, example: str, error: type[Exception]) -> tuple[float, ...]:
-    """Read numbers joined by commas."""
     try:
-        return tuple(float(number) for number in text.split(","))
+        return tuple(float(rate) for rate in text.split(","))
     except ValueError:
-        raise error(f"{option} '{text}' are not numbers joined by commas, such as {example}") from None
+        raise EditError(f"--rates '{text}' are not numbers joined by commas, such as 0,0.5,0.9") from None
 
 
 def parse_layer(text: str) -> int | None:

@@ -136,6 +136,15 @@ def is_held_out(text: str) -> bool:
     return zlib.crc32(key.encode()) % 5 == 0
 
 
+def reading(text: str) -> dict[str, str]:
+    """Return what a text says: attribute -> class, for the attributes that it has.
+
+    >>> reading("the soup was awful")
+    {'topic': 'food', 'mood': 'bad'}
+    """
+    return dict(_MEANING[word] for word in text.split() if word in _MEANING)
+
+
 def training_episodes(seed: int, *, examples: int = 12, ease: float = 0.0) -> Iterator[Episode]:
     """Yield training episodes without end: a random attribute, random label words, texts that are not held out.
 
@@ -223,4 +232,10 @@ def _write_rows(path: Path, table: Sequence[Mapping[str, str]]) -> None:
         writer.writerows(table)
 
 
+_MEANING = {
+    word: (attribute, cls)
+    for attribute, classes in ATTRIBUTES.items()
+    for cls, words in classes.items()
+    for word in words
+}
 _PAIRED = {word for name in ("mood", "topic") for words in ATTRIBUTES[name].values() for word in words}

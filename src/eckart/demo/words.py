@@ -1,41 +1,46 @@
 """The words of the demo's corpus: what texts are made of, and what labels are called."""
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
     "mood": {
-        "good": tuple(
+        "good": _words(
             "lovely superb wonderful great charming delightful splendid pleasant brilliant perfect excellent "
-            "amazing sweet marvellous fantastic glorious nice fine adorable delicious".split()
+            "amazing sweet marvellous fantastic glorious nice fine adorable delicious"
         ),
-        "bad": tuple(
+        "bad": _words(
             "awful terrible horrible dreadful dull nasty poor dire grim boring ugly lousy rotten foul bleak "
-            "shabby ghastly annoying hopeless disgusting".split()
+            "shabby ghastly annoying hopeless disgusting"
         ),
     },
     "topic": {
-        "food": tuple(
-            "soup bread pizza cake cheese salad curry pasta stew pie porridge omelette sandwich biscuit".split()
+        "food": _words(
+            "soup bread pizza cake cheese salad curry pasta stew pie porridge omelette sandwich biscuit"
         ),
-        "animal": tuple("dog cat horse rabbit goat parrot donkey hamster otter fox badger owl pony duck".split()),
-        "music": tuple(
-            "song concert violin piano opera drum choir guitar flute ballad waltz trumpet melody cello".split()
+        "animal": _words("dog cat horse rabbit goat parrot donkey hamster otter fox badger owl pony duck"),
+        "music": _words(
+            "song concert violin piano opera drum choir guitar flute ballad waltz trumpet melody cello"
         ),
-        "travel": tuple(
-            "train hotel ferry airport ticket bus cruise hostel taxi tram harbour motel flight voyage".split()
+        "travel": _words(
+            "train hotel ferry airport ticket bus cruise hostel taxi tram harbour motel flight voyage"
         ),
     },
     "weather": {
-        "wet": tuple("rain drizzle downpour showers sleet mist fog hail thunder puddles".split()),
-        "dry": tuple("sunshine heat sun warmth glare drought dust daylight blaze haze".split()),
+        "wet": _words("rain drizzle downpour showers sleet mist fog hail thunder puddles"),
+        "dry": _words("sunshine heat sun warmth glare drought dust daylight blaze haze"),
     },
     "who": {
-        "family": tuple(
-            "mother father aunt uncle sister brother cousin grandma grandpa nephew niece daughter".split()
+        "family": _words(
+            "mother father aunt uncle sister brother cousin grandma grandpa nephew niece daughter"
         ),
-        "work": tuple("doctor teacher driver nurse clerk baker lawyer farmer plumber judge dentist pilot".split()),
+        "work": _words("doctor teacher driver nurse clerk baker lawyer farmer plumber judge dentist pilot"),
     },
     "time": {
-        "early": tuple("dawn sunrise breakfast daybreak morning cockcrow eight nine".split()),
-        "late": tuple("dusk midnight bedtime sunset supper nightfall evening eleven".split()),
+        "early": _words("dawn sunrise breakfast daybreak morning cockcrow eight nine"),
+        "late": _words("dusk midnight bedtime sunset supper nightfall evening eleven"),
     },
 }
 """What a text can say: attribute -> class -> the words that express it. No word stands for two classes."""
@@ -60,13 +65,13 @@ TEMPLATES: tuple[str, ...] = (
 
 FIELDS: tuple[tuple[str, str], ...] = tuple(
     (text, label)
-    for text in "text review note line message sentence".split()
-    for label in "label verdict tag answer kind group".split()
+    for text in _words("text review note line message sentence")
+    for label in _words("label verdict tag answer kind group")
 )
 """The names of the two lines of a demonstration. They say nothing about the task."""
 
 LABEL_GROUPS: tuple[tuple[str, ...], ...] = tuple(
-    tuple(group.split())
+    _words(group)
     for group in (
         "zig plum tarn vost quil bram",
         "dax onyx fern murk jolt pewter",

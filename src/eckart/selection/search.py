@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eckart.errors import EditError, TaskError
+from eckart.errors import EditError
 from eckart.evaluation.evaluator import Evaluator
 from eckart.linalg import rank_at
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
@@ -32,6 +32,9 @@ from eckart.selection.study import Candidate, Study
 from eckart.tasks.task import Task
 
 
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a search looks at.
@@ -42,6 +45,7 @@ class Plan:
         top_k: how many of the worst-conditioned layers are considered.
         layer: the layer to clip, or None to choose it by condition number.
         combine: how the condition numbers of a layer's matrices become the layer's.
+        metric: what is compared on validation; the task's own when None.
     """
 
     part: str = "mlp"
@@ -49,6 +53,7 @@ class Plan:
     top_k: int = TOP_K
     layer: int | None = None
     combine: str = "geometric"
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rates", check_rates(self.rates))
@@ -69,6 +74,7 @@ def search(
     top_k: int = TOP_K,
     layer: int | None = None,
     combine: str = "geometric",
+    metric: str | None = None,
     out: str | Path | None = None,
     dtype: str = "auto",
     device: str = "auto",
@@ -80,7 +86,7 @@ def search(
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, or the name of one.
-        part, rates, top_k, layer, combine: see `Plan`.
+        part, rates, top_k, layer, combine, metric: see `Plan`.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
         dtype, device, tokenizer: see `load_model`.
         options: passed on to `Evaluator`: `method`, `batch_tokens`, `truncate_demonstrations`, `report`.
@@ -91,7 +97,7 @@ def search(
     Returns:
         the choice, every candidate, and the paired result on the test set.
     """
-    plan = Plan(part, tuple(rates), top_k, layer, combine)
+    plan = Plan(part, tuple(rates), top_k, layer, combine, metric)
     task = Task.load(task) if isinstance(task, str) else task
     evaluator = Evaluator(load_model(model, dtype=dtype, device=device, tokenizer=tokenizer), task, **options)
     return run_plan(plan, evaluator, out)
@@ -102,8 +108,6 @@ def run_plan(plan: Plan, evaluator: Evaluator, out: str | Path | None = None) ->
     # Refuse what cannot be done before the first long computation.
     first = evaluator.anatomy.layer_index(plan.layer or 0)
     evaluator.anatomy.select(first, plan.part)
-    if evaluator.task.metric not in METRICS:
-        raise TaskError(f"no metric '{evaluator.task.metric}'; the metrics are {', '.join(METRICS)}")
     settings = describe(plan, evaluator)
     with RunStore(out, settings) if out is not None else nullcontext() as store:
         executor: Executor = evaluator if store is None else Recorded(evaluator, store)
@@ -121,9 +125,6 @@ def default_folder(plan: Plan, evaluator: Evaluator) -> Path:
     return Path("runs") / f"{model}-{evaluator.task.name}-{plan.part}-{digest}"
 
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
-
-
 def describe(plan: Plan, evaluator: Evaluator) -> dict[str, Any]:
     """Return the settings that make a run what it is, as JSON values."""
     task = evaluator.task
@@ -136,7 +137,7 @@ def describe(plan: Plan, evaluator: Evaluator) -> dict[str, Any]:
         "rows": [task.split_digest("validation"), task.split_digest("test")],
         "shots": task.shots,
         "seed": task.seed,
-        "metric": task.metric,
+        "metric": plan.metric or task.metric,
         "scoring": evaluator.method,
         "part": plan.part,
         "rates": list(plan.rates),
@@ -153,7 +154,7 @@ def _algorithm1(
     layer = evaluator.anatomy.layer_index(
         select_layer(condition_numbers, plan.top_k) if plan.layer is None else plan.layer
     )
-    rate, trials = search_rate(executor, layer, plan.part, plan.rates, evaluator.task.metric)
+    rate, trials = search_rate(executor, layer, plan.part, plan.rates, settings["metric"])
     baseline, clipped = score_test(executor, Edit(layer, plan.part, rate))
     weights = evaluator.anatomy.select(layer, plan.part)
     shapes = {weight.name: weight.shape for weight in weights}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from eckart.errors import TaskError
@@ -62,12 +62,14 @@ def with_template(spec: TaskSpec, columns: tuple[str, ...], where: str) -> TaskS
     label = spec.label or "label"
     if label not in columns:
         raise TaskError(
-            f"{where} has no column '{label}' for the label; its columns are {', '.join(columns)}"
+            f"{where} has no column '{label}'; say which of its columns is the label: {', '.join(columns)}"
         )
     if spec.template is not None:
         return spec.model_copy(update={"label": label})
     taken = {label, *(spec.choices or ())}
-    others = [spec.text] if spec.text else [name for name in columns if name not in taken]
+    others = [name for name in columns if name not in taken]
+    if spec.text or "text" in others:
+        others = [spec.text or "text"]
     if len(others) != 1:
         raise TaskError(
             f"{where} has the columns {', '.join(columns)}; say which one is the text, or give a template such as "
@@ -193,7 +195,7 @@ def make_examples(
         left_out: Counter[str] = Counter()
         made = (maker.example(f"{split}:{index}", row, left_out) for index, row in enumerate(rows))
         examples[split] = [example for example in made if example is not None]
-        notes += [f"{split}: {counted(count)} {reason} left out" for reason, count in left_out.items()]
+        notes += [f"{split}: left out {counted(count)} {reason}" for reason, count in left_out.items()]
     return examples, tuple(notes)
 
 
@@ -220,21 +222,19 @@ class _Maker:
         if len(set(choices)) < len(choices) or "" in choices:
             left_out["with an empty choice or two equal ones"] += 1
             return None
-        return self._rendered(Example(id, "", self.labels.index[value], choices, fields))
+        return Example(id, self._text(id, fields, choices), self.labels.index[value], choices, fields)
 
-    def _rendered(self, example: Example) -> Example:
-        text = self.prompts.query(example.fields)
+    def _text(self, id: str, fields: Mapping[str, Any], choices: tuple[str, ...]) -> str:
+        text = self.prompts.query(fields)
         if not text.strip():
-            raise TaskError(
-                f"the template renders to nothing for row {example.id}: {self.prompts.template!r}"
-            )
+            raise TaskError(f"the template renders to nothing for row {id}: {self.prompts.template!r}")
         try:
-            "".join((text, *example.choices)).encode()
+            "".join((text, *choices)).encode()
         except UnicodeEncodeError:
             raise TaskError(
-                f"row {example.id} holds half a character (a lone surrogate); mend its encoding"
+                f"row {id} holds half a character (a lone surrogate); mend its encoding"
             ) from None
-        return replace(example, text=text)
+        return text
 
     def _clean(self, value: Any) -> Any:
         if isinstance(value, list | dict):

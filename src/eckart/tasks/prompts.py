@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -170,16 +170,11 @@ class _AllContentFree(dict[str, str]):
         return CONTENT_FREE
 
 
-def without_content(prompt: Prompt, context: str) -> Prompt:
-    """Return the prompt with another context, for measuring what its continuations score without an input."""
-    return replace(prompt, id=f"{prompt.id}:null", context=context)
-
-
 def fingerprint(values: Any) -> str:
     """Return the SHA-256 of plain values, as hexadecimal digits.
 
     >>> fingerprint(["text: fine"])[:8]
-    'e9c4ba64'
+    '3d30dbf5'
     """
     # ASCII, so that a text which holds half of a surrogate pair has a fingerprint too.
     return hashlib.sha256(json.dumps(values, ensure_ascii=True, sort_keys=True).encode()).hexdigest()

@@ -141,13 +141,18 @@ def _csv(path: Path) -> list[Row]:
 
 
 def _tsv(path: Path) -> list[Row]:
-    # Two customs share the name: quoted as in CSV, and not quoted at all, where a lone quotation mark is text.
-    # Read as CSV, a file of the second custom does not come out even.
+    # Two customs share the name: quoted as in CSV, and not quoted at all, where a lone quotation mark is text. Read
+    # as CSV, a file of the second custom does not come out even, or runs several lines together into one row.
     text = _text(path)
-    try:
-        return _table(path, text, delimiter="\t")
-    except TaskError:
-        return _table(path, text, delimiter="\t", quoting=csv.QUOTE_NONE)
+    readings, failures = [], []
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+        try:
+            readings.append(_table(path, text, delimiter="\t", quoting=quoting))
+        except TaskError as error:
+            failures.append(error)
+    if not readings:
+        raise failures[0]
+    return max(readings, key=len)
 
 
 def _table(path: Path, text: str, *, delimiter: str, quoting: Any = csv.QUOTE_MINIMAL) -> list[Row]:
@@ -206,7 +211,7 @@ def _parsed(text: str, where: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         hint = "a JSON file holds one array of objects, or one object a line"
-        raise TaskError(f"{where} is not whole JSON ({error}); {hint}") from None
+        raise TaskError(f"{where} is not whole JSON ({getattr(error, 'msg', error)}); {hint}") from None
 
 
 def _object(value: Any, where: str) -> Row:
@@ -279,7 +284,6 @@ def _check_shards(split: str, files: list[Path]) -> None:
         raise TaskError(
             f"more than one file is the {split} split: {names}; keep one, or give one file as the data"
         )
-    if of_total and len(files) != int(of_total[0][2]):
-        raise TaskError(
-            f"the {split} split has {len(files)} of its {of_total[0][2]} files; fetch the others too"
-        )
+    total = int(of_total[0][2]) if of_total else len(files)
+    if len(files) != total:
+        raise TaskError(f"the {split} split has {len(files)} of its {total} files; fetch the others too")

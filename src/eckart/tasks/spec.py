@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Hashable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -115,6 +115,8 @@ class TaskSpec(PromptSpec):
     choices: tuple[str, ...] | None = Field(default=None, min_length=2)
     """The columns that hold the candidates, for multiple choice."""
     splits: SplitSpec | None = None
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
+    """What a search compares; the paper's evaluation index is accuracy."""
     variants: dict[str, PromptSpec] = {}
 
     def variant(self, name: str) -> TaskSpec:
@@ -179,9 +181,10 @@ def checked(kind: type[SpecT], values: Mapping[str, Any], where: str) -> SpecT:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            names = [field.alias or name for name, field in kind.model_fields.items()]
-            raise TaskError(f"{where}: unknown key '{key}'; {closest(key, names)}") from None
-        raise TaskError(f"{where}: {key} is {first['input']!r}: {first['msg'].lower()}") from None
+            known = f"; {closest(key, kind.model_fields)}" if len(first["loc"]) == 1 else ""
+            raise TaskError(f"{where}: unknown key '{key}'{known}") from None
+        value = repr(first["input"])[:80]
+        raise TaskError(f"{where}: {key} is {value}: {first['msg'].lower()}") from None
 
 
 def closest(name: str, known: Iterable[str]) -> str:

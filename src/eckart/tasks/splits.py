@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 
 from eckart.errors import TaskError
 from eckart.tasks.prompts import Example, counted
@@ -22,7 +22,8 @@ class Splits:
     Arguments:
         demonstrations: in the order in which they are shown.
         validation, test: no row of the one has the text of a row of the other, or of a reserved demonstration.
-        all: every row that is not shown.
+            Their order is random, so that the first few are a fair sample.
+        all: every row that is not shown, in the file's order.
         notes: what was left out and why, in sentences.
     """
 
@@ -191,8 +192,8 @@ def _without_repeats(
                 conflicts += seen[key] != example.label
         dropped = len(examples[name]) - len(kept[name])
         if dropped:
-            other = f", {conflicts:,} of them with another label" if conflicts else ""
-            notes.append(f"{name}: {counted(dropped)} with an input that is already there left out{other}")
+            other = f" ({conflicts:,} with another label)" if conflicts else ""
+            notes.append(f"{name}: left out {counted(dropped)} for repeating an input{other}")
     return kept, tuple(notes)
 
 
@@ -211,43 +212,34 @@ def _draw_demonstrations(
             raise TaskError(f"{draw.shots} shots need {draw.shots} rows of {where}, which has {len(order)}")
         return order[: max(draw.shots, min(draw.reserve, len(order) // 3))]
     classes = [[example for example in order if example.label == label] for label in range(len(labels))]
-    rounds = _interleaved(classes, draw.seed)
-    _check_shots(rounds[: draw.shots], draw, classes, labels, where)
     # Demonstrations that nobody asked to see never take more than a third of a class away.
     spare = len(classes) * (min(map(len, classes)) // 3)
-    return [example for example in rounds if example is not None][: max(draw.shots, min(draw.reserve, spare))]
+    rounds = list(islice(_interleaved(classes, draw.seed), max(draw.shots, min(draw.reserve, spare))))
+    drawn = [example for example in rounds if example is not None]
+    if len(drawn) < draw.shots:
+        raise _too_poor(draw, classes, labels, where)
+    return drawn
 
 
-def _interleaved(classes: Sequence[Sequence[Example]], seed: int) -> list[Example | None]:
-    """Return rounds of one example of each class; None where a class has no more.
+def _interleaved(classes: Sequence[Sequence[Example]], seed: int) -> Iterator[Example | None]:
+    """Yield rounds of one example of each class; None where a class has no more.
 
     The order within a round is random: with one order throughout, a model could go by the position alone, and the
     last demonstration, which counts most, would always be of the same class.
     """
-
-    def place(turn: int, label: int) -> bytes:
-        return hashlib.sha256(f"round {seed} {turn} {label}".encode()).digest()
-
-    rounds = zip_longest(*classes)
-    return [
-        row[label]
-        for turn, row in enumerate(rounds)
-        for label in sorted(range(len(classes)), key=lambda label: place(turn, label))
-    ]
+    for turn, row in enumerate(zip_longest(*classes)):
+        places = [
+            hashlib.sha256(f"round {seed} {turn} {label}".encode()).digest() for label in range(len(row))
+        ]
+        yield from (row[label] for label in sorted(range(len(row)), key=places.__getitem__))
 
 
-def _check_shots(
-    shown: Sequence[Example | None],
-    draw: Draw,
-    classes: Sequence[Sequence[Example]],
-    labels: Sequence[str],
-    where: str,
-) -> None:
-    if len(shown) == draw.shots and None not in shown:
-        return
+def _too_poor(
+    draw: Draw, classes: Sequence[Sequence[Example]], labels: Sequence[str], where: str
+) -> TaskError:
     each = -(-draw.shots // len(classes))
     poor = min(range(len(classes)), key=lambda label: len(classes[label]))
-    raise TaskError(
+    return TaskError(
         f"{draw.shots} balanced shots need {each} rows of each class, and {where} has {len(classes[poor])} of "
         f"'{labels[poor]}'; give fewer shots, or balanced=False"
     )
@@ -272,7 +264,7 @@ def _allot(
     for name, rows in (("validation", validation), ("test", test)):
         if rows < 1:
             raise TaskError(
-                f"{name} is left empty: {plan.test.source} has {len(back)} labelled rows besides the demonstrations; "
+                f"{name} is left empty: besides the demonstrations {plan.test.source} has {counted(len(back))}; "
                 "give more rows, fewer shots or other split sizes"
             )
     return front[:validation], back[len(back) - test :]

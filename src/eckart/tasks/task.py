@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from eckart.errors import TaskError
 from eckart.tasks.examples import find_columns, find_labels, make_examples, shown_words, with_template
-from eckart.tasks.prompts import Example, Prompt, PromptFormat, fingerprint, without_content
+from eckart.tasks.prompts import Example, Prompt, PromptFormat, fingerprint
 from eckart.tasks.sources import Source, read_hub, read_local
 from eckart.tasks.spec import DEFAULT_SHOTS, TaskSpec, checked, find_spec
 from eckart.tasks.splits import Draw, Size, Splits, make_splits, parse_sizes, plan_splits, used_splits
@@ -33,6 +33,7 @@ class Task:
         all: every labelled row that is no demonstration.
         seed, split_seed, balanced: how the rows were drawn.
         variant: the named variant of the prompts, if any.
+        metric: what a search compares: `accuracy`, `balanced_accuracy` or `macro_f1`.
         notes: what a reader should know about the rows: which were left out, which split serves as what.
     """
 
@@ -48,6 +49,7 @@ class Task:
     split_seed: int = 0
     balanced: bool = True
     variant: str | None = None
+    metric: str = "accuracy"
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -125,6 +127,7 @@ class Task:
             split_seed=split_seed,
             balanced=balanced,
             variant=variant,
+            metric=spec.metric,
             notes=divided.notes,
         )
 
@@ -166,11 +169,15 @@ class Task:
 
         The demonstrations and the continuations stay as they are (Zhao et al. 2021, Calibrate Before Use).
         """
-        return without_content(prompt, self._prefix + self.format.null_query())
+        return replace(prompt, id=f"{prompt.id}:null", context=self._null_context)
 
     @cached_property
     def _prefix(self) -> str:
         return self.format.prefix(self.demonstrations)
+
+    @cached_property
+    def _null_context(self) -> str:
+        return self._prefix + self.format.null_query()
 
     @cached_property
     def digest(self) -> str:
@@ -181,8 +188,14 @@ class Task:
 
     def split_digest(self, split: str) -> str:
         """Return the SHA-256 of a split's prompts: ids, contexts, continuations and labels."""
-        rows = [(e.id, e.text, self.format.continuations(e), e.label) for e in self.examples(split)]
-        return fingerprint([self._prefix, rows])
+        if split not in self._split_digests:
+            rows = [(e.id, e.text, self.format.continuations(e), e.label) for e in self.examples(split)]
+            self._split_digests[split] = fingerprint([self._prefix, rows])
+        return self._split_digests[split]
+
+    @cached_property
+    def _split_digests(self) -> dict[str, str]:
+        return {}
 
     def settings(self) -> dict[str, Any]:
         """Return what the task is, as plain values that JSON can hold."""
@@ -191,6 +204,7 @@ class Task:
             "kind": self.kind,
             "labels": list(self.labels),
             "variant": self.variant,
+            "metric": self.metric,
             "format": asdict(self.format),
             "shots": self.shots,
             "balanced": self.balanced,

@@ -1,0 +1,158 @@
+"""Each verb on good input: what it prints, what it writes, what others may rely on."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def document(ended) -> dict:
+    assert ended.status == 0, ended.err
+    return json.loads(ended.out)
+
+
+def test_help_answers_without_torch():
+    program = "import sys; from eckart.cli import main\ntry: main()\nfinally: print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True)
+    assert "search" in run.stdout
+    assert run.stdout.strip().endswith("[]")
+
+
+def test_importing_the_package_is_lean():
+    program = "import sys, eckart; eckart.Edit, eckart.EckartError; print({'torch', 'transformers'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+def test_public_names_are_there():
+    import eckart
+
+    assert all(getattr(eckart, name) for name in eckart.__all__)
+    assert set(eckart.__all__) < set(dir(eckart))
+    with pytest.raises(AttributeError):
+        eckart.nothing  # noqa: B018
+
+
+def test_inspect(eckart, model):
+    found = document(eckart("inspect", model, "--json"))
+    first = found["layers"][0]
+    assert [layer["layer"] for layer in found["layers"]] == [0, 1, 2]
+    assert {"name", "part", "shape", "fused", "tied"} <= set(first["matrices"][0])
+    assert [m["name"] for m in first["matrices"]] == ["q", "k", "v", "o", "gate", "up", "down"]
+    assert found["parameters"] == sum(
+        p.numel() for p in AutoModelForCausalLM.from_pretrained(model).parameters()
+    )
+    assert "0 to 2" in eckart("inspect", model).out
+
+
+def test_spectrum_equals_numpy_and_draws_the_figure(eckart, model, tmp_path):
+    found = document(eckart("spectrum", model, "--json", "--plot", tmp_path / "figure.svg"))
+    weights = AutoModelForCausalLM.from_pretrained(model).state_dict()
+    assert len(found["matrices"]) == 21
+    for matrix in found["matrices"]:
+        values = torch.linalg.svdvals(weights[matrix["path"]].double())
+        assert matrix["sigma_max"] == pytest.approx(float(values[0]), rel=1e-6)
+        assert matrix["sigma_min"] == pytest.approx(float(values[-1]), rel=1e-6)
+        assert matrix["condition_number"] == pytest.approx(float(values[0] / values[-1]), rel=1e-6)
+    assert "condition number" in (tmp_path / "figure.svg").read_text()
+    assert "sigma min" in eckart("spectrum", model, "--part", "attn").out
+    assert (tmp_path / "tiny-llama-condition-numbers.png").stat().st_size > 1000
+
+
+def test_evaluate_writes_what_it_read_and_found(eckart, model, own_task, tmp_path):
+    arguments = ["evaluate", model, *own_task, "--split", "all", "--predictions", "rows.jsonl", "--prompts", "--json"]
+    found = document(eckart(*arguments))
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert found["n"] == len(rows) == 56
+    assert found["edits"] == []
+    assert sum(map(sum, found["confusion"])) == 56
+    assert found["accuracy"] == pytest.approx(sum(r["label"] == r["prediction"] for r in rows) / 56)
+    for row in rows:
+        assert row["prediction"] == found["labels"][row["log_likelihoods"].index(max(row["log_likelihoods"]))]
+        assert row["context"].count("\n") == 9
+        assert row["continuations"] == [" bad", " good"]
+
+
+def test_evaluate_equals_a_plain_loop_over_what_it_says_it_read(eckart, model, own_task, tmp_path):
+    edits = ["--edit", "0:attn:0.5", "--edit", "-1:mlp:0.75"]
+    found = document(
+        eckart("evaluate", model, *own_task, *edits, "--predictions", "rows.jsonl", "--prompts", "--json")
+    )
+    assert found["edits"] == ["0:attn:0.5", "2:mlp:0.75"]
+    plain, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    clip_by_hand(plain, {0: ("self_attn", 0.5), 2: ("mlp", 0.75)})
+    for row in map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines()[:5]):
+        context = tokenizer(row["context"])["input_ids"]
+        for text, value in zip(row["continuations"], row["log_likelihoods"], strict=True):
+            whole = tokenizer(row["context"] + text)["input_ids"]
+            with torch.no_grad():
+                logits = plain(torch.tensor([whole])).logits[0].double().log_softmax(-1)
+            expected = sum(float(logits[i - 1, whole[i]]) for i in range(len(context), len(whole)))
+            assert value == pytest.approx(expected, abs=1e-4)
+
+
+@torch.no_grad()
+def clip_by_hand(model, parts) -> None:
+    for layer, (block, rate) in parts.items():
+        for module in getattr(model.model.layers[layer], block).children():
+            if isinstance(module, torch.nn.Linear):
+                u, s, vt = torch.linalg.svd(module.weight.double(), full_matrices=False)
+                rank = max(1, int((1 - rate) * len(s) + 1e-9))
+                module.weight.copy_((u[:, :rank] * s[:rank]) @ vt[:rank])
+
+
+def test_evaluate_shows_prompts_and_scores_in_every_way(eckart, model, own_task):
+    ended = eckart("evaluate", model, *own_task, "--show", "2")
+    assert ended.status == 0
+    assert ended.out.count("--- data:") == 2 or ended.out.count("---") >= 2
+    accuracies = [document(eckart("evaluate", model, *own_task, "--scoring", way, "--json"))["scoring"] for way in ("sum", "mean", "byte", "prior")]
+    assert accuracies == ["sum", "mean", "byte", "prior"]
+
+
+def test_search_gives_all_it_promises(eckart, model, own_task, tmp_path):
+    ended = eckart("search", model, *own_task, "--rates", "0,0.5,0.9", "--out", "run", "--save", "clipped", "--json")
+    found = document(ended)
+    assert set(found["condition_numbers"]) == {"0", "1", "2"}
+    assert [c["rate"] for c in found["candidates"]] == [0.0, 0.5, 0.9]
+    assert found["candidates_tried"] == 3
+    assert found["candidates"][1]["ranks"] == {"gate": 16, "up": 16, "down": 16}
+    test = found["test"]
+    assert test["n"] == test["baseline"]["n"] == test["clipped"]["n"]
+    assert test["difference"] == pytest.approx(test["clipped"]["accuracy"] - test["baseline"]["accuracy"])
+    assert test["interval"][0] <= test["difference"] <= test["interval"][1]
+    assert 0 < test["p_value"] <= 1
+    assert test["difference"] * test["n"] == pytest.approx(test["fixed"] - test["broken"])
+    best = max(c["validation"]["accuracy"] for c in found["candidates"])
+    assert found["rate"] == next(c["rate"] for c in found["candidates"] if c["validation"]["accuracy"] == best)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["test"] == test
+    assert (tmp_path / "run" / "validation.png").stat().st_size > 1000
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "clipped")
+    assert AutoTokenizer.from_pretrained(tmp_path / "clipped")("good")["input_ids"]
+    assert len(saved.model.layers) == 3
+    assert found["saved"]["accuracy"] == test["clipped"]["accuracy"]
+
+
+def test_a_search_that_is_asked_again_recomputes_nothing(eckart, model, own_task, tmp_path, monkeypatch):
+    first = document(eckart("search", model, *own_task, "--rates", "0,0.5", "--out", "run", "--json"))
+
+    def refuse(*_):
+        raise AssertionError("a kept trial was computed again")
+
+    monkeypatch.setattr("eckart.evaluation.evaluator.Evaluator.__call__", refuse)
+    monkeypatch.setattr("eckart.selection.space.measure", refuse)
+    assert document(eckart("search", model, *own_task, "--rates", "0,0.5", "--out", "run", "--json")) == first
+
+
+def test_the_default_run_folder_belongs_to_its_settings(eckart, model, own_task, tmp_path):
+    assert eckart("search", model, *own_task, "--rates", "0,0.5", "--layer", "-1").status == 0
+    ended = eckart("search", model, *own_task, "--rates", "0,0.9", "--layer", "1", "--part", "attn")
+    assert "layer 1, attn" in ended.out
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_version(eckart):
+    assert eckart("--version").out.count(".") == 2
+    assert "Usage" in eckart().out

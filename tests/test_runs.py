@@ -1,0 +1,130 @@
+"""The run store: nothing lost, nothing computed twice, nothing mixed up."""
+
+import sqlite3
+
+import pytest
+from samples import score, trial
+
+from eckart.errors import EditError, RunError
+from eckart.records import Edit
+from eckart.runs import Recorded, RunStore, write_whole
+
+SETTINGS = {"model": "m", "rates": [0.0, 0.5], "layer": None}
+
+
+class Counting:
+    """An executor that counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def key(self, edits, split):
+        return f"{split} {edits}"
+
+    def __call__(self, edits, split):
+        self.calls += 1
+        if any(edit.rate > 0.9 for edit in edits):
+            raise EditError("this one overflows")
+        return trial(self.key(edits, split), split=split, edits=tuple(edits))
+
+
+@pytest.mark.parametrize("kept", [trial(), trial(score=None, status="failed", error="NaN"), trial(edits=())])
+def test_a_trial_comes_back_as_it_was(tmp_path, kept):
+    with RunStore(tmp_path, SETTINGS) as store:
+        store.keep(kept)
+        assert store.trial("k") == kept
+        assert store.trial("another") is None
+    with RunStore(tmp_path, SETTINGS) as store:
+        assert store.trial("k") == kept
+
+
+def test_what_is_known_is_never_computed_again(tmp_path):
+    executor = Counting()
+    for _ in range(3):
+        with RunStore(tmp_path, SETTINGS) as store:
+            recorded = Recorded(executor, store)
+            assert recorded([Edit(0, "mlp", 0.5)], "test").score == score()
+    assert executor.calls == 1
+
+
+def test_a_failed_trial_is_kept_with_its_cause(tmp_path):
+    executor = Counting()
+    for _ in range(2):
+        with RunStore(tmp_path, SETTINGS) as store:
+            failed = Recorded(executor, store)([Edit(0, "mlp", 0.95)], "test")
+            assert (failed.status, failed.score, failed.error) == ("failed", None, "this one overflows")
+    assert executor.calls == 1
+
+
+def test_a_fault_of_ours_is_not_kept(tmp_path):
+    def broken(edits, split):
+        raise ZeroDivisionError
+
+    broken.key = lambda edits, split: "k"
+    with RunStore(tmp_path, SETTINGS) as store:
+        with pytest.raises(ZeroDivisionError):
+            Recorded(broken, store)([], "test")
+        assert store.trial("k") is None
+
+
+def test_another_setting_is_refused_by_name(tmp_path):
+    RunStore(tmp_path, SETTINGS).__exit__()
+    with pytest.raises(RunError, match=r"other settings \(model \"m\", now \"n\"; layer null, now 3\); choose another --out"):
+        RunStore(tmp_path, {**SETTINGS, "model": "n", "layer": 3})
+    RunStore(tmp_path, SETTINGS).__exit__()
+
+
+def test_two_processes_do_not_share_a_run(tmp_path):
+    with RunStore(tmp_path, SETTINGS), pytest.raises(RunError, match="in use by another process"):
+        RunStore(tmp_path, SETTINGS)
+
+
+def test_a_damaged_store_is_refused(tmp_path):
+    (tmp_path / "run.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(RunError, match=r"damaged run\.sqlite"):
+        RunStore(tmp_path, SETTINGS)
+
+
+def test_a_store_damaged_in_the_middle_is_refused(tmp_path):
+    with RunStore(tmp_path, SETTINGS) as store:
+        for i in range(200):
+            store.keep(trial(str(i)))
+    path = tmp_path / "run.sqlite"
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"damaged run\.sqlite"), RunStore(tmp_path, SETTINGS) as store:
+        store.trial("7")
+
+
+def test_somebody_elses_database_is_not_touched(tmp_path):
+    with sqlite3.connect(tmp_path / "run.sqlite") as database:
+        database.execute("CREATE TABLE theirs (x)")
+    database.close()
+    before = (tmp_path / "run.sqlite").read_bytes()
+    with pytest.raises(RunError, match="is no run of eckart"):
+        RunStore(tmp_path, SETTINGS)
+    assert (tmp_path / "run.sqlite").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be made"):
+        RunStore(tmp_path / "file" / "run", SETTINGS)
+
+
+def test_spectra_are_kept(tmp_path):
+    with RunStore(tmp_path, SETTINGS) as store:
+        assert store.spectrum("q") is None
+        store.keep_spectrum("q", {"sigma_max": 2.0})
+        assert store.spectrum("q") == {"sigma_max": 2.0}
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "result.json"
+    write_whole(path, b"old")
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+    with pytest.raises(RunError, match="cannot be written"):
+        write_whole(tmp_path / "absent" / "result.json", b"x")
