@@ -19,4 +19,6 @@ def score(accuracy: float = 0.5) -> Score:
 
 
 def trial(key: str = "k", **changes) -> Trial:
-    return Trial(**{"key": key, "split": "test", "edits": (Edit(1, "mlp", 0.5),), "score": score(), **changes})
+    return Trial(
+        **{"key": key, "split": "test", "edits": (Edit(1, "mlp", 0.5),), "score": score(), **changes}
+    )

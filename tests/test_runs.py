@@ -69,7 +69,9 @@ def test_a_fault_of_ours_is_not_kept(tmp_path):
 
 def test_another_setting_is_refused_by_name(tmp_path):
     RunStore(tmp_path, SETTINGS).__exit__()
-    with pytest.raises(RunError, match=r"other settings \(model \"m\", now \"n\"; layer null, now 3\); choose another --out"):
+    with pytest.raises(
+        RunError, match=r"other settings \(model \"m\", now \"n\"; layer null, now 3\); choose another --out"
+    ):
         RunStore(tmp_path, {**SETTINGS, "model": "n", "layer": 3})
     RunStore(tmp_path, SETTINGS).__exit__()
 

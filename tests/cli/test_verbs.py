@@ -16,7 +16,9 @@ def document(ended) -> dict:
 
 def test_help_answers_without_torch():
     program = "import sys; from eckart.cli import main\ntry: main()\nfinally: print(sorted({'torch', 'transformers'} & set(sys.modules)))"
-    run = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True
+    )
     assert "search" in run.stdout
     assert run.stdout.strip().endswith("[]")
 
@@ -63,7 +65,17 @@ def test_spectrum_equals_numpy_and_draws_the_figure(eckart, model, tmp_path):
 
 
 def test_evaluate_writes_what_it_read_and_found(eckart, model, own_task, tmp_path):
-    arguments = ["evaluate", model, *own_task, "--split", "all", "--predictions", "rows.jsonl", "--prompts", "--json"]
+    arguments = [
+        "evaluate",
+        model,
+        *own_task,
+        "--split",
+        "all",
+        "--predictions",
+        "rows.jsonl",
+        "--prompts",
+        "--json",
+    ]
     found = document(eckart(*arguments))
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert found["n"] == len(rows) == 56
@@ -108,12 +120,17 @@ def test_evaluate_shows_prompts_and_scores_in_every_way(eckart, model, own_task)
     ended = eckart("evaluate", model, *own_task, "--show", "2")
     assert ended.status == 0
     assert ended.out.count("--- data:") == 2 or ended.out.count("---") >= 2
-    accuracies = [document(eckart("evaluate", model, *own_task, "--scoring", way, "--json"))["scoring"] for way in ("sum", "mean", "byte", "prior")]
+    accuracies = [
+        document(eckart("evaluate", model, *own_task, "--scoring", way, "--json"))["scoring"]
+        for way in ("sum", "mean", "byte", "prior")
+    ]
     assert accuracies == ["sum", "mean", "byte", "prior"]
 
 
 def test_search_gives_all_it_promises(eckart, model, own_task, tmp_path):
-    ended = eckart("search", model, *own_task, "--rates", "0,0.5,0.9", "--out", "run", "--save", "clipped", "--json")
+    ended = eckart(
+        "search", model, *own_task, "--rates", "0,0.5,0.9", "--out", "run", "--save", "clipped", "--json"
+    )
     found = document(ended)
     assert set(found["condition_numbers"]) == {"0", "1", "2"}
     assert [c["rate"] for c in found["candidates"]] == [0.0, 0.5, 0.9]
@@ -126,7 +143,9 @@ def test_search_gives_all_it_promises(eckart, model, own_task, tmp_path):
     assert 0 < test["p_value"] <= 1
     assert test["difference"] * test["n"] == pytest.approx(test["fixed"] - test["broken"])
     best = max(c["validation"]["accuracy"] for c in found["candidates"])
-    assert found["rate"] == next(c["rate"] for c in found["candidates"] if c["validation"]["accuracy"] == best)
+    assert found["rate"] == next(
+        c["rate"] for c in found["candidates"] if c["validation"]["accuracy"] == best
+    )
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test"] == test
     assert (tmp_path / "run" / "validation.png").stat().st_size > 1000
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "clipped")

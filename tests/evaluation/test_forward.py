@@ -19,11 +19,17 @@ LABELS = (" yes", " no", " maybe so")
 
 def prompts(shots: bool = True) -> list[Prompt]:
     texts = ["the bed is soft and wide", "bad", "the tea is the best in the town, and the rest is not"]
-    return [Prompt(f"test:{i}", (DEMONSTRATIONS if shots else "") + text, LABELS, 0) for i, text in enumerate(texts)]
+    return [
+        Prompt(f"test:{i}", (DEMONSTRATIONS if shots else "") + text, LABELS, 0)
+        for i, text in enumerate(texts)
+    ]
 
 
 def choices() -> list[Prompt]:
-    ends = [("\nhe ran home at once.", "\nno."), ("\nit broke.", "\nit was a fine day, and they sat outside.")]
+    ends = [
+        ("\nhe ran home at once.", "\nno."),
+        ("\nit broke.", "\nit was a fine day, and they sat outside."),
+    ]
     return [Prompt(f"test:{i}", DEMONSTRATIONS + "the rain began", end, 1) for i, end in enumerate(ends)]
 
 
@@ -34,7 +40,9 @@ def by_hand(model, tokenizer, prompt: Prompt) -> list[float]:
     for continuation in prompt.continuations:
         context = tokenizer(prompt.context)["input_ids"]
         whole = tokenizer(prompt.context + continuation)["input_ids"]
-        assert whole[: len(context)] == context, "this loop is for texts whose tokens do not merge at the boundary"
+        assert whole[: len(context)] == context, (
+            "this loop is for texts whose tokens do not merge at the boundary"
+        )
         logits = model(torch.tensor([whole])).logits[0].double()
         steps = range(len(context), len(whole))
         found.append(sum(float(logits[i - 1].log_softmax(-1)[whole[i]]) for i in steps))
@@ -42,7 +50,9 @@ def by_hand(model, tokenizer, prompt: Prompt) -> list[float]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("rows", [prompts(), prompts(shots=False), choices()], ids=["labels", "0-shot", "choices"])
+@pytest.mark.parametrize(
+    "rows", [prompts(), prompts(shots=False), choices()], ids=["labels", "0-shot", "choices"]
+)
 def test_equals_a_plain_loop(family, rows):
     model, tokenizer = build(family), tiny_tokenizer(add_bos=True)
     requests = build_requests(rows, tokenizer)
@@ -63,7 +73,9 @@ def test_equals_a_plain_loop_when_clipped(family):
     before = log_likelihoods(model, requests, 512)
     with clip(model, [Edit(0, "attn", 0.5), Edit(-1, "mlp", 0.75)]):
         expected = [by_hand(model, tokenizer, prompt) for prompt in prompts()]
-        assert log_likelihoods(model, requests, 512).tolist() == [pytest.approx(row, abs=1e-4) for row in expected]
+        assert log_likelihoods(model, requests, 512).tolist() == [
+            pytest.approx(row, abs=1e-4) for row in expected
+        ]
     assert log_likelihoods(model, requests, 512).tolist() == before.tolist()
     assert abs(before - expected).max() > 1e-3
 
@@ -101,10 +113,14 @@ def test_the_head_reads_only_scored_positions():
     model, tokenizer = build("llama"), tiny_tokenizer()
     requests = build_requests(prompts(), tokenizer)
     seen = []
-    hook = model.lm_head.register_forward_hook(lambda _, inputs, output: seen.append(output.shape[:2].numel()))
+    hook = model.lm_head.register_forward_hook(
+        lambda _, inputs, output: seen.append(output.shape[:2].numel())
+    )
     log_likelihoods(model, requests, 10_000)
     hook.remove()
-    targets = {(c.row, c.start + i) for found in requests.continuations for c in found for i in range(len(c.tokens))}
+    targets = {
+        (c.row, c.start + i) for found in requests.continuations for c in found for i in range(len(c.tokens))
+    }
     assert seen == [1, len(targets)]
 
 
@@ -127,7 +143,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch):
         return forward(*args, input_ids=input_ids, **kwargs)
 
     monkeypatch.setattr(model, "forward", short_of_memory)
-    assert log_likelihoods(model, requests, 10_000).tolist() == [pytest.approx(row, abs=1e-5) for row in expected]
+    assert log_likelihoods(model, requests, 10_000).tolist() == [
+        pytest.approx(row, abs=1e-5) for row in expected
+    ]
     assert max(sizes) > 1
 
 

@@ -14,9 +14,13 @@ def merging_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer that merges across spaces, so that a boundary between prompt and label can vanish."""
     pieces = ["<unk>", *"abcdefghijklmnopqrstuvwxyz :▁", ": ", ": p", "go", "goo", "good"]
     merges = [(":", " "), (": ", "p"), ("g", "o"), ("go", "o"), ("goo", "d")]
-    tokenizer = Tokenizer(models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=merges, unk_token="<unk>"))
+    tokenizer = Tokenizer(
+        models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=merges, unk_token="<unk>")
+    )
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", clean_up_tokenization_spaces=False
+    )
 
 
 def scored(prompt: Prompt, tokenizer) -> list[str]:
@@ -25,7 +29,9 @@ def scored(prompt: Prompt, tokenizer) -> list[str]:
     for c in requests.continuations[0]:
         row = requests.prefix + requests.rows[c.row]
         start = len(requests.prefix) + c.start
-        assert row[start + 1 : start + len(c.tokens)] == c.tokens[:-1], "the row feeds the tokens that it scores"
+        assert row[start + 1 : start + len(c.tokens)] == c.tokens[:-1], (
+            "the row feeds the tokens that it scores"
+        )
     return ["".join(tokenizer.convert_ids_to_tokens(c.tokens)) for c in requests.continuations[0]]
 
 
@@ -45,7 +51,9 @@ def test_bos_stands_once_in_front(add_bos):
     tokenizer = tiny_tokenizer(add_bos=add_bos)
     encoder = Encoder(tokenizer)
     bos = tokenizer.bos_token_id
-    assert [ids.count(bos) for ids in encoder(["the food", "<bos>the food"])] == ([1, 1] if add_bos else [0, 1])
+    assert [ids.count(bos) for ids in encoder(["the food", "<bos>the food"])] == (
+        [1, 1] if add_bos else [0, 1]
+    )
 
 
 def test_what_a_tokenizer_puts_at_the_end_is_left_out():
@@ -68,7 +76,9 @@ def test_an_empty_prompt_is_scored_after_bos_and_refused_without_one():
 def test_a_prompt_that_is_too_long_is_named():
     long = Prompt("train:17", "the food is good " * 30, (" good", " bad"), 0)
     short = Prompt("train:16", "the food", (" good", " bad"), 0)
-    with pytest.raises(TaskError, match=r"row train:17 is \d+ tokens long .* at most 64; .*--truncate-demonstrations"):
+    with pytest.raises(
+        TaskError, match=r"row train:17 is \d+ tokens long .* at most 64; .*--truncate-demonstrations"
+    ):
         build_requests([short, long], tiny_tokenizer(), window=64)
 
 
@@ -90,7 +100,9 @@ def test_the_prefix_never_swallows_a_scored_position():
 
 
 def test_subset_and_written_out_prefix_ask_for_the_same():
-    prompts = [Prompt(str(i), f"the food is {word}", (" good", " bad and bad"), 0) for i, word in enumerate("abc")]
+    prompts = [
+        Prompt(str(i), f"the food is {word}", (" good", " bad and bad"), 0) for i, word in enumerate("abc")
+    ]
     requests = build_requests(prompts, tiny_tokenizer())
     part = requests.subset([2]).without_prefix()
     assert part.rows == build_requests(prompts[2:], tiny_tokenizer()).without_prefix().rows
@@ -99,7 +111,13 @@ def test_subset_and_written_out_prefix_ask_for_the_same():
 
 @pytest.mark.parametrize(
     ("rows", "limit", "expected"),
-    [([(1, 2)], None, (1, 2)), ([(1, 2), (1,)], None, (1,)), ([(1,), (2,)], None, ()), ([], None, ()), ([(1, 2)], 1, (1,))],
+    [
+        ([(1, 2)], None, (1, 2)),
+        ([(1, 2), (1,)], None, (1,)),
+        ([(1,), (2,)], None, ()),
+        ([], None, ()),
+        ([(1, 2)], 1, (1,)),
+    ],
 )
 def test_common_prefix(rows, limit, expected):
     assert common_prefix(rows, limit) == expected

@@ -81,9 +81,7 @@ def test_a_test_set_that_cannot_be_scored_is_an_error():
         score_test(Known({0.0: 0.5, 0.9: None}), Edit(1, "attn", 0.9))
 
 
-@pytest.mark.parametrize(
-    ("top_k", "layer"), [(1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (99, 4)]
-)
+@pytest.mark.parametrize(("top_k", "layer"), [(1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (99, 4)])
 def test_the_deepest_of_the_k_worst_conditioned(top_k, layer):
     assert select_layer({0: 30.0, 1: 90.0, 2: 80.0, 3: 1.0, 4: 20.0}, top_k) == layer
 
@@ -103,15 +101,26 @@ def spectrum(layer: int, name: str, condition: float) -> MatrixSpectrum:
     return MatrixSpectrum(layer, name, name, (4, 4), condition, 1.0, 4, condition)
 
 
-@pytest.mark.parametrize(("combine", "value"), [("geometric", 20.0), ("mean", 50.5), ("max", 100.0), ("min", 1.0)])
+@pytest.mark.parametrize(
+    ("combine", "value"), [("geometric", 20.0), ("mean", 50.5), ("max", 100.0), ("min", 1.0)]
+)
 def test_how_matrices_combine(combine, value):
     middle = 20.0**3 / 100
-    found = [spectrum(0, "up", 100.0), spectrum(0, "down", 1.0), spectrum(0, "gate", middle if combine == "geometric" else 50.5)]
+    found = [
+        spectrum(0, "up", 100.0),
+        spectrum(0, "down", 1.0),
+        spectrum(0, "gate", middle if combine == "geometric" else 50.5),
+    ]
     assert layer_condition_numbers(found, combine) == pytest.approx({0: value})
 
 
 def test_a_singular_matrix_makes_its_layer_the_worst():
-    found = [spectrum(0, "up", math.inf), spectrum(0, "down", 1.0), spectrum(1, "up", 1e12), spectrum(1, "down", 1e12)]
+    found = [
+        spectrum(0, "up", math.inf),
+        spectrum(0, "down", 1.0),
+        spectrum(1, "up", 1e12),
+        spectrum(1, "down", 1e12),
+    ]
     assert layer_condition_numbers(found)[0] == math.inf
     assert MatrixSpectrum.from_json(found[0].to_json()) == found[0]
     assert found[0].to_json()["condition_number"] is None

@@ -35,7 +35,9 @@ Combine = Annotated[
 ]
 Metric = Annotated[
     str | None,
-    typer.Option(help="Compared on validation: accuracy, balanced_accuracy or macro_f1. The task's own by default."),
+    typer.Option(
+        help="Compared on validation: accuracy, balanced_accuracy or macro_f1. The task's own by default."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Dtype = Annotated[

@@ -31,65 +31,49 @@ def study_report(study: Study) -> RenderableType:
     return Group(*parts)
 
 
-def layers_table(study: Study) -> Table:
+def layers_table(study: Study) -> RenderableType:
     """Return condition numbers by layer, the chosen layer marked."""
     how = f"top {study.settings['top_k']}, deepest of them; {study.settings['combine']} over the matrices"
-    table = _table(f"condition number of {study.part} by layer ({how})", "layer", "condition number", "")
+    table = _table("layer", "condition number", "")
     for layer, value in study.condition_numbers.items():
         table.add_row(str(layer), condition(value), "chosen" if layer == study.layer else "")
-    return table
+    return _titled(f"condition number of {study.part} by layer ({how})", table)
 
 
-def candidates_table(study: Study) -> Table:
+def candidates_table(study: Study) -> RenderableType:
     """Return every rate with its validation scores, the chosen rate marked."""
     n = _n(study)
     title = f"validation: layer {study.layer}, {study.part} (n = {n})"
-    table = _table(title, "rate", "ranks", "accuracy", "balanced", "macro-F1", "log-loss", "")
+    table = _table("rate", "ranks", "accuracy", "balanced", "macro-F1", "log-loss", "")
     for candidate in study.candidates:
         score = candidate.trial.score
         numbers = ["failed", "", "", ""] if score is None else _metrics(score)
         chosen = "chosen" if candidate.rate == study.rate else ""
         table.add_row(f"{candidate.rate:g}", _ranks(candidate.ranks), *numbers, chosen)
-    return table
+    return _titled(title, table)
 
 
-def outcome_table(study: Study) -> Table:
+def outcome_table(study: Study) -> RenderableType:
     """Return the test set's verdict: unpruned and clipped on the same rows."""
-    paired = study.comparison
-    table = _table(
-        f"test: the frozen choice, once (n = {paired.n})",
-        "",
-        "accuracy",
-        "95% interval",
-        "balanced",
-        "macro-F1",
-        "log-loss",
-    )
-    document = study.to_json()["test"]
-    for name, trial in (("unpruned", study.baseline), ("clipped", study.clipped)):
+    paired, document = study.comparison, study.to_json()["test"]
+    table = _table("", "accuracy", "95% interval", "balanced", "macro-F1", "log-loss")
+    for name, key, trial in (("unpruned", "baseline", study.baseline), ("clipped", "clipped", study.clipped)):
         assert trial.score is not None
-        low, high = document["baseline" if name == "unpruned" else "clipped"]["interval"]
+        low, high = document[key]["interval"]
         first, *rest = _metrics(trial.score)
         table.add_row(name, first, f"{low:.4f} to {high:.4f}", *rest)
     low, high = paired.interval
     table.add_row("difference", f"{paired.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", "", "", "")
-    return table
+    return _titled(f"test: the frozen choice, looked at once (n = {paired.n})", table)
 
 
-def published_table(study: Study) -> Table:
+def published_table(study: Study) -> RenderableType:
     """Return what the paper and its authors' logs report for the same model, task and part."""
-    table = _table(
-        "published for this model, task and part", "source", "layer", "rate", "unpruned", "clipped"
-    )
+    table = _table("source", "layer", "rate", "unpruned", "clipped")
     for row in study.published:
-        table.add_row(
-            row["source"],
-            str(row["layer"]),
-            f"{row['rate']:g}",
-            f"{row['test_baseline']:.4f}",
-            f"{row['test_clipped']:.4f}",
-        )
-    return table
+        numbers = f"{row['rate']:g}", f"{row['test_baseline']:.4f}", f"{row['test_clipped']:.4f}"
+        table.add_row(row["source"], str(row["layer"]), *numbers)
+    return _titled("published for this model, task and part", table)
 
 
 def conclusion(study: Study) -> str:
@@ -110,12 +94,12 @@ def conclusion(study: Study) -> str:
 
 def score_table(score: Score, labels: Sequence[str], title: str) -> RenderableType:
     """Return a score's metrics and its confusion matrix."""
-    metrics = _table(title, "n", "accuracy", "balanced", "macro-F1", "log-loss", "majority")
+    metrics = _table("n", "accuracy", "balanced", "macro-F1", "log-loss", "majority")
     metrics.add_row(str(score.n), *_metrics(score), f"{score.majority_rate:.4f}")
-    confusion = _table("rows: label, columns: prediction", "", *labels)
+    confusion = _table("label", *(f"predicted {label}" for label in labels))
     for label, counts in zip(labels, score.confusion, strict=True):
         confusion.add_row(label, *map(str, counts))
-    return Group(metrics, confusion)
+    return _titled(title, metrics, confusion)
 
 
 def evaluation_report(result: Evaluation, shown: int = 0) -> RenderableType:
@@ -136,9 +120,9 @@ def evaluation_report(result: Evaluation, shown: int = 0) -> RenderableType:
     return Group(*parts)
 
 
-def spectrum_table(matrices: Iterable[MatrixSpectrum]) -> Table:
+def spectrum_table(matrices: Iterable[MatrixSpectrum]) -> RenderableType:
     """Return both ends of every matrix's spectrum."""
-    table = _table("spectra", "layer", "matrix", "shape", "sigma max", "sigma min", "condition number")
+    table = _table("layer", "matrix", "shape", "sigma max", "sigma min", "condition number")
     for m in matrices:
         says = f"singular (rank {m.rank} of {min(m.shape)})" if m.singular else condition(m.condition_number)
         shape = f"{m.shape[0]} x {m.shape[1]}"
@@ -146,10 +130,10 @@ def spectrum_table(matrices: Iterable[MatrixSpectrum]) -> Table:
     return table
 
 
-def anatomy_table(document: dict[str, Any]) -> Table:
+def anatomy_table(document: dict[str, Any]) -> RenderableType:
     """Return a model's layers and matrices, those of equal layers once."""
     title = f"{document['model']}: {document['model_type']}, {document['parameters']:,} parameters"
-    table = _table(title, "layers", "matrix", "part", "shape", "parameters", "of model", "stored")
+    table = _table("layers", "matrix", "part", "shape", "parameters", "of model", "stored")
     for layers, matrices in _alike(document["layers"]):
         for index, m in enumerate(matrices):
             count = m["shape"][0] * m["shape"][1]
@@ -185,6 +169,11 @@ def _metrics(score: Score) -> list[str]:
     return [f"{v:.4f}" for v in (score.accuracy, score.balanced_accuracy, score.macro_f1, score.log_loss)]
 
 
+def _titled(title: str, *tables: Table) -> RenderableType:
+    """Put a title over tables; rich's own would be as narrow as its table."""
+    return Group(Text(title, style="bold"), *tables)
+
+
 def _ranks(ranks: dict[str, int]) -> str:
     """Write ranks once where all matrices share them."""
     distinct = set(ranks.values())
@@ -199,8 +188,8 @@ def _n(study: Study) -> int:
     return next((c.trial.score.n for c in study.candidates if c.trial.score), 0)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return table
