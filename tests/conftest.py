@@ -1,5 +1,7 @@
 """Shapes and types are checked while the tests run; what several test files share."""
 
+import csv
+import random
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,28 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data and models at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    """A tiny random Llama as a hub-like folder."""
+    # Not at the top: the model library is to be imported after the hook.
+    from families import save_family
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    save_family("llama", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory) -> Path:
+    """60 labelled rows: a review and a verdict."""
+    path = tmp_path_factory.mktemp("data") / "reviews.csv"
+    words = random.Random(0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["review", "verdict", "note"])
+        for i in range(60):
+            text = " ".join(words.choices(["the", "food", "is", "good", "bad", "best", "town", "view"], k=6))
+            writer.writerow([f"{text} {i}", ["good", "bad"][i % 2], f"n{i % 3}"])
+    return path

@@ -271,6 +271,19 @@ def test_a_model_without_layers_of_matrices_is_refused_with_the_lists_seen() -> 
     refused(model, r"no list of layers with weight matrices .* lists seen: model\.layers \(2\)")
 
 
+def test_two_lists_of_layers_are_refused_with_both() -> None:
+    model = build("llama")
+    model.model.more = nn.ModuleList(model.model.layers[:2])
+    refused(model, r"several lists of such layers: model\.layers \(3\), model\.more \(2\)")
+
+
+def test_torchs_own_quantizable_linear_is_not_quantised() -> None:
+    model = build("llama")
+    model.model.layers[1].mlp.up_proj = nn.MultiheadAttention(44, 1).out_proj.__class__(32, 44)
+    assert "Quantizable" in type(model.model.layers[1].mlp.up_proj).__name__
+    assert Anatomy.of(model).select(1, "up")[0].shape == (44, 32)
+
+
 def test_a_config_that_does_not_fit_its_fused_weights_is_refused() -> None:
     model = build("phi3")
     model.config.num_attention_heads = 7

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from samples import score, trial
 
 from eckart.errors import EditError
 from eckart.records import PARTS, Edit, Trial
+from samples import score, trial
 
 
 @pytest.mark.parametrize("text", ["26:mlp:0.95", "-1:attn:0", "0:all:0.5", "3:fc_in:0.1"])

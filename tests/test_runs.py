@@ -3,11 +3,11 @@
 import sqlite3
 
 import pytest
-from samples import score, trial
 
 from eckart.errors import EditError, RunError
 from eckart.records import Edit
 from eckart.runs import Recorded, RunStore, write_whole
+from samples import score, trial
 
 SETTINGS = {"model": "m", "rates": [0.0, 0.5], "layer": None}
 

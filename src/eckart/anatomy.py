@@ -23,7 +23,9 @@ from eckart.errors import EditError, ModelError
 from eckart.records import ATTENTION, PARTS
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-PACKED_MODULES = re.compile(r"4bit|8bit|quant|gptq|awq|wqlinear|hqq|fp8|marlin|exllama", re.IGNORECASE)
+PACKED_MODULES = re.compile(
+    r"4bit|8bit|quant(?!izable)|gptq|awq|wqlinear|hqq|fp8|marlin|exllama", re.IGNORECASE
+)
 UNQUANTISED = "load it unquantised: the original checkpoint in bfloat16, float16 or float32"
 Aliases = Mapping[tuple[str, int], list[str]]
 
@@ -261,7 +263,13 @@ def _decoder_layers(model: PreTrainedModel, kind: str, depth: int | None) -> tup
     if not candidates:
         seen = ", ".join(f"{name} ({len(blocks)})" for name, blocks in lists.items()) or "none"
         raise ModelError(f"no list of layers with weight matrices in this '{kind}' model; lists seen: {seen}")
-    return max(candidates.items(), key=lambda item: (len(item[1]) == depth, len(item[1])))
+    name, blocks = max(candidates.items(), key=lambda item: (len(item[1]) == depth, len(item[1])))
+    alike = [f"{n} ({len(b)})" for n, b in candidates.items() if type(b[0]) is type(blocks[0])]
+    if len(alike) > 1:
+        raise ModelError(
+            f"this '{kind}' model has several lists of such layers: {', '.join(alike)}; load one part"
+        )
+    return name, blocks
 
 
 def _matrices(block: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

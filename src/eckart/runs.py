@@ -55,8 +55,7 @@ class RunStore:
                 f"run folder '{folder}' cannot be made ({error.strerror}); choose another with --out"
             ) from error
         with self._explained():
-            # Nothing of a transaction is lost on power failure with the rollback journal; the lock is the process's own,
-            # so that it ends with it, however it ends.
+            # The lock belongs to the process and ends with it, however it ends; FULL outlives a power failure too.
             self._database = sqlite3.connect(self.folder / "run.sqlite", isolation_level=None, timeout=1)
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA synchronous = FULL")

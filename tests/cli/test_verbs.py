@@ -15,7 +15,11 @@ def document(ended) -> dict:
 
 
 def test_help_answers_without_torch():
-    program = "import sys; from eckart.cli import main\ntry: main()\nfinally: print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    program = (
+        "import sys; from eckart.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
     run = subprocess.run(
         [sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True
     )

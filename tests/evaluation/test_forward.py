@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from families import FAMILIES, build, tiny_tokenizer
 
 from eckart.edits import clip
 from eckart.evaluation.batching import is_out_of_memory, pad, plan_batches, run_halving
@@ -12,6 +11,7 @@ from eckart.evaluation.forward import log_likelihoods, plain_log_likelihoods
 from eckart.evaluation.requests import build_requests
 from eckart.records import Edit
 from eckart.tasks.prompts import Prompt
+from families import FAMILIES, build, tiny_tokenizer
 
 DEMONSTRATIONS = "the food is good yes\nthe view is bad no\nthe inn is edited maybe so\n"
 LABELS = (" yes", " no", " maybe so")

@@ -1,13 +1,13 @@
 """The scoring contract: what is encoded, where it is split, what is scored."""
 
 import pytest
-from families import build, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from eckart.errors import ModelError, TaskError
 from eckart.evaluation.requests import Encoder, build_requests, common_prefix, context_window, longest
 from eckart.tasks.prompts import Prompt
+from families import build, tiny_tokenizer
 
 
 def merging_tokenizer() -> PreTrainedTokenizerFast:

@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 
 import pytest
-from samples import score, trial
 
 from eckart.errors import EditError, RunError
 from eckart.records import Edit
@@ -15,6 +14,7 @@ from eckart.selection.space import (
     layer_condition_numbers,
     select_layer,
 )
+from samples import score, trial
 
 
 class Known:

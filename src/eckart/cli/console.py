@@ -27,7 +27,8 @@ from rich.text import Text
 from eckart.errors import EckartError
 
 # Newer typers bring their own click, older ones share the installed one: ask typer for its exceptions.
-UsageError, ClickException = typer.BadParameter.__mro__[1:3]
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
 errors = Console(stderr=True)
 output = Console()
@@ -73,19 +74,19 @@ def print_json(document: Any) -> None:
 def show(renderable: Any) -> None:
     """Print a table or text on standard output; a pipe gets the full width."""
     console = output if output.is_terminal else Console(width=160)
-    console.print(renderable, highlight=False)
+    console.print(renderable, highlight=False, soft_wrap=True)
 
 
 def run(command: Callable[[], Any]) -> int:
     """Run a command and return its exit status: 0, 2 for the user's input, 130 when interrupted, 1 for our fault."""
-    warnings.showwarning = _show_warning
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         result = command()
         sys.stdout.flush()
     except EckartError as error:
         return _refuse(str(error))
     except UsageError as error:
-        return _refuse(f"{_message(error)} See '{_path(error)} --help'.")
+        return _refuse(f"{_message(error).rstrip('.')}; see '{_path(error)} --help'")
     except ClickException as error:
         return _refuse(_message(error))
     except (KeyboardInterrupt, typer.Abort):

@@ -71,7 +71,8 @@ def score(values: Float[np.ndarray, "prompts labels"], labels: Sequence[int], id
     broken = np.isnan(values).any(axis=1)
     if broken.any():
         raise ModelError(
-            f"the model gives no probability (NaN) for {int(broken.sum())} row(s), such as {ids[int(broken.argmax())]}; "
+            f"the model gives no probability (NaN) for {int(broken.sum())} row(s), "
+            f"such as {ids[int(broken.argmax())]}; "
             "half precision may have overflowed: try --dtype bfloat16 or float32"
         )
     predictions = values.argmax(axis=1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from eckart.evaluation.head import first_position, head_at
 from eckart.evaluation.requests import Tokens
@@ -53,8 +54,10 @@ def _expanded(cache: DynamicCache, rows: int) -> DynamicCache:
     """View one row's keys and values as `rows` rows; updates concatenate, so the original is never written."""
     view = copy.copy(cache)
     view.layers = [copy.copy(layer) for layer in cache.layers]
-    for layer in view.layers:
-        if layer.is_initialized:  # a layer that shares another's keys and values has none of its own
+    for layer in cast("list[DynamicLayer]", view.layers):
+        if (
+            layer.keys is not None and layer.values is not None
+        ):  # a layer that shares another's keys and values has none of its own
             layer.keys = layer.keys.expand(rows, -1, -1, -1)
             layer.values = layer.values.expand(rows, -1, -1, -1)
     return view

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from eckart.errors import RunError
 from eckart.runs import write_whole
@@ -74,7 +75,7 @@ def draw_condition_numbers(curves: list[Curve], title: str) -> Figure:
             "singular (×)", (0, ceiling), xycoords=("axes fraction", "data"), va="bottom", color="0.4", size=8
         )
     axes.set(title=title, xlabel="layer", ylabel="condition number σ_max / σ_min", yscale="log")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(ncols=2, frameon=False, fontsize=8)
     return figure
 

@@ -105,7 +105,8 @@ def score_table(score: Score, labels: Sequence[str], title: str) -> RenderableTy
 def evaluation_report(result: Evaluation, shown: int = 0) -> RenderableType:
     """Return a score, and the first rows as the model reads them."""
     edits = ", ".join(map(str, result.trial.edits)) or "unpruned"
-    title = f"{result.model} on {result.task.name} {result.trial.split}: {edits} ({result.dtype}, {result.task.shots} shots)"
+    how = f"{result.dtype}, {result.task.shots} shots"
+    title = f"{result.model} on {result.task.name} {result.trial.split}: {edits} ({how})"
     parts: list[RenderableType] = []
     for prompt in result.prompts[:shown]:
         parts += [Text(f"--- {prompt.id}", style="dim"), Text(prompt.context)]
@@ -143,7 +144,7 @@ def anatomy_table(document: dict[str, Any]) -> RenderableType:
             table.add_row(
                 layers if index == 0 else "", m["name"], m["part"], shape, f"{count:,}", share, stored
             )
-    return table
+    return _titled(title, table)
 
 
 def condition(value: float) -> str:

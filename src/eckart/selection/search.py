@@ -31,7 +31,6 @@ from eckart.selection.space import (
 from eckart.selection.study import Candidate, Study
 from eckart.tasks.task import Task
 
-
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
@@ -63,6 +62,8 @@ class Plan:
             raise EditError(
                 f"no combination '{self.combine}'; the combinations are {', '.join(COMBINATIONS)}"
             )
+        if self.metric is not None and self.metric not in METRICS:
+            raise EditError(f"no metric '{self.metric}'; the metrics are {', '.join(METRICS)}")
 
 
 def search(

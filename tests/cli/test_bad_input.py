@@ -1,0 +1,298 @@
+"""What a user can get wrong: each is one line on standard error, status 2, and nothing half-written."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+OWN = ["--text-column", "review", "--label-column", "verdict", "--shots", "4"]
+
+
+def refused(ended, *words: str) -> None:
+    """Check that a command ended with one line that says these words."""
+    assert ended.status == 2, ended.err
+    errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, ended.err
+    assert ended.err.rstrip().endswith(errors[0]), "the line is the last that is said"
+    assert "Traceback" not in ended.err
+    assert ended.out == ""
+    for word in words:
+        assert word in errors[0], errors[0]
+
+
+@pytest.fixture
+def copy(model, tmp_path):
+    """A copy of the model that a test may damage."""
+    return shutil.copytree(model, tmp_path / "copy")
+
+
+MODELS = {
+    "no such folder": (["./nothing"], "no model folder './nothing'"),
+    "no such absolute folder": (["/no/such/model"], "no model folder '/no/such/model'"),
+    "a file": (["reviews.csv"], "'reviews.csv' is a file"),
+    "no checkpoint": (["."], "holds no config.json"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("verb", ["inspect", "spectrum", "search"])
+def test_models_that_are_none(eckart, table, tmp_path, verb, arguments, words):
+    shutil.copy(table, tmp_path / "reviews.csv")
+    task = ["--data", table, *OWN] if verb == "search" else []
+    refused(eckart(verb, *arguments, *task), words)
+    assert {p.name for p in tmp_path.iterdir()} == {"reviews.csv"}
+
+
+def test_a_hub_id_that_cannot_be_had(eckart, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    refused(eckart("inspect", "nobody/no-such-model"), "no model 'nobody/no-such-model'", "check the name")
+
+
+def test_a_truncated_safetensors_file(eckart, copy, table):
+    whole = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    refused(eckart("evaluate", copy, "--data", table, *OWN), "damaged safetensors")
+
+
+def test_a_safetensors_file_that_is_none(eckart, copy, table):
+    (copy / "model.safetensors").write_bytes(b"nonsense")
+    refused(eckart("evaluate", copy, "--data", table, *OWN), "damaged safetensors")
+
+
+def test_a_checkpoint_that_lacks_a_tensor(eckart, copy, table):
+    tensors = load_file(copy / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    refused(eckart("evaluate", copy, "--data", table, *OWN), "lacks 1 tensor", "layers.1.mlp.up_proj")
+
+
+def test_a_pickled_checkpoint(eckart, copy, table):
+    torch.save({}, copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    refused(eckart("evaluate", copy, "--data", table, *OWN), "pickle", "safetensors")
+
+
+def test_a_broken_config(eckart, copy):
+    (copy / "config.json").write_text("{broken")
+    refused(eckart("inspect", copy), "cannot be loaded")
+
+
+def test_an_unknown_architecture(eckart, copy):
+    (copy / "config.json").write_text('{"model_type": "hal9000"}')
+    refused(eckart("inspect", copy), "hal9000")
+
+
+def test_a_model_that_is_no_decoder(eckart, copy):
+    (copy / "config.json").write_text('{"model_type": "vit"}')
+    refused(eckart("inspect", copy), "cannot be loaded")
+
+
+def test_a_model_without_a_tokenizer(eckart, copy, table):
+    for path in copy.glob("tokenizer*"):
+        path.unlink()
+    refused(eckart("evaluate", copy, "--data", table, *OWN), "no usable tokenizer")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(eckart, copy, table, value):
+    tensors = load_file(copy / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = value
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    refused(eckart("spectrum", copy), "layer 1", "model.layers.1.mlp.up_proj.weight")
+    refused(
+        eckart("search", copy, "--data", table, *OWN, "--out", "run"), "model.layers.1.mlp.up_proj.weight"
+    )
+
+
+TASKS = {
+    "no task at all": ([], "no task"),
+    "no such task": (["--task", "sst3"], "sst2"),
+    "no such task file": (["--task", "mine.yaml"], "mine.yaml"),
+    "no such data": (["--data", "nothing.csv", *OWN], "nothing.csv"),
+    "a data format that is not read": (["--data", "data.xyz", *OWN], "data.xyz"),
+    "an empty file": (["--data", "empty.csv", *OWN], "empty.csv"),
+    "a header alone": (["--data", "header.csv", *OWN], "header.csv"),
+    "no such text column": (
+        ["--data", "TABLE", "--text-column", "text", "--label-column", "verdict"],
+        "review",
+    ),
+    "no such label column": (
+        ["--data", "TABLE", "--text-column", "review", "--label-column", "label"],
+        "verdict",
+    ),
+    "a template with a missing column": (["--data", "TABLE", *OWN, "--template", "x: {{ body }}"], "body"),
+    "a broken template": (["--data", "TABLE", *OWN, "--template", "x: {{ review "], "template"),
+    "a template that reaches for Python": (
+        ["--data", "TABLE", *OWN, "--template", "{{ review.__class__.__mro__ }}"],
+        "template",
+    ),
+    "a template that says nothing": (["--data", "TABLE", *OWN, "--template", "{# #}"], "template"),
+    "labels that are not all mapped": (["--data", "TABLE", *OWN, "--labels", "good=yes"], "bad"),
+    "labels that are no map": (["--data", "TABLE", *OWN, "--labels", "good"], "VALUE=WORD"),
+    "one class only": (["--data", "one.csv", *OWN], "one"),
+    "too few rows for the demonstrations": (["--data", "few.csv", *OWN, "--shots", "30"], "rows"),
+    "negative shots": (["--data", "TABLE", *OWN, "--shots", "-1"], "shots"),
+    "more rows than there are": (["--data", "TABLE", *OWN, "--split-sizes", "50,50"], "rows"),
+    "sizes that are none": (["--data", "TABLE", *OWN, "--split-sizes", "many"], "many"),
+    "broken YAML": (["--task", "broken.yaml"], "broken.yaml"),
+    "an unknown key": (["--task", "key.yaml"], "tempalte"),
+    "bytes that are not UTF-8": (["--data", "latin.csv", *OWN], "UTF-8"),
+    "a truncated parquet": (["--data", "half.parquet", *OWN], "half.parquet"),
+    "an empty folder": (["--data", "nothing", *OWN], "nothing"),
+    "no such variant": (["--task", "sst2", "--variant", "mine", "--data", "TABLE"], "released"),
+    "no such split": (["--data", "TABLE", *OWN, "--split", "dev"], "validation, test, all"),
+    "no such scoring": (["--data", "TABLE", *OWN, "--scoring", "best"], "sum, mean, byte, prior"),
+    "a prompt longer than the context": (["--data", "long.csv", *OWN], "--truncate-demonstrations"),
+}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Data that is wrong in one way each."""
+    (tmp_path / "data.xyz").write_text("review,verdict\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "header.csv").write_text("review,verdict\n")
+    (tmp_path / "one.csv").write_text("review,verdict\n" + "".join(f"text {i},good\n" for i in range(20)))
+    (tmp_path / "few.csv").write_text(
+        "review,verdict\n" + "".join(f"t {i},{'ab'[i % 2]}\n" for i in range(20))
+    )
+    long = "word " * 3000
+    (tmp_path / "long.csv").write_text(
+        "review,verdict\n" + "".join(f"{long} {i},{'ab'[i % 2]}\n" for i in range(20))
+    )
+    (tmp_path / "broken.yaml").write_text("name: [unclosed\nlabel: x")
+    (tmp_path / "key.yaml").write_text("name: x\ntempalte: 'x'\ndata: reviews.csv\n")
+    (tmp_path / "latin.csv").write_bytes("review,verdict\ncafé,good\ntea,bad\n".encode("latin-1"))
+    (tmp_path / "half.parquet").write_bytes(b"PAR1half")
+    (tmp_path / "nothing").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(("arguments", "words"), TASKS.values(), ids=TASKS)
+def test_tasks_that_are_not_usable(eckart, model, table, files, arguments, words):
+    before = {p.name for p in files.iterdir()}
+    given = [table if a == "TABLE" else a for a in arguments]
+    refused(eckart("evaluate", model, *given, "--json"), words)
+    assert {p.name for p in files.iterdir()} == before
+
+
+EDITS = {
+    "no edit": (["--edit", "mlp"], "LAYER:PART:RATE"),
+    "a rate of one": (["--edit", "0:mlp:1"], "outside [0, 1)"),
+    "a negative rate": (["--edit", "0:mlp:-0.1"], "outside [0, 1)"),
+    "a rate that is no number": (["--edit", "0:mlp:nan"], "outside [0, 1)"),
+    "a layer beyond the last": (["--edit", "3:mlp:0.5"], "3"),
+    "a layer before the first": (["--edit", "-4:mlp:0.5"], "-4"),
+    "no such part": (["--edit", "0:ffn:0.5"], "gate"),
+    "a part that this model lacks": (["--edit", "0:fc_in:0.5"], "gate"),
+    "one matrix twice": (["--edit", "0:mlp:0.5", "--edit", "0:gate:0.9"], "twice"),
+    "no such dtype": (["--dtype", "float8"], "float32, bfloat16, float16"),
+    "no such device": (["--device", "abacus"], "abacus"),
+    "a device that is not here": (["--device", "cuda:7"], "cuda:7"),
+    "predictions into nowhere": (["--predictions", "no/such/rows.jsonl"], "cannot be written"),
+    "predictions over a folder": (["--predictions", "."], "cannot be written"),
+    "an option that does not exist": (["--shot", "4"], "--shot"),
+    "a number that is none": (["--seed", "x"], "--seed"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), EDITS.values(), ids=EDITS)
+def test_evaluations_that_cannot_be(eckart, model, table, tmp_path, arguments, words):
+    if "cuda:7" in arguments and torch.cuda.device_count() > 7:
+        pytest.skip("this machine has eight GPUs")
+    refused(eckart("evaluate", model, "--data", table, *OWN, *arguments), words)
+    assert not list(tmp_path.iterdir())
+
+
+SEARCHES = {
+    "a rate outside the range": (["--rates", "0,1.5"], "outside [0, 1)"),
+    "rates that are no numbers": (["--rates", "0,half"], "--rates '0,half'"),
+    "a layer beyond the last": (["--layer", "9"], "9"),
+    "a layer that is no number": (["--layer", "last"], "neither auto nor a number"),
+    "no layers at all": (["--top-k", "0"], "top-k 0"),
+    "no such combination": (["--combine", "median"], "geometric, mean, max, min"),
+    "no such metric": (["--metric", "bleu"], "accuracy, balanced_accuracy, macro_f1"),
+    "a part that this model lacks": (["--part", "fc_in"], "gate"),
+    "no such part": (["--part", "ffn"], "attn"),
+    "a run below a file": (["--out", "file/run"], "cannot be made"),
+    "a checkpoint below a file": (["--save", "file/model"], "cannot be made"),
+    "a checkpoint over something": (["--save", "taken"], "not an empty folder"),
+    "a checkpoint over a file": (["--save", "file"], "not an empty folder"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), SEARCHES.values(), ids=SEARCHES)
+def test_searches_that_cannot_be(eckart, model, table, tmp_path, arguments, words):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.txt").write_text("years of work")
+    refused(eckart("search", model, "--data", table, *OWN, "--out", "run", *arguments), words)
+    assert {p.name for p in tmp_path.iterdir()} <= {"file", "taken"}
+    assert (tmp_path / "taken" / "thesis.txt").read_text() == "years of work"
+
+
+CHANGES = {
+    "another part": ["--part", "attn"],
+    "other rates": ["--rates", "0,0.9"],
+    "other demonstrations": ["--seed", "1"],
+    "fewer shots": ["--shots", "2"],
+    "another scoring": ["--scoring", "mean"],
+    "another dtype": ["--dtype", "bfloat16"],
+    "another layer": ["--layer", "0"],
+    "other rows": ["--split-sizes", "10,10"],
+    "another template": ["--template", "{{ review }} was"],
+}
+
+
+@pytest.fixture(scope="module")
+def finished(model, table, tmp_path_factory):
+    """A finished run."""
+    from eckart import Task, search
+
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    task = Task.load(data=table, text_column="review", label_column="verdict", shots=4)
+    search(model, task, rates=[0, 0.5], out=folder)
+    return folder
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
+def test_a_run_does_not_go_on_with_another_setting(eckart, model, table, finished, changes):
+    before = (finished / "result.json").read_bytes()
+    refused(
+        eckart("search", model, "--data", table, *OWN, "--rates", "0,0.5", "--out", finished, *changes),
+        "other settings",
+        "--out",
+    )
+    assert (finished / "result.json").read_bytes() == before
+
+
+def test_a_run_does_not_go_on_with_another_model(eckart, copy, table, finished):
+    tensors = load_file(copy / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] += 1e-3
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    ended = eckart("search", copy, "--data", table, *OWN, "--rates", "0,0.5", "--out", finished)
+    refused(ended, "other settings", "weights")
+
+
+def test_a_damaged_run(eckart, model, table, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "run.sqlite").write_bytes(b"\0" * 5000)
+    arguments = ["search", model, "--data", table, *OWN, "--rates", "0,0.5", "--out", run]
+    refused(eckart(*arguments), "run.sqlite")
+
+
+def test_a_figure_that_cannot_be(eckart, model):
+    refused(eckart("spectrum", model, "--plot", "figure.gif"), ".png")
+    refused(eckart("spectrum", model, "--plot", "no/such/figure.png"), "there is no folder")
+
+
+def test_no_such_verb_and_no_model(eckart):
+    refused(eckart("improve"), "improve")
+    refused(eckart("inspect"), "MODEL")
+
+
+def test_json_errors_stay_off_standard_output(eckart, model):
+    assert eckart("inspect", "./nothing", "--json").out == ""
+    assert json.loads(eckart("inspect", model, "--json").out)["layers"]

@@ -1,0 +1,75 @@
+"""Run by test_kills.py: start a search, kill it with SIGKILL at a random moment, again and again, then let it end.
+
+Forks of one warm process stand for processes that a user starts: each dies without a chance to tidy up.
+"""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from eckart import Task, search
+from eckart.models import load_model
+
+
+def run(model: str, data: str, folder: Path) -> None:
+    task = Task.load(data=data, text_column="review", label_column="verdict", shots=4)
+    search(load_model(model), task, rates=[0, 0.25, 0.5, 0.75, 0.9, 0.95], out=folder, batch_tokens=256)
+
+
+def in_a_child(action, after: float | None = None) -> int:
+    """Run an action in a process of its own; kill it after so many seconds. Returns how it ended."""
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+    if after is not None:
+        time.sleep(after)
+        os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+def kept(folder: Path) -> int:
+    """Count the rows that a killed run left behind: settings, trials, spectra."""
+    path = folder / "run.sqlite"
+    if not path.exists():
+        return 0
+    with sqlite3.connect(path) as database:
+        try:
+            return sum(
+                database.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("trials", "spectra")
+            )
+        except sqlite3.OperationalError as error:
+            assert "no such table" in str(error), error
+            return 0
+        finally:
+            database.rollback()
+
+
+def main(model: str, data: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    calm, killed = Path(folder) / "calm", Path(folder) / "killed"
+    start = time.perf_counter()
+    assert in_a_child(lambda: run(model, data, calm)) == 0
+    whole = time.perf_counter() - start
+    dice, history = random.Random(0), []
+    for _ in range(20):
+        ended = in_a_child(lambda: run(model, data, killed), after=dice.uniform(0.05, 0.6) * whole)
+        assert ended in (0, signal.SIGKILL), ended
+        history.append(kept(killed))
+    assert in_a_child(lambda: run(model, data, killed)) == 0
+    print(json.dumps({"history": history, "kept": kept(killed), "calm": kept(calm)}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

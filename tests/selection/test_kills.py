@@ -1,0 +1,30 @@
+"""kill -9 at 20 random moments: nothing finished is lost, and the end is the same to the byte."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def without_timings(path: Path) -> str:
+    result = json.loads((path / "result.json").read_text())
+    del result["seconds"]
+    return json.dumps(result)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_twenty_kills_end_where_an_undisturbed_run_ends(model, table, tmp_path):
+    driver = Path(__file__).with_name("kills.py")
+    ended = subprocess.run(
+        [sys.executable, driver, model, table, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert len(found["history"]) == 20
+    assert found["history"] == sorted(found["history"]), "something that was finished was lost"
+    assert found["history"][0] < found["kept"], "the first kill came before the end"
+    assert found["kept"] == found["calm"]
+    assert without_timings(tmp_path / "killed") == without_timings(tmp_path / "calm")
