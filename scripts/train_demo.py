@@ -10,38 +10,67 @@ import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
+from statistics import mean
 
 import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from eckart.demo import corpus
-from eckart.demo.words import ATTRIBUTES, FIELDS
+from eckart.demo.words import ATTRIBUTES, FIELDS, LABEL_GROUPS
 
 SHOTS = (0, 2, 4, 10)
+Row = dict[str, str | int | float]
+"""A line of the final table."""
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 """Token rows, the places where labels are predicted, the labels' tokens, and what each text says."""
 
 
 def main() -> None:
     arguments = parse()
-    torch.manual_seed(arguments.seed)
     torch.set_num_threads(arguments.threads)
+    if not arguments.check:
+        make(arguments)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.out)
+    model = AutoModelForCausalLM.from_pretrained(arguments.out).eval()
+    table = evaluate(model, tokenizer, arguments.rows)
+    path = arguments.out / "recipe.json"
+    recipe = json.loads(path.read_text(encoding="utf-8")) | {"accuracy": table}
+    path.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    print(f"trained in {recipe['minutes']} minutes, torch {recipe['torch']}\n\n{show(table)}")
+
+
+def make(arguments: argparse.Namespace) -> None:
+    """Train the model and write it, its tokenizer and its recipe."""
+    torch.manual_seed(arguments.seed)
     start = time.perf_counter()
     tokenizer = make_tokenizer()
     model = make_model(arguments, tokenizer)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens", flush=True)
     log = train_(model, tokenizer, arguments)
-    minutes = (time.perf_counter() - start) / 60
-    model.eval().save_pretrained(arguments.out)
+    model.save_pretrained(arguments.out)
     tokenizer.save_pretrained(arguments.out)
-    table = evaluate(model, tokenizer, arguments.rows)
-    print(f"trained in {minutes:.1f} minutes, torch {torch.__version__}\n\n{show(table)}")
-    record(arguments, model, table, log, minutes)
+    recipe = {
+        "command": "python scripts/train_demo.py --out src/eckart/demo/model",
+        "arguments": {k: v for k, v in vars(arguments).items() if k not in ("out", "check")},
+        "parameters": model.num_parameters(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "minutes": round((time.perf_counter() - start) / 60, 1),
+        "log": log,
+    }
+    (arguments.out / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
 
 
 def parse() -> argparse.Namespace:
@@ -49,6 +78,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder of the model")
+    parser.add_argument("--check", action="store_true", help="train nothing; only score the model in --out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=16, help="episodes a step")
@@ -222,61 +252,66 @@ def take(hidden: Tensor, places: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def evaluate(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int
-) -> list[dict[str, str | int | float]]:
-    """Score every demo task at several numbers of shots, and with the demonstrations' words rotated."""
+def evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int) -> list[Row]:
+    """Score every demo task: its own words at several shots, its words rotated, and all rows of words."""
     table = []
     for name, task in corpus.tasks().items():
+        right = partial(accuracy, model, tokenizer, name)
         words = list(task.labels.values())
-        row: dict[str, str | int | float] = {"task": name, "classes": len(words), "n": n}
-        for shots in SHOTS:
-            row[f"{shots} shots"] = share(predict(model, tokenizer, name, shots, n, words), name, n, words)
-        turned = predict(model, tokenizer, name, SHOTS[-1], n, words, rotate=True)
-        row["rotated: as before"] = share(turned, name, n, words)
-        row["rotated: as shown"] = share(turned, name, n, words[1:] + words[:1])
+        turned = [*words[1:], words[0]]
+        row: Row = {"task": name, "classes": len(words), "n": n}
+        row |= {f"{shots} shots": right(words, words, shots, n) for shots in SHOTS}
+        row["rotated: as before"] = right(turned, words, SHOTS[-1], n)
+        row["rotated: as shown"] = right(turned, turned, SHOTS[-1], n)
+        every = [list(group[: len(words)]) for group in LABEL_GROUPS]
+        for shots in (SHOTS[0], SHOTS[-1]):
+            row[f"all words, {shots} shots"] = mean(right(some, some, shots, n // 6) for some in every)
         table.append(row)
     return table
 
 
-def share(predicted: Sequence[int], name: str, n: int, words: Sequence[str]) -> float:
-    """Return how many predictions are the word that stands in `words` at the place of the row's class."""
-    original = list(corpus.tasks()[name].labels.values())
-    truth = [original.index(row["label"]) for row in corpus.rows(name, "test", n)]
-    return sum(original[p] == words[t] for p, t in zip(predicted, truth, strict=True)) / n
-
-
-def predict(
+def accuracy(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     name: str,
+    shown: Sequence[str],
+    expected: Sequence[str],
     shots: int,
     n: int,
-    words: Sequence[str],
-    *,
-    rotate: bool = False,
-) -> list[int]:
-    """Return the likeliest label word of each test row, each after demonstrations of its own."""
-    shown = dict(zip(words, [*words[1:], words[0]], strict=True)) if rotate else {w: w for w in words}
+) -> float:
+    """Return the share of test rows that get the expected word of their class.
+
+    Arguments:
+        name: the demo task.
+        shown: the word of each class in the demonstrations; every row has demonstrations of its own.
+        expected: the word of each class that counts as right.
+        shots: number of demonstrations.
+        n: number of test rows.
+    """
     rng = Random(f"demonstrations/{name}/{shots}")
-    train = corpus.rows(name, "train", 400)
-    tokens = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in words]
+    train, test = labelled(name, "train", 400), labelled(name, "test", n)
     prompts = []
-    for row in corpus.rows(name, "test", n):
-        chosen = [(r["text"], shown[r["label"]]) for r in balanced(rng, train, words, shots)]
-        prompts.append(
-            corpus.Episode(("text", "label"), tuple(chosen)).render() + f"text: {row['text']}\nlabel:"
-        )
-    return [p for at in range(0, n, 50) for p in best(model, tokenizer, prompts[at : at + 50], tokens)]
+    for text, _ in test:
+        rows = tuple((body, shown[cls]) for body, cls in balanced(rng, train, len(shown), shots))
+        prompts.append(corpus.Episode(("text", "label"), rows).render() + f"text: {text}\nlabel:")
+    tokens = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in shown]
+    predicted = [p for at in range(0, n, 50) for p in best(model, tokenizer, prompts[at : at + 50], tokens)]
+    return sum(shown[p] == expected[cls] for p, (_, cls) in zip(predicted, test, strict=True)) / n
+
+
+def labelled(name: str, split: corpus.Split, n: int) -> list[tuple[str, int]]:
+    """Return a task's texts with the index of their class."""
+    task = corpus.tasks()[name]
+    texts = [row["text"] for row in corpus.rows(name, split, n)]
+    return [(text, list(task.labels).index(corpus.reading(text)[task.attribute])) for text in texts]
 
 
 def balanced(
-    rng: Random, train: Sequence[dict[str, str]], words: Sequence[str], shots: int
-) -> list[dict[str, str]]:
+    rng: Random, train: Sequence[tuple[str, int]], classes: int, shots: int
+) -> list[tuple[str, int]]:
     """Draw demonstrations in which the classes are as even as they can be, in random order."""
-    order = rng.sample(list(words), len(words))
-    wanted = [order[i % len(order)] for i in range(shots)]
-    drawn = [rng.choice([row for row in train if row["label"] == word]) for word in wanted]
+    order = rng.sample(range(classes), classes)
+    drawn = [rng.choice([row for row in train if row[1] == order[i % classes]]) for i in range(shots)]
     return rng.sample(drawn, len(drawn))
 
 
@@ -289,32 +324,10 @@ def best(
     return model.lm_head(hidden)[:, 0, tokens].argmax(-1).tolist()
 
 
-def show(table: Sequence[dict[str, str | int | float]]) -> str:
+def show(table: Sequence[Row]) -> str:
     head = list(table[0])
     lines = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in table]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
-
-
-def record(
-    arguments: argparse.Namespace,
-    model: LlamaForCausalLM,
-    table: Sequence[dict[str, str | int | float]],
-    log: Sequence[str],
-    minutes: float,
-) -> None:
-    """Write the recipe beside the model."""
-    recipe = {
-        "command": "python scripts/train_demo.py --out src/eckart/demo/model",
-        "arguments": {k: v for k, v in vars(arguments).items() if k != "out"},
-        "parameters": model.num_parameters(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "minutes": round(minutes, 1),
-        "accuracy": list(table),
-        "log": list(log),
-    }
-    path = arguments.out / "recipe.json"
-    path.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -45,15 +45,8 @@ def kept(folder: Path) -> int:
     if not path.exists():
         return 0
     with sqlite3.connect(path) as database:
-        try:
-            return sum(
-                database.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("trials", "spectra")
-            )
-        except sqlite3.OperationalError as error:
-            assert "no such table" in str(error), error
-            return 0
-        finally:
-            database.rollback()
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return sum(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables)
 
 
 def main(model: str, data: str, folder: str) -> None:

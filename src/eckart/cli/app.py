@@ -201,3 +201,16 @@ def search(
     say(f"run: {folder}")
     study = run_plan(plan, evaluator, folder)
     finish_search(study, folder, save, as_json=json_)
+
+
+@app.command()
+def demo(
+    task: Annotated[str, typer.Option(help="mood, topic, weather, who, or time.")] = "mood",
+    part: o.Part = "mlp",
+    out: Annotated[Path, typer.Option(help="Where data, run and figures go.")] = Path("eckart-demo"),
+    json_: o.Json = False,
+) -> None:
+    """Algorithm 1 end to end on an embedded model and generated texts, in about a minute."""
+    from eckart.cli.demo import run_demo
+
+    run_demo(task, part, out, as_json=json_)

@@ -24,6 +24,9 @@ SIZES: dict[Split, int] = {"train": 400, "validation": 400, "test": 600}
 TEMPLATE = "text: {{ text }}\nlabel:"
 """The Jinja template under which the tasks' rows read as the model was trained."""
 
+# The first free row of LABEL_GROUPS with which the model's 0-shot accuracy on the train split is within 0.03 of
+# chance. Other rows often agree or disagree with a task by accident (docs/demo-model.md).
+_ROWS = {"mood": 1, "topic": 0, "weather": 2, "who": 6, "time": 8}
 _SHARES: dict[Split, range] = {"train": range(3), "validation": range(3, 6), "test": range(6, 10)}
 
 
@@ -68,12 +71,11 @@ def tasks() -> dict[str, DemoTask]:
     """Return the demo's tasks by name.
 
     >>> dict(tasks()["mood"].labels)
-    {'good': 'zig', 'bad': 'plum'}
+    {'good': 'dax', 'bad': 'onyx'}
     """
-    chosen = {"mood": 0, "topic": 3, "weather": 5, "who": 8, "time": 11}
     return {
         name: DemoTask(name, name, dict(zip(ATTRIBUTES[name], LABEL_GROUPS[row], strict=False)))
-        for name, row in chosen.items()
+        for name, row in _ROWS.items()
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 import time
@@ -64,7 +65,9 @@ class Evaluator:
         task: demonstrations, rows and labels.
         method: `sum`, `mean`, `byte` or `prior`; the task's own by default.
         batch_tokens: the most tokens in a batch; chosen by device when None.
-        truncate_demonstrations: where a row is longer than the model reads, show fewer demonstrations in all rows.
+        truncate_demonstrations: where a row of `splits` is longer than the model reads, show fewer demonstrations
+            in all rows.
+        splits: those that will be scored.
         report: shows progress.
 
     Raises:
@@ -80,12 +83,13 @@ class Evaluator:
         method: str | None = None,
         batch_tokens: int | None = None,
         truncate_demonstrations: bool = False,
+        splits: Sequence[str] = ("validation", "test"),
         report: Report = silent,
     ) -> None:
         self.model = model
         self.window = context_window(model.model.config)
         self.notes: list[str] = []
-        self.task = self._fitting(task) if truncate_demonstrations else task
+        self.task = self._fitting(task, splits) if truncate_demonstrations else task
         self.method = check_method(method or task.default_score)
         self.report = report
         self._budget = batch_tokens or BATCH_TOKENS.get(model.model.device.type, 4096)
@@ -193,19 +197,26 @@ class Evaluator:
             "trusted; is it a causal decoder?"
         )
 
-    def _fitting(self, task: Task) -> Task:
-        """Show as many of the demonstrations as let every row of every split fit."""
-        for shots in range(task.shots, -1, -1):
-            fewer = replace(task, demonstrations=task.demonstrations[:shots])
-            rows = [prompt for split in ("validation", "test") for prompt in fewer.prompts(split)]
-            if self.window is None or longest(rows, self.model.tokenizer) <= self.window:
-                if shots < task.shots:
-                    self.notes.append(
-                        f"{shots} of {task.shots} demonstrations are shown, so that every row fits into "
-                        f"{self.window} tokens"
-                    )
-                return fewer
-        raise TaskError(f"a row alone is longer than the {self.window} tokens that the model reads; drop it")
+    def _fitting(self, task: Task, splits: Sequence[str]) -> Task:
+        """Show as many of the demonstrations as let every row fit."""
+
+        def shown(shots: int) -> Task:
+            return replace(task, demonstrations=task.demonstrations[:shots])
+
+        def too_long(shots: int) -> bool:
+            rows = [prompt for split in splits for prompt in shown(shots).prompts(split)]
+            return self.window is not None and longest(rows, self.model.tokenizer) > self.window
+
+        fitting = bisect.bisect_left(range(task.shots + 1), True, key=too_long) - 1
+        if fitting < 0:
+            raise TaskError(
+                f"a row alone is longer than the {self.window} tokens that the model reads; drop it"
+            )
+        if fitting < task.shots:
+            self.notes.append(
+                f"{fitting} of {task.shots} demonstrations are shown, so that every row fits into {self.window} tokens"
+            )
+        return shown(fitting)
 
 
 def _sizes(requests: Requests) -> tuple[Int[np.ndarray, "prompts labels"], Int[np.ndarray, "prompts labels"]]:
@@ -306,7 +317,7 @@ def evaluate(
     """
     task = Task.load(task) if isinstance(task, str) else task
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
-    evaluator = Evaluator(loaded, task, **options)
+    evaluator = Evaluator(loaded, task, splits=[split], **options)
     trial = evaluator([edits] if isinstance(edits, Edit) else edits, split)
     prompts = evaluator.prepare(split).prompts
     return Evaluation(loaded.name, loaded.dtype, evaluator.task, evaluator.method, trial, prompts)

@@ -12,6 +12,9 @@ from eckart.tasks.prompts import Prompt
 
 Tokens = tuple[int, ...]
 
+CHUNK = 256
+"""Prompts that are tokenised at a time: a tokenizer's own record of a text is many times its tokens' size."""
+
 
 @dataclass(frozen=True)
 class Continuation:
@@ -101,27 +104,43 @@ def build_requests(prompts: Sequence[Prompt], tokenizer: Tokenizer, window: int 
         TaskError: a prompt is longer than the window.
         ModelError: the tokenizer gives nothing to predict the first token from, or changes the text it is given.
     """
-    encoder = Encoder(tokenizer)
-    contexts = encoder([prompt.context for prompt in prompts])
-    texts = [prompt.context + choice for prompt in prompts for choice in prompt.continuations]
-    candidates = iter(encoder(texts))
-    rows: list[Tokens] = []
-    splits: list[int] = []
+    encoder, rows = Encoder(tokenizer), _Rows()
     choices: list[tuple[Continuation, ...]] = []
-    for prompt, context in zip(prompts, contexts, strict=True):
-        tokens = [next(candidates) for _ in prompt.continuations]
-        splits.append(_split(prompt, context, tokens))
-        choices.append(_place(prompt, tokens, splits[-1], rows))
-        _check_length(prompt, tokens, window)
-    # The token before the first scored one has to be computed anew in every row, so it is never in the prefix.
-    prefix = common_prefix(rows, limit=min(splits, default=1) - 1)
+    for start in range(0, len(prompts), CHUNK):
+        chunk = prompts[start : start + CHUNK]
+        contexts = encoder([prompt.context for prompt in chunk])
+        candidates = iter(encoder([p.context + choice for p in chunk for choice in p.continuations]))
+        for prompt, context in zip(chunk, contexts, strict=True):
+            tokens = [next(candidates) for _ in prompt.continuations]
+            _check_length(prompt, tokens, window)
+            choices.append(_place(prompt, tokens, _split(prompt, context, tokens), rows))
+    shift = len(rows.prefix)
     return Requests(
-        prefix=prefix,
-        rows=tuple(row[len(prefix) :] for row in rows),
-        continuations=tuple(
-            tuple(replace(c, start=c.start - len(prefix)) for c in found) for found in choices
-        ),
+        prefix=rows.prefix,
+        rows=tuple(rows.tails),
+        continuations=tuple(tuple(replace(c, start=c.start - shift) for c in found) for found in choices),
     )
+
+
+class _Rows:
+    """Rows with what they share kept once from the start: 60,000 prompts of 10 demonstrations fit into memory.
+
+    The token before the first scored one is computed anew in every row, so it is never in the prefix.
+    """
+
+    def __init__(self) -> None:
+        self.prefix: Tokens = ()
+        self.tails: list[Tokens] = []
+
+    def add(self, row: Tokens, split: int) -> int:
+        """Take a row whose scored part begins at `split`; return its index."""
+        shared = row[: split - 1] if not self.tails else common_prefix([self.prefix, row[: split - 1]])
+        if len(shared) < len(self.prefix):
+            rest = self.prefix[len(shared) :]
+            self.tails = [rest + tail for tail in self.tails]
+        self.prefix = shared
+        self.tails.append(row[len(shared) :])
+        return len(self.tails) - 1
 
 
 def common_prefix(rows: Iterable[Tokens], limit: int | None = None) -> Tokens:
@@ -155,9 +174,9 @@ def context_window(config: Any) -> int | None:
 
 
 def longest(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> int:
-    """Return the number of tokens of the longest prompt with its longest continuation."""
-    texts = [prompt.context + choice for prompt in prompts for choice in prompt.continuations]
-    return max(map(len, Encoder(tokenizer)(texts)), default=0)
+    """Return the number of tokens that are fed for the longest prompt with its longest continuation."""
+    requests = build_requests(prompts, tokenizer)
+    return len(requests.prefix) + max(map(len, requests.rows), default=0)
 
 
 def _tokens_in_front(tokenizer: Tokenizer) -> Tokens:
@@ -180,17 +199,14 @@ def _split(prompt: Prompt, context: Tokens, candidates: list[Tokens]) -> int:
     return split
 
 
-def _place(
-    prompt: Prompt, candidates: list[Tokens], split: int, rows: list[Tokens]
-) -> tuple[Continuation, ...]:
+def _place(prompt: Prompt, candidates: list[Tokens], split: int, rows: _Rows) -> tuple[Continuation, ...]:
     """Give each candidate a row; one that another's row begins with shares it, so one row serves most labels."""
     fed = [tokens[:-1] for tokens in candidates]
     own: dict[Tokens, int] = {}
     for tokens in sorted(set(fed), key=len, reverse=True):
         home = next((row for longer, row in own.items() if longer[: len(tokens)] == tokens), None)
         if home is None:
-            home = len(rows)
-            rows.append(tokens)
+            home = rows.add(tokens, split)
         own[tokens] = home
     return tuple(
         Continuation(own[read], split - 1, tokens[split:], len(text.encode()))

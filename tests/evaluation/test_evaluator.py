@@ -1,0 +1,153 @@
+"""The evaluator: trials, their keys, and what it does when the fast path cannot be trusted."""
+
+import numpy as np
+import pytest
+import torch
+
+from eckart import Edit, Task, evaluate
+from eckart.errors import EditError, ModelError, TaskError
+from eckart.evaluation import Evaluator
+from eckart.evaluation import evaluator as module
+from eckart.evaluation.scoring import combine, score
+from eckart.models import load_model
+from families import build, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def task(table) -> Task:
+    return Task.load(data=table, text_column="review", label_column="verdict", shots=4)
+
+
+def loaded(family: str = "llama", seed: int = 0):
+    return load_model(build(family, seed=seed), tokenizer=tiny_tokenizer())
+
+
+def test_a_trial_is_reproducible_and_leaves_the_model_alone(task):
+    model = loaded()
+    before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
+    evaluator = Evaluator(model, task)
+    first = evaluator([Edit(0, "mlp", 0.9)], "validation")
+    assert evaluator([Edit(0, "mlp", 0.9)], "validation").score == first.score
+    assert evaluator([], "validation").score != first.score
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.model.state_dict().items())
+
+
+def test_equal_edits_have_equal_keys_and_others_do_not(task):
+    evaluator = Evaluator(loaded(), task)
+    one = evaluator.key([Edit(2, "mlp", 0.5), Edit(0, "attn", 0.5)], "test")
+    assert one == evaluator.key([Edit(0, "attn", 0.5), Edit(-1, "mlp", 0.5), Edit(1, "mlp", 0.0)], "test")
+    assert evaluator.key([], "test") == evaluator.key([Edit(1, "mlp", 0.0)], "test")
+    others = [
+        evaluator.key([Edit(2, "mlp", 0.5)], "test"),
+        evaluator.key([Edit(2, "mlp", 0.5), Edit(0, "attn", 0.5)], "validation"),
+        Evaluator(loaded(seed=1), task).key([Edit(2, "mlp", 0.5), Edit(0, "attn", 0.5)], "test"),
+        Evaluator(loaded(), task, method="mean").key([Edit(2, "mlp", 0.5), Edit(0, "attn", 0.5)], "test"),
+    ]
+    assert len({one, *others}) == 5
+
+
+def test_the_key_depends_on_the_demonstrations(task, table):
+    other = Task.load(data=table, text_column="review", label_column="verdict", shots=4, seed=1)
+    assert Evaluator(loaded(), task).key([], "test") != Evaluator(loaded(), other).key([], "test")
+
+
+def test_metrics_agree_with_the_rows(task):
+    result = evaluate(build("gpt2"), task, Edit(-1, "mlp", 0.5), split="all", tokenizer=tiny_tokenizer())
+    rows = list(result.rows())
+    assert result.score.n == len(rows) == len(task.prompts("all"))
+    right = [row["label"] == row["prediction"] for row in rows]
+    assert result.score.accuracy == pytest.approx(np.mean(right))
+    assert result.to_json()["edits"] == ["2:mlp:0.5"]
+
+
+def test_a_model_whose_batches_differ_is_read_another_way(task, monkeypatch):
+    model = loaded()
+    expected = Evaluator(model, task)([], "validation").score
+    real = module.log_likelihoods
+
+    def wrong_with_a_prefix(model, requests, budget, advance=lambda n: None):
+        return real(model, requests, budget, advance) + (1.0 if requests.prefix else 0.0)
+
+    monkeypatch.setattr(module, "log_likelihoods", wrong_with_a_prefix)
+    with pytest.warns(UserWarning, match="without sharing"):
+        found = Evaluator(model, task)([], "validation").score
+    assert np.allclose(found.log_likelihoods, expected.log_likelihoods, atol=1e-5)
+
+
+def test_a_model_whose_batches_are_always_wrong_is_refused(task, monkeypatch):
+    real = module.log_likelihoods
+    monkeypatch.setattr(module, "log_likelihoods", lambda *a, **k: real(*a, **k) + 1.0)
+    with pytest.raises(ModelError, match="no result could be trusted"):
+        Evaluator(loaded(), task)([], "validation")
+
+
+def test_demonstrations_are_truncated_to_the_context(task):
+    model = loaded()
+    model.model.config.max_position_embeddings = 160
+    with pytest.raises(TaskError, match="truncate-demonstrations"):
+        Evaluator(model, task)([], "validation")
+    evaluator = Evaluator(model, task, truncate_demonstrations=True)
+    assert 0 < evaluator.task.shots < 4
+    assert evaluator.notes == [
+        f"{evaluator.task.shots} of 4 demonstrations are shown, so that every row fits into 160 tokens"
+    ]
+    evaluator([], "validation")
+    model.model.config.max_position_embeddings = 8
+    with pytest.raises(TaskError, match="a row alone is longer than the 8 tokens"):
+        Evaluator(model, task, truncate_demonstrations=True)
+
+
+def test_a_model_that_gives_nan_is_an_error(task):
+    model = loaded()
+    with torch.no_grad():
+        model.model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="NaN"):
+        Evaluator(model, task)([], "validation")
+
+
+def test_no_such_layer(task):
+    with pytest.raises(EditError, match="7"):
+        Evaluator(loaded(), task)([Edit(7, "mlp", 0.5)], "validation")
+
+
+def test_prior_takes_away_what_an_empty_prompt_gives(task):
+    model = loaded()
+    sums = evaluate(model, task, method="sum").score.log_likelihoods
+    prior = evaluate(model, task, method="prior").score.log_likelihoods
+    difference = np.array(sums) - np.array(prior)
+    assert np.allclose(difference, difference[0], atol=1e-5), "one null prompt serves all rows"
+    assert not np.allclose(difference[0], 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [("sum", [-6.0, -4.0]), ("mean", [-2.0, -4.0]), ("byte", [-0.5, -2.0]), ("prior", [-5.0, -1.0])],
+)
+def test_what_ranks_the_labels(method, expected):
+    sums, tokens, lengths = np.array([[-6.0, -4.0]]), np.array([[3, 1]]), np.array([[12, 2]])
+    assert combine(method, sums, tokens, lengths, np.array([[-1.0, -3.0]])).tolist() == [expected]
+
+
+def test_of_equal_values_the_first_label_wins():
+    assert score(np.array([[-1.0, -1.0]]), [1], ["a"]).predictions == (0,)
+
+
+def test_a_live_model_keeps_its_dtype_and_place():
+    with pytest.raises(ModelError, match="convert it first"):
+        load_model(build("llama"), tokenizer=tiny_tokenizer(), dtype="bfloat16")
+    with pytest.raises(ModelError, match="needs its tokenizer"):
+        load_model(build("llama"))
+    assert load_model(build("llama").to(torch.bfloat16), tokenizer=tiny_tokenizer()).dtype == "bfloat16"
+
+
+def test_a_fingerprint_follows_weights_configuration_and_tokenizer():
+    one = loaded().fingerprint
+    assert one == loaded().fingerprint
+    other = build("llama")
+    with torch.no_grad():
+        other.model.layers[1].mlp.up_proj.weight[0, 0] += 1e-4
+    assert load_model(other, tokenizer=tiny_tokenizer()).fingerprint != one
+    other = build("llama")
+    other.config.rms_norm_eps = 1e-3
+    assert load_model(other, tokenizer=tiny_tokenizer()).fingerprint != one
+    assert load_model(build("llama"), tokenizer=tiny_tokenizer(add_bos=True)).fingerprint != one
