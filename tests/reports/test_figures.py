@@ -36,14 +36,14 @@ def test_the_figure_shows_what_it_was_given():
     figure = draw_condition_numbers(condition_curves([matrix(0, "q", 3.0), matrix(1, "q", math.inf)]), "tiny")
     (axes,) = figure.axes
     assert axes.get_yscale() == "log"
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["q"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["q"]
     assert "singular" in "".join(text.get_text() for text in axes.texts)
     assert list(axes.lines[0].get_ydata()) == [3.0]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_rates_are_drawn_and_saved(tmp_path, suffix):
-    points = [RatePoint(0.0, 0.5, 0.4, 0.6), RatePoint(0.9, 0.7, 0.6, 0.8)]
+    points = [RatePoint(0.0, 50, 0.5, 0.4, 0.6), RatePoint(0.9, 50, 0.7, 0.6, 0.8)]
     figure = draw_rates(points, chosen=0.9, majority=0.5, title="tiny")
     save_figure(figure, tmp_path / f"figure{suffix}")
     assert (tmp_path / f"figure{suffix}").stat().st_size > 1000

@@ -207,10 +207,11 @@ def search(
 def demo(
     task: Annotated[str, typer.Option(help="mood, topic, weather, who, or time.")] = "mood",
     part: o.Part = "mlp",
+    shots: Annotated[int, typer.Option(help="Demonstrations in the prompt.", min=0, max=10)] = 4,
     out: Annotated[Path, typer.Option(help="Where data, run and figures go.")] = Path("eckart-demo"),
     json_: o.Json = False,
 ) -> None:
     """Algorithm 1 end to end on an embedded model and generated texts, in about a minute."""
     from eckart.cli.demo import run_demo
 
-    run_demo(task, part, out, as_json=json_)
+    run_demo(task, part, shots, out, as_json=json_)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from eckart.anatomy import Anatomy
 from eckart.cli.console import print_json, progress_bar, say, show
@@ -22,12 +22,13 @@ from eckart.selection.space import spectra
 from eckart.tasks import Task
 
 
-def run_demo(name: str, part: str, out: Path, as_json: bool) -> None:
+def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None:
     """Write the corpus, search, test, and show what came of it.
 
     Arguments:
         name: one of the demo's tasks.
         part: what is clipped.
+        shots: demonstrations in the prompt.
         out: a folder for data, run and figures.
         as_json: print one JSON document instead of tables.
 
@@ -37,27 +38,23 @@ def run_demo(name: str, part: str, out: Path, as_json: bool) -> None:
     if name not in tasks():
         raise TaskError(f"no demo task '{name}'; the tasks are {', '.join(tasks())}")
     data = _write_corpus(out)[name]
-    model = read_model(str(MODEL), "float32", "cpu", False)
-    shown = Evaluator(model, _task(data, name, 10), report=progress_bar)
-    study = run_plan(Plan(part), shown, out / f"{name}-{part}")
-    write_search(study, out / f"{name}-{part}")
+    model = replace(read_model(str(MODEL), "float32", "cpu", False), name="demo model")
+    run = out / f"{name}-{part}-{shots}-shots"
+    study = run_plan(Plan(part), Evaluator(model, _task(data, name, shots), report=progress_bar), run)
+    write_search(study, run)
     _draw_spectra(model, out)
-    zero, ten = (
-        _validation(Evaluator(model, _task(data, name, 0), report=progress_bar)),
-        study.candidates[0].trial.score,
-    )
-    assert ten is not None
+    by_shots = {n: _unpruned(Evaluator(model, _task(data, name, n), report=progress_bar)) for n in (0, 10)}
     if as_json:
-        print_json({**study.to_json(), "zero_shot": zero.summary()})
+        print_json(
+            {**study.to_json(), "unpruned": {str(n): score.summary() for n, score in by_shots.items()}}
+        )
         return
     show(study_report(study))
     show(
-        f"The model reads its demonstrations: on validation, unpruned, it is right in {zero.accuracy:.3f} of "
-        f"{zero.n} rows without demonstrations, and in {ten.accuracy:.3f} of {ten.n} with 10."
+        f"Does the model read its demonstrations? Unpruned, on {by_shots[0].n} validation rows, it is right in "
+        f"{by_shots[0].accuracy:.3f} of them without demonstrations, and in {by_shots[10].accuracy:.3f} with 10."
     )
-    say(
-        f"data: {data}; run: {out / f'{name}-{part}'}; figures: validation.png there, {out / 'condition-numbers.png'}"
-    )
+    say(f"data: {data}; run: {run}; figures: {run / 'validation.png'}, {out / 'condition-numbers.png'}")
 
 
 def _write_corpus(out: Path) -> dict[str, Path]:
@@ -73,9 +70,10 @@ def _task(data: Path, name: str, shots: int) -> Task:
     return Task.load(data=data, template=TEMPLATE, label_column="label", name=f"demo-{name}", shots=shots)
 
 
-def _validation(evaluator: Evaluator) -> Score:
-    trial: Any = evaluator([], "validation")
-    return trial.score
+def _unpruned(evaluator: Evaluator) -> Score:
+    score = evaluator([], "validation").score
+    assert score is not None
+    return score
 
 
 def _draw_spectra(model: LoadedModel, out: Path) -> None:

@@ -76,15 +76,16 @@ def draw_condition_numbers(curves: list[Curve], title: str) -> Figure:
         )
     axes.set(title=title, xlabel="layer", ylabel="condition number σ_max / σ_min", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(ncols=2, frameon=False, fontsize=8)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 
 @dataclass(frozen=True)
 class RatePoint:
-    """A candidate's validation accuracy with its 95% Wilson interval."""
+    """A candidate's accuracy on n validation rows, with its 95% Wilson interval."""
 
     rate: float
+    n: int
     accuracy: float
     low: float
     high: float
@@ -93,7 +94,7 @@ class RatePoint:
 def rate_points(study: Study) -> list[RatePoint]:
     """Return one point for each candidate that could be scored."""
     scores = [(c.rate, c.trial.score) for c in study.candidates if c.trial.score is not None]
-    return [RatePoint(rate, s.accuracy, *wilson_interval(sum(s.right), s.n)) for rate, s in scores]
+    return [RatePoint(rate, s.n, s.accuracy, *wilson_interval(sum(s.right), s.n)) for rate, s in scores]
 
 
 def draw_rates(points: list[RatePoint], chosen: float, majority: float, title: str) -> Figure:
@@ -110,7 +111,11 @@ def draw_rates(points: list[RatePoint], chosen: float, majority: float, title: s
         best, accuracies[best], marker="*", markersize=15, color=COLOURS[1], linestyle="none", label="chosen"
     )
     axes.set_xticks(list(places), [f"{point.rate:g}" for point in points])
-    axes.set(title=title, xlabel="clipping rate ξ", ylabel="validation accuracy")
+    axes.set(
+        title=title,
+        xlabel="clipping rate ξ",
+        ylabel=f"validation accuracy (n = {points[0].n}, 95% intervals)",
+    )
     axes.legend(frameon=False, fontsize=8)
     return figure
 
