@@ -9,8 +9,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/eckart demo
 
+# One process a core, so one thread a process.
 test: $(READY)
-	$(BIN)/pytest -q -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
 
 check: $(READY)
 	$(BIN)/ruff check .

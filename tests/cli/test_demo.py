@@ -11,7 +11,7 @@ def test_the_demo_ends_with_a_result(eckart, tmp_path):
     assert found["candidates_tried"] == 8
     assert found["test"]["n"] == 600
     assert found["unpruned"]["10"]["accuracy"] > found["unpruned"]["0"]["accuracy"] + 0.3
-    run = tmp_path / "eckart-demo" / "topic-mlp-4-shots"
+    run = tmp_path / "eckart-demo" / "topic-mlp-2-shots"
     assert json.loads((run / "result.json").read_text())["test"] == found["test"]
     assert (run / "validation.png").stat().st_size > 1000
     assert (tmp_path / "eckart-demo" / "condition-numbers.png").stat().st_size > 1000

@@ -207,7 +207,7 @@ def search(
 def demo(
     task: Annotated[str, typer.Option(help="mood, topic, weather, who, or time.")] = "mood",
     part: o.Part = "mlp",
-    shots: Annotated[int, typer.Option(help="Demonstrations in the prompt.", min=0, max=10)] = 4,
+    shots: Annotated[int, typer.Option(help="Demonstrations in the prompt.", min=0, max=10)] = 2,
     out: Annotated[Path, typer.Option(help="Where data, run and figures go.")] = Path("eckart-demo"),
     json_: o.Json = False,
 ) -> None:
