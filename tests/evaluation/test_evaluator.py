@@ -8,6 +8,8 @@ from eckart import Edit, Task, evaluate
 from eckart.errors import EditError, ModelError, TaskError
 from eckart.evaluation import Evaluator
 from eckart.evaluation import evaluator as module
+from eckart.evaluation.fitting import fed_lengths
+from eckart.evaluation.requests import Encoder
 from eckart.evaluation.scoring import combine, score
 from eckart.models import load_model
 from families import build, tiny_tokenizer
@@ -81,20 +83,43 @@ def test_a_model_whose_batches_are_always_wrong_is_refused(task, monkeypatch):
         Evaluator(loaded(), task)([], "validation")
 
 
-def test_demonstrations_are_truncated_to_the_context(task):
+def test_long_rows_show_fewer_demonstrations_and_the_others_all(task):
     model = loaded()
-    model.model.config.max_position_embeddings = 160
+    whole = sorted(fed_lengths(task.prompts("validation"), Encoder(model.tokenizer)))
+    window = model.model.config.max_position_embeddings = whole[-3]
     with pytest.raises(TaskError, match="truncate-demonstrations"):
         Evaluator(model, task)([], "validation")
     evaluator = Evaluator(model, task, truncate_demonstrations=True)
-    assert 0 < evaluator.task.shots < 4
-    assert evaluator.notes == [
-        f"{evaluator.task.shots} of 4 demonstrations are shown, so that every row fits into 160 tokens"
-    ]
-    evaluator([], "validation")
-    model.model.config.max_position_embeddings = 8
-    with pytest.raises(TaskError, match="a row alone is longer than the 8 tokens"):
-        Evaluator(model, task, truncate_demonstrations=True)
+    found = evaluator.fitted("validation").prompts
+    shots = [prompt.context.count("verdict:") - 1 for prompt in found]
+    long = sum(length > window for length in whole)
+    assert sorted(shots) == [3] * long + [4] * (len(found) - long)
+    assert max(fed_lengths(found, Encoder(model.tokenizer))) <= window
+    assert evaluator.notes("validation")[-1] == (
+        f"validation: {long} rows show fewer demonstrations, as few as 3, to fit into {window} tokens"
+    )
+    assert evaluator([], "validation").score.n == len(task.validation)
+    assert evaluator.key([], "validation") != Evaluator(model, task).key([], "validation")
+    assert evaluator.key([], "test") == Evaluator(model, task).key([], "test")
+
+
+def test_rows_that_never_fit_are_left_out_when_asked(task):
+    model = loaded()
+    alone = [task.prompt(example, 0) for example in task.validation]
+    window = model.model.config.max_position_embeddings = sorted(
+        fed_lengths(alone, Encoder(model.tokenizer))
+    )[-4]
+    with pytest.raises(TaskError, match=f"at most {window}"):
+        Evaluator(model, task, truncate_demonstrations=True)([], "validation")
+    evaluator = Evaluator(model, task, truncate_demonstrations=True, drop_long_rows=True)
+    assert evaluator([], "validation").score.n == len(task.validation) - 3
+    assert (
+        evaluator.notes("validation")[-1]
+        == f"validation: left out 3 rows that are longer than {window} tokens"
+    )
+    model.model.config.max_position_embeddings = 2
+    with pytest.raises(TaskError, match="no validation row fits into the 2 tokens"):
+        Evaluator(model, task, drop_long_rows=True)([], "validation")
 
 
 def test_a_model_that_gives_nan_is_an_error(task):

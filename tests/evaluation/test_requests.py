@@ -5,7 +5,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from eckart.errors import ModelError, TaskError
-from eckart.evaluation.requests import Encoder, build_requests, common_prefix, context_window, longest
+from eckart.evaluation.fitting import fed_lengths
+from eckart.evaluation.requests import Encoder, build_requests, common_prefix, context_window
 from eckart.tasks.prompts import Prompt
 from families import build, tiny_tokenizer
 
@@ -86,7 +87,7 @@ def test_the_window_holds_what_is_fed_and_not_the_last_scored_token():
     tokenizer = tiny_tokenizer()
     prompt = Prompt("a", "the food is", (" good",), 0)
     whole = len(tokenizer("the food is good")["input_ids"])
-    assert longest([prompt], tokenizer) == whole - 1
+    assert fed_lengths([prompt], Encoder(tokenizer)) == [whole - 1]
     build_requests([prompt], tokenizer, window=whole - 1)
     with pytest.raises(TaskError):
         build_requests([prompt], tokenizer, window=whole - 2)

@@ -112,6 +112,7 @@ def evaluate(
     scoring: o.Scoring = None,
     batch_tokens: o.BatchTokens = None,
     truncate_demonstrations: o.Truncate = False,
+    drop_long_rows: o.DropLong = False,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     trust_remote_code: o.RemoteCode = False,
@@ -131,6 +132,7 @@ def evaluate(
         method=scoring,
         batch_tokens=batch_tokens,
         truncate_demonstrations=truncate_demonstrations,
+        drop_long_rows=drop_long_rows,
         report=progress_bar,
     )
     if predictions is not None:
@@ -174,6 +176,7 @@ def search(
     scoring: o.Scoring = None,
     batch_tokens: o.BatchTokens = None,
     truncate_demonstrations: o.Truncate = False,
+    drop_long_rows: o.DropLong = False,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     trust_remote_code: o.RemoteCode = False,
@@ -195,6 +198,7 @@ def search(
         method=scoring,
         batch_tokens=batch_tokens,
         truncate_demonstrations=truncate_demonstrations,
+        drop_long_rows=drop_long_rows,
         report=progress_bar,
     )
     folder = out or default_folder(plan, evaluator)

@@ -134,8 +134,15 @@ Truncate = Annotated[
     bool,
     typer.Option(
         "--truncate-demonstrations",
-        help="Show fewer demonstrations where a row would be longer than the model reads.",
+        help="Show fewer demonstrations in a row that is longer than the model reads.",
         rich_help_panel=RUN,
+    ),
+]
+
+DropLong = Annotated[
+    bool,
+    typer.Option(
+        "--drop-long-rows", help="Leave out rows that are longer than the model reads.", rich_help_panel=RUN
     ),
 ]
 

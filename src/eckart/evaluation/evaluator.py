@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import json
 import time
@@ -19,9 +18,10 @@ from jaxtyping import Float, Int
 
 from eckart.anatomy import Anatomy
 from eckart.edits import Factors, clip
-from eckart.errors import ModelError, TaskError
+from eckart.errors import ModelError
+from eckart.evaluation.fitting import Fitted, Fitting
 from eckart.evaluation.forward import Prompts, log_likelihoods, plain_log_likelihoods
-from eckart.evaluation.requests import Requests, build_requests, context_window, longest
+from eckart.evaluation.requests import Requests, build_requests, context_window
 from eckart.evaluation.scoring import SCORING_VERSION, check_method, combine, score
 from eckart.evaluation.trunk import can_share
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
@@ -65,9 +65,8 @@ class Evaluator:
         task: demonstrations, rows and labels.
         method: `sum`, `mean`, `byte` or `prior`; the task's own by default.
         batch_tokens: the most tokens in a batch; chosen by device when None.
-        truncate_demonstrations: where a row of `splits` is longer than the model reads, show fewer demonstrations
-            in all rows.
-        splits: those that will be scored.
+        truncate_demonstrations: show fewer demonstrations in a row that is longer than the model reads.
+        drop_long_rows: leave out a row that is longer than the model reads.
         report: shows progress.
 
     Raises:
@@ -83,17 +82,18 @@ class Evaluator:
         method: str | None = None,
         batch_tokens: int | None = None,
         truncate_demonstrations: bool = False,
-        splits: Sequence[str] = ("validation", "test"),
+        drop_long_rows: bool = False,
         report: Report = silent,
     ) -> None:
         self.model = model
         self.window = context_window(model.model.config)
-        self.notes: list[str] = []
-        self.task = self._fitting(task, splits) if truncate_demonstrations else task
+        self.task = task
         self.method = check_method(method or task.default_score)
         self.report = report
         self._budget = batch_tokens or BATCH_TOKENS.get(model.model.device.type, 4096)
         self._factors: Factors = {}
+        self._fitting = Fitting(truncate_demonstrations, drop_long_rows)
+        self._fitted: dict[str, Fitted] = {}
         self._prepared: dict[str, _Prepared] = {}
 
     @cached_property
@@ -112,7 +112,7 @@ class Evaluator:
             "model": self.model.fingerprint,
             "dtype": self.model.dtype,
             "task": self.task.digest,
-            "rows": self.task.split_digest(split),
+            "rows": self.digest(split),
             "edits": [str(edit) for edit in self.canonical(edits)],
             "method": self.method,
             "scoring": SCORING_VERSION,
@@ -141,10 +141,24 @@ class Evaluator:
             seconds=time.perf_counter() - start,
         )
 
+    def fitted(self, split: str) -> Fitted:
+        """Return a split's prompts as they will be read."""
+        if split not in self._fitted:
+            self._fitted[split] = self._fitting.fit(self.task, split, self.model.tokenizer, self.window)
+        return self._fitted[split]
+
+    def digest(self, split: str) -> str:
+        """Return a hash of a split's prompts as they will be read: ids, contexts, continuations and labels."""
+        return hashlib.sha256(repr(self.fitted(split).prompts).encode(errors="surrogatepass")).hexdigest()
+
+    def notes(self, *splits: str) -> tuple[str, ...]:
+        """Return what a reader should know about the rows of these splits."""
+        return (*self.task.notes, *(note for split in splits for note in self.fitted(split).notes))
+
     def prepare(self, split: str) -> _Prepared:
         """Tokenise a split once, and settle how its rows can be read fast and right."""
         if split not in self._prepared:
-            prompts = self.task.prompts(split)
+            prompts = self.fitted(split).prompts
             requests, budget = self._trusted(self._build(prompts), split)
             nulls, null_of = self._nulls(prompts)
             self._prepared[split] = _Prepared(
@@ -197,27 +211,6 @@ class Evaluator:
             "trusted; is it a causal decoder?"
         )
 
-    def _fitting(self, task: Task, splits: Sequence[str]) -> Task:
-        """Show as many of the demonstrations as let every row fit."""
-
-        def shown(shots: int) -> Task:
-            return replace(task, demonstrations=task.demonstrations[:shots])
-
-        def too_long(shots: int) -> bool:
-            rows = [prompt for split in splits for prompt in shown(shots).prompts(split)]
-            return self.window is not None and longest(rows, self.model.tokenizer) > self.window
-
-        fitting = bisect.bisect_left(range(task.shots + 1), True, key=too_long) - 1
-        if fitting < 0:
-            raise TaskError(
-                f"a row alone is longer than the {self.window} tokens that the model reads; drop it"
-            )
-        if fitting < task.shots:
-            self.notes.append(
-                f"{fitting} of {task.shots} demonstrations are shown, so that every row fits into {self.window} tokens"
-            )
-        return shown(fitting)
-
 
 def _sizes(requests: Requests) -> tuple[Int[np.ndarray, "prompts labels"], Int[np.ndarray, "prompts labels"]]:
     tokens = [[len(c.tokens) for c in choices] for choices in requests.continuations]
@@ -235,6 +228,7 @@ class Evaluation:
         scoring: how.
         trial: the outcome.
         prompts: the rows, in the split's order.
+        notes: what a reader should know about them.
     """
 
     model: str
@@ -243,6 +237,7 @@ class Evaluation:
     scoring: str
     trial: Trial
     prompts: tuple[Prompt, ...]
+    notes: tuple[str, ...]
 
     @property
     def score(self) -> Score:
@@ -265,7 +260,7 @@ class Evaluation:
             "scoring": self.scoring,
             "dtype": self.dtype,
             "seconds": self.trial.seconds,
-            "notes": list(self.task.notes),
+            "notes": list(self.notes),
         }
 
     def rows(self, with_prompts: bool = False) -> Iterator[dict[str, Any]]:
@@ -310,14 +305,22 @@ def evaluate(
         edits: what to clip, all together.
         split: `validation`, `test`, or `all`.
         dtype, device, tokenizer: see `load_model`.
-        options: passed on to `Evaluator`: `method`, `batch_tokens`, `truncate_demonstrations`, `report`.
+        options: passed on to `Evaluator`: `method`, `batch_tokens`, `truncate_demonstrations`, `drop_long_rows`,
+            `report`.
 
     Raises:
         EckartError: the model, the task or an edit is not usable.
     """
     task = Task.load(task) if isinstance(task, str) else task
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
-    evaluator = Evaluator(loaded, task, splits=[split], **options)
+    evaluator = Evaluator(loaded, task, **options)
     trial = evaluator([edits] if isinstance(edits, Edit) else edits, split)
-    prompts = evaluator.prepare(split).prompts
-    return Evaluation(loaded.name, loaded.dtype, evaluator.task, evaluator.method, trial, prompts)
+    return Evaluation(
+        model=loaded.name,
+        dtype=loaded.dtype,
+        task=task,
+        scoring=evaluator.method,
+        trial=trial,
+        prompts=evaluator.fitted(split).prompts,
+        notes=evaluator.notes(split),
+    )

@@ -173,12 +173,6 @@ def context_window(config: Any) -> int | None:
     return None
 
 
-def longest(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> int:
-    """Return the number of tokens that are fed for the longest prompt with its longest continuation."""
-    requests = build_requests(prompts, tokenizer)
-    return len(requests.prefix) + max(map(len, requests.rows), default=0)
-
-
 def _tokens_in_front(tokenizer: Tokenizer) -> Tokens:
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     dressed = tokenizer("a")["input_ids"]
@@ -219,5 +213,5 @@ def _check_length(prompt: Prompt, candidates: list[Tokens], window: int | None) 
     if window is not None and length > window:
         raise TaskError(
             f"row {prompt.id} is {length} tokens long with its demonstrations, but the model reads at most {window}; "
-            "use fewer --shots, or --truncate-demonstrations"
+            "use fewer --shots, --truncate-demonstrations, or --drop-long-rows"
         )

@@ -117,7 +117,7 @@ def evaluation_report(result: Evaluation, shown: int = 0) -> RenderableType:
     parts.append(score_table(result.score, result.task.labels, title))
     low, high = wilson_interval(sum(result.score.right), result.score.n)
     parts.append(Text(f"accuracy {result.score.accuracy:.4f}, 95% interval {low:.4f} to {high:.4f}"))
-    parts += [Text(f"note: {note}", style="dim") for note in result.task.notes]
+    parts += [Text(f"note: {note}", style="dim") for note in result.notes]
     return Group(*parts)
 
 

@@ -90,7 +90,8 @@ def search(
         part, rates, top_k, layer, combine, metric: see `Plan`.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
         dtype, device, tokenizer: see `load_model`.
-        options: passed on to `Evaluator`: `method`, `batch_tokens`, `truncate_demonstrations`, `report`.
+        options: passed on to `Evaluator`: `method`, `batch_tokens`, `truncate_demonstrations`, `drop_long_rows`,
+            `report`.
 
     Raises:
         EckartError: the model, the task, the plan or the run's folder is not usable.
@@ -135,7 +136,7 @@ def describe(plan: Plan, evaluator: Evaluator) -> dict[str, Any]:
         "dtype": evaluator.model.dtype,
         "task": task.name,
         "prompts": task.digest,
-        "rows": [task.split_digest("validation"), task.split_digest("test")],
+        "rows": [evaluator.digest("validation"), evaluator.digest("test")],
         "shots": task.shots,
         "seed": task.seed,
         "metric": plan.metric or task.metric,
@@ -173,7 +174,7 @@ def _algorithm1(
         clipped=clipped,
         parameters=_parameters(list(shapes.values()), rate),
         published=tuple(_published(evaluator, plan.part)),
-        notes=(*evaluator.task.notes, *evaluator.notes),
+        notes=evaluator.notes("validation", "test"),
         source=evaluator.model,
         task=evaluator.task,
     )

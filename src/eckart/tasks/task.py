@@ -159,9 +159,10 @@ class Task:
         """
         return tuple(map(self.prompt, self.examples(split)))
 
-    def prompt(self, example: Example) -> Prompt:
-        """Return the prompt of one example: the demonstrations, then the example without its label."""
-        context = self._prefix + example.text
+    def prompt(self, example: Example, shots: int | None = None) -> Prompt:
+        """Return the prompt of one example: the first `shots` demonstrations, then the example without its label."""
+        prefix = self._prefix if shots is None else self.format.prefix(self.demonstrations[:shots])
+        context = prefix + example.text
         return Prompt(example.id, context, self.format.continuations(example), example.label)
 
     def null_prompt(self, prompt: Prompt) -> Prompt:
