@@ -190,3 +190,10 @@ def test_uniform_logits_give_the_log_of_the_vocabulary():
     tokens = [len(c.tokens) for c in requests.continuations[0]]
     expected = [-n * math.log(model.config.vocab_size) for n in tokens]
     assert log_likelihoods(model, requests, 9)[0].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_long_prefix_makes_batches_smaller_since_every_row_holds_it():
+    rows = [(1, 2)] * 100
+    assert max(map(len, plan_batches(rows, budget=100))) == 50
+    assert max(map(len, plan_batches(rows, budget=100, prefix=38))) == 10
+    assert sum(map(len, plan_batches(rows, budget=1, prefix=10_000))) == 100

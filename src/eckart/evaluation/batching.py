@@ -11,13 +11,18 @@ from torch import Tensor
 from eckart.errors import ModelError
 from eckart.evaluation.requests import Tokens
 
+CACHED = 4
+"""How many tokens of keys and values a batch may hold for each token that it computes."""
 
-def plan_batches(rows: Sequence[Tokens], budget: int) -> list[list[int]]:
+
+def plan_batches(rows: Sequence[Tokens], budget: int, prefix: int = 0) -> list[list[int]]:
     """Group rows of alike length, longest first, so that padding is rare and memory runs out early or never.
 
     Arguments:
         rows: token rows.
         budget: the most tokens, padding included, in a batch; a longer row is a batch of its own.
+        prefix: tokens before every row whose keys and values each row of a batch holds; they are not computed, but
+            take memory.
 
     >>> plan_batches([(1,), (1, 2, 3), (4, 5, 6)], budget=6)
     [[1, 2], [0]]
@@ -27,7 +32,8 @@ def plan_batches(rows: Sequence[Tokens], budget: int) -> list[list[int]]:
     for index in sorted(range(len(rows)), key=lambda i: -len(rows[i])):
         if room < 1:
             batches.append([])
-            room = max(1, budget // len(rows[index]))
+            width = len(rows[index])
+            room = max(1, min(budget // width, CACHED * budget // (prefix + width)))
         batches[-1].append(index)
         room -= 1
     return batches
@@ -86,4 +92,4 @@ def is_out_of_memory(error: BaseException) -> bool:
 def release_memory() -> None:
     """Give cached device memory back."""
     if torch.accelerator.is_available():
-        torch.accelerator.memory.empty_cache()
+        torch.get_device_module(torch.accelerator.current_accelerator()).empty_cache()

@@ -130,7 +130,7 @@ class Evaluator:
         chosen = self.canonical(edits)
         data = self.prepare(split)
         what = f"{split} {', '.join(map(str, chosen)) or 'unpruned'}"
-        with clip(self.model.model, chosen, anatomy=self.anatomy if chosen else None, factors=self._factors):
+        with self._clipped(chosen):
             values = self._values(data, what)
         outcome = score(values, [p.label for p in data.prompts], [p.id for p in data.prompts])
         return Trial(
@@ -149,7 +149,7 @@ class Evaluator:
 
     def digest(self, split: str) -> str:
         """Return a hash of a split's prompts as they will be read: ids, contexts, continuations and labels."""
-        return hashlib.sha256(repr(self.fitted(split).prompts).encode(errors="surrogatepass")).hexdigest()
+        return self.fitted(split).digest
 
     def notes(self, *splits: str) -> tuple[str, ...]:
         """Return what a reader should know about the rows of these splits."""
@@ -165,6 +165,11 @@ class Evaluator:
                 prompts, requests, budget, *_sizes(requests), nulls=nulls, null_of=null_of
             )
         return self._prepared[split]
+
+    def _clipped(self, edits: Sequence[Edit]) -> AbstractContextManager[Any]:
+        if not edits:
+            return nullcontext()  # a model that cannot be taken apart can still be scored
+        return clip(self.model.model, edits, anatomy=self.anatomy, factors=self._factors)
 
     def _values(self, data: _Prepared, what: str) -> Float[np.ndarray, "prompts labels"]:
         with self.report(what, len(data.prompts)) as advance:
@@ -192,24 +197,24 @@ class Evaluator:
         lengths = [max(len(requests.rows[c.row]) for c in choices) for choices in requests.continuations]
         sample = sorted({int(np.argmin(lengths)), int(np.argmax(lengths))})
         plain = plain_log_likelihoods(self.model.model, requests.subset(sample).without_prefix())
-        alone = requests.without_prefix()
-        ways = [
-            (requests, self._budget, ""),
-            (alone, self._budget, "without sharing"),
-            (alone, 1, "row by row"),
-        ]
-        for way, budget, name in ways if can_share(self.model.model) else ways[1:]:
+        for name, share, budget in self._ways():
+            way = requests if share else requests.without_prefix()
             fast = log_likelihoods(self.model.model, way.subset(sample), budget)
             if np.allclose(fast, plain, rtol=0, atol=TOLERANCE[self.model.dtype], equal_nan=True):
                 if name:
-                    warnings.warn(
-                        f"{split} rows are read {name}: the fast path differs on this model", stacklevel=2
-                    )
+                    warnings.warn(f"{split} rows are read {name}: sharing fails on this model", stacklevel=2)
                 return way, budget
         raise ModelError(
             f"{type(self.model.model).__name__} scores rows differently in a batch and alone, so no result could be "
             "trusted; is it a causal decoder?"
         )
+
+    def _ways(self) -> Iterator[tuple[str, bool, int]]:
+        """Yield how rows can be read, fastest first: a name, whether they share a prefix, the batch's tokens."""
+        if can_share(self.model.model):
+            yield "", True, self._budget
+        yield "without sharing their demonstrations", False, self._budget
+        yield "one by one", False, 1
 
 
 def _sizes(requests: Requests) -> tuple[Int[np.ndarray, "prompts labels"], Int[np.ndarray, "prompts labels"]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from eckart.errors import TaskError
 from eckart.evaluation.requests import CHUNK, Encoder
@@ -23,6 +25,11 @@ class Fitted:
 
     prompts: tuple[Prompt, ...]
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the prompts: ids, contexts, continuations and labels."""
+        return hashlib.sha256(repr(self.prompts).encode(errors="surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def log_likelihoods(
         np.add.at(sums, (where[:, 0], where[:, 1]), values)
         advance(len(set(where[where[:, 1] == 0, 0].tolist())))
 
-    run_halving(run, plan_batches(requests.rows, budget), f"{len(requests.rows)} rows")
+    run_halving(run, plan_batches(requests.rows, budget, len(requests.prefix)), f"{len(requests.rows)} rows")
     return sums
 
 

@@ -1,0 +1,78 @@
+"""The README and the pages are true: every command in them runs as it is written, on a small model."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from eckart.cli.app import app
+from eckart.cli.console import run
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "tasks.md"]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("eckart ")]
+
+
+@pytest.fixture
+def desk(table, tmp_path, monkeypatch):
+    """A folder with what the pages speak of: a table of reviews and the task file."""
+    shutil.copy(table, tmp_path / "reviews.csv")
+    content = (tmp_path / "reviews.csv").read_text().replace(",good,", ",1,").replace(",bad,", ",0,")
+    (tmp_path / "reviews.csv").write_text(content)
+    (tmp_path / "verdicts.yaml").write_text(blocks(ROOT / "README.md", "yaml")[0])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_runs(command, desk, model, request):
+    arguments = shlex.split(command, comments=True)[1:]
+    arguments = [str(model) if a in ("MODEL", "EleutherAI/gpt-j-6b") else a for a in arguments]
+    arguments = [a.replace("26:", "1:") for a in arguments]
+    if "sst2" in arguments:
+        arguments += [
+            "--data",
+            str(request.getfixturevalue("shared") / "data" / "sst2"),
+            "--split-sizes",
+            "20,20",
+        ]
+    assert run(lambda: app(arguments, standalone_mode=False)) == 0
+
+
+def test_there_are_commands_to_run():
+    assert len(commands()) >= 8
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")) + PAGES[:1], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_python_of_the_readme_runs(desk, model, monkeypatch):
+    import eckart
+    from eckart.models import load_model
+
+    (code,) = blocks(ROOT / "README.md", "python")
+    load = eckart.Task.load
+    small = {
+        "data": "reviews.csv",
+        "text_column": "review",
+        "label_column": "verdict",
+        "labels": {"0": "bad", "1": "good"},
+    }
+    monkeypatch.setattr(eckart.Task, "load", lambda name, **options: load(**small, **options))
+    names = {"model": load_model(model).model}
+    exec(code.replace("EleutherAI/gpt-j-6b", str(model)).replace("layer=26", "layer=1"), names)
+    assert (desk / "gpt-j-6b-sst2" / "config.json").is_file()
+    assert (desk / "runs" / "gpt-j-sst2" / "result.json").is_file()
