@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from eckart.errors import EditError, RunError
+from eckart.errors import ModelError, NotANumberError, RunError
 from eckart.records import Edit
 from eckart.runs import Recorded, RunStore, write_whole
 from samples import score, trial
@@ -24,7 +24,7 @@ class Counting:
     def __call__(self, edits, split):
         self.calls += 1
         if any(edit.rate > 0.9 for edit in edits):
-            raise EditError("this one overflows")
+            raise NotANumberError("this one overflows")
         return trial(self.key(edits, split), split=split, edits=tuple(edits))
 
 
@@ -56,13 +56,14 @@ def test_a_failed_trial_is_kept_with_its_cause(tmp_path):
     assert executor.calls == 1
 
 
-def test_a_fault_of_ours_is_not_kept(tmp_path):
+@pytest.mark.parametrize("error", [ZeroDivisionError("ours"), ModelError("memory is full")])
+def test_what_may_go_well_another_time_is_not_kept(tmp_path, error):
     def broken(edits, split):
-        raise ZeroDivisionError
+        raise error
 
     broken.key = lambda edits, split: "k"
     with RunStore(tmp_path, SETTINGS) as store:
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(type(error)):
             Recorded(broken, store)([], "test")
         assert store.trial("k") is None
 

@@ -15,7 +15,6 @@ from eckart.statistics import (
     accuracy,
     balanced_accuracy,
     confusion_matrix,
-    holm,
     log_loss,
     macro_f1,
     majority_rate,
@@ -176,36 +175,6 @@ class TestPairedDifference:
     def test_refuses_rows_without_partners(self, before, after):
         with pytest.raises(EckartError, match="make no pairs"):
             paired_difference(before, after)
-
-
-class TestHolm:
-    def test_a_worked_example(self):
-        # In order, 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1 is 0.02, 0.03, 0.06, 0.04; it never falls: 0.06.
-        assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
-
-    def test_one_none_and_too_many(self):
-        assert holm([0.04]) == (0.04,)
-        assert holm([]) == ()
-        assert holm([0.5, 0.6]) == (1.0, 1.0)
-
-    @deterministic
-    @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-    def test_lies_between_the_raw_values_and_bonferroni_in_the_same_order(self, p_values):
-        adjusted = holm(p_values)
-        for p, a in zip(p_values, adjusted, strict=True):
-            assert p <= a <= min(1.0, p * len(p_values))
-        by_p = [a for _, a in sorted(zip(p_values, adjusted, strict=True))]
-        assert by_p == sorted(by_p)
-
-    def test_false_findings_stay_below_alpha_where_nothing_is_to_be_found(self):
-        p_values = np.random.default_rng(0).uniform(size=(4000, 10))
-        found = np.mean([min(holm(row)) <= 0.05 for row in p_values.tolist()])
-        assert found <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 4000)
-
-    @pytest.mark.parametrize("p", [-0.1, 1.1, math.nan])
-    def test_refuses_what_is_no_probability(self, p):
-        with pytest.raises(EckartError, match=r"not all in \[0, 1\]"):
-            holm([0.5, p])
 
 
 class TestMetrics:

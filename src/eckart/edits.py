@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from eckart.anatomy import Anatomy, Weight
 from eckart.errors import EditError
-from eckart.linalg import Factor, rank_at
+from eckart.linalg import Factor, factored_size, rank_at
 from eckart.records import Edit
 
 Factors = dict[str, Factor]
@@ -183,7 +183,9 @@ def _clip_one(undo: ExitStack, weight: Weight, rate: float, factors: Factors | N
         undo.callback(weight.write_, factor.original)  # first, so that an interrupt in between does no harm
         weight.write_(truncated)
     rank = rank_at(rate, weight.shape)
-    return Clipped(weight.layer, weight.name, rate, rank, weight.shape, kept_energy, rank * sum(weight.shape))
+    return Clipped(
+        weight.layer, weight.name, rate, rank, weight.shape, kept_energy, factored_size(rate, weight.shape)
+    )
 
 
 def _factor(weight: Weight, factors: Factors | None) -> Factor:

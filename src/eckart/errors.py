@@ -13,6 +13,10 @@ class ModelError(EckartError):
     """A model cannot be loaded, read or taken apart."""
 
 
+class NotANumberError(ModelError):
+    """A model's outputs or weights are not numbers: the same edit fails again, whenever it is tried."""
+
+
 class TaskError(EckartError):
     """A task, its data or its prompt is not usable."""
 

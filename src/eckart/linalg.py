@@ -45,6 +45,11 @@ def rank_at(rate: float, shape: tuple[int, int]) -> int:
     return max(1, math.floor((1 - check_rate(rate)) * min(shape) + 1e-9))
 
 
+def factored_size(rate: float, shape: tuple[int, int]) -> int:
+    """Return how many numbers the two factors (m, r) and (r, n) of a clipped matrix hold: `r * (m + n)`."""
+    return rank_at(rate, shape) * sum(shape)
+
+
 @dataclass(frozen=True, eq=False)
 class Factor:
     """One exact factorisation `W = U diag(s) V^T` that serves every clipping rate (Section 2, Eckart-Young).
@@ -142,7 +147,7 @@ class Factor:
 
     def factored_parameters(self, rate: float) -> int:
         """Return how many numbers the two factors (m, r) and (r, n) hold: `r * (m + n)`."""
-        return self.rank(rate) * sum(self.shape)
+        return factored_size(rate, self.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -126,6 +126,20 @@ def load_stored(loaded: LoadedModel) -> Model | None:
     return _load_weights(loaded.name, "auto", loaded.trust_remote_code)
 
 
+def exact_weights(loaded: LoadedModel) -> Model:
+    """Return a model whose weights are exactly the stored ones, as numbers.
+
+    float32 holds every number of a half-precision checkpoint, so a model that was loaded so serves itself; one that was
+    rounded on loading is loaded again, on the CPU. A live model is what it is.
+    """
+    if loaded.live or loaded.dtype in ("float32", "float64"):
+        return loaded.model
+    stored = load_config(loaded.name, loaded.trust_remote_code).dtype
+    if stored is not None and str(stored).removeprefix("torch.") == loaded.dtype:
+        return loaded.model
+    return load_stored(loaded) or loaded.model
+
+
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> Tokenizer:
     """Load the tokenizer that belongs to a model.
 

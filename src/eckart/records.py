@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -17,6 +19,13 @@ PARTS: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in ATTENTION + FEED_FORWARD},
 }
 """Every part that an edit can name, and the matrices it stands for (Section 2 of the paper)."""
+
+
+RATES = (0.0, 0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995)
+"""The clipping rates of the paper's released search."""
+
+TOP_K = 3
+"""How many of the worst-conditioned layers Algorithm 1 looks at; the paper does not say."""
 
 
 @dataclass(frozen=True, order=True)
@@ -147,6 +156,16 @@ class Trial:
                 "score": None if score is None else Score(**{k: _frozen(v) for k, v in score.items()}),
             }
         )
+
+
+def fingerprint(values: Any) -> str:
+    """Return the SHA-256 of plain values, as hexadecimal digits.
+
+    >>> fingerprint(["text: fine"])[:8]
+    '3d30dbf5'
+    """
+    # ASCII, so that a text which holds half of a surrogate pair has a fingerprint too.
+    return hashlib.sha256(json.dumps(values, ensure_ascii=True, sort_keys=True).encode()).hexdigest()
 
 
 def _frozen(value: Any) -> Any:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from eckart.errors import EckartError, RunError
+from eckart.errors import NotANumberError, RunError
 from eckart.records import Edit, Trial
 
 APPLICATION_ID = 0x65636B72  # "eckr"
@@ -167,7 +167,8 @@ class RunStore:
 class Recorded:
     """An executor that asks the store first, and keeps what it had to compute.
 
-    A trial that fails for a reason of the user's (an edit that makes the model overflow, say) is kept with its cause.
+    A trial that fails because the clipped model's outputs are not numbers is kept with its cause: it would fail again.
+    Whatever else goes wrong (a full memory, say) is not kept.
 
     Arguments:
         executor: what scores.
@@ -192,7 +193,7 @@ class Recorded:
         self.computed += 1
         try:
             trial = self._executor(edits, split)
-        except EckartError as error:
+        except NotANumberError as error:
             trial = Trial(key=key, split=split, edits=tuple(edits), status="failed", error=str(error))
         self._store.keep(trial)
         return trial

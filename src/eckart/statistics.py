@@ -132,35 +132,6 @@ def paired_difference(
     )
 
 
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Adjust p values for how many hypotheses were tested, by Holm's step-down method (Holm 1979).
-
-    Rejecting where the adjusted value is at most alpha makes even one false rejection among all of them no
-    likelier than alpha, however the tests depend on each other. Every candidate that was tried counts,
-    also those that are not reported.
-
-    Arguments:
-        p_values: one a hypothesis, in [0, 1].
-
-    Returns:
-        The adjusted p values, in the order given.
-
-    Raises:
-        EckartError: a p value is not in [0, 1].
-
-    >>> holm([0.01, 0.25, 0.03])
-    (0.03, 0.25, 0.06)
-    """
-    p = np.asarray(p_values, dtype=float)
-    if not ((p >= 0) & (p <= 1)).all():
-        raise EckartError(f"p values {list(p_values)} are not all in [0, 1]; pass one probability a test")
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return tuple(adjusted.tolist())
-
-
 def confusion_matrix(
     labels: Sequence[int], predictions: Sequence[int], classes: int
 ) -> Int[np.ndarray, "classes classes"]:

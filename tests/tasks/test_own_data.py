@@ -287,12 +287,12 @@ def test_seeds_change_what_they_name(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.csv", reviews(200))
     task, seeded, divided = load(path), load(path, seed=1), load(path, split_seed=1)
     assert task.digest == load(path).digest
-    assert task.split_digest("test") == load(path).split_digest("test")
+    assert task.prompts("test") == load(path).prompts("test")
     assert seeded.demonstrations != task.demonstrations
     assert len({e.id for e in seeded.test} ^ {e.id for e in task.test}) <= 20
     assert divided.demonstrations == task.demonstrations
     assert len({e.id for e in divided.test} & {e.id for e in task.test}) < 70
-    assert len({t.split_digest("test") for t in (task, seeded, divided)}) == 3
+    assert len({t.prompts("test") for t in (task, seeded, divided)}) == 3
 
 
 def test_shots_drawn_at_random_need_no_balance(tmp_path: Path) -> None:
@@ -368,13 +368,7 @@ def test_null_prompt_keeps_all_but_the_input(tmp_path: Path) -> None:
 def test_the_digest_changes_with_all_that_prompts_depend_on(tmp_path: Path, change: dict[str, Any]) -> None:
     path = write(tmp_path / "mine.csv", reviews())
     assert load(path).digest != load(path, **change).digest
-    assert load(path).split_digest("test") != load(path, **change).split_digest("test")
-
-
-def test_settings_are_plain_values(tmp_path: Path) -> None:
-    settings = load(write(tmp_path / "mine.csv", reviews())).settings()
-    assert json.loads(json.dumps(settings))["rows"] == {"validation": 15, "test": 15, "all": 36}
-    assert settings["demonstrations"][0].startswith("mine:")
+    assert load(path).prompts("test") != load(path, **change).prompts("test")
 
 
 def test_importing_tasks_imports_neither_torch_nor_readers() -> None:

@@ -14,10 +14,13 @@ import torch
 from eckart import __version__
 from eckart.edits import clip, clip_
 from eckart.errors import RunError
-from eckart.evaluation.evaluator import TOLERANCE, Evaluator, Report, silent
+from eckart.evaluation.evaluator import Evaluator, Report, silent
 from eckart.models import LoadedModel, Model, load_model, load_stored
 from eckart.records import Edit, Score
 from eckart.selection.study import Study
+
+STORAGE = {"float64": 1e-6, "float32": 1e-3, "float16": 0.1, "bfloat16": 0.75}
+"""How far, in nats, storing weights in a dtype may move a ranked value before a checkpoint is not trusted."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def _score_again(study: Study, draft: Path, target: Path, dtype: str, report: Re
     assert study.clipped.score is not None
     change = np.array(trial.score.log_likelihoods) - np.array(study.clipped.score.log_likelihoods)
     largest = float(np.abs(change).max())
-    allowed = max(TOLERANCE[dtype], TOLERANCE[source.dtype])
+    allowed = STORAGE[dtype] + STORAGE[source.dtype]
     if largest > allowed:
         raise RunError(
             f"the saved model scores differently from the run (by up to {largest:.2g} nats, {allowed:g} allowed for "

@@ -10,7 +10,7 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import print_json, progress_bar, say, show
-from eckart.records import Edit
+from eckart.records import RATES, TOP_K, Edit
 
 app = typer.Typer(
     name="eckart",
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-DEFAULT_RATES = "0,0.1,0.5,0.75,0.9,0.95,0.99,0.995"
+DEFAULT_RATES = ",".join(f"{rate:g}" for rate in RATES)
 
 
 @app.callback(invoke_without_command=True)
@@ -156,7 +156,7 @@ def search(
     part: o.Part = "mlp",
     rates: o.Rates = DEFAULT_RATES,
     layer: o.Layer = "auto",
-    top_k: o.TopK = 3,
+    top_k: o.TopK = TOP_K,
     combine: o.Combine = "geometric",
     metric: o.Metric = None,
     out: o.Out = None,

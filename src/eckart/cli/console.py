@@ -90,7 +90,7 @@ def run(command: Callable[[], Any]) -> int:
     except ClickException as error:
         return _refuse(_message(error))
     except (KeyboardInterrupt, typer.Abort):
-        say("interrupted; every finished trial is kept, and the same command goes on from there")
+        say("interrupted; a search keeps every finished trial, and the same command goes on from there")
         return 130
     except BrokenPipeError:
         sys.stderr.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,8 @@ from functools import cached_property
 from eckart.errors import TaskError
 from eckart.evaluation.requests import CHUNK, Encoder
 from eckart.models import Tokenizer
-from eckart.tasks.prompts import Example, Prompt
+from eckart.records import fingerprint
+from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
 
 
@@ -20,73 +20,70 @@ class Fitted:
 
     Arguments:
         prompts: in the split's order.
+        shots: how many demonstrations each shows.
         notes: how many rows show fewer demonstrations, how many are left out.
     """
 
     prompts: tuple[Prompt, ...]
+    shots: tuple[int, ...]
     notes: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of the prompts: ids, contexts, continuations and labels."""
-        return hashlib.sha256(repr(self.prompts).encode(errors="surrogatepass")).hexdigest()
+        return fingerprint([(p.id, p.context, p.continuations, p.label) for p in self.prompts])
 
 
-@dataclass(frozen=True)
-class Fitting:
-    """What may be done to a row that is longer than the model reads.
+def fit(
+    task: Task,
+    split: str,
+    tokenizer: Tokenizer,
+    window: int | None,
+    *,
+    truncate: bool = False,
+    drop: bool = False,
+) -> Fitted:
+    """Return a split's prompts, each at most `window` tokens long; without leave to do anything, as they are.
 
     Arguments:
-        truncate: show only as many of its first demonstrations as fit.
-        drop: leave out a row that still does not fit.
+        task, split: whose prompts.
+        tokenizer, window: the model's own, and the most tokens that it reads.
+        truncate: show only as many of its first demonstrations as fit in a row that is too long.
+        drop: leave out a row that still is.
+
+    Raises:
+        TaskError: no row is left.
     """
-
-    truncate: bool = False
-    drop: bool = False
-
-    def fit(self, task: Task, split: str, tokenizer: Tokenizer, window: int | None) -> Fitted:
-        """Return a split's prompts, each at most `window` tokens long.
-
-        Without leave to do anything, prompts are returned as they are.
-
-        Raises:
-            TaskError: no row is left.
-        """
-        prompts = task.prompts(split)
-        if window is None or not (self.truncate or self.drop):
-            return Fitted(prompts)
-        encoder = Encoder(tokenizer)
-        fewest, kept, shorter = task.shots, [], 0
-        for example, prompt, length in zip(
-            task.examples(split), prompts, fed_lengths(prompts, encoder), strict=True
-        ):
-            shots = task.shots if length <= window else self._most(task, example, encoder, window)
-            if shots is None:
-                continue
-            shorter, fewest = shorter + (shots < task.shots), min(fewest, shots)
-            kept.append(prompt if shots == task.shots else task.prompt(example, shots))
-        if not kept:
-            raise TaskError(
-                f"no {split} row fits into the {window} tokens that the model reads; use fewer --shots"
-            )
-        left_out = len(prompts) - len(kept)
-        notes = (
-            f"{split}: {shorter} rows show fewer demonstrations, as few as {fewest}, to fit into {window} tokens",
-            f"{split}: left out {left_out} rows that are longer than {window} tokens",
+    prompts = task.prompts(split)
+    if window is None or not (truncate or drop):
+        return Fitted(prompts, (task.shots,) * len(prompts))
+    encoder = Encoder(tokenizer)
+    fitting = range(task.shots - 1, -1, -1) if truncate else range(0)
+    kept: list[tuple[Prompt, int]] = []
+    for example, prompt, length in zip(
+        task.examples(split), prompts, fed_lengths(prompts, encoder), strict=True
+    ):
+        choices = ((task.prompt(example, shots), shots) for shots in fitting)
+        shorter = ((p, shots) for p, shots in choices if fed_lengths([p], encoder)[0] <= window)
+        found = (prompt, task.shots) if length <= window else next(shorter, None)
+        if found or not drop:
+            kept.append(found or (prompt, task.shots))  # one that is still too long is refused by name later
+    if not kept:
+        raise TaskError(
+            f"no {split} row fits into the {window} tokens that the model reads; use fewer --shots"
         )
-        return Fitted(
-            tuple(kept), tuple(note for note, n in zip(notes, (shorter, left_out), strict=True) if n)
-        )
+    shots = tuple(n for _, n in kept)
+    return Fitted(tuple(p for p, _ in kept), shots, _notes(split, shots, task.shots, len(prompts), window))
 
-    def _most(self, task: Task, example: Example, encoder: Encoder, window: int) -> int | None:
-        """Return the most demonstrations with which a row fits; None where it is to be left out.
 
-        A row that must not be left out stays as it is, for the error that names it.
-        """
-        for shots in range(task.shots - 1, -1, -1) if self.truncate else ():
-            if fed_lengths([task.prompt(example, shots)], encoder)[0] <= window:
-                return shots
-        return None if self.drop else task.shots
+def _notes(split: str, shots: tuple[int, ...], full: int, rows: int, window: int) -> tuple[str, ...]:
+    shorter, left_out = sum(n < full for n in shots), rows - len(shots)
+    fewest = f"as few as {min(shots)}, to fit into {window} tokens"
+    notes = {
+        f"{split}: {shorter} rows show fewer demonstrations, {fewest}": shorter,
+        f"{split}: left out {left_out} rows that are longer than {window} tokens": left_out,
+    }
+    return tuple(note for note, count in notes.items() if count)
 
 
 def fed_lengths(prompts: Sequence[Prompt], encoder: Encoder) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float, Int
 
-from eckart.errors import ModelError, TaskError
+from eckart.errors import NotANumberError, TaskError
 from eckart.records import Score
 from eckart.statistics import accuracy, balanced_accuracy, confusion_matrix, log_loss, macro_f1, majority_rate
 
@@ -66,11 +66,11 @@ def score(values: Float[np.ndarray, "prompts labels"], labels: Sequence[int], id
         ids: each row's name, for the error.
 
     Raises:
-        ModelError: a value is not a number, so that nothing could be ranked.
+        NotANumberError: a value is not a number, so that nothing could be ranked.
     """
     broken = np.isnan(values).any(axis=1)
     if broken.any():
-        raise ModelError(
+        raise NotANumberError(
             f"the model gives no probability (NaN) for {int(broken.sum())} row(s), "
             f"such as {ids[int(broken.argmax())]}; "
             "half precision may have overflowed: try --dtype bfloat16 or float32"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -11,18 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eckart.anatomy import Anatomy
 from eckart.errors import EditError
 from eckart.evaluation.evaluator import Evaluator
-from eckart.linalg import rank_at
-from eckart.models import LoadedModel, Model, Tokenizer, load_model
+from eckart.linalg import factored_size, rank_at
+from eckart.models import LoadedModel, Model, Tokenizer, exact_weights, load_model
 from eckart.published import identify, published_rows
-from eckart.records import Edit
+from eckart.records import RATES, TOP_K, Edit, fingerprint
 from eckart.runs import Executor, Recorded, RunStore
 from eckart.selection.algorithm1 import score_test, search_rate
 from eckart.selection.space import (
     COMBINATIONS,
-    RATES,
-    TOP_K,
     check_rates,
     layer_condition_numbers,
     select_layer,
@@ -107,11 +105,16 @@ def search(
 
 def run_plan(plan: Plan, evaluator: Evaluator, out: str | Path | None = None) -> Study:
     """Carry out a plan; see `search`."""
-    # Refuse what cannot be done before the first long computation.
+    # What cannot be done is refused before anything long is computed, and before a new run's folder is made.
     first = evaluator.anatomy.layer_index(plan.layer or 0)
     evaluator.anatomy.select(first, plan.part)
+    if out is None or not (Path(out) / "run.sqlite").exists():
+        for split in ("validation", "test"):
+            evaluator.prepare(split)
     settings = describe(plan, evaluator)
-    with RunStore(out, settings) if out is not None else nullcontext() as store:
+    # The weights' fingerprint says which model it is; the name is only the path that it was found by.
+    identity = {name: value for name, value in settings.items() if name != "model"}
+    with RunStore(out, identity) if out is not None else nullcontext() as store:
         executor: Executor = evaluator if store is None else Recorded(evaluator, store)
         study = _algorithm1(plan, evaluator, executor, settings, store)
         if store is not None:
@@ -122,7 +125,7 @@ def run_plan(plan: Plan, evaluator: Evaluator, out: str | Path | None = None) ->
 def default_folder(plan: Plan, evaluator: Evaluator) -> Path:
     """Name a run by its settings: the same search goes on where it stopped, another one never meets it."""
     settings = describe(plan, evaluator)
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    digest = fingerprint(settings)[:8]
     model = re.sub(r"[^\w.-]+", "-", Path(evaluator.model.name).name)
     return Path("runs") / f"{model}-{evaluator.task.name}-{plan.part}-{digest}"
 
@@ -183,14 +186,15 @@ def _algorithm1(
 def _condition_numbers(plan: Plan, evaluator: Evaluator, store: RunStore | None) -> dict[int, float]:
     matrices = sum(len(evaluator.anatomy.select(i, plan.part)) for i in range(len(evaluator.anatomy.layers)))
     with evaluator.report("condition numbers", matrices) as advance:
-        measured = spectra(evaluator.anatomy, plan.part, store=store, advance=advance)
+        anatomy = Anatomy.of(exact_weights(evaluator.model))
+        measured = spectra(anatomy, plan.part, store=store, advance=advance)
     return layer_condition_numbers(measured, plan.combine)
 
 
 def _parameters(shapes: list[tuple[int, int]], rate: float) -> dict[str, int]:
     """Count a part's parameters, dense and with each matrix as two factors wherever that is smaller."""
     dense = sum(m * n for m, n in shapes)
-    factored = sum(min(m * n, rank_at(rate, (m, n)) * (m + n)) for m, n in shapes)
+    factored = sum(min(m * n, factored_size(rate, (m, n))) for m, n in shapes)
     return {"dense": dense, "factored": factored, "saved": dense - factored}
 
 

@@ -12,14 +12,8 @@ import numpy as np
 from eckart.anatomy import Anatomy, Weight
 from eckart.errors import EditError
 from eckart.linalg import Spectrum
-from eckart.records import check_rate
+from eckart.records import TOP_K, check_rate
 from eckart.runs import RunStore
-
-RATES = (0.0, 0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995)
-"""The clipping rates of the paper's released search."""
-
-TOP_K = 3
-"""How many of the worst-conditioned layers Algorithm 1 looks at; the paper does not say."""
 
 COMBINATIONS: dict[str, Callable[[Sequence[float]], float]] = {
     "geometric": lambda values: float(np.exp(np.mean(np.log(values)))),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -168,16 +166,6 @@ class PromptFormat:
 class _AllContentFree(dict[str, str]):
     def __missing__(self, name: str) -> str:
         return CONTENT_FREE
-
-
-def fingerprint(values: Any) -> str:
-    """Return the SHA-256 of plain values, as hexadecimal digits.
-
-    >>> fingerprint(["text: fine"])[:8]
-    '3d30dbf5'
-    """
-    # ASCII, so that a text which holds half of a surrogate pair has a fingerprint too.
-    return hashlib.sha256(json.dumps(values, ensure_ascii=True, sort_keys=True).encode()).hexdigest()
 
 
 def counted(rows: int) -> str:

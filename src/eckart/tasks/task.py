@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from eckart.errors import TaskError
+from eckart.records import fingerprint
 from eckart.tasks.examples import find_columns, find_labels, make_examples, shown_words, with_template
-from eckart.tasks.prompts import Example, Prompt, PromptFormat, fingerprint
+from eckart.tasks.prompts import Example, Prompt, PromptFormat
 from eckart.tasks.sources import Source, read_hub, read_local
 from eckart.tasks.spec import DEFAULT_SHOTS, TaskSpec, checked, find_spec
 from eckart.tasks.splits import Draw, Size, Splits, make_splits, parse_sizes, plan_splits, used_splits
@@ -165,20 +166,18 @@ class Task:
         context = prefix + example.text
         return Prompt(example.id, context, self.format.continuations(example), example.label)
 
-    def null_prompt(self, prompt: Prompt) -> Prompt:
+    def null_prompt(self, prompt: Prompt, shots: int | None = None) -> Prompt:
         """Return the prompt with `N/A` for every input, to measure what its continuations score by themselves.
 
-        The demonstrations and the continuations stay as they are (Zhao et al. 2021, Calibrate Before Use).
+        The continuations stay as they are, and so do the demonstrations, or the first `shots` of them (Zhao et al.
+        2021, Calibrate Before Use).
         """
-        return replace(prompt, id=f"{prompt.id}:null", context=self._null_context)
+        context = self.format.prefix(self.demonstrations[:shots]) + self.format.null_query()
+        return replace(prompt, id=f"{prompt.id}:null", context=context)
 
     @cached_property
     def _prefix(self) -> str:
         return self.format.prefix(self.demonstrations)
-
-    @cached_property
-    def _null_context(self) -> str:
-        return self._prefix + self.format.null_query()
 
     @cached_property
     def digest(self) -> str:
@@ -186,36 +185,6 @@ class Task:
         form = self.format
         joins = [form.template, form.query_template, form.label_join, form.separator, form.words]
         return fingerprint([self.kind, self.labels, joins, self._prefix])
-
-    def split_digest(self, split: str) -> str:
-        """Return the SHA-256 of a split's prompts: ids, contexts, continuations and labels."""
-        if split not in self._split_digests:
-            rows = [(e.id, e.text, self.format.continuations(e), e.label) for e in self.examples(split)]
-            self._split_digests[split] = fingerprint([self._prefix, rows])
-        return self._split_digests[split]
-
-    @cached_property
-    def _split_digests(self) -> dict[str, str]:
-        return {}
-
-    def settings(self) -> dict[str, Any]:
-        """Return what the task is, as plain values that JSON can hold."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "labels": list(self.labels),
-            "variant": self.variant,
-            "metric": self.metric,
-            "format": asdict(self.format),
-            "shots": self.shots,
-            "balanced": self.balanced,
-            "seed": self.seed,
-            "split_seed": self.split_seed,
-            "demonstrations": [example.id for example in self.demonstrations],
-            "rows": {split: len(self.examples(split)) for split in SPLITS},
-            "notes": list(self.notes),
-            "digest": self.digest,
-        }
 
 
 def _said(**values: Any) -> TaskSpec:
