@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from eckart import _HOME
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "eckart"
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -38,6 +40,8 @@ def imported(path: Path) -> set[str]:
             # `from package import module` imports the module; any other name comes from the module before `import`.
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= inner & NAMES or {str(node.module)}
+            if node.module == "eckart":  # what the package gives lazily comes from a module all the same
+                found |= {_HOME[alias.name] for alias in node.names if alias.name in _HOME}
     return {name for name in found if name == "eckart" or name.startswith("eckart.")}
 
 

@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 from scipy.stats import binomtest, norm
 
 from eckart.errors import EckartError
+from eckart.records import Score
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -40,6 +41,11 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
         raise EckartError(f"{successes} successes of {n} rows is no proportion; score at least one row")
     interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def accuracy_interval(score: Score) -> tuple[float, float]:
+    """Return Wilson's 95% interval for a score's accuracy."""
+    return wilson_interval(sum(score.right), score.n)
 
 
 def mcnemar_exact(fixed: int, broken: int) -> float:

@@ -288,6 +288,12 @@ def test_a_figure_that_cannot_be(eckart, model):
     refused(eckart("spectrum", model, "--plot", "no/such/figure.png"), "there is no folder")
 
 
+def test_a_prompt_that_is_too_long_leaves_no_run(eckart, model, files):
+    before = {p.name for p in files.iterdir()}
+    refused(eckart("search", model, "--data", "long.csv", *OWN, "--out", "run"), "--truncate-demonstrations")
+    assert {p.name for p in files.iterdir()} == before
+
+
 def test_no_such_verb_and_no_model(eckart):
     refused(eckart("improve"), "improve")
     refused(eckart("inspect"), "MODEL")

@@ -8,6 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from eckart.evaluation.scoring import METHODS
+
 
 def document(ended) -> dict:
     assert ended.status == 0, ended.err
@@ -120,15 +122,52 @@ def clip_by_hand(model, parts) -> None:
                 module.weight.copy_((u[:, :rank] * s[:rank]) @ vt[:rank])
 
 
-def test_evaluate_shows_prompts_and_scores_in_every_way(eckart, model, own_task):
-    ended = eckart("evaluate", model, *own_task, "--show", "2")
+def test_evaluate_shows_prompts_and_scores_in_every_way(eckart, model, own_task, tmp_path):
+    ended = eckart("evaluate", model, *own_task, "--show", "2", "--predictions", "rows.jsonl", "--prompts")
     assert ended.status == 0
-    assert ended.out.count("--- data:") == 2 or ended.out.count("---") >= 2
-    accuracies = [
-        document(eckart("evaluate", model, *own_task, "--scoring", way, "--json"))["scoring"]
-        for way in ("sum", "mean", "byte", "prior")
+    first = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])
+    assert ended.out.startswith(f"--- {first['id']}\n{first['context']}\n' bad'\n' good'\n--- ")
+    assert "confusion" not in ended.out
+    assert "predicted bad" in ended.out
+    words = ["--labels", "good=excellent,bad=bad"]
+    ways = [
+        document(eckart("evaluate", model, *own_task, *words, "--scoring", way, "--json")) for way in METHODS
     ]
-    assert accuracies == ["sum", "mean", "byte", "prior"]
+    assert [found["scoring"] for found in ways] == list(METHODS)
+    assert len({found["log_loss"] for found in ways}) == len(METHODS)
+
+
+PROMISED = {
+    "evaluate": "task model split n edits accuracy balanced_accuracy macro_f1 log_loss majority_rate confusion dtype "
+    "seconds",
+    "search": "layer part rate condition_numbers candidates test candidates_tried parameters published",
+    "spectrum": "matrices",
+    "inspect": "layers parameters",
+}
+
+
+@pytest.mark.parametrize("verb", PROMISED)
+def test_the_keys_that_other_programs_rely_on(eckart, model, own_task, verb):
+    task = own_task if verb in ("evaluate", "search") else []
+    assert set(PROMISED[verb].split()) <= set(document(eckart(verb, model, *task, "--json")))
+
+
+def test_interrupting_ends_with_130_and_a_fault_of_ours_with_1(eckart, model, own_task, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eckart.evaluation.evaluator.log_likelihoods", interrupt)
+    ended = eckart("search", model, *own_task, "--out", "run")
+    assert (ended.status, ended.out) == (130, "")
+    assert "the same command goes on" in ended.err
+
+    def fault(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("eckart.evaluation.evaluator.log_likelihoods", fault)
+    ended = eckart("evaluate", model, *own_task)
+    assert (ended.status, ended.out) == (1, "")
+    assert "Traceback" in ended.err
 
 
 def test_search_gives_all_it_promises(eckart, model, own_task, tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import Lfm2Config, Lfm2ForCausalLM
 
 from eckart import Edit, Task, evaluate
 from eckart.errors import EditError, ModelError, TaskError
@@ -11,6 +12,7 @@ from eckart.evaluation import evaluator as module
 from eckart.evaluation.fitting import fed_lengths
 from eckart.evaluation.requests import Encoder
 from eckart.evaluation.scoring import combine, score
+from eckart.evaluation.trunk import can_share
 from eckart.models import load_model
 from families import build, tiny_tokenizer
 
@@ -176,3 +178,46 @@ def test_a_fingerprint_follows_weights_configuration_and_tokenizer():
     other.config.rms_norm_eps = 1e-3
     assert load_model(other, tokenizer=tiny_tokenizer()).fingerprint != one
     assert load_model(build("llama"), tokenizer=tiny_tokenizer(add_bos=True)).fingerprint != one
+
+
+def recurrent():
+    """A tiny model that keeps a state instead of keys and values in some layers."""
+    sizes = {"vocab_size": 304, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]}
+    torch.manual_seed(0)
+    return Lfm2ForCausalLM(Lfm2Config(**sizes, **heads)).eval()
+
+
+@pytest.mark.parametrize("method", ["sum", "prior"])
+def test_a_model_with_a_recurrent_state_is_read_without_sharing(task, method):
+    model = recurrent()
+    assert not can_share(model)
+    with pytest.warns(UserWarning, match="without sharing"):
+        found = evaluate(model, task, method=method, tokenizer=tiny_tokenizer())
+    assert found.score.n == len(task.validation)
+
+
+def test_float64_is_a_dtype_like_the_others(task):
+    double = evaluate(build("llama").double(), task, tokenizer=tiny_tokenizer()).score
+    single = evaluate(build("llama"), task, tokenizer=tiny_tokenizer()).score
+    assert np.allclose(double.log_likelihoods, single.log_likelihoods, atol=1e-4)
+
+
+def test_the_prior_of_a_shortened_row_is_of_its_own_demonstrations(task):
+    model = loaded()
+    lengths = sorted(fed_lengths(task.prompts("validation"), Encoder(model.tokenizer)))
+    model.model.config.max_position_embeddings = lengths[-3]
+    options = {"truncate_demonstrations": True}
+    sums = evaluate(model, task, method="sum", **options).score.log_likelihoods
+    prior = evaluate(model, task, method="prior", **options).score.log_likelihoods
+    shots = Evaluator(model, task, **options).fitted("validation").shots
+    nulls = {tuple(np.round(np.subtract(a, b), 4)) for a, b in zip(sums, prior, strict=True)}
+    assert len(nulls) == len(set(shots)) == 2
+
+
+def test_a_fast_path_that_is_a_little_wrong_is_caught_in_half_precision(task, monkeypatch):
+    model = load_model(build("llama").to(torch.bfloat16), tokenizer=tiny_tokenizer())
+    real = module.log_likelihoods
+    monkeypatch.setattr(module, "log_likelihoods", lambda *a, **k: real(*a, **k) + 4.0)
+    with pytest.raises(ModelError, match="no result could be trusted"):
+        Evaluator(model, task)([], "validation")

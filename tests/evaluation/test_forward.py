@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from eckart.edits import clip
 from eckart.evaluation.batching import is_out_of_memory, pad, plan_batches, run_halving
+from eckart.evaluation.evaluator import TOLERANCE
 from eckart.evaluation.forward import log_likelihoods, plain_log_likelihoods
 from eckart.evaluation.requests import build_requests
 from eckart.records import Edit
@@ -80,26 +82,61 @@ def test_equals_a_plain_loop_when_clipped(family):
     assert abs(before - expected).max() > 1e-3
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_stays_near_float32(dtype):
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
+def test_choices_equal_a_plain_loop_when_clipped(family):
+    model, tokenizer = build(family), tiny_tokenizer(add_bos=True)
+    requests = build_requests(choices(), tokenizer)
+    before = log_likelihoods(model, requests, 512)
+    with clip(model, [Edit(1, "mlp", 0.9)]):
+        expected = [by_hand(model, tokenizer, prompt) for prompt in choices()]
+        assert log_likelihoods(model, requests, 512).tolist() == [
+            pytest.approx(row, abs=1e-4) for row in expected
+        ]
+    assert abs(before - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+def test_every_dtype_equals_its_own_plain_forward(family, dtype):
+    model = build(family).to(getattr(torch, dtype))
+    requests = build_requests(prompts(), tiny_tokenizer())
+    tokens = np.array([[len(c.tokens) for c in found] for found in requests.continuations])
+    plain = plain_log_likelihoods(model, requests.without_prefix())
+    assert (abs(log_likelihoods(model, requests, 512) - plain) <= TOLERANCE[dtype] * tokens).all()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "gptj"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@torch.no_grad()
+def test_equals_a_batch_that_transformers_pads_on_either_side(family, side):
+    model, tokenizer = build(family), tiny_tokenizer()
+    tokenizer.padding_side = side
+    rows = [Prompt(p.id, p.context, (" yes",), 0) for p in prompts()]
+    texts = [prompt.context + " yes" for prompt in rows]
+    batch = tokenizer(texts, return_tensors="pt", padding=True)
+    logits = model(**batch).logits.double().log_softmax(-1)
+    found = log_likelihoods(model, build_requests(rows, tokenizer), 512)
+    for row, (ids, mask) in enumerate(zip(batch["input_ids"], batch["attention_mask"], strict=True)):
+        end = int(mask.nonzero().max())
+        count = len(tokenizer(" yes")["input_ids"])
+        expected = sum(float(logits[row, i - 1, ids[i]]) for i in range(end - count + 1, end + 1))
+        assert found[row, 0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_demonstrations_are_run_once():
     model, tokenizer = build("llama"), tiny_tokenizer()
     requests = build_requests(prompts(), tokenizer)
-    exact = log_likelihoods(model, requests, 512)
-    assert abs(log_likelihoods(model.to(dtype), requests, 512) - exact).max() < 0.15
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_the_tokenizers_padding_side_does_not_matter(side):
-    tokenizer = tiny_tokenizer()
-    expected = build_requests(prompts(), tokenizer)
-    tokenizer.padding_side = side
-    assert build_requests(prompts(), tokenizer) == expected
-
-
-def test_demonstrations_are_run_once_and_rows_are_few():
-    requests = build_requests(prompts(), tiny_tokenizer())
-    demonstrations = tiny_tokenizer()(DEMONSTRATIONS)["input_ids"]
+    demonstrations = tokenizer(DEMONSTRATIONS)["input_ids"]
     assert list(requests.prefix[: len(demonstrations)]) == demonstrations
+    fed = []
+    hook = model.model.embed_tokens.register_forward_hook(
+        lambda _, inputs, output: fed.append(inputs[0].shape)
+    )
+    log_likelihoods(model, requests, 10_000)
+    hook.remove()
+    assert fed[0] == (1, len(requests.prefix))
+    assert sum(rows for rows, _ in fed[1:]) == len(requests.rows)
+    assert max(width for _, width in fed[1:]) < len(demonstrations)
 
 
 def test_one_row_serves_labels_that_begin_alike():

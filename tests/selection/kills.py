@@ -51,17 +51,22 @@ def kept(folder: Path) -> int:
 
 def main(model: str, data: str, folder: str) -> None:
     torch.set_num_threads(1)
-    calm, killed = Path(folder) / "calm", Path(folder) / "killed"
+    calm, runs = Path(folder) / "calm", Path(folder) / "killed"
     start = time.perf_counter()
     assert in_a_child(lambda: run(model, data, calm)) == 0
     whole = time.perf_counter() - start
-    dice, history = random.Random(0), []
-    for _ in range(20):
-        ended = in_a_child(lambda: run(model, data, killed), after=dice.uniform(0.05, 0.6) * whole)
+    dice, landed, history = random.Random(0), 0, [[]]
+    while landed < 20:
+        killed = runs / str(len(history))
+        ended = in_a_child(lambda: run(model, data, killed), after=dice.uniform(0.1, 0.6) * whole)  # noqa: B023
         assert ended in (0, signal.SIGKILL), ended
-        history.append(kept(killed))
-    assert in_a_child(lambda: run(model, data, killed)) == 0
-    print(json.dumps({"history": history, "kept": kept(killed), "calm": kept(calm)}))
+        landed += ended == signal.SIGKILL
+        history[-1].append(kept(killed))
+        if ended == 0:
+            history.append([])
+    for number in range(1, len(history) + 1):
+        assert in_a_child(lambda: run(model, data, runs / str(number))) == 0  # noqa: B023
+    print(json.dumps({"landed": landed, "history": history, "calm": kept(calm)}))
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def search(
     from eckart.checkpoints.dense import check_target
     from eckart.cli.results import finish_search
     from eckart.evaluation import Evaluator
-    from eckart.selection.search import Plan, default_folder, run_plan
+    from eckart.selection.plan import Plan, default_folder, run_plan
 
     if save is not None:
         check_target(save)

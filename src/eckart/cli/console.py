@@ -30,6 +30,8 @@ from eckart.errors import EckartError
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
+INTERRUPTED = 130
+
 errors = Console(stderr=True)
 output = Console()
 
@@ -90,8 +92,7 @@ def run(command: Callable[[], Any]) -> int:
     except ClickException as error:
         return _refuse(_message(error))
     except (KeyboardInterrupt, typer.Abort):
-        say("interrupted; a search keeps every finished trial, and the same command goes on from there")
-        return 130
+        result = INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -99,6 +100,8 @@ def run(command: Callable[[], Any]) -> int:
         traceback.print_exc()
         say("this is a fault of eckart's; please report it with the lines above")
         return 1
+    if result == INTERRUPTED:  # typer turns an interrupt into this value itself
+        say("interrupted; a search keeps every finished trial, and the same command goes on from there")
     return result if isinstance(result, int) else 0
 
 

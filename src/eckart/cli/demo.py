@@ -17,7 +17,7 @@ from eckart.models import LoadedModel
 from eckart.records import Score
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
 from eckart.reports.tables import study_report
-from eckart.selection.search import Plan, run_plan
+from eckart.selection.plan import Plan, run_plan
 from eckart.selection.space import spectra
 from eckart.tasks import Task
 

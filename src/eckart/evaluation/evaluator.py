@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from eckart.evaluation.scoring import SCORING_VERSION, check_method, combine, sc
 from eckart.evaluation.trunk import can_share
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.records import Edit, Score, Trial, fingerprint
-from eckart.statistics import wilson_interval
+from eckart.statistics import accuracy_interval
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
 
@@ -262,7 +263,7 @@ class Evaluation:
             "split": self.trial.split,
             "edits": [str(edit) for edit in self.trial.edits],
             **self.score.summary(),
-            "interval": list(wilson_interval(sum(self.score.right), self.score.n)),
+            "interval": list(accuracy_interval(self.score)),
             "labels": list(self.task.labels),
             "shots": self.task.shots,
             "seed": self.task.seed,
@@ -290,7 +291,7 @@ class Evaluation:
                 "id": prompt.id,
                 "label": self.task.labels[prompt.label],
                 "prediction": self.task.labels[prediction],
-                "log_likelihoods": list(values),
+                "log_likelihoods": [value if math.isfinite(value) else None for value in values],
                 **text,
             }
 

@@ -18,7 +18,7 @@ from eckart.errors import RunError
 from eckart.runs import write_whole
 from eckart.selection.space import MatrixSpectrum
 from eckart.selection.study import Study
-from eckart.statistics import wilson_interval
+from eckart.statistics import accuracy_interval
 
 # Okabe and Ito's colours stay apart for colour-blind readers; the markers stay apart in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#7F7F7F")
@@ -94,7 +94,7 @@ class RatePoint:
 def rate_points(study: Study) -> list[RatePoint]:
     """Return one point for each candidate that could be scored."""
     scores = [(c.rate, c.trial.score) for c in study.candidates if c.trial.score is not None]
-    return [RatePoint(rate, s.n, s.accuracy, *wilson_interval(sum(s.right), s.n)) for rate, s in scores]
+    return [RatePoint(rate, s.n, s.accuracy, *accuracy_interval(s)) for rate, s in scores]
 
 
 def draw_rates(points: list[RatePoint], chosen: float, majority: float, title: str) -> Figure:

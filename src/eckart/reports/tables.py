@@ -15,7 +15,7 @@ from eckart.evaluation import Evaluation
 from eckart.records import Score
 from eckart.selection.space import MatrixSpectrum
 from eckart.selection.study import Study
-from eckart.statistics import wilson_interval
+from eckart.statistics import accuracy_interval
 
 
 def study_report(study: Study) -> RenderableType:
@@ -44,10 +44,10 @@ def candidates_table(study: Study) -> RenderableType:
     """Return every rate with its validation scores, the chosen rate marked."""
     n = _n(study)
     title = f"validation: layer {study.layer}, {study.part} (n = {n})"
-    table = _table("rate", "ranks", "accuracy", "balanced", "macro-F1", "log-loss", "")
+    table = _table("rate", "ranks", "accuracy", "balanced", "macro-F1", "log-loss", "majority", "")
     for candidate in study.candidates:
         score = candidate.trial.score
-        numbers = ["failed", "", "", ""] if score is None else _metrics(score)
+        numbers = ["failed", "", "", "", ""] if score is None else _metrics(score)
         chosen = "chosen" if candidate.rate == study.rate else ""
         table.add_row(f"{candidate.rate:g}", _ranks(candidate.ranks), *numbers, chosen)
     return _titled(title, table)
@@ -55,15 +55,15 @@ def candidates_table(study: Study) -> RenderableType:
 
 def outcome_table(study: Study) -> RenderableType:
     """Return the test set's verdict: unpruned and clipped on the same rows."""
-    paired, document = study.comparison, study.to_json()["test"]
-    table = _table("", "accuracy", "95% interval", "balanced", "macro-F1", "log-loss")
-    for name, key, trial in (("unpruned", "baseline", study.baseline), ("clipped", "clipped", study.clipped)):
+    paired = study.comparison
+    table = _table("", "accuracy", "95% interval", "balanced", "macro-F1", "log-loss", "majority")
+    for name, trial in (("unpruned", study.baseline), ("clipped", study.clipped)):
         assert trial.score is not None
-        low, high = document[key]["interval"]
+        low, high = accuracy_interval(trial.score)
         first, *rest = _metrics(trial.score)
         table.add_row(name, first, f"{low:.4f} to {high:.4f}", *rest)
     low, high = paired.interval
-    table.add_row("difference", f"{paired.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", "", "", "")
+    table.add_row("difference", f"{paired.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", "", "", "", "")
     return _titled(f"test: the frozen choice, looked at once (n = {paired.n})", table)
 
 
@@ -82,7 +82,7 @@ def conclusion(study: Study) -> str:
     low, high = paired.interval
     sentence = f"{study.verdict()[0].upper()}{study.verdict()[1:]}."
     if study.rate == 0:
-        return sentence
+        return f"{sentence} {len(study.candidates)} rates were tried on {_n(study)} validation rows."
     saved = study.parameters["saved"] / study.parameters["dense"]
     return (
         f"{sentence} Clipping {study.part} of layer {study.layer} at {study.rate:g} changes test accuracy by "
@@ -95,7 +95,7 @@ def conclusion(study: Study) -> str:
 def score_table(score: Score, labels: Sequence[str], title: str) -> RenderableType:
     """Return a score's metrics and its confusion matrix."""
     metrics = _table("n", "accuracy", "balanced", "macro-F1", "log-loss", "majority")
-    metrics.add_row(str(score.n), *_metrics(score), f"{score.majority_rate:.4f}")
+    metrics.add_row(str(score.n), *_metrics(score))
     confusion = _table("label", *(f"predicted {label}" for label in labels))
     for label, counts in zip(labels, score.confusion, strict=True):
         confusion.add_row(label, *map(str, counts))
@@ -115,7 +115,7 @@ def evaluation_report(result: Evaluation, shown: int = 0) -> RenderableType:
             for i, text in enumerate(prompt.continuations)
         ]
     parts.append(score_table(result.score, result.task.labels, title))
-    low, high = wilson_interval(sum(result.score.right), result.score.n)
+    low, high = accuracy_interval(result.score)
     parts.append(Text(f"accuracy {result.score.accuracy:.4f}, 95% interval {low:.4f} to {high:.4f}"))
     parts += [Text(f"note: {note}", style="dim") for note in result.notes]
     return Group(*parts)
@@ -167,7 +167,8 @@ def _facts(matrix: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _metrics(score: Score) -> list[str]:
-    return [f"{v:.4f}" for v in (score.accuracy, score.balanced_accuracy, score.macro_f1, score.log_loss)]
+    values = (score.accuracy, score.balanced_accuracy, score.macro_f1, score.log_loss, score.majority_rate)
+    return [f"{value:.4f}" for value in values]
 
 
 def _titled(title: str, *tables: Table) -> RenderableType:

@@ -1,6 +1,6 @@
 """Deciding what to score: Algorithm 1."""
 
-from eckart.selection.search import search
+from eckart.selection.plan import search
 from eckart.selection.study import Study
 
 __all__ = ["Study", "search"]

@@ -8,7 +8,7 @@ from typing import Any
 from eckart.models import LoadedModel
 from eckart.records import Edit, Score, Trial
 from eckart.selection.space import finite
-from eckart.statistics import PairedDifference, paired_difference, wilson_interval
+from eckart.statistics import PairedDifference, accuracy_interval, paired_difference
 from eckart.tasks.task import Task
 
 
@@ -135,4 +135,4 @@ def _score(trial: Trial) -> Score:
 
 
 def _summary(score: Score) -> dict[str, Any]:
-    return {**score.summary(), "interval": list(wilson_interval(sum(score.right), score.n))}
+    return {**score.summary(), "interval": list(accuracy_interval(score))}

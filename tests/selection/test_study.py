@@ -1,0 +1,111 @@
+"""What a finished search says: no more than the test set allows."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from eckart import Task, search
+from eckart.models import LoadedModel, load_model
+from eckart.records import Score
+from eckart.reports.tables import conclusion
+from eckart.selection import plan as module
+from eckart.selection.study import Candidate, Study
+from families import build, save_family, tiny_tokenizer
+from samples import score, trial
+
+
+def rows(right: list[bool]) -> Score:
+    """Return a score of two-class rows whose label is always 0."""
+    predictions = tuple(0 if ok else 1 for ok in right)
+    n = len(right)
+    return Score(
+        n=n,
+        accuracy=sum(right) / n,
+        balanced_accuracy=sum(right) / n,
+        macro_f1=0.5,
+        log_loss=0.5,
+        majority_rate=1.0,
+        confusion=((sum(right), n - sum(right)), (0, 0)),
+        labels=(0,) * n,
+        predictions=predictions,
+        log_likelihoods=((-1.0, -2.0),) * n,
+    )
+
+
+def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> Study:
+    before = [False] * fixed + [True] * broken + [True] * same
+    after = [True] * fixed + [False] * broken + [True] * same
+    return Study(
+        settings={"model": "m", "task": "t", "top_k": 3, "combine": "geometric", "scoring": "sum"},
+        part="mlp",
+        layer=1,
+        rate=rate,
+        condition_numbers={0: 3.0, 1: float("inf")},
+        candidates=tuple(Candidate(r, {"up": 4}, trial(score=score())) for r in (0.0, 0.9)),
+        baseline=trial(score=rows(before)),
+        clipped=trial(score=rows(after)),
+        parameters={"dense": 100, "factored": 20, "saved": 80},
+        published=(),
+        notes=(),
+        source=LoadedModel(build("llama"), tiny_tokenizer(), "m"),
+        task=SimpleNamespace(labels=("a", "b")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fixed", "broken", "says"),
+    [(30, 2, "clipping helps"), (2, 30, "clipping hurts"), (6, 4, "no difference can be told with n = 70")],
+)
+def test_the_verdict(fixed, broken, says):
+    found = study(fixed, broken)
+    assert found.verdict() == says
+    assert says[1:] in conclusion(found)
+    points = 100 * (fixed - broken) / (fixed + broken + 60)
+    assert f"by {points:+.2f} points" in conclusion(found)
+    assert f"{fixed} rows fixed, {broken} broken; 2 rates tried" in conclusion(found)
+    assert "80% smaller" in conclusion(found)
+    assert says in str(found)
+
+
+def test_not_to_clip_is_said_plainly():
+    found = study(0, 0, rate=0.0)
+    assert "nothing is clipped" in found.verdict()
+    assert "2 rates were tried" in conclusion(found)
+
+
+def test_the_document_counts_what_it_says():
+    found = study(30, 2).to_json()
+    assert found["test"]["fixed"] == 30
+    assert found["test"]["broken"] == 2
+    assert found["test"]["difference"] == pytest.approx(28 / 92)
+    assert found["test"]["interval"][0] > 0
+    assert found["condition_numbers"] == {"0": 3.0, "1": None}
+    assert found["candidates_tried"] == 2
+
+
+@pytest.fixture(scope="module")
+def task(table) -> Task:
+    return Task.load(data=table, text_column="review", label_column="verdict", shots=4)
+
+
+def test_a_published_row_stands_beside_its_model(table, monkeypatch):
+    monkeypatch.setattr(module, "identify", lambda name, config: "gpt-j-6b")
+    sst2 = Task.load(data=table, text_column="review", label_column="verdict", shots=4, name="sst2")
+    found = search(build("gptj"), sst2, rates=[0.5], layer=1, tokenizer=tiny_tokenizer())
+    assert [row["source"] for row in found.published] == ["Table 2"]
+
+
+def test_parameters_count_what_factoring_saves(task):
+    found = search(build("llama"), task, rates=[0.9], layer=1, tokenizer=tiny_tokenizer())
+    dense = 3 * 32 * 44
+    rank = {0.0: 32, 0.9: 3}[found.rate]
+    factored = 3 * min(32 * 44, rank * (32 + 44))
+    assert found.parameters == {"dense": dense, "factored": factored, "saved": dense - factored}
+
+
+def test_the_layer_does_not_depend_on_the_dtype(task, tmp_path):
+    folder = save_family("llama", tmp_path)
+    single = search(load_model(folder), task, part="attn", rates=[0.5])
+    half = search(load_model(folder, dtype="bfloat16"), task, part="attn", rates=[0.5])
+    assert half.condition_numbers == single.condition_numbers
+    assert half.settings["dtype"] == "bfloat16"
