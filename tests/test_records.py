@@ -9,7 +9,9 @@ from eckart.records import PARTS, Edit, Trial
 from samples import score, trial
 
 
-@pytest.mark.parametrize("text", ["26:mlp:0.95", "-1:attn:0", "0:all:0.5", "3:fc_in:0.1"])
+@pytest.mark.parametrize(
+    "text", ["26:mlp:0.95", "-1:attn:0", "0:all:0.5", "3:fc_in:0.1", "1:mlp:0.50000001", "0:q:0.9999999"]
+)
 def test_an_edit_is_what_it_says(text):
     edit = Edit.parse(text)
     assert str(edit) == text

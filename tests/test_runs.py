@@ -1,6 +1,7 @@
 """The run store: nothing lost, nothing computed twice, nothing mixed up."""
 
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -131,3 +132,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
     with pytest.raises(RunError, match="cannot be written"):
         write_whole(tmp_path / "absent" / "result.json", b"x")
+
+
+def test_a_link_stays_a_link_and_a_device_a_device(tmp_path):
+    (tmp_path / "real.jsonl").write_text("old")
+    (tmp_path / "link.jsonl").symlink_to("real.jsonl")
+    write_whole(tmp_path / "link.jsonl", b"new")
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert (tmp_path / "real.jsonl").read_text() == "new"
+    write_whole(Path("/dev/null"), b"nothing")
+    assert not Path("/dev/null").is_file()

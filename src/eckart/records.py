@@ -53,7 +53,8 @@ class Edit:
         check_rate(self.rate)
 
     def __str__(self) -> str:
-        return f"{self.layer}:{self.part}:{self.rate:g}"
+        # Every digit counts: two rates may leave different ranks.
+        return f"{self.layer}:{self.part}:{float(self.rate)!r}".removesuffix(".0")
 
     @classmethod
     def parse(cls, text: str) -> Edit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -202,15 +203,21 @@ class Recorded:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
+    A link stays a link, and what is no file (a terminal, a pipe) is written to as it is.
+
     Raises:
         RunError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    target = path.resolve()
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        if target.exists() and not target.is_file():
+            target.write_bytes(content)
+            return
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            draft = Path(folder) / target.name
+            draft.write_bytes(content)
+            draft.replace(target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise RunError(
             f"'{path}' cannot be written ({error.strerror}); check space and permissions"
         ) from error

@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM
 from eckart import Edit, Task, clip, export, search
 from eckart.checkpoints import dense
 from eckart.errors import RunError
-from eckart.evaluation import Evaluator
 from eckart.models import load_model
 from families import build, save_family, tiny_tokenizer
 
@@ -23,7 +22,7 @@ def task(table) -> Task:
 def study_of(source, task, **options):
     """Return a study that chose to clip: a random model need not prefer it."""
     study = search(source, task, rates=[0.5], layer=1, **options)
-    clipped = Evaluator(study.source, task)([Edit(1, "mlp", 0.5)], "test")
+    clipped = study.evaluator([Edit(1, "mlp", 0.5)], "test")
     return replace(study, rate=0.5, clipped=clipped)
 
 
@@ -93,3 +92,26 @@ def test_an_empty_folder_is_taken_and_a_full_one_is_not(task, tmp_path):
     assert export(study, tmp_path / "empty").path == tmp_path / "empty"
     with pytest.raises(RunError, match="not an empty folder"):
         export(study, tmp_path / "empty")
+
+
+def test_long_rows_are_scored_again_as_they_were(task, tmp_path):
+    source = save_family("llama", tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 160}))
+    study = study_of(source, task, truncate_demonstrations=True, drop_long_rows=True)
+    assert any("fewer demonstrations" in note for note in study.notes)
+    assert export(study, tmp_path / "saved").changed == 0
+
+
+def test_float64_is_saved_too(task, tmp_path):
+    build("llama").double().save_pretrained(tmp_path / "source")
+    tiny_tokenizer().save_pretrained(tmp_path / "source")
+    assert export(study_of(tmp_path / "source", task), tmp_path / "saved").dtype == "float64"
+
+
+def test_a_draft_of_somebody_elses_is_left_alone(task, tmp_path):
+    (tmp_path / ".saved.part").mkdir()
+    (tmp_path / ".saved.part" / "thesis.txt").write_text("years of work")
+    export(study_of(save_family("llama", tmp_path / "source"), task), tmp_path / "saved")
+    assert (tmp_path / ".saved.part" / "thesis.txt").read_text() == "years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".saved.part", "saved", "source"]

@@ -288,6 +288,15 @@ def test_a_figure_that_cannot_be(eckart, model):
     refused(eckart("spectrum", model, "--plot", "no/such/figure.png"), "there is no folder")
 
 
+def test_predictions_do_not_overwrite_the_data(eckart, model, table, tmp_path):
+    data = shutil.copy(table, tmp_path / "d.csv")
+    before = data.read_bytes()
+    refused(
+        eckart("evaluate", model, "--data", "d.csv", *OWN, "--predictions", "./d.csv"), "is the data itself"
+    )
+    assert data.read_bytes() == before
+
+
 def test_a_prompt_that_is_too_long_leaves_no_run(eckart, model, files):
     before = {p.name for p in files.iterdir()}
     refused(eckart("search", model, "--data", "long.csv", *OWN, "--out", "run"), "--truncate-demonstrations")

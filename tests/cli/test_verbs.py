@@ -1,6 +1,8 @@
 """Each verb on good input: what it prints, what it writes, what others may rely on."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -218,3 +220,59 @@ def test_the_default_run_folder_belongs_to_its_settings(eckart, model, own_task,
 def test_version(eckart):
     assert eckart("--version").out.count(".") == 2
     assert "Usage" in eckart().out
+
+
+@pytest.mark.parametrize("labels", ["good=[/x],bad=[bold]yes", "good=:smile:,bad=\x1b[31mred"])
+def test_labels_are_shown_as_they_are(eckart, model, own_task, labels):
+    ended = eckart("evaluate", model, *own_task, "--labels", labels)
+    assert ended.status == 0, ended.err
+    assert "\x1b" not in ended.out
+    assert "[/x]" in ended.out or ":smile:" in ended.out
+
+
+def test_many_labels_do_not_squeeze_the_table(eckart, model, tmp_path):
+    rows = "".join(f"text {i},class{i % 12}\n" for i in range(120))
+    (tmp_path / "many.csv").write_text("review,verdict\n" + rows)
+    ended = eckart(
+        "evaluate",
+        model,
+        "--data",
+        "many.csv",
+        "--text-column",
+        "review",
+        "--label-column",
+        "verdict",
+        "--shots",
+        "0",
+    )
+    assert "confusion of 12 labels: see --json" in ended.out
+
+
+def test_a_path_with_a_dollar_is_no_formula(eckart, model, tmp_path):
+    shutil.copytree(model, tmp_path / "m_$\\frac{x$y")
+    assert eckart("spectrum", "./m_$\\frac{x$y", "--plot", "f.png").status == 0
+
+
+def test_an_ascii_terminal_gets_escapes(model, tmp_path):
+    rows = "".join(f"text {i},{('été', '好')[i % 2]}\n" for i in range(40))
+    (tmp_path / "d.csv").write_text("review,verdict\n" + rows, encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "eckart",
+        "evaluate",
+        model,
+        "--data",
+        "d.csv",
+        "--text-column",
+        "review",
+    ]
+    ended = subprocess.run(
+        [*command, "--label-column", "verdict", "--shots", "2", "--show", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
+    )
+    assert ended.returncode == 0, ended.stderr

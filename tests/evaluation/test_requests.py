@@ -134,3 +134,9 @@ def test_spaces_before_a_label_stay_with_the_label():
     tokenizer = tiny_tokenizer()
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     assert scored(Prompt("a", "the", (" good", " bad"), 0), tokenizer) == ["Ġgood", "Ġbad"]
+
+
+def test_labels_that_a_tokenizer_cannot_tell_apart_are_refused():
+    tokenizer = merging_tokenizer()
+    with pytest.raises(TaskError, match="'É' and 'Ü' are the same tokens"):
+        build_requests([Prompt("a", "it was:", (" É", " Ü"), 0)], tokenizer)

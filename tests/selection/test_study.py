@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from eckart import Task, search
-from eckart.models import LoadedModel, load_model
+from eckart.models import load_model
 from eckart.records import Score
 from eckart.reports.tables import conclusion
 from eckart.selection import plan as module
@@ -47,8 +47,7 @@ def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> Study:
         parameters={"dense": 100, "factored": 20, "saved": 80},
         published=(),
         notes=(),
-        source=LoadedModel(build("llama"), tiny_tokenizer(), "m"),
-        task=SimpleNamespace(labels=("a", "b")),
+        evaluator=SimpleNamespace(task=SimpleNamespace(labels=("a", "b"))),
     )
 
 
@@ -109,3 +108,10 @@ def test_the_layer_does_not_depend_on_the_dtype(task, tmp_path):
     half = search(load_model(folder, dtype="bfloat16"), task, part="attn", rates=[0.5])
     assert half.condition_numbers == single.condition_numbers
     assert half.settings["dtype"] == "bfloat16"
+
+
+def test_rates_that_differ_in_the_last_digit_are_two_trials(task):
+    found = search(build("llama"), task, rates=[0.5, 0.50000001], layer=1, tokenizer=tiny_tokenizer())
+    scores = [candidate.trial.score for candidate in found.candidates]
+    assert found.candidates[1].ranks != found.candidates[2].ranks
+    assert scores[1] != scores[2]

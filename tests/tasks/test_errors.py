@@ -123,19 +123,26 @@ def test_which_column_is_the_text(tmp_path: Path) -> None:
 
 TEMPLATES = {
     "{{ review": "is broken: unexpected end of template",
-    "{{ review | nosuch }}": "is broken: No filter named 'nosuch'",
+    "{{ review | nosuch }}": "'nosuch' is not for prompts",
     "{{ review.__class__ }}": "access to attribute '__class__' of 'str' object is unsafe",
     "{{ review }}{{ ''.__class__.__mro__ }}": "access to attribute '__class__'",
     "{{ review.nosuch }}": "has no attribute 'nosuch'",
     "{{ row['nosuch'] }}": "has no attribute 'nosuch'",
     "{{ row['verdict'] }}": "has no attribute 'verdict'",
     "{{ review }} {{ verdict }}": "shows the label column 'verdict', which gives the answer away",
-    "{% for i in range(10**9) %}{{ review }}{% endfor %}": "no column 'range'",
-    "{{ review }}{{ 9**9**9**9 }}": "'**' is not for templates",
-    "{{ review * 999999999999 }}": "'*' is not for templates",
+    "{% for i in range(10**9) %}{{ review }}{% endfor %}": "'for' is not for prompts",
+    "{% for a in review %}{% for b in review %}{{ review }}{% endfor %}{% endfor %}": "'for' is not for prompts",
+    "{{ review.ljust(3000000000) }}": "'call' is not for prompts",
+    "{{ '%3000000000d' % 1 }}{{ review }}": "'mod' is not for prompts",
+    "{{ review | center(3000000000) }}": "'center' is not for prompts",
+    "{{ '{:>3000000000}'.format(review) }}": "'call' is not for prompts",
+    "{% set a = review ~ review %}{{ a }}": "'assign' is not for prompts",
+    "{{ review | random }}": "'random' is not for prompts",
+    "{{ review }}{{ 9**9**9**9 }}": "'pow' is not for prompts",
+    "{{ review * 999999999999 }}": "'mul' is not for prompts",
     "{{ review + 1 }}": "cannot be filled in: can only concatenate str",
-    "{% include review %}": "cannot be filled in",
-    "{{ review | int }}{{ row.update({}) }}": "is unsafe",
+    "{% include review %}": "'include' is not for prompts",
+    "{{ review }}{{ row.update({}) }}": "'call' is not for prompts",
     "verdict:": "names no column",
     "{% if review == 'x' %}{{ review }}{% endif %}": "the template renders to nothing for row mine:0",
 }
@@ -166,7 +173,7 @@ def test_labels(data: Path, tmp_path: Path) -> None:
     assert own(one).endswith("holds one label, 'good'; two classes are needed, so add rows or map labels")
     none = tmp_path / "none.csv"
     none.write_text("review,verdict\n" + "".join(f"film {i},\n" for i in range(40)))
-    assert "holds no label (40 rows with nothing or -1 count as unlabelled)" in own(none)
+    assert "holds no label; two classes are needed" in own(none)
     many = tmp_path / "many.csv"
     many.write_text("review,verdict\n" + "".join(f"film {i},{i}\n" for i in range(40)))
     assert "has 40 values; is it the label column?" in own(many)

@@ -253,10 +253,10 @@ def test_a_repeat_with_another_label_is_told(tmp_path: Path) -> None:
 
 
 def test_rows_without_a_label_are_told(tmp_path: Path) -> None:
-    rows = [*reviews(20), {"review": "a", "verdict": None}, {"review": "b", "verdict": -1}, {"review": "c"}]
+    rows = [*reviews(20), {"review": "a", "verdict": None}, {"review": "c"}]
     task = load(write(tmp_path / "mine.jsonl", rows))
     assert len(task.all) == 16
-    assert "mine: left out 3 rows without a label" in task.notes
+    assert "mine: left out 2 rows without a label" in task.notes
 
 
 def test_minus_one_can_be_a_label(tmp_path: Path) -> None:
@@ -264,10 +264,41 @@ def test_minus_one_can_be_a_label(tmp_path: Path) -> None:
         tmp_path / "mine.csv", [{"review": f"film {i}", "verdict": 1 - 2 * (i % 2)} for i in range(20)]
     )
     assert load(path, labels={-1: "bad", 1: "good"}).labels == ("bad", "good")
-    with pytest.raises(
-        TaskError, match=r"holds one label, '1' \(10 rows with nothing or -1 count as unlabelled\)"
-    ):
-        load(path)
+    assert load(path).labels == ("-1", "1")
+    assert len(load(path).all) == 20 - load(path).shots
+
+
+def test_a_split_whose_every_label_is_minus_one_has_none(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", reviews(40))
+    write(
+        tmp_path / "validation.jsonl", [{**row, "review": f"other {i}"} for i, row in enumerate(reviews(20))]
+    )
+    write(tmp_path / "test.jsonl", [{"review": f"hidden {i}", "verdict": -1} for i in range(20)])
+    task = load(tmp_path)
+    assert len(task.labels) == 2
+    assert all(example.id.startswith("validation:") for example in task.test)
+
+
+def test_labels_that_read_as_no_number_are_words(tmp_path: Path) -> None:
+    labels = ["nan", "good", "2", "-1", "inf"]
+    path = write(
+        tmp_path / "mine.csv", [{"review": f"film {i}", "verdict": labels[i % 5]} for i in range(50)]
+    )
+    assert load(path).labels == ("-1", "2", "good", "inf", "nan")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ review | trim | lower }}:",
+        "{{ review.strip().title() }}:",
+        "{% if review == 'x' %}{{ review }}{% else %}{{ row['review'] ~ '!' }}{% endif %}:",
+        "{{ review[:40] }} {{ review | truncate(20) | default('-') }}:",
+        "{{ 'yes' if review is string and review.startswith('f') else 'no' }} {{ review }}:",
+    ],
+)
+def test_what_a_prompt_needs_is_allowed(tmp_path: Path, template: str) -> None:
+    assert load(write(tmp_path / "mine.csv", reviews()), template=template).prompts("test")
 
 
 def test_shots_are_beginnings_of_one_order_and_stay_balanced(tmp_path: Path) -> None:

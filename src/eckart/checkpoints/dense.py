@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from eckart import __version__
 from eckart.edits import clip, clip_
 from eckart.errors import RunError
-from eckart.evaluation.evaluator import Evaluator, Report, silent
 from eckart.models import LoadedModel, Model, load_model, load_stored
 from eckart.records import Edit, Score
 from eckart.selection.study import Study
@@ -42,7 +43,7 @@ class Saved:
     largest_change: float
 
 
-def export(study: Study, directory: str | Path, *, report: Report = silent) -> Saved:
+def export(study: Study, directory: str | Path) -> Saved:
     """Write a study's clipped model as a dense checkpoint with its tokenizer, and check it by scoring it again.
 
     The weights are stored in the dtype of the original checkpoint. The folder appears only once the reloaded model
@@ -51,25 +52,24 @@ def export(study: Study, directory: str | Path, *, report: Report = silent) -> S
     Arguments:
         study: what `search` returned.
         directory: a folder that does not exist yet, or is empty.
-        report: shows progress.
 
     Raises:
         RunError: the folder is taken or cannot be written, or the reloaded model scores differently.
     """
     target = check_target(directory)
-    draft = target.with_name(f".{target.name}.part")
     try:
-        dtype = _write(study.source, [study.edit], draft)
-        saved = _score_again(study, draft, target, dtype, report)
-        if target.exists():
-            target.rmdir()
-        draft.rename(target)
-    except OSError as error:
+        # Beside the target, so that the last step is a rename; a name of its own, so that nobody else's is touched.
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            draft = Path(folder) / target.name
+            dtype = _write(study.evaluator.model, [study.edit], draft)
+            saved = _score_again(study, draft, target, dtype)
+            if target.exists():
+                target.rmdir()
+            draft.rename(target)
+    except (OSError, SafetensorError) as error:
         raise RunError(
             f"checkpoint '{target}' cannot be written ({error}); check space and permissions"
         ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return saved
 
 
@@ -88,6 +88,8 @@ def check_target(directory: str | Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"'{target.parent}' cannot be made ({error.strerror}); name another folder") from error
+    if not os.access(target.parent, os.W_OK):
+        raise RunError(f"'{target.parent}' cannot be written to; name another folder")
     return target
 
 
@@ -114,10 +116,10 @@ def _save(model: Model, folder: Path) -> None:
         model.save_pretrained(folder, safe_serialization=True)
 
 
-def _score_again(study: Study, draft: Path, target: Path, dtype: str, report: Report) -> Saved:
-    source = study.source
+def _score_again(study: Study, draft: Path, target: Path, dtype: str) -> Saved:
+    source = study.evaluator.model
     model = load_model(draft, dtype=source.dtype, device=str(source.model.device))
-    trial = Evaluator(model, study.task, method=study.settings["scoring"], report=report)([], "test")
+    trial = study.evaluator.on(model)([], "test")
     assert trial.score is not None
     assert study.clipped.score is not None
     change = np.array(trial.score.log_likelihoods) - np.array(study.clipped.score.log_likelihoods)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
@@ -10,4 +11,9 @@ def main() -> None:
     from eckart.cli.app import app
     from eckart.cli.console import run
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a terminal that lacks a character still shows the rest
     sys.exit(run(lambda: app(standalone_mode=False)))

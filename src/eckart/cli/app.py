@@ -121,7 +121,7 @@ def evaluate(
     chosen = [Edit.parse(text) for text in edit or []]
     loaded_task = o.read_task(locals())
     if predictions is not None:
-        o.check_writable(predictions)
+        o.check_writable(predictions, data)
     from eckart.evaluation import evaluate as score_model
 
     result = score_model(

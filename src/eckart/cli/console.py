@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import traceback
 import warnings
@@ -32,8 +34,9 @@ ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
 INTERRUPTED = 130
 
-errors = Console(stderr=True)
-output = Console()
+# What is printed is data: a label such as [bold] or :smile: is shown as it is.
+errors = Console(stderr=True, markup=False, emoji=False)
+output = Console(markup=False, emoji=False)
 
 
 class Rate(ProgressColumn):
@@ -70,12 +73,12 @@ def say(text: str) -> None:
 
 def print_json(document: Any) -> None:
     """Print one JSON document on standard output; NaN and infinities, which JSON lacks, are a fault."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def show(renderable: Any) -> None:
     """Print a table or text on standard output; a pipe gets the full width."""
-    console = output if output.is_terminal else Console(width=160)
+    console = output if output.is_terminal else Console(width=160, markup=False, emoji=False)
     console.print(renderable, highlight=False, soft_wrap=True)
 
 
@@ -94,15 +97,31 @@ def run(command: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         result = INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
+        _discard_output()
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO):
+            return _fault()
+        _discard_output()
+        return _refuse(
+            f"output cannot be written ({error.strerror}); make room and run the same command again"
+        )
     except Exception:
-        traceback.print_exc()
-        say("this is a fault of eckart's; please report it with the lines above")
-        return 1
+        return _fault()
     if result == INTERRUPTED:  # typer turns an interrupt into this value itself
         say("interrupted; a search keeps every finished trial, and the same command goes on from there")
     return result if isinstance(result, int) else 0
+
+
+def _fault() -> int:
+    traceback.print_exc()
+    say("this is a fault of eckart's; please report it with the lines above")
+    return 1
+
+
+def _discard_output() -> None:
+    """Let Python's own last flush find nobody to complain to."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse(message: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -210,11 +211,15 @@ def parse_layer(text: str) -> int | None:
         raise EditError(f"--layer '{text}' is neither auto nor a number, such as 26 or -1") from None
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, data: Path | None) -> None:
     """Refuse a file that could not be written, before anything is computed.
 
     Raises:
-        RunError: it is a folder, or its folder does not exist.
+        RunError: it is a folder, it or its folder is absent or read-only, or it is the data.
     """
     if path.is_dir() or not path.parent.is_dir():
         raise RunError(f"'{path}' cannot be written: it is a folder, or there is no folder '{path.parent}'")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise RunError(f"'{path}' cannot be written: it or its folder is read-only; name another")
+    if data is not None and path.resolve() == data.resolve():
+        raise RunError(f"'{path}' is the data itself; name another file for the predictions")

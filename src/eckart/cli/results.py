@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from eckart.checkpoints import export
-from eckart.cli.console import print_json, progress_bar, say, show
+from eckart.cli.console import print_json, say, show
 from eckart.reports.figures import draw_rates, rate_points, save_figure
 from eckart.reports.tables import study_report
 from eckart.runs import write_whole
@@ -21,7 +21,7 @@ def finish_search(study: Study, folder: Path, save: Path | None, as_json: bool) 
     write_search(study, folder)
     saved: dict[str, Any] | None = None
     if save is not None:
-        kept = export(study, save, report=progress_bar)
+        kept = export(study, save)
         saved = {
             "path": str(kept.path),
             "dtype": kept.dtype,
@@ -44,7 +44,7 @@ def finish_search(study: Study, folder: Path, save: Path | None, as_json: bool) 
 def write_search(study: Study, folder: Path) -> None:
     """Write `result.txt` and `validation.png`."""
     text = io.StringIO()
-    Console(file=text, width=120).print(study_report(study), highlight=False)
+    Console(file=text, width=120, markup=False, emoji=False).print(study_report(study), highlight=False)
     write_whole(folder / "result.txt", text.getvalue().encode())
     score = study.candidates[0].trial.score
     assert score is not None

@@ -94,15 +94,26 @@ class Evaluator:
         report: Report = silent,
     ) -> None:
         self.model = model
-        self.window = context_window(model.model.config)
         self.task = task
         self.method = check_method(method or task.default_score)
         self.report = report
+        self.window = context_window(model.model.config)
+        self._options: dict[str, Any] = {
+            "method": method,
+            "batch_tokens": batch_tokens,
+            "truncate_demonstrations": truncate_demonstrations,
+            "drop_long_rows": drop_long_rows,
+            "report": report,
+        }
         self._budget = batch_tokens or BATCH_TOKENS.get(model.model.device.type, 4096)
-        self._factors: Factors = {}
         self._fitting = {"truncate": truncate_demonstrations, "drop": drop_long_rows}
+        self._factors: Factors = {}
         self._fitted: dict[str, Fitted] = {}
         self._prepared: dict[str, _Prepared] = {}
+
+    def on(self, model: LoadedModel) -> Evaluator:
+        """Return an evaluator that does the same with another model."""
+        return Evaluator(model, self.task, **self._options)
 
     @cached_property
     def anatomy(self) -> Anatomy:
@@ -197,7 +208,8 @@ class Evaluator:
     def _readable(self, prompts: Prompts, what: str) -> _Readable:
         """Tokenise prompts, and find the fastest way to read them that agrees with the plain forward on two of them."""
         model = self.model.model
-        requests = build_requests(prompts, self.model.tokenizer, self.window)
+        with self.report(f"tokens of {what}", len(prompts)) as advance:
+            requests = build_requests(prompts, self.model.tokenizer, self.window, advance)
         lengths = [max(len(requests.rows[c.row]) for c in choices) for choices in requests.continuations]
         sample = sorted({int(np.argmin(lengths)), int(np.argmax(lengths))})
         plain = plain_log_likelihoods(model, requests.subset(sample).without_prefix())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,7 +88,12 @@ class Encoder:
         ]
 
 
-def build_requests(prompts: Sequence[Prompt], tokenizer: Tokenizer, window: int | None = None) -> Requests:
+def build_requests(
+    prompts: Sequence[Prompt],
+    tokenizer: Tokenizer,
+    window: int | None = None,
+    advance: Callable[[int], None] = lambda prompts: None,
+) -> Requests:
     """Turn prompts into the fewest token rows that score all their continuations.
 
     Context and continuation are encoded together. What follows the token prefix that a prompt's context shares
@@ -99,10 +104,12 @@ def build_requests(prompts: Sequence[Prompt], tokenizer: Tokenizer, window: int 
         prompts: what to score.
         tokenizer: the model's own.
         window: the most tokens that the model reads, or None where it has no limit.
+        advance: told of prompts done.
 
     Raises:
         TaskError: a prompt is longer than the window.
-        ModelError: the tokenizer gives nothing to predict the first token from, or changes the text it is given.
+        TaskError: two different candidates are the same tokens.
+        ModelError: the tokenizer gives nothing to predict the first token from, or drops a candidate.
     """
     encoder, rows = Encoder(tokenizer), _Rows()
     choices: list[tuple[Continuation, ...]] = []
@@ -114,6 +121,7 @@ def build_requests(prompts: Sequence[Prompt], tokenizer: Tokenizer, window: int 
             tokens = [next(candidates) for _ in prompt.continuations]
             _check_length(prompt, tokens, window)
             choices.append(_place(prompt, tokens, _split(prompt, context, tokens), rows))
+        advance(len(chunk))
     shift = len(rows.prefix)
     return Requests(
         prefix=rows.prefix,
@@ -180,6 +188,7 @@ def _tokens_in_front(tokenizer: Tokenizer) -> Tokens:
 
 
 def _split(prompt: Prompt, context: Tokens, candidates: list[Tokens]) -> int:
+    _check_told_apart(prompt, candidates)
     split = len(common_prefix([context, *candidates]))
     if split == 0:
         raise ModelError(
@@ -191,6 +200,18 @@ def _split(prompt: Prompt, context: Tokens, candidates: list[Tokens]) -> int:
             f"row {prompt.id}: the tokenizer drops the label that follows the prompt; check the label"
         )
     return split
+
+
+def _check_told_apart(prompt: Prompt, candidates: list[Tokens]) -> None:
+    """Refuse words that are the same tokens: every row would be a tie, and ties go to the first."""
+    seen: dict[Tokens, str] = {}
+    for text, tokens in zip(prompt.continuations, candidates, strict=True):
+        other = seen.setdefault(tokens, text)
+        if other != text:
+            raise TaskError(
+                f"row {prompt.id}: '{other.strip()}' and '{text.strip()}' are the same tokens for this model, "
+                "which cannot tell them apart; choose other label words"
+            )
 
 
 def _place(prompt: Prompt, candidates: list[Tokens], split: int, rows: _Rows) -> tuple[Continuation, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ def draw_condition_numbers(curves: list[Curve], title: str) -> Figure:
         axes.annotate(
             "singular (×)", (0, ceiling), xycoords=("axes fraction", "data"), va="bottom", color="0.4", size=8
         )
-    axes.set(title=title, xlabel="layer", ylabel="condition number σ_max / σ_min", yscale="log")
+    axes.set_title(title, parse_math=False)  # a path may hold a $
+    axes.set(xlabel="layer", ylabel="condition number σ_max / σ_min", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure
@@ -111,8 +113,8 @@ def draw_rates(points: list[RatePoint], chosen: float, majority: float, title: s
         best, accuracies[best], marker="*", markersize=15, color=COLOURS[1], linestyle="none", label="chosen"
     )
     axes.set_xticks(list(places), [f"{point.rate:g}" for point in points])
+    axes.set_title(title, parse_math=False)
     axes.set(
-        title=title,
         xlabel="clipping rate ξ",
         ylabel=f"validation accuracy (n = {points[0].n}, 95% intervals)",
     )
@@ -132,6 +134,10 @@ def check_figure_path(path: Path) -> None:
         )
     if not path.parent.is_dir():
         raise RunError(f"figure '{path}' cannot be written: there is no folder '{path.parent}'")
+    if not os.access(path.parent, os.W_OK):
+        raise RunError(
+            f"figure '{path}' cannot be written: folder '{path.parent}' is read-only; name another"
+        )
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -17,6 +17,9 @@ from eckart.selection.space import MatrixSpectrum
 from eckart.selection.study import Study
 from eckart.statistics import accuracy_interval
 
+WIDEST = 8
+"""The most labels whose confusion matrix is printed."""
+
 
 def study_report(study: Study) -> RenderableType:
     """Return everything that a search found, in the order in which it was found."""
@@ -96,9 +99,13 @@ def score_table(score: Score, labels: Sequence[str], title: str) -> RenderableTy
     """Return a score's metrics and its confusion matrix."""
     metrics = _table("n", "accuracy", "balanced", "macro-F1", "log-loss", "majority")
     metrics.add_row(str(score.n), *_metrics(score))
-    confusion = _table("label", *(f"predicted {label}" for label in labels))
+    if len(labels) > WIDEST:
+        return Group(
+            _titled(title, metrics), Text(f"confusion of {len(labels)} labels: see --json", style="dim")
+        )
+    confusion = _table("label", *(f"predicted {printable(label)}" for label in labels))
     for label, counts in zip(labels, score.confusion, strict=True):
-        confusion.add_row(label, *map(str, counts))
+        confusion.add_row(printable(label), *map(str, counts))
     return _titled(title, metrics, confusion)
 
 
@@ -109,7 +116,7 @@ def evaluation_report(result: Evaluation, shown: int = 0) -> RenderableType:
     title = f"{result.model} on {result.task.name} {result.trial.split}: {edits} ({how})"
     parts: list[RenderableType] = []
     for prompt in result.prompts[:shown]:
-        parts += [Text(f"--- {prompt.id}", style="dim"), Text(prompt.context)]
+        parts += [Text(f"--- {prompt.id}", style="dim"), Text(printable(prompt.context))]
         parts += [
             Text(repr(text), style="bold" if i == prompt.label else "")
             for i, text in enumerate(prompt.continuations)
@@ -145,6 +152,11 @@ def anatomy_table(document: dict[str, Any]) -> RenderableType:
                 layers if index == 0 else "", m["name"], m["part"], shape, f"{count:,}", share, stored
             )
     return _titled(title, table)
+
+
+def printable(text: str) -> str:
+    """Return a text whose control characters, line breaks apart, are spelled out: data does not steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def condition(value: float) -> str:

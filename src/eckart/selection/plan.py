@@ -178,8 +178,7 @@ def _algorithm1(
         parameters=_parameters(list(shapes.values()), rate),
         published=tuple(_published(evaluator, plan.part)),
         notes=evaluator.notes("validation", "test"),
-        source=evaluator.model,
-        task=evaluator.task,
+        evaluator=evaluator,
     )
 
 

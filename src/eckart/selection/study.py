@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from eckart.models import LoadedModel
+from eckart.evaluation import Evaluator
 from eckart.records import Edit, Score, Trial
 from eckart.selection.space import finite
 from eckart.statistics import PairedDifference, accuracy_interval, paired_difference
-from eckart.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Study:
             factors wherever that is smaller.
         published: rows of the paper's tables and the authors' logs about the same model, task and part.
         notes: what the user should know about the data and the run.
-        source, task: what was searched, for `export`.
+        evaluator: what scored, for `export` to score again.
     """
 
     settings: dict[str, Any]
@@ -61,8 +60,7 @@ class Study:
     parameters: dict[str, int]
     published: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
-    source: LoadedModel
-    task: Task
+    evaluator: Evaluator
 
     @property
     def edit(self) -> Edit:
@@ -95,7 +93,7 @@ class Study:
                 "broken": paired.broken,
             },
             "parameters": self.parameters,
-            "labels": list(self.task.labels),
+            "labels": list(self.evaluator.task.labels),
             "published": list(self.published),
             "notes": list(self.notes),
             "settings": self.settings,

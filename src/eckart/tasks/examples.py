@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,8 @@ from eckart.tasks.prompts import Example, PromptFormat, compiled, counted
 from eckart.tasks.sources import Row, Source
 from eckart.tasks.spec import TaskSpec, closest, label_text
 
-UNLABELLED = ("", "-1")
-"""What stands for no label: the hub's unlabelled test splits have -1."""
+HIDDEN = "-1"
+"""What the hub's unlabelled splits have for a label, in every row; among others it is a label like any."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,9 @@ def find_labels(spec: TaskSpec, source: Source, column: str) -> Labels:
     Raises:
         TaskError: a value has no class, there are fewer than two classes, or a label word is empty or like another.
     """
-    values = Counter(label_text(row.get(column)) for rows in source.splits.values() for row in rows)
+    values: Counter[str] = sum((_labels_of(rows, column) for rows in source.splits.values()), Counter())
     mapping = spec.labels or _default_mapping(spec, values)
-    unknown = [value for value in values if value not in mapping and value not in UNLABELLED]
+    unknown = [value for value in values if value not in mapping]
     if unknown:
         raise TaskError(
             f"column '{column}' of {source.where} holds the label '{unknown[0]}', and the task knows "
@@ -134,14 +135,23 @@ def find_labels(spec: TaskSpec, source: Source, column: str) -> Labels:
 def _default_mapping(spec: TaskSpec, values: Counter[str]) -> dict[str, str]:
     if spec.choices:
         return {str(index): name for index, name in enumerate(spec.choices)}
-    return {value: value for value in sorted(set(values) - set(UNLABELLED), key=_order)}
+    return {value: value for value in sorted(values, key=_order)}
+
+
+def _labels_of(rows: Sequence[Mapping[str, Any]], column: str) -> Counter[str]:
+    """Count a split's labels: a row without one has none, and a split whose every label is -1 has none at all."""
+    found = Counter(label_text(row.get(column)) for row in rows)
+    del found[""]
+    return Counter() if set(found) == {HIDDEN} else found
 
 
 def _order(value: str) -> tuple[float, str]:
+    """Sort numbers as numbers, before everything else; `nan` and `inf` are words."""
     try:
-        return (float(value), value)
+        number = float(value)
     except ValueError:
-        return (float("inf"), value)
+        number = math.inf
+    return (number if math.isfinite(number) else math.inf, value)
 
 
 def _check_words(names: tuple[str, ...]) -> None:
@@ -158,11 +168,9 @@ def _check_words(names: tuple[str, ...]) -> None:
 def _check_classes(present: set[str], values: Counter[str], column: str, where: str) -> None:
     """Refuse what cannot be a label column: one class only, or nearly as many classes as rows."""
     if len(present) < 2:
-        unlabelled = sum(values[value] for value in UNLABELLED)
-        hint = f" ({counted(unlabelled)} with nothing or -1 count as unlabelled)" if unlabelled else ""
         held = f"one label, '{present.pop()}'" if present else "no label"
         raise TaskError(
-            f"column '{column}' of {where} holds {held}{hint}; two classes are needed, so add rows or map labels"
+            f"column '{column}' of {where} holds {held}; two classes are needed, so add rows or map labels"
         )
     if len(present) > max(20, sum(values.values()) // 2):
         raise TaskError(f"column '{column}' of {where} has {len(present):,} values; is it the label column?")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
 import jinja2
 import jinja2.meta
-from jinja2.exceptions import SecurityError
+from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from eckart.errors import TaskError
@@ -54,18 +54,67 @@ class Prompt:
     label: int
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
-    # A task file may come from somebody else, so a template reaches no Python. It fills in a row and computes
-    # nothing: without `range` and multiplication there is no short way to a loop or a string without end.
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> NoReturn:
-        raise SecurityError(f"'{operator}' is not for templates")
-
-
 # Escaping is for HTML: here it would turn the ' of a review into &#39;, which the model then reads.
-_ENVIRONMENT = _Sandbox(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
+_ENVIRONMENT = ImmutableSandboxedEnvironment(
+    undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
+)
 _ENVIRONMENT.globals.clear()
+
+# A task file may come from somebody else. A template fills in a row: it tests and it trims, but nothing in it repeats
+# or grows, so it ends, and it says the same each time.
+FILTERS = frozenset(
+    [
+        "capitalize",
+        "d",
+        "default",
+        "first",
+        "int",
+        "last",
+        "length",
+        "lower",
+        "round",
+        "string",
+        "title",
+        "trim",
+        "truncate",
+        "upper",
+    ]
+)
+METHODS = frozenset(
+    ["capitalize", "endswith", "lower", "lstrip", "rstrip", "startswith", "strip", "title", "upper"]
+)
+_PLAIN = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.If, nodes.CondExpr)
+_EXPRESSIONS = (
+    nodes.Getattr,
+    nodes.Getitem,
+    nodes.Slice,
+    nodes.Concat,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.Test,
+)
+_LOGIC = (nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Add, nodes.Sub, nodes.Keyword)
+
+
+def _check_plain(node: nodes.Node) -> None:
+    """Refuse whatever a prompt does not need.
+
+    Raises:
+        jinja2.TemplateError: the template loops, calculates, or calls what is not listed.
+    """
+    for part in node.iter_child_nodes():
+        if (isinstance(part, nodes.Filter) and part.name in FILTERS) or (
+            isinstance(part, nodes.Call)
+            and isinstance(part.node, nodes.Getattr)
+            and part.node.attr in METHODS
+        ):
+            pass
+        elif not isinstance(part, _PLAIN + _EXPRESSIONS + _LOGIC):
+            name = getattr(part, "name", type(part).__name__.lower())
+            raise jinja2.TemplateError(
+                f"'{name}' is not for prompts; fill in columns, trim them, and test them with if"
+            )
+        _check_plain(part)
 
 
 class Template:
@@ -81,7 +130,9 @@ class Template:
     def __init__(self, source: str):
         self.source = source
         try:
-            self.names = frozenset(jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(source)))
+            parsed = _ENVIRONMENT.parse(source)
+            _check_plain(parsed)
+            self.names = frozenset(jinja2.meta.find_undeclared_variables(parsed))
             self._compiled = _ENVIRONMENT.from_string(source)
         except jinja2.TemplateError as error:
             raise TaskError(f"template {source!r} is broken: {_line(error)}") from None
