@@ -179,7 +179,6 @@ class Recorded:
     def __init__(self, executor: Executor, store: RunStore) -> None:
         self._executor = executor
         self._store = store
-        self.computed = 0
 
     def key(self, edits: Sequence[Edit], split: str) -> str:
         """Return the executor's key."""
@@ -191,7 +190,6 @@ class Recorded:
         kept = self._store.trial(key)
         if kept is not None:
             return kept
-        self.computed += 1
         try:
             trial = self._executor(edits, split)
         except NotANumberError as error:

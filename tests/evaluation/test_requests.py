@@ -111,17 +111,10 @@ def test_subset_and_written_out_prefix_ask_for_the_same():
 
 
 @pytest.mark.parametrize(
-    ("rows", "limit", "expected"),
-    [
-        ([(1, 2)], None, (1, 2)),
-        ([(1, 2), (1,)], None, (1,)),
-        ([(1,), (2,)], None, ()),
-        ([], None, ()),
-        ([(1, 2)], 1, (1,)),
-    ],
+    ("rows", "expected"), [([(1, 2)], (1, 2)), ([(1, 2), (1,)], (1,)), ([(1,), (2,)], ()), ([], ())]
 )
-def test_common_prefix(rows, limit, expected):
-    assert common_prefix(rows, limit) == expected
+def test_common_prefix(rows, expected):
+    assert common_prefix(rows) == expected
 
 
 def test_context_windows_by_their_several_names():

@@ -151,14 +151,14 @@ class _Rows:
         return len(self.tails) - 1
 
 
-def common_prefix(rows: Iterable[Tokens], limit: int | None = None) -> Tokens:
-    """Return the longest prefix, of at most `limit` tokens, that all rows share.
+def common_prefix(rows: Iterable[Tokens]) -> Tokens:
+    """Return the longest prefix that all rows share.
 
     >>> common_prefix([(1, 2, 3), (1, 2, 4)])
     (1, 2)
     """
     rows = iter(rows)
-    shared = next(rows, ())[:limit]
+    shared = next(rows, ())
     for row in rows:
         if row[: len(shared)] != shared:
             shared = shared[: next(i for i, token in enumerate(shared) if row[i : i + 1] != (token,))]
