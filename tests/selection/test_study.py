@@ -36,7 +36,7 @@ def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> Study:
     before = [False] * fixed + [True] * broken + [True] * same
     after = [True] * fixed + [False] * broken + [True] * same
     return Study(
-        settings={"model": "m", "task": "t", "top_k": 3, "combine": "geometric", "scoring": "sum"},
+        settings={"model": "m", "task": "t", "top_k": 3, "combine": "geometric", "scoring": "sum", "seed": 0},
         part="mlp",
         layer=1,
         rate=rate,
