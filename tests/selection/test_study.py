@@ -1,5 +1,6 @@
 """What a finished search says: no more than the test set allows."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -64,6 +65,13 @@ def test_the_verdict(fixed, broken, says):
     assert f"{fixed} rows fixed, {broken} broken; 2 rates tried" in conclusion(found)
     assert "80% smaller" in conclusion(found)
     assert says in str(found)
+
+
+def test_a_gain_that_stays_below_the_trivial_answer_is_called_so():
+    found = study(30, 2)
+    assert "Always answering the most frequent label would be right in 1.0000" in conclusion(found)
+    better = replace(found.clipped, score=replace(found.clipped.score, majority_rate=0.5))
+    assert "Always answering" not in conclusion(replace(found, clipped=better))
 
 
 def test_not_to_clip_is_said_plainly():

@@ -80,19 +80,26 @@ def published_table(study: Study) -> RenderableType:
 
 
 def conclusion(study: Study) -> str:
-    """Return the result in one sentence that claims no more than the test set allows."""
-    paired = study.comparison
-    low, high = paired.interval
-    sentence = f"{study.verdict()[0].upper()}{study.verdict()[1:]}."
+    """Return the result in a few sentences that claim no more than the test set allows."""
+    paired, score = study.comparison, study.clipped.score
+    assert score is not None
+    verdict = f"{study.verdict()[0].upper()}{study.verdict()[1:]}."
+    trivial = (
+        f" Always answering the most frequent label would be right in {score.majority_rate:.4f} of the test rows, "
+        "which is no worse."
+        if score.accuracy <= score.majority_rate
+        else ""
+    )
     if study.rate == 0:
-        return f"{sentence} {len(study.candidates)} rates were tried on {_n(study)} validation rows."
+        return f"{verdict} {len(study.candidates)} rates were tried on {_n(study)} validation rows.{trivial}"
+    low, high = paired.interval
     saved = study.parameters["saved"] / study.parameters["dense"]
     return (
-        f"{sentence} Clipping {study.part} of layer {study.layer} at {study.rate:g} changes test accuracy by "
+        f"{verdict} Clipping {study.part} of layer {study.layer} at {study.rate:g} changes test accuracy by "
         f"{100 * paired.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}; exact McNemar "
         f"p = {paired.p_value:.3g}; {paired.fixed} rows fixed, {paired.broken} broken; {len(study.candidates)} rates "
-        f"tried on validation; one draw of demonstrations, seed {study.settings['seed']}). Stored as factors, that "
-        f"part would be {100 * saved:.0f}% smaller."
+        f"tried on validation; one draw of demonstrations, seed {study.settings['seed']}).{trivial} Stored as factors, "
+        f"that part would be {100 * saved:.0f}% smaller."
     )
 
 
