@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from eckart.published import identify, published_rows
-from eckart.selection.space import RATES
+from eckart.records import RATES
 
 GPTJ = SimpleNamespace(model_type="gptj", num_hidden_layers=28, hidden_size=4096)
 LLAMA = SimpleNamespace(model_type="llama", num_hidden_layers=32, hidden_size=4096)
