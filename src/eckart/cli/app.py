@@ -10,6 +10,7 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import print_json, progress_bar, say, show
+from eckart.cli.scoring import Scoring, scoring_options
 from eckart.records import RATES, TOP_K, Edit
 
 app = typer.Typer(
@@ -89,70 +90,41 @@ def spectrum(
 
 
 @app.command()
+@scoring_options
 def evaluate(
     model: o.Model,
-    task: o.TaskName = None,
     edit: o.Edits = None,
     split: o.Split = "validation",
     predictions: o.Predictions = None,
     prompts: o.Prompts = False,
     show_prompts: o.Show = 0,
     json_: o.Json = False,
-    data: o.Data = None,
-    text_column: o.TextColumn = None,
-    label_column: o.LabelColumn = None,
-    template: o.Template = None,
-    labels: o.Labels = None,
-    variant: o.Variant = None,
-    shots: o.Shots = None,
-    seed: o.Seed = 0,
-    split_seed: o.SplitSeed = 0,
-    split_sizes: o.SplitSizes = None,
-    unbalanced: o.Unbalanced = False,
-    scoring: o.Scoring = None,
-    batch_tokens: o.BatchTokens = None,
-    truncate_demonstrations: o.Truncate = False,
-    drop_long_rows: o.DropLong = False,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    trust_remote_code: o.RemoteCode = False,
+    *,
+    how: Scoring,
 ) -> None:
     """Score a model on a task, with any number of edits at once."""
-    chosen = [Edit.parse(text) for text in edit or []]
-    loaded_task = o.read_task(locals())
+    chosen, task = [Edit.parse(text) for text in edit or []], how.read_task()
     if predictions is not None:
-        o.check_writable(predictions, data)
-    from eckart.evaluation import evaluate as score_model
-
-    result = score_model(
-        o.read_model(model, dtype, device, trust_remote_code),
-        loaded_task,
-        chosen,
-        split=split,
-        method=scoring,
-        batch_tokens=batch_tokens,
-        truncate_demonstrations=truncate_demonstrations,
-        drop_long_rows=drop_long_rows,
-        report=progress_bar,
-    )
+        o.check_writable(predictions, how.data)
+    evaluation = how.evaluator(model, task).evaluate(chosen, split)
     if predictions is not None:
         from eckart.runs import write_whole
 
-        lines = [json.dumps(row, ensure_ascii=False) for row in result.rows(prompts)]
+        lines = [json.dumps(row, ensure_ascii=False) for row in evaluation.rows(prompts)]
         write_whole(predictions, ("\n".join(lines) + "\n").encode())
         say(f"predictions: {predictions}")
     if json_:
-        print_json(result.to_json())
+        print_json(evaluation.to_json())
         return
     from eckart.reports.tables import evaluation_report
 
-    show(evaluation_report(result, show_prompts))
+    show(evaluation_report(evaluation, show_prompts))
 
 
 @app.command()
+@scoring_options
 def search(
     model: o.Model,
-    task: o.TaskName = None,
     part: o.Part = "mlp",
     rates: o.Rates = DEFAULT_RATES,
     layer: o.Layer = "auto",
@@ -162,45 +134,19 @@ def search(
     out: o.Out = None,
     save: o.Save = None,
     json_: o.Json = False,
-    data: o.Data = None,
-    text_column: o.TextColumn = None,
-    label_column: o.LabelColumn = None,
-    template: o.Template = None,
-    labels: o.Labels = None,
-    variant: o.Variant = None,
-    shots: o.Shots = None,
-    seed: o.Seed = 0,
-    split_seed: o.SplitSeed = 0,
-    split_sizes: o.SplitSizes = None,
-    unbalanced: o.Unbalanced = False,
-    scoring: o.Scoring = None,
-    batch_tokens: o.BatchTokens = None,
-    truncate_demonstrations: o.Truncate = False,
-    drop_long_rows: o.DropLong = False,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    trust_remote_code: o.RemoteCode = False,
+    *,
+    how: Scoring,
 ) -> None:
     """Algorithm 1: choose the layer by condition number, the rate on validation, and test the choice once."""
-    chosen_rates, chosen_layer = o.parse_rates(rates), o.parse_layer(layer)
-    loaded_task = o.read_task(locals())
+    chosen_rates, chosen_layer, task = o.parse_rates(rates), o.parse_layer(layer), how.read_task()
     from eckart.checkpoints.dense import check_target
     from eckart.cli.results import finish_search
-    from eckart.evaluation import Evaluator
     from eckart.selection.plan import Plan, default_folder, run_plan
 
     if save is not None:
         check_target(save)
     plan = Plan(part, chosen_rates, top_k, chosen_layer, combine, metric)
-    evaluator = Evaluator(
-        o.read_model(model, dtype, device, trust_remote_code),
-        loaded_task,
-        method=scoring,
-        batch_tokens=batch_tokens,
-        truncate_demonstrations=truncate_demonstrations,
-        drop_long_rows=drop_long_rows,
-        report=progress_bar,
-    )
+    evaluator = how.evaluator(model, task)
     folder = out or default_folder(plan, evaluator)
     say(f"run: {folder}")
     study = run_plan(plan, evaluator, folder)

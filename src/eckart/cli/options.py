@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,6 @@ from eckart.errors import EditError, RunError, TaskError
 
 if TYPE_CHECKING:
     from eckart.models import LoadedModel
-    from eckart.tasks import Task
 
 MODEL = "The model"
 TASK = "The task"
@@ -157,26 +156,6 @@ def read_model(name: str, dtype: str, device: str, trust_remote_code: bool) -> L
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     return load_model(name, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-
-
-def read_task(options: dict[str, Any]) -> Task:
-    """Load the task that a verb's options describe; takes the verb's own `locals()`."""
-    from eckart.tasks import Task
-
-    return Task.load(
-        options["task"],
-        data=options["data"],
-        text_column=options["text_column"],
-        label_column=options["label_column"],
-        template=options["template"],
-        labels=parse_labels(options["labels"]),
-        variant=options["variant"],
-        shots=options["shots"],
-        seed=options["seed"],
-        split_seed=options["split_seed"],
-        split_sizes=options["split_sizes"],
-        balanced=not options["unbalanced"],
-    )
 
 
 def parse_labels(text: str | None) -> dict[str, str] | None:

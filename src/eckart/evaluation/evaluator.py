@@ -160,6 +160,19 @@ class Evaluator:
             seconds=time.perf_counter() - start,
         )
 
+    def evaluate(self, edits: Sequence[Edit], split: str) -> Evaluation:
+        """Score the model with these edits on a split, and return the outcome together with its rows."""
+        trial = self(edits, split)
+        return Evaluation(
+            model=self.model.name,
+            dtype=self.model.dtype,
+            task=self.task,
+            scoring=self.method,
+            trial=trial,
+            prompts=self.fitted(split).prompts,
+            notes=self.notes(split),
+        )
+
     def fitted(self, split: str) -> Fitted:
         """Return a split's prompts as they will be read."""
         if split not in self._fitted:
@@ -335,14 +348,4 @@ def evaluate(
     """
     task = Task.load(task) if isinstance(task, str) else task
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
-    evaluator = Evaluator(loaded, task, **options)
-    trial = evaluator([edits] if isinstance(edits, Edit) else edits, split)
-    return Evaluation(
-        model=loaded.name,
-        dtype=loaded.dtype,
-        task=task,
-        scoring=evaluator.method,
-        trial=trial,
-        prompts=evaluator.fitted(split).prompts,
-        notes=evaluator.notes(split),
-    )
+    return Evaluator(loaded, task, **options).evaluate([edits] if isinstance(edits, Edit) else edits, split)
