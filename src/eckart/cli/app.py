@@ -18,7 +18,6 @@ app = typer.Typer(
     help="Make a language model better at your task, without training, by cutting singular values; and know honestly "
     "whether it helped.",
     add_completion=False,
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 DEFAULT_RATES = ",".join(f"{rate:g}" for rate in RATES)
