@@ -281,5 +281,5 @@ def _rows(size: Size | None, pool: Sequence[Example], where: str) -> int | None:
 def _too_few(wanted: int, pool: Sequence[Example], where: str) -> TaskError:
     return TaskError(
         f"validation and test want {wanted:,} rows of {where}, which has {len(pool):,} without repeats and "
-        "demonstrations; give other split sizes (split_sizes)"
+        "demonstrations; give other split sizes (--split-sizes)"
     )
