@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ from eckart.anatomy import Anatomy
 from eckart.edits import Factors, clip
 from eckart.errors import ModelError
 from eckart.evaluation.fitting import Fitted, fit
-from eckart.evaluation.forward import Prompts, log_likelihoods, plain_log_likelihoods
+from eckart.evaluation.packed import Packed
+from eckart.evaluation.padding import can_share
+from eckart.evaluation.reading import Padded, Reader, plain_log_likelihoods
 from eckart.evaluation.requests import Requests, build_requests, context_window
+from eckart.evaluation.route import Point, Route
 from eckart.evaluation.scoring import SCORING_VERSION, check_method, combine, score
-from eckart.evaluation.trunk import can_share
+from eckart.evaluation.trunk import Trunk, free_memory
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.records import Edit, Score, Trial, fingerprint
 from eckart.statistics import accuracy_interval
@@ -35,7 +38,7 @@ Report = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 0.03, "bfloat16": 0.25}
 """How far, in nats per token, the fast path may be from the plain forward before it is given up, by dtype."""
 
-BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32768}
+BATCH_TOKENS = {"cpu": 512, "mps": 4096, "cuda": 16384}
 
 
 def silent(what: str, rows: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -44,25 +47,19 @@ def silent(what: str, rows: int) -> AbstractContextManager[Callable[[int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class _Readable:
-    """Requests, and the way of reading them that agrees with the model's plain forward."""
-
-    requests: Requests
-    budget: int
-
-
-@dataclass(frozen=True, eq=False)
 class _Prepared:
     """A split as the model reads it, ready for any number of edits.
 
     Arguments:
-        rows: what is asked.
-        nulls: the distinct prompts without content, and which of them is each row's; None where none are needed.
+        rows: reads what is asked.
+        nulls: reads the distinct prompts without content, and which of them is each row's; None where none are needed.
+        checked: points from which reading was found to agree with the plain forward.
     """
 
     prompts: tuple[Prompt, ...]
-    rows: _Readable
-    nulls: tuple[_Readable, Int[np.ndarray, " prompts"]] | None
+    rows: Reader
+    nulls: tuple[Reader, Int[np.ndarray, " prompts"]] | None
+    checked: set[Point] = field(default_factory=set)
 
 
 class Evaluator:
@@ -73,6 +70,8 @@ class Evaluator:
         task: demonstrations, rows and labels.
         method: `sum`, `mean`, `byte` or `prior`; the task's own by default.
         batch_tokens: the most tokens in a batch; chosen by device when None.
+        cache_memory: bytes of memory for the states that candidates share; a share of the free memory when None. What
+            exceeds it goes to a temporary file.
         truncate_demonstrations: show fewer demonstrations in a row that is longer than the model reads.
         drop_long_rows: leave out a row that is longer than the model reads.
         report: shows progress.
@@ -89,6 +88,7 @@ class Evaluator:
         *,
         method: str | None = None,
         batch_tokens: int | None = None,
+        cache_memory: int | None = None,
         truncate_demonstrations: bool = False,
         drop_long_rows: bool = False,
         report: Report = silent,
@@ -101,12 +101,15 @@ class Evaluator:
         self._options: dict[str, Any] = {
             "method": method,
             "batch_tokens": batch_tokens,
+            "cache_memory": cache_memory,
             "truncate_demonstrations": truncate_demonstrations,
             "drop_long_rows": drop_long_rows,
             "report": report,
         }
         self._budget = batch_tokens or BATCH_TOKENS.get(model.model.device.type, 4096)
         self._fitting = {"truncate": truncate_demonstrations, "drop": drop_long_rows}
+        self._trunk = Trunk(free_memory(model.model.device) if cache_memory is None else cache_memory)
+        self._points: frozenset[Point] = frozenset()
         self._factors: Factors = {}
         self._fitted: dict[str, Fitted] = {}
         self._prepared: dict[str, _Prepared] = {}
@@ -119,6 +122,24 @@ class Evaluator:
     def anatomy(self) -> Anatomy:
         """The model's layers and matrices."""
         return Anatomy.of(self.model.model)
+
+    @cached_property
+    def route(self) -> Route | None:
+        """What leads passes through the model from any layer on; None for a model that cannot be taken apart."""
+        try:
+            return Route(self.anatomy)
+        except ModelError:
+            return None
+
+    def expect(self, edits: Iterable[Edit]) -> None:
+        """Say which single edits are to come: the next pass leaves the states that they share with the unpruned model.
+
+        States and factorisations that only others need are forgotten.
+        """
+        points = (self.route.point(self.canonical([edit])) for edit in edits) if self.route else ()
+        self._points = frozenset(point for point in points if point is not None)
+        self._trunk.keep_only(self._points)
+        self._factors.clear()
 
     def canonical(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
         """Resolve negative layers, drop edits at rate 0, and sort, so that equal edits are equal values."""
@@ -150,7 +171,7 @@ class Evaluator:
         data = self.prepare(split)
         what = f"{split} {', '.join(map(str, chosen)) or 'unpruned'}"
         with self._clipped(chosen):
-            values = self._values(data, what)
+            values = self._values(data, chosen, what)
         outcome = score(values, [p.label for p in data.prompts], [p.id for p in data.prompts])
         return Trial(
             key=self.key(chosen, split),
@@ -200,16 +221,30 @@ class Evaluator:
             return nullcontext()  # a model that cannot be taken apart can still be scored
         return clip(self.model.model, edits, anatomy=self.anatomy, factors=self._factors)
 
-    def _values(self, data: _Prepared, what: str) -> Float[np.ndarray, "prompts labels"]:
-        model, rows, null_sums = self.model.model, data.rows, None
+    def _values(
+        self, data: _Prepared, edits: Sequence[Edit], what: str
+    ) -> Float[np.ndarray, "prompts labels"]:
+        start, null_sums = self.route.point(edits) if self.route and edits else None, None
         with self.report(what, len(data.prompts)) as advance:
-            sums = log_likelihoods(model, rows.requests, rows.budget, advance)
+            sums = data.rows.log_likelihoods(start, self._points, advance)
+        if start is not None and start not in data.checked:
+            sums = self._checked(data, start, sums)
         if data.nulls is not None:
             nulls, which = data.nulls
-            null_sums = log_likelihoods(model, nulls.requests, nulls.budget)[which]
-        return combine(self.method, sums, *_sizes(rows.requests), null_sums)
+            null_sums = nulls.log_likelihoods(start, self._points)[which]
+        return combine(self.method, sums, *_sizes(data.rows.requests), null_sums)
 
-    def _nulls(self, fitted: Fitted) -> tuple[_Readable, Int[np.ndarray, " prompts"]]:
+    def _checked(self, data: _Prepared, start: Point, sums: Float[np.ndarray, "prompts labels"]) -> Any:
+        """Return log-likelihoods that agree with the plain forward on the sample, reading again where they do not."""
+        data.checked.add(start)
+        sample = _sample(data.rows.requests)
+        if self._agree(sums[sample], data.rows.requests.subset(sample)):
+            return sums
+        warnings.warn("candidates run through all layers: sharing the lower ones fails here", stacklevel=2)
+        self.expect(())
+        return data.rows.log_likelihoods(None)
+
+    def _nulls(self, fitted: Fitted) -> tuple[Reader, Int[np.ndarray, " prompts"]]:
         """Return the distinct prompts without content, and which of them belongs to each row."""
         pairs = zip(fitted.prompts, fitted.shots, strict=True)
         nulls = [self.task.null_prompt(prompt, shots) for prompt, shots in pairs]
@@ -218,33 +253,47 @@ class Evaluator:
         which = np.array([place[null.context, null.continuations] for null in nulls])
         return self._readable(tuple(distinct.values()), "content-free"), which
 
-    def _readable(self, prompts: Prompts, what: str) -> _Readable:
+    def _readable(self, prompts: Sequence[Prompt], what: str) -> Reader:
         """Tokenise prompts, and find the fastest way to read them that agrees with the plain forward on two of them."""
-        model = self.model.model
         with self.report(f"tokens of {what}", len(prompts)) as advance:
             requests = build_requests(prompts, self.model.tokenizer, self.window, advance)
-        lengths = [max(len(requests.rows[c.row]) for c in choices) for choices in requests.continuations]
-        sample = sorted({int(np.argmin(lengths)), int(np.argmax(lengths))})
-        plain = plain_log_likelihoods(model, requests.subset(sample).without_prefix())
-        allowed = TOLERANCE[self.model.dtype] * _sizes(requests.subset(sample))[0]
-        for name, share, budget in self._ways():
-            way = requests if share else requests.without_prefix()
-            fast = log_likelihoods(model, way.subset(sample), budget)
-            if (np.abs(fast - plain) <= allowed).all() or not np.isfinite(plain).all():
+        sample = requests.subset(_sample(requests))
+        for name, way in self._ways():
+            try:
+                fast = way(sample, what).log_likelihoods()
+            except NotImplementedError:
+                continue
+            if self._agree(fast, sample):
                 if name:
                     warnings.warn(f"{what} rows are read {name}: sharing fails on this model", stacklevel=2)
-                return _Readable(way, budget)
+                return way(requests, what)
         raise ModelError(
-            f"{type(model).__name__} scores rows differently in a batch and alone, so no result could be "
+            f"{type(self.model.model).__name__} scores rows differently in a batch and alone, so no result could be "
             "trusted; is it a causal decoder?"
         )
 
-    def _ways(self) -> Iterator[tuple[str, bool, int]]:
-        """Yield how rows can be read, fastest first: a name, whether they share a prefix, the batch's tokens."""
-        if can_share(self.model.model):
-            yield "", True, self._budget
-        yield "without sharing their demonstrations", False, self._budget
-        yield "one by one", False, 1
+    def _agree(self, found: Float[np.ndarray, "prompts labels"], requests: Requests) -> bool:
+        """Say whether log-likelihoods are those of the plain forward; where that gives none, nothing can be said."""
+        plain = plain_log_likelihoods(self.model.model, requests.without_prefix())
+        close = np.abs(found - plain) <= TOLERANCE[self.model.dtype] * _sizes(requests)[0]
+        return bool(close.all() or not np.isfinite(plain).all())
+
+    def _ways(self) -> Iterator[tuple[str, Callable[[Requests, str], Reader]]]:
+        """Yield how rows can be read, fastest first, each with what to say of it where a faster one fails."""
+        model, budget, route, trunk = self.model.model, self._budget, self.route, self._trunk
+        if route is not None:
+            yield "", lambda rows, name: Packed(model, rows, budget, route, trunk, name)
+        if can_share(model):
+            yield "", lambda rows, name: Padded(model, rows, budget, route, trunk, name)
+        apart = "without sharing their demonstrations"
+        yield apart, lambda rows, name: Padded(model, rows.without_prefix(), budget, route, trunk, name)
+        yield "one by one", lambda rows, name: Padded(model, rows.without_prefix(), 1)
+
+
+def _sample(requests: Requests) -> list[int]:
+    """Return the prompt with the shortest and the one with the longest row."""
+    lengths = [max(len(requests.rows[c.row]) for c in choices) for choices in requests.continuations]
+    return sorted({int(np.argmin(lengths)), int(np.argmax(lengths))})
 
 
 def _sizes(requests: Requests) -> tuple[Int[np.ndarray, "prompts labels"], Int[np.ndarray, "prompts labels"]]:

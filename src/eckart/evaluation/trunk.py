@@ -1,63 +1,101 @@
-"""What candidates and rows share, computed once: the demonstrations' keys and values."""
+"""The states that passes left behind, within a budget of memory; what exceeds it goes to a file."""
 
 from __future__ import annotations
 
-import copy
-from typing import Any, cast
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+import psutil
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from torch import Tensor
 
-from eckart.evaluation.head import first_position, head_at
-from eckart.evaluation.requests import Tokens
-from eckart.models import Model
+from eckart.evaluation.route import Point, States
+
+Key = tuple[str, Point]
+SHARE = 0.25
+"""How much of the free memory states may take when nobody says otherwise."""
 
 
-class SharedPrefix:
-    """The keys and values of the tokens that all rows begin with, run once through the model as it stands.
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes states may take on a device when nobody says otherwise."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return int(SHARE * free)
 
-    They depend on the weights, so a prefix is made anew for each edit.
+
+@dataclass(frozen=True)
+class _Filed:
+    """A tensor in a file."""
+
+    path: Path
+    dtype: torch.dtype
+    shape: torch.Size
+    device: torch.device
+
+    def read(self) -> Tensor:
+        values = torch.from_numpy(np.fromfile(self.path, dtype=np.uint8))
+        return values.view(self.dtype).view(self.shape).to(self.device)
+
+
+class Trunk:
+    """States by batch and point.
+
+    What does not fit into the budget is written to a temporary folder; what does not fit there either is not kept,
+    and whoever asks for it computes it again.
 
     Arguments:
-        model: the model, clipped or not.
-        tokens: the prefix; may be empty.
+        budget: bytes of memory.
     """
 
-    def __init__(self, model: Model, tokens: Tokens) -> None:
-        self._cache = None
-        if tokens:
-            self._cache = DynamicCache(config=model.config)
-            row = torch.tensor([tokens], device=model.device)
-            with head_at(model, *first_position(model.device)):
-                model(input_ids=row, past_key_values=self._cache, use_cache=True)
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.held = 0
+        self.filed = 0
+        self._states: dict[Key, tuple[Tensor | _Filed, ...]] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
-    def for_rows(self, rows: int) -> dict[str, Any]:
-        """Return the arguments that make a forward pass of `rows` rows go on from the prefix."""
-        if self._cache is None:
-            return {"use_cache": False}
-        return {"past_key_values": _expanded(self._cache, rows), "use_cache": True}
+    def __contains__(self, key: Key) -> bool:
+        return key in self._states
 
+    def get(self, batch: str, point: Point) -> States | None:
+        """Return the states that a batch has at a point, if they were kept."""
+        found = self._states.get((batch, point))
+        return None if found is None else tuple(t.read() if isinstance(t, _Filed) else t for t in found)
 
-def can_share(model: Model) -> bool:
-    """Say whether a model keeps plain keys and values, which any number of rows can read.
+    def put(self, batch: str, point: Point, states: Iterable[Tensor]) -> None:
+        """Keep states, in memory or in a file, or not at all."""
+        states = tuple(state.contiguous() for state in states)
+        size = sum(state.nbytes for state in states)
+        if (batch, point) in self._states:
+            return
+        if self.held + size <= self.budget:
+            self.held += size
+            self._states[batch, point] = states
+            return
+        try:
+            filed = tuple(self._file(state) for state in states)
+        except OSError:
+            return
+        self.filed += size
+        self._states[batch, point] = filed
 
-    Recurrent and linear-attention layers keep a state instead, which rows would overwrite.
-    """
-    layers = DynamicCache(config=model.config).layers
-    return all(
-        hasattr(layer, "get_mask_sizes") and not hasattr(layer, "recurrent_states") for layer in layers
-    )
+    def keep_only(self, points: Iterable[Point]) -> None:
+        """Forget the states of all other points."""
+        wanted = set(points)
+        for key in [key for key in self._states if key[1] not in wanted]:
+            for state in self._states.pop(key):
+                if isinstance(state, _Filed):
+                    self.filed -= state.path.stat().st_size
+                    state.path.unlink()
+                else:
+                    self.held -= state.nbytes
 
-
-def _expanded(cache: DynamicCache, rows: int) -> DynamicCache:
-    """View one row's keys and values as `rows` rows; updates concatenate, so the original is never written."""
-    view = copy.copy(cache)
-    view.layers = [copy.copy(layer) for layer in cache.layers]
-    for layer in cast("list[DynamicLayer]", view.layers):
-        if (
-            layer.keys is not None and layer.values is not None
-        ):  # a layer that shares another's keys and values has none of its own
-            layer.keys = layer.keys.expand(rows, -1, -1, -1)
-            layer.values = layer.values.expand(rows, -1, -1, -1)
-    return view
+    def _file(self, state: Tensor) -> _Filed:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="eckart-states-")
+        handle, name = tempfile.mkstemp(dir=self._folder.name)
+        with open(handle, "wb") as file:
+            state.cpu().view(torch.uint8).numpy().tofile(file)
+        return _Filed(Path(name), state.dtype, state.shape, state.device)

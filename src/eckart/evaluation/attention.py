@@ -1,0 +1,232 @@
+"""Attention over a pack: every token sees the shared prefix and what stands before it in its row, nothing else.
+
+transformers lets a model's attention be computed by a function of another's (`AttentionInterface`). Projections,
+rotary positions, norms and scaling stay the model's own; this function gets its queries, keys and values. The
+prefix's keys and values are held once, and never copied for each row.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from eckart.evaluation.packing import Pack
+from eckart.models import Model
+
+NAME = "eckart_packed"
+Keys = tuple[Float[Tensor, "key_heads time size"], Float[Tensor, "key_heads time size"]]
+
+
+class KeysKnown(Exception):  # noqa: N818  # it ends a pass that wants no more than the keys; it is no error
+    """A layer's keys and values are known, and nothing else of it was asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Which tokens ask, and what each of them sees of its row.
+
+    Arguments:
+        keys: (rows, places), tokens whose keys each row has.
+        queries: (rows, asked), tokens that ask in each row.
+        owners: (tokens,), where each token that asks stands in the flattened `queries`.
+        visible: (tokens, places), which of its row's keys each sees.
+        depths: (tokens,), each token's place in its row.
+    """
+
+    keys: Int[Tensor, "rows places"]
+    queries: Int[Tensor, "rows asked"]
+    owners: Int[Tensor, " tokens"]
+    visible: Bool[Tensor, "tokens places"]
+    depths: Int[Tensor, " tokens"]
+
+    @classmethod
+    def of_all(cls, pack: Pack) -> View:
+        """Every token of a pack asks."""
+        return cls(pack.paths, pack.paths, pack.owners, pack.visible(), pack.depths)
+
+    @classmethod
+    def of_ends(cls, pack: Pack) -> View:
+        """Only the scored tokens ask."""
+        each = torch.arange(len(pack.ends), device=pack.ends.device)
+        return cls(
+            pack.paths[pack.end_rows],
+            each[:, None],
+            each,
+            pack.visible()[pack.ends],
+            pack.depths[pack.ends],
+        )
+
+    def to(self, device: torch.device) -> View:
+        """Return the view where a layer's tensors are."""
+        if device == self.keys.device:
+            return self
+        return View(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+@dataclass(eq=False)
+class Packing:
+    """What the attention of a pass over a pack needs beside its queries, keys and values.
+
+    Arguments:
+        view: who sees whom.
+        prefix: each attention module's keys and values of the shared prefix.
+        ends: where set, the modules whose queries are the scored tokens only; their keys are in `known`.
+        known: keys and values of all the pack's tokens, of modules that were asked for these first.
+        record: keep every module's keys and values in `known`.
+        stop: end the pass at the first module's keys and values.
+    """
+
+    view: View
+    prefix: dict[nn.Module, Keys] = field(default_factory=dict)
+    ends: View | None = None
+    known: dict[nn.Module, Keys] = field(default_factory=dict)
+    record: bool = False
+    stop: bool = False
+
+
+_packing: ContextVar[Packing] = ContextVar("packing")
+
+
+def replaceable(attention: nn.Module) -> bool:
+    """Say whether the code of an attention module looks its attention function up where others can be registered."""
+    return hasattr(sys.modules[type(attention).__module__], "ALL_ATTENTION_FUNCTIONS")
+
+
+@contextmanager
+def packed_attention(model: Model, packing: Packing) -> Iterator[None]:
+    """Let a model's attention be that over a pack while a `with` block runs."""
+    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
+    before = {key: config._attn_implementation for key, config in configs.items()}
+    token = _packing.set(packing)
+    try:
+        for config in configs.values():
+            config._attn_implementation = NAME
+        yield
+    finally:
+        for key, config in configs.items():
+            config._attn_implementation = before[key]
+        _packing.reset(token)
+
+
+def _forward(
+    module: nn.Module,
+    query: Float[Tensor, "1 heads tokens size"],
+    key: Float[Tensor, "1 key_heads tokens size"],
+    value: Float[Tensor, "1 key_heads tokens value_size"],
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Float[Tensor, " heads"] | None = None,
+    position_bias: Tensor | None = None,
+    **_: Any,
+) -> tuple[Float[Tensor, "1 tokens heads value_size"], None]:
+    """Compute the attention of one layer, as transformers' own functions do."""
+    if position_bias is not None:
+        raise NotImplementedError("a position bias is not packed")
+    packing = _packing.get()
+    own = (key[0], value[0])
+    if packing.record or packing.stop:
+        packing.known.setdefault(module, own)
+    if packing.stop:
+        raise KeysKnown
+    view = packing.view
+    if packing.ends is not None and module in packing.known:
+        own, view = packing.known[module], packing.ends
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    heads = len(own[0])
+    grouped = query[0].unflatten(0, (heads, -1)) * scale
+    plain = not (sliding_window or softcap or s_aux is not None)
+    if plain and module not in packing.prefix and len(view.keys) == 1 and query.shape[2] == view.keys.shape[1]:
+        out = scaled_dot_product_attention(
+            query, *(x[None] for x in own), is_causal=True, scale=scale, enable_gqa=heads < query.shape[1]
+        )
+        return out.transpose(1, 2), None
+    attended = attend(
+        grouped,
+        own,
+        packing.prefix.get(module),
+        view.to(query.device),
+        window=sliding_window,
+        softcap=softcap,
+        sinks=s_aux,
+    )
+    return attended.flatten(0, 1).transpose(0, 1)[None], None
+
+
+AttentionInterface.register(NAME, _forward)
+
+
+def attend(
+    query: Float[Tensor, "key_heads group tokens size"],
+    own: Keys,
+    prefix: Keys | None,
+    view: View,
+    *,
+    window: int | None = None,
+    softcap: float | None = None,
+    sinks: Float[Tensor, " heads"] | None = None,
+) -> Float[Tensor, "key_heads group tokens value_size"]:
+    """Attend to the prefix and to the tokens before in the same row.
+
+    Arguments:
+        query: scaled; the `group` query heads that share a key head side by side.
+        own: keys and values of the pack's tokens.
+        prefix: keys and values of the shared prefix, which every token sees.
+        view: which tokens ask, and what they see.
+        window: how many tokens back a token sees, itself included; None for all.
+        softcap: scores become `softcap * tanh(score / softcap)`.
+        sinks: a score for each query head that takes its share of the attention and gives nothing.
+    """
+    length = 0 if prefix is None else prefix[0].shape[1]
+    scores = query.new_empty(*query.shape[:3], length + view.keys.shape[1])
+    if prefix is not None:
+        flat = scores.flatten(1, 2)
+        torch.bmm(query.flatten(1, 2), prefix[0].transpose(1, 2), out=flat[..., :length])
+    scores[..., length:] = _own_scores(query, own[0], view)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    scores[..., length:].masked_fill_(~view.visible, -torch.inf)
+    if window is not None and window < scores.shape[-1]:
+        scores.masked_fill_(_out_of_window(view, length, window), -torch.inf)
+    weights = _softmax(scores, sinks)
+    out = _own_values(weights[..., length:], own[1], view)
+    if prefix is not None:
+        out += torch.bmm(weights[..., :length].flatten(1, 2), prefix[1]).view_as(out)
+    return out
+
+
+def _own_scores(query: Tensor, key: Tensor, view: View) -> Float[Tensor, "key_heads group tokens places"]:
+    asked = query[:, :, view.queries]
+    keys = key[:, view.keys].transpose(-1, -2)
+    return (asked @ keys[:, None]).flatten(2, 3)[:, :, view.owners]
+
+
+def _own_values(weights: Tensor, value: Tensor, view: View) -> Float[Tensor, "key_heads group tokens value_size"]:
+    rows, asked = view.queries.shape
+    spread = weights.new_zeros(*weights.shape[:2], rows * asked, weights.shape[-1])
+    spread[:, :, view.owners] = weights
+    out = spread.unflatten(2, (rows, asked)) @ value[:, None, view.keys]
+    return out.flatten(2, 3)[:, :, view.owners]
+
+
+def _out_of_window(view: View, length: int, window: int) -> Bool[Tensor, "tokens seen"]:
+    places = torch.arange(length + view.keys.shape[1], device=view.depths.device)
+    return places <= (length + view.depths)[:, None] - window
+
+
+def _softmax(scores: Tensor, sinks: Float[Tensor, " heads"] | None) -> Tensor:
+    if sinks is None:
+        return scores.softmax(-1)
+    column = sinks.to(scores).view(*scores.shape[:2], 1, 1).expand(*scores.shape[:3], 1)
+    return torch.cat([scores, column], -1).softmax(-1)[..., :-1]

@@ -1,0 +1,118 @@
+"""Reading without padding: packs of rows as forests, the prefix's keys held once, the last layer on scored tokens."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from eckart.evaluation.attention import Keys, KeysKnown, Packing, View, packed_attention, replaceable
+from eckart.evaluation.head import head_at
+from eckart.evaluation.packing import Pack, pack, plan_packs
+from eckart.evaluation.reading import PREFIX, Places, Reader
+from eckart.evaluation.requests import Requests
+from eckart.evaluation.route import Forward, Route, replace_forward
+from eckart.models import Model
+
+
+class Packed(Reader):
+    """Rows that begin alike share what they begin with; no padding, and no copy of the prefix's keys and values.
+
+    Raises:
+        NotImplementedError: the model computes attention in a way of its own, which cannot be replaced.
+    """
+
+    route: Route
+
+    def __init__(self, model: Model, requests: Requests, budget: int, route: Route, *trunk: Any) -> None:
+        if not all(attention is not None and replaceable(attention) for attention in route.attentions):
+            raise NotImplementedError(f"the attention of {type(model).__name__} cannot be replaced")
+        super().__init__(model, requests, budget, route, *trunk)
+        self._layers = {m: layer for layer, block in enumerate(route.blocks) for m in block.modules()}
+        self._clean: dict[nn.Module, Keys] = {}
+        self._prefix: dict[nn.Module, Keys] = {}
+
+    def batches(self) -> list[list[int]]:
+        """Return the rows of each pack."""
+        return plan_packs(self.requests.rows, self.budget)
+
+    def read_prefix(self) -> None:
+        """Run the prefix, and keep every layer's keys and values: those below the start are of no edit."""
+        if not self.requests.prefix:
+            return
+        row, _ = pack([self.requests.prefix], [0], [[0]], self.model.device)
+        packing = Packing(View.of_all(row), record=True)
+        self._run(row, packing, PREFIX)
+        below = len(self.route.blocks) if self._start is None else self._start.unchanged
+        self._clean |= {m: keys for m, keys in packing.known.items() if self._layers[m] < below}
+        self._prefix = {**self._clean, **packing.known}
+
+    def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored vocabulary"], Places]:
+        """Run one pack; return the logits of its scored positions, and which is which."""
+        scored = [[position for _, _, position, _ in self._wanted[row]] for row in rows]
+        batch, places = pack([self.requests.rows[row] for row in rows], rows, scored, self.model.device)
+        logits = self._run(batch, Packing(View.of_all(batch), self._prefix), f"{rows[0]}+{len(rows)}")
+        return logits, places
+
+    def _run(self, batch: Pack, packing: Packing, name: str) -> Float[Tensor, "scored vocabulary"]:
+        positions = batch.depths[None] + (0 if name == PREFIX else len(self.requests.prefix))
+        row = torch.zeros_like(batch.ends)
+        with (
+            self.passing(name, _Ends(batch, packing, self.route.last_query)),
+            packed_attention(self.model, packing),
+            head_at(self.model, row, batch.ends),
+        ):
+            output = self.model(input_ids=batch.tokens[None], position_ids=positions, use_cache=False)
+        return output.logits[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Ends:
+    """Runs the last layer of a pass over a pack on its scored tokens; of all others only keys and values are needed."""
+
+    batch: Pack
+    packing: Packing
+    query: nn.Module | None
+
+    def narrow(
+        self, forward: Forward, hidden: Tensor, args: Any, kwargs: Any, keys: bool
+    ) -> tuple[Tensor, Any, Any]:
+        """Let the layer's attention know its keys; return its inputs for the scored tokens."""
+        if keys:
+            self.packing.stop = True
+            with ExitStack() as undo, suppress(KeysKnown):
+                if self.query is not None:
+                    replace_forward(undo, self.query, _no_queries(self.query))
+                forward(hidden, *args, **kwargs)
+            self.packing.stop = False
+        self.packing.ends = View.of_ends(self.batch)
+        return _take((hidden, args, kwargs), self.batch.ends, len(self.batch.tokens))
+
+    def widen(self, hidden: Float[Tensor, "1 scored size"]) -> Float[Tensor, "1 tokens size"]:
+        """Give every token a place; that of one which is not scored is empty."""
+        spread = hidden.new_zeros(1, len(self.batch.tokens), hidden.shape[2])
+        spread[:, self.batch.ends.to(hidden.device)] = hidden
+        return spread
+
+
+def _no_queries(query: nn.Module) -> Forward:
+    """Return a forward for a projection whose output nobody reads."""
+    size = cast("Tensor", query.weight).shape[0]
+    return lambda hidden: hidden.new_zeros(1).expand(*hidden.shape[:-1], size)
+
+
+def _take(value: Any, index: Tensor, tokens: int) -> Any:
+    """Take some of the tokens out of every tensor that has one entry for each: (1, tokens, ...) or (tokens,)."""
+    if isinstance(value, Tensor):
+        if value.dim() > 1 and value.shape[:2] == (1, tokens):
+            return value[:, index.to(value.device)]
+        return value[index.to(value.device)] if value.shape == (tokens,) else value
+    if isinstance(value, dict):
+        return {key: _take(item, index, tokens) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_take(item, index, tokens) for item in value)
+    return value

@@ -1,0 +1,202 @@
+"""Reading requests through the model's own forward: the log-likelihood of every continuation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from eckart.evaluation.batching import pad, plan_batches, run_halving
+from eckart.evaluation.head import first_position, float32_head, head_at
+from eckart.evaluation.padding import CacheLayer, SharedPrefix
+from eckart.evaluation.requests import Requests, Tokens
+from eckart.evaluation.route import Ends, Point, Route
+from eckart.evaluation.trunk import Trunk
+from eckart.models import Model
+
+Advance = Callable[[int], None]
+Wanted = list[tuple[int, int, int, int]]  # prompt, label, position in the row, token
+Places = dict[tuple[int, int], int]  # (row of the batch, position) -> index among the scored outputs
+PREFIX = "prefix"
+
+
+class Reader(ABC):
+    """One way of reading requests, for any number of edits.
+
+    Arguments:
+        model: a causal language model.
+        requests: token rows and what to score in them.
+        budget: the most tokens in a batch.
+        route: leads passes through the model's layers from any point on; None for a model that cannot be taken apart.
+        trunk: where passes leave states for later ones.
+        name: tells this reader's states from those of others.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        requests: Requests,
+        budget: int,
+        route: Route | None = None,
+        trunk: Trunk | None = None,
+        name: str = "",
+    ) -> None:
+        self.model = model
+        self.requests = requests
+        self.budget = budget
+        self.route = route
+        self.trunk = trunk or Trunk(0)
+        self.name = name
+        self._wanted = _wanted(requests)
+        self._start: Point | None = None
+        self._keep: frozenset[Point] = frozenset()
+
+    @abstractmethod
+    def batches(self) -> list[list[int]]:
+        """Return the rows of each batch."""
+
+    @abstractmethod
+    def read_prefix(self) -> None:
+        """Run what all rows begin with, with the weights as they are now."""
+
+    @abstractmethod
+    def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored vocabulary"], Places]:
+        """Run one batch; return the logits of its scored positions, and which is which."""
+
+    @torch.inference_mode()
+    def log_likelihoods(
+        self, start: Point | None = None, keep: Iterable[Point] = (), advance: Advance = lambda prompts: None
+    ) -> Float[np.ndarray, "prompts labels"]:
+        """Return the summed log-likelihood, in nats, of every continuation of every prompt.
+
+        Arguments:
+            start: the lowest point at which the weights differ from those of earlier calls; below it, states that
+                those left are used.
+            keep: points whose states to leave for later calls; of one above `start` they would be of this edit alone.
+            advance: told of prompts done.
+        """
+        found = self.requests.continuations
+        sums = np.zeros((len(found), max(map(len, found), default=0)))
+        self._start = start
+        self._keep = frozenset(p for p in keep if start is None or p <= start)
+
+        def run(rows: list[int]) -> None:
+            wanted = [self._wanted[row] for row in rows]
+            values = _log_probabilities(*self.read(rows), wanted)
+            where = np.array([(prompt, label) for ends in wanted for prompt, label, _, _ in ends])
+            np.add.at(sums, (where[:, 0], where[:, 1]), values)
+            advance(len(set(where[where[:, 1] == 0, 0].tolist())))
+
+        with float32_head(self.model), self.route.laid() if self.route else nullcontext():
+            self.read_prefix()
+            run_halving(run, self.batches(), f"{len(self.requests.rows)} rows")
+        return sums
+
+    @contextmanager
+    def passing(self, batch: str, ends: Ends | None = None) -> Iterator[bool]:
+        """Begin the next pass where an earlier one left this batch's states, if it did, and leave new ones.
+
+        Yields:
+            whether the pass begins at the start, not at the bottom of the model.
+        """
+        if self.route is None:
+            yield False
+            return
+        states = None if self._start is None else self.trunk.get(f"{self.name} {batch}", self._start)
+        start = None if self._start is None or states is None else (self._start, states)
+        keep = () if start else self._keep
+        with self.route.passing(start, keep, ends) as left:
+            yield start is not None
+        for point, found in left.items():
+            self.trunk.put(f"{self.name} {batch}", point, found)
+
+
+class Padded(Reader):
+    """Rows of alike length, padded on the right, with the shared prefix's keys and values repeated for each.
+
+    What every architecture understands.
+    """
+
+    def batches(self) -> list[list[int]]:
+        """Return the rows of each batch, longest first."""
+        return plan_batches(self.requests.rows, self.budget, len(self.requests.prefix))
+
+    _prefix: SharedPrefix | None = None
+    _clean: Sequence[CacheLayer] = ()
+
+    def read_prefix(self) -> None:
+        """Run the prefix; layers that the pass bypasses keep the keys and values that an earlier one left."""
+        layer = None if self._start is None else self._start.unchanged
+        with self.passing(PREFIX) as bypassed:
+            self._prefix = SharedPrefix(
+                self.model, self.requests.prefix, self._clean[:layer] if bypassed else ()
+            )
+        unedited = self._prefix.layers(layer)
+        if not bypassed and len(unedited) > len(self._clean):
+            self._clean = unedited
+
+    def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored vocabulary"], Places]:
+        """Run one batch; return the logits of its scored positions, and which is which."""
+        assert self._prefix is not None
+        places: Places = {}
+        for row, index in enumerate(rows):
+            for _, _, position, _ in self._wanted[index]:
+                places.setdefault((row, position), len(places))
+        device = self.model.device
+        at = torch.tensor(list(places), device=device)
+        tokens = pad([self.requests.rows[row] for row in rows], device)
+        with self.passing(f"{rows[0]}+{len(rows)}"), head_at(self.model, at[:, 0], at[:, 1]):
+            output = self.model(input_ids=tokens, **self._prefix.for_rows(len(rows)))
+        return output.logits[0], places
+
+
+@torch.inference_mode()
+def plain_log_likelihoods(model: Model, requests: Requests) -> Float[np.ndarray, "prompts labels"]:
+    """Compute what `Reader` does, the slow and obvious way: one row at a time, all logits, nothing shared.
+
+    Arguments:
+        model: a causal language model.
+        requests: token rows, written out in full.
+    """
+    return np.array(
+        [
+            [_plain(model, requests.rows[c.row][: c.start + len(c.tokens)], c.tokens) for c in choices]
+            for choices in requests.continuations
+        ]
+    )
+
+
+def _plain(model: Model, row: Tokens, tokens: Tokens) -> float:
+    logits = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0]
+    chosen = logits[-len(tokens) :].double().log_softmax(-1)
+    return float(chosen[range(len(tokens)), list(tokens)].sum())
+
+
+def _wanted(requests: Requests) -> dict[int, Wanted]:
+    """List for each row which token is scored where, and for whom."""
+    wanted: dict[int, Wanted] = defaultdict(list)
+    for prompt, choices in enumerate(requests.continuations):
+        for label, choice in enumerate(choices):
+            wanted[choice.row] += [
+                (prompt, label, choice.start + step, token) for step, token in enumerate(choice.tokens)
+            ]
+    return wanted
+
+
+def _log_probabilities(
+    logits: Float[Tensor, "scored vocabulary"], places: Places, wanted: Sequence[Wanted]
+) -> Float[np.ndarray, " targets"]:
+    """Return the log-probability of every wanted token, in order."""
+    picks = [
+        (places[row, position], token) for row, ends in enumerate(wanted) for _, _, position, token in ends
+    ]
+    logits = logits.float()
+    index = torch.tensor(picks, device=logits.device)
+    chosen = logits[index[:, 0], index[:, 1]] - logits.logsumexp(-1)[index[:, 0]]
+    return chosen.double().cpu().numpy()

@@ -1,0 +1,197 @@
+"""Passes through a model's own forward that begin above its lower layers, and leave states for later ones.
+
+Layers below the lowest edited one give every candidate the same states. A pass that begins at a `Point` bypasses
+them: their forward returns its input, and the first layer of the tail receives the states that an earlier pass
+left. An edit of a layer's MLP leaves its attention as it was, so such a pass begins after that.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from eckart.anatomy import Anatomy
+from eckart.records import Edit
+
+Forward = Callable[..., Any]
+States = tuple[Tensor, ...]
+
+
+class Ends(Protocol):
+    """Runs the last layer on the scored tokens alone."""
+
+    def narrow(
+        self, forward: Forward, hidden: Tensor, args: Any, kwargs: Any, keys: bool
+    ) -> tuple[Tensor, Any, Any]:
+        """Return the last layer's inputs for the scored tokens.
+
+        Arguments:
+            forward: the layer's own.
+            hidden, args, kwargs: its inputs for all tokens.
+            keys: its attention is to run, and needs the keys of all tokens.
+        """
+        ...
+
+    def widen(self, hidden: Tensor) -> Tensor:
+        """Return the layer's output with a place for every token, as the model's own forward goes on with."""
+        ...
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """Where a candidate's own computation begins.
+
+    Arguments:
+        layer: 0-based.
+        after_attention: not at the layer's input, but where its attention is known.
+    """
+
+    layer: int
+    after_attention: bool = False
+
+    @property
+    def unchanged(self) -> int:
+        """How many of the lowest layers have the keys and values of the unedited model."""
+        return self.layer + self.after_attention
+
+
+class Route:
+    """A model's layers, passed through from any point on.
+
+    Arguments:
+        anatomy: the model's.
+    """
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self.anatomy = anatomy
+        self.blocks = anatomy.blocks
+        self.attentions = [_attention(anatomy, layer) for layer in range(len(anatomy.blocks))]
+        self.last_query = _query(anatomy)
+        self._ends: Ends | None = None
+        self._start: tuple[Point, States] | None = None
+        self._keep: frozenset[Point] = frozenset()
+        self._left: dict[Point, list[Tensor]] = {}
+        self._gives_tuple: dict[nn.Module, bool] = {}
+
+    def point(self, edits: Iterable[Edit]) -> Point | None:
+        """Return where the lowest of these edits takes effect; None without edits, or where nothing lies below."""
+        lowest = min((edit.layer for edit in edits), default=0)
+        parts = {weight.part for e in edits if e.layer == lowest for weight in self.anatomy.select(e.layer, e.part)}
+        after = parts == {"mlp"} and self.attentions[lowest] is not None
+        return Point(lowest, after) if lowest or after else None
+
+    @contextmanager
+    def laid(self) -> Iterator[None]:
+        """Lead the model's layers along this route while a `with` block runs."""
+        with ExitStack() as undo:
+            for layer, block in enumerate(self.blocks):
+                replace_forward(undo, block, self._block(layer, block, block.forward))
+                attention = self.attentions[layer]
+                if attention is not None:
+                    replace_forward(undo, attention, self._attend(layer, attention.forward))
+            yield
+
+    @contextmanager
+    def passing(
+        self, start: tuple[Point, States] | None = None, keep: Iterable[Point] = (), ends: Ends | None = None
+    ) -> Iterator[dict[Point, list[Tensor]]]:
+        """Say how the next pass goes: where it begins, with which states, and where it leaves some.
+
+        Arguments:
+            start: the point, and what an earlier pass left there; None for the whole model.
+            keep: points of which the states are wanted.
+            ends: runs the last layer on the scored tokens alone; None for all tokens.
+
+        Yields:
+            the states left, filled by the pass.
+        """
+        self._start, self._keep, self._ends, self._left = start, frozenset(keep), ends, {}
+        try:
+            yield self._left
+        finally:
+            self._start, self._keep, self._ends, self._left = None, frozenset(), None, {}
+
+    def _block(self, layer: int, block: nn.Module, forward: Forward) -> Forward:
+        here, after = Point(layer), Point(layer, after_attention=True)
+
+        def routed(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            start, states = self._start or (Point(-1), ())
+            if start.layer > layer:
+                return (hidden,) if self._gives_tuple.get(block, False) else hidden
+            if start == here:
+                hidden = states[0].to(hidden.device)
+            self._keep_state(here, hidden)
+            ends = self._ends if layer == len(self.blocks) - 1 else None
+            if ends is not None:
+                hidden, args, kwargs = ends.narrow(forward, hidden, args, kwargs, start != after)
+            if start == after:
+                hidden = states[0].to(hidden.device)
+            self._keep_state(after, hidden)
+            output = forward(hidden, *args, **kwargs)
+            self._gives_tuple[block] = isinstance(output, tuple)
+            return output if ends is None else _first(output, ends.widen)
+
+        return routed
+
+    def _attend(self, layer: int, forward: Forward) -> Forward:
+        after = Point(layer, after_attention=True)
+
+        def routed(*args: Any, **kwargs: Any) -> Any:
+            if self._start is not None and self._start[0] == after:
+                attended = self._start[1][1]
+                return (attended, None) if self._gives_tuple.get(self.attentions[layer], True) else attended
+            output = forward(*args, **kwargs)
+            self._gives_tuple[self.attentions[layer]] = isinstance(output, tuple)
+            self._keep_state(after, output[0] if isinstance(output, tuple) else output)
+            return output
+
+        return routed
+
+    def _keep_state(self, point: Point, state: Tensor) -> None:
+        if point in self._keep:
+            self._left.setdefault(point, []).append(state)
+
+
+def _attention(anatomy: Anatomy, layer: int) -> nn.Module | None:
+    """Return the module that holds a layer's attention and nothing else; None where it is not one module."""
+    paths = {part: [w.path for w in anatomy.layers[layer] if w.part == part] for part in ("attn", "mlp")}
+    common = _parent(paths["attn"])
+    block = _parent([w.path for w in anatomy.layers[layer]])
+    apart = common and common != block and not any(path.startswith(f"{common}.") for path in paths["mlp"])
+    return anatomy.model.get_submodule(common) if apart else None
+
+
+def _query(anatomy: Anatomy) -> nn.Module | None:
+    """Return the module that computes the last layer's queries and nothing else; None where it is fused."""
+    query = next(w for w in anatomy.layers[-1] if w.name == "q")
+    return None if query.fused else anatomy.model.get_submodule(query.path.rpartition(".")[0])
+
+
+def _parent(paths: Sequence[str]) -> str:
+    """Return the name of the smallest module that holds all these parameters."""
+    owners = [path.split(".")[:-1] for path in paths]
+    return ".".join(os.path.commonprefix(owners))
+
+
+def _first(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Change what a module returns, or the first of what it returns."""
+    return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+
+def replace_forward(undo: ExitStack, module: nn.Module, forward: Forward) -> None:
+    """Give a module another forward until `undo` is closed."""
+    own = module.__dict__.get("forward")
+    module.forward = forward
+    undo.callback(_restore, module, own)
+
+
+def _restore(module: nn.Module, own: Forward | None) -> None:
+    if own is None:
+        del module.forward
+    else:
+        module.forward = own
