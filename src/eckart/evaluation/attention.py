@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,29 +94,53 @@ class Packing:
     record: bool = False
     stop: bool = False
 
+    def seen(self, module: nn.Module, own: Keys) -> tuple[Keys, View]:
+        """Return the keys and values that a module's queries see in their rows, and which is whose.
+
+        Raises:
+            KeysKnown: they are known, and the pass was to end there.
+        """
+        if self.record or self.stop:
+            self.known.setdefault(module, own)
+        if self.stop:
+            raise KeysKnown
+        if self.ends is not None and module in self.known:
+            return self.known[module], self.ends
+        return own, self.view
+
 
 _packing: ContextVar[Packing] = ContextVar("packing")
 
 
 def replaceable(attention: nn.Module) -> bool:
-    """Say whether the code of an attention module looks its attention function up where others can be registered."""
-    return hasattr(sys.modules[type(attention).__module__], "ALL_ATTENTION_FUNCTIONS")
+    """Say whether an attention module's function can be replaced: it is looked up in a registry, or is GPT-J's own."""
+    return hasattr(sys.modules[type(attention).__module__], "ALL_ATTENTION_FUNCTIONS") or _is_gptj(attention)
 
 
 @contextmanager
 def packed_attention(model: Model, packing: Packing) -> Iterator[None]:
     """Let a model's attention be that over a pack while a `with` block runs."""
-    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
-    before = {key: config._attn_implementation for key, config in configs.items()}
-    token = _packing.set(packing)
-    try:
+    configs: dict[int, Any] = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
+    with ExitStack() as undo:
+        undo.callback(_packing.reset, _packing.set(packing))
         for config in configs.values():
+            undo.callback(setattr, config, "_attn_implementation", config._attn_implementation)
             config._attn_implementation = NAME
+        gptj: list[Any] = [module for module in model.modules() if _is_gptj(module)]
+        for module in gptj:
+            undo.callback(delattr, module, "_attn")
+            module._attn = partial(_gptj, module)
         yield
-    finally:
-        for key, config in configs.items():
-            config._attn_implementation = before[key]
-        _packing.reset(token)
+
+
+def _is_gptj(module: nn.Module) -> bool:
+    return hasattr(module, "_attn") and hasattr(module, "scale_attn")
+
+
+def _gptj(module: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, None]:
+    """Stand in for GPT-J's own attention, which is in no registry."""
+    attended, none = _forward(module, query, key, value, None, scaling=1 / float(module.scale_attn))
+    return attended.transpose(1, 2), none
 
 
 def _forward(
@@ -128,40 +153,32 @@ def _forward(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Float[Tensor, " heads"] | None = None,
-    position_bias: Tensor | None = None,
     **_: Any,
 ) -> tuple[Float[Tensor, "1 tokens heads value_size"], None]:
     """Compute the attention of one layer, as transformers' own functions do."""
-    if position_bias is not None:
-        raise NotImplementedError("a position bias is not packed")
     packing = _packing.get()
-    own = (key[0], value[0])
-    if packing.record or packing.stop:
-        packing.known.setdefault(module, own)
-    if packing.stop:
-        raise KeysKnown
-    view = packing.view
-    if packing.ends is not None and module in packing.known:
-        own, view = packing.known[module], packing.ends
+    own, view = packing.seen(module, (key[0], value[0]))
+    prefix = packing.prefix.get(module)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    heads = len(own[0])
-    grouped = query[0].unflatten(0, (heads, -1)) * scale
-    plain = not (sliding_window or softcap or s_aux is not None)
-    if plain and module not in packing.prefix and len(view.keys) == 1 and query.shape[2] == view.keys.shape[1]:
-        out = scaled_dot_product_attention(
-            query, *(x[None] for x in own), is_causal=True, scale=scale, enable_gqa=heads < query.shape[1]
-        )
-        return out.transpose(1, 2), None
+    if (
+        prefix is None
+        and len(view.keys) == 1
+        and view is packing.view
+        and not (sliding_window or softcap or s_aux is not None)
+    ):
+        return _causal(query, own, scale).transpose(1, 2), None
+    grouped = query[0].unflatten(0, (len(own[0]), -1)) * scale
     attended = attend(
-        grouped,
-        own,
-        packing.prefix.get(module),
-        view.to(query.device),
-        window=sliding_window,
-        softcap=softcap,
-        sinks=s_aux,
+        grouped, own, prefix, view.to(query.device), window=sliding_window, softcap=softcap, sinks=s_aux
     )
     return attended.flatten(0, 1).transpose(0, 1)[None], None
+
+
+def _causal(query: Tensor, own: Keys, scale: float) -> Float[Tensor, "1 heads tokens value_size"]:
+    """Attend within a single row, as the prefix is: what torch has a kernel for."""
+    key, value = (tensor[None] for tensor in own)
+    grouped = key.shape[1] < query.shape[1]
+    return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=grouped)
 
 
 AttentionInterface.register(NAME, _forward)
@@ -212,7 +229,9 @@ def _own_scores(query: Tensor, key: Tensor, view: View) -> Float[Tensor, "key_he
     return (asked @ keys[:, None]).flatten(2, 3)[:, :, view.owners]
 
 
-def _own_values(weights: Tensor, value: Tensor, view: View) -> Float[Tensor, "key_heads group tokens value_size"]:
+def _own_values(
+    weights: Tensor, value: Tensor, view: View
+) -> Float[Tensor, "key_heads group tokens value_size"]:
     rows, asked = view.queries.shape
     spread = weights.new_zeros(*weights.shape[:2], rows * asked, weights.shape[-1])
     spread[:, :, view.owners] = weights

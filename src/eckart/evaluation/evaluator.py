@@ -19,13 +19,12 @@ from eckart.anatomy import Anatomy
 from eckart.edits import Factors, clip
 from eckart.errors import ModelError
 from eckart.evaluation.fitting import Fitted, fit
-from eckart.evaluation.packed import Packed
-from eckart.evaluation.padding import can_share
-from eckart.evaluation.reading import Padded, Reader, plain_log_likelihoods
-from eckart.evaluation.requests import Requests, build_requests, context_window
+from eckart.evaluation.reading import Reader
+from eckart.evaluation.requests import build_requests, context_window
 from eckart.evaluation.route import Point, Route
 from eckart.evaluation.scoring import SCORING_VERSION, check_method, combine, score
 from eckart.evaluation.trunk import Trunk, free_memory
+from eckart.evaluation.ways import agree, find_reader, sample_of, sizes
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.records import Edit, Score, Trial, fingerprint
 from eckart.statistics import accuracy_interval
@@ -34,9 +33,6 @@ from eckart.tasks.task import Task
 
 Report = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Shows a job's progress: given its name and number of rows, a context whose value is told of rows done."""
-
-TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 0.03, "bfloat16": 0.25}
-"""How far, in nats per token, the fast path may be from the plain forward before it is given up, by dtype."""
 
 BATCH_TOKENS = {"cpu": 512, "mps": 4096, "cuda": 16384}
 
@@ -110,6 +106,7 @@ class Evaluator:
         self._fitting = {"truncate": truncate_demonstrations, "drop": drop_long_rows}
         self._trunk = Trunk(free_memory(model.model.device) if cache_memory is None else cache_memory)
         self._points: frozenset[Point] = frozenset()
+        self._tails = True
         self._factors: Factors = {}
         self._fitted: dict[str, Fitted] = {}
         self._prepared: dict[str, _Prepared] = {}
@@ -136,7 +133,8 @@ class Evaluator:
 
         States and factorisations that only others need are forgotten.
         """
-        points = (self.route.point(self.canonical([edit])) for edit in edits) if self.route else ()
+        route = self.route if self._tails else None
+        points = (route.point(self.canonical([edit])) for edit in edits) if route else ()
         self._points = frozenset(point for point in points if point is not None)
         self._trunk.keep_only(self._points)
         self._factors.clear()
@@ -232,15 +230,22 @@ class Evaluator:
         if data.nulls is not None:
             nulls, which = data.nulls
             null_sums = nulls.log_likelihoods(start, self._points)[which]
-        return combine(self.method, sums, *_sizes(data.rows.requests), null_sums)
+        return combine(self.method, sums, *sizes(data.rows.requests), null_sums)
+
+    def _readable(self, prompts: Sequence[Prompt], what: str) -> Reader:
+        """Tokenise prompts, and settle how to read them."""
+        with self.report(f"tokens of {what}", len(prompts)) as advance:
+            requests = build_requests(prompts, self.model.tokenizer, self.window, advance)
+        return find_reader(self.model, requests, self._budget, self.route, self._trunk, what)
 
     def _checked(self, data: _Prepared, start: Point, sums: Float[np.ndarray, "prompts labels"]) -> Any:
         """Return log-likelihoods that agree with the plain forward on the sample, reading again where they do not."""
         data.checked.add(start)
-        sample = _sample(data.rows.requests)
-        if self._agree(sums[sample], data.rows.requests.subset(sample)):
+        sample = sample_of(data.rows.requests)
+        if agree(self.model, sums[sample], data.rows.requests.subset(sample)):
             return sums
         warnings.warn("candidates run through all layers: sharing the lower ones fails here", stacklevel=2)
+        self._tails = False
         self.expect(())
         return data.rows.log_likelihoods(None)
 
@@ -252,54 +257,6 @@ class Evaluator:
         place = {content: index for index, content in enumerate(distinct)}
         which = np.array([place[null.context, null.continuations] for null in nulls])
         return self._readable(tuple(distinct.values()), "content-free"), which
-
-    def _readable(self, prompts: Sequence[Prompt], what: str) -> Reader:
-        """Tokenise prompts, and find the fastest way to read them that agrees with the plain forward on two of them."""
-        with self.report(f"tokens of {what}", len(prompts)) as advance:
-            requests = build_requests(prompts, self.model.tokenizer, self.window, advance)
-        sample = requests.subset(_sample(requests))
-        for name, way in self._ways():
-            try:
-                fast = way(sample, what).log_likelihoods()
-            except NotImplementedError:
-                continue
-            if self._agree(fast, sample):
-                if name:
-                    warnings.warn(f"{what} rows are read {name}: sharing fails on this model", stacklevel=2)
-                return way(requests, what)
-        raise ModelError(
-            f"{type(self.model.model).__name__} scores rows differently in a batch and alone, so no result could be "
-            "trusted; is it a causal decoder?"
-        )
-
-    def _agree(self, found: Float[np.ndarray, "prompts labels"], requests: Requests) -> bool:
-        """Say whether log-likelihoods are those of the plain forward; where that gives none, nothing can be said."""
-        plain = plain_log_likelihoods(self.model.model, requests.without_prefix())
-        close = np.abs(found - plain) <= TOLERANCE[self.model.dtype] * _sizes(requests)[0]
-        return bool(close.all() or not np.isfinite(plain).all())
-
-    def _ways(self) -> Iterator[tuple[str, Callable[[Requests, str], Reader]]]:
-        """Yield how rows can be read, fastest first, each with what to say of it where a faster one fails."""
-        model, budget, route, trunk = self.model.model, self._budget, self.route, self._trunk
-        if route is not None:
-            yield "", lambda rows, name: Packed(model, rows, budget, route, trunk, name)
-        if can_share(model):
-            yield "", lambda rows, name: Padded(model, rows, budget, route, trunk, name)
-        apart = "without sharing their demonstrations"
-        yield apart, lambda rows, name: Padded(model, rows.without_prefix(), budget, route, trunk, name)
-        yield "one by one", lambda rows, name: Padded(model, rows.without_prefix(), 1)
-
-
-def _sample(requests: Requests) -> list[int]:
-    """Return the prompt with the shortest and the one with the longest row."""
-    lengths = [max(len(requests.rows[c.row]) for c in choices) for choices in requests.continuations]
-    return sorted({int(np.argmin(lengths)), int(np.argmax(lengths))})
-
-
-def _sizes(requests: Requests) -> tuple[Int[np.ndarray, "prompts labels"], Int[np.ndarray, "prompts labels"]]:
-    tokens = [[len(c.tokens) for c in choices] for choices in requests.continuations]
-    lengths = [[c.bytes for c in choices] for choices in requests.continuations]
-    return np.array(tokens), np.array(lengths)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from eckart.errors import ModelError
+from eckart.evaluation.route import replace_forward
 from eckart.models import Model
 
 
@@ -57,18 +58,13 @@ def float32_head(model: Model) -> Iterator[None]:
         return
     weight = head.weight.detach().float()
     bias = None if head.bias is None else head.bias.detach().float()
-    before = head.__dict__.get("forward")
 
     def forward(hidden: Float[Tensor, "... size"]) -> Float[Tensor, "... vocabulary"]:
         return linear(hidden.float(), weight, bias)
 
-    head.forward = forward
-    try:
+    with ExitStack() as undo:
+        replace_forward(undo, head, forward)
         yield
-    finally:
-        del head.forward
-        if before is not None:
-            head.forward = before
 
 
 def first_position(device: torch.device) -> tuple[Int[Tensor, " one"], Int[Tensor, " one"]]:

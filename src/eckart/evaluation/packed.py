@@ -20,17 +20,11 @@ from eckart.models import Model
 
 
 class Packed(Reader):
-    """Rows that begin alike share what they begin with; no padding, and no copy of the prefix's keys and values.
-
-    Raises:
-        NotImplementedError: the model computes attention in a way of its own, which cannot be replaced.
-    """
+    """Rows that begin alike share what they begin with; no padding, and no copy of the prefix's keys and values."""
 
     route: Route
 
     def __init__(self, model: Model, requests: Requests, budget: int, route: Route, *trunk: Any) -> None:
-        if not all(attention is not None and replaceable(attention) for attention in route.attentions):
-            raise NotImplementedError(f"the attention of {type(model).__name__} cannot be replaced")
         super().__init__(model, requests, budget, route, *trunk)
         self._layers = {m: layer for layer, block in enumerate(route.blocks) for m in block.modules()}
         self._clean: dict[nn.Module, Keys] = {}
@@ -103,6 +97,11 @@ def _no_queries(query: nn.Module) -> Forward:
     """Return a forward for a projection whose output nobody reads."""
     size = cast("Tensor", query.weight).shape[0]
     return lambda hidden: hidden.new_zeros(1).expand(*hidden.shape[:-1], size)
+
+
+def can_pack(route: Route) -> bool:
+    """Say whether the attention of all layers can be replaced by that over a pack."""
+    return all(attention is not None and replaceable(attention) for attention in route.attentions)
 
 
 def _take(value: Any, index: Tensor, tokens: int) -> Any:

@@ -95,9 +95,7 @@ def pack(
     flat = [row * width + place for row, place in owners]
     ends, end_rows = list(nodes), [rows_of[i] for i in range(len(nodes))]
     return (
-        Pack(
-            tuple(indices), put(tokens), put(depths), put(padded), put(flat), put(ends), put(end_rows)
-        ),
+        Pack(tuple(indices), put(tokens), put(depths), put(padded), put(flat), put(ends), put(end_rows)),
         found,
     )
 
@@ -112,7 +110,9 @@ def _forest(
     paths: list[list[int]] = []
     for number, (row, shared) in enumerate(_beginnings(rows)):
         fresh = range(shared, len(row))
-        paths.append((paths[-1][:shared] if paths else []) + list(range(len(tokens), len(tokens) + len(fresh))))
+        paths.append(
+            (paths[-1][:shared] if paths else []) + list(range(len(tokens), len(tokens) + len(fresh)))
+        )
         tokens += row[shared:]
         depths += fresh
         owners += [(number, place) for place in fresh]

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from eckart.evaluation.batching import pad, plan_batches, run_halving
-from eckart.evaluation.head import first_position, float32_head, head_at
+from eckart.evaluation.head import float32_head, head_at
 from eckart.evaluation.padding import CacheLayer, SharedPrefix
 from eckart.evaluation.requests import Requests, Tokens
 from eckart.evaluation.route import Ends, Point, Route

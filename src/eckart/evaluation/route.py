@@ -7,11 +7,10 @@ left. An edit of a layer's MLP leaves its attention as it was, so such a pass be
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ Forward = Callable[..., Any]
 States = tuple[Tensor, ...]
 
 
+@runtime_checkable
 class Ends(Protocol):
     """Runs the last layer on the scored tokens alone."""
 
@@ -81,7 +81,9 @@ class Route:
     def point(self, edits: Iterable[Edit]) -> Point | None:
         """Return where the lowest of these edits takes effect; None without edits, or where nothing lies below."""
         lowest = min((edit.layer for edit in edits), default=0)
-        parts = {weight.part for e in edits if e.layer == lowest for weight in self.anatomy.select(e.layer, e.part)}
+        parts = {
+            weight.part for e in edits if e.layer == lowest for weight in self.anatomy.select(e.layer, e.part)
+        }
         after = parts == {"mlp"} and self.attentions[lowest] is not None
         return Point(lowest, after) if lowest or after else None
 
@@ -93,7 +95,7 @@ class Route:
                 replace_forward(undo, block, self._block(layer, block, block.forward))
                 attention = self.attentions[layer]
                 if attention is not None:
-                    replace_forward(undo, attention, self._attend(layer, attention.forward))
+                    replace_forward(undo, attention, self._attend(layer, attention, attention.forward))
             yield
 
     @contextmanager
@@ -138,15 +140,15 @@ class Route:
 
         return routed
 
-    def _attend(self, layer: int, forward: Forward) -> Forward:
+    def _attend(self, layer: int, attention: nn.Module, forward: Forward) -> Forward:
         after = Point(layer, after_attention=True)
 
         def routed(*args: Any, **kwargs: Any) -> Any:
             if self._start is not None and self._start[0] == after:
                 attended = self._start[1][1]
-                return (attended, None) if self._gives_tuple.get(self.attentions[layer], True) else attended
+                return (attended, None) if self._gives_tuple[attention] else attended
             output = forward(*args, **kwargs)
-            self._gives_tuple[self.attentions[layer]] = isinstance(output, tuple)
+            self._gives_tuple[attention] = isinstance(output, tuple)
             self._keep_state(after, output[0] if isinstance(output, tuple) else output)
             return output
 
@@ -174,8 +176,10 @@ def _query(anatomy: Anatomy) -> nn.Module | None:
 
 def _parent(paths: Sequence[str]) -> str:
     """Return the name of the smallest module that holds all these parameters."""
-    owners = [path.split(".")[:-1] for path in paths]
-    return ".".join(os.path.commonprefix(owners))
+    common = paths[0].split(".")[:-1] if paths else []
+    while not all(path.startswith(".".join([*common, ""])) for path in paths):
+        common.pop()
+    return ".".join(common)
 
 
 def _first(output: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -96,6 +97,6 @@ class Trunk:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="eckart-states-")
         handle, name = tempfile.mkstemp(dir=self._folder.name)
-        with open(handle, "wb") as file:
+        with os.fdopen(handle, "wb") as file:
             state.cpu().view(torch.uint8).numpy().tofile(file)
         return _Filed(Path(name), state.dtype, state.shape, state.device)

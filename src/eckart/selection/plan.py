@@ -159,6 +159,7 @@ def _algorithm1(
     layer = evaluator.anatomy.layer_index(
         select_layer(condition_numbers, plan.top_k) if plan.layer is None else plan.layer
     )
+    evaluator.expect([Edit(layer, plan.part, rate) for rate in plan.rates])
     rate, trials = search_rate(executor, layer, plan.part, plan.rates, settings["metric"])
     baseline, clipped = score_test(executor, Edit(layer, plan.part, rate))
     weights = evaluator.anatomy.select(layer, plan.part)

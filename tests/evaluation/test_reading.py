@@ -1,22 +1,46 @@
 """The fast path against a plain loop, written independently of it, on every family."""
 
+import errno
+import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from eckart.anatomy import Anatomy
 from eckart.edits import clip
+from eckart.evaluation import attention
 from eckart.evaluation.batching import is_out_of_memory, pad, plan_batches, run_halving
-from eckart.evaluation.evaluator import TOLERANCE
-from eckart.evaluation.forward import log_likelihoods, plain_log_likelihoods
+from eckart.evaluation.packed import Packed, can_pack
+from eckart.evaluation.reading import PREFIX, Padded, plain_log_likelihoods
 from eckart.evaluation.requests import build_requests
+from eckart.evaluation.route import Point, Route
+from eckart.evaluation.trunk import Trunk
+from eckart.evaluation.ways import TOLERANCE
 from eckart.records import Edit
 from eckart.tasks.prompts import Prompt
 from families import FAMILIES, build, tiny_tokenizer
 
 DEMONSTRATIONS = "the food is good yes\nthe view is bad no\nthe inn is edited maybe so\n"
 LABELS = (" yes", " no", " maybe so")
+
+
+WAYS = {"packed": Packed, "padded": Padded}
+PADDED_ONLY = {"gpt_neo", "bloom", "mpt", "falcon_new", "falcon_multi_query", "falcon_per_head"}
+
+
+def reader(way, model, requests, budget=512, memory=1 << 30):
+    return WAYS[way](model, requests, budget, Route(Anatomy.of(model)), Trunk(memory))
+
+
+def every_way(model):
+    return ["packed", "padded"] if can_pack(Route(Anatomy.of(model))) else ["padded"]
+
+
+def log_likelihoods(model, requests, budget, advance=lambda done: None, way="padded"):
+    return reader(way, model, requests, budget).log_likelihoods(advance=advance)
 
 
 def prompts(shots: bool = True) -> list[Prompt]:
@@ -59,8 +83,8 @@ def test_equals_a_plain_loop(family, rows):
     model, tokenizer = build(family), tiny_tokenizer(add_bos=True)
     requests = build_requests(rows, tokenizer)
     expected = [by_hand(model, tokenizer, prompt) for prompt in rows]
-    for budget in (1, 64, 10_000):
-        found = log_likelihoods(model, requests, budget)
+    for way, budget in itertools.product(every_way(model), (1, 64, 10_000)):
+        found = log_likelihoods(model, requests, budget, way=way)
         assert found.shape == (len(rows), len(rows[0].continuations))
         assert found.tolist() == [pytest.approx(row, abs=1e-4) for row in expected]
     assert plain_log_likelihoods(model, requests.without_prefix()).tolist() == [
@@ -68,18 +92,134 @@ def test_equals_a_plain_loop(family, rows):
     ]
 
 
+EDITS = {
+    "first attn": [Edit(0, "attn", 0.7)],
+    "first mlp": [Edit(0, "mlp", 0.7)],
+    "middle attn": [Edit(1, "attn", 0.7)],
+    "middle mlp": [Edit(1, "mlp", 0.7)],
+    "last attn": [Edit(2, "attn", 0.7)],
+    "last mlp": [Edit(2, "mlp", 0.7)],
+    "several": [Edit(1, "mlp", 0.5), Edit(1, "q", 0.5), Edit(2, "mlp", 0.75)],
+    "first and last": [Edit(0, "mlp", 0.5), Edit(-1, "attn", 0.75)],
+}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_equals_a_plain_loop_when_clipped(family):
+@pytest.mark.parametrize("shots", [10, 0])
+def test_passes_that_begin_at_the_edit_equal_a_plain_loop(family, shots):
+    """The unpruned pass leaves its states at every point; each edit goes on from its own, in any order, twice."""
     model, tokenizer = build(family), tiny_tokenizer(add_bos=True)
-    requests = build_requests(prompts(), tokenizer)
-    before = log_likelihoods(model, requests, 512)
-    with clip(model, [Edit(0, "attn", 0.5), Edit(-1, "mlp", 0.75)]):
-        expected = [by_hand(model, tokenizer, prompt) for prompt in prompts()]
-        assert log_likelihoods(model, requests, 512).tolist() == [
-            pytest.approx(row, abs=1e-4) for row in expected
-        ]
-    assert log_likelihoods(model, requests, 512).tolist() == before.tolist()
-    assert abs(before - expected).max() > 1e-3
+    rows = prompts(bool(shots))
+    requests, anatomy = build_requests(rows, tokenizer), Anatomy.of(model)
+    expected = {}
+    for name, edits in EDITS.items():
+        with clip(model, edits):
+            expected[name] = plain_log_likelihoods(model, requests.without_prefix())
+    assert len({values.tobytes() for values in expected.values()}) == len(EDITS)
+    for way in every_way(model):
+        read = reader(way, model, requests, budget=40)
+        resolved = {name: [replace(e, layer=e.layer % 3) for e in edits] for name, edits in EDITS.items()}
+        points = {name: read.route.point(edits) for name, edits in resolved.items()}
+        before = read.log_likelihoods(keep={p for p in points.values() if p})
+        assert all((f" {PREFIX}", p) in read.trunk for p in points.values() if p) or not requests.prefix
+        for name in [*EDITS, *reversed(EDITS)]:
+            with clip(model, EDITS[name], anatomy=anatomy):
+                found = read.log_likelihoods(points[name])
+            assert found.tolist() == [pytest.approx(row, abs=1e-4) for row in expected[name].tolist()], name
+        assert read.log_likelihoods().tolist() == before.tolist()
+
+
+def test_most_families_are_packed():
+    assert {family for family in FAMILIES if every_way(build(family)) == ["padded"]} == PADDED_ONLY
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("part", ["attn", "mlp"])
+def test_a_candidate_runs_the_edited_layer_and_those_above_alone(way, part):
+    model = build("llama")
+    read = reader(way, model, build_requests(prompts(), tiny_tokenizer()))
+    point = read.route.point([Edit(1, part, 0.5)])
+    full = read.log_likelihoods(keep=[point])
+    ran = []
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+        for name, module in model.named_modules()
+        if name.endswith(("q_proj", "down_proj"))
+    ]
+    assert read.log_likelihoods(point).tolist() == full.tolist()
+    for hook in hooks:
+        hook.remove()
+    layers = {name.split(".")[2]: set() for name in ran}
+    for name in ran:
+        layers[name.split(".")[2]].add(name.rpartition(".")[2])
+    assert layers == {
+        "1": {"down_proj"} | ({"q_proj"} if part == "attn" else set()),
+        "2": {"down_proj", "q_proj"},
+    }
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("memory", [0, 10_000, 1 << 30], ids=["none", "some", "all"])
+def test_states_beyond_the_budget_go_to_files_and_give_the_same_result(way, memory):
+    model = build("llama")
+    requests = build_requests(prompts() + choices(), tiny_tokenizer())
+    expected = reader(way, model, requests).log_likelihoods().tolist()
+    read = reader(way, model, requests, budget=30, memory=memory)
+    point = Point(1, after_attention=True)
+    read.log_likelihoods(keep=[point])
+    assert read.trunk.held <= memory
+    assert bool(read.trunk.filed) == (memory < 1 << 30)
+    assert read.log_likelihoods(point).tolist() == [pytest.approx(row, abs=1e-5) for row in expected]
+    read.trunk.keep_only([])
+    assert (read.trunk.held, read.trunk.filed) == (0, 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_states_that_fit_nowhere_are_computed_again(way, monkeypatch):
+    model = build("llama")
+    read = reader(way, model, build_requests(prompts(), tiny_tokenizer()), budget=30, memory=0)
+    expected = read.log_likelihoods().tolist()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Trunk, "_file", full)
+    read.log_likelihoods(keep=[Point(1)])
+    assert read.log_likelihoods(Point(1)).tolist() == expected
+
+
+def test_rows_that_begin_alike_share_what_they_begin_with():
+    rows = [
+        Prompt(f"t{i}", DEMONSTRATIONS + text, LABELS, 0)
+        for i, text in enumerate(["the bed", "the bed is soft"])
+    ]
+    requests = build_requests([*rows, *choices()], tiny_tokenizer())
+    model, fed = build("llama"), []
+    hook = model.model.embed_tokens.register_forward_hook(
+        lambda _, inputs, out: fed.append(out.shape[:2].numel())
+    )
+    log_likelihoods(model, requests, 10_000, way="packed")
+    hook.remove()
+    distinct = {row[: i + 1] for row in requests.rows for i in range(len(row))}
+    assert fed == [len(requests.prefix), len(distinct)]
+    assert len(distinct) < sum(map(len, requests.rows)) * 0.7
+
+
+def test_the_prefix_is_not_copied_for_each_row():
+    model, seen = build("llama"), []
+    requests = build_requests(prompts() * 20, tiny_tokenizer())
+    real = attention.attend
+
+    def spy(query, own, prefix, view, **options):
+        seen.append((prefix[0].shape, prefix[0].untyped_storage().nbytes(), len(view.keys)))
+        return real(query, own, prefix, view, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "attend", spy)
+        log_likelihoods(model, requests, 10_000, way="packed")
+    for shape, size, rows in seen:
+        assert rows > 1
+        assert size == 4 * shape.numel()
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
@@ -89,9 +229,10 @@ def test_choices_equal_a_plain_loop_when_clipped(family):
     before = log_likelihoods(model, requests, 512)
     with clip(model, [Edit(1, "mlp", 0.9)]):
         expected = [by_hand(model, tokenizer, prompt) for prompt in choices()]
-        assert log_likelihoods(model, requests, 512).tolist() == [
-            pytest.approx(row, abs=1e-4) for row in expected
-        ]
+        for way in every_way(model):
+            assert log_likelihoods(model, requests, 512, way=way).tolist() == [
+                pytest.approx(row, abs=1e-4) for row in expected
+            ]
     assert abs(before - expected).max() > 1e-3
 
 
@@ -104,7 +245,10 @@ def test_every_dtype_equals_its_own_plain_forward(family, dtype):
     requests = build_requests(prompts(), tiny_tokenizer())
     tokens = np.array([[len(c.tokens) for c in found] for found in requests.continuations])
     plain = plain_log_likelihoods(model, requests.without_prefix())
-    assert (abs(log_likelihoods(model, requests, 512) - plain) <= TOLERANCE[dtype] * tokens).all()
+    for way in every_way(model):
+        assert (
+            abs(log_likelihoods(model, requests, 512, way=way) - plain) <= TOLERANCE[dtype] * tokens
+        ).all()
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "gptj"])
