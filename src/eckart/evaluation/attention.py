@@ -25,7 +25,7 @@ from eckart.evaluation.packing import Pack
 from eckart.models import Model
 
 NAME = "eckart_packed"
-Keys = tuple[Float[Tensor, "key_heads time size"], Float[Tensor, "key_heads time size"]]
+Keys = tuple[Float[Tensor, "key_heads _ size"], Float[Tensor, "key_heads _ value_size"]]
 
 
 class KeysKnown(Exception):  # noqa: N818  # it ends a pass that wants no more than the keys; it is no error

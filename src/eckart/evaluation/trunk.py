@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO
 
 import numpy as np
 import psutil
@@ -30,21 +31,24 @@ def free_memory(device: torch.device) -> int:
 class _Filed:
     """A tensor in a file."""
 
-    path: Path
+    file: IO[bytes]
+    start: int
+    size: int
     dtype: torch.dtype
     shape: torch.Size
     device: torch.device
 
     def read(self) -> Tensor:
-        values = torch.from_numpy(np.fromfile(self.path, dtype=np.uint8))
+        self.file.seek(self.start)
+        values = torch.from_numpy(np.fromfile(self.file, dtype=np.uint8, count=self.size))
         return values.view(self.dtype).view(self.shape).to(self.device)
 
 
 class Trunk:
     """States by batch and point.
 
-    What does not fit into the budget is written to a temporary folder; what does not fit there either is not kept,
-    and whoever asks for it computes it again.
+    What does not fit into the budget is written to a temporary file, which vanishes with the process, however that
+    ends; what does not fit there either is not kept, and whoever asks for it computes it again.
 
     Arguments:
         budget: bytes of memory.
@@ -55,7 +59,7 @@ class Trunk:
         self.held = 0
         self.filed = 0
         self._states: dict[Key, tuple[Tensor | _Filed, ...]] = {}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def __contains__(self, key: Key) -> bool:
         return key in self._states
@@ -76,9 +80,9 @@ class Trunk:
             self._states[batch, point] = states
             return
         try:
-            filed = tuple(self._file(state) for state in states)
+            filed = tuple(self._write(state) for state in states)
         except OSError:
-            return
+            return  # the disk is full, or there is none
         self.filed += size
         self._states[batch, point] = filed
 
@@ -88,15 +92,16 @@ class Trunk:
         for key in [key for key in self._states if key[1] not in wanted]:
             for state in self._states.pop(key):
                 if isinstance(state, _Filed):
-                    self.filed -= state.path.stat().st_size
-                    state.path.unlink()
+                    self.filed -= state.size
                 else:
                     self.held -= state.nbytes
+        if self._file is not None and not self.filed:
+            self._file.truncate(0)
 
-    def _file(self, state: Tensor) -> _Filed:
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="eckart-states-")
-        handle, name = tempfile.mkstemp(dir=self._folder.name)
-        with os.fdopen(handle, "wb") as file:
-            state.cpu().view(torch.uint8).numpy().tofile(file)
-        return _Filed(Path(name), state.dtype, state.shape, state.device)
+    def _write(self, state: Tensor) -> _Filed:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="eckart-states-")  # noqa: SIM115  # lives as long as this object
+            weakref.finalize(self, self._file.close)
+        start = self._file.seek(0, os.SEEK_END)
+        state.cpu().view(torch.uint8).numpy().tofile(self._file)
+        return _Filed(self._file, start, state.nbytes, state.dtype, state.shape, state.device)
