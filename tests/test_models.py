@@ -59,15 +59,35 @@ def test_a_missing_shard_is_an_error(model, tmp_path):
 def test_dtype_is_as_asked_and_the_stored_one_comes_back(tmp_path):
     build("llama").to(torch.float16).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    loaded = load_model(tmp_path)
+    loaded = load_model(tmp_path, dtype="float32")
     assert loaded.dtype == "float32"
     assert load_stored(loaded).dtype == torch.float16
     assert load_model(tmp_path, dtype="bfloat16").dtype == "bfloat16"
     assert load_stored(load_model(build("llama"), tokenizer=tiny_tokenizer())) is None
 
 
-def test_auto_picks_what_the_device_does_well():
-    assert pick_dtype("auto", torch.device("cpu")) == torch.float32
+@pytest.mark.parametrize(
+    ("instructions", "dtype"),
+    [
+        ({"avx2": True}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True, "avx512_bf16": False}, torch.bfloat16),
+    ],
+)
+def test_auto_picks_what_the_processor_does_well(monkeypatch, instructions, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert pick_dtype("auto", torch.device("cpu")) == dtype
+    assert pick_dtype("auto", torch.device("mps")) == torch.float32
+
+
+def test_an_older_torch_is_asked_otherwise(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert pick_dtype("auto", torch.device("cpu")) == torch.bfloat16
+
+
+def test_devices_and_dtypes_that_are_not_offered():
     assert pick_device("cpu") == torch.device("cpu")
     with pytest.raises(ModelError, match="no dtype 'int8'"):
         pick_dtype("int8", torch.device("cpu"))

@@ -81,8 +81,8 @@ def load_model(
     Arguments:
         source: a hub id, a local folder, a live `PreTrainedModel`, or what this function returned.
         tokenizer: for a live model whose `name_or_path` has none.
-        dtype: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU that has it, else float16 there;
-            float32 on a CPU. A live model keeps its own.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU or CPU that multiplies it fast, else
+            float16 on a GPU and float32 elsewhere. A live model keeps its own.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ... A live model stays where it is.
         trust_remote_code: run code that the repository brings. Off unless asked for.
 
@@ -181,12 +181,20 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
         ModelError: the dtype is none of those offered.
     """
     if dtype == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if device.type == "cpu" and _cpu_multiplies_bfloat16() else torch.float32
     if dtype not in DTYPES:
         raise ModelError(f"no dtype '{dtype}'; the dtypes are {', '.join(DTYPES)} and auto")
     return DTYPES[dtype]
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """Say whether the processor has instructions for it (AMX or AVX-512-bf16); without them it is slower than float32."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def check_source(name: str) -> None:

@@ -29,10 +29,10 @@ def study_of(source, task, **options):
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "mixtral"])
 def test_a_saved_model_is_the_clipped_one(family, task, tmp_path):
     source = save_family(family, tmp_path / "source")
-    study = study_of(source, task)
+    study = study_of(source, task, dtype="float32")
     saved = export(study, tmp_path / "saved")
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "saved").state_dict()
-    loaded = load_model(source)
+    loaded = load_model(source, dtype="float32")
     with clip(loaded.model, study.edit):
         for name, tensor in loaded.model.state_dict().items():
             assert torch.equal(plain[name], tensor), name

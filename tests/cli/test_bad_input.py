@@ -239,7 +239,7 @@ CHANGES = {
     "other demonstrations": ["--seed", "1"],
     "fewer shots": ["--shots", "2"],
     "another scoring": ["--scoring", "mean"],
-    "another dtype": ["--dtype", "bfloat16"],
+    "another dtype": ["--dtype", "float16"],
     "another layer": ["--layer", "0"],
     "other rows": ["--split-sizes", "10,10"],
     "another template": ["--template", "{{ review }} was"],

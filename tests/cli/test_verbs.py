@@ -99,7 +99,18 @@ def test_evaluate_writes_what_it_read_and_found(eckart, model, own_task, tmp_pat
 def test_evaluate_equals_a_plain_loop_over_what_it_says_it_read(eckart, model, own_task, tmp_path):
     edits = ["--edit", "0:attn:0.5", "--edit", "-1:mlp:0.75"]
     found = document(
-        eckart("evaluate", model, *own_task, *edits, "--predictions", "rows.jsonl", "--prompts", "--json")
+        eckart(
+            "evaluate",
+            model,
+            *own_task,
+            *edits,
+            "--predictions",
+            "rows.jsonl",
+            "--prompts",
+            "--json",
+            "--dtype",
+            "float32",
+        )
     )
     assert found["edits"] == ["0:attn:0.5", "2:mlp:0.75"]
     plain, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
@@ -158,7 +169,7 @@ def test_interrupting_ends_with_130_and_a_fault_of_ours_with_1(eckart, model, ow
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("eckart.evaluation.evaluator.log_likelihoods", interrupt)
+    monkeypatch.setattr("eckart.evaluation.reading.Reader.log_likelihoods", interrupt)
     ended = eckart("search", model, *own_task, "--out", "run")
     assert (ended.status, ended.out) == (130, "")
     assert "the same command goes on" in ended.err
@@ -166,7 +177,7 @@ def test_interrupting_ends_with_130_and_a_fault_of_ours_with_1(eckart, model, ow
     def fault(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("eckart.evaluation.evaluator.log_likelihoods", fault)
+    monkeypatch.setattr("eckart.evaluation.reading.Reader.log_likelihoods", fault)
     ended = eckart("evaluate", model, *own_task)
     assert (ended.status, ended.out) == (1, "")
     assert "Traceback" in ended.err

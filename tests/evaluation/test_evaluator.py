@@ -8,11 +8,14 @@ from transformers import Lfm2Config, Lfm2ForCausalLM
 from eckart import Edit, Task, evaluate
 from eckart.errors import EditError, ModelError, TaskError
 from eckart.evaluation import Evaluator
-from eckart.evaluation import evaluator as module
 from eckart.evaluation.fitting import fed_lengths
+from eckart.evaluation.packed import Packed
+from eckart.evaluation.padding import can_share
+from eckart.evaluation.reading import Reader
 from eckart.evaluation.requests import Encoder
+from eckart.evaluation.route import Point
 from eckart.evaluation.scoring import combine, score
-from eckart.evaluation.trunk import can_share
+from eckart.evaluation.trunk import Trunk
 from eckart.models import load_model
 from families import build, tiny_tokenizer
 
@@ -64,25 +67,92 @@ def test_metrics_agree_with_the_rows(task):
     assert result.to_json()["edits"] == ["2:mlp:0.5"]
 
 
-def test_a_model_whose_batches_differ_is_read_another_way(task, monkeypatch):
+REAL = Reader.log_likelihoods
+
+
+def wrong_where(wrong):
+    """Return a `log_likelihoods` that is off by 4 nats for the readers that `wrong` names."""
+    return lambda reader, *args, **kwargs: REAL(reader, *args, **kwargs) + (4.0 if wrong(reader) else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda reader: isinstance(reader, Packed), "are read padded"),
+        (lambda reader: bool(reader.requests.prefix), "without sharing their demonstrations"),
+        (lambda reader: reader.budget > 1, "one by one"),
+    ],
+)
+def test_a_model_whose_batches_differ_is_read_another_way(task, monkeypatch, wrong, said):
     model = loaded()
     expected = Evaluator(model, task)([], "validation").score
-    real = module.log_likelihoods
-
-    def wrong_with_a_prefix(model, requests, budget, advance=lambda n: None):
-        return real(model, requests, budget, advance) + (1.0 if requests.prefix else 0.0)
-
-    monkeypatch.setattr(module, "log_likelihoods", wrong_with_a_prefix)
-    with pytest.warns(UserWarning, match="without sharing"):
+    monkeypatch.setattr(Reader, "log_likelihoods", wrong_where(wrong))
+    with pytest.warns(UserWarning, match=said):
         found = Evaluator(model, task)([], "validation").score
     assert np.allclose(found.log_likelihoods, expected.log_likelihoods, atol=1e-5)
 
 
-def test_a_model_whose_batches_are_always_wrong_is_refused(task, monkeypatch):
-    real = module.log_likelihoods
-    monkeypatch.setattr(module, "log_likelihoods", lambda *a, **k: real(*a, **k) + 1.0)
-    with pytest.raises(ModelError, match="no result could be trusted"):
+def test_a_way_that_fails_is_left_for_another(task, monkeypatch):
+    def broken(*_):
+        raise TypeError("forward() got an unexpected keyword argument")
+
+    monkeypatch.setattr(Packed, "read", broken)
+    with pytest.warns(UserWarning, match="are read padded"):
         Evaluator(loaded(), task)([], "validation")
+
+
+def test_memory_that_runs_out_is_not_taken_for_a_way_that_fails(task, monkeypatch):
+    def short(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Reader, "read_prefix", short, raising=False)
+    monkeypatch.setattr(Packed, "read_prefix", short)
+    with pytest.raises(MemoryError):
+        Evaluator(loaded(), task)([], "validation")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_whose_batches_are_always_wrong_is_refused(task, monkeypatch, dtype):
+    model = load_model(build("llama").to(getattr(torch, dtype)), tokenizer=tiny_tokenizer())
+    monkeypatch.setattr(Reader, "log_likelihoods", wrong_where(lambda reader: True))
+    with pytest.raises(ModelError, match="no result could be trusted"):
+        Evaluator(model, task)([], "validation")
+
+
+CANDIDATES = [Edit(1, "mlp", rate) for rate in (0.0, 0.5, 0.9)] + [Edit(2, "attn", 0.5), Edit(0, "attn", 0.5)]
+
+
+@pytest.mark.parametrize("method", ["sum", "prior"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "gemma2"])
+def test_expected_candidates_score_as_they_do_alone(task, family, method):
+    model = loaded(family)
+    shared = Evaluator(model, task, method=method)
+    shared.expect(CANDIDATES)
+    for edit in CANDIDATES:
+        alone = Evaluator(model, task, method=method)([edit], "validation").score
+        found = shared([edit], "validation").score
+        assert found.predictions == alone.predictions
+        assert np.allclose(found.log_likelihoods, alone.log_likelihoods, atol=1e-5)
+    assert shared._trunk.held > 0
+    shared.expect([Edit(2, "attn", 0.5)])
+    assert {point for _, point in shared._trunk._states} == {Point(2)}
+
+
+def test_candidates_whose_tail_is_wrong_run_through_all_layers(task, monkeypatch):
+    model = loaded()
+    alone = Evaluator(model, task)([Edit(1, "mlp", 0.5)], "validation").score
+    real = Trunk.get
+    monkeypatch.setattr(Trunk, "get", lambda *args: (found := real(*args)) and tuple(s + 1 for s in found))
+    evaluator = Evaluator(model, task)
+    evaluator.expect(CANDIDATES)
+    evaluator([], "validation")
+    with pytest.warns(UserWarning, match="candidates run through all layers"):
+        first = evaluator([Edit(1, "mlp", 0.5)], "validation").score
+    evaluator.expect(CANDIDATES)
+    evaluator([], "validation")
+    again = evaluator([Edit(1, "mlp", 0.5)], "validation").score
+    assert first == again
+    assert np.allclose(first.log_likelihoods, alone.log_likelihoods, atol=1e-5)
 
 
 def test_long_rows_show_fewer_demonstrations_and_the_others_all(task):
@@ -213,11 +283,3 @@ def test_the_prior_of_a_shortened_row_is_of_its_own_demonstrations(task):
     shots = Evaluator(model, task, **options).fitted("validation").shots
     nulls = {tuple(np.round(np.subtract(a, b), 4)) for a, b in zip(sums, prior, strict=True)}
     assert len(nulls) == len(set(shots)) == 2
-
-
-def test_a_fast_path_that_is_a_little_wrong_is_caught_in_half_precision(task, monkeypatch):
-    model = load_model(build("llama").to(torch.bfloat16), tokenizer=tiny_tokenizer())
-    real = module.log_likelihoods
-    monkeypatch.setattr(module, "log_likelihoods", lambda *a, **k: real(*a, **k) + 4.0)
-    with pytest.raises(ModelError, match="no result could be trusted"):
-        Evaluator(model, task)([], "validation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,7 +44,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Dtype = Annotated[
     str,
     typer.Option(
-        help="float32, bfloat16, float16, or auto: bfloat16 on a GPU, float32 on a CPU.",
+        help="float32, bfloat16, float16, or auto: bfloat16 where the device multiplies it fast.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -130,6 +131,14 @@ Scoring = Annotated[
 BatchTokens = Annotated[
     int | None, typer.Option(help="The most tokens in a batch; chosen by device.", min=1, rich_help_panel=RUN)
 ]
+CacheMemory = Annotated[
+    str | None,
+    typer.Option(
+        help="Memory for what candidates share, such as 200MB; a quarter of the free memory by default. The rest goes to "
+        "a temporary file.",
+        rich_help_panel=RUN,
+    ),
+]
 Truncate = Annotated[
     bool,
     typer.Option(
@@ -170,6 +179,22 @@ def parse_labels(text: str | None) -> dict[str, str] | None:
     if not all(value.strip() and equals and word.strip() for value, equals, word in pairs):
         raise TaskError(f"--labels '{text}' is not VALUE=WORD,VALUE=WORD, such as 0=bad,1=good")
     return {value.strip(): word.strip() for value, _, word in pairs}
+
+
+def parse_memory(text: str | None) -> int | None:
+    """Read `200MB`, `2GiB` or a number of bytes.
+
+    >>> parse_memory("200MB"), parse_memory("1.5 GiB"), parse_memory("0")
+    (200000000, 1610612736, 0)
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*([\d.]+)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    try:
+        number, unit, binary = found.groups() if found else ("", "", "")
+        return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
+    except ValueError:
+        raise RunError(f"--cache-memory '{text}' is no amount of memory, such as 200MB or 4GiB") from None
 
 
 def parse_rates(text: str) -> tuple[float, ...]:

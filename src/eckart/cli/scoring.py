@@ -34,6 +34,7 @@ class Scoring:
     unbalanced: o.Unbalanced = False
     scoring: o.Scoring = None
     batch_tokens: o.BatchTokens = None
+    cache_memory: o.CacheMemory = None
     truncate_demonstrations: o.Truncate = False
     drop_long_rows: o.DropLong = False
     dtype: o.Dtype = "auto"
@@ -63,11 +64,13 @@ class Scoring:
         """Load the model, and return what scores it on the task."""
         from eckart.evaluation import Evaluator
 
+        memory = o.parse_memory(self.cache_memory)
         return Evaluator(
             o.read_model(model, self.dtype, self.device, self.trust_remote_code),
             task,
             method=self.scoring,
             batch_tokens=self.batch_tokens,
+            cache_memory=memory,
             truncate_demonstrations=self.truncate_demonstrations,
             drop_long_rows=self.drop_long_rows,
             report=progress_bar,

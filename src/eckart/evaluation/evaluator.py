@@ -24,7 +24,7 @@ from eckart.evaluation.requests import build_requests, context_window
 from eckart.evaluation.route import Point, Route
 from eckart.evaluation.scoring import SCORING_VERSION, check_method, combine, score
 from eckart.evaluation.trunk import Trunk, free_memory
-from eckart.evaluation.ways import agree, find_reader, sample_of, sizes
+from eckart.evaluation.ways import agrees, find_reader, sample_of, sizes
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.records import Edit, Score, Trial, fingerprint
 from eckart.statistics import accuracy_interval
@@ -242,7 +242,7 @@ class Evaluator:
         """Return log-likelihoods that agree with the plain forward on the sample, reading again where they do not."""
         data.checked.add(start)
         sample = sample_of(data.rows.requests)
-        if agree(self.model, sums[sample], data.rows.requests.subset(sample)):
+        if agrees(self.model, sums[sample], data.rows.requests.subset(sample)):
             return sums
         warnings.warn("candidates run through all layers: sharing the lower ones fails here", stacklevel=2)
         self._tails = False

@@ -21,6 +21,7 @@ from eckart.models import LoadedModel
 TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 0.03, "bfloat16": 0.25}
 """How far, in nats per token, the fast path may be from the plain forward before it is given up, by dtype."""
 
+Values = Float[np.ndarray, "prompts labels"]
 Way = Callable[[Requests, str], Reader]
 """Makes a reader of requests, under a name."""
 
@@ -42,8 +43,9 @@ def find_reader(
         ModelError: no way of reading agrees.
     """
     sample = requests.subset(sample_of(requests))
+    plain = plain_log_likelihoods(model.model, sample.without_prefix())
     for name, way in _ways(model, budget, route, trunk):
-        if _reads_right(way, model, sample):
+        if _reads_right(way, model, sample, plain):
             if name:
                 warnings.warn(f"{what} rows are read {name}: sharing fails on this model", stacklevel=2)
             return way(requests, what)
@@ -53,9 +55,13 @@ def find_reader(
     )
 
 
-def agree(model: LoadedModel, found: Float[np.ndarray, "prompts labels"], requests: Requests) -> bool:
-    """Say whether log-likelihoods are those of the plain forward; where that gives none, nothing can be said."""
-    plain = plain_log_likelihoods(model.model, requests.without_prefix())
+def agrees(model: LoadedModel, found: Values, requests: Requests) -> bool:
+    """Say whether log-likelihoods are those of the plain forward of the model as it is now."""
+    return _close(model, found, plain_log_likelihoods(model.model, requests.without_prefix()), requests)
+
+
+def _close(model: LoadedModel, found: Values, plain: Values, requests: Requests) -> bool:
+    """Say whether two readings agree; where the plain one gives no numbers, nothing can be said against the other."""
     close = np.abs(found - plain) <= TOLERANCE[model.dtype] * sizes(requests)[0]
     return bool(close.all() or not np.isfinite(plain).all())
 
@@ -73,9 +79,9 @@ def sizes(requests: Requests) -> tuple[Int[np.ndarray, "prompts labels"], Int[np
     return np.array(tokens), np.array(lengths)
 
 
-def _reads_right(way: Way, model: LoadedModel, sample: Requests) -> bool:
+def _reads_right(way: Way, model: LoadedModel, sample: Requests, plain: Values) -> bool:
     try:
-        return agree(model, way(sample, "sample").log_likelihoods(), sample)
+        return _close(model, way(sample, "sample").log_likelihoods(), plain, sample)
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
         if is_out_of_memory(error):
             raise
