@@ -190,7 +190,7 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def _cpu_multiplies_bfloat16() -> bool:
-    """Say whether the processor has instructions for it (AMX or AVX-512-bf16); without them it is slower than float32."""
+    """Say whether the processor has instructions for it, AMX or AVX-512-bf16; without, it is slower than float32."""
     if hasattr(torch.cpu, "get_capabilities"):
         found = torch.cpu.get_capabilities()
         return bool(found.get("amx_bf16") or found.get("avx512_bf16"))

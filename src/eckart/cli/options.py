@@ -134,8 +134,8 @@ BatchTokens = Annotated[
 CacheMemory = Annotated[
     str | None,
     typer.Option(
-        help="Memory for what candidates share, such as 200MB; a quarter of the free memory by default. The rest goes to "
-        "a temporary file.",
+        help="Memory for what candidates share, such as 200MB; a quarter of what is free by default. The rest goes "
+        "to a temporary file.",
         rich_help_panel=RUN,
     ),
 ]
