@@ -11,9 +11,9 @@ import numpy as np
 
 from eckart.anatomy import Anatomy, Weight
 from eckart.errors import EditError
-from eckart.linalg import Spectrum
 from eckart.records import TOP_K, check_rate
 from eckart.runs import RunStore
+from eckart.spectrum import Spectrum
 
 COMBINATIONS: dict[str, Callable[[Sequence[float]], float]] = {
     "geometric": lambda values: float(np.exp(np.mean(np.log(values)))),
