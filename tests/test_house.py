@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ORDER = [
     ["errors"],
     ["records", "linalg", "spectrum", "statistics", "published"],
-    ["anatomy", "edits", "models", "tasks"],
+    ["anatomy", "edits", "models", "stored", "tasks"],
     ["evaluation"],
     ["runs", "selection"],
     ["checkpoints", "reports", "demo"],
