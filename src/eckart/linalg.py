@@ -233,7 +233,9 @@ def _check_matrix(weight: Tensor, name: str) -> None:
 
 def _finite(matrix: Tensor) -> bool:
     # One-byte dtypes have no isfinite; their entries are finite exactly where float32's are.
-    return bool(torch.isfinite(matrix.float() if matrix.dtype.itemsize == 1 else matrix).all())
+    entries = matrix.float() if matrix.dtype.itemsize == 1 else matrix
+    # A sum is the faster check; it may overflow where no entry does.
+    return bool(torch.isfinite(entries.sum())) or bool(torch.isfinite(entries).all())
 
 
 def _check_no_overflow(values: Tensor, name: str) -> None:

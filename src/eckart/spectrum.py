@@ -23,6 +23,8 @@ from torch import Tensor
 from eckart.linalg import prepared, singular_values
 
 EPS = torch.finfo(torch.float64).eps
+EXPONENT = 0x7FF << 52
+"""What is left of a float64's bits without sign and mantissa: those of the power of two at or below its size."""
 SMALL = 256
 """Up to this size, all singular values cost no more than a QR factorisation and Lanczos (measured)."""
 TOLERANCE = 1e-7
@@ -121,29 +123,28 @@ def rounding_norm(matrix: Float[Tensor, "m n"], dtype: torch.dtype) -> float:
     20.0
     """
     limits = torch.finfo(dtype)
-    # Below the smallest normal number the spacing no longer shrinks.
-    exponents = torch.frexp(matrix.abs().clamp_min(limits.tiny)).exponent - 1
-    top = int(exponents.max())
-    spacing = torch.ldexp(
-        torch.ones_like(matrix), exponents - top
-    )  # in units of the largest: squares stay finite
-    relative = spacing.norm(dim=0).max() + spacing.norm(dim=1).max()
-    return math.ldexp(float(relative) * limits.eps / math.sqrt(12), top)
+    powers = matrix.view(torch.int64).bitwise_and(EXPONENT).view(torch.float64)  # the 2^e of every entry
+    powers.clamp_min_(limits.tiny)  # below the smallest normal number the spacing no longer shrinks
+    largest = float(powers.max())
+    powers /= largest  # else the squares of large float64 numbers overflow
+    relative = float(powers.norm(dim=0).max() + powers.norm(dim=1).max())
+    return limits.eps / math.sqrt(12) * relative * largest
 
 
 def _ends(tall: Float[Tensor, "m n"]) -> tuple[float, float] | None:
     """Return the largest and smallest singular value, or None where only a full factorisation can tell."""
-    scale = tall.abs().max().clamp_min(torch.finfo(tall.dtype).tiny)
-    r = torch.linalg.qr(tall / scale, mode="r").R
+    r = torch.linalg.qr(tall, mode="r").R
     diagonal = r.diagonal().abs()
-    if diagonal.min() <= _resolution(tall, float(diagonal.max())):
+    scale = float(diagonal.max())
+    if not float(diagonal.min()) > _resolution(tall, scale):
         return None  # singular: sigma_min <= min |r_ii| and sigma_max >= max |r_ii|
+    r = r / scale  # squares neither overflow nor vanish
     try:
         largest = _largest_eigenvalue(lambda x: r.T @ (r @ x), r)
         inverse_of_smallest = _largest_eigenvalue(_inverse_gram(r, explicit=r.is_cuda), r)
     except ArpackError:
         return None
-    return float(scale) * math.sqrt(largest), float(scale) / math.sqrt(inverse_of_smallest)
+    return scale * math.sqrt(largest), scale / math.sqrt(inverse_of_smallest)
 
 
 def _inverse_gram(r: Float[Tensor, "n n"], explicit: bool) -> Callable[[Tensor], Tensor]:
