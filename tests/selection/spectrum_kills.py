@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import torch
-from kills import in_a_child
 
 from eckart.runs import RunStore
 from eckart.selection import space
@@ -33,6 +32,8 @@ def run(model: str, folder: Path) -> None:
 
 
 def main(model: str, folder: str) -> None:
+    from kills import in_a_child  # beside this file, which only a script's own folder finds
+
     torch.set_num_threads(1)
     calm, killed = Path(folder) / "calm", Path(folder) / "killed"
     calm.mkdir()
