@@ -6,54 +6,16 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
-from torch import Tensor
 
 from eckart.errors import EditError, ModelError
-from eckart.linalg import Factor, Spectrum, rank_at
+from eckart.linalg import Factor, rank_at
+from eckart.spectrum import Spectrum
+from matrices import DTYPES, bits, deterministic, frobenius, matrices, numpy_values, rates, with_spectrum
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EPS = torch.finfo(torch.float64).eps
-
-deterministic = settings(derandomize=True, deadline=None, max_examples=60, database=None)
-rates = st.floats(0, 1, exclude_max=True)
-
-
-@st.composite
-def matrices(draw: st.DrawFn, dtypes: tuple[torch.dtype, ...] = (torch.float64,)) -> Tensor:
-    """1 x n, m x 1, tall, wide, square; of full rank, rank-deficient, with repeated values, or zero."""
-    m, n = draw(st.integers(1, 12)), draw(st.integers(1, 12))
-    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    inner = draw(st.integers(0, min(m, n)))
-    kind = draw(st.sampled_from(["full", "deficient", "repeated"]))
-    if kind == "full":
-        values = random.standard_normal((m, n))
-    elif kind == "deficient":
-        values = random.standard_normal((m, inner)) @ random.standard_normal((inner, n))
-    else:
-        values = random.integers(-1, 2, (m, n)).astype(float)
-    scale = 10.0 ** draw(st.integers(-3, 3))
-    return torch.from_numpy(scale * values).to(draw(st.sampled_from(dtypes)))
-
-
-def numpy_values(matrix: Tensor) -> np.ndarray:
-    return np.linalg.svd(matrix.double().numpy(), compute_uv=False)
-
-
-def frobenius(matrix: Tensor) -> float:
-    return float(np.linalg.norm(matrix.double().numpy()))
-
-
-def bits(matrix: Tensor) -> Tensor:
-    return matrix.contiguous().view(torch.uint8)
-
-
-def with_spectrum(values: np.ndarray, shape: tuple[int, int], seed: int = 0) -> Tensor:
-    random = np.random.default_rng(seed)
-    u, v = (np.linalg.qr(random.standard_normal((side, len(values))))[0] for side in shape)
-    return torch.from_numpy(u @ np.diag(values) @ v.T)
 
 
 class TestRankRule:
@@ -113,7 +75,8 @@ class TestEckartYoung:
         r, best = factor.rank(rate), factor.truncate(rate)
         random = np.random.default_rng(seed)
         basis = torch.from_numpy(np.linalg.qr(random.standard_normal((matrix.shape[0], r)))[0])
-        nudged = factor.u[:, :r] + 1e-2 * torch.from_numpy(random.standard_normal((matrix.shape[0], r)))
+        leading = torch.from_numpy(np.linalg.svd(matrix.numpy(), full_matrices=False)[0][:, :r])
+        nudged = leading + 1e-2 * torch.from_numpy(random.standard_normal((matrix.shape[0], r)))
         nearby = torch.linalg.qr(nudged).Q
         slack = 1e-12 * (1 + frobenius(matrix))
         for columns in (basis, nearby):
@@ -151,40 +114,77 @@ class TestEckartYoung:
         torch.testing.assert_close(Factor.of(truncated).truncate(rate), truncated, atol=slack, rtol=0)
 
 
+SPECTRA = {
+    "random": None,
+    "ill-conditioned": np.logspace(0, -8, 24),
+    "cut off": np.r_[np.ones(12), np.full(12, 1e-8)],
+    "repeated": np.repeat([3.0, 2.0, 1.0, 0.5], 6),
+    "rank-deficient": np.r_[np.linspace(2, 1, 10), np.zeros(14)],
+    "zero": np.zeros(24),
+}
+
+
+def svd_truncation(matrix: torch.Tensor, r: int) -> torch.Tensor:
+    """The slow twin, in float64."""
+    u, s, vt = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
+    return torch.from_numpy((u[:, :r] * s[:r]) @ vt[:r])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("shape", [(24, 24), (70, 24), (24, 70)])
+@pytest.mark.parametrize("values", SPECTRA.values(), ids=SPECTRA)
+class TestTruncationThroughTheGramMatrix:
+    """As good as the SVD's at every rank, and the same entries wherever the spectrum has a gap to cut in."""
+
+    def matrix(self, values, shape, dtype):
+        if values is None:
+            return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+        return with_spectrum(values, shape).to(dtype)
+
+    def test_is_as_close_as_the_stated_bound(self, values, shape, dtype):
+        matrix = self.matrix(values, shape, dtype)
+        factor, s = Factor.of(matrix), numpy_values(matrix)
+        for r in range(1, 24):
+            error = frobenius(matrix.double() - factor._projected(r))
+            excess = error**2 - float((s[r:] ** 2).sum())
+            assert excess <= 2 * r * 24 * EPS * s[0] ** 2
+            # What is stored is no worse than the SVD's, both rounded, by more than the rounding of the two.
+            stored = frobenius(matrix - factor.truncate(1 - r / 24))
+            twin = frobenius(matrix - svd_truncation(matrix, r).to(dtype))
+            assert stored <= twin + 0.5 * torch.finfo(dtype).eps * frobenius(matrix)
+
+    def test_has_the_svds_entries_where_there_is_a_gap(self, values, shape, dtype):
+        matrix = self.matrix(values, shape, dtype)
+        factor, s = Factor.of(matrix), numpy_values(matrix)
+        for r in range(1, 24):
+            if s[r - 1] ** 2 - s[r] ** 2 > 1e-6 * s[0] ** 2:
+                ours, twin = factor._projected(r), svd_truncation(matrix, r)
+                torch.testing.assert_close(ours, twin, atol=1e-9 * s[0], rtol=0)
+                # 1e-9 may fall on either side of a rounding boundary: at most one unit in the last place.
+                step = torch.finfo(dtype).eps * twin.abs().clamp_min(1e-3 * s[0])
+                assert ((factor.truncate(1 - r / 24).double() - twin).abs() <= step).all()
+
+
 class TestFactor:
     @deterministic
     @given(matrices(DTYPES))
-    def test_the_factors_are_orthonormal_and_multiply_to_the_matrix(self, matrix):
+    def test_the_vectors_are_orthonormal_and_turn_the_matrix_into_its_values(self, matrix):
         factor = Factor.of(matrix)
+        assert factor.s.dtype == factor.v.dtype == torch.float64
         eye = torch.eye(len(factor.s), dtype=torch.float64)
-        torch.testing.assert_close(factor.u.T @ factor.u, eye, atol=1e-12, rtol=0)
-        torch.testing.assert_close(factor.vt @ factor.vt.T, eye, atol=1e-12, rtol=0)
-        product = factor.u @ torch.diag(factor.s) @ factor.vt
-        torch.testing.assert_close(product, matrix.double(), atol=1e-12 * (1 + frobenius(matrix)), rtol=0)
+        torch.testing.assert_close(factor.v.T @ factor.v, eye, atol=1e-12, rtol=0)
+        tall = matrix.double() if matrix.shape[0] >= matrix.shape[1] else matrix.double().T
+        size = frobenius(matrix)
+        turned = (tall @ factor.v).norm(dim=0)
+        torch.testing.assert_close(turned.square(), factor.s.square(), atol=1e-12 * (1e-30 + size**2), rtol=0)
+        np.testing.assert_allclose(factor.s.square(), numpy_values(matrix) ** 2, atol=1e-12 * size**2)
 
     @deterministic
     @given(matrices(DTYPES), rates)
-    def test_rounds_only_once_to_the_dtype_it_came_in(self, matrix, rate):
-        factor = Factor.of(matrix)
-        truncated = factor.truncate(rate)
+    def test_comes_back_in_the_dtype_and_shape_it_came_in(self, matrix, rate):
+        truncated = Factor.of(matrix).truncate(rate)
         assert truncated.dtype == matrix.dtype
         assert truncated.shape == matrix.shape
-        wide = Factor.of(matrix.double()).truncate(rate)
-        assert torch.equal(truncated, wide.to(matrix.dtype))
-
-    @deterministic
-    @given(matrices((torch.float16, torch.bfloat16, torch.float32)), rates)
-    def test_float32_agrees_with_float64_to_its_precision(self, matrix, rate):
-        coarse, fine = Factor.of(matrix, precision=torch.float32), Factor.of(matrix)
-        assert coarse.u.dtype == coarse.s.dtype == coarse.vt.dtype == torch.float32
-        slack = 1e-5 * (1e-3 + frobenius(matrix))
-        np.testing.assert_allclose(coarse.s.double(), fine.s, atol=slack)
-        # Not the matrices, which differ where singular values repeat, but how far each is from the original.
-        errors = [frobenius(matrix.double() - f.truncate(rate).double()) for f in (coarse, fine)]
-        assert errors[0] == pytest.approx(errors[1], abs=slack)
-
-    def test_float64_is_never_computed_in_less(self):
-        assert Factor.of(torch.eye(3, dtype=torch.float64), precision=torch.float32).s.dtype == torch.float64
 
     @pytest.mark.parametrize("dtype", [*DTYPES, torch.float8_e4m3fn])
     def test_rate_zero_returns_the_very_bits(self, dtype):
@@ -250,71 +250,7 @@ class TestFactor:
     def test_shapes_are_checked_in_the_tests(self):
         factor = Factor.of(torch.ones(3, 4))
         with pytest.raises(TypeCheckError):
-            Factor(name="w", original=factor.original, u=factor.u, s=factor.s[:2], vt=factor.vt)
-
-
-class TestSpectrum:
-    @pytest.mark.parametrize("exponent", range(13))
-    @pytest.mark.parametrize("shape", [(40, 40), (40, 17), (17, 60)])
-    def test_condition_numbers_of_known_spectra(self, exponent, shape):
-        k = min(shape)
-        matrix = with_spectrum(np.logspace(0, -exponent, k), shape)
-        spectrum = Spectrum.of(matrix)
-        # The entries are rounded by eps * sigma_max, which is 10**exponent times as much to sigma_min.
-        relative = 100 * EPS * 10**exponent
-        assert spectrum.condition_number == pytest.approx(10**exponent, rel=relative)
-        assert spectrum.condition_number == pytest.approx(np.linalg.cond(matrix.numpy()), rel=relative)
-        assert spectrum.rank == k == np.linalg.matrix_rank(matrix.numpy())
-
-    def test_reads_what_a_gram_matrix_cannot(self):
-        matrix = with_spectrum(np.logspace(0, -10, 30), (30, 30))
-        through_gram = float(np.linalg.eigvalsh((matrix.T @ matrix).numpy())[0])
-        assert abs(through_gram) > 1e3 * (1e-10) ** 2  # noise, where the true value is 1e-20
-        assert Spectrum.of(matrix).sigma_min == pytest.approx(1e-10, rel=1e-4)
-
-    @deterministic
-    @given(matrices(DTYPES))
-    def test_is_numpys_of_the_upcast_matrix(self, matrix):
-        spectrum = Spectrum.of(matrix, name="w")
-        assert spectrum.values.dtype == torch.float64
-        assert spectrum.shape == tuple(matrix.shape)
-        slack = 1e-12 * (1e-3 + frobenius(matrix))
-        np.testing.assert_allclose(spectrum.values, numpy_values(matrix), atol=slack)
-        assert spectrum.sigma_max == pytest.approx(numpy_values(matrix)[0], abs=slack)
-        tolerance = max(matrix.shape) * EPS * spectrum.sigma_max
-        noise = ((spectrum.values > tolerance / 10) & (spectrum.values < 10 * tolerance)).any()
-        if not noise:  # within it, two LAPACKs may fall on either side
-            assert spectrum.rank == np.linalg.matrix_rank(matrix.double().numpy())
-
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    def test_a_half_precision_matrix_is_conditioned_as_it_is_stored(self, dtype):
-        matrix = with_spectrum(np.logspace(0, -2, 32), (32, 48)).to(dtype)
-        exact = np.linalg.cond(matrix.double().numpy())
-        assert Spectrum.of(matrix).condition_number == pytest.approx(exact, rel=1e-10)
-
-    @pytest.mark.parametrize("dtype", DTYPES)
-    def test_a_singular_matrix_says_so(self, dtype):
-        matrix = torch.randn(64, 30, generator=torch.Generator().manual_seed(0)).to(dtype)
-        spectrum = Spectrum.of(torch.cat([matrix, matrix, torch.zeros(64, 4, dtype=dtype)], dim=1))
-        assert spectrum.singular
-        assert spectrum.condition_number == math.inf
-        assert spectrum.describe() == "singular (rank 30 of 64)"
-
-    def test_a_nearly_singular_matrix_is_not_called_singular(self):
-        matrix = torch.eye(8, dtype=torch.float64)
-        matrix[0, 0] = 1e-12
-        assert Spectrum.of(matrix).describe() == "1.0e+12"
-        matrix[0, 0] = 1e-17
-        assert Spectrum.of(matrix).describe() == "singular (rank 7 of 8)"
-
-    def test_the_zero_matrix_is_singular(self):
-        spectrum = Spectrum.of(torch.zeros(3, 5))
-        assert (spectrum.sigma_max, spectrum.sigma_min, spectrum.rank) == (0.0, 0.0, 0)
-        assert spectrum.condition_number == math.inf
-        assert spectrum.describe() == "singular (rank 0 of 3)"
-
-    def test_one_row_is_perfectly_conditioned(self):
-        assert Spectrum.of(torch.tensor([[3.0, 4.0]])).condition_number == 1.0
+            Factor(name="w", original=factor.original, s=factor.s[:2], v=factor.v)
 
 
 class TestRefusals:
@@ -343,10 +279,6 @@ class TestRefusals:
         assert "\n" not in str(caught.value)
         assert "; " in str(caught.value)
 
-    def test_a_coarse_precision(self):
-        with pytest.raises(ModelError, match=r"in torch.float16; choose torch.float64"):
-            Factor.of(torch.eye(2), precision=torch.float16)
-
     def test_a_truncation_that_its_dtype_cannot_hold(self):
         # The first entry of its best rank-1 matrix is 1.1 times the largest float16.
         matrix = 65504 * torch.tensor([[1.0, 1.0], [1.0, 0.5]])
@@ -361,18 +293,17 @@ class TestConvergence:
 
     @pytest.fixture
     def stubborn(self, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-        monkeypatch.setattr(torch.linalg, "svd", self.fail)
-        monkeypatch.setattr(torch.linalg, "svdvals", self.fail)
+        for driver in ("eigh", "svd", "svdvals"):
+            monkeypatch.setattr(torch.linalg, driver, self.fail)
         return monkeypatch
 
-    @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
-    def test_falls_back_to_another_driver(self, stubborn, precision):
-        matrix = with_spectrum(np.array([3.0, 2.0, 1.0]), (5, 3)).float()
-        factor = Factor.of(matrix, precision=precision)
-        assert factor.s.dtype == precision
-        np.testing.assert_allclose(factor.s, [3, 2, 1], rtol=1e-5)
-        torch.testing.assert_close((factor.u * factor.s) @ factor.vt, matrix.to(precision))
-        np.testing.assert_allclose(Spectrum.of(matrix).values, [3, 2, 1], rtol=1e-6)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_falls_back_to_another_driver(self, stubborn, dtype):
+        matrix = with_spectrum(np.array([3.0, 2.0, 1.0]), (5, 3)).to(dtype)
+        factor = Factor.of(matrix)
+        np.testing.assert_allclose(factor.s, [3, 2, 1], rtol=1e-6)
+        assert frobenius(matrix - factor.truncate(0.5)) == pytest.approx(math.sqrt(5), rel=1e-6)
+        assert Spectrum.of(matrix).condition_number == pytest.approx(3, rel=1e-6)
 
     @pytest.mark.parametrize("make", [Factor.of, Spectrum.of])
     def test_says_so_where_none_converges(self, stubborn, make):

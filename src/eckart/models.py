@@ -64,7 +64,7 @@ class LoadedModel:
         digest.update(_tokenizer_text(self.tokenizer).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(_raw_bytes(tensor))
+            digest.update(raw_bytes(tensor))
         return digest.hexdigest()
 
 
@@ -96,7 +96,7 @@ def load_model(
     name = str(source)
     check_source(name)
     target = pick_device(device)
-    model = _load_weights(name, pick_dtype(dtype, target), trust_remote_code).to(target).eval()  # type: ignore[arg-type]
+    model = load_checkpoint(name, pick_dtype(dtype, target), trust_remote_code).to(target).eval()  # type: ignore[arg-type]
     tokenizer = tokenizer or load_tokenizer(name, trust_remote_code)
     return LoadedModel(model, tokenizer, name, trust_remote_code=trust_remote_code)
 
@@ -108,36 +108,64 @@ def load_config(name: str, trust_remote_code: bool = False) -> Any:
         ModelError: there is none, or transformers does not know it.
     """
     check_source(name)
-    with _explained(name):
+    with explained(name):
         return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
 
 
 def empty_model(name: str, trust_remote_code: bool = False) -> Model:
     """Build a model's modules on the meta device: every name and shape, no weights, no memory."""
     config = load_config(name, trust_remote_code)
-    with _explained(name), torch.device("meta"):
+    with explained(name), torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+
+
+def load_checkpoint(name: str, dtype: torch.dtype | str, trust_remote_code: bool) -> Model:
+    """Load a checkpoint's weights on the CPU.
+
+    Arguments:
+        name: a hub id or a local folder.
+        dtype: `auto` for the one that it is stored in.
+        trust_remote_code: run code that the repository brings.
+
+    Raises:
+        ModelError: there is no such model, or it is incomplete, damaged, not safetensors, or not a causal one.
+    """
+    with explained(name):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused below by name
+        )
+    model, report = loaded
+    # transformers fills what a checkpoint lacks with random numbers; a score of those would be a lie.
+    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if missing:
+        raise ModelError(
+            f"model '{name}' lacks {len(missing)} tensor(s) that its configuration asks for, such as {missing[0]}; "
+            "the checkpoint is incomplete or belongs to another configuration"
+        )
+    return model
 
 
 def load_stored(loaded: LoadedModel) -> Model | None:
     """Load a model's checkpoint again, in the dtype it is stored in; None for a live model, which has no other."""
     if loaded.live:
         return None
-    return _load_weights(loaded.name, "auto", loaded.trust_remote_code)
+    return load_checkpoint(loaded.name, "auto", loaded.trust_remote_code)
 
 
-def exact_weights(loaded: LoadedModel) -> Model:
-    """Return a model whose weights are exactly the stored ones, as numbers.
+def rounded(loaded: LoadedModel) -> bool:
+    """Whether loading rounded the weights: they are not, as numbers, those that the checkpoint stores.
 
-    float32 holds every number of a half-precision checkpoint, so a model that was loaded so serves itself; one that was
-    rounded on loading is loaded again, on the CPU. A live model is what it is.
+    float32 holds every number of a half-precision checkpoint. A live model is what it is.
     """
     if loaded.live or loaded.dtype in ("float32", "float64"):
-        return loaded.model
+        return False
     stored = load_config(loaded.name, loaded.trust_remote_code).dtype
-    if stored is not None and str(stored).removeprefix("torch.") == loaded.dtype:
-        return loaded.model
-    return load_stored(loaded) or loaded.model
+    return str(stored).removeprefix("torch.") != loaded.dtype
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> Tokenizer:
@@ -215,24 +243,28 @@ def check_source(name: str) -> None:
         raise ModelError(f"folder '{name}' holds no config.json, so it is no transformers checkpoint")
 
 
-def _load_weights(name: str, dtype: torch.dtype | str, trust_remote_code: bool) -> Model:
-    with _explained(name):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-        )
-    model, report = loaded
-    # transformers fills what a checkpoint lacks with random numbers; a score of those would be a lie.
-    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if missing:
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """Return a tensor's bytes, which on the CPU are not copied."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turn what transformers and safetensors raise about a user's model into one line.
+
+    Raises:
+        ModelError: whatever it was.
+    """
+    try:
+        yield
+    except SafetensorError as error:
         raise ModelError(
-            f"model '{name}' lacks {len(missing)} tensor(s) that its configuration asks for, such as {missing[0]}; "
-            "the checkpoint is incomplete or belongs to another configuration"
-        )
-    return model
+            f"model '{name}' has a damaged safetensors file ({_first_line(error)}); copy it again"
+        ) from error
+    except (HFValidationError, OSError) as error:
+        raise ModelError(_absent(name, error)) from error
+    except (ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError) as error:
+        raise ModelError(f"model '{name}' cannot be loaded: {_first_line(error)}") from error
 
 
 def _adopt(model: Model, tokenizer: Tokenizer | None, dtype: str, device: str) -> LoadedModel:
@@ -250,21 +282,6 @@ def _adopt(model: Model, tokenizer: Tokenizer | None, dtype: str, device: str) -
             raise ModelError("a live model without a name_or_path needs its tokenizer: pass tokenizer=...")
         tokenizer = load_tokenizer(model.name_or_path)
     return LoadedModel(model, tokenizer, model.name_or_path or type(model).__name__, live=True)
-
-
-@contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Turn what transformers raises about a user's model into one line."""
-    try:
-        yield
-    except SafetensorError as error:
-        raise ModelError(
-            f"model '{name}' has a damaged safetensors file ({_first_line(error)}); copy it again"
-        ) from error
-    except (HFValidationError, OSError) as error:
-        raise ModelError(_absent(name, error)) from error
-    except (ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError) as error:
-        raise ModelError(f"model '{name}' cannot be loaded: {_first_line(error)}") from error
 
 
 def _absent(name: str, error: BaseException) -> str:
@@ -287,7 +304,3 @@ def _first_line(error: BaseException) -> str:
 def _tokenizer_text(tokenizer: Tokenizer) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-
-
-def _raw_bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -196,6 +197,15 @@ class Recorded:
             trial = Trial(key=key, split=split, edits=tuple(edits), status="failed", error=str(error))
         self._store.keep(trial)
         return trial
+
+
+def folder_name(model: str) -> str:
+    """Return a hub id or path as a part of a folder's name.
+
+    >>> folder_name("EleutherAI/gpt-j-6b"), folder_name("models/my model")
+    ('gpt-j-6b', 'my-model')
+    """
+    return re.sub(r"[^\w.-]+", "-", Path(model).name)
 
 
 def write_whole(path: Path, content: bytes) -> None:

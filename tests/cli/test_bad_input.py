@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from families import build, tiny_tokenizer
+
 OWN = ["--text-column", "review", "--label-column", "verdict", "--shots", "4"]
 
 
@@ -54,6 +56,7 @@ def test_a_truncated_safetensors_file(eckart, copy, table):
     whole = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     refused(eckart("evaluate", copy, "--data", table, *OWN), "damaged safetensors")
+    refused(eckart("spectrum", copy), "damaged safetensors")
 
 
 def test_a_safetensors_file_that_is_none(eckart, copy, table):
@@ -286,6 +289,24 @@ def test_a_damaged_run(eckart, model, table, finished, tmp_path):
 def test_a_figure_that_cannot_be(eckart, model):
     refused(eckart("spectrum", model, "--plot", "figure.gif"), ".png")
     refused(eckart("spectrum", model, "--plot", "no/such/figure.png"), "there is no folder")
+
+
+def test_bad_layers_and_runs_of_a_spectrum(eckart, model, tmp_path):
+    refused(eckart("spectrum", model, "--layers", "1-3"), "--layers '1-3'", "0,1,-1")
+    refused(eckart("spectrum", model, "--layers", "0,7"), "no layer 7")
+    refused(eckart("spectrum", model, "--device", "cuda:99"), "device 'cuda:99'")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    refused(eckart("spectrum", model, "--out", "file"), "run folder 'file'", "--out")
+
+
+@pytest.mark.parametrize("verb", ["spectrum", "evaluate"])
+def test_a_missing_shard(eckart, tmp_path, table, verb):
+    build("llama").save_pretrained(tmp_path / "sharded", max_shard_size="60KB")
+    tiny_tokenizer().save_pretrained(tmp_path / "sharded")
+    sorted((tmp_path / "sharded").glob("*.safetensors"))[1].unlink()
+    task = ["--data", table, *OWN] if verb == "evaluate" else []
+    refused(eckart(verb, "sharded", *task), "'sharded'", "model-00002")
 
 
 def test_predictions_do_not_overwrite_the_data(eckart, model, table, tmp_path):

@@ -10,7 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from eckart import Edit, clip_
 from eckart.evaluation.scoring import METHODS
+from families import build
 
 
 def document(ended) -> dict:
@@ -67,9 +69,44 @@ def test_spectrum_equals_numpy_and_draws_the_figure(eckart, model, tmp_path):
         assert matrix["sigma_max"] == pytest.approx(float(values[0]), rel=1e-6)
         assert matrix["sigma_min"] == pytest.approx(float(values[-1]), rel=1e-6)
         assert matrix["condition_number"] == pytest.approx(float(values[0] / values[-1]), rel=1e-6)
+        assert matrix["resolved"]
+        assert 0 < matrix["rounding"] < matrix["sigma_min"]
     assert "condition number" in (tmp_path / "figure.svg").read_text()
+    assert found["loaded_whole"] is False
+    assert json.loads((tmp_path / "runs/tiny-llama-spectrum/result.json").read_text()) == found
     assert "sigma min" in eckart("spectrum", model, "--part", "attn").out
     assert (tmp_path / "tiny-llama-condition-numbers.png").stat().st_size > 1000
+
+
+def test_spectrum_goes_on_where_it_was(eckart, model, monkeypatch):
+    some = document(eckart("spectrum", model, "--json", "--layers", "0,-1", "--part", "mlp", "--out", "run"))
+    assert [(m["layer"], m["name"]) for m in some["matrices"]] == [
+        (layer, name) for layer in (0, 2) for name in ("gate", "up", "down")
+    ]
+    monkeypatch.setattr("eckart.spectrum.Spectrum.of", None)
+    again = document(eckart("spectrum", model, "--json", "--layers", "0,2", "--part", "mlp", "--out", "run"))
+    assert again == some
+
+
+def test_spectrum_of_half_precision_says_where_it_ends(eckart, tmp_path):
+    model = build("llama").bfloat16()
+    clip_(model, Edit(1, "q", 0.5))
+    model.save_pretrained(tmp_path / "half")
+    by_name = {
+        m["name"]: m for m in document(eckart("spectrum", "half", "--layers", "1", "--json"))["matrices"]
+    }
+    assert not by_name["q"]["resolved"]
+    assert not by_name["q"]["singular"], "storage has filled its zeros"
+    assert by_name["up"]["resolved"]
+    assert "within rounding: storage in this dtype may move" in eckart("spectrum", "half").out
+
+
+@pytest.mark.filterwarnings("default:the checkpoint of")
+def test_spectrum_of_a_mixture_is_read_whole_and_says_so(eckart, tmp_path):
+    build("mixtral").save_pretrained(tmp_path / "mixture")
+    ended = eckart("spectrum", "mixture", "--json")
+    assert document(ended)["loaded_whole"] is True
+    assert "note: the checkpoint of 'mixture' does not hold the model's matrices one for one" in ended.err
 
 
 def test_evaluate_writes_what_it_read_and_found(eckart, model, own_task, tmp_path):

@@ -30,3 +30,17 @@ def test_twenty_kills_end_where_an_undisturbed_run_ends(model, table, tmp_path):
     assert any(0 < n < found["calm"] for history in found["history"] for n in history), (
         "a kill fell in the middle"
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_a_kill_costs_at_most_the_spectrum_under_way(model, tmp_path):
+    driver = Path(__file__).with_name("spectrum_kills.py")
+    ended = subprocess.run(
+        [sys.executable, driver, model, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["kills"] > 2
+    assert found["calm"] == 21
+    assert 21 < found["begun"] <= 21 + found["kills"]
+    assert (tmp_path / "killed" / "found.json").read_text() == (tmp_path / "calm" / "found.json").read_text()

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from eckart import Task, search
+from eckart import Anatomy, Task, search
 from eckart.models import load_model
 from eckart.records import Score
 from eckart.reports.tables import conclusion
 from eckart.selection import plan as module
+from eckart.selection.space import layer_condition_numbers, matrices, spectra
 from eckart.selection.study import Candidate, Study
 from families import build, save_family, tiny_tokenizer
 from samples import score, trial
@@ -116,6 +117,18 @@ def test_the_layer_does_not_depend_on_the_dtype(task, tmp_path):
     half = search(load_model(folder, dtype="bfloat16"), task, part="attn", rates=[0.5])
     assert half.condition_numbers == single.condition_numbers
     assert half.settings["dtype"] == "bfloat16"
+
+
+def test_exact_numbers_need_no_second_model(task, tmp_path, monkeypatch):
+    folder = save_family("llama", tmp_path)
+    half = load_model(folder, dtype="bfloat16")
+    monkeypatch.setattr("eckart.models.load_checkpoint", None)
+    monkeypatch.setattr("eckart.stored.load_checkpoint", None)
+    found = search(half, task, part="mlp", rates=[0.5])
+    exact = layer_condition_numbers(spectra(matrices(Anatomy.of(build("llama")), "mlp")))
+    assert found.condition_numbers == pytest.approx(exact, rel=1e-12)
+    live = search(half.model, task, part="mlp", rates=[0.5], tokenizer=half.tokenizer)
+    assert live.condition_numbers != found.condition_numbers, "a live model is measured as it is"
 
 
 def test_rates_that_differ_in_the_last_digit_are_two_trials(task):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import print_json, progress_bar, say, show
+from eckart.cli.console import print_json, say, show
 from eckart.cli.scoring import Scoring, scoring_options
 from eckart.records import RATES, TOP_K, Edit
 
@@ -56,36 +56,28 @@ def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCo
 def spectrum(
     model: o.Model,
     part: o.Part = "all",
+    layers: o.Layers = None,
     plot: o.Plot = None,
+    out: o.Out = None,
     json_: o.Json = False,
     device: o.Device = "auto",
     trust_remote_code: o.RemoteCode = False,
 ) -> None:
-    """Print the condition number of every matrix, and draw them by layer (Figure 3 of the paper)."""
-    from eckart.anatomy import Anatomy
-    from eckart.reports.figures import (
-        check_figure_path,
-        condition_curves,
-        draw_condition_numbers,
-        save_figure,
-    )
-    from eckart.selection.space import spectra
+    """Print the condition number of every matrix, and draw them by layer (Figure 3 of the paper).
 
-    name = Path(model).name
-    target = plot or Path(f"{name}-condition-numbers.png")
-    check_figure_path(target)
-    anatomy = Anatomy.of(o.read_model(model, "float32", device, trust_remote_code).model)
-    total = sum(len(anatomy.select(layer, part)) for layer in range(len(anatomy.layers)))
-    with progress_bar("spectra", total) as advance:
-        matrices = spectra(anatomy, part, advance=advance)
-    save_figure(draw_condition_numbers(condition_curves(matrices), name), target)
-    if json_:
-        print_json({"model": model, "figure": str(target), "matrices": [m.to_json() for m in matrices]})
-        return
-    from eckart.reports.tables import spectrum_table
+    Matrices are read from the checkpoint one at a time and kept as they are done: a stopped command goes on.
+    """
+    chosen, figure = o.parse_layers(layers), plot or Path(f"{Path(model).name}-condition-numbers.png")
+    from eckart.cli.spectrum import run_spectrum
+    from eckart.reports.figures import check_figure_path
+    from eckart.runs import folder_name
+    from eckart.stored import StoredWeights
 
-    show(spectrum_table(matrices))
-    say(f"figure: {target}")
+    check_figure_path(figure)
+    o.quieten()
+    stored = StoredWeights.of(model, trust_remote_code)
+    folder = out or Path("runs") / f"{folder_name(model)}-spectrum"
+    run_spectrum(stored, part, chosen, device, folder, figure, as_json=json_)
 
 
 @app.command()

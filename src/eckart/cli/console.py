@@ -109,7 +109,7 @@ def run(command: Callable[[], Any]) -> int:
     except Exception:
         return _fault()
     if result == INTERRUPTED:  # typer turns an interrupt into this value itself
-        say("interrupted; a search keeps every finished trial, and the same command goes on from there")
+        say("interrupted; what was finished is kept, and the same command goes on from there")
     return result if isinstance(result, int) else 0
 
 

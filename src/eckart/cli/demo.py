@@ -18,7 +18,7 @@ from eckart.records import Score
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
 from eckart.reports.tables import study_report
 from eckart.selection.plan import Plan, run_plan
-from eckart.selection.space import spectra
+from eckart.selection.space import matrices, spectra
 from eckart.tasks import Task
 
 
@@ -77,5 +77,5 @@ def _unpruned(evaluator: Evaluator) -> Score:
 
 
 def _draw_spectra(model: LoadedModel, out: Path) -> None:
-    curves = condition_curves(spectra(Anatomy.of(model.model)))
+    curves = condition_curves(spectra(matrices(Anatomy.of(model.model))))
     save_figure(draw_condition_numbers(curves, "the demo model"), out / "condition-numbers.png")

@@ -30,6 +30,9 @@ Edits = Annotated[
 Split = Annotated[str, typer.Option(help="validation, test, or all: every row that is no demonstration.")]
 Rates = Annotated[str, typer.Option(help="Clipping rates to try; 0 is always among them.")]
 Layer = Annotated[str, typer.Option(help="auto: by condition number; or a layer, negative from the last.")]
+Layers = Annotated[
+    str | None, typer.Option(help="Only these layers, such as 0,1,-1: negative ones from the last.")
+]
 TopK = Annotated[int, typer.Option(help="auto takes the deepest of the K worst-conditioned layers.")]
 Combine = Annotated[
     str, typer.Option(help="A layer's condition number from its matrices': geometric, mean, max or min.")
@@ -156,14 +159,19 @@ DropLong = Annotated[
 ]
 
 
-def read_model(name: str, dtype: str, device: str, trust_remote_code: bool) -> LoadedModel:
-    """Load the model that the options name."""
+def quieten() -> None:
+    """Let only our own lines be heard, not the model library's."""
     from transformers.utils import logging
-
-    from eckart.models import load_model
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def read_model(name: str, dtype: str, device: str, trust_remote_code: bool) -> LoadedModel:
+    """Load the model that the options name."""
+    from eckart.models import load_model
+
+    quieten()
     return load_model(name, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
 
 
@@ -213,6 +221,14 @@ def parse_layer(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise EditError(f"--layer '{text}' is neither auto nor a number, such as 26 or -1") from None
+
+
+def parse_layers(text: str | None) -> list[int] | None:
+    """Read `0,1,-1`; nothing is all of them."""
+    try:
+        return None if text is None else [int(layer) for layer in text.split(",")]
+    except ValueError:
+        raise EditError(f"--layers '{text}' are not whole numbers joined by commas, such as 0,1,-1") from None
 
 
 def check_writable(path: Path, data: Path | None) -> None:

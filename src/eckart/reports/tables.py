@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -136,14 +136,25 @@ def evaluation_report(result: Evaluation, shown: int = 0) -> RenderableType:
     return Group(*parts)
 
 
-def spectrum_table(matrices: Iterable[MatrixSpectrum]) -> RenderableType:
-    """Return both ends of every matrix's spectrum."""
-    table = _table("layer", "matrix", "shape", "sigma max", "sigma min", "condition number")
+def spectrum_table(matrices: Sequence[MatrixSpectrum]) -> RenderableType:
+    """Return both ends of every matrix's spectrum, and which lower ends storage may have made."""
+    table = _table("layer", "matrix", "shape", "sigma max", "sigma min", "condition number", "rounding", "")
     for m in matrices:
         says = f"singular (rank {m.rank} of {min(m.shape)})" if m.singular else condition(m.condition_number)
         shape = f"{m.shape[0]} x {m.shape[1]}"
-        table.add_row(str(m.layer), m.name, shape, f"{m.sigma_max:.6g}", f"{m.sigma_min:.6g}", says)
-    return table
+        ends = f"{m.sigma_max:.6g}", f"{m.sigma_min:.6g}"
+        mark = "" if m.resolved else "within rounding"
+        table.add_row(str(m.layer), m.name, shape, *ends, says, f"{m.rounding:.2g}", mark)
+    if all(m.resolved for m in matrices):
+        return table
+    return Group(
+        table,
+        Text(
+            "within rounding: storage in this dtype may move a singular value by as much as this one is, so how "
+            "close to singular the matrix was before is not known",
+            style="dim",
+        ),
+    )
 
 
 def anatomy_table(document: dict[str, Any]) -> RenderableType:

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eckart.anatomy import Anatomy
+from eckart.anatomy import Weight
 from eckart.errors import EditError
 from eckart.evaluation.evaluator import Evaluator
 from eckart.linalg import factored_size, rank_at
-from eckart.models import LoadedModel, Model, Tokenizer, exact_weights, load_model
+from eckart.models import LoadedModel, Model, Tokenizer, load_model, rounded
 from eckart.published import identify, published_rows
 from eckart.records import RATES, TOP_K, Edit, fingerprint
-from eckart.runs import Executor, Recorded, RunStore
+from eckart.runs import Executor, Recorded, RunStore, folder_name
 from eckart.selection.algorithm1 import score_test, search_rate
 from eckart.selection.space import (
     COMBINATIONS,
     check_rates,
     layer_condition_numbers,
+    matrices,
     select_layer,
     spectra,
 )
 from eckart.selection.study import Candidate, Study
+from eckart.stored import StoredWeights
 from eckart.tasks.task import Task
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -126,8 +127,7 @@ def default_folder(plan: Plan, evaluator: Evaluator) -> Path:
     """Name a run by its settings: the same search goes on where it stopped, another one never meets it."""
     settings = describe(plan, evaluator)
     digest = fingerprint(settings)[:8]
-    model = re.sub(r"[^\w.-]+", "-", Path(evaluator.model.name).name)
-    return Path("runs") / f"{model}-{evaluator.task.name}-{plan.part}-{digest}"
+    return Path("runs") / f"{folder_name(evaluator.model.name)}-{evaluator.task.name}-{plan.part}-{digest}"
 
 
 def describe(plan: Plan, evaluator: Evaluator) -> dict[str, Any]:
@@ -184,11 +184,19 @@ def _algorithm1(
 
 
 def _condition_numbers(plan: Plan, evaluator: Evaluator, store: RunStore | None) -> dict[int, float]:
-    matrices = sum(len(evaluator.anatomy.select(i, plan.part)) for i in range(len(evaluator.anatomy.layers)))
-    with evaluator.report("condition numbers", matrices) as advance:
-        anatomy = Anatomy.of(exact_weights(evaluator.model))
-        measured = spectra(anatomy, plan.part, store=store, advance=advance)
+    weights = _exact(evaluator, plan.part)
+    with evaluator.report("condition numbers", len(matrices(evaluator.anatomy, plan.part))) as advance:
+        measured = spectra(weights, store=store, device=evaluator.model.model.device, advance=advance)
     return layer_condition_numbers(measured, plan.combine)
+
+
+def _exact(evaluator: Evaluator, part: str) -> Iterable[Weight]:
+    """Return a part's matrices with the numbers that the checkpoint stores, even if loading rounded them."""
+    model = evaluator.model
+    if not rounded(model):
+        return matrices(evaluator.anatomy, part)
+    stored = StoredWeights.of(model.name, model.trust_remote_code)
+    return stored.read(matrices(stored.anatomy, part))
 
 
 def _parameters(shapes: list[tuple[int, int]], rate: float) -> dict[str, int]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from eckart.anatomy import Anatomy, Weight
 from eckart.errors import EditError
-from eckart.linalg import Spectrum
+from eckart.models import raw_bytes
 from eckart.records import TOP_K, check_rate
 from eckart.runs import RunStore
+from eckart.spectrum import Spectrum
 
 COMBINATIONS: dict[str, Callable[[Sequence[float]], float]] = {
     "geometric": lambda values: float(np.exp(np.mean(np.log(values)))),
@@ -34,6 +38,8 @@ class MatrixSpectrum:
         sigma_max, sigma_min: largest and smallest singular value.
         rank: numerical rank in float64.
         condition_number: `sigma_max / sigma_min`; infinite where the matrix is singular to float64 precision.
+        rounding: the spectral norm of what rounding to the stored dtype changed; a `sigma_min` below it may be
+            nothing else.
     """
 
     layer: int
@@ -44,57 +50,73 @@ class MatrixSpectrum:
     sigma_min: float
     rank: int
     condition_number: float
+    rounding: float = 0.0
 
     @property
     def singular(self) -> bool:
         """Whether the smallest singular value is zero as far as float64 can tell."""
         return math.isinf(self.condition_number)
 
+    @property
+    def resolved(self) -> bool:
+        """Whether the smallest singular value is more than the rounding to the stored dtype can account for."""
+        return not self.singular and self.sigma_min > self.rounding
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values; an infinite condition number is null, since JSON has none."""
-        return {**asdict(self), "condition_number": finite(self.condition_number), "singular": self.singular}
+        return {
+            **asdict(self),
+            "condition_number": finite(self.condition_number),
+            "singular": self.singular,
+            "resolved": self.resolved,
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> MatrixSpectrum:
         """Read what `to_json` wrote."""
-        kept = {k: v for k, v in values.items() if k != "singular"}
+        kept = {k: v for k, v in values.items() if k not in ("singular", "resolved")}
         condition = math.inf if values["singular"] else values["condition_number"]
         return cls(**{**kept, "shape": tuple(values["shape"]), "condition_number": condition})
 
 
-def measure(weight: Weight) -> MatrixSpectrum:
-    """Compute a weight's spectrum in float64, from the stored numbers.
+def matrices(anatomy: Anatomy, part: str = "all", layers: Iterable[int] | None = None) -> list[Weight]:
+    """Return the matrices of a part in the given layers, or in all of them.
+
+    Raises:
+        EditError: a layer or the part does not exist.
+    """
+    chosen = range(len(anatomy.layers)) if layers is None else layers
+    return [weight for layer in chosen for weight in anatomy.select(layer, part)]
+
+
+def measure(weight: Weight, device: torch.device | None = None) -> MatrixSpectrum:
+    """Compute a weight's spectrum in float64 from the stored numbers, on a device, or where the weight is.
 
     Raises:
         ModelError: the weight holds NaN or infinite numbers.
     """
-    spectrum = Spectrum.of(weight.read(), name=weight.label)
-    return MatrixSpectrum(
-        layer=weight.layer,
-        name=weight.name,
-        path=weight.path,
-        shape=weight.shape,
-        sigma_max=spectrum.sigma_max,
-        sigma_min=spectrum.sigma_min,
-        rank=spectrum.rank,
-        condition_number=spectrum.condition_number,
-    )
+    return _measure(weight, weight.read(), device)
 
 
 def spectra(
-    anatomy: Anatomy,
-    part: str = "all",
+    weights: Iterable[Weight],
     *,
-    layers: Iterable[int] | None = None,
     store: RunStore | None = None,
+    device: torch.device | None = None,
     advance: Callable[[int], None] = lambda matrices: None,
 ) -> list[MatrixSpectrum]:
-    """Measure every matrix of a part in every layer; what a store knows is not measured again."""
+    """Measure matrices one after the other; what a store knows of the very same numbers is not measured again.
+
+    Arguments:
+        weights: read as they come, and let go of.
+        store: keeps every spectrum at once, by the matrix's name and a hash of its bytes.
+        device: where to compute; None for where each weight is.
+        advance: told of every matrix that is done.
+    """
     found = []
-    for layer in range(len(anatomy.layers)) if layers is None else layers:
-        for weight in anatomy.select(layer, part):
-            found.append(_recalled(weight, store))
-            advance(1)
+    for weight in weights:
+        found.append(measure(weight, device) if store is None else _recalled(weight, store, device))
+        advance(1)
     return found
 
 
@@ -146,12 +168,34 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _recalled(weight: Weight, store: RunStore | None) -> MatrixSpectrum:
-    name = f"{weight.path} {weight.name}"
-    known = store.spectrum(name) if store else None
+def _measure(weight: Weight, matrix: Tensor, device: torch.device | None) -> MatrixSpectrum:
+    spectrum = Spectrum.of(matrix.to(device), name=weight.label)
+    return MatrixSpectrum(
+        layer=weight.layer,
+        name=weight.name,
+        path=weight.path,
+        shape=weight.shape,
+        sigma_max=spectrum.sigma_max,
+        sigma_min=spectrum.sigma_min,
+        rank=spectrum.rank,
+        condition_number=spectrum.condition_number,
+        rounding=spectrum.rounding,
+    )
+
+
+def _recalled(weight: Weight, store: RunStore, device: torch.device | None) -> MatrixSpectrum:
+    matrix = weight.read()
+    name = f"{weight.key} {_digest(matrix)}"
+    known = store.spectrum(name)
     if known is not None:
         return MatrixSpectrum.from_json(known)
-    measured = measure(weight)
-    if store is not None:
-        store.keep_spectrum(name, measured.to_json())
+    measured = _measure(weight, matrix, device)
+    store.keep_spectrum(name, measured.to_json())
     return measured
+
+
+def _digest(matrix: Tensor) -> str:
+    """Return a hash of a matrix's dtype, shape and bytes: another checkpoint under the same name has another."""
+    digest = hashlib.blake2b(f"{matrix.dtype} {tuple(matrix.shape)}".encode(), digest_size=16)
+    digest.update(raw_bytes(matrix))
+    return digest.hexdigest()

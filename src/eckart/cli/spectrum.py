@@ -1,0 +1,66 @@
+"""The spectra of a whole model, read from its checkpoint a matrix at a time, and kept as they are done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from eckart.cli.console import print_json, progress_bar, say, show
+from eckart.models import pick_device
+from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
+from eckart.reports.tables import spectrum_table
+from eckart.runs import RunStore
+from eckart.selection.space import MatrixSpectrum, matrices, spectra
+from eckart.stored import StoredWeights
+
+# Any model's spectra may lie in one folder: a matrix is known by its bytes.
+SETTINGS = {"run": "spectrum"}
+
+
+def run_spectrum(
+    stored: StoredWeights,
+    part: str,
+    layers: list[int] | None,
+    device: str,
+    folder: Path,
+    figure: Path,
+    as_json: bool,
+) -> None:
+    """Measure a model's matrices, and show, draw and keep what came of it.
+
+    Arguments:
+        stored: the checkpoint.
+        part, layers: which matrices.
+        device: where to compute.
+        folder: keeps every spectrum, from which a stopped command goes on, and `result.json`.
+        figure: where the condition numbers are drawn.
+        as_json: print one JSON document instead of a table.
+
+    Raises:
+        EckartError: there is no such part, layer or device, the folder is not usable, or the weights are not.
+    """
+    target, weights = pick_device(device), matrices(stored.anatomy, part, layers)
+    say(f"run: {folder}")
+    with RunStore(folder, SETTINGS) as store:
+        with progress_bar("spectra", len(weights)) as advance:
+            found = spectra(stored.read(weights), store=store, device=target, advance=advance)
+        document = _document(stored, folder, figure, found)
+        store.write("result.json", json.dumps(document, indent=2) + "\n")
+    save_figure(draw_condition_numbers(condition_curves(found), Path(stored.name).name), figure)
+    if as_json:
+        print_json(document)
+        return
+    show(spectrum_table(found))
+    say(f"figure: {figure}")
+
+
+def _document(
+    stored: StoredWeights, folder: Path, figure: Path, found: list[MatrixSpectrum]
+) -> dict[str, object]:
+    return {
+        "model": stored.name,
+        "run": str(folder),
+        "figure": str(figure),
+        "loaded_whole": stored.whole,
+        "matrices": [matrix.to_json() for matrix in found],
+    }
