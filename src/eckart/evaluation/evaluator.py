@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from eckart.anatomy import Anatomy
 from eckart.edits import Factors, clip
 from eckart.errors import ModelError
-from eckart.evaluation.fitting import Fitted, fit
+from eckart.evaluation.fitting import Fitted, fit, parse_rows
 from eckart.evaluation.forward import Prompts, log_likelihoods, plain_log_likelihoods
 from eckart.evaluation.requests import Requests, build_requests, context_window
 from eckart.evaluation.scoring import SCORING_VERSION, check_method, combine, score
@@ -174,9 +174,14 @@ class Evaluator:
         )
 
     def fitted(self, split: str) -> Fitted:
-        """Return a split's prompts as they will be read."""
+        """Return a split's prompts as they will be read; `validation[0:64]` is the first 64 of them."""
+        part = parse_rows(split)
         if split not in self._fitted:
-            self._fitted[split] = fit(self.task, split, self.model.tokenizer, self.window, **self._fitting)
+            self._fitted[split] = (
+                self.fitted(part[0]).rows(*part[1:])
+                if part
+                else fit(self.task, split, self.model.tokenizer, self.window, **self._fitting)
+            )
         return self._fitted[split]
 
     def digest(self, split: str) -> str:
