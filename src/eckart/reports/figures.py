@@ -126,8 +126,9 @@ def draw_rates(points: list[RatePoint], chosen: float, majority: float, title: s
     unpruned = "unpruned" if points[0].n == rows else f"unpruned, first {points[0].n} rows"
     axes.axhline(points[0].accuracy, color="0.3", linestyle="--", linewidth=1, label=unpruned)
     axes.axhline(majority, color="0.6", linestyle=":", linewidth=1, label="always the most frequent label")
-    star = {"marker": "*", "markersize": 15, "color": COLOURS[1], "linestyle": "none", "label": "chosen"}
-    axes.plot(best, points[best].accuracy, **star)
+    axes.plot(
+        best, points[best].accuracy, marker="*", markersize=15, color=COLOURS[1], linestyle="none", label="chosen"
+    )
     axes.set_xticks(range(len(points)), [f"{point.rate:g}" for point in points])
     axes.set_title(title, parse_math=False)
     axes.set(xlabel="clipping rate ξ", ylabel=f"validation accuracy (n = {rows}, 95% intervals)")
