@@ -127,7 +127,14 @@ def draw_rates(points: list[RatePoint], chosen: float, majority: float, title: s
     axes.axhline(points[0].accuracy, color="0.3", linestyle="--", linewidth=1, label=unpruned)
     axes.axhline(majority, color="0.6", linestyle=":", linewidth=1, label="always the most frequent label")
     axes.plot(
-        best, points[best].accuracy, marker="*", markersize=15, color=COLOURS[1], linestyle="none", label="chosen"
+        best,
+        points[best].accuracy,
+        marker="*",
+        markersize=15,
+        color=COLOURS[1],
+        linestyle="none",
+        label="chosen",
+        zorder=3,
     )
     axes.set_xticks(range(len(points)), [f"{point.rate:g}" for point in points])
     axes.set_title(title, parse_math=False)
