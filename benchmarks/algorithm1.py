@@ -41,7 +41,14 @@ def main() -> None:
     show(
         f"{options.shape}, {options.dtype}, {options.shots} shots, {rows} rows, {len(RATES)} rates, layer "
         f"{options.layer} {options.part}",
-        ["reference, s", "of that factorising", "ours, s", "ratio", "same predictions", "largest difference, nats"],
+        [
+            "reference, s",
+            "of that factorising",
+            "ours, s",
+            "ratio",
+            "same predictions",
+            "largest difference, nats",
+        ],
         [
             [
                 f"{total:,.1f}",
@@ -61,7 +68,9 @@ def ours(evaluator: Evaluator, options: argparse.Namespace) -> tuple[float, np.n
     evaluator.expect(edits)
     trials = [evaluator([edit], "validation") for edit in edits]
     synchronise()
-    return time.perf_counter() - start, np.array([trial.score.log_likelihoods for trial in trials if trial.score])
+    return time.perf_counter() - start, np.array(
+        [trial.score.log_likelihoods for trial in trials if trial.score]
+    )
 
 
 @torch.inference_mode()

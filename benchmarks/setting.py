@@ -25,7 +25,12 @@ LLAMA, GPT = hf.LlamaConfig, hf.GPT2Config
 TIED = {"tie_word_embeddings": True}
 SHAPES = {
     "8m": lambda: LLAMA(
-        vocab_size=8192, hidden_size=256, intermediate_size=768, num_hidden_layers=8, num_attention_heads=8, **TIED
+        vocab_size=8192,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        **TIED,
     ),
     "135m": lambda: LLAMA(
         vocab_size=49152,
@@ -52,7 +57,9 @@ def arguments(description: str, **defaults: object) -> argparse.ArgumentParser:
     parser.add_argument("--device", help="cpu, cuda, ...")
     parser.add_argument("--rows", type=int, help="validation rows")
     parser.add_argument("--shots", type=int, help="demonstrations")
-    parser.add_argument("--data", type=Path, help="SST-2 as parquet (sentence, label); made-up phrases by default")
+    parser.add_argument(
+        "--data", type=Path, help="SST-2 as parquet (sentence, label); made-up phrases by default"
+    )
     parser.set_defaults(
         **{"shape": "135m", "dtype": "float32", "device": "cpu", "rows": 1000, "shots": 10, **defaults}
     )

@@ -127,7 +127,7 @@ class Trial:
 
     Arguments:
         key: hash of everything that the outcome depends on.
-        split: `validation`, `test` or `all`.
+        split: `validation`, `test` or `all`, or some of its rows, such as `validation[0:64]`.
         edits: what was clipped; empty for the unpruned model.
         status: `done`, or `failed` with its cause in `error`.
         score: the outcome; None for a failed trial.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import logsumexp
+from scipy.special import gammaln, logsumexp
 from scipy.stats import binomtest, norm
 
 from eckart.errors import EckartError
@@ -72,6 +72,44 @@ def mcnemar_exact(fixed: int, broken: int) -> float:
     if fixed + broken == 0:
         return 1.0
     return float(binomtest(fixed, fixed + broken, 0.5).pvalue)
+
+
+def log_e_value(worse: int, better: int) -> float:
+    """Return the log of the evidence that a candidate is less accurate than its rival, at any number of looks.
+
+    Let p be the probability that a row on which exactly one of the two is right favours the rival. The hypothesis
+    is p <= 1/2: the candidate is at least as accurate. Against it stands the uniform mixture over [1/2, 1]:
+
+        e = 2^(worse + better + 1) * integral from 1/2 to 1 of p^worse (1 - p)^better dp
+          = sum over k = 0 .. worse of  worse! better! / (k! (worse + better + 1 - k)!).
+
+    It starts at 1. One more such row multiplies each 2^n p^worse (1 - p)^better, p >= 1/2, by 2p or by 2(1 - p),
+    which is 1 on average where the hypothesis holds with equality and at most 1 where it holds with room. So e is
+    a non-negative supermartingale, and by Ville's inequality the probability that e *ever* reaches 1 / alpha is at
+    most alpha, however often one looks (Ville 1939, Etude critique de la notion de collectif; Robbins 1970, Ann.
+    Math. Stat. 41, 1397-1409; Shafer et al. 2011, Stat. Sci. 26, 84-101; Ramdas et al. 2023, Stat. Sci. 38, 576-601).
+
+    The same holds for alpha <= 1/2 where the rows are a finite set in random order, and the hypothesis is about that
+    set: docs/algorithm1.md has the proof.
+
+    Arguments:
+        worse: rows that the rival has right and the candidate wrong.
+        better: rows that the candidate has right and the rival wrong.
+
+    Returns:
+        log e, in nats; the hypothesis may be rejected at level alpha once it reaches log(1 / alpha).
+
+    Raises:
+        EckartError: a count is negative.
+
+    >>> round(math.exp(log_e_value(worse=10, better=0)), 2), log_e_value(worse=0, better=0)
+    (186.09, 0.0)
+    """
+    if min(worse, better) < 0:
+        raise EckartError(f"{worse} rows worse and {better} better: counts are at least 0")
+    k = np.arange(worse + 1)
+    terms = gammaln(k + 1) + gammaln(worse + better + 2 - k)
+    return float(gammaln(worse + 1) + gammaln(better + 1) + logsumexp(-terms))
 
 
 @dataclass(frozen=True)

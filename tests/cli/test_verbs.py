@@ -258,6 +258,25 @@ def test_a_search_that_is_asked_again_recomputes_nothing(eckart, model, own_task
     assert document(eckart("search", model, *own_task, "--rates", "0,0.5", "--out", "run", "--json")) == first
 
 
+def test_a_race_says_what_it_read(eckart, model, tmp_path):
+    rows = "".join(f"text {i} of {i * i},{('good', 'bad')[i % 2]}\n" for i in range(340))
+    (tmp_path / "many.csv").write_text("review,verdict\n" + rows)
+    task = ["--data", "many.csv", "--text-column", "review", "--label-column", "verdict", "--shots", "2"]
+    search = ["search", model, *task, "--split-sizes", "300,30", "--rates", "0.5,0.99", "--race"]
+    ended = eckart(*search, "--json")
+    found = document(ended)
+    seen = [candidate["seen"] for candidate in found["candidates"]]
+    assert found["race"]["looks"][0] == 75
+    assert found["race"]["alpha"] == 0.05
+    assert (found["race"]["rows_read"], found["race"]["rows_without"]) == (sum(seen), 900)
+    assert [candidate["validation"]["n"] for candidate in found["candidates"]] == seen
+    assert ended.err.count("dropped after") == len(found["race"]["drops"])
+    assert f"raced: {sum(seen)} of 900 rows read" in eckart(*search).out
+    ended = eckart(*search, "--metric", "macro_f1")
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    assert "leave out --race" in ended.err
+
+
 def test_the_default_run_folder_belongs_to_its_settings(eckart, model, own_task, tmp_path):
     assert eckart("search", model, *own_task, "--rates", "0,0.5", "--layer", "-1").status == 0
     ended = eckart("search", model, *own_task, "--rates", "0,0.9", "--layer", "1", "--part", "attn")

@@ -170,7 +170,7 @@ def test_states_beyond_the_budget_go_to_files_and_give_the_same_result(way, memo
     assert read.trunk.held <= memory
     assert bool(read.trunk.filed) == (memory < 1 << 30)
     assert read.log_likelihoods(point).tolist() == [pytest.approx(row, abs=1e-5) for row in expected]
-    read.trunk.keep_only([])
+    read.trunk.clear()
     assert (read.trunk.held, read.trunk.filed) == (0, 0)
 
 

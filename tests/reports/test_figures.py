@@ -50,6 +50,21 @@ def test_rates_are_drawn_and_saved(tmp_path, suffix):
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "0.9"]
 
 
+def test_what_a_race_dropped_is_hollow_and_joined_to_none():
+    points = [RatePoint(0.0, 100, 0.5, 0.4, 0.6), RatePoint(0.5, 400, 0.7, 0.6, 0.8)]
+    points += [RatePoint(0.9, 400, 0.6, 0.5, 0.7), RatePoint(0.99, 100, 0.2, 0.1, 0.3)]
+    (axes,) = draw_rates(points, chosen=0.5, majority=0.5, title="tiny").axes
+    joined, hollow = (container[0] for container in axes.containers)
+    assert (list(joined.get_xdata()), joined.get_linestyle()) == ([1, 2], "-")
+    assert (list(hollow.get_xdata()), hollow.get_linestyle()) == ([0, 3], "None")
+    assert hollow.get_markerfacecolor() == "white"
+    assert [text.get_text() for text in axes.texts] == ["n = 100", "n = 100"]
+    assert {"unpruned, first 100 rows", "chosen"} <= {
+        text.get_text() for text in axes.get_legend().get_texts()
+    }
+    assert "n = 400" in axes.get_ylabel()
+
+
 @pytest.mark.parametrize("name", ["figure.gif", "figure", "no/such/figure.png"])
 def test_figures_that_cannot_be_written_are_refused_at_once(tmp_path, name):
     with pytest.raises(RunError):

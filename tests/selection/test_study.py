@@ -43,7 +43,7 @@ def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> Study:
         layer=1,
         rate=rate,
         condition_numbers={0: 3.0, 1: float("inf")},
-        candidates=tuple(Candidate(r, {"up": 4}, trial(score=score())) for r in (0.0, 0.9)),
+        candidates=tuple(Candidate(r, {"up": 4}, trial(score=score()), 2) for r in (0.0, 0.9)),
         baseline=trial(score=rows(before)),
         clipped=trial(score=rows(after)),
         parameters={"dense": 100, "factored": 20, "saved": 80},

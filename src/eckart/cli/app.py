@@ -122,6 +122,7 @@ def search(
     top_k: o.TopK = TOP_K,
     combine: o.Combine = "geometric",
     metric: o.Metric = None,
+    race: o.Race = False,
     out: o.Out = None,
     save: o.Save = None,
     json_: o.Json = False,
@@ -136,11 +137,11 @@ def search(
 
     if save is not None:
         check_target(save)
-    plan = Plan(part, chosen_rates, top_k, chosen_layer, combine, metric)
+    plan = Plan(part, chosen_rates, top_k, chosen_layer, combine, metric, race)
     evaluator = how.evaluator(model, task)
     folder = out or default_folder(plan, evaluator)
     say(f"run: {folder}")
-    study = run_plan(plan, evaluator, folder)
+    study = run_plan(plan, evaluator, folder, tell=say)
     finish_search(study, folder, save, as_json=json_)
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from eckart.anatomy import Anatomy
 from eckart.edits import Factors, clip
 from eckart.errors import ModelError
-from eckart.evaluation.fitting import Fitted, fit
+from eckart.evaluation.fitting import Fitted, fit, parse_rows
 from eckart.evaluation.reading import Reader
 from eckart.evaluation.requests import build_requests, context_window
 from eckart.evaluation.route import Point, Route
@@ -56,6 +56,12 @@ class _Prepared:
     rows: Reader
     nulls: tuple[Reader, Int[np.ndarray, " prompts"]] | None
     checked: set[Point] = field(default_factory=set)
+
+    def rows_of(self, name: str, start: int, stop: int) -> _Prepared:
+        """Return rows `start` to `stop - 1` as a split of their own."""
+        nulls = self.nulls and (self.nulls[0], self.nulls[1][start:stop])
+        rows = self.rows.part(range(start, stop), name)
+        return _Prepared(self.prompts[start:stop], rows, nulls, self.checked)
 
 
 class Evaluator:
@@ -131,13 +137,16 @@ class Evaluator:
     def expect(self, edits: Iterable[Edit]) -> None:
         """Say which single edits are to come: the next pass leaves the states that they share with the unpruned model.
 
-        States and factorisations that only others need are forgotten.
+        What earlier passes left is forgotten, and so are factorisations of matrices that these edits do not touch.
         """
+        chosen = self.canonical(list(edits))
         route = self.route if self._tails else None
-        points = (route.point(self.canonical([edit])) for edit in edits) if route else ()
+        points = {route.point([edit]) for edit in chosen} if route else set()
         self._points = frozenset(point for point in points if point is not None)
-        self._trunk.keep_only(self._points)
-        self._factors.clear()
+        self._trunk.clear()
+        touched = {weight.key for edit in chosen for weight in self.anatomy.select(edit.layer, edit.part)}
+        for key in self._factors.keys() - touched:
+            del self._factors[key]
 
     def canonical(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
         """Resolve negative layers, drop edits at rate 0, and sort, so that equal edits are equal values."""
@@ -193,9 +202,14 @@ class Evaluator:
         )
 
     def fitted(self, split: str) -> Fitted:
-        """Return a split's prompts as they will be read."""
+        """Return a split's prompts as they will be read; `validation[0:64]` is the first 64 of them."""
+        part = parse_rows(split)
         if split not in self._fitted:
-            self._fitted[split] = fit(self.task, split, self.model.tokenizer, self.window, **self._fitting)
+            self._fitted[split] = (
+                self.fitted(part[0]).rows(*part[1:])
+                if part
+                else fit(self.task, split, self.model.tokenizer, self.window, **self._fitting)
+            )
         return self._fitted[split]
 
     def digest(self, split: str) -> str:
@@ -209,9 +223,13 @@ class Evaluator:
     def prepare(self, split: str) -> _Prepared:
         """Tokenise a split once, and settle how its rows can be read fast and right."""
         if split not in self._prepared:
-            fitted = self.fitted(split)
-            nulls = self._nulls(fitted) if self.method == "prior" else None
-            self._prepared[split] = _Prepared(fitted.prompts, self._readable(fitted.prompts, split), nulls)
+            fitted, part = self.fitted(split), parse_rows(split)
+            if part is not None:
+                self._prepared[split] = self.prepare(part[0]).rows_of(split, *part[1:])
+            else:
+                nulls = self._nulls(fitted) if self.method == "prior" else None
+                reader = self._readable(fitted.prompts, split)
+                self._prepared[split] = _Prepared(fitted.prompts, reader, nulls)
         return self._prepared[split]
 
     def _clipped(self, edits: Sequence[Edit]) -> AbstractContextManager[Any]:

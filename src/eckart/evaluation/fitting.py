@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from eckart.errors import TaskError
@@ -32,6 +33,35 @@ class Fitted:
     def digest(self) -> str:
         """The SHA-256 of the prompts: ids, contexts, continuations and labels."""
         return fingerprint([(p.id, p.context, p.continuations, p.label) for p in self.prompts])
+
+    def rows(self, start: int, stop: int) -> Fitted:
+        """Return rows `start` to `stop - 1`.
+
+        Raises:
+            TaskError: there are none, or not so many.
+        """
+        if not 0 <= start < stop <= len(self.prompts):
+            raise TaskError(f"rows [{start}:{stop}] are not among the split's {len(self.prompts)} rows")
+        return replace(self, prompts=self.prompts[start:stop], shots=self.shots[start:stop])
+
+
+def name_rows(split: str, start: int, stop: int) -> str:
+    """Name some rows of a split, as an evaluator reads them.
+
+    >>> name_rows("validation", 0, 64)
+    'validation[0:64]'
+    """
+    return f"{split}[{start}:{stop}]"
+
+
+def parse_rows(split: str) -> tuple[str, int, int] | None:
+    """Read what `name_rows` wrote; None for the name of a whole split.
+
+    >>> parse_rows("validation[0:64]"), parse_rows("validation")
+    (('validation', 0, 64), None)
+    """
+    found = re.fullmatch(r"(\w+)\[(\d+):(\d+)\]", split)
+    return None if found is None else (found[1], int(found[2]), int(found[3]))
 
 
 def fit(

@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from eckart.anatomy import Anatomy
 from eckart.evaluation.attention import Keys, KeysKnown, Packing, View, packed_attention, replaceable
 from eckart.evaluation.head import head_at
 from eckart.evaluation.packing import Pack, pack, plan_packs
 from eckart.evaluation.reading import PREFIX, Places, Reader
 from eckart.evaluation.requests import Requests
 from eckart.evaluation.route import Forward, Route, replace_forward
+from eckart.evaluation.trunk import Trunk
 from eckart.models import Model
 
 
@@ -24,9 +26,17 @@ class Packed(Reader):
 
     route: Route
 
-    def __init__(self, model: Model, requests: Requests, budget: int, route: Route, *trunk: Any) -> None:
-        super().__init__(model, requests, budget, route, *trunk)
-        self._layers = {m: layer for layer, block in enumerate(route.blocks) for m in block.modules()}
+    def __init__(
+        self,
+        model: Model,
+        requests: Requests,
+        budget: int,
+        route: Route | None = None,
+        trunk: Trunk | None = None,
+        name: str = "",
+    ) -> None:
+        super().__init__(model, requests, budget, route or Route(Anatomy.of(model)), trunk, name)
+        self._layers = {m: layer for layer, block in enumerate(self.route.blocks) for m in block.modules()}
         self._clean: dict[nn.Module, Keys] = {}
         self._prefix: dict[nn.Module, Keys] = {}
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Self
 
 import numpy as np
 import torch
@@ -56,6 +57,12 @@ class Reader(ABC):
         self._wanted = _wanted(requests)
         self._start: Point | None = None
         self._keep: frozenset[Point] = frozenset()
+
+    def part(self, prompts: Sequence[int], name: str) -> Self:
+        """Return a reader of some of the prompts."""
+        return type(self)(
+            self.model, self.requests.subset(prompts), self.budget, self.route, self.trunk, name
+        )
 
     @abstractmethod
     def batches(self) -> list[list[int]]:

@@ -57,6 +57,13 @@ def combine(
     return sums
 
 
+def join_scores(parts: Sequence[Score]) -> Score:
+    """Return the score of all the parts' rows together, in their order."""
+    values = np.array([row for part in parts for row in part.log_likelihoods])
+    labels = [label for part in parts for label in part.labels]
+    return score(values, labels, [f"row {i}" for i in range(len(labels))])
+
+
 def score(values: Float[np.ndarray, "prompts labels"], labels: Sequence[int], ids: Sequence[str]) -> Score:
     """Score predictions: for each row the label with the largest value; of equal ones the first.
 

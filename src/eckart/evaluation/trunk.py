@@ -86,16 +86,11 @@ class Trunk:
         self.filed += size
         self._states[batch, point] = filed
 
-    def keep_only(self, points: Iterable[Point]) -> None:
-        """Forget the states of all other points."""
-        wanted = set(points)
-        for key in [key for key in self._states if key[1] not in wanted]:
-            for state in self._states.pop(key):
-                if isinstance(state, _Filed):
-                    self.filed -= state.size
-                else:
-                    self.held -= state.nbytes
-        if self._file is not None and not self.filed:
+    def clear(self) -> None:
+        """Forget all states."""
+        self._states.clear()
+        self.held = self.filed = 0
+        if self._file is not None:
             self._file.truncate(0)
 
     def _write(self, state: Tensor) -> _Filed:

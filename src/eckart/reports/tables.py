@@ -13,6 +13,7 @@ from rich.text import Text
 
 from eckart.evaluation import Evaluation
 from eckart.records import Score
+from eckart.selection.racing import Race
 from eckart.selection.space import MatrixSpectrum
 from eckart.selection.study import Study
 from eckart.statistics import accuracy_interval
@@ -26,7 +27,10 @@ def study_report(study: Study) -> RenderableType:
     parts: list[RenderableType] = []
     if study.condition_numbers:
         parts.append(layers_table(study))
-    parts += [candidates_table(study), outcome_table(study)]
+    parts += [candidates_table(study)]
+    if study.race:
+        parts.append(Text(race_summary(study.race), style="dim"))
+    parts.append(outcome_table(study))
     if study.published:
         parts.append(published_table(study))
     parts += [Text(f"note: {note}", style="dim") for note in study.notes]
@@ -44,16 +48,26 @@ def layers_table(study: Study) -> RenderableType:
 
 
 def candidates_table(study: Study) -> RenderableType:
-    """Return every rate with its validation scores, the chosen rate marked."""
-    n = _n(study)
-    title = f"validation: layer {study.layer}, {study.part} (n = {n})"
-    table = _table("rate", "ranks", "accuracy", "balanced", "macro-F1", "log-loss", "majority", "")
+    """Return every rate with its validation scores, and in a race the rows that it saw, the chosen rate marked."""
+    title = f"validation: layer {study.layer}, {study.part} (n = {study.chosen.seen})"
+    raced = ["rows"] if study.race else []
+    table = _table("rate", "ranks", *raced, "accuracy", "balanced", "macro-F1", "log-loss", "majority", "")
+    dropped = {drop.rate for drop in study.race.drops} if study.race else set()
     for candidate in study.candidates:
-        score = candidate.trial.score
+        score, rate = candidate.trial.score, candidate.rate
         numbers = ["failed", "", "", "", ""] if score is None else _metrics(score)
-        chosen = "chosen" if candidate.rate == study.rate else ""
-        table.add_row(f"{candidate.rate:g}", _ranks(candidate.ranks), *numbers, chosen)
+        fate = "chosen" if rate == study.rate else "dropped" if rate in dropped else ""
+        seen = [str(candidate.seen)] if study.race else []
+        table.add_row(f"{rate:g}", _ranks(candidate.ranks), *seen, *numbers, fate)
     return _titled(title, table)
+
+
+def race_summary(race: Race) -> str:
+    """Return what a race read and what that is worth."""
+    return (
+        f"raced: {race.rows_read} of {race.rows_without} rows read, looks at {', '.join(map(str, race.looks))}; with "
+        f"probability {1 - race.alpha:g} or more the choice is that of the search that reads them all"
+    )
 
 
 def outcome_table(study: Study) -> RenderableType:
@@ -91,7 +105,7 @@ def conclusion(study: Study) -> str:
         else ""
     )
     if study.rate == 0:
-        return f"{verdict} {len(study.candidates)} rates were tried on {_n(study)} validation rows.{trivial}"
+        return f"{verdict} {len(study.candidates)} rates were tried on {study.chosen.seen} validation rows.{trivial}"
     low, high = paired.interval
     saved = study.parameters["saved"] / study.parameters["dense"]
     return (
@@ -215,10 +229,6 @@ def _ranks(ranks: dict[str, int]) -> str:
         if len(distinct) == 1
         else ", ".join(f"{name} {rank}" for name, rank in ranks.items())
     )
-
-
-def _n(study: Study) -> int:
-    return next((c.trial.score.n for c in study.candidates if c.trial.score), 0)
 
 
 def _table(*columns: str) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from eckart.published import identify, published_rows
 from eckart.records import RATES, TOP_K, Edit, fingerprint
 from eckart.runs import Executor, Recorded, RunStore, folder_name
 from eckart.selection.algorithm1 import score_test, search_rate
+from eckart.selection.racing import ALPHA, check_metric, race_rates
 from eckart.selection.space import (
     COMBINATIONS,
     check_rates,
@@ -44,6 +45,7 @@ class Plan:
         layer: the layer to clip, or None to choose it by condition number.
         combine: how the condition numbers of a layer's matrices become the layer's.
         metric: what is compared on validation; the task's own when None.
+        race: stop reading a rate once it is clearly beaten; see `race_rates`.
     """
 
     part: str = "mlp"
@@ -52,6 +54,7 @@ class Plan:
     layer: int | None = None
     combine: str = "geometric"
     metric: str | None = None
+    race: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rates", check_rates(self.rates))
@@ -63,6 +66,8 @@ class Plan:
             )
         if self.metric is not None and self.metric not in METRICS:
             raise EditError(f"no metric '{self.metric}'; the metrics are {', '.join(METRICS)}")
+        if self.race and self.metric is not None:
+            check_metric(self.metric)
 
 
 def search(
@@ -75,6 +80,7 @@ def search(
     layer: int | None = None,
     combine: str = "geometric",
     metric: str | None = None,
+    race: bool = False,
     out: str | Path | None = None,
     dtype: str = "auto",
     device: str = "auto",
@@ -86,7 +92,7 @@ def search(
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, or the name of one.
-        part, rates, top_k, layer, combine, metric: see `Plan`.
+        part, rates, top_k, layer, combine, metric, race: see `Plan`.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
         dtype, device, tokenizer: see `load_model`.
         options: passed on to `Evaluator`: `method`, `batch_tokens`, `truncate_demonstrations`, `drop_long_rows`,
@@ -98,14 +104,21 @@ def search(
     Returns:
         the choice, every candidate, and the paired result on the test set.
     """
-    plan = Plan(part, tuple(rates), top_k, layer, combine, metric)
+    plan = Plan(part, tuple(rates), top_k, layer, combine, metric, race)
     task = Task.load(task) if isinstance(task, str) else task
     evaluator = Evaluator(load_model(model, dtype=dtype, device=device, tokenizer=tokenizer), task, **options)
     return run_plan(plan, evaluator, out)
 
 
-def run_plan(plan: Plan, evaluator: Evaluator, out: str | Path | None = None) -> Study:
-    """Carry out a plan; see `search`."""
+def run_plan(
+    plan: Plan,
+    evaluator: Evaluator,
+    out: str | Path | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Study:
+    """Carry out a plan; see `search`. A race tells of every rate that it drops."""
+    if plan.race:
+        check_metric(plan.metric or evaluator.task.metric)
     # What cannot be done is refused before anything long is computed, and before a new run's folder is made.
     first = evaluator.anatomy.layer_index(plan.layer or 0)
     evaluator.anatomy.select(first, plan.part)
@@ -117,7 +130,7 @@ def run_plan(plan: Plan, evaluator: Evaluator, out: str | Path | None = None) ->
     identity = {name: value for name, value in settings.items() if name != "model"}
     with RunStore(out, identity) if out is not None else nullcontext() as store:
         executor: Executor = evaluator if store is None else Recorded(evaluator, store)
-        study = _algorithm1(plan, evaluator, executor, settings, store)
+        study = _algorithm1(plan, evaluator, executor, settings, store, tell)
         if store is not None:
             store.write("result.json", json.dumps(study.to_json(), indent=2) + "\n")
     return study
@@ -149,18 +162,31 @@ def describe(plan: Plan, evaluator: Evaluator) -> dict[str, Any]:
         "layer": plan.layer,
         "top_k": plan.top_k,
         "combine": plan.combine,
+        # Only where there is one: a run of Algorithm 1 as written goes on whatever made it.
+        **({"race": ALPHA} if plan.race else {}),
     }
 
 
 def _algorithm1(
-    plan: Plan, evaluator: Evaluator, executor: Executor, settings: dict[str, Any], store: RunStore | None
+    plan: Plan,
+    evaluator: Evaluator,
+    executor: Executor,
+    settings: dict[str, Any],
+    store: RunStore | None,
+    tell: Callable[[str], None],
 ) -> Study:
     condition_numbers = {} if plan.layer is not None else _condition_numbers(plan, evaluator, store)
     layer = evaluator.anatomy.layer_index(
         select_layer(condition_numbers, plan.top_k) if plan.layer is None else plan.layer
     )
     evaluator.expect([Edit(layer, plan.part, rate) for rate in plan.rates])
-    rate, trials = search_rate(executor, layer, plan.part, plan.rates, settings["metric"])
+    rows, race = len(evaluator.fitted("validation").prompts), None
+    if plan.race:
+        rate, trials, race = race_rates(executor, layer, plan.part, plan.rates, rows, tell)
+    else:
+        rate, trials = search_rate(executor, layer, plan.part, plan.rates, settings["metric"])
+    seen = race.seen if race else (rows,) * len(trials)
+    evaluator.expect([Edit(layer, plan.part, rate)])
     baseline, clipped = score_test(executor, Edit(layer, plan.part, rate))
     weights = evaluator.anatomy.select(layer, plan.part)
     shapes = {weight.name: weight.shape for weight in weights}
@@ -171,8 +197,8 @@ def _algorithm1(
         rate=rate,
         condition_numbers=condition_numbers,
         candidates=tuple(
-            Candidate(tried, {name: rank_at(tried, shape) for name, shape in shapes.items()}, trial)
-            for tried, trial in zip(plan.rates, trials, strict=True)
+            Candidate(tried, {name: rank_at(tried, shape) for name, shape in shapes.items()}, trial, saw)
+            for tried, trial, saw in zip(plan.rates, trials, seen, strict=True)
         ),
         baseline=baseline,
         clipped=clipped,
@@ -180,6 +206,7 @@ def _algorithm1(
         published=tuple(_published(evaluator, plan.part)),
         notes=evaluator.notes("validation", "test"),
         evaluator=evaluator,
+        race=race,
     )
 
 

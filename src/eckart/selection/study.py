@@ -7,6 +7,7 @@ from typing import Any
 
 from eckart.evaluation import Evaluator
 from eckart.records import Edit, Score, Trial
+from eckart.selection.racing import Race
 from eckart.selection.space import finite
 from eckart.statistics import PairedDifference, accuracy_interval, paired_difference
 
@@ -19,17 +20,19 @@ class Candidate:
         rate: the clipping rate.
         ranks: the rank that is left of each matrix.
         trial: its outcome on validation.
+        seen: on how many validation rows: all, unless a race dropped it or it failed.
     """
 
     rate: float
     ranks: dict[str, int]
     trial: Trial
+    seen: int
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         score = self.trial.score
         validation = {"error": self.trial.error} if score is None else _summary(score)
-        return {"rate": self.rate, "ranks": self.ranks, "validation": validation}
+        return {"rate": self.rate, "ranks": self.ranks, "seen": self.seen, "validation": validation}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Study:
         published: rows of the paper's tables and the authors' logs about the same model, task and part.
         notes: what the user should know about the data and the run.
         evaluator: what scored, for `export` to score again.
+        race: what a race read; None where every rate was read to the end.
     """
 
     settings: dict[str, Any]
@@ -61,6 +65,12 @@ class Study:
     published: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     evaluator: Evaluator
+    race: Race | None = None
+
+    @property
+    def chosen(self) -> Candidate:
+        """The candidate of the chosen rate; none has seen more validation rows."""
+        return next(candidate for candidate in self.candidates if candidate.rate == self.rate)
 
     @property
     def edit(self) -> Edit:
@@ -82,6 +92,7 @@ class Study:
             "condition_numbers": {str(k): finite(v) for k, v in self.condition_numbers.items()},
             "candidates": [candidate.to_json() for candidate in self.candidates],
             "candidates_tried": len(self.candidates),
+            "race": self.race.to_json() if self.race else None,
             "test": {
                 "n": paired.n,
                 "baseline": _summary(_score(self.baseline)),
@@ -109,7 +120,7 @@ class Study:
             [
                 f"{self.settings['model']} on {self.settings['task']}: {self.verdict()}",
                 f"  choice      layer {self.layer}, {self.part}, rate {self.rate:g} "
-                f"(best of {len(self.candidates)} rates on n = {_score(self.candidates[0].trial).n} validation rows)",
+                f"(best of {len(self.candidates)} rates on n = {self.chosen.seen} validation rows)",
                 f"  unpruned    {_score(self.baseline).accuracy:.4f} on test, n = {paired.n}",
                 f"  clipped     {_score(self.clipped).accuracy:.4f}",
                 f"  difference  {paired.difference:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, "

@@ -1,0 +1,207 @@
+"""Racing over the rates: what is clearly beaten on the first validation rows is not read to the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from eckart.errors import EditError, RunError
+from eckart.evaluation.fitting import name_rows
+from eckart.evaluation.scoring import join_scores
+from eckart.records import Edit, Trial
+from eckart.runs import Executor
+from eckart.statistics import log_e_value
+
+ALPHA = 0.05
+"""With at most this probability a race ends in another choice than Algorithm 1 on all rows."""
+
+FIRST_LOOK = 64
+"""The fewest rows after which a candidate may be dropped."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A candidate that was dropped, and the rival that it was clearly worse than.
+
+    Arguments:
+        rate, rival: the candidate's clipping rate, and the rival's.
+        rows: after how many rows.
+        worse, better: on how many of them only the rival was right, and only the candidate.
+        log10_e: the decimal logarithm of the e-value; see `log_e_value`.
+    """
+
+    rate: float
+    rival: float
+    rows: int
+    worse: int
+    better: int
+    log10_e: float
+
+    def __str__(self) -> str:
+        return (
+            f"rate {self.rate:g} dropped after {self.rows} rows: {self.worse} worse, {self.better} better than "
+            f"rate {self.rival:g}, e = 10^{self.log10_e:.1f}"
+        )
+
+
+@dataclass(frozen=True)
+class Race:
+    """What a race read.
+
+    Arguments:
+        looks: the numbers of rows after which candidates were compared; the last is that of all rows, unless one
+            candidate alone was left before.
+        seen: how many rows each candidate was scored on, by ascending rate.
+        rows_without: how many rows Algorithm 1 would have read, all candidates together.
+        drops: in the order in which they happened.
+        alpha: the error rate that holds for the whole race.
+    """
+
+    looks: tuple[int, ...]
+    seen: tuple[int, ...]
+    rows_without: int
+    drops: tuple[Drop, ...]
+    alpha: float = ALPHA
+
+    @property
+    def rows_read(self) -> int:
+        """How many rows were read, all candidates together."""
+        return sum(self.seen)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "alpha": self.alpha,
+            "looks": list(self.looks),
+            "rows_read": self.rows_read,
+            "rows_without": self.rows_without,
+            "drops": [asdict(drop) for drop in self.drops],
+        }
+
+
+def race_rates(
+    evaluate: Executor,
+    layer: int,
+    part: str,
+    rates: Iterable[float],
+    rows: int,
+    tell: Tell = lambda line: None,
+) -> tuple[float, tuple[Trial, ...], Race]:
+    """Search the clipping rates as Algorithm 1 does, but stop reading a candidate once it is clearly beaten.
+
+    The rows are read in looks; each look of each candidate is a trial of its own. After a look a candidate is dropped
+    if its e-value against a rival that is still in the race reaches (K - 1) / alpha, with K candidates. The candidate
+    that is best on all rows faces K - 1 rivals, each of which outdoes it so clearly with probability at most
+    alpha / (K - 1); so with probability at least 1 - alpha, over the random order of the rows, the race ends in the
+    choice that Algorithm 1 makes on all rows. The same holds for the candidate of the highest true accuracy: with
+    probability at least 1 - alpha it is never dropped. Not to clip (rate 0) races like any other rate.
+
+    Arguments:
+        evaluate: scores an edit on rows of a split, such as `validation[0:64]`, which are in random order.
+        layer, part: what is clipped.
+        rates: the candidates; of equal scores at the end the smaller rate stays.
+        rows: the number of validation rows.
+        tell: is told of every drop as it happens.
+
+    Returns:
+        the best rate; one trial a candidate in ascending order of rate, on the rows that it saw; and what was read.
+        A candidate that fails in a look is out, with that look's cause.
+
+    Raises:
+        RunError: the unpruned model itself, or every rate that was left, could not be scored.
+    """
+    parts: dict[float, list[Trial]] = {rate: [] for rate in sorted(rates)}
+    seen, drops, looks = dict.fromkeys(parts, 0), list[Drop](), list[int]()
+    racing = list(parts)
+    for start, stop in pairwise((0, *plan_looks(rows))):
+        for rate in racing:
+            parts[rate].append(evaluate([Edit(layer, part, rate)], name_rows("validation", start, stop)))
+            seen[rate] = stop
+        looks.append(stop)
+        racing = _scored(racing, parts)
+        beaten = _beaten({rate: _right(parts[rate]) for rate in racing}, len(parts)) if stop < rows else []
+        for drop in beaten:
+            tell(str(drop))
+        drops += beaten
+        racing = [rate for rate in racing if rate not in {drop.rate for drop in beaten}]
+        if len(racing) == 1:
+            break
+    trials = {rate: _whole(evaluate, parts[rate], seen[rate], rows) for rate in parts}
+    best = max(racing, key=lambda rate: (sum(_right(parts[rate])), -rate))
+    read = Race(tuple(looks), tuple(seen.values()), rows * len(parts), tuple(drops))
+    return best, tuple(trials.values()), read
+
+
+def plan_looks(rows: int) -> tuple[int, ...]:
+    """Return after how many rows candidates are compared: all of them, half, a quarter, and so on.
+
+    Doubling keeps the looks few, and a candidate is read at most twice as far as it had to be. The first look has at
+    least 64 rows and at least a sixteenth of all.
+
+    >>> plan_looks(1000)
+    (125, 250, 500, 1000)
+    """
+    ends = [rows]
+    while ends[-1] // 2 >= max(FIRST_LOOK, rows // 16):
+        ends.append(ends[-1] // 2)
+    return tuple(reversed(ends))
+
+
+def check_metric(metric: str) -> None:
+    """Refuse to race by anything but accuracy.
+
+    Raises:
+        EditError: the metric is another.
+    """
+    if metric != "accuracy":
+        raise EditError(
+            f"a race compares which rows are right, which says nothing sure of {metric}; leave out --race, or choose "
+            "--metric accuracy"
+        )
+
+
+def _beaten(right: Mapping[float, Sequence[bool]], candidates: int) -> list[Drop]:
+    """Return the candidates that a rival outdoes clearly, each with the rival that does so most clearly."""
+    pairs = {rate: [_compare(rate, rival, right) for rival in right if rival != rate] for rate in right}
+    clearest = [max(drops, key=lambda drop: drop.log10_e) for drops in pairs.values() if drops]
+    return [drop for drop in clearest if drop.log10_e >= math.log10((candidates - 1) / ALPHA)]
+
+
+def _compare(rate: float, rival: float, right: Mapping[float, Sequence[bool]]) -> Drop:
+    pairs = list(zip(right[rate], right[rival], strict=True))
+    worse, better = pairs.count((False, True)), pairs.count((True, False))
+    return Drop(rate, rival, len(pairs), worse, better, log_e_value(worse, better) / math.log(10))
+
+
+def _scored(racing: Sequence[float], parts: Mapping[float, Sequence[Trial]]) -> list[float]:
+    """Return the candidates whose last look gave a score."""
+    last = {rate: parts[rate][-1] for rate in racing}
+    scored = [rate for rate, trial in last.items() if trial.score is not None]
+    if 0 in last and last[0].score is None:
+        raise RunError(f"the unpruned model cannot be scored: {last[0].error}")
+    if not scored:
+        raise RunError(
+            f"no rate is left in the race: {last[racing[0]].error}; search without --race, or without these rates"
+        )
+    return scored
+
+
+def _right(parts: Iterable[Trial]) -> list[bool]:
+    return [right for trial in parts if trial.score is not None for right in trial.score.right]
+
+
+def _whole(evaluate: Executor, parts: Sequence[Trial], seen: int, rows: int) -> Trial:
+    """Join a candidate's looks into one trial on the rows that it saw."""
+    split = "validation" if seen == rows else name_rows("validation", 0, seen)
+    last = replace(parts[-1], split=split, key=evaluate.key(parts[-1].edits, split))
+    scores = [trial.score for trial in parts if trial.score is not None]
+    return replace(
+        last,
+        score=None if last.score is None else join_scores(scores),
+        seconds=sum(trial.seconds for trial in parts),
+    )
