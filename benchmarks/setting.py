@@ -1,4 +1,4 @@
-"""The setting that the evaluation benchmarks share: random models of known shapes, a tokenizer, and rows like SST-2's."""
+"""What the evaluation benchmarks share: random models of known shapes, a tokenizer, and rows like SST-2's."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ SHAPES = {
         num_key_value_heads=3,
         **TIED,
     ),
-    "gpt2": lambda: GPT(),
+    "gpt2": GPT,
     "llama-2-7b": lambda: LLAMA(vocab_size=32000, max_position_embeddings=4096),
-    "gpt-j-6b": lambda: hf.GPTJConfig(),
+    "gpt-j-6b": hf.GPTJConfig,
 }
 
 

@@ -167,11 +167,18 @@ def _forward(
         and not (sliding_window or softcap or s_aux is not None)
     ):
         return _causal(query, own, scale).transpose(1, 2), None
-    grouped = query[0].unflatten(0, (len(own[0]), -1)) * scale
+    grouped = query[0].unflatten(0, (len(own[0]), -1)).transpose(1, 2).contiguous()
     attended = attend(
-        grouped, own, prefix, view.to(query.device), window=sliding_window, softcap=softcap, sinks=s_aux
+        grouped,
+        own,
+        prefix,
+        view.to(query.device),
+        scale=scale,
+        window=sliding_window,
+        softcap=softcap,
+        sinks=s_aux,
     )
-    return attended.flatten(0, 1).transpose(0, 1)[None], None
+    return attended.transpose(0, 1).flatten(1, 2)[None], None
 
 
 def _causal(query: Tensor, own: Keys, scale: float) -> Float[Tensor, "1 heads tokens value_size"]:
@@ -185,22 +192,24 @@ AttentionInterface.register(NAME, _forward)
 
 
 def attend(
-    query: Float[Tensor, "key_heads group tokens size"],
+    query: Float[Tensor, "key_heads tokens group size"],
     own: Keys,
     prefix: Keys | None,
     view: View,
     *,
+    scale: float,
     window: int | None = None,
     softcap: float | None = None,
     sinks: Float[Tensor, " heads"] | None = None,
-) -> Float[Tensor, "key_heads group tokens value_size"]:
+) -> Float[Tensor, "key_heads tokens group value_size"]:
     """Attend to the prefix and to the tokens before in the same row.
 
     Arguments:
-        query: scaled; the `group` query heads that share a key head side by side.
+        query: contiguous; the `group` query heads that share a key head side by side.
         own: keys and values of the pack's tokens.
         prefix: keys and values of the shared prefix, which every token sees.
         view: which tokens ask, and what they see.
+        scale: scores are `scale * query . key`.
         window: how many tokens back a token sees, itself included; None for all.
         softcap: scores become `softcap * tanh(score / softcap)`.
         sinks: a score for each query head that takes its share of the attention and gives nothing.
@@ -208,14 +217,13 @@ def attend(
     length = 0 if prefix is None else prefix[0].shape[1]
     scores = query.new_empty(*query.shape[:3], length + view.keys.shape[1])
     if prefix is not None:
-        flat = scores.flatten(1, 2)
-        torch.bmm(query.flatten(1, 2), prefix[0].transpose(1, 2), out=flat[..., :length])
-    scores[..., length:] = _own_scores(query, own[0], view)
+        _product(query.flatten(1, 2), prefix[0], scale, out=scores.flatten(1, 2)[..., :length])
+    scores[..., length:] = _own_scores(query, own[0], view, scale)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    scores[..., length:].masked_fill_(~view.visible, -torch.inf)
+    scores[..., length:].masked_fill_(~view.visible[:, None], -torch.inf)
     if window is not None and window < scores.shape[-1]:
-        scores.masked_fill_(_out_of_window(view, length, window), -torch.inf)
+        scores.masked_fill_(_out_of_window(view, length, window)[:, None], -torch.inf)
     weights = _softmax(scores, sinks)
     out = _own_values(weights[..., length:], own[1], view)
     if prefix is not None:
@@ -223,20 +231,26 @@ def attend(
     return out
 
 
-def _own_scores(query: Tensor, key: Tensor, view: View) -> Float[Tensor, "key_heads group tokens places"]:
-    asked = query[:, :, view.queries]
-    keys = key[:, view.keys].transpose(-1, -2)
-    return (asked @ keys[:, None]).flatten(2, 3)[:, :, view.owners]
+def _product(query: Tensor, key: Tensor, scale: float, out: Tensor | None = None) -> Tensor:
+    """Return `scale * query key^T` of batches of matrices; the scale costs nothing there."""
+    out = query.new_empty(*query.shape[:2], key.shape[1]) if out is None else out
+    return torch.baddbmm(out, query, key.transpose(1, 2), beta=0, alpha=scale, out=out)
+
+
+def _own_scores(
+    query: Tensor, key: Tensor, view: View, scale: float
+) -> Float[Tensor, "key_heads tokens group places"]:
+    asked, keys = query[:, view.queries], key[:, view.keys]
+    scores = _product(asked.flatten(0, 1).flatten(1, 2), keys.flatten(0, 1), scale)
+    return scores.view(*asked.shape[:4], -1).flatten(1, 2)[:, view.owners]
 
 
 def _own_values(
     weights: Tensor, value: Tensor, view: View
-) -> Float[Tensor, "key_heads group tokens value_size"]:
-    rows, asked = view.queries.shape
-    spread = weights.new_zeros(*weights.shape[:2], rows * asked, weights.shape[-1])
-    spread[:, :, view.owners] = weights
-    out = spread.unflatten(2, (rows, asked)) @ value[:, None, view.keys]
-    return out.flatten(2, 3)[:, :, view.owners]
+) -> Float[Tensor, "key_heads tokens group value_size"]:
+    spread, values = weights[:, view.queries], value[:, view.keys]
+    out = torch.bmm(spread.flatten(0, 1).flatten(1, 2), values.flatten(0, 1))
+    return out.view(*spread.shape[:4], -1).flatten(1, 2)[:, view.owners]
 
 
 def _out_of_window(view: View, length: int, window: int) -> Bool[Tensor, "tokens seen"]:
@@ -247,5 +261,6 @@ def _out_of_window(view: View, length: int, window: int) -> Bool[Tensor, "tokens
 def _softmax(scores: Tensor, sinks: Float[Tensor, " heads"] | None) -> Tensor:
     if sinks is None:
         return scores.softmax(-1)
-    column = sinks.to(scores).view(*scores.shape[:2], 1, 1).expand(*scores.shape[:3], 1)
+    key_heads, tokens, group, _ = scores.shape
+    column = sinks.to(scores).view(key_heads, 1, group, 1).expand(-1, tokens, -1, -1)
     return torch.cat([scores, column], -1).softmax(-1)[..., :-1]

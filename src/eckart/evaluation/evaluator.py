@@ -34,7 +34,7 @@ from eckart.tasks.task import Task
 Report = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Shows a job's progress: given its name and number of rows, a context whose value is told of rows done."""
 
-BATCH_TOKENS = {"cpu": 512, "mps": 4096, "cuda": 16384}
+BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
 
 
 def silent(what: str, rows: int) -> AbstractContextManager[Callable[[int], None]]:

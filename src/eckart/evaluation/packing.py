@@ -43,15 +43,18 @@ class Pack:
 
 
 def plan_packs(rows: Sequence[Tokens], budget: int) -> list[list[int]]:
-    """Group rows, in the order of their tokens, so that neighbours share the most, into packs of about `budget` tokens.
+    """Group rows into packs of about `budget` tokens.
+
+    Rows that begin alike are neighbours, so that they share the most, among those of about the same length (within a
+    power of two), since attention within rows is computed on rows that are padded to the longest.
 
     >>> plan_packs([(7, 1), (5, 5, 5, 5), (7, 2)], budget=4)
-    [[1], [0, 2]]
+    [[0, 2], [1]]
     """
     packs: list[list[int]] = []
     tokens = longest = 0
     previous: Tokens = ()
-    for index in sorted(range(len(rows)), key=lambda i: rows[i]):
+    for index in sorted(range(len(rows)), key=lambda i: (len(rows[i]).bit_length(), rows[i])):
         row = rows[index]
         new = len(row) - len(common_prefix([previous, row]))
         longest = max(longest, len(row))

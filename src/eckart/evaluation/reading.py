@@ -171,18 +171,18 @@ def plain_log_likelihoods(model: Model, requests: Requests) -> Float[np.ndarray,
         model: a causal language model.
         requests: token rows, written out in full.
     """
+    read = {c.row: _plain(model, requests.rows[c.row]) for found in requests.continuations for c in found}
     return np.array(
         [
-            [_plain(model, requests.rows[c.row][: c.start + len(c.tokens)], c.tokens) for c in choices]
+            [sum(float(read[c.row][c.start + i, t]) for i, t in enumerate(c.tokens)) for c in choices]
             for choices in requests.continuations
         ]
     )
 
 
-def _plain(model: Model, row: Tokens, tokens: Tokens) -> float:
+def _plain(model: Model, row: Tokens) -> Float[Tensor, "time vocabulary"]:
     logits = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0]
-    chosen = logits[-len(tokens) :].double().log_softmax(-1)
-    return float(chosen[range(len(tokens)), list(tokens)].sum())
+    return logits.double().log_softmax(-1)
 
 
 def _wanted(requests: Requests) -> dict[int, Wanted]:
