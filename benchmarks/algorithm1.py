@@ -111,7 +111,7 @@ def truncated(weight: torch.Tensor, rate: float) -> torch.Tensor:
 
 
 def compared(values: np.ndarray, expected: np.ndarray, rounding: float) -> list[str]:
-    """Return on how many predictions both agree, those with a margin beyond rounding apart, and the largest difference."""
+    """Return on how many predictions both agree, and by how much they differ at most."""
     values = values[:, : expected.shape[1]]
     margin = np.ptp(np.sort(expected, axis=-1)[..., -2:], axis=-1)
     clear = margin > 2 * rounding

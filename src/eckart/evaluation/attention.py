@@ -22,14 +22,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from eckart.evaluation.packing import Pack
+from eckart.evaluation.route import PassEnded
 from eckart.models import Model
 
 NAME = "eckart_packed"
 Keys = tuple[Float[Tensor, "key_heads _ size"], Float[Tensor, "key_heads _ value_size"]]
-
-
-class KeysKnown(Exception):  # noqa: N818  # it ends a pass that wants no more than the keys; it is no error
-    """A layer's keys and values are known, and nothing else of it was asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +95,12 @@ class Packing:
         """Return the keys and values that a module's queries see in their rows, and which is whose.
 
         Raises:
-            KeysKnown: they are known, and the pass was to end there.
+            PassEnded: they are known, and the pass was to end there.
         """
         if self.record or self.stop:
             self.known.setdefault(module, own)
         if self.stop:
-            raise KeysKnown
+            raise PassEnded
         if self.ends is not None and module in self.known:
             return self.known[module], self.ends
         return own, self.view
@@ -118,11 +115,12 @@ def replaceable(attention: nn.Module) -> bool:
 
 
 @contextmanager
-def packed_attention(model: Model, packing: Packing) -> Iterator[None]:
-    """Let a model's attention be that over a pack while a `with` block runs."""
+def packed_attention(model: Model, packing: Packing | None = None) -> Iterator[None]:
+    """Let a model's attention be that over a pack while a `with` block runs; without one, no attention may run."""
     configs: dict[int, Any] = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
     with ExitStack() as undo:
-        undo.callback(_packing.reset, _packing.set(packing))
+        if packing is not None:
+            undo.callback(_packing.reset, _packing.set(packing))
         for config in configs.values():
             undo.callback(setattr, config, "_attn_implementation", config._attn_implementation)
             config._attn_implementation = NAME

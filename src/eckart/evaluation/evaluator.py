@@ -257,9 +257,9 @@ class Evaluator:
         return find_reader(self.model, requests, self._budget, self.route, self._trunk, what)
 
     def _checked(self, data: _Prepared, start: Point, sums: Float[np.ndarray, "prompts labels"]) -> Any:
-        """Return log-likelihoods that agree with the plain forward on the sample, reading again where they do not."""
+        """Return log-likelihoods that agree with the plain forward on a prompt, reading again where they do not."""
         data.checked.add(start)
-        sample = sample_of(data.rows.requests)
+        sample = sample_of(data.rows.requests)[:1]
         if agrees(self.model, sums[sample], data.rows.requests.subset(sample)):
             return sums
         warnings.warn("candidates run through all layers: sharing the lower ones fails here", stacklevel=2)

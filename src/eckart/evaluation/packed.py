@@ -11,12 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from eckart.anatomy import Anatomy
-from eckart.evaluation.attention import Keys, KeysKnown, Packing, View, packed_attention, replaceable
-from eckart.evaluation.head import head_at
+from eckart.evaluation.attention import Keys, Packing, View, packed_attention, replaceable
 from eckart.evaluation.packing import Pack, pack, plan_packs
 from eckart.evaluation.reading import PREFIX, Places, Reader
 from eckart.evaluation.requests import Requests
-from eckart.evaluation.route import Forward, Route, replace_forward
+from eckart.evaluation.route import Forward, PassEnded, Point, Route, replace_forward
 from eckart.evaluation.trunk import Trunk
 from eckart.models import Model
 
@@ -48,39 +47,45 @@ class Packed(Reader):
         """Run the prefix, and keep every layer's keys and values: those below the start are of no edit."""
         if not self.requests.prefix:
             return
-        row, _ = pack([self.requests.prefix], [0], [[0]], self.model.device)
+        row, _ = pack([self.requests.prefix], [0], [[]], self.model.device)
         packing = Packing(View.of_all(row), record=True)
         self._run(row, packing, PREFIX)
         below = len(self.route.blocks) if self._start is None else self._start.unchanged
         self._clean |= {m: keys for m, keys in packing.known.items() if self._layers[m] < below}
         self._prefix = {**self._clean, **packing.known}
 
-    def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored vocabulary"], Places]:
-        """Run one pack; return the logits of its scored positions, and which is which."""
+    def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored size"], Places]:
+        """Run one pack; return the last layer's output at its scored tokens, and which is which."""
         scored = [[position for _, _, position, _ in self._wanted[row]] for row in rows]
         batch, places = pack([self.requests.rows[row] for row in rows], rows, scored, self.model.device)
-        logits = self._run(batch, Packing(View.of_all(batch), self._prefix), f"{rows[0]}+{len(rows)}")
-        return logits, places
+        ends = self._run(batch, Packing(View.of_all(batch), self._prefix), f"{rows[0]}+{len(rows)}")
+        assert ends is not None
+        return ends[0], places
 
-    def _run(self, batch: Pack, packing: Packing, name: str) -> Float[Tensor, "scored vocabulary"]:
+    def head(self, outputs: Float[Tensor, "scored size"]) -> Float[Tensor, "scored vocabulary"]:
+        """Run what the model's own forward does above its layers, on the scored tokens of several packs at once."""
+        tokens = torch.zeros(1, len(outputs), dtype=torch.long, device=self.model.device)
+        top = Point(len(self.route.blocks))
+        with self.route.passing((top, (outputs[None],))), packed_attention(self.model):
+            return self.model(input_ids=tokens, position_ids=tokens, use_cache=False).logits[0]
+
+    def _run(self, batch: Pack, packing: Packing, name: str) -> Float[Tensor, "1 scored size"] | None:
+        """Run the layers on a pack, down to the last one's output at the scored tokens; None if none are."""
         positions = batch.depths[None] + (0 if name == PREFIX else len(self.requests.prefix))
-        row = torch.zeros_like(batch.ends)
-        with (
-            self.passing(name, _Ends(batch, packing, self.route.last_query)),
-            packed_attention(self.model, packing),
-            head_at(self.model, row, batch.ends),
-        ):
-            output = self.model(input_ids=batch.tokens[None], position_ids=positions, use_cache=False)
-        return output.logits[0]
+        ends = _Ends(batch, packing, self.route.last_query)
+        with self.passing(name, ends), packed_attention(self.model, packing), suppress(PassEnded):
+            self.model(input_ids=batch.tokens[None], position_ids=positions, use_cache=False)
+        return ends.hidden
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Ends:
     """Runs the last layer of a pass over a pack on its scored tokens; of all others only keys and values are needed."""
 
     batch: Pack
     packing: Packing
     query: nn.Module | None
+    hidden: Float[Tensor, "1 scored size"] | None = None
 
     def narrow(
         self, forward: Forward, hidden: Tensor, args: Any, kwargs: Any, keys: bool
@@ -88,19 +93,19 @@ class _Ends:
         """Let the layer's attention know its keys; return its inputs for the scored tokens."""
         if keys:
             self.packing.stop = True
-            with ExitStack() as undo, suppress(KeysKnown):
+            with ExitStack() as undo, suppress(PassEnded):
                 if self.query is not None:
                     replace_forward(undo, self.query, _no_queries(self.query))
                 forward(hidden, *args, **kwargs)
             self.packing.stop = False
+        if not len(self.batch.ends):
+            raise PassEnded
         self.packing.ends = View.of_ends(self.batch)
         return _take((hidden, args, kwargs), self.batch.ends, len(self.batch.tokens))
 
-    def widen(self, hidden: Float[Tensor, "1 scored size"]) -> Float[Tensor, "1 tokens size"]:
-        """Give every token a place; that of one which is not scored is empty."""
-        spread = hidden.new_zeros(1, len(self.batch.tokens), hidden.shape[2])
-        spread[:, self.batch.ends.to(hidden.device)] = hidden
-        return spread
+    def take(self, hidden: Float[Tensor, "1 scored size"]) -> None:
+        """Receive the layer's output for the scored tokens."""
+        self.hidden = hidden
 
 
 def _no_queries(query: nn.Module) -> Forward:

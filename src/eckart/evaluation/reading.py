@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache
 from typing import Self
 
 import numpy as np
@@ -16,7 +18,7 @@ from torch import Tensor
 from eckart.evaluation.batching import pad, plan_batches, run_halving
 from eckart.evaluation.head import float32_head, head_at
 from eckart.evaluation.padding import CacheLayer, SharedPrefix
-from eckart.evaluation.requests import Requests, Tokens
+from eckart.evaluation.requests import Continuation, Requests, Tokens
 from eckart.evaluation.route import Ends, Point, Route
 from eckart.evaluation.trunk import Trunk
 from eckart.models import Model
@@ -25,6 +27,17 @@ Advance = Callable[[int], None]
 Wanted = list[tuple[int, int, int, int]]  # prompt, label, position in the row, token
 Places = dict[tuple[int, int], int]  # (row of the batch, position) -> index among the scored outputs
 PREFIX = "prefix"
+LOGITS = 1 << 25
+"""How many logits may be held at once: the head runs on the outputs of several batches together."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A batch that went through the layers, and waits for the head."""
+
+    rows: list[int]
+    outputs: Float[Tensor, "scored size"]
+    places: Places
 
 
 class Reader(ABC):
@@ -55,6 +68,7 @@ class Reader(ABC):
         self.trunk = trunk or Trunk(0)
         self.name = name
         self._wanted = _wanted(requests)
+        self._head_size = max(1, LOGITS // model.config.get_text_config(decoder=True).vocab_size)
         self._start: Point | None = None
         self._keep: frozenset[Point] = frozenset()
 
@@ -73,8 +87,12 @@ class Reader(ABC):
         """Run what all rows begin with, with the weights as they are now."""
 
     @abstractmethod
-    def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored vocabulary"], Places]:
-        """Run one batch; return the logits of its scored positions, and which is which."""
+    def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored size"], Places]:
+        """Run one batch; return its outputs at the scored positions, and which is which."""
+
+    @abstractmethod
+    def head(self, outputs: Float[Tensor, "scored size"]) -> Float[Tensor, "scored vocabulary"]:
+        """Return the logits of outputs of any number of batches."""
 
     @torch.inference_mode()
     def log_likelihoods(
@@ -93,16 +111,30 @@ class Reader(ABC):
         self._start = start
         self._keep = frozenset(p for p in keep if start is None or p <= start)
 
+        waiting: list[_Read] = []
+
         def run(rows: list[int]) -> None:
-            wanted = [self._wanted[row] for row in rows]
-            values = _log_probabilities(*self.read(rows), wanted)
-            where = np.array([(prompt, label) for ends in wanted for prompt, label, _, _ in ends])
-            np.add.at(sums, (where[:, 0], where[:, 1]), values)
-            advance(len(set(where[where[:, 1] == 0, 0].tolist())))
+            waiting.append(_Read(rows, *self.read(rows)))
+            if sum(len(batch.outputs) for batch in waiting) >= self._head_size:
+                score()
+
+        def score() -> None:
+            done, waiting[:] = list(waiting), []
+            run_halving(lambda some: add([done[i] for i in some]), [list(range(len(done)))], "the head")
+
+        def add(batches: list[_Read]) -> None:
+            logits = self.head(torch.cat([batch.outputs for batch in batches]))
+            for batch, part in zip(batches, logits.split([len(b.outputs) for b in batches]), strict=True):
+                wanted = [self._wanted[row] for row in batch.rows]
+                where = np.array([(prompt, label) for ends in wanted for prompt, label, _, _ in ends])
+                np.add.at(sums, (where[:, 0], where[:, 1]), _log_probabilities(part, batch.places, wanted))
+                advance(len(set(where[where[:, 1] == 0, 0].tolist())))
 
         with float32_head(self.model), self.route.laid() if self.route else nullcontext():
             self.read_prefix()
             run_halving(run, self.batches(), f"{len(self.requests.rows)} rows")
+            if waiting:
+                score()
         return sums
 
     @contextmanager
@@ -162,6 +194,10 @@ class Padded(Reader):
             output = self.model(input_ids=tokens, **self._prefix.for_rows(len(rows)))
         return output.logits[0], places
 
+    def head(self, outputs: Float[Tensor, "scored vocabulary"]) -> Float[Tensor, "scored vocabulary"]:
+        """Return the outputs: they are logits."""
+        return outputs
+
 
 @torch.inference_mode()
 def plain_log_likelihoods(model: Model, requests: Requests) -> Float[np.ndarray, "prompts labels"]:
@@ -171,18 +207,18 @@ def plain_log_likelihoods(model: Model, requests: Requests) -> Float[np.ndarray,
         model: a causal language model.
         requests: token rows, written out in full.
     """
-    read = {c.row: _plain(model, requests.rows[c.row]) for found in requests.continuations for c in found}
-    return np.array(
-        [
-            [sum(float(read[c.row][c.start + i, t]) for i, t in enumerate(c.tokens)) for c in choices]
-            for choices in requests.continuations
-        ]
-    )
+    longest = max(len(c.tokens) for found in requests.continuations for c in found)
 
+    @cache
+    def log_probabilities(row: Tokens) -> Float[Tensor, "last vocabulary"]:
+        logits = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0]
+        return logits[-longest:].double().log_softmax(-1)
 
-def _plain(model: Model, row: Tokens) -> Float[Tensor, "time vocabulary"]:
-    logits = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0]
-    return logits.double().log_softmax(-1)
+    def plain(c: Continuation) -> float:
+        chosen = log_probabilities(requests.rows[c.row][: c.start + len(c.tokens)])[-len(c.tokens) :]
+        return float(chosen[range(len(c.tokens)), list(c.tokens)].sum())
+
+    return np.array([[plain(c) for c in choices] for choices in requests.continuations])
 
 
 def _wanted(requests: Requests) -> dict[int, Wanted]:

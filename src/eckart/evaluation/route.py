@@ -21,9 +21,13 @@ Forward = Callable[..., Any]
 States = tuple[Tensor, ...]
 
 
+class PassEnded(Exception):  # noqa: N818  # what was wanted is known; it is no error
+    """A pass was led no further."""
+
+
 @runtime_checkable
 class Ends(Protocol):
-    """Runs the last layer on the scored tokens alone."""
+    """Runs the last layer on the scored tokens alone, and ends the pass there."""
 
     def narrow(
         self, forward: Forward, hidden: Tensor, args: Any, kwargs: Any, keys: bool
@@ -34,11 +38,14 @@ class Ends(Protocol):
             forward: the layer's own.
             hidden, args, kwargs: its inputs for all tokens.
             keys: its attention is to run, and needs the keys of all tokens.
+
+        Raises:
+            PassEnded: nothing is scored.
         """
         ...
 
-    def widen(self, hidden: Tensor) -> Tensor:
-        """Return the layer's output with a place for every token, as the model's own forward goes on with."""
+    def take(self, hidden: Tensor) -> None:
+        """Receive the layer's output for the scored tokens."""
         ...
 
 
@@ -47,7 +54,7 @@ class Point:
     """Where a candidate's own computation begins.
 
     Arguments:
-        layer: 0-based.
+        layer: 0-based; one more than the last stands for the outputs of all layers, where the head begins.
         after_attention: not at the layer's input, but where its attention is known.
     """
 
@@ -107,7 +114,7 @@ class Route:
         Arguments:
             start: the point, and what an earlier pass left there; None for the whole model.
             keep: points of which the states are wanted.
-            ends: runs the last layer on the scored tokens alone; None for all tokens.
+            ends: runs the last layer on the scored tokens alone, and ends the pass there; None for a whole pass.
 
         Yields:
             the states left, filled by the pass.
@@ -124,7 +131,8 @@ class Route:
         def routed(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             start, states = self._start or (Point(-1), ())
             if start.layer > layer:
-                return (hidden,) if self._gives_tuple.get(block, False) else hidden
+                passed = states[0] if start.layer == layer + 1 == len(self.blocks) else hidden
+                return (passed,) if self._gives_tuple[block] else passed
             if start == here:
                 hidden = states[0].to(hidden.device)
             self._keep_state(here, hidden)
@@ -136,7 +144,10 @@ class Route:
             self._keep_state(after, hidden)
             output = forward(hidden, *args, **kwargs)
             self._gives_tuple[block] = isinstance(output, tuple)
-            return output if ends is None else _first(output, ends.widen)
+            if ends is not None:
+                ends.take(output[0] if isinstance(output, tuple) else output)
+                raise PassEnded
+            return output
 
         return routed
 
@@ -180,11 +191,6 @@ def _parent(paths: Sequence[str]) -> str:
     while not all(path.startswith(".".join([*common, ""])) for path in paths):
         common.pop()
     return ".".join(common)
-
-
-def _first(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Change what a module returns, or the first of what it returns."""
-    return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
 
 
 def replace_forward(undo: ExitStack, module: nn.Module, forward: Forward) -> None:
