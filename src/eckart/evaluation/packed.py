@@ -45,12 +45,14 @@ class Packed(Reader):
 
     def read_prefix(self) -> None:
         """Run the prefix, and keep every layer's keys and values: those below the start are of no edit."""
-        if not self.requests.prefix:
+        depth = len(self.route.blocks)
+        below = depth if self._start is None else self._start.unchanged
+        if not self.requests.prefix or (below == len(self._clean) == depth and self._start is not None):
+            self._prefix = self._clean
             return
         row, _ = pack([self.requests.prefix], [0], [[]], self.model.device)
         packing = Packing(View.of_all(row), record=True)
         self._run(row, packing, PREFIX)
-        below = len(self.route.blocks) if self._start is None else self._start.unchanged
         self._clean |= {m: keys for m, keys in packing.known.items() if self._layers[m] < below}
         self._prefix = {**self._clean, **packing.known}
 

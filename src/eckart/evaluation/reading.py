@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Self
 
 import numpy as np
 import torch
@@ -72,7 +71,7 @@ class Reader(ABC):
         self._start: Point | None = None
         self._keep: frozenset[Point] = frozenset()
 
-    def part(self, prompts: Sequence[int], name: str) -> Self:
+    def part(self, prompts: Sequence[int], name: str) -> Reader:
         """Return a reader of some of the prompts."""
         return type(self)(
             self.model, self.requests.subset(prompts), self.budget, self.route, self.trunk, name
