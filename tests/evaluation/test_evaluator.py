@@ -133,10 +133,10 @@ def test_expected_candidates_score_as_they_do_alone(task, family, method):
         found = shared([edit], "validation").score
         assert found.predictions == alone.predictions
         assert np.allclose(found.log_likelihoods, alone.log_likelihoods, atol=1e-5)
-    assert shared._trunk.held > 0
-    assert {point for _, point in shared._trunk._states} == {Point(1, after_attention=True), Point(2)}
+    assert shared.trunk.held > 0
+    assert {point for _, point in shared.trunk._states} == {Point(1, after_attention=True), Point(2)}
     shared.expect([Edit(2, "attn", 0.5)])
-    assert shared._trunk.held == 0
+    assert shared.trunk.held == 0
 
 
 def test_candidates_whose_tail_is_wrong_run_through_all_layers(task, monkeypatch):

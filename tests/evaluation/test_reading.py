@@ -167,14 +167,20 @@ def test_an_edit_of_the_last_mlp_runs_on_the_scored_tokens_alone():
     read.log_likelihoods(keep=[point])
     hook = model.model.layers[2].mlp.register_forward_hook(lambda *_: fed.append(_[2].shape[:2].numel()))
     layers = [
-        m.register_forward_hook(lambda *_: fed.append("ran")) for m in model.modules() if hasattr(m, "q_proj")
+        module.register_forward_hook(lambda *_: fed.append("ran"))
+        for name, module in model.named_modules()
+        if name.endswith("q_proj")
     ]
     read.log_likelihoods(point)
     for one in [hook, *layers]:
         one.remove()
-    scored = {
-        (c.row, c.start + i) for found in requests.continuations for c in found for i in range(len(c.tokens))
-    }
+    found = [
+        (requests.rows[c.row], c.start + i)
+        for cs in requests.continuations
+        for c in cs
+        for i in range(len(c.tokens))
+    ]
+    scored = {(len(row).bit_length(), row[: place + 1]) for row, place in found}
     assert fed == [len(scored)]
 
 
@@ -220,9 +226,9 @@ def test_rows_that_begin_alike_share_what_they_begin_with():
     )
     log_likelihoods(model, requests, 10_000, way="packed")
     hook.remove()
-    distinct = {row[: i + 1] for row in requests.rows for i in range(len(row))}
+    distinct = {(len(row).bit_length(), row[: i + 1]) for row in requests.rows for i in range(len(row))}
     assert fed[:2] == [len(requests.prefix), len(distinct)]
-    assert len(distinct) < sum(map(len, requests.rows)) * 0.7
+    assert len(distinct) < sum(map(len, requests.rows)) * 0.8
 
 
 def test_the_prefix_is_not_copied_for_each_row():

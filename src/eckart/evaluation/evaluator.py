@@ -110,7 +110,7 @@ class Evaluator:
         }
         self._budget = batch_tokens or BATCH_TOKENS.get(model.model.device.type, 4096)
         self._fitting = {"truncate": truncate_demonstrations, "drop": drop_long_rows}
-        self._trunk = Trunk(free_memory(model.model.device) if cache_memory is None else cache_memory)
+        self.trunk = Trunk(free_memory(model.model.device) if cache_memory is None else cache_memory)
         self._points: frozenset[Point] = frozenset()
         self._tails = True
         self._factors: Factors = {}
@@ -143,7 +143,7 @@ class Evaluator:
         route = self.route if self._tails else None
         points = {route.point([edit]) for edit in chosen} if route else set()
         self._points = frozenset(point for point in points if point is not None)
-        self._trunk.clear()
+        self.trunk.clear()
         touched = {weight.key for edit in chosen for weight in self.anatomy.select(edit.layer, edit.part)}
         for key in self._factors.keys() - touched:
             del self._factors[key]
@@ -254,7 +254,7 @@ class Evaluator:
         """Tokenise prompts, and settle how to read them."""
         with self.report(f"tokens of {what}", len(prompts)) as advance:
             requests = build_requests(prompts, self.model.tokenizer, self.window, advance)
-        return find_reader(self.model, requests, self._budget, self.route, self._trunk, what)
+        return find_reader(self.model, requests, self._budget, self.route, self.trunk, what)
 
     def _checked(self, data: _Prepared, start: Point, sums: Float[np.ndarray, "prompts labels"]) -> Any:
         """Return log-likelihoods that agree with the plain forward on a prompt, reading again where they do not."""

@@ -1,0 +1,53 @@
+"""The paper's whole SST-2 protocol (C.3): 8,000 validation rows at eight rates, 59,000 test rows unpruned and clipped.
+
+python benchmarks/protocol.py --data sst2/train.parquet                        # bfloat16, GPT-2's shape
+python benchmarks/protocol.py --shape llama-2-7b --device cuda --dtype bfloat16
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import torch
+from common import machine, matmul_rate, show
+from setting import RATES, arguments, setting
+
+from eckart.evaluation import Evaluator
+from eckart.selection.plan import Plan, run_plan
+
+
+def main() -> None:
+    parser = arguments(__doc__, shape="gpt2", dtype="bfloat16", rows=8000)
+    parser.add_argument("--test-rows", type=int, default=59_000)
+    parser.add_argument("--layer", type=int, default=-2)
+    parser.add_argument("--part", default="mlp")
+    options = parser.parse_args()
+    model, task = setting(options, options.test_rows)
+    print(machine())
+    rate = matmul_rate(options.device, getattr(torch, options.dtype))
+    print(f"{options.dtype} matrix product: {rate / 1e9:,.0f} Gflop/s")
+    start = time.perf_counter()
+    study = run_plan(Plan(options.part, RATES, layer=options.layer), Evaluator(model, task))
+    total = time.perf_counter() - start
+    trials = {f"validation at {c.rate:g}": c.trial for c in study.candidates}
+    trials |= {"test, unpruned": study.baseline, "test, clipped": study.clipped}
+    rows = [
+        [name, f"{trial.score.n:,}", f"{trial.seconds:.1f}"] for name, trial in trials.items() if trial.score
+    ]
+    passes = sum(trial.seconds for trial in trials.values())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    show(
+        f"{options.shape}, {options.dtype}, {options.shots} shots: {total:,.0f} s in all, tokenising included; "
+        f"peak {peak:.1f} GiB",
+        ["what", "rows", "seconds"],
+        [
+            *rows,
+            ["all trials", "", f"{passes:.1f}"],
+            ["tokenising, checks and the rest", "", f"{total - passes:.1f}"],
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
