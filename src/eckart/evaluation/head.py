@@ -1,8 +1,8 @@
-"""The language-model head: on the scored positions alone, and in float32."""
+"""The language-model head: on the scored positions alone, and exact where it counts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -43,11 +43,16 @@ def head_at(model: Model, rows: Int[Tensor, " scored"], positions: Int[Tensor, "
 
 
 @contextmanager
-def float32_head(model: Model) -> Iterator[None]:
-    """Let a half-precision model's head compute in float32 while a `with` block runs.
+def exact_logits(model: Model, tokens: Sequence[int]) -> Iterator[None]:
+    """Let a half-precision model's head give its logits in float32, those of some tokens exactly, in a `with` block.
 
-    With 8 bits of mantissa, logits near 16 are multiples of 1/8: labels tie, and ties go to the first. The weights stay
-    the stored ones; a copy in float32 is held while the block runs.
+    With 8 bits of mantissa, logits near 16 are multiples of 1/8: labels tie, and ties go to the first. So the columns
+    of the scored tokens are computed in float32. The others count only in the sum over the vocabulary, where their
+    rounding averages out, and which is the same for all labels: they are computed in the model's dtype, which is fast.
+
+    Arguments:
+        model: a causal language model.
+        tokens: the ids that are scored.
 
     Raises:
         ModelError: the model has no output embeddings.
@@ -56,11 +61,14 @@ def float32_head(model: Model) -> Iterator[None]:
     if type(head) is not nn.Linear or head.weight.dtype not in (torch.bfloat16, torch.float16):
         yield
         return
-    weight = head.weight.detach().float()
-    bias = None if head.bias is None else head.bias.detach().float()
+    columns = torch.tensor(sorted(set(tokens)), device=head.weight.device)
+    weight = head.weight.detach()[columns].float()
+    bias = None if head.bias is None else head.bias.detach()[columns].float()
 
     def forward(hidden: Float[Tensor, "... size"]) -> Float[Tensor, "... vocabulary"]:
-        return linear(hidden.float(), weight, bias)
+        logits = linear(hidden, head.weight, head.bias).float()
+        logits[..., columns] = linear(hidden.float(), weight, bias)
+        return logits
 
     with ExitStack() as undo:
         replace_forward(undo, head, forward)

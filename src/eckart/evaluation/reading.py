@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from eckart.evaluation.batching import pad, plan_batches, run_halving
-from eckart.evaluation.head import float32_head, head_at
+from eckart.evaluation.head import exact_logits, head_at
 from eckart.evaluation.padding import CacheLayer, SharedPrefix
 from eckart.evaluation.requests import Continuation, Requests, Tokens
 from eckart.evaluation.route import Ends, Point, Route
@@ -67,6 +67,7 @@ class Reader(ABC):
         self.trunk = trunk or Trunk(0)
         self.name = name
         self._wanted = _wanted(requests)
+        self._tokens = [token for found in requests.continuations for c in found for token in c.tokens]
         self._head_size = max(1, LOGITS // model.config.get_text_config(decoder=True).vocab_size)
         self._start: Point | None = None
         self._keep: frozenset[Point] = frozenset()
@@ -129,7 +130,7 @@ class Reader(ABC):
                 np.add.at(sums, (where[:, 0], where[:, 1]), _log_probabilities(part, batch.places, wanted))
                 advance(len(set(where[where[:, 1] == 0, 0].tolist())))
 
-        with float32_head(self.model), self.route.laid() if self.route else nullcontext():
+        with exact_logits(self.model, self._tokens), self.route.laid() if self.route else nullcontext():
             self.read_prefix()
             run_halving(run, self.batches(), f"{len(self.requests.rows)} rows")
             if waiting:

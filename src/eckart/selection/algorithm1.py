@@ -51,7 +51,8 @@ def score_test(evaluate: Executor, edit: Edit) -> tuple[Trial, Trial]:
     Raises:
         RunError: either could not be scored.
     """
-    baseline, clipped = evaluate([], "test"), evaluate([edit], "test")
+    baseline = evaluate([], "test")
+    clipped = evaluate([edit], "test") if edit.rate else baseline
     for trial in (baseline, clipped):
         if trial.score is None:
             raise RunError(f"the test set cannot be scored: {trial.error}")
