@@ -14,8 +14,8 @@ import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from eckart.evaluation import Evaluator
+from eckart.evaluation.encoding import common_prefix
 from eckart.evaluation.packing import plan_packs
-from eckart.evaluation.requests import common_prefix
 from eckart.models import LoadedModel, load_model
 from eckart.tasks import Task
 

@@ -8,11 +8,11 @@ from transformers import Lfm2Config, Lfm2ForCausalLM
 from eckart import Edit, Task, evaluate
 from eckart.errors import EditError, ModelError, TaskError
 from eckart.evaluation import Evaluator
+from eckart.evaluation.encoding import Encoder
 from eckart.evaluation.fitting import fed_lengths
 from eckart.evaluation.packed import Packed
 from eckart.evaluation.padding import can_share
 from eckart.evaluation.reading import Reader
-from eckart.evaluation.requests import Encoder
 from eckart.evaluation.route import Point
 from eckart.evaluation.scoring import combine, score
 from eckart.evaluation.trunk import Trunk

@@ -1,12 +1,13 @@
 """The scoring contract: what is encoded, where it is split, what is scored."""
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from eckart.errors import ModelError, TaskError
+from eckart.evaluation.encoding import Encoder, common_prefix
 from eckart.evaluation.fitting import fed_lengths
-from eckart.evaluation.requests import Encoder, build_requests, common_prefix, context_window
+from eckart.evaluation.requests import build_requests, context_window
 from eckart.tasks.prompts import Prompt
 from families import build, tiny_tokenizer
 
@@ -133,3 +134,64 @@ def test_labels_that_a_tokenizer_cannot_tell_apart_are_refused():
     tokenizer = merging_tokenizer()
     with pytest.raises(TaskError, match="'É' and 'Ü' are the same tokens"):
         build_requests([Prompt("a", "it was:", (" É", " Ü"), 0)], tokenizer)
+
+
+def pieces_tokenizer(kind: str) -> PreTrainedTokenizerFast:
+    """Return a tokenizer that is trained on the texts below, of one of the ways that decoders' tokenizers work."""
+    model = models.Unigram() if kind == "unigram" else models.BPE()
+    tokenizer = Tokenizer(model)
+    if kind == "byte-level":
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    elif kind != "merges over spaces":
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=kind == "metaspace")
+    trainer = trainers.UnigramTrainer if kind == "unigram" else trainers.BpeTrainer
+    tokenizer.train_from_iterator(shared_rows(), trainer(vocab_size=150, show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def shared_rows() -> list[str]:
+    demonstrations = "".join(
+        f"text: the {x} is fine and  dandy\nlabel: good\n\n" for x in ("tea", "bed", "inn")
+    )
+    endings = [
+        "bad",
+        " two  spaces",
+        "the inn\n",
+        "7 8 9",
+        "'s late",
+        "é",
+        "",
+        "text:",
+        "\n\n",
+        "fine and dandy",
+    ]
+    return [f"{demonstrations}text: {ending}\nlabel:" for ending in endings]
+
+
+@pytest.mark.parametrize(
+    "kind", ["byte-level", "metaspace", "metaspace unsplit", "unigram", "merges over spaces"]
+)
+def test_what_texts_share_is_encoded_once_and_nothing_changes(kind):
+    tokenizer = pieces_tokenizer(kind)
+    prompts = [Prompt(str(i), text, (" good", " bad"), 0) for i, text in enumerate(shared_rows())]
+    shared = shared_text(prompts)
+    assert shared.endswith("text: ")
+    texts = [p.context + c for p in prompts for c in p.continuations]
+    whole, once = Encoder(tokenizer), Encoder(tokenizer, shared)
+    assert once(texts) == whole(texts)
+    assert (once._cut is None) == (kind == "merges over spaces")
+
+
+def test_a_cut_is_where_no_piece_of_the_vocabulary_could_span_it():
+    tokenizer = tiny_tokenizer(add_bos=True)
+    shared = "the food is good yes\n" * 10
+    cut = Encoder(tokenizer, shared)._cut
+    assert cut.tokens[0] == tokenizer.bos_token_id
+    assert shared[: cut.start].count("\n") >= 7
+    assert Encoder(tokenizer, "the food")._cut is None
+    assert Encoder(tokenizer, shared)(["another beginning"]) == Encoder(tokenizer)(["another beginning"])
+
+
+def test_texts_without_anything_in_common():
+    assert shared_text([]) == ""
+    assert shared_text([Prompt("a", "one", (), 0), Prompt("b", "two", (), 0)]) == ""

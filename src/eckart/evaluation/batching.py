@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from eckart.errors import ModelError
-from eckart.evaluation.requests import Tokens
+from eckart.evaluation.encoding import Tokens
 
 CACHED = 4
 """How many tokens of keys and values a batch may hold for each token that it computes."""

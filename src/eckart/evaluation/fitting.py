@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from eckart.errors import TaskError
-from eckart.evaluation.requests import CHUNK, Encoder
+from eckart.evaluation.encoding import CHUNK, Encoder, shared_text
 from eckart.models import Tokenizer
 from eckart.records import fingerprint
 from eckart.tasks.prompts import Prompt
@@ -87,7 +87,7 @@ def fit(
     prompts = task.prompts(split)
     if window is None or not (truncate or drop):
         return Fitted(prompts, (task.shots,) * len(prompts))
-    encoder = Encoder(tokenizer)
+    encoder = Encoder(tokenizer, shared_text(prompts))
     fitting = range(task.shots - 1, -1, -1) if truncate else range(0)
     kept: list[tuple[Prompt, int]] = []
     for example, prompt, length in zip(

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from eckart.evaluation.requests import Tokens, common_prefix
+from eckart.evaluation.encoding import Tokens, common_prefix
 
 PADDED = 4
 """How many places the padded rows of a pack may have for each of its tokens: own attention is computed on those."""

@@ -10,8 +10,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from eckart.evaluation.encoding import Tokens
 from eckart.evaluation.head import first_position, head_at
-from eckart.evaluation.requests import Tokens
 from eckart.models import Model
 
 CacheLayer: TypeAlias = Any

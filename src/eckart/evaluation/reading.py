@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from eckart.evaluation.batching import pad, plan_batches, run_halving
+from eckart.evaluation.encoding import Tokens
 from eckart.evaluation.head import exact_logits, head_at
 from eckart.evaluation.padding import CacheLayer, SharedPrefix
-from eckart.evaluation.requests import Continuation, Requests, Tokens
+from eckart.evaluation.requests import Continuation, Requests
 from eckart.evaluation.route import Ends, Point, Route
 from eckart.evaluation.trunk import Trunk
 from eckart.models import Model

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from eckart.errors import ModelError, TaskError
+from eckart.evaluation.encoding import CHUNK, Encoder, Tokens, common_prefix, shared_text
 from eckart.models import Tokenizer
 from eckart.tasks.prompts import Prompt
-
-Tokens = tuple[int, ...]
-
-CHUNK = 256
-"""Prompts that are tokenised at a time: a tokenizer's own record of a text is many times its tokens' size."""
 
 
 @dataclass(frozen=True)
@@ -70,24 +66,6 @@ class Requests:
         )
 
 
-class Encoder:
-    """Text to tokens, with what the tokenizer puts in front (BOS) exactly once, and nothing at the end."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._front = _tokens_in_front(tokenizer)
-
-    def __call__(self, texts: Sequence[str]) -> list[Tokens]:
-        """Encode texts; a text that already spells out the tokenizer's BOS does not get a second one."""
-        if not texts:
-            return []
-        encoded = self._tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        front = len(self._front)
-        return [
-            ids if front and ids[:front] == self._front else self._front + ids for ids in map(tuple, encoded)
-        ]
-
-
 def build_requests(
     prompts: Sequence[Prompt],
     tokenizer: Tokenizer,
@@ -111,7 +89,7 @@ def build_requests(
         TaskError: two different candidates are the same tokens.
         ModelError: the tokenizer gives nothing to predict the first token from, or drops a candidate.
     """
-    encoder, rows = Encoder(tokenizer), _Rows()
+    encoder, rows = Encoder(tokenizer, shared_text(prompts)), _Rows()
     choices: list[tuple[Continuation, ...]] = []
     for start in range(0, len(prompts), CHUNK):
         chunk = prompts[start : start + CHUNK]
@@ -151,20 +129,6 @@ class _Rows:
         return len(self.tails) - 1
 
 
-def common_prefix(rows: Iterable[Tokens]) -> Tokens:
-    """Return the longest prefix that all rows share.
-
-    >>> common_prefix([(1, 2, 3), (1, 2, 4)])
-    (1, 2)
-    """
-    rows = iter(rows)
-    shared = next(rows, ())
-    for row in rows:
-        if row[: len(shared)] != shared:
-            shared = shared[: next(i for i, token in enumerate(shared) if row[i : i + 1] != (token,))]
-    return shared
-
-
 def context_window(config: Any) -> int | None:
     """Return the most tokens that a model reads, from its configuration; None where it names no limit."""
     text = config.get_text_config(decoder=True)
@@ -179,12 +143,6 @@ def context_window(config: Any) -> int | None:
         if isinstance(value, int) and value > 0:
             return value
     return None
-
-
-def _tokens_in_front(tokenizer: Tokenizer) -> Tokens:
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    dressed = tokenizer("a")["input_ids"]
-    return tuple(dressed[: dressed.index(plain[0])]) if plain and plain[0] in dressed else ()
 
 
 def _split(prompt: Prompt, context: Tokens, candidates: list[Tokens]) -> int:
