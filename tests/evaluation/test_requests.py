@@ -5,7 +5,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from eckart.errors import ModelError, TaskError
-from eckart.evaluation.encoding import Encoder, common_prefix
+from eckart.evaluation.encoding import Encoder, common_prefix, shared_text
 from eckart.evaluation.fitting import fed_lengths
 from eckart.evaluation.requests import build_requests, context_window
 from eckart.tasks.prompts import Prompt
