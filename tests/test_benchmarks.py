@@ -28,20 +28,43 @@ def test_the_spectrum_benchmark(arguments, says):
 
 
 @pytest.fixture(scope="module")
-def peers(tmp_path_factory):
-    """Return what one comparison of three evaluations prints."""
-    data = tmp_path_factory.mktemp("peers") / "rows.parquet"
+def rows(tmp_path_factory) -> Path:
+    """Return a small table of rows like SST-2's."""
+    data = tmp_path_factory.mktemp("rows") / "rows.parquet"
     rows = [(f"a {'fine' if row % 2 else 'poor'} film of {row} scenes", row % 2) for row in range(40)]
     pq.write_table(pa.table({"sentence": [text for text, _ in rows], "label": [y for _, y in rows]}), data)
-    sizes = ["--shape", "8m", "--rows", "8", "--peer-rows", "4", "--shots", "2"]
+    return data
+
+
+def run(name: str, rows: Path, *options: str) -> str:
+    """Run a benchmark of the evaluator; return what it prints."""
+    sizes = ["--shape", "8m", "--rows", "8", "--shots", "2", "--data", rows]
     ended = subprocess.run(
-        [sys.executable, FOLDER / "peers.py", *sizes, "--data", data],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, FOLDER / name, *sizes, *options], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    return {line.split()[0]: line for line in ended.stdout.splitlines() if " of " in line and line[0] == " "}
+    return ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("algorithm1.py", ["--reference-rows", "2"], "16 of 16"),
+        ("limit.py", [], "one evaluation"),
+        ("rates.py", ["--layers", "0,-1"], "(L - l) / L"),
+        ("growth.py", ["--vary", "shots=0,2"], "peak, GiB"),
+        ("protocol.py", ["--test-rows", "20"], "test, unpruned"),
+    ],
+)
+def test_the_evaluation_benchmarks(rows, name, options, says):
+    assert says in run(name, rows, *options)
+
+
+@pytest.fixture(scope="module")
+def peers(rows):
+    """Return what one comparison of three evaluations prints, by who."""
+    out = run("peers.py", rows, "--peer-rows", "4")
+    return {line.split()[0]: line for line in out.splitlines() if " of " in line and line[0] == " "}
 
 
 def test_the_peers_benchmark_agrees_with_plain_transformers(peers):

@@ -74,6 +74,7 @@ def load_model(
     tokenizer: Tokenizer | None = None,
     dtype: str = "auto",
     device: str = "auto",
+    device_map: str | dict[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a causal language model for scoring.
@@ -84,6 +85,8 @@ def load_model(
         dtype: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU or CPU that multiplies it fast, else
             float16 on a GPU and float32 elsewhere. A live model keeps its own.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ... A live model stays where it is.
+        device_map: spread a model that is larger than one device over several, as transformers does: `auto`,
+            `balanced`, `sequential`, or a device for each module. Needs accelerate.
         trust_remote_code: run code that the repository brings. Off unless asked for.
 
     Raises:
@@ -96,7 +99,9 @@ def load_model(
     name = str(source)
     check_source(name)
     target = pick_device(device)
-    model = load_checkpoint(name, pick_dtype(dtype, target), trust_remote_code).to(target).eval()  # type: ignore[arg-type]
+    model = load_checkpoint(name, pick_dtype(dtype, target), trust_remote_code, device_map).eval()
+    if device_map is None:
+        model = model.to(target)
     tokenizer = tokenizer or load_tokenizer(name, trust_remote_code)
     return LoadedModel(model, tokenizer, name, trust_remote_code=trust_remote_code)
 
@@ -119,13 +124,19 @@ def empty_model(name: str, trust_remote_code: bool = False) -> Model:
         return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
 
-def load_checkpoint(name: str, dtype: torch.dtype | str, trust_remote_code: bool) -> Model:
-    """Load a checkpoint's weights on the CPU.
+def load_checkpoint(
+    name: str,
+    dtype: torch.dtype | str,
+    trust_remote_code: bool,
+    device_map: str | dict[str, Any] | None = None,
+) -> Model:
+    """Load a checkpoint's weights on the CPU, or where a device map says.
 
     Arguments:
         name: a hub id or a local folder.
         dtype: `auto` for the one that it is stored in.
         trust_remote_code: run code that the repository brings.
+        device_map: see `load_model`.
 
     Raises:
         ModelError: there is no such model, or it is incomplete, damaged, not safetensors, or not a causal one.
@@ -136,6 +147,7 @@ def load_checkpoint(name: str, dtype: torch.dtype | str, trust_remote_code: bool
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
+            device_map=device_map,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are in the report, and refused below by name
         )

@@ -1,5 +1,6 @@
 """The evaluator: trials, their keys, and what it does when the fast path cannot be trusted."""
 
+import accelerate
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from eckart.evaluation.route import Point
 from eckart.evaluation.scoring import combine, score
 from eckart.evaluation.trunk import Trunk
 from eckart.models import load_model
-from families import build, tiny_tokenizer
+from families import build, save_family, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -284,3 +285,23 @@ def test_the_prior_of_a_shortened_row_is_of_its_own_demonstrations(task):
     shots = Evaluator(model, task, **options).fitted("validation").shots
     nulls = {tuple(np.round(np.subtract(a, b), 4)) for a, b in zip(sums, prior, strict=True)}
     assert len(nulls) == len(set(shots)) == 2
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom"])
+def test_a_model_that_accelerate_spreads_over_devices_scores_the_same(task, family):
+    """Here the devices are one; what differs from a plain model are the hooks that accelerate puts around forwards."""
+    expected = Evaluator(loaded(family), task)
+    spread = loaded(family)
+    accelerate.dispatch_model(spread.model, {"": "cpu"}, main_device="cpu", force_hooks=True)
+    evaluator = Evaluator(spread, task)
+    evaluator.expect(CANDIDATES)
+    for edit in CANDIDATES:
+        assert evaluator([edit], "validation").score == expected([edit], "validation").score
+    assert evaluator.trunk.held > 0
+
+
+def test_a_device_map_is_passed_on(tmp_path):
+    folder = save_family("llama", tmp_path)
+    assert load_model(folder, device_map="cpu").model.device.type == "cpu"
+    with pytest.raises(ModelError, match="everywhere"):
+        load_model(folder, device_map="everywhere")

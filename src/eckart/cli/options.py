@@ -59,6 +59,13 @@ Dtype = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", rich_help_panel=MODEL)]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(
+        help="Spread a model that is larger than one device: auto, balanced or sequential (needs accelerate).",
+        rich_help_panel=MODEL,
+    ),
+]
 RemoteCode = Annotated[
     bool,
     typer.Option(
@@ -174,12 +181,16 @@ def quieten() -> None:
     logging.disable_progress_bar()
 
 
-def read_model(name: str, dtype: str, device: str, trust_remote_code: bool) -> LoadedModel:
+def read_model(
+    name: str, dtype: str, device: str, trust_remote_code: bool, device_map: str | None = None
+) -> LoadedModel:
     """Load the model that the options name."""
     from eckart.models import load_model
 
     quieten()
-    return load_model(name, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    return load_model(
+        name, dtype=dtype, device=device, device_map=device_map, trust_remote_code=trust_remote_code
+    )
 
 
 def parse_labels(text: str | None) -> dict[str, str] | None:

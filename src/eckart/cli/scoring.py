@@ -39,6 +39,7 @@ class Scoring:
     drop_long_rows: o.DropLong = False
     dtype: o.Dtype = "auto"
     device: o.Device = "auto"
+    device_map: o.DeviceMap = None
     trust_remote_code: o.RemoteCode = False
 
     def read_task(self) -> Task:
@@ -66,7 +67,7 @@ class Scoring:
 
         memory = o.parse_memory(self.cache_memory)
         return Evaluator(
-            o.read_model(model, self.dtype, self.device, self.trust_remote_code),
+            o.read_model(model, self.dtype, self.device, self.trust_remote_code, self.device_map),
             task,
             method=self.scoring,
             batch_tokens=self.batch_tokens,
