@@ -102,6 +102,11 @@ def load_model(
     model = load_checkpoint(name, pick_dtype(dtype, target), trust_remote_code, device_map).eval()
     if device_map is None:
         model = model.to(target)
+    elif any(parameter.is_meta for parameter in model.parameters()):
+        raise ModelError(
+            f"model '{name}' does not fit on the devices: parts of it were offloaded to memory or disk, where nothing "
+            "can be clipped; use a smaller --dtype or more devices"
+        )
     tokenizer = tokenizer or load_tokenizer(name, trust_remote_code)
     return LoadedModel(model, tokenizer, name, trust_remote_code=trust_remote_code)
 

@@ -1,5 +1,7 @@
 """The evaluator: trials, their keys, and what it does when the fast path cannot be trusted."""
 
+import warnings
+
 import accelerate
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from eckart.evaluation.route import Point
 from eckart.evaluation.scoring import combine, score
 from eckart.evaluation.trunk import Trunk
 from eckart.models import load_model
+from eckart.selection.plan import Plan, run_plan
 from families import build, save_family, tiny_tokenizer
 
 
@@ -138,6 +141,74 @@ def test_expected_candidates_score_as_they_do_alone(task, family, method):
     assert {point for _, point in shared.trunk._states} == {Point(1, after_attention=True), Point(2)}
     shared.expect([Edit(2, "attn", 0.5)])
     assert shared.trunk.held == 0
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom"])
+@pytest.mark.parametrize("expected", [True, False])
+def test_no_order_of_edits_changes_a_score(task, family, expected):
+    """An edit of layer 0 is not taken for the unpruned model, whatever comes before and after it."""
+    model = loaded(family)
+    edits = [
+        Edit(2, "mlp", 0.5),
+        Edit(0, "attn", 0.9),
+        Edit(2, "mlp", 0.9),
+        Edit(1, "attn", 0.5),
+        Edit(0, "mlp", 0.5),
+    ]
+    shared = Evaluator(model, task)
+    if expected:
+        shared.expect(edits)
+    for edit in [edits[1], *edits, *reversed(edits)]:
+        alone = Evaluator(model, task)([edit], "validation").score
+        assert np.allclose(
+            shared([edit], "validation").score.log_likelihoods, alone.log_likelihoods, atol=1e-5
+        ), edit
+
+
+def test_splits_with_other_prompts_without_content_do_not_share_their_states(task):
+    model = loaded()
+    shared = Evaluator(model, task, method="prior", truncate_demonstrations=True)
+    lengths = sorted(fed_lengths(task.prompts("test"), Encoder(model.tokenizer)))
+    shared.window = lengths[-3]
+    shared.expect([Edit(1, "mlp", 0.5)])
+    for split in ("validation", "test"):
+        shared([], split)
+    alone = Evaluator(model, task, method="prior", truncate_demonstrations=True)
+    alone.window = shared.window
+    for split in ("test", "validation"):
+        found, expected = (e([Edit(1, "mlp", 0.5)], split).score for e in (shared, alone))
+        assert np.allclose(found.log_likelihoods, expected.log_likelihoods, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_tail_that_ignores_the_edit_is_noticed(task, monkeypatch, dtype):
+    """A mild edit may hide within bfloat16's rounding; a harsh one is checked again."""
+    model = load_model(build("llama").to(getattr(torch, dtype)), tokenizer=tiny_tokenizer())
+    evaluator = Evaluator(model, task)
+    evaluator.expect(CANDIDATES)
+    before = evaluator([], "validation").score.log_likelihoods
+    stale = np.array(before)
+    real = Reader.log_likelihoods
+
+    def ignores(reader, start=None, *args):
+        return stale if start == Point(1, after_attention=True) else real(reader, start, *args)
+
+    monkeypatch.setattr(Reader, "log_likelihoods", ignores)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for rate in (0.1, 0.5, 0.95):
+            found = evaluator([Edit(1, "mlp", rate)], "validation").score
+    assert any("run through all layers" in str(one.message) for one in caught)
+    monkeypatch.undo()
+    alone = Evaluator(model, task)([Edit(1, "mlp", 0.95)], "validation").score
+    assert np.allclose(found.log_likelihoods, alone.log_likelihoods, atol=1e-2)
+
+
+def test_a_search_leaves_nothing_behind_in_memory(task):
+    evaluator = Evaluator(loaded(), task)
+    run_plan(Plan("mlp", (0.0, 0.5), layer=1), evaluator)
+    assert (evaluator.trunk.held, evaluator.trunk.filed, evaluator._factors) == (0, 0, {})
+    assert all(data.rows._prefix == {} for data in evaluator._prepared.values())
 
 
 def test_candidates_whose_tail_is_wrong_run_through_all_layers(task, monkeypatch):

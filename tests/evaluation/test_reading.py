@@ -4,6 +4,7 @@ import errno
 import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -120,9 +121,9 @@ def test_passes_that_begin_at_the_edit_equal_a_plain_loop(family, shots):
         read = reader(way, model, requests, budget=40)
         resolved = {name: [replace(e, layer=e.layer % 3) for e in edits] for name, edits in EDITS.items()}
         points = {name: read.route.point(edits) for name, edits in resolved.items()}
-        before = read.log_likelihoods(keep={p for p in points.values() if p})
-        kept = {p for p in points.values() if p and (way == "padded" or p.unchanged < 3)}
-        assert all((f" {PREFIX}", p) in read.trunk for p in kept) or not requests.prefix
+        before = read.log_likelihoods(keep=set(points.values()) - {Point(0)})
+        kept = {p for p in points.values() if way == "packed" and 0 < p.unchanged < 3}
+        assert all((f"{read._id} {PREFIX}", p) in read.trunk for p in kept) or not requests.prefix
         for name in [*EDITS, *reversed(EDITS)]:
             with clip(model, EDITS[name], anatomy=anatomy):
                 found = read.log_likelihoods(points[name])
@@ -138,7 +139,9 @@ def test_most_families_are_packed():
 @pytest.mark.parametrize("part", ["attn", "mlp"])
 def test_a_candidate_runs_the_edited_layer_and_those_above_alone(way, part):
     model = build("llama")
-    read = reader(way, model, build_requests(prompts(), tiny_tokenizer()))
+    requests = build_requests(prompts(), tiny_tokenizer())
+    # padded rows need the prefix's keys in every layer, for the model to know its length
+    read = reader(way, model, requests if way == "packed" else requests.without_prefix())
     point = read.route.point([Edit(1, part, 0.5)])
     full = read.log_likelihoods(keep=[point])
     ran = []
@@ -196,15 +199,86 @@ def test_states_beyond_the_budget_go_to_files_and_give_the_same_result(way, memo
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("lost", ["prefix", "first", "every second"])
+@pytest.mark.parametrize("edit", [Edit(1, "attn", 0.7), Edit(1, "mlp", 0.7), Edit(2, "mlp", 0.7)], ids=str)
+def test_states_that_were_lost_are_computed_again_with_the_right_prefix(way, lost, edit):
+    """Edits of lower layers come between: their keys would show if they were taken for the unedited ones."""
+    model = build("llama")
+    requests, anatomy = build_requests(prompts() * 3, tiny_tokenizer()), Anatomy.of(model)
+    read = reader(way, model, requests, budget=20)
+    point = read.route.point([edit])
+    read.log_likelihoods(keep=[point])
+    names = sorted(key for key in read.trunk._states)
+    gone = {"prefix": [n for n in names if PREFIX in n[0]], "first": names[:1], "every second": names[::2]}[
+        lost
+    ]
+    for name in gone:
+        del read.trunk._states[name]
+    for below in (Edit(0, "attn", 0.8), Edit(0, "mlp", 0.8), edit):
+        with clip(model, below, anatomy=anatomy):
+            found = read.log_likelihoods(read.route.point([below]))
+            expected = plain_log_likelihoods(model, requests.without_prefix())
+        assert np.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_head_that_runs_out_of_memory_counts_nothing_twice(way, monkeypatch):
+    model = build("llama")
+    requests = build_requests(prompts() + choices(), tiny_tokenizer())
+    expected = reader(way, model, requests, 10_000).log_likelihoods()
+    real, sizes, done = torch.Tensor.logsumexp, [], []
+
+    def short(logits, *args):
+        sizes.append(len(logits))
+        if len(logits) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(logits, *args)
+
+    monkeypatch.setattr(torch.Tensor, "logsumexp", short)
+    found = reader(way, model, requests, 10_000).log_likelihoods(advance=done.append)
+    assert np.allclose(found, expected, atol=1e-5)
+    assert max(sizes) > 3
+    assert sum(done) == len(requests.continuations)
+
+
+def test_states_leave_most_of_the_disk_free(monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4_000))
+    trunk = Trunk(0)
+    trunk.put("a", Point(1), [torch.ones(200)])
+    trunk.put("b", Point(1), [torch.ones(200)])
+    assert ("a", Point(1)) in trunk
+    assert ("b", Point(1)) not in trunk
+    assert torch.equal(trunk.get("a", Point(1))[0], torch.ones(200))
+
+
+def test_a_disk_that_is_full_takes_no_half_state(monkeypatch):
+    trunk, written = Trunk(0), []
+    trunk.put("a", Point(1), [torch.ones(20)])
+
+    def full(tensor):
+        written.append(tensor)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch.Tensor, "cpu", full)
+    trunk.put("b", Point(1), [torch.ones(20)])
+    monkeypatch.undo()
+    assert written
+    assert ("b", Point(1)) not in trunk
+    trunk.put("c", Point(1), [torch.full((20,), 3.0)])
+    assert torch.equal(trunk.get("a", Point(1))[0], torch.ones(20))
+    assert torch.equal(trunk.get("c", Point(1))[0], torch.full((20,), 3.0))
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_states_that_fit_nowhere_are_computed_again(way, monkeypatch):
     model = build("llama")
     read = reader(way, model, build_requests(prompts(), tiny_tokenizer()), budget=30, memory=0)
     expected = read.log_likelihoods().tolist()
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Trunk, "_write", full)
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
     read.log_likelihoods(keep=[Point(1)])
     assert read.log_likelihoods(Point(1)).tolist() == expected
 
@@ -217,15 +291,11 @@ def test_rows_that_begin_alike_share_what_they_begin_with():
     hook = model.model.embed_tokens.register_forward_hook(
         lambda _, inputs, out: fed.append(out.shape[:2].numel())
     )
-    log_likelihoods(model, requests, 60, way="packed")
+    log_likelihoods(model, requests, 10_000, way="packed")
     hook.remove()
-    of_a_length = {}
-    for row in requests.rows:
-        of_a_length.setdefault(len(row).bit_length(), set()).update(row[: i + 1] for i in range(len(row)))
-    distinct = sum(map(len, of_a_length.values()))
-    assert distinct < sum(map(len, requests.rows))
-    assert fed[:1] == [len(requests.prefix)]
-    assert sum(fed[1 : 1 + len(of_a_length)]) == distinct
+    by_length = {(len(row).bit_length(), row[: i + 1]) for row in requests.rows for i in range(len(row))}
+    assert fed[:2] == [len(requests.prefix), len(by_length)]
+    assert len(by_length) < sum(map(len, requests.rows))
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "cohere"])

@@ -121,12 +121,13 @@ def packed_attention(model: Model, packing: Packing | None = None) -> Iterator[N
     with ExitStack() as undo:
         if packing is not None:
             undo.callback(_packing.reset, _packing.set(packing))
+        for config, name in [(config, config._attn_implementation) for config in configs.values()]:
+            undo.callback(setattr, config, "_attn_implementation", name)
         for config in configs.values():
-            undo.callback(setattr, config, "_attn_implementation", config._attn_implementation)
             config._attn_implementation = NAME
         gptj: list[Any] = [module for module in model.modules() if _is_gptj(module)]
         for module in gptj:
-            undo.callback(delattr, module, "_attn")
+            undo.callback(module.__dict__.pop, "_attn", None)
             module._attn = partial(_gptj, module)
         yield
 

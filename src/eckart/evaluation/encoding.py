@@ -20,6 +20,9 @@ MARGIN = 32
 WORTH = 16
 """Tokens that a cut must save in every text."""
 
+PLACES = 200
+"""Tokens from the end among which a place is looked for."""
+
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -104,7 +107,7 @@ class Encoder:
         ids, offsets = tuple(found["input_ids"]), found["offset_mapping"]
         pieces = self._tokenizer.convert_ids_to_tokens(list(ids))
         vocabulary = list(self._tokenizer.get_vocab())
-        for place in range(len(ids) - 1, WORTH, -1):
+        for place in range(len(ids) - 1, max(WORTH, len(ids) - PLACES), -1):
             start, end = offsets[place - 1]
             if start < end == offsets[place][0] <= len(shared) - MARGIN and not _spanned(
                 pieces[place - 1], pieces[place], vocabulary
@@ -119,6 +122,8 @@ def _spanned(left: str, right: str, vocabulary: Iterable[str]) -> bool:
     """Say whether a piece of the vocabulary could span two pieces; one for a single byte is never merged."""
     if BYTE.fullmatch(left) or BYTE.fullmatch(right):
         return False
+    if right.startswith("##"):  # inside a word, as WordPiece marks it
+        return True
     pair = left[-1] + right[0]
     return any(pair in piece for piece in vocabulary)
 

@@ -34,6 +34,10 @@ from eckart.tasks.task import Task
 Report = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Shows a job's progress: given its name and number of rows, a context whose value is told of rows done."""
 
+BOTTOM = Point(0)
+HARSH = 0.9
+"""From this clipping rate on, a reading that ignored the edit would be far from the plain forward."""
+
 BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
 
 
@@ -49,19 +53,18 @@ class _Prepared:
     Arguments:
         rows: reads what is asked.
         nulls: reads the distinct prompts without content, and which of them is each row's; None where none are needed.
-        checked: points from which reading was found to agree with the plain forward.
+        checked: points from which reading was found to agree with the plain forward, under a mild edit or a harsh one.
     """
 
     prompts: tuple[Prompt, ...]
     rows: Reader
     nulls: tuple[Reader, Int[np.ndarray, " prompts"]] | None
-    checked: set[Point] = field(default_factory=set)
+    checked: set[tuple[Point, bool]] = field(default_factory=set)
 
-    def rows_of(self, name: str, start: int, stop: int) -> _Prepared:
+    def rows_of(self, start: int, stop: int) -> _Prepared:
         """Return rows `start` to `stop - 1` as a split of their own."""
         nulls = self.nulls and (self.nulls[0], self.nulls[1][start:stop])
-        rows = self.rows.part(range(start, stop), name)
-        return _Prepared(self.prompts[start:stop], rows, nulls, self.checked)
+        return _Prepared(self.prompts[start:stop], self.rows.part(range(start, stop)), nulls, self.checked)
 
 
 class Evaluator:
@@ -142,7 +145,7 @@ class Evaluator:
         chosen = self.canonical(list(edits))
         route = self.route if self._tails else None
         points = {route.point([edit]) for edit in chosen} if route else set()
-        self._points = frozenset(point for point in points if point is not None)
+        self._points = frozenset(point for point in points if point is not None and point != BOTTOM)
         self.trunk.clear()
         touched = {weight.key for edit in chosen for weight in self.anatomy.select(edit.layer, edit.part)}
         for key in self._factors.keys() - touched:
@@ -225,7 +228,7 @@ class Evaluator:
         if split not in self._prepared:
             fitted, part = self.fitted(split), parse_rows(split)
             if part is not None:
-                self._prepared[split] = self.prepare(part[0]).rows_of(split, *part[1:])
+                self._prepared[split] = self.prepare(part[0]).rows_of(*part[1:])
             else:
                 nulls = self._nulls(fitted) if self.method == "prior" else None
                 reader = self._readable(fitted.prompts, split)
@@ -240,11 +243,14 @@ class Evaluator:
     def _values(
         self, data: _Prepared, edits: Sequence[Edit], what: str
     ) -> Float[np.ndarray, "prompts labels"]:
-        start, null_sums = self.route.point(edits) if self.route and edits else None, None
+        start, null_sums = self._start(edits), None
         with self.report(what, len(data.prompts)) as advance:
             sums = data.rows.log_likelihoods(start, self._points, advance)
-        if start is not None and start not in data.checked:
-            sums = self._checked(data, start, sums)
+        if start is not None and start in self._points:
+            harsh = max(edit.rate for edit in edits) >= HARSH
+            if (start, harsh) not in data.checked:
+                start, sums = self._checked(data, start, sums)
+                data.checked.add((start, harsh))
         if data.nulls is not None:
             nulls, which = data.nulls
             null_sums = nulls.log_likelihoods(start, self._points)[which]
@@ -256,16 +262,32 @@ class Evaluator:
             requests = build_requests(prompts, self.model.tokenizer, self.window, advance)
         return find_reader(self.model, requests, self._budget, self.route, self.trunk, what)
 
-    def _checked(self, data: _Prepared, start: Point, sums: Float[np.ndarray, "prompts labels"]) -> Any:
-        """Return log-likelihoods that agree with the plain forward on a prompt, reading again where they do not."""
-        data.checked.add(start)
+    def _start(self, edits: Sequence[Edit]) -> Point | None:
+        """Return the lowest point that edits change; the bottom where passes are not to begin above it."""
+        start = self.route.point(edits) if self.route else None
+        return start if self._tails or start is None else BOTTOM
+
+    def _checked(
+        self, data: _Prepared, start: Point, sums: Float[np.ndarray, "prompts labels"]
+    ) -> tuple[Point, Float[np.ndarray, "prompts labels"]]:
+        """Return log-likelihoods that agree with the plain forward on a prompt, and where their passes began.
+
+        Raises:
+            ModelError: they do not agree even where passes begin at the bottom.
+        """
         sample = sample_of(data.rows.requests)[:1]
-        if agrees(self.model, sums[sample], data.rows.requests.subset(sample)):
-            return sums
+        requests = data.rows.requests.subset(sample)
+        if agrees(self.model, sums[sample], requests):
+            return start, sums
         warnings.warn("candidates run through all layers: sharing the lower ones fails here", stacklevel=2)
         self._tails = False
         self.expect(())
-        return data.rows.log_likelihoods(None)
+        sums = data.rows.log_likelihoods(BOTTOM)
+        if not agrees(self.model, sums[sample], requests):
+            raise ModelError(
+                f"{type(self.model.model).__name__} scores rows differently in a batch when clipped"
+            )
+        return BOTTOM, sums
 
     def _nulls(self, fitted: Fitted) -> tuple[Reader, Int[np.ndarray, " prompts"]]:
         """Return the distinct prompts without content, and which of them belongs to each row."""

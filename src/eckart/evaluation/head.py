@@ -15,6 +15,8 @@ from eckart.errors import ModelError
 from eckart.evaluation.route import replace_forward
 from eckart.models import Model
 
+HALF = (torch.bfloat16, torch.float16)
+
 
 @contextmanager
 def head_at(model: Model, rows: Int[Tensor, " scored"], positions: Int[Tensor, " scored"]) -> Iterator[None]:
@@ -58,7 +60,7 @@ def exact_logits(model: Model, tokens: Sequence[int]) -> Iterator[None]:
         ModelError: the model has no output embeddings.
     """
     head = _head(model)
-    if type(head) is not nn.Linear or head.weight.dtype not in (torch.bfloat16, torch.float16):
+    if not isinstance(head, nn.Linear) or head.weight.dtype not in HALF or head.weight.is_meta:
         yield
         return
     columns = torch.tensor(sorted(set(tokens)), device=head.weight.device)
@@ -66,6 +68,7 @@ def exact_logits(model: Model, tokens: Sequence[int]) -> Iterator[None]:
     bias = None if head.bias is None else head.bias.detach()[columns].float()
 
     def forward(hidden: Float[Tensor, "... size"]) -> Float[Tensor, "... vocabulary"]:
+        hidden = hidden.to(weight.device)  # this stands in for what accelerate put there, too
         logits = linear(hidden, head.weight, head.bias).float()
         logits[..., columns] = linear(hidden.float(), weight, bias)
         return logits

@@ -32,35 +32,37 @@ class Packed(Reader):
         budget: int,
         route: Route | None = None,
         trunk: Trunk | None = None,
-        name: str = "",
     ) -> None:
-        super().__init__(model, requests, budget, route or Route(Anatomy.of(model)), trunk, name)
-        self._layers = {m: layer for layer, block in enumerate(self.route.blocks) for m in block.modules()}
-        self._clean: dict[nn.Module, Keys] = {}
+        super().__init__(model, requests, budget, route or Route(Anatomy.of(model)), trunk)
         self._prefix: dict[nn.Module, Keys] = {}
+        self._below = False  # whether the prefix's keys are known in the layers below the start, too
 
     def batches(self) -> list[list[int]]:
         """Return the rows of each pack."""
         return plan_packs(self.requests.rows, self.budget)
 
     def read_prefix(self) -> None:
-        """Run the prefix, and keep every layer's keys and values: those below the start are of no edit."""
-        depth = len(self.route.blocks)
-        below = depth if self._start is None else self._start.unchanged
-        if not self.requests.prefix or (below == len(self._clean) == depth and self._start is not None):
-            self._prefix = self._clean
-            return
-        row, _ = pack([self.requests.prefix], [0], [[]], self.model.device)
-        packing = Packing(View.of_all(row), record=True)
-        self._run(row, packing, PREFIX)
-        self._clean |= {m: keys for m, keys in packing.known.items() if self._layers[m] < below}
-        self._prefix = {**self._clean, **packing.known}
+        """Run the prefix, from where the rows will begin, and keep the keys and values of every layer above."""
+        self._prefix, self._below = {}, False
+        if self._start is None or self._start.unchanged < len(self.route.blocks):
+            self._below = not self.begins(PREFIX)
+            self._run_prefix()
+
+    def forget_prefix(self) -> None:
+        """Let the prefix's keys and values go."""
+        self._prefix = {}
 
     def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored size"], Places]:
         """Run one pack; return the last layer's output at its scored tokens, and which is which."""
+        name = f"{rows[0]}+{len(rows)}"
+        if not self._below and not self.begins(
+            name
+        ):  # its states were not kept, so it runs through all layers
+            self._below = True
+            self._run_prefix()
         scored = [[position for _, _, position, _ in self._wanted[row]] for row in rows]
-        batch, places = pack([self.requests.rows[row] for row in rows], rows, scored, self.model.device)
-        ends = self._run(batch, Packing(View.of_all(batch), self._prefix), f"{rows[0]}+{len(rows)}")
+        batch, places = pack([self.requests.rows[row] for row in rows], scored, self.model.device)
+        ends = self._run(batch, Packing(View.of_all(batch), self._prefix), name)
         assert ends is not None
         return ends[0], places
 
@@ -71,11 +73,20 @@ class Packed(Reader):
         with self.route.passing((top, (outputs[None],))), packed_attention(self.model):
             return self.model(input_ids=tokens, position_ids=tokens, use_cache=False).logits[0]
 
-    def _run(self, batch: Pack, packing: Packing, name: str) -> Float[Tensor, "1 scored size"] | None:
+    def _run_prefix(self) -> None:
+        if self.requests.prefix:
+            row, _ = pack([self.requests.prefix], [[]], self.model.device)
+            packing = Packing(View.of_all(row), record=True)
+            self._run(row, packing, PREFIX, whole=self._below)
+            self._prefix = packing.known
+
+    def _run(
+        self, batch: Pack, packing: Packing, name: str, whole: bool = False
+    ) -> Float[Tensor, "1 scored size"] | None:
         """Run the layers on a pack, down to the last one's output at the scored tokens; None if none are."""
         positions = batch.depths[None] + (0 if name == PREFIX else len(self.requests.prefix))
         ends = _Ends(batch, packing, self.route.last_query)
-        with self.passing(name, ends), packed_attention(self.model, packing), suppress(PassEnded):
+        with self.passing(name, ends, whole), packed_attention(self.model, packing), suppress(PassEnded):
             self.model(input_ids=batch.tokens[None], position_ids=positions, use_cache=False)
         return ends.hidden
 

@@ -20,7 +20,6 @@ class Pack:
     """Token rows as a forest: every token once, however many rows it stands in.
 
     Arguments:
-        rows: the rows' indices.
         tokens: (tokens,), every node of the forest.
         depths: (tokens,), the place of each in its row.
         paths: (rows, places), which token stands where in each row; padded with the last.
@@ -29,7 +28,6 @@ class Pack:
         end_rows: (scored,), a row of `paths` that each of these stands in.
     """
 
-    rows: tuple[int, ...]
     tokens: Int[Tensor, " tokens"]
     depths: Int[Tensor, " tokens"]
     paths: Int[Tensor, "rows places"]
@@ -68,13 +66,12 @@ def plan_packs(rows: Sequence[Tokens], budget: int) -> list[list[int]]:
 
 
 def pack(
-    rows: Sequence[Tokens], indices: Sequence[int], scored: Sequence[Sequence[int]], device: torch.device
+    rows: Sequence[Tokens], scored: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Pack, dict[tuple[int, int], int]]:
     """Lay rows out as a pack.
 
     Arguments:
         rows: the rows, in the order that `plan_packs` gives.
-        indices: their indices.
         scored: for each, the places whose outputs are scored.
         device: where the model reads.
 
@@ -98,7 +95,7 @@ def pack(
     flat = [row * width + place for row, place in owners]
     ends, end_rows = list(nodes), [rows_of[i] for i in range(len(nodes))]
     return (
-        Pack(tuple(indices), put(tokens), put(depths), put(padded), put(flat), put(ends), put(end_rows)),
+        Pack(put(tokens), put(depths), put(padded), put(flat), put(ends), put(end_rows)),
         found,
     )
 

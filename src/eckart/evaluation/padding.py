@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from transformers import DynamicCache
@@ -13,8 +12,6 @@ from transformers.cache_utils import DynamicLayer
 from eckart.evaluation.encoding import Tokens
 from eckart.evaluation.head import first_position, head_at
 from eckart.models import Model
-
-CacheLayer: TypeAlias = Any
 
 
 class SharedPrefix:
@@ -25,22 +22,15 @@ class SharedPrefix:
     Arguments:
         model: the model, clipped or not.
         tokens: the prefix; may be empty.
-        below: the cache's layers that this run bypasses, as an earlier run left them.
     """
 
-    def __init__(self, model: Model, tokens: Tokens, below: Sequence[CacheLayer] = ()) -> None:
+    def __init__(self, model: Model, tokens: Tokens) -> None:
         self._cache: DynamicCache | None = None
-        if not tokens:
-            return
-        self._cache = DynamicCache(config=model.config)
-        row = torch.tensor([tokens], device=model.device)
-        with head_at(model, *first_position(model.device)):
-            model(input_ids=row, past_key_values=self._cache, use_cache=True)
-        self._cache.layers[: len(below)] = below
-
-    def layers(self, below: int | None) -> Sequence[CacheLayer]:
-        """Return the cache's layers below the given one, or all."""
-        return self._cache.layers[:below] if self._cache else ()
+        if tokens:
+            self._cache = DynamicCache(config=model.config)
+            row = torch.tensor([tokens], device=model.device)
+            with head_at(model, *first_position(model.device)):
+                model(input_ids=row, past_key_values=self._cache, use_cache=True)
 
     def for_rows(self, rows: int) -> dict[str, Any]:
         """Return the arguments that make a forward pass of `rows` rows go on from the prefix."""

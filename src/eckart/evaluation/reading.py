@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,13 +12,13 @@ from functools import cache
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from eckart.evaluation.batching import pad, plan_batches, run_halving
 from eckart.evaluation.encoding import Tokens
 from eckart.evaluation.head import exact_logits, head_at
-from eckart.evaluation.padding import CacheLayer, SharedPrefix
+from eckart.evaluation.padding import SharedPrefix
 from eckart.evaluation.requests import Continuation, Requests
 from eckart.evaluation.route import Ends, Point, Route
 from eckart.evaluation.trunk import Trunk
@@ -27,6 +28,7 @@ Advance = Callable[[int], None]
 Wanted = list[tuple[int, int, int, int]]  # prompt, label, position in the row, token
 Places = dict[tuple[int, int], int]  # (row of the batch, position) -> index among the scored outputs
 PREFIX = "prefix"
+_IDS = itertools.count()  # tell one reader's states from another's
 LOGITS = 1 << 25
 """How many logits may be held at once: the head runs on the outputs of several batches together."""
 
@@ -49,7 +51,6 @@ class Reader(ABC):
         budget: the most tokens in a batch.
         route: leads passes through the model's layers from any point on; None for a model that cannot be taken apart.
         trunk: where passes leave states for later ones.
-        name: tells this reader's states from those of others.
     """
 
     def __init__(
@@ -59,25 +60,22 @@ class Reader(ABC):
         budget: int,
         route: Route | None = None,
         trunk: Trunk | None = None,
-        name: str = "",
     ) -> None:
         self.model = model
         self.requests = requests
         self.budget = budget
         self.route = route
         self.trunk = trunk or Trunk(0)
-        self.name = name
+        self._id = next(_IDS)
         self._wanted = _wanted(requests)
         self._tokens = [token for found in requests.continuations for c in found for token in c.tokens]
         self._head_size = max(1, LOGITS // model.config.get_text_config(decoder=True).vocab_size)
         self._start: Point | None = None
         self._keep: frozenset[Point] = frozenset()
 
-    def part(self, prompts: Sequence[int], name: str) -> Reader:
+    def part(self, prompts: Sequence[int]) -> Reader:
         """Return a reader of some of the prompts."""
-        return type(self)(
-            self.model, self.requests.subset(prompts), self.budget, self.route, self.trunk, name
-        )
+        return type(self)(self.model, self.requests.subset(prompts), self.budget, self.route, self.trunk)
 
     @abstractmethod
     def batches(self) -> list[list[int]]:
@@ -86,6 +84,10 @@ class Reader(ABC):
     @abstractmethod
     def read_prefix(self) -> None:
         """Run what all rows begin with, with the weights as they are now."""
+
+    @abstractmethod
+    def forget_prefix(self) -> None:
+        """Let what `read_prefix` kept go."""
 
     @abstractmethod
     def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored size"], Places]:
@@ -102,8 +104,8 @@ class Reader(ABC):
         """Return the summed log-likelihood, in nats, of every continuation of every prompt.
 
         Arguments:
-            start: the lowest point at which the weights differ from those of earlier calls; below it, states that
-                those left are used.
+            start: the lowest point at which the weights differ from the unedited model's; below it, states that earlier
+                calls left are used. None: they differ nowhere.
             keep: points whose states to leave for later calls; of one above `start` they would be of this edit alone.
             advance: told of prompts done.
         """
@@ -111,50 +113,77 @@ class Reader(ABC):
         sums = np.zeros((len(found), max(map(len, found), default=0)))
         self._start = start
         self._keep = frozenset(p for p in keep if start is None or p <= start)
-
         waiting: list[_Read] = []
 
-        def run(rows: list[int]) -> None:
+        def read(rows: list[int]) -> None:
             waiting.append(_Read(rows, *self.read(rows)))
             if sum(len(batch.outputs) for batch in waiting) >= self._head_size:
                 score()
 
         def score() -> None:
-            done, waiting[:] = list(waiting), []
-            run_halving(lambda some: add([done[i] for i in some]), [list(range(len(done)))], "the head")
-
-        def add(batches: list[_Read]) -> None:
-            logits = self.head(torch.cat([batch.outputs for batch in batches]))
-            for batch, part in zip(batches, logits.split([len(b.outputs) for b in batches]), strict=True):
-                wanted = [self._wanted[row] for row in batch.rows]
-                where = np.array([(prompt, label) for ends in wanted for prompt, label, _, _ in ends])
-                np.add.at(sums, (where[:, 0], where[:, 1]), _log_probabilities(part, batch.places, wanted))
-                advance(len(set(where[where[:, 1] == 0, 0].tolist())))
+            targets, values = self._log_probabilities(waiting)
+            waiting.clear()
+            prompts, labels = targets[:, 0], targets[:, 1]
+            np.add.at(sums, (prompts, labels), values)
+            advance(len(set(prompts[labels == 0].tolist())))
 
         with exact_logits(self.model, self._tokens), self.route.laid() if self.route else nullcontext():
             self.read_prefix()
-            run_halving(run, self.batches(), f"{len(self.requests.rows)} rows")
+            run_halving(read, self.batches(), f"{len(self.requests.rows)} rows")
             if waiting:
                 score()
+        self.forget_prefix()
         return sums
 
+    def _log_probabilities(
+        self, batches: Sequence[_Read]
+    ) -> tuple[Int[np.ndarray, "targets 2"], Float[np.ndarray, " targets"]]:
+        """Run the head on batches; return each target's prompt and label, and its log-probability."""
+        outputs = torch.cat([batch.outputs for batch in batches])
+        before = itertools.accumulate((len(batch.outputs) for batch in batches), initial=0)
+        targets = [
+            (prompt, label, start + batch.places[row, position], token)
+            for start, batch in zip(before, batches, strict=False)
+            for row, index in enumerate(batch.rows)
+            for prompt, label, position, token in self._wanted[index]
+        ]
+        table = np.array(targets)
+        values = np.zeros(len(table))
+
+        def head(scored: list[int]) -> None:
+            chosen = (table[:, 2] >= scored[0]) & (table[:, 2] <= scored[-1])
+            logits = self.head(outputs[scored[0] : scored[-1] + 1]).float()
+            places, tokens = (torch.from_numpy(table[chosen, i]).to(logits.device) for i in (2, 3))
+            places = places - scored[0]
+            picked = logits[places, tokens] - logits.logsumexp(-1)[places]
+            values[chosen] = picked.double().cpu().numpy()
+
+        run_halving(head, [list(range(len(outputs)))], "the head")
+        return table[:, :2], values
+
+    def begins(self, batch: str) -> bool:
+        """Say whether a pass over a batch can begin at the start: an earlier one left its states there."""
+        return self._start is not None and (f"{self._id} {batch}", self._start) in self.trunk
+
     @contextmanager
-    def passing(self, batch: str, ends: Ends | None = None) -> Iterator[bool]:
+    def passing(self, batch: str, ends: Ends | None = None, whole: bool = False) -> Iterator[None]:
         """Begin the next pass where an earlier one left this batch's states, if it did, and leave new ones.
 
-        Yields:
-            whether the pass begins at the start, not at the bottom of the model.
+        Arguments:
+            batch: its name.
+            ends: runs the last layer on the scored tokens alone.
+            whole: begin at the bottom of the model all the same.
         """
         if self.route is None:
-            yield False
+            yield
             return
-        states = None if self._start is None else self.trunk.get(f"{self.name} {batch}", self._start)
+        name = f"{self._id} {batch}"
+        states = None if whole or self._start is None else self.trunk.get(name, self._start)
         start = None if self._start is None or states is None else (self._start, states)
-        keep = () if start else self._keep
-        with self.route.passing(start, keep, ends) as left:
-            yield start is not None
+        with self.route.passing(start, () if start else self._keep, ends) as left:
+            yield
         for point, found in left.items():
-            self.trunk.put(f"{self.name} {batch}", point, found)
+            self.trunk.put(name, point, found)
 
 
 class Padded(Reader):
@@ -168,18 +197,15 @@ class Padded(Reader):
         return plan_batches(self.requests.rows, self.budget, len(self.requests.prefix))
 
     _prefix: SharedPrefix | None = None
-    _clean: Sequence[CacheLayer] = ()
 
     def read_prefix(self) -> None:
-        """Run the prefix; layers that the pass bypasses keep the keys and values that an earlier one left."""
-        layer = None if self._start is None else self._start.unchanged
-        with self.passing(PREFIX) as bypassed:
-            self._prefix = SharedPrefix(
-                self.model, self.requests.prefix, self._clean[:layer] if bypassed else ()
-            )
-        unedited = self._prefix.layers(layer)
-        if not bypassed and len(unedited) > len(self._clean):
-            self._clean = unedited
+        """Run the prefix through all layers: a cache of some of them alone would mislead the model about its length."""
+        with self.route.passing() if self.route else nullcontext():
+            self._prefix = SharedPrefix(self.model, self.requests.prefix)
+
+    def forget_prefix(self) -> None:
+        """Let the prefix's keys and values go."""
+        self._prefix = None
 
     def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored vocabulary"], Places]:
         """Run one batch; return the logits of its scored positions, and which is which."""
@@ -231,16 +257,3 @@ def _wanted(requests: Requests) -> dict[int, Wanted]:
                 (prompt, label, choice.start + step, token) for step, token in enumerate(choice.tokens)
             ]
     return wanted
-
-
-def _log_probabilities(
-    logits: Float[Tensor, "scored vocabulary"], places: Places, wanted: Sequence[Wanted]
-) -> Float[np.ndarray, " targets"]:
-    """Return the log-probability of every wanted token, in order."""
-    picks = [
-        (places[row, position], token) for row, ends in enumerate(wanted) for _, _, position, token in ends
-    ]
-    logits = logits.float()
-    index = torch.tensor(picks, device=logits.device)
-    chosen = logits[index[:, 0], index[:, 1]] - logits.logsumexp(-1)[index[:, 0]]
-    return chosen.double().cpu().numpy()

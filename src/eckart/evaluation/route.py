@@ -86,13 +86,15 @@ class Route:
         self._gives_tuple: dict[nn.Module, bool] = {}
 
     def point(self, edits: Iterable[Edit]) -> Point | None:
-        """Return where the lowest of these edits takes effect; None without edits, or where nothing lies below."""
-        lowest = min((edit.layer for edit in edits), default=0)
+        """Return where the lowest of these edits takes effect; None without edits."""
+        lowest = min((edit.layer for edit in edits), default=None)
+        if lowest is None:
+            return None
         parts = {
             weight.part for e in edits if e.layer == lowest for weight in self.anatomy.select(e.layer, e.part)
         }
         after = parts == {"mlp"} and self.attentions[lowest] is not None
-        return Point(lowest, after) if lowest or after else None
+        return Point(lowest, after)
 
     @contextmanager
     def laid(self) -> Iterator[None]:
@@ -181,8 +183,10 @@ def _attention(anatomy: Anatomy, layer: int) -> nn.Module | None:
 
 def _query(anatomy: Anatomy) -> nn.Module | None:
     """Return the module that computes the last layer's queries and nothing else; None where it is fused."""
-    query = next(w for w in anatomy.layers[-1] if w.name == "q")
-    return None if query.fused else anatomy.model.get_submodule(query.path.rpartition(".")[0])
+    query = next((w for w in anatomy.layers[-1] if w.name == "q" and not w.transposed), None)
+    return (
+        None if query is None or query.fused else anatomy.model.get_submodule(query.path.rpartition(".")[0])
+    )
 
 
 def _parent(paths: Sequence[str]) -> str:
@@ -195,13 +199,14 @@ def _parent(paths: Sequence[str]) -> str:
 
 def replace_forward(undo: ExitStack, module: nn.Module, forward: Forward) -> None:
     """Give a module another forward until `undo` is closed."""
-    own = module.__dict__.get("forward")
+    undo.callback(
+        _restore, module, module.__dict__.get("forward")
+    )  # first: an interrupt in between does no harm
     module.forward = forward
-    undo.callback(_restore, module, own)
 
 
 def _restore(module: nn.Module, own: Forward | None) -> None:
     if own is None:
-        del module.forward
+        module.__dict__.pop("forward", None)
     else:
         module.forward = own

@@ -14,7 +14,7 @@ from eckart.statistics import accuracy, balanced_accuracy, confusion_matrix, log
 
 Method = Literal["sum", "mean", "byte", "prior"]
 METHODS: tuple[str, ...] = get_args(Method)
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 """Part of every trial's key: raise it when the same model and rows would score differently."""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable
@@ -18,7 +20,7 @@ from eckart.evaluation.route import Point, States
 
 Key = tuple[str, Point]
 SHARE = 0.25
-"""How much of the free memory states may take when nobody says otherwise."""
+"""How much of the free memory states may take when nobody says otherwise, and of the free disk in any case."""
 
 
 def free_memory(device: torch.device) -> int:
@@ -48,7 +50,8 @@ class Trunk:
     """States by batch and point.
 
     What does not fit into the budget is written to a temporary file, which vanishes with the process, however that
-    ends; what does not fit there either is not kept, and whoever asks for it computes it again.
+    ends, and takes at most a quarter of the free disk; what does not fit there either is not kept, and whoever asks
+    for it computes it again.
 
     Arguments:
         budget: bytes of memory.
@@ -60,6 +63,7 @@ class Trunk:
         self.filed = 0
         self._states: dict[Key, tuple[Tensor | _Filed, ...]] = {}
         self._file: IO[bytes] | None = None
+        self._disk = int(SHARE * shutil.disk_usage(tempfile.gettempdir()).free)
 
     def __contains__(self, key: Key) -> bool:
         return key in self._states
@@ -79,10 +83,9 @@ class Trunk:
             self.held += size
             self._states[batch, point] = states
             return
-        try:
-            filed = tuple(self._write(state) for state in states)
-        except OSError:
-            return  # the disk is full, or there is none
+        filed = self._write(states) if self.filed + size <= self._disk else None
+        if filed is None:
+            return
         self.filed += size
         self._states[batch, point] = filed
 
@@ -93,10 +96,24 @@ class Trunk:
         if self._file is not None:
             self._file.truncate(0)
 
-    def _write(self, state: Tensor) -> _Filed:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="eckart-states-")  # noqa: SIM115  # lives as long as this object
-            weakref.finalize(self, self._file.close)
-        start = self._file.seek(0, os.SEEK_END)
-        state.cpu().view(torch.uint8).numpy().tofile(self._file)
-        return _Filed(self._file, start, state.nbytes, state.dtype, state.shape, state.device)
+    def _write(self, states: States) -> tuple[_Filed, ...] | None:
+        """Append states to the file, all or none; return where they lie, or None if they do not fit."""
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="eckart-states-")  # noqa: SIM115  # it lives as long as this
+                weakref.finalize(self, self._file.close)
+            file, start = self._file, self._file.seek(0, os.SEEK_END)
+        except OSError:
+            return None
+        try:
+            for state in states:
+                state.cpu().view(torch.uint8).numpy().tofile(file)
+            file.flush()
+        except OSError:
+            file.truncate(start)
+            return None
+        starts = itertools.accumulate((state.nbytes for state in states[:-1]), initial=start)
+        return tuple(
+            _Filed(file, place, state.nbytes, state.dtype, state.shape, state.device)
+            for place, state in zip(starts, states, strict=True)
+        )

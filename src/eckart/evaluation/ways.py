@@ -22,8 +22,8 @@ TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 0.03, "bfloat16": 0.25
 """How far, in nats per token, the fast path may be from the plain forward before it is given up, by dtype."""
 
 Values = Float[np.ndarray, "prompts labels"]
-Way = Callable[[Requests, str], Reader]
-"""Makes a reader of requests, under a name."""
+Way = Callable[[Requests], Reader]
+"""Makes a reader of requests."""
 
 
 def find_reader(
@@ -48,7 +48,7 @@ def find_reader(
         if _reads_right(way, model, sample, plain):
             if name:
                 warnings.warn(f"{what} rows are read {name}: sharing fails on this model", stacklevel=2)
-            return way(requests, what)
+            return way(requests)
     raise ModelError(
         f"{type(model.model).__name__} scores rows differently in a batch and alone, so no result could be "
         "trusted; is it a causal decoder?"
@@ -61,9 +61,9 @@ def agrees(model: LoadedModel, found: Values, requests: Requests) -> bool:
 
 
 def _close(model: LoadedModel, found: Values, plain: Values, requests: Requests) -> bool:
-    """Say whether two readings agree; where the plain one gives no numbers, nothing can be said against the other."""
+    """Say whether two readings agree; where the plain one is not a number, nothing can be said against the other."""
     close = np.abs(found - plain) <= TOLERANCE[model.dtype] * sizes(requests)[0]
-    return bool(close.all() or not np.isfinite(plain).all())
+    return bool((close | ~np.isfinite(plain)).all())
 
 
 def sample_of(requests: Requests) -> list[int]:
@@ -81,7 +81,7 @@ def sizes(requests: Requests) -> tuple[Int[np.ndarray, "prompts labels"], Int[np
 
 def _reads_right(way: Way, model: LoadedModel, sample: Requests, plain: Values) -> bool:
     try:
-        return _close(model, way(sample, "sample").log_likelihoods(), plain, sample)
+        return _close(model, way(sample).log_likelihoods(), plain, sample)
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
         if is_out_of_memory(error):
             raise
@@ -93,9 +93,9 @@ def _ways(loaded: LoadedModel, budget: int, route: Route | None, trunk: Trunk) -
     model = loaded.model
     packs = route is not None and can_pack(route)
     if route is not None and packs:
-        yield "", lambda rows, name: Packed(model, rows, budget, route, trunk, name)
+        yield "", lambda rows: Packed(model, rows, budget, route, trunk)
     if can_share(model):
-        yield "padded" if packs else "", lambda rows, name: Padded(model, rows, budget, route, trunk, name)
+        yield "padded" if packs else "", lambda rows: Padded(model, rows, budget, route, trunk)
     apart = "without sharing their demonstrations"
-    yield apart, lambda rows, name: Padded(model, rows.without_prefix(), budget, route, trunk, name)
-    yield "one by one", lambda rows, name: Padded(model, rows.without_prefix(), 1)
+    yield apart, lambda rows: Padded(model, rows.without_prefix(), budget, route, trunk)
+    yield "one by one", lambda rows: Padded(model, rows.without_prefix(), 1)

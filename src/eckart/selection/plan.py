@@ -188,6 +188,7 @@ def _algorithm1(
     seen = race.seen if race else (rows,) * len(trials)
     evaluator.expect([Edit(layer, plan.part, rate)])
     baseline, clipped = score_test(executor, Edit(layer, plan.part, rate))
+    evaluator.expect(())  # nothing more is to come, so nothing need be kept
     weights = evaluator.anatomy.select(layer, plan.part)
     shapes = {weight.name: weight.shape for weight in weights}
     return Study(
