@@ -386,8 +386,8 @@ def evaluate(
         edits: what to clip, all together.
         split: `validation`, `test`, or `all`.
         dtype, device, tokenizer: see `load_model`.
-        options: passed on to `Evaluator`: `method`, `batch_tokens`, `truncate_demonstrations`, `drop_long_rows`,
-            `report`.
+        options: passed on to `Evaluator`: `method`, `batch_tokens`, `cache_memory`, `truncate_demonstrations`,
+            `drop_long_rows`, `report`.
 
     Raises:
         EckartError: the model, the task or an edit is not usable.

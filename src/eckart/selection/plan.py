@@ -95,8 +95,8 @@ def search(
         part, rates, top_k, layer, combine, metric, race: see `Plan`.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
         dtype, device, tokenizer: see `load_model`.
-        options: passed on to `Evaluator`: `method`, `batch_tokens`, `truncate_demonstrations`, `drop_long_rows`,
-            `report`.
+        options: passed on to `Evaluator`: `method`, `batch_tokens`, `cache_memory`, `truncate_demonstrations`,
+            `drop_long_rows`, `report`.
 
     Raises:
         EckartError: the model, the task, the plan or the run's folder is not usable.
