@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from eckart.anatomy import Anatomy
 from eckart.errors import ModelError
 from eckart.models import load_model
-from eckart.stored import StoredWeights
-from families import FAMILIES, build, save_family
+from eckart.stored import StoredWeights, rounded
+from families import FAMILIES, build, save_family, tiny_tokenizer
 
 JOINED_ON_LOADING = {"mixtral", "qwen2_moe", "qwen3_moe", "gemma3_vision"}
 
@@ -161,3 +161,30 @@ class TestDamage:
             path.unlink()
         with pytest.raises(ModelError, match="cannot be loaded"):
             list(stored.read(stored.anatomy.layers[0]))
+
+
+class TestRounded:
+    @pytest.mark.parametrize(
+        ("stored", "loaded", "expected"),
+        [
+            ("float32", "bfloat16", True),
+            ("float32", "float32", False),
+            ("bfloat16", "bfloat16", False),
+            ("float16", "bfloat16", True),
+            ("float16", "float32", False),
+            ("float64", "float32", True),
+        ],
+    )
+    def test_by_what_the_files_hold(self, tmp_path, stored, loaded, expected):
+        build("llama").to(getattr(torch, stored)).save_pretrained(tmp_path, max_shard_size="60KB")
+        tiny_tokenizer().save_pretrained(tmp_path)
+        assert rounded(load_model(tmp_path, dtype=loaded)) == expected
+
+    def test_what_the_configuration_says_does_not_count(self, tmp_path):
+        folder = save_family("llama", tmp_path)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
+        assert rounded(load_model(folder, dtype="bfloat16"))
+
+    def test_a_live_model_is_what_it_is(self):
+        assert not rounded(load_model(build("llama").to(torch.bfloat16), tokenizer=tiny_tokenizer()))

@@ -29,6 +29,7 @@ Model: TypeAlias = PreTrainedModel
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation")
 
 
@@ -99,6 +100,7 @@ def load_model(
     name = str(source)
     check_source(name)
     target = pick_device(device)
+    _check_device_map(device_map)
     model = load_checkpoint(name, pick_dtype(dtype, target), trust_remote_code, device_map).eval()
     if device_map is None:
         model = model.to(target)
@@ -109,6 +111,16 @@ def load_model(
         )
     tokenizer = tokenizer or load_tokenizer(name, trust_remote_code)
     return LoadedModel(model, tokenizer, name, trust_remote_code=trust_remote_code)
+
+
+def _check_device_map(device_map: str | dict[str, Any] | None) -> None:
+    if isinstance(device_map, str) and device_map not in DEVICE_MAPS:
+        try:
+            torch.device(device_map)
+        except RuntimeError:
+            raise ModelError(
+                f"no device map '{device_map}'; the device maps are {', '.join(DEVICE_MAPS)}, or a device's name"
+            ) from None
 
 
 def load_config(name: str, trust_remote_code: bool = False) -> Any:
@@ -172,17 +184,6 @@ def load_stored(loaded: LoadedModel) -> Model | None:
     if loaded.live:
         return None
     return load_checkpoint(loaded.name, "auto", loaded.trust_remote_code)
-
-
-def rounded(loaded: LoadedModel) -> bool:
-    """Whether loading rounded the weights: they are not, as numbers, those that the checkpoint stores.
-
-    float32 holds every number of a half-precision checkpoint. A live model is what it is.
-    """
-    if loaded.live or loaded.dtype in ("float32", "float64"):
-        return False
-    stored = load_config(loaded.name, loaded.trust_remote_code).dtype
-    return str(stored).removeprefix("torch.") != loaded.dtype
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> Tokenizer:

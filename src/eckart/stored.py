@@ -17,10 +17,17 @@ from torch import nn
 from transformers.utils.hub import cached_file
 
 from eckart.anatomy import Anatomy, Weight
-from eckart.models import empty_model, explained, load_checkpoint
+from eckart.models import LoadedModel, empty_model, explained, load_checkpoint
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+EXACT = {
+    "float64": {"F64", "F32", "F16", "BF16"},
+    "float32": {"F32", "F16", "BF16"},
+    "float16": {"F16"},
+    "bfloat16": {"BF16"},
+}
+"""The stored dtypes whose numbers a dtype holds, every one of them."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,29 @@ class StoredWeights:
     def _parameter(self, place: Place) -> nn.Parameter:
         with explained(self.name), safe_open(place.file, framework="pt") as file:
             return nn.Parameter(file.get_tensor(place.key), requires_grad=False)
+
+
+def rounded(loaded: LoadedModel) -> bool:
+    """Whether loading rounded the weights: they are not, as numbers, those that the checkpoint's files hold.
+
+    The files count, not what `config.json` says of them. A live model is what it is.
+    """
+    if loaded.live:
+        return False
+    with explained(loaded.name):
+        return not _dtypes(loaded.name) <= EXACT[loaded.dtype]
+
+
+def _dtypes(name: str) -> set[str]:
+    """Return the floating-point dtypes in a checkpoint's files, as safetensors calls them."""
+    files = _files(name)
+    with ExitStack() as stack:
+        opened: dict[str, Any] = {
+            file: stack.enter_context(safe_open(_fetched(name, file), framework="pt"))
+            for file in set(files.values())
+        }
+        found = {opened[file].get_slice(key).get_dtype() for key, file in files.items()}
+    return {dtype for dtype in found if dtype.startswith(("F", "BF"))}
 
 
 def _places(name: str, anatomy: Anatomy) -> dict[str, Place] | None:

@@ -208,6 +208,12 @@ def test_one_alone_is_read_no_further_and_not_to_clip_may_lose():
     assert trials[0].score.accuracy == 0
 
 
+def test_a_race_of_one_reads_all_rows():
+    right = draw([0.8], 512)
+    _, (trial,), race = race_rates(Textbook(right), 1, "mlp", right, 512)
+    assert (race.looks, race.seen, trial.score.n) == ((512,), (512,), 512)
+
+
 def test_a_candidate_that_fails_is_out_with_its_cause():
     right = draw([0.7, 0.7, 0.7], 400)
     right[0.5][150] = None

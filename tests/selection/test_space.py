@@ -28,8 +28,8 @@ def measured(monkeypatch):
 
 def test_which_matrices(anatomy):
     assert len(matrices(anatomy)) == 21
-    assert [(w.layer, w.name) for w in matrices(anatomy, "attn", [2, -3])] == [
-        (layer, name) for layer in (2, 0) for name in "qkvo"
+    assert [(w.layer, w.name) for w in matrices(anatomy, "attn", [2, -3, -1, 2])] == [
+        (layer, name) for layer in (0, 2) for name in "qkvo"
     ]
     with pytest.raises(EditError, match="no layer 3"):
         matrices(anatomy, "attn", [3])

@@ -105,7 +105,7 @@ def conclusion(study: Study) -> str:
         else ""
     )
     if study.rate == 0:
-        return f"{verdict} {len(study.candidates)} rates were tried on {study.chosen.seen} validation rows.{trivial}"
+        return f"{verdict} {_rates(len(study.candidates))} tried on {study.chosen.seen} validation rows.{trivial}"
     low, high = paired.interval
     saved = study.parameters["saved"] / study.parameters["dense"]
     return (
@@ -236,3 +236,7 @@ def _table(*columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return table
+
+
+def _rates(count: int) -> str:
+    return "1 rate was" if count == 1 else f"{count} rates were"

@@ -13,7 +13,7 @@ from eckart.anatomy import Weight
 from eckart.errors import EditError
 from eckart.evaluation.evaluator import Evaluator
 from eckart.linalg import factored_size, rank_at
-from eckart.models import LoadedModel, Model, Tokenizer, load_model, rounded
+from eckart.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.published import identify, published_rows
 from eckart.records import RATES, TOP_K, Edit, fingerprint
 from eckart.runs import Executor, Recorded, RunStore, folder_name
@@ -28,7 +28,7 @@ from eckart.selection.space import (
     spectra,
 )
 from eckart.selection.study import Candidate, Study
-from eckart.stored import StoredWeights
+from eckart.stored import StoredWeights, rounded
 from eckart.tasks.task import Task
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")

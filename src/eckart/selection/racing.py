@@ -118,7 +118,7 @@ def race_rates(
     parts: dict[float, list[Trial]] = {rate: [] for rate in sorted(rates)}
     seen, drops, looks = dict.fromkeys(parts, 0), list[Drop](), list[int]()
     racing = list(parts)
-    for start, stop in pairwise((0, *plan_looks(rows))):
+    for start, stop in pairwise((0, *(plan_looks(rows) if len(parts) > 1 else (rows,)))):
         for rate in racing:
             parts[rate].append(evaluate([Edit(layer, part, rate)], name_rows("validation", start, stop)))
             seen[rate] = stop

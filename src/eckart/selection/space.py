@@ -80,12 +80,13 @@ class MatrixSpectrum:
 
 
 def matrices(anatomy: Anatomy, part: str = "all", layers: Iterable[int] | None = None) -> list[Weight]:
-    """Return the matrices of a part in the given layers, or in all of them.
+    """Return the matrices of a part in the given layers, each once, or in all of them.
 
     Raises:
         EditError: a layer or the part does not exist.
     """
-    chosen = range(len(anatomy.layers)) if layers is None else layers
+    every = range(len(anatomy.layers))
+    chosen = every if layers is None else sorted({anatomy.layer_index(layer) for layer in layers})
     return [weight for layer in chosen for weight in anatomy.select(layer, part)]
 
 
