@@ -374,5 +374,5 @@ def test_a_model_that_accelerate_spreads_over_devices_scores_the_same(task, fami
 def test_a_device_map_is_passed_on(tmp_path):
     folder = save_family("llama", tmp_path)
     assert load_model(folder, device_map="cpu").model.device.type == "cpu"
-    with pytest.raises(ModelError, match="no device map .everywhere.; the device maps are auto, balanced"):
+    with pytest.raises(ModelError, match=r"no device map .everywhere.; the device maps are auto, balanced"):
         load_model(folder, device_map="everywhere")
