@@ -14,8 +14,7 @@ import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from eckart.evaluation import Evaluator
-from eckart.evaluation.encoding import common_prefix
-from eckart.evaluation.packing import plan_packs
+from eckart.evaluation.packing import pack, plan_packs
 from eckart.models import LoadedModel, load_model
 from eckart.tasks import Task
 
@@ -126,10 +125,6 @@ def computed_tokens(evaluator: Evaluator, split: str = "validation") -> tuple[in
     """Return how many tokens the prefix has, and how many distinct ones the rows of a split add to it."""
     reader = evaluator.prepare(split).rows
     rows = reader.requests.rows
-    distinct = 0
-    for batch in plan_packs(rows, reader.budget):
-        previous: tuple[int, ...] = ()
-        for index in batch:
-            distinct += len(rows[index]) - len(common_prefix([previous, rows[index]]))
-            previous = rows[index]
+    packs = ([rows[index] for index in batch] for batch in plan_packs(rows, reader.budget))
+    distinct = sum(len(pack(each, [()] * len(each), torch.device("cpu"))[0].tokens) for each in packs)
     return len(reader.requests.prefix), distinct

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import safe_open
 from torch import nn
@@ -18,6 +19,8 @@ from transformers.utils.hub import cached_file
 
 from eckart.anatomy import Anatomy, Weight
 from eckart.models import LoadedModel, empty_model, explained, load_checkpoint
+
+T = TypeVar("T")
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -109,19 +112,15 @@ def rounded(loaded: LoadedModel) -> bool:
 
 def _dtypes(name: str) -> set[str]:
     """Return the floating-point dtypes in a checkpoint's files, as safetensors calls them."""
-    files = _files(name)
-    with ExitStack() as stack:
-        opened: dict[str, Any] = {
-            file: stack.enter_context(safe_open(_fetched(name, file), framework="pt"))
-            for file in set(files.values())
-        }
-        found = {opened[file].get_slice(key).get_dtype() for key, file in files.items()}
+    fetched = cache(partial(_fetched, name))
+    places = [Place(Path(fetched(file)), key) for key, file in _files(name).items()]
+    found = _from_headers(places, lambda header: header.get_dtype())
     return {dtype for dtype in found if dtype.startswith(("F", "BF"))}
 
 
 def _places(name: str, anatomy: Anatomy) -> dict[str, Place] | None:
     """Return where each parameter of an anatomy lies, or None if one is not found, or has another shape there."""
-    files = _files(name)
+    files, fetched = _files(name), cache(partial(_fetched, name))
     prefix = f"{anatomy.model.base_model_prefix}."
     shapes: dict[str, tuple[int, ...]] = {}
     places: dict[str, Place] = {}
@@ -129,9 +128,10 @@ def _places(name: str, anatomy: Anatomy) -> dict[str, Place] | None:
         key = next((key for key in _keys(weight, prefix) if key in files), None)
         if key is None:
             return None
-        places[weight.path] = Place(Path(_fetched(name, files[key])), key)
+        places[weight.path] = Place(Path(fetched(files[key])), key)
         shapes[weight.path] = tuple(weight.parameter.shape)
-    return places if _shapes(places) == shapes else None
+    stored = _from_headers(places.values(), lambda header: tuple(header.get_shape()))
+    return places if stored == list(shapes.values()) else None
 
 
 def _keys(weight: Weight, prefix: str) -> Iterator[str]:
@@ -165,13 +165,12 @@ def _fetched(name: str, file: str) -> str:
     return path
 
 
-def _shapes(places: Mapping[str, Place]) -> dict[str, tuple[int, ...]]:
-    """Return the shape that each parameter has in its file."""
+def _from_headers(places: Iterable[Place], read: Callable[[Any], T]) -> list[T]:
+    """Return what each place's header says, every file opened once."""
+    places = list(places)
     with ExitStack() as stack:
         opened: dict[Path, Any] = {
             file: stack.enter_context(safe_open(file, framework="pt"))
-            for file in {place.file for place in places.values()}
+            for file in {place.file for place in places}
         }
-        return {
-            path: tuple(opened[place.file].get_slice(place.key).get_shape()) for path, place in places.items()
-        }
+        return [read(opened[place.file].get_slice(place.key)) for place in places]

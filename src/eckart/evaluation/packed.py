@@ -10,32 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from eckart.anatomy import Anatomy
 from eckart.evaluation.attention import Keys, Packing, View, packed_attention, replaceable
 from eckart.evaluation.packing import Pack, pack, plan_packs
 from eckart.evaluation.reading import PREFIX, Places, Reader
-from eckart.evaluation.requests import Requests
 from eckart.evaluation.route import Forward, PassEnded, Point, Route, replace_forward
-from eckart.evaluation.trunk import Trunk
-from eckart.models import Model
 
 
 class Packed(Reader):
     """Rows that begin alike share what they begin with; no padding, and no copy of the prefix's keys and values."""
 
     route: Route
-
-    def __init__(
-        self,
-        model: Model,
-        requests: Requests,
-        budget: int,
-        route: Route | None = None,
-        trunk: Trunk | None = None,
-    ) -> None:
-        super().__init__(model, requests, budget, route or Route(Anatomy.of(model)), trunk)
-        self._prefix: dict[nn.Module, Keys] = {}
-        self._below = False  # whether the prefix's keys are known in the layers below the start, too
+    _prefix: dict[nn.Module, Keys]
+    _below: bool  # whether the prefix's keys are known in the layers below the start, too
 
     def batches(self) -> list[list[int]]:
         """Return the rows of each pack."""
@@ -55,9 +41,8 @@ class Packed(Reader):
     def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored size"], Places]:
         """Run one pack; return the last layer's output at its scored tokens, and which is which."""
         name = f"{rows[0]}+{len(rows)}"
-        if not self._below and not self.begins(
-            name
-        ):  # its states were not kept, so it runs through all layers
+        if not self._below and not self.begins(name):
+            # Its states were not kept, so it runs through all layers.
             self._below = True
             self._run_prefix()
         scored = [[position for _, _, position, _ in self._wanted[row]] for row in rows]

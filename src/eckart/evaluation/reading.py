@@ -150,7 +150,8 @@ class Reader(ABC):
         table = np.array(targets)
         values = np.zeros(len(table))
 
-        def head(scored: list[int]) -> None:
+        def score(scored: list[int]) -> None:
+            """Run the head on neighbouring outputs, and fill in the values of their targets."""
             chosen = (table[:, 2] >= scored[0]) & (table[:, 2] <= scored[-1])
             logits = self.head(outputs[scored[0] : scored[-1] + 1]).float()
             places, tokens = (torch.from_numpy(table[chosen, i]).to(logits.device) for i in (2, 3))
@@ -158,7 +159,7 @@ class Reader(ABC):
             picked = logits[places, tokens] - logits.logsumexp(-1)[places]
             values[chosen] = picked.double().cpu().numpy()
 
-        run_halving(head, [list(range(len(outputs)))], "the head")
+        run_halving(score, [list(range(len(outputs)))], "the head")
         return table[:, :2], values
 
     def begins(self, batch: str) -> bool:

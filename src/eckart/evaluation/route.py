@@ -131,6 +131,7 @@ class Route:
         here, after = Point(layer), Point(layer, after_attention=True)
 
         def routed(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            """Stand in for the layer's forward."""
             start, states = self._start or (Point(-1), ())
             if start.layer > layer:
                 passed = states[0] if start.layer == layer + 1 == len(self.blocks) else hidden
@@ -157,6 +158,7 @@ class Route:
         after = Point(layer, after_attention=True)
 
         def routed(*args: Any, **kwargs: Any) -> Any:
+            """Stand in for the attention's forward."""
             if self._start is not None and self._start[0] == after:
                 attended = self._start[1][1]
                 return (attended, None) if self._gives_tuple[attention] else attended

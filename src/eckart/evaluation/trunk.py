@@ -63,7 +63,7 @@ class Trunk:
         self.filed = 0
         self._states: dict[Key, tuple[Tensor | _Filed, ...]] = {}
         self._file: IO[bytes] | None = None
-        self._disk = int(SHARE * shutil.disk_usage(tempfile.gettempdir()).free)
+        self._disk = 0
 
     def __contains__(self, key: Key) -> bool:
         return key in self._states
@@ -83,11 +83,10 @@ class Trunk:
             self.held += size
             self._states[batch, point] = states
             return
-        filed = self._write(states) if self.filed + size <= self._disk else None
-        if filed is None:
-            return
-        self.filed += size
-        self._states[batch, point] = filed
+        filed = self._write(states, size)
+        if filed is not None:
+            self.filed += size
+            self._states[batch, point] = filed
 
     def clear(self) -> None:
         """Forget all states."""
@@ -96,14 +95,17 @@ class Trunk:
         if self._file is not None:
             self._file.truncate(0)
 
-    def _write(self, states: States) -> tuple[_Filed, ...] | None:
+    def _write(self, states: States, size: int) -> tuple[_Filed, ...] | None:
         """Append states to the file, all or none; return where they lie, or None if they do not fit."""
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="eckart-states-")  # noqa: SIM115  # it lives as long as this
                 weakref.finalize(self, self._file.close)
+                self._disk = int(SHARE * shutil.disk_usage(tempfile.gettempdir()).free)
             file, start = self._file, self._file.seek(0, os.SEEK_END)
         except OSError:
+            return None
+        if self.filed + size > self._disk:
             return None
         try:
             for state in states:
