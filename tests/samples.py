@@ -1,6 +1,6 @@
 """Small values that several test files use."""
 
-from eckart.records import Edit, Score, Trial
+from eckart.records import Edit, Row, Rows, Score, Setting, Trial
 
 
 def score(accuracy: float = 0.5) -> Score:
@@ -18,7 +18,19 @@ def score(accuracy: float = 0.5) -> Score:
     )
 
 
+SETTING = Setting(model="m", task="t", shots=2, seed=0, scoring="sum")
+ROWS = Rows(labels=("bad", "good"), rows=(Row("train:0", "text: dull", 0), Row("train:3", "text: fine", 1)))
+
+
 def trial(key: str = "k", **changes) -> Trial:
     return Trial(
-        **{"key": key, "split": "test", "edits": (Edit(1, "mlp", 0.5),), "score": score(), **changes}
+        **{
+            "key": key,
+            "setting": SETTING,
+            "split": "test",
+            "rows": ROWS.digest,
+            "edits": (Edit(1, "mlp", 0.5),),
+            "score": score(),
+            **changes,
+        }
     )

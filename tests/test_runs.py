@@ -7,8 +7,8 @@ import pytest
 
 from eckart.errors import ModelError, NotANumberError, RunError
 from eckart.records import Edit
-from eckart.runs import Recorded, RunStore, write_whole
-from samples import score, trial
+from eckart.runs import Recorded, RunStore, read_run, write_whole
+from samples import ROWS, SETTING, score, trial
 
 SETTINGS = {"model": "m", "rates": [0.0, 0.5], "layer": None}
 
@@ -16,8 +16,13 @@ SETTINGS = {"model": "m", "rates": [0.0, 0.5], "layer": None}
 class Counting:
     """An executor that counts its calls."""
 
+    setting = SETTING
+
     def __init__(self):
         self.calls = 0
+
+    def rows(self, split):
+        return ROWS
 
     def key(self, edits, split):
         return f"{split} {edits}"
@@ -115,6 +120,40 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be made"):
         RunStore(tmp_path / "file" / "run", SETTINGS)
+
+
+def test_a_run_is_read_as_it_was_kept(tmp_path):
+    with RunStore(tmp_path, SETTINGS) as store:
+        Recorded(Counting(), store)([Edit(0, "mlp", 0.5)], "test")
+        store.keep_spectrum("q", {"sigma_max": 2.0})
+    run = read_run(tmp_path)
+    (kept,) = run.trials.values()
+    assert (kept.setting, kept.edits, kept.score.predictions) == (SETTING, (Edit(0, "mlp", 0.5),), (0, 0))
+    assert kept.score.log_likelihoods == ()
+    assert run.rows == {kept.rows: ROWS}
+    assert (run.settings, run.spectra) == (SETTINGS, {"q": {"sigma_max": 2.0}})
+
+
+def test_reading_changes_nothing(tmp_path):
+    with RunStore(tmp_path, SETTINGS) as store:
+        store.keep(trial())
+    before = (tmp_path / "run.sqlite").read_bytes()
+    read_run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.sqlite"]
+    assert (tmp_path / "run.sqlite").read_bytes() == before
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match=r"holds no run \(no run\.sqlite\)"):
+        read_run(tmp_path)
+    (tmp_path / "run.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(RunError, match=r"damaged run\.sqlite"):
+        read_run(tmp_path)
+
+
+def test_a_run_in_use_is_not_read(tmp_path):
+    with RunStore(tmp_path, SETTINGS), pytest.raises(RunError, match="in use by another process"):
+        read_run(tmp_path)
 
 
 def test_spectra_are_kept(tmp_path):

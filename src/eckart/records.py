@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from eckart.errors import EditError
@@ -95,7 +96,8 @@ class Score:
         majority_rate: the share of the most frequent label: what always answering it would score.
         confusion: counts, `confusion[true][predicted]`.
         labels, predictions: the right label's and the predicted label's index for each row, in the split's order.
-        log_likelihoods: one value a label and row, in nats: the values that were ranked.
+        log_likelihoods: one value a label and row, in nats: the values that were ranked. Empty where a run was read
+            without them.
     """
 
     n: int
@@ -121,13 +123,74 @@ class Score:
         }
 
 
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What is scored before anything is clipped.
+
+    Arguments:
+        model: as the user names it: a hub id or a path.
+        task: its name; with a variant of its prompts, `sst2:released`.
+        shots: the number of demonstrations.
+        seed: which of them were drawn.
+        scoring: how continuations are ranked: `sum`, `mean`, ...
+    """
+
+    model: str
+    task: str
+    shots: int
+    seed: int
+    scoring: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row as a reader meets it: without demonstrations.
+
+    Arguments:
+        id: `<source split>:<row index in the file>`.
+        text: what is asked.
+        label: index into the labels, or of the right choice.
+        choices: the candidates, for multiple choice.
+    """
+
+    id: str
+    text: str
+    label: int
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a split, in its order, and what their labels are called."""
+
+    labels: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the rows: two trials are comparable row by row where it is the same."""
+        return fingerprint(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, ready for `json.dumps`."""
+        return {"labels": list(self.labels), "rows": [asdict(row) for row in self.rows]}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Rows:
+        """Read what `to_json` wrote."""
+        rows = (Row(**{**row, "choices": tuple(row["choices"])}) for row in values["rows"])
+        return cls(tuple(values["labels"]), tuple(rows))
+
+
 @dataclass(frozen=True)
 class Trial:
     """An edit scored on a task's split, kept for good.
 
     Arguments:
         key: hash of everything that the outcome depends on.
+        setting: the model, the task, the demonstrations and the scoring.
         split: `validation`, `test` or `all`, or some of its rows, such as `validation[0:64]`.
+        rows: the digest of the whole split's `Rows`.
         edits: what was clipped; empty for the unpruned model.
         status: `done`, or `failed` with its cause in `error`.
         score: the outcome; None for a failed trial.
@@ -135,7 +198,9 @@ class Trial:
     """
 
     key: str
+    setting: Setting
     split: str
+    rows: str
     edits: tuple[Edit, ...]
     status: Literal["done", "failed"] = "done"
     score: Score | None = None
@@ -153,6 +218,7 @@ class Trial:
         return cls(
             **{
                 **values,
+                "setting": Setting(**values["setting"]),
                 "edits": tuple(Edit(**edit) for edit in values["edits"]),
                 "score": None if score is None else Score(**{k: _frozen(v) for k, v in score.items()}),
             }

@@ -7,27 +7,46 @@ import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from eckart.errors import NotANumberError, RunError
-from eckart.records import Edit, Trial
+from eckart.records import Edit, Rows, Setting, Trial
 
 APPLICATION_ID = 0x65636B72  # "eckr"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE trials (key TEXT PRIMARY KEY, split TEXT NOT NULL, status TEXT NOT NULL, trial TEXT NOT NULL);
+CREATE TABLE trials (key TEXT PRIMARY KEY, trial TEXT NOT NULL, log_likelihoods BLOB);
+CREATE TABLE rows (digest TEXT PRIMARY KEY, rows TEXT NOT NULL);
 CREATE TABLE spectra (matrix TEXT PRIMARY KEY, spectrum TEXT NOT NULL);
 """
+_COLUMNS = {
+    "settings": "name, value",
+    "trials": "key, trial",
+    "rows": "digest, rows",
+    "spectra": "matrix, spectrum",
+}
 
 
 class Executor(Protocol):
     """Whatever scores edits on a split; selection does not know where."""
 
+    @property
+    def setting(self) -> Setting:
+        """What is scored before anything is clipped."""
+        ...
+
     def key(self, edits: Sequence[Edit], split: str) -> str:
         """Return the hash of everything that the outcome depends on."""
+        ...
+
+    def rows(self, split: str) -> Rows:
+        """Return the rows of a split; of the whole one, if only some of its rows are named."""
         ...
 
     def __call__(self, edits: Sequence[Edit], split: str) -> Trial:
@@ -75,18 +94,23 @@ class RunStore:
 
     def trial(self, key: str) -> Trial | None:
         """Return the trial with this key, if it was ever finished."""
-        row = self._fetch("SELECT trial FROM trials WHERE key = ?", key)
-        return None if row is None else Trial.from_json(json.loads(row))
+        with self._explained():
+            row = self._database.execute(
+                "SELECT trial, log_likelihoods FROM trials WHERE key = ?", [key]
+            ).fetchone()
+        return None if row is None else _unpacked(*row)
 
     def keep(self, trial: Trial) -> None:
         """Write a trial, in a transaction of its own."""
-        self._write(
-            "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?)",
-            trial.key,
-            trial.split,
-            trial.status,
-            json.dumps(trial.to_json()),
-        )
+        self._write("INSERT OR REPLACE INTO trials VALUES (?, ?, ?)", trial.key, *_packed(trial))
+
+    def has_rows(self, digest: str) -> bool:
+        """Return whether the rows with this digest are kept."""
+        return self._fetch("SELECT 1 FROM rows WHERE digest = ?", digest) is not None
+
+    def keep_rows(self, rows: Rows) -> None:
+        """Write the rows of a split."""
+        self._write("INSERT OR REPLACE INTO rows VALUES (?, ?)", rows.digest, json.dumps(rows.to_json()))
 
     def spectrum(self, matrix: str) -> dict[str, Any] | None:
         """Return what is known of a matrix's spectrum."""
@@ -105,15 +129,9 @@ class RunStore:
 
     def _open(self, settings: dict[str, Any]) -> None:
         self._database.execute("BEGIN IMMEDIATE")
-        identity = self._fetch("PRAGMA application_id")
-        if identity == 0 and self._fetch("SELECT count(*) FROM sqlite_master") == 0:
+        if self._fetch("SELECT count(*) FROM sqlite_master") == 0:
             self._create(settings)
-        elif identity != APPLICATION_ID:
-            raise RunError(
-                f"'{self.folder / 'run.sqlite'}' is no run of eckart; choose another folder with --out"
-            )
-        elif self._fetch("PRAGMA user_version") != SCHEMA_VERSION:
-            raise RunError(f"run '{self.folder}' was made by another version of eckart; choose another --out")
+        _check_kind(self._database, self.folder)
         self._database.execute("COMMIT")
         self._refuse_other(settings)
 
@@ -148,22 +166,52 @@ class RunStore:
         with self._explained():
             self._database.execute(statement, values)
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise RunError(
-                    f"run '{self.folder}' is in use by another process; wait for it, or choose another --out"
-                ) from error
-            raise RunError(
-                f"run '{self.folder}' cannot be read or written ({error}); what was finished is kept"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise RunError(
-                f"run '{self.folder}' has a damaged run.sqlite ({error}); restore it, or choose another --out"
-            ) from error
+    def _explained(self) -> AbstractContextManager[None]:
+        return _explained(self.folder)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder as it was found.
+
+    Arguments:
+        folder: where it lies.
+        settings: what it is about.
+        trials: every trial, by key, without log-likelihoods.
+        rows: the rows of every split that was scored, by digest.
+        spectra: what is known of each matrix's spectrum.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    trials: dict[str, Trial]
+    rows: dict[str, Rows]
+    spectra: dict[str, dict[str, Any]]
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read a run without holding or changing it.
+
+    Raises:
+        RunError: there is none, or it is damaged or in use.
+    """
+    path = Path(folder) / "run.sqlite"
+    if not path.is_file():
+        raise RunError(
+            f"'{folder}' holds no run (no run.sqlite); give the folder that a search or sweep wrote"
+        )
+    with _explained(path.parent):
+        database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1)
+        with closing(database):
+            _check_kind(database, path.parent)
+            tables = {
+                table: dict(database.execute(f"SELECT {columns} FROM {table} ORDER BY 1"))
+                for table, columns in _COLUMNS.items()
+            }
+    read = {table: {key: json.loads(text) for key, text in rows.items()} for table, rows in tables.items()}
+    trials = {key: Trial.from_json(values) for key, values in read["trials"].items()}
+    rows = {digest: Rows.from_json(values) for digest, values in read["rows"].items()}
+    return Run(path.parent, read["settings"], trials, rows, read["spectra"])
 
 
 class Recorded:
@@ -181,9 +229,18 @@ class Recorded:
         self._executor = executor
         self._store = store
 
+    @property
+    def setting(self) -> Setting:
+        """What the executor scores."""
+        return self._executor.setting
+
     def key(self, edits: Sequence[Edit], split: str) -> str:
         """Return the executor's key."""
         return self._executor.key(edits, split)
+
+    def rows(self, split: str) -> Rows:
+        """Return the executor's rows."""
+        return self._executor.rows(split)
 
     def __call__(self, edits: Sequence[Edit], split: str) -> Trial:
         """Return the kept trial, or score, keep and return a new one."""
@@ -194,7 +251,17 @@ class Recorded:
         try:
             trial = self._executor(edits, split)
         except NotANumberError as error:
-            trial = Trial(key=key, split=split, edits=tuple(edits), status="failed", error=str(error))
+            trial = Trial(
+                key=key,
+                setting=self.setting,
+                split=split,
+                rows=self.rows(split).digest,
+                edits=tuple(edits),
+                status="failed",
+                error=str(error),
+            )
+        if not self._store.has_rows(trial.rows):
+            self._store.keep_rows(self.rows(split))
         self._store.keep(trial)
         return trial
 
@@ -234,3 +301,48 @@ def write_whole(path: Path, content: bytes) -> None:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _packed(trial: Trial) -> tuple[str, bytes | None]:
+    """Return a trial as JSON without its log-likelihoods, and these as float64."""
+    values = trial.to_json()
+    if trial.score is None:
+        return json.dumps(values), None
+    values["score"]["log_likelihoods"] = []
+    return json.dumps(values), np.array(trial.score.log_likelihoods, dtype="<f8").tobytes()
+
+
+def _unpacked(text: str, content: bytes | None) -> Trial:
+    """Return the trial that `_packed` wrote."""
+    trial = Trial.from_json(json.loads(text))
+    if trial.score is None or content is None:
+        return trial
+    values = np.frombuffer(content, dtype="<f8").reshape(trial.score.n, -1)
+    return replace(trial, score=replace(trial.score, log_likelihoods=tuple(map(tuple, values.tolist()))))
+
+
+def _check_kind(database: sqlite3.Connection, folder: Path) -> None:
+    """Refuse a database that is no run, or another version's."""
+    if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise RunError(f"'{folder / 'run.sqlite'}' is no run of eckart; choose another folder with --out")
+    if database.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
+        raise RunError(f"run '{folder}' was made by another version of eckart; choose another --out")
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Say in one line what is wrong with a run's database."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise RunError(
+                f"run '{folder}' is in use by another process; wait for it, or choose another --out"
+            ) from error
+        raise RunError(
+            f"run '{folder}' cannot be read or written ({error}); what was finished is kept"
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise RunError(
+            f"run '{folder}' has a damaged run.sqlite ({error}); restore it, or choose another --out"
+        ) from error

@@ -19,7 +19,7 @@ def run(model: str, folder: Path) -> None:
     stored = StoredWeights.of(model)
     weights = space.matrices(stored.anatomy)
     real = space._measure
-    with (folder / "log").open("ab", buffering=0) as log, RunStore(folder, {"run": "spectrum"}) as store:
+    with (folder / "log").open("ab", buffering=0) as log, RunStore(folder, {"kind": "spectrum"}) as store:
 
         def measure(*arguments):
             log.write(b"<")

@@ -17,11 +17,11 @@ from eckart.evaluation import Evaluator
 from eckart.evaluation.fitting import parse_rows
 from eckart.evaluation.scoring import join_scores, score
 from eckart.models import load_model
-from eckart.records import Trial
 from eckart.selection.algorithm1 import search_rate
 from eckart.selection.plan import Plan, describe, run_plan
 from eckart.selection.racing import ALPHA, plan_looks, race_rates
 from eckart.statistics import log_e_value
+from samples import ROWS, SETTING, trial
 
 RATES = (0.0, 0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995)
 
@@ -135,6 +135,8 @@ def test_a_clear_winner_stays_and_saves_the_reading():
 class Textbook:
     """Answers every row from a table of right and wrong by rate; None is a model that gives no numbers there."""
 
+    setting = SETTING
+
     def __init__(self, right: dict[float, list]):
         self.right = right
         self.asked = []
@@ -146,11 +148,14 @@ class Textbook:
         self.asked.append((edits[0].rate, split))
         _, start, stop = parse_rows(split) or ("", 0, len(self.right[0.0]))
         right = self.right[edits[0].rate][start:stop]
-        outcome = {"status": "failed", "error": "NaN"}
+        outcome = {"score": None, "status": "failed", "error": "NaN"}
         if None not in right:
             values = np.where(np.array(right)[:, None], [-1.0, -2.0], [-2.0, -1.0])
             outcome = {"score": score(values, [0] * len(right), [""] * len(right))}
-        return Trial(self.key(edits, split), split, tuple(edits), seconds=1.0, **outcome)
+        return trial(self.key(edits, split), split=split, edits=tuple(edits), seconds=1.0, **outcome)
+
+    def rows(self, split):
+        return ROWS
 
 
 def draw(accuracies: list[float], rows: int, seed: int = 0) -> dict[float, list]:

@@ -14,7 +14,7 @@ from eckart.selection.space import MatrixSpectrum, matrices, spectra
 from eckart.stored import StoredWeights
 
 # Any model's spectra may lie in one folder: a matrix is known by its bytes.
-SETTINGS = {"run": "spectrum"}
+SETTINGS = {"kind": "spectrum"}
 
 
 def run_spectrum(

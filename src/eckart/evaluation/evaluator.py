@@ -26,7 +26,7 @@ from eckart.evaluation.scoring import SCORING_VERSION, check_method, combine, sc
 from eckart.evaluation.trunk import Trunk, free_memory
 from eckart.evaluation.ways import agrees, find_reader, sample_of, sizes
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
-from eckart.records import Edit, Score, Trial, fingerprint
+from eckart.records import Edit, Rows, Score, Setting, Trial, fingerprint
 from eckart.statistics import accuracy_interval
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
@@ -185,11 +185,24 @@ class Evaluator:
         outcome = score(values, [p.label for p in data.prompts], [p.id for p in data.prompts])
         return Trial(
             key=self.key(chosen, split),
+            setting=self.setting,
             split=split,
+            rows=self.rows(split).digest,
             edits=chosen,
             score=outcome,
             seconds=time.perf_counter() - start,
         )
+
+    @property
+    def setting(self) -> Setting:
+        """What is scored before anything is clipped."""
+        task = self.task
+        return Setting(self.model.name, task.full_name, task.shots, task.seed, self.method)
+
+    def rows(self, split: str) -> Rows:
+        """Return a split's rows; of the whole one, if only some of its rows are named."""
+        part = parse_rows(split)
+        return self.fitted(part[0] if part else split).described
 
     def evaluate(self, edits: Sequence[Edit], split: str) -> Evaluation:
         """Score the model with these edits on a split, and return the outcome together with its rows."""

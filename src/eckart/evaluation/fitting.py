@@ -10,8 +10,8 @@ from functools import cached_property
 from eckart.errors import TaskError
 from eckart.evaluation.encoding import CHUNK, Encoder, shared_text
 from eckart.models import Tokenizer
-from eckart.records import fingerprint
-from eckart.tasks.prompts import Prompt
+from eckart.records import Row, Rows, fingerprint
+from eckart.tasks.prompts import Example, Prompt
 from eckart.tasks.task import Task
 
 
@@ -21,11 +21,13 @@ class Fitted:
 
     Arguments:
         prompts: in the split's order.
-        shots: how many demonstrations each shows.
+        described: the rows without demonstrations, as a report shows them.
+        shots: how many demonstrations each prompt shows.
         notes: how many rows show fewer demonstrations, how many are left out.
     """
 
     prompts: tuple[Prompt, ...]
+    described: Rows
     shots: tuple[int, ...]
     notes: tuple[str, ...] = ()
 
@@ -42,7 +44,12 @@ class Fitted:
         """
         if not 0 <= start < stop <= len(self.prompts):
             raise TaskError(f"rows [{start}:{stop}] are not among the split's {len(self.prompts)} rows")
-        return replace(self, prompts=self.prompts[start:stop], shots=self.shots[start:stop])
+        return replace(
+            self,
+            prompts=self.prompts[start:stop],
+            described=replace(self.described, rows=self.described.rows[start:stop]),
+            shots=self.shots[start:stop],
+        )
 
 
 def name_rows(split: str, start: int, stop: int) -> str:
@@ -86,10 +93,10 @@ def fit(
     """
     prompts = task.prompts(split)
     if window is None or not (truncate or drop):
-        return Fitted(prompts, (task.shots,) * len(prompts))
+        return Fitted(prompts, _described(task, task.examples(split)), (task.shots,) * len(prompts))
     encoder = Encoder(tokenizer, shared_text(prompts))
     fitting = range(task.shots - 1, -1, -1) if truncate else range(0)
-    kept: list[tuple[Prompt, int]] = []
+    kept: list[tuple[Example, Prompt, int]] = []
     for example, prompt, length in zip(
         task.examples(split), prompts, fed_lengths(prompts, encoder), strict=True
     ):
@@ -97,13 +104,21 @@ def fit(
         shorter = ((p, shots) for p, shots in choices if fed_lengths([p], encoder)[0] <= window)
         found = (prompt, task.shots) if length <= window else next(shorter, None)
         if found or not drop:
-            kept.append(found or (prompt, task.shots))  # one that is still too long is refused by name later
+            kept.append(
+                (example, *(found or (prompt, task.shots)))
+            )  # one that is still too long is refused by name later
     if not kept:
         raise TaskError(
             f"no {split} row fits into the {window} tokens that the model reads; use fewer --shots"
         )
-    shots = tuple(n for _, n in kept)
-    return Fitted(tuple(p for p, _ in kept), shots, _notes(split, shots, task.shots, len(prompts), window))
+    examples, fitted, shots = zip(*kept, strict=True)
+    return Fitted(
+        fitted, _described(task, examples), shots, _notes(split, shots, task.shots, len(prompts), window)
+    )
+
+
+def _described(task: Task, examples: Sequence[Example]) -> Rows:
+    return Rows(task.labels, tuple(Row(e.id, e.text, e.label, e.choices) for e in examples))
 
 
 def _notes(split: str, shots: tuple[int, ...], full: int, rows: int, window: int) -> tuple[str, ...]:

@@ -147,6 +147,7 @@ def describe(plan: Plan, evaluator: Evaluator) -> dict[str, Any]:
     """Return the settings that make a run what it is, as JSON values."""
     task = evaluator.task
     return {
+        "kind": "search",
         "model": evaluator.model.name,
         "weights": evaluator.model.fingerprint,
         "dtype": evaluator.model.dtype,

@@ -133,6 +133,11 @@ class Task:
         )
 
     @property
+    def full_name(self) -> str:
+        """The name, and the variant of its prompts if there is one: `sst2:released`."""
+        return self.name if self.variant is None else f"{self.name}:{self.variant}"
+
+    @property
     def shots(self) -> int:
         """The number of demonstrations."""
         return len(self.demonstrations)
