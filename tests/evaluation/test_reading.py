@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from transformers.activations import ACT2FN
 
 from eckart.anatomy import Anatomy
 from eckart.edits import clip
 from eckart.evaluation import attention
+from eckart.evaluation.activation import fused_activations
 from eckart.evaluation.batching import is_out_of_memory, pad, plan_batches, run_halving
 from eckart.evaluation.packed import Packed, can_pack
 from eckart.evaluation.reading import PREFIX, Padded, plain_log_likelihoods
@@ -239,6 +241,32 @@ def test_a_head_that_runs_out_of_memory_counts_nothing_twice(way, monkeypatch):
     assert np.allclose(found, expected, atol=1e-5)
     assert max(sizes) > 3
     assert sum(done) == len(requests.continuations)
+
+
+def test_states_go_to_their_device_then_the_host_then_a_file():
+    trunk = Trunk(budget=80, host=160)
+    for i, name in enumerate("abcd"):
+        trunk.put(name, Point(1), [torch.full((20,), float(i))])
+    assert (trunk.held, trunk.hosted, trunk.filed) == (80, 160, 80)
+    for i, name in enumerate("abcd"):
+        assert torch.equal(trunk.get(name, Point(1))[0], torch.full((20,), float(i)))
+    trunk.clear()
+    assert (trunk.held, trunk.hosted, trunk.filed) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast"])
+def test_an_activation_in_one_step_is_that_in_several(activation):
+    model = build("gpt2")
+    model.transformer.h[0].mlp.act = ACT2FN[activation]
+    inputs = torch.linspace(-8, 8, 1001, dtype=torch.float64)
+    act = model.transformer.h[0].mlp.act
+    expected = act(inputs)
+    with fused_activations(model):
+        assert act.forward.func is torch.nn.functional.gelu
+        assert torch.allclose(
+            act(inputs), expected, rtol=0, atol=1e-9
+        )  # gelu_fast has its constant to 10 digits
+    assert "forward" not in act.__dict__
 
 
 def test_states_leave_most_of_the_disk_free(monkeypatch):

@@ -23,7 +23,7 @@ from eckart.evaluation.reading import Reader
 from eckart.evaluation.requests import build_requests, context_window
 from eckart.evaluation.route import Point, Route
 from eckart.evaluation.scoring import SCORING_VERSION, check_method, combine, score
-from eckart.evaluation.trunk import Trunk, free_memory
+from eckart.evaluation.trunk import Trunk
 from eckart.evaluation.ways import agrees, find_reader, sample_of, sizes
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.records import Edit, Rows, Score, Setting, Trial, fingerprint
@@ -113,7 +113,7 @@ class Evaluator:
         }
         self._budget = batch_tokens or BATCH_TOKENS.get(model.model.device.type, 4096)
         self._fitting = {"truncate": truncate_demonstrations, "drop": drop_long_rows}
-        self.trunk = Trunk(free_memory(model.model.device) if cache_memory is None else cache_memory)
+        self.trunk = Trunk.on(model.model.device, cache_memory)
         self._points: frozenset[Point] = frozenset()
         self._tails = True
         self._factors: Factors = {}

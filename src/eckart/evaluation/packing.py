@@ -90,7 +90,11 @@ def pack(
     rows_of = {index: row for (row, _), index in reversed(found.items())}
 
     def put(values: Sequence[int] | Sequence[list[int]]) -> Tensor:
-        return torch.tensor(values, dtype=torch.long, device=device)
+        tensor = torch.tensor(values, dtype=torch.long)
+        # From pinned memory nobody waits: the next pack is laid out while this one is computed.
+        return (
+            tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+        )
 
     flat = [row * width + place for row, place in owners]
     ends, end_rows = list(nodes), [rows_of[i] for i in range(len(nodes))]

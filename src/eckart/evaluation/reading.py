@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from eckart.evaluation.activation import fused_activations
 from eckart.evaluation.batching import pad, plan_batches, run_halving
 from eckart.evaluation.encoding import Tokens
 from eckart.evaluation.head import exact_logits, head_at
@@ -127,7 +128,8 @@ class Reader(ABC):
             np.add.at(sums, (prompts, labels), values)
             advance(len(set(prompts[labels == 0].tolist())))
 
-        with exact_logits(self.model, self._tokens), self.route.laid() if self.route else nullcontext():
+        laid = self.route.laid() if self.route else nullcontext()
+        with exact_logits(self.model, self._tokens), fused_activations(self.model), laid:
             self.read_prefix()
             run_halving(read, self.batches(), f"{len(self.requests.rows)} rows")
             if waiting:

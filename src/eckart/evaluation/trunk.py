@@ -1,4 +1,4 @@
-"""The states that passes left behind, within a budget of memory; what exceeds it goes to a file."""
+"""The states that passes left behind, within budgets of memory; what exceeds them goes to a file."""
 
 from __future__ import annotations
 
@@ -30,6 +30,26 @@ def free_memory(device: torch.device) -> int:
 
 
 @dataclass(frozen=True)
+class _Hosted:
+    """An accelerator's tensor in the host's memory.
+
+    That memory is pinned and the copies are not waited for: both run behind the computation, in the stream's order.
+    """
+
+    copy: Tensor
+    device: torch.device
+
+    @classmethod
+    def of(cls, state: Tensor) -> _Hosted:
+        pinned = state.device.type == "cuda"
+        copy = torch.empty(state.shape, dtype=state.dtype, pin_memory=pinned)
+        return cls(copy.copy_(state, non_blocking=pinned), state.device)
+
+    def read(self) -> Tensor:
+        return self.copy.to(self.device, non_blocking=self.copy.is_pinned())
+
+
+@dataclass(frozen=True)
 class _Filed:
     """A tensor in a file."""
 
@@ -49,21 +69,28 @@ class _Filed:
 class Trunk:
     """States by batch and point.
 
-    What does not fit into the budget is written to a temporary file, which vanishes with the process, however that
-    ends, and takes at most a quarter of the free disk; what does not fit there either is not kept, and whoever asks
-    for it computes it again.
+    What does not fit into the budget goes to the host's memory, if there is one of its own, and then to a temporary
+    file, which vanishes with the process, however that ends, and takes at most a quarter of the free disk. What does
+    not fit there either is not kept, and whoever asks for it computes it again.
 
     Arguments:
-        budget: bytes of memory.
+        budget: bytes of memory on the states' own device.
+        host: bytes of the host's memory for states of another device.
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, host: int = 0) -> None:
         self.budget = budget
-        self.held = 0
-        self.filed = 0
-        self._states: dict[Key, tuple[Tensor | _Filed, ...]] = {}
+        self.host = host
+        self.held = self.hosted = self.filed = 0
+        self._states: dict[Key, tuple[Tensor | _Hosted | _Filed, ...]] = {}
         self._file: IO[bytes] | None = None
         self._disk = 0
+
+    @classmethod
+    def on(cls, device: torch.device, budget: int | None) -> Trunk:
+        """Return a trunk for states of a device; a share of what is free there if no budget is given."""
+        host = 0 if device.type == "cpu" else free_memory(torch.device("cpu"))
+        return cls(free_memory(device) if budget is None else budget, host)
 
     def __contains__(self, key: Key) -> bool:
         return key in self._states
@@ -71,10 +98,10 @@ class Trunk:
     def get(self, batch: str, point: Point) -> States | None:
         """Return the states that a batch has at a point, if they were kept."""
         found = self._states.get((batch, point))
-        return None if found is None else tuple(t.read() if isinstance(t, _Filed) else t for t in found)
+        return None if found is None else tuple(t if isinstance(t, Tensor) else t.read() for t in found)
 
     def put(self, batch: str, point: Point, states: Iterable[Tensor]) -> None:
-        """Keep states, in memory or in a file, or not at all."""
+        """Keep states: where they are, on the host, in a file, or not at all."""
         states = tuple(state.contiguous() for state in states)
         size = sum(state.nbytes for state in states)
         if (batch, point) in self._states:
@@ -82,16 +109,17 @@ class Trunk:
         if self.held + size <= self.budget:
             self.held += size
             self._states[batch, point] = states
-            return
-        filed = self._write(states, size)
-        if filed is not None:
+        elif self.hosted + size <= self.host:
+            self.hosted += size
+            self._states[batch, point] = tuple(map(_Hosted.of, states))
+        elif (filed := self._write(states, size)) is not None:
             self.filed += size
             self._states[batch, point] = filed
 
     def clear(self) -> None:
         """Forget all states."""
         self._states.clear()
-        self.held = self.filed = 0
+        self.held = self.hosted = self.filed = 0
         if self._file is not None:
             self._file.truncate(0)
 
