@@ -183,7 +183,9 @@ class Sweep(Closed):
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
         if not self.tasks and not self.spectra:
-            raise StudyError("the grid is empty: there is no task; name one, such as sst2, or ask for spectra alone")
+            raise StudyError(
+                "the grid is empty: there is no task; name one, such as sst2, or ask for spectra alone"
+            )
         for field in ("parts", "layers"):
             if not getattr(self, field):
                 raise StudyError(f"the grid is empty: there are no {field}")
@@ -249,6 +251,10 @@ def cells(sweep: Sweep, layers: Mapping[str, Sequence[int]]) -> tuple[Edit, ...]
         layers: the layers of each part.
     """
     found = [
-        Edit(layer, part, rate) for part in sweep.parts for layer in layers[part] for rate in sweep.rates if rate
+        Edit(layer, part, rate)
+        for part in sweep.parts
+        for layer in layers[part]
+        for rate in sweep.rates
+        if rate
     ]
     return tuple(sorted(found, key=lambda edit: -edit.layer))

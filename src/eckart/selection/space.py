@@ -19,7 +19,6 @@ from eckart.records import TOP_K, check_rate
 from eckart.spectrum import Spectrum
 
 
-
 class Spectra(Protocol):
     """Whatever remembers spectra, such as a `RunStore`."""
 
