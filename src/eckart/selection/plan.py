@@ -18,7 +18,7 @@ from eckart.published import identify, published_rows
 from eckart.records import RATES, TOP_K, Edit, fingerprint
 from eckart.runs import Executor, Recorded, RunStore, folder_name
 from eckart.selection.algorithm1 import score_test, search_rate
-from eckart.selection.racing import ALPHA, check_metric, race_rates
+from eckart.selection.racing import ALPHA, check_metric, check_race, race_rates
 from eckart.selection.space import (
     COMBINATIONS,
     check_rates,
@@ -118,7 +118,7 @@ def run_plan(
 ) -> Study:
     """Carry out a plan; see `search`. A race tells of every rate that it drops."""
     if plan.race:
-        check_metric(plan.metric or evaluator.task.metric)
+        check_race(plan.metric or evaluator.task.metric, evaluator.method)
     # What cannot be done is refused before anything long is computed, and before a new run's folder is made.
     first = evaluator.anatomy.layer_index(plan.layer or 0)
     evaluator.anatomy.select(first, plan.part)

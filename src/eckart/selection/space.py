@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,8 +16,20 @@ from eckart.anatomy import Anatomy, Weight
 from eckart.errors import EditError
 from eckart.models import raw_bytes
 from eckart.records import TOP_K, check_rate
-from eckart.runs import RunStore
 from eckart.spectrum import Spectrum
+
+
+class Spectra(Protocol):
+    """Whatever remembers spectra, such as a `RunStore`."""
+
+    def spectrum(self, matrix: str) -> dict[str, Any] | None:
+        """Return what is known of a matrix's spectrum."""
+        ...
+
+    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
+        """Remember a matrix's spectrum."""
+        ...
+
 
 COMBINATIONS: dict[str, Callable[[Sequence[float]], float]] = {
     "geometric": lambda values: float(np.exp(np.mean(np.log(values)))),
@@ -102,7 +114,7 @@ def measure(weight: Weight, device: torch.device | None = None) -> MatrixSpectru
 def spectra(
     weights: Iterable[Weight],
     *,
-    store: RunStore | None = None,
+    store: Spectra | None = None,
     device: torch.device | None = None,
     advance: Callable[[int], None] = lambda matrices: None,
 ) -> list[MatrixSpectrum]:
@@ -184,7 +196,7 @@ def _measure(weight: Weight, matrix: Tensor, device: torch.device | None) -> Mat
     )
 
 
-def _recalled(weight: Weight, store: RunStore, device: torch.device | None) -> MatrixSpectrum:
+def _recalled(weight: Weight, store: Spectra, device: torch.device | None) -> MatrixSpectrum:
     matrix = weight.read()
     name = f"{weight.key} {_digest(matrix)}"
     known = store.spectrum(name)
