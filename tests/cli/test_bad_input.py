@@ -151,6 +151,7 @@ TASKS = {
         ["--task", "goals.yaml", "--scoring", "batch"],
         "its own candidates",
     ),
+    "logits of labels": (["--data", "TABLE", *OWN, "--scoring", "logit"], "choose 'sum'"),
     "the mean over some rows": (
         ["--data", "TABLE", *OWN, "--scoring", "batch", "--split", "validation[0:4]"],
         "all rows of a split",

@@ -79,8 +79,25 @@ def test_calibrated_values_are_those_computed_by_hand(request, kind, family, edi
         assert trial.score.predictions == tuple(values.argmax(axis=1))
 
 
+@torch.no_grad()
+def test_the_mean_of_all_logits_ranks_by_what_the_authors_code_did(choices):
+    model = double("llama")
+
+    def mean_logit(context: str, continuation: str) -> float:
+        before, whole = (model.tokenizer(text)["input_ids"] for text in (context, context + continuation))
+        logits = model.model(torch.tensor([whole])).logits[0]
+        return float(logits[len(before) - 1 : len(whole) - 1].mean())
+
+    trial = Evaluator(model, choices, method="logit")([], "validation")
+    expected = [
+        [mean_logit(p.context, text) for text in p.continuations] for p in choices.prompts("validation")
+    ]
+    assert np.allclose(trial.score.log_likelihoods, expected, atol=1e-6)
+    assert trial.score.predictions == tuple(np.argmax(expected, axis=1))
+
+
 def usable(task) -> list[str]:
-    return [method for method in METHODS if method != "batch" or task.kind == "classification"]
+    return [method for method in METHODS if method != ("batch" if task.kind == "choices" else "logit")]
 
 
 @pytest.mark.parametrize("kind", ["labels", "choices"])
@@ -92,9 +109,9 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
     evaluator = Evaluator(model, task)
     evaluator.prepare("validation", methods)
     rows, read = evaluator.prepare("validation").rows, []
-    real = Reader.log_likelihoods
+    real = Reader.sums
     monkeypatch.setattr(
-        Reader, "log_likelihoods", lambda reader, *args: (read.append(reader), real(reader, *args))[1]
+        Reader, "sums", lambda reader, *args, **kw: (read.append(reader), real(reader, *args, **kw))[1]
     )
     together = evaluator.trials(EDITS, "validation", methods)
     assert read.count(rows) == 1
@@ -172,7 +189,7 @@ def test_batch_needs_all_rows_and_the_same_labels_in_each(task, choices):
 
 def test_a_race_by_batch_is_refused_before_anything_is_read(task, tmp_path, monkeypatch):
     evaluator = Evaluator(load_model(build("llama"), tokenizer=tiny_tokenizer()), task, method="batch")
-    monkeypatch.setattr(Reader, "log_likelihoods", None)
+    monkeypatch.setattr(Reader, "sums", None)
     with pytest.raises(TaskError, match="leave out --race"):
         run_plan(Plan("mlp", (0.0, 0.5), layer=1, race=True), evaluator, tmp_path / "run")
     assert not (tmp_path / "run").exists()

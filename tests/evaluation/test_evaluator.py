@@ -71,11 +71,11 @@ def test_metrics_agree_with_the_rows(task):
     assert result.to_json()["edits"] == ["2:mlp:0.5"]
 
 
-REAL = Reader.log_likelihoods
+REAL = Reader.sums
 
 
 def wrong_where(wrong):
-    """Return a `log_likelihoods` that is off by 4 nats for the readers that `wrong` names."""
+    """Return a `sums` that is off by 4 nats for the readers that `wrong` names."""
     return lambda reader, *args, **kwargs: REAL(reader, *args, **kwargs) + (4.0 if wrong(reader) else 0.0)
 
 
@@ -90,7 +90,7 @@ def wrong_where(wrong):
 def test_a_model_whose_batches_differ_is_read_another_way(task, monkeypatch, wrong, said):
     model = loaded()
     expected = Evaluator(model, task)([], "validation").score
-    monkeypatch.setattr(Reader, "log_likelihoods", wrong_where(wrong))
+    monkeypatch.setattr(Reader, "sums", wrong_where(wrong))
     with pytest.warns(UserWarning, match=said):
         found = Evaluator(model, task)([], "validation").score
     assert np.allclose(found.log_likelihoods, expected.log_likelihoods, atol=1e-5)
@@ -118,7 +118,7 @@ def test_memory_that_runs_out_is_not_taken_for_a_way_that_fails(task, monkeypatc
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_model_whose_batches_are_always_wrong_is_refused(task, monkeypatch, dtype):
     model = load_model(build("llama").to(getattr(torch, dtype)), tokenizer=tiny_tokenizer())
-    monkeypatch.setattr(Reader, "log_likelihoods", wrong_where(lambda reader: True))
+    monkeypatch.setattr(Reader, "sums", wrong_where(lambda reader: True))
     with pytest.raises(ModelError, match="no result could be trusted"):
         Evaluator(model, task)([], "validation")
 
@@ -187,13 +187,13 @@ def test_a_tail_that_ignores_the_edit_is_noticed(task, monkeypatch, dtype):
     evaluator = Evaluator(model, task)
     evaluator.expect(CANDIDATES)
     before = evaluator([], "validation").score.log_likelihoods
-    stale = np.array(before)
-    real = Reader.log_likelihoods
+    stale = np.array([before])
+    real = Reader.sums
 
-    def ignores(reader, start=None, *args):
-        return stale if start == Point(1, after_attention=True) else real(reader, start, *args)
+    def ignores(reader, start=None, *args, **kwargs):
+        return stale if start == Point(1, after_attention=True) else real(reader, start, *args, **kwargs)
 
-    monkeypatch.setattr(Reader, "log_likelihoods", ignores)
+    monkeypatch.setattr(Reader, "sums", ignores)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for rate in (0.1, 0.5, 0.95):
@@ -291,11 +291,17 @@ def test_prior_takes_away_what_an_empty_prompt_gives(task):
 
 @pytest.mark.parametrize(
     ("method", "expected"),
-    [("sum", [-6.0, -4.0]), ("mean", [-2.0, -4.0]), ("byte", [-0.5, -2.0]), ("prior", [-5.0, -1.0])],
+    [
+        ("sum", [-6.0, -4.0]),
+        ("mean", [-2.0, -4.0]),
+        ("byte", [-0.5, -2.0]),
+        ("prior", [-5.0, -1.0]),
+        ("logit", [-2.0, -4.0]),
+    ],
 )
 def test_what_ranks_the_labels(method, expected):
     sums, tokens, lengths = np.array([[-6.0, -4.0]]), np.array([[3, 1]]), np.array([[12, 2]])
-    reading = Reading(sums, tokens, lengths, {"prior": np.array([[[-1.0, -3.0]]])})
+    reading = Reading(sums, tokens, lengths, {"prior": np.array([[[-1.0, -3.0]]])}, np.array([[9.0, 6.0]]))
     assert combine(method, reading).tolist() == [expected]
 
 

@@ -21,7 +21,7 @@ from eckart.evaluation.reading import PREFIX, Padded, plain_log_likelihoods
 from eckart.evaluation.requests import build_requests
 from eckart.evaluation.route import Point, Route
 from eckart.evaluation.trunk import Trunk
-from eckart.evaluation.ways import TOLERANCE
+from eckart.evaluation.ways import TOLERANCE, sizes
 from eckart.records import Edit
 from eckart.tasks.prompts import Prompt
 from families import FAMILIES, build, tiny_tokenizer
@@ -93,6 +93,37 @@ def test_equals_a_plain_loop(family, rows):
     assert plain_log_likelihoods(model, requests.without_prefix()).tolist() == [
         pytest.approx(row, abs=1e-4) for row in expected
     ]
+
+
+@torch.no_grad()
+def mean_logits_by_hand(model, tokenizer, prompt: Prompt) -> list[float]:
+    """Average all logits at the positions that predict each continuation, in a forward pass of its own."""
+    found = []
+    for continuation in prompt.continuations:
+        start = len(tokenizer(prompt.context)["input_ids"])
+        whole = tokenizer(prompt.context + continuation)["input_ids"]
+        logits = model(torch.tensor([whole])).logits[0].double()
+        found.append(float(logits[start - 1 : len(whole) - 1].mean()))
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_mean_logits_equal_a_plain_loop(family):
+    model, tokenizer = build(family), tiny_tokenizer(add_bos=True)
+    rows = choices()
+    requests = build_requests(rows, tokenizer)
+    expected = [mean_logits_by_hand(model, tokenizer, prompt) for prompt in rows]
+    assert all(len(set(np.round(row, 4))) == 2 for row in expected)
+    readers = [
+        *(reader(way, model, requests, budget) for way in every_way(model) for budget in (64, 10_000)),
+        Padded(model, requests.without_prefix(), 1),
+    ]
+    for read in readers:
+        log_likelihoods, logit_sums = read.sums(logits=True)
+        assert (logit_sums / sizes(requests)[0]).tolist() == [
+            pytest.approx(row, abs=1e-5) for row in expected
+        ]
+        assert log_likelihoods.tolist() == read.log_likelihoods().tolist()
 
 
 EDITS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -197,9 +197,8 @@ class Evaluator:
         begin = time.perf_counter()
         chosen, wanted = self.canonical(edits), methods or (self.method,)
         data = self.prepare(split, wanted)
-        nulls = {method: self._null(split, method) for method in wanted if method in INPUTS}
         with self._clipped(chosen):
-            reading = self._read(data, nulls, chosen, f"{split} {', '.join(map(str, chosen)) or 'unpruned'}")
+            reading = self._read(split, wanted, chosen)
         labels, ids = [p.label for p in data.prompts], [p.id for p in data.prompts]
         scores = [score(combine(method, reading), labels, ids) for method in wanted]
         seconds, rows = time.perf_counter() - begin, self.rows(split).digest
@@ -296,18 +295,20 @@ class Evaluator:
             return nullcontext()  # a model that cannot be taken apart can still be scored
         return clip(self.model.model, edits, anatomy=self.anatomy, factors=self._factors)
 
-    def _read(self, data: _Prepared, nulls: Mapping[str, Nulls], edits: Sequence[Edit], what: str) -> Reading:
-        """Read the rows, and each method's prompts without content, through the model as it is now."""
-        start = self._start(edits)
+    def _read(self, split: str, methods: Sequence[str], edits: Sequence[Edit]) -> Reading:
+        """Read what `prepare` prepared, through the model as it is now."""
+        data, start = self._rows(split), self._start(edits)
+        what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
         with self.report(what, len(data.prompts)) as advance:
-            sums = data.rows.log_likelihoods(start, self._points, advance)
+            sums = data.rows.sums(start, self._points, advance, logits="logit" in methods)
         if start is not None and start in self._points:
             harsh = max(edit.rate for edit in edits) >= HARSH
             if (start, harsh) not in data.checked:
                 start, sums = self._checked(data, start, sums)
                 data.checked.add((start, harsh))
+        nulls = {method: self._null(split, method) for method in methods if method in INPUTS}
         null_sums = {method: null.log_likelihoods(start, self._points) for method, null in nulls.items()}
-        return Reading(sums, *sizes(data.rows.requests), null_sums)
+        return Reading(sums[0], *sizes(data.rows.requests), null_sums, sums[1] if len(sums) > 1 else None)
 
     def _readable(self, prompts: Sequence[Prompt], what: str) -> Reader:
         """Tokenise prompts, and settle how to read them."""
@@ -321,22 +322,22 @@ class Evaluator:
         return start if self._tails or start is None else BOTTOM
 
     def _checked(
-        self, data: _Prepared, start: Point, sums: Float[np.ndarray, "prompts labels"]
-    ) -> tuple[Point, Float[np.ndarray, "prompts labels"]]:
-        """Return log-likelihoods that agree with the plain forward on a prompt, and where their passes began.
+        self, data: _Prepared, start: Point, sums: Float[np.ndarray, "measures prompts labels"]
+    ) -> tuple[Point, Float[np.ndarray, "measures prompts labels"]]:
+        """Return sums whose log-likelihoods agree with the plain forward on a prompt, and where their passes began.
 
         Raises:
             ModelError: they do not agree even where passes begin at the bottom.
         """
         sample = sample_of(data.rows.requests)[:1]
         requests = data.rows.requests.subset(sample)
-        if agrees(self.model, sums[sample], requests):
+        if agrees(self.model, sums[0, sample], requests):
             return start, sums
         warnings.warn("candidates run through all layers: sharing the lower ones fails here", stacklevel=2)
         self._tails = False
         self.expect(())
-        sums = data.rows.log_likelihoods(BOTTOM)
-        if not agrees(self.model, sums[sample], requests):
+        sums = data.rows.sums(BOTTOM, logits=len(sums) > 1)
+        if not agrees(self.model, sums[0, sample], requests):
             raise ModelError(
                 f"{type(self.model.model).__name__} scores rows differently in a batch when clipped"
             )

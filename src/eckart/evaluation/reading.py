@@ -98,10 +98,20 @@ class Reader(ABC):
     def head(self, outputs: Float[Tensor, "scored size"]) -> Float[Tensor, "scored vocabulary"]:
         """Return the logits of outputs of any number of batches."""
 
-    @torch.inference_mode()
     def log_likelihoods(
         self, start: Point | None = None, keep: Iterable[Point] = (), advance: Advance = lambda prompts: None
     ) -> Float[np.ndarray, "prompts labels"]:
+        """Return the summed log-likelihood, in nats, of every continuation of every prompt; see `sums`."""
+        return self.sums(start, keep, advance)[0]
+
+    @torch.inference_mode()
+    def sums(
+        self,
+        start: Point | None = None,
+        keep: Iterable[Point] = (),
+        advance: Advance = lambda prompts: None,
+        logits: bool = False,
+    ) -> Float[np.ndarray, "measures prompts labels"]:
         """Return the summed log-likelihood, in nats, of every continuation of every prompt.
 
         Arguments:
@@ -109,9 +119,11 @@ class Reader(ABC):
                 calls left are used. None: they differ nowhere.
             keep: points whose states to leave for later calls; of one above `start` they would be of this edit alone.
             advance: told of prompts done.
+            logits: also return, after the log-likelihoods, the sum over a continuation's positions of the mean over the
+                vocabulary of the logits there.
         """
         found = self.requests.continuations
-        sums = np.zeros((len(found), max(map(len, found), default=0)))
+        sums = np.zeros((1 + logits, len(found), max(map(len, found), default=0)))
         self._start = start
         self._keep = frozenset(p for p in keep if start is None or p <= start)
         waiting: list[_Read] = []
@@ -122,10 +134,11 @@ class Reader(ABC):
                 score()
 
         def score() -> None:
-            targets, values = self._log_probabilities(waiting)
+            targets, values = self._score(waiting, logits)
             waiting.clear()
             prompts, labels = targets[:, 0], targets[:, 1]
-            np.add.at(sums, (prompts, labels), values)
+            for measure, scores in zip(sums, values, strict=True):
+                np.add.at(measure, (prompts, labels), scores)
             advance(len(set(prompts[labels == 0].tolist())))
 
         laid = self.route.laid() if self.route else nullcontext()
@@ -137,10 +150,10 @@ class Reader(ABC):
         self.forget_prefix()
         return sums
 
-    def _log_probabilities(
-        self, batches: Sequence[_Read]
-    ) -> tuple[Int[np.ndarray, "targets 2"], Float[np.ndarray, " targets"]]:
-        """Run the head on batches; return each target's prompt and label, and its log-probability."""
+    def _score(
+        self, batches: Sequence[_Read], with_logits: bool
+    ) -> tuple[Int[np.ndarray, "targets 2"], Float[np.ndarray, "measures targets"]]:
+        """Run the head on batches; return each target's prompt and label, and its measures: see `sums`."""
         outputs = torch.cat([batch.outputs for batch in batches])
         before = itertools.accumulate((len(batch.outputs) for batch in batches), initial=0)
         targets = [
@@ -150,7 +163,7 @@ class Reader(ABC):
             for prompt, label, position, token in self._wanted[index]
         ]
         table = np.array(targets)
-        values = np.zeros(len(table))
+        values = np.zeros((1 + with_logits, len(table)))
 
         def score(scored: list[int]) -> None:
             """Run the head on neighbouring outputs, and fill in the values of their targets."""
@@ -159,7 +172,9 @@ class Reader(ABC):
             places, tokens = (torch.from_numpy(table[chosen, i]).to(logits.device) for i in (2, 3))
             places = places - scored[0]
             picked = logits[places, tokens] - logits.logsumexp(-1)[places]
-            values[chosen] = picked.double().cpu().numpy()
+            values[0, chosen] = picked.double().cpu().numpy()
+            if with_logits:
+                values[1, chosen] = logits.mean(-1)[places].double().cpu().numpy()
 
         run_halving(score, [list(range(len(outputs)))], "the head")
         return table[:, :2], values

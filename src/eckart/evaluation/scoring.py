@@ -15,7 +15,7 @@ from eckart.evaluation.fitting import parse_rows
 from eckart.records import Score
 from eckart.statistics import accuracy, balanced_accuracy, confusion_matrix, log_loss, macro_f1, majority_rate
 
-Method = Literal["sum", "mean", "byte", "prior", "contextual", "batch"]
+Method = Literal["sum", "mean", "byte", "prior", "contextual", "batch", "logit"]
 METHODS: tuple[str, ...] = get_args(Method)
 SCORING_VERSION = 2
 """Part of every trial's key: raise it when the same model and rows would score differently."""
@@ -29,12 +29,14 @@ class Reading:
         sums: the log-likelihood of every continuation, in nats.
         tokens, lengths: each continuation's number of tokens and of UTF-8 bytes.
         null_sums: log-likelihoods of the same continuations after content-free inputs, for the methods that need them.
+        logit_sums: the sum over its positions of the mean over the vocabulary of the logits there, for `logit`.
     """
 
     sums: Float[np.ndarray, "prompts labels"]
     tokens: Int[np.ndarray, "prompts labels"]
     lengths: Int[np.ndarray, "prompts labels"]
     null_sums: Mapping[str, Float[np.ndarray, "inputs prompts labels"]] = field(default_factory=dict)
+    logit_sums: Float[np.ndarray, "prompts labels"] | None = None
 
 
 def check_method(method: str, kind: str = "classification", split: str = "validation") -> str:
@@ -55,6 +57,11 @@ def check_method(method: str, kind: str = "classification", split: str = "valida
             "scoring 'batch' takes away the mean over the rows of the labels' probabilities, but here each row brings "
             "its own candidates; choose 'contextual' or 'prior'"
         )
+    if method == "logit" and kind == "classification":
+        raise TaskError(
+            "scoring 'logit' is what the authors' code does with multiple choice; it does not look at which tokens a "
+            "label is made of, so all labels of one token are alike; choose 'sum'"
+        )
     if method == "batch" and parse_rows(split):
         raise TaskError(
             f"scoring 'batch' needs all rows of a split together, and '{split}' are some of them; a race reads a "
@@ -73,7 +80,9 @@ def combine(method: str, reading: Reading) -> Float[np.ndarray, "prompts labels"
             `prior`, the sum less that under a prompt without content (Zhao et al. 2021; Holtzman et al. 2021);
             `contextual`, the label's log-probability among the labels, less the log of its mean probability under three
             prompts without content (Zhao et al. 2021);
-            `batch`, the same less the log of its mean probability over all rows (Zhou et al. 2024).
+            `batch`, the same less the log of its mean probability over all rows (Zhou et al. 2024);
+            `logit`, the mean over the continuation's positions and the whole vocabulary of the raw logits: what the
+            authors' code is recorded to do for COPA, where the paper says the average log-likelihood.
         reading: what was read.
     """
     if method == "mean":
@@ -84,7 +93,12 @@ def combine(method: str, reading: Reading) -> Float[np.ndarray, "prompts labels"
         return reading.sums - reading.null_sums[method][0]
     if method == "contextual":
         return contextual(reading.sums, reading.null_sums[method])
-    return batch(reading.sums) if method == "batch" else reading.sums
+    if method == "batch":
+        return batch(reading.sums)
+    if method == "logit":
+        assert reading.logit_sums is not None
+        return reading.logit_sums / reading.tokens
+    return reading.sums
 
 
 def join_scores(parts: Sequence[Score]) -> Score:

@@ -9,6 +9,9 @@ from typing import Any
 
 import yaml
 
+from eckart.errors import EckartError
+from eckart.records import Score
+
 
 def identify(name: str, config: Any) -> str | None:
     """Return the paper's name for a checkpoint, or None where it is another one.
@@ -43,6 +46,25 @@ def published_rows(model: str | None, task: str, part: str) -> list[dict[str, An
         if wanted.items() <= row.items()
     }
     return rows + list(logs.values())
+
+
+def authors_accuracy(score: Score) -> float:
+    """Return accuracy as the authors' released code counts it, to stand beside their numbers: right rows / (n - 1).
+
+    Their code divides by the last row's index. So CB's test accuracy in their logs is a multiple of 1/55, of 56 rows,
+    and a model that is always right has more than 1. Ours, everywhere else, is right rows / n.
+
+    Arguments:
+        score: on two rows or more.
+
+    Raises:
+        EckartError: there is one row only.
+    """
+    if score.n < 2:
+        raise EckartError(
+            f"the authors' accuracy divides by n - 1, and here n is {score.n}; give two rows or more"
+        )
+    return sum(score.right) / (score.n - 1)
 
 
 def _row(source: str, layer: str, rate: str, row: dict[str, str]) -> dict[str, Any]:
