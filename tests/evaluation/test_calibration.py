@@ -143,6 +143,19 @@ def test_prompts_without_content_are_prepared_once_and_only_where_needed(task, m
     assert asked == ["N/A"] * rows + [""] * rows + ["[MASK]"] * rows
 
 
+def test_a_scoring_that_the_unpruned_pass_did_not_need_is_right_for_candidates(task):
+    """The pass that leaves states for candidates read no prompts without content, so these begin at the bottom."""
+    model = load_model(build("llama"), tokenizer=tiny_tokenizer())
+    alone = Evaluator(model, task, method="contextual")(EDITS, "validation").score
+    evaluator = Evaluator(model, task)
+    evaluator.expect(EDITS)
+    evaluator([], "validation")
+    assert evaluator.trunk.held > 0
+    for _ in range(2):
+        (found,) = evaluator.trials(EDITS, "validation", ["contextual"])
+        assert np.allclose(found.score.log_likelihoods, alone.log_likelihoods, atol=1e-5)
+
+
 def test_some_rows_score_as_they_do_in_the_whole_split(task):
     evaluator = Evaluator(double("llama"), task)
     methods = ["sum", "contextual", "prior"]

@@ -296,7 +296,7 @@ def test_prior_takes_away_what_an_empty_prompt_gives(task):
         ("mean", [-2.0, -4.0]),
         ("byte", [-0.5, -2.0]),
         ("prior", [-5.0, -1.0]),
-        ("logit", [-2.0, -4.0]),
+        ("logit", [3.0, 6.0]),
     ],
 )
 def test_what_ranks_the_labels(method, expected):
