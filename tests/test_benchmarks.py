@@ -27,6 +27,17 @@ def test_the_spectrum_benchmark(arguments, says):
     assert "Gflop/s" in ended.stdout
 
 
+def test_the_activation_benchmark():
+    ended = subprocess.run(
+        [sys.executable, FOLDER / "activation.py", "--tokens", "16"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "activation in one step" in ended.stdout
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory) -> Path:
     """Return a small table of rows like SST-2's."""

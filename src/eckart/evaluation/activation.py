@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
+from torch import nn
 from torch.nn.functional import gelu
 from transformers.activations import FastGELUActivation, NewGELUActivation
 
 from eckart.evaluation.route import replace_forward
-from eckart.models import Model
 
 STEPWISE = (NewGELUActivation, FastGELUActivation)
 """Both are the tanh approximation of GELU (Hendrycks and Gimpel 2016), which torch computes in one pass over memory."""
 
 
 @contextmanager
-def fused_activations(model: Model) -> Iterator[None]:
+def fused_activations(model: nn.Module) -> Iterator[None]:
     """Compute a model's activations in one step each while a `with` block runs; they differ by rounding alone."""
     with ExitStack() as undo:
         for module in model.modules():
