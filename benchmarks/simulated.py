@@ -34,8 +34,8 @@ class Noise:
         shape = merit.shape
         hidden = merit[..., None, None] + self.row * draw.standard_normal((1, rows))
         hidden = hidden + self.row_of_edit * draw.standard_normal((*shape, 1, rows))
-        hidden += self.seed * draw.standard_normal((*shape, seeds, 1))
-        hidden += self.chance * draw.standard_normal((*shape, seeds, rows))
+        hidden = hidden + self.seed * draw.standard_normal((*shape, seeds, 1))
+        hidden = hidden + self.chance * draw.standard_normal((*shape, seeds, rows))
         return (hidden > THRESHOLD).astype(float) - (hidden < -THRESHOLD)
 
     def truth(self, merit: np.ndarray) -> np.ndarray:
@@ -52,18 +52,19 @@ def mean(noise: Noise, merit: float, seeds: int, rows: int, times: int, draws: i
     truth = float(noise.truth(merits))
     centre, error, freedom = crossed_moments(gains, (-1.0, 1.0))
     fixed, broken = (gains > 0).sum(axis=(1, 2)), (gains < 0).sum(axis=(1, 2))
+    weights = _weights(draw, gains.shape, draws)
     pooled = [mcnemar_exact(int(f), int(b)) <= 0.05 for f, b in zip(fixed, broken, strict=True)]
     return {
         "truth": truth,
         "coverage": float((np.abs(centre - truth) <= t.ppf(0.975, freedom) * error).mean()),
-        "pigeonhole": float(np.mean([_pigeonhole(draw, one, draws, truth) for one in gains])),
+        "pigeonhole": float(np.mean([_pigeonhole(one, weights, truth) for one in gains])),
         "called": float((2 * t.sf(np.abs(centre) / error, freedom) <= 0.05).mean()),
         "called by pooling": float(np.mean(pooled)),
     }
 
 
-def _pigeonhole(draw: np.random.Generator, gains: np.ndarray, draws: int, truth: float) -> bool:
-    means = np.einsum("sr,br,bs->b", gains, *_weights(draw, gains.shape, draws), optimize=True)
+def _pigeonhole(gains: np.ndarray, weights: tuple[np.ndarray, np.ndarray], truth: float) -> bool:
+    means = ((weights[0] @ gains.T) * weights[1]).sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return bool(low <= truth <= high)
 
@@ -78,6 +79,7 @@ def choice(noise: Noise, merits: np.ndarray, seeds: int, rows: int, times: int) 
     """Of the gain of the cell that looks best: what it is, what each estimate says, and the interval's coverage."""
     draw = np.random.default_rng(0)
     truths, studies = noise.truth(merits), []
+    weights = _weights(draw, (seeds, rows), 200)
     for _ in range(times):
         gains = noise.gains(draw, merits, seeds, rows)
         selected = selected_gain(gains)
@@ -88,7 +90,7 @@ def choice(noise: Noise, merits: np.ndarray, seeds: int, rows: int, times: int) 
                 "truth": truth,
                 "naive": selected.naive,
                 "corrected": selected.corrected.mean,
-                "bootstrap": selected.naive - _optimism(draw, gains),
+                "bootstrap": selected.naive - _optimism(gains, weights),
                 "coverage": float(low <= truth <= high),
                 "too high": float(low > truth),
             }
@@ -96,10 +98,9 @@ def choice(noise: Noise, merits: np.ndarray, seeds: int, rows: int, times: int) 
     return averaged(studies)
 
 
-def _optimism(draw: np.random.Generator, gains: np.ndarray) -> float:
+def _optimism(gains: np.ndarray, weights: tuple[np.ndarray, np.ndarray]) -> float:
     """Return by how much the best of resampled cells overstates what it is in the data."""
-    of_rows, of_seeds = _weights(draw, gains.shape, 200)
-    means = np.einsum("csr,br,bs->bc", gains, of_rows, of_seeds, optimize=True)
+    means = ((gains @ weights[0].T) * weights[1].T).sum(axis=1).T
     return float((means.max(axis=1) - gains.mean(axis=(1, 2))[means.argmax(axis=1)]).mean())
 
 

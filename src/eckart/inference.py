@@ -94,45 +94,48 @@ def seed_and_row_mean(
     >>> f"{estimate.mean:.3f}, {estimate.interval[0]:.2f} to {estimate.interval[1]:.2f}, p = {estimate.p_value:.2f}"
     '0.482, -0.09 to 0.85, p = 0.10'
     """
-    mean, _, _ = crossed_moments(values, None)
-    centre, error, freedom = crossed_moments(values, bounds)
-    rows = int((~np.isnan(values)).any(axis=0).sum())
-    moments = (float(centre), float(error), float(freedom))
-    return estimate_from(float(mean), moments, (values.shape[0], rows), confidence)
+    return estimate_from(values, moments(values, bounds), confidence)
 
 
 def estimate_from(
-    mean: float, moments: tuple[float, float, float], sizes: tuple[int, int], confidence: float
+    values: Float[np.ndarray, "seeds rows"], measured: tuple[float, float, float], confidence: float
 ) -> Estimate:
-    """Return a mean with the t interval and the t test that its moments give.
+    """Return the mean over seeds with the t interval and the t test that moments give.
 
     Arguments:
-        mean: the estimate to report.
-        moments: centre of the interval, standard error, degrees of freedom.
-        sizes: how many seeds and rows were scored.
+        values: one value a seed and row; NaN where that seed did not score the row.
+        measured: centre of the interval, standard error, degrees of freedom.
         confidence: the coverage aimed at, in (0, 1).
 
     Raises:
-        EckartError: a confidence outside (0, 1).
+        EckartError: a confidence outside (0, 1), no seeds, or a seed with fewer than two rows.
     """
     if not 0 < confidence < 1:
         raise EckartError(f"confidence {confidence:g} is outside (0, 1); 0.95 is usual")
-    centre, error, freedom = moments
+    centre, error, freedom = measured
     margin = float(t.ppf((1 + confidence) / 2, freedom)) * error
     return Estimate(
-        mean=mean,
+        mean=moments(values, None)[0],
         interval=(centre - margin, centre + margin),
         standard_error=error,
         degrees_of_freedom=freedom,
         p_value=_p_value(centre, error, freedom),
-        seeds=sizes[0],
-        rows=sizes[1],
+        seeds=values.shape[0],
+        rows=int((~np.isnan(values)).any(axis=0).sum()),
     )
 
 
+def moments(
+    values: Float[np.ndarray, "seeds rows"], bounds: tuple[float, float] | None
+) -> tuple[float, float, float]:
+    """Return mean, standard error and degrees of freedom of one cell; see `crossed_moments`."""
+    mean, error, freedom = crossed_moments(values[None], bounds)
+    return float(mean[0]), float(error[0]), float(freedom[0])
+
+
 def crossed_moments(
-    values: Float[np.ndarray, "*cells seeds rows"], bounds: tuple[float, float] | None
-) -> tuple[Float[np.ndarray, "*cells"], Float[np.ndarray, "*cells"], Float[np.ndarray, "*cells"]]:
+    values: Float[np.ndarray, "cells seeds rows"], bounds: tuple[float, float] | None
+) -> tuple[Float[np.ndarray, " cells"], Float[np.ndarray, " cells"], Float[np.ndarray, " cells"]]:
     """Return mean, standard error and degrees of freedom of many cells at once; see `seed_and_row_mean`.
 
     Arguments:
@@ -164,12 +167,12 @@ def crossed_moments(
 
 
 def satterthwaite(
-    variance: Float[np.ndarray, "*cells"],
-    of_seeds: Float[np.ndarray, "*cells"],
+    variance: Float[np.ndarray, " cells"],
+    of_seeds: Float[np.ndarray, " cells"],
     seeds: int,
-    of_rows: Float[np.ndarray, "*cells"],
+    of_rows: Float[np.ndarray, " cells"],
     rows: np.ndarray | int,
-) -> Float[np.ndarray, "*cells"]:
+) -> Float[np.ndarray, " cells"]:
     """Return the degrees of freedom of a variance that is made of one over seeds and one over rows."""
     spread = of_seeds**2 / max(seeds - 1, 1) + of_rows**2 / (rows - 1)
     return np.where(spread > 0, variance**2 / np.where(spread > 0, spread, 1.0), rows - 1.0)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from scipy.stats import false_discovery_control
 
 from eckart.errors import EckartError
-from eckart.inference import Estimate, crossed_moments, estimate_from
+from eckart.inference import Estimate, crossed_moments, estimate_from, moments
 
 FLIPS_AT_ONCE = 250
 
@@ -186,13 +186,8 @@ def other_means(
 
 def held_out_mean(chosen: Float[np.ndarray, "seeds rows"], folds: int, confidence: float) -> Estimate:
     """Return the mean of held-out gains, with Nadeau and Bengio's allowance for choices that share rows."""
-    mean, _, _ = crossed_moments(chosen, None)
-    centre, error, freedom = crossed_moments(chosen, (-1.0, 1.0))
-    widened = float(error) * math.sqrt(1 + folds / (folds - 1))
-    rows = int((~np.isnan(chosen)).any(axis=0).sum())
-    return estimate_from(
-        float(mean), (float(centre), widened, float(freedom)), (len(chosen), rows), confidence
-    )
+    centre, error, freedom = moments(chosen, (-1.0, 1.0))
+    return estimate_from(chosen, (centre, error * math.sqrt(1 + folds / (folds - 1)), freedom), confidence)
 
 
 def _others(parts: Float[np.ndarray, "cells seeds folds"]) -> Float[np.ndarray, "cells seeds folds"]:

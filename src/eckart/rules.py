@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.stats import linregress, rankdata, t
 
 from eckart.errors import EckartError
-from eckart.inference import Estimate, crossed_moments, estimate_from, seed_and_row_mean
+from eckart.inference import Estimate, crossed_moments, estimate_from, moments, seed_and_row_mean
 from eckart.multiplicity import held_out, held_out_mean, other_means
 
 FOLDS = 5
@@ -242,8 +242,8 @@ def rank_correlation(
         confidence: the coverage aimed at, in (0, 1).
 
     Raises:
-        EckartError: the three differ in length, a value is not a number, fewer than three groups, or values that are
-            all alike without one of the groups.
+        EckartError: a value is not a number, a unit without a group, fewer than three groups, or values that are all
+            alike without one of the groups.
 
     >>> x = np.arange(12.0)
     >>> rank = rank_correlation(x, x + 4 * (-1) ** np.arange(12), groups=list("aaabbbcccddd"))
@@ -285,8 +285,8 @@ def _squares(gains: Float[np.ndarray, "rates seeds rows"], seed: int) -> Float[n
 
 
 def _squared_spread(square: Float[np.ndarray, "seeds rows"], confidence: float) -> Estimate:
-    mean, error, freedom = (float(moment) for moment in crossed_moments(square, None))
-    return estimate_from(mean, (mean, 2 * error, freedom), (square.shape[0], square.shape[1]), confidence)
+    mean, error, freedom = moments(square, None)
+    return estimate_from(square, (mean, 2 * error, freedom), confidence)
 
 
 def _root(square: Float[np.ndarray, "seeds rows"], confidence: float) -> Bounded:
@@ -319,12 +319,5 @@ def _check_groups(shape: tuple[int, ...], deep: Sequence[int], shallow: Sequence
 
 
 def _check_pairs(x: Float[np.ndarray, " units"], y: Float[np.ndarray, " units"], what: str) -> None:
-    if (
-        len(x) != len(y)
-        or len(x) < 2
-        or not (np.isfinite(x).all() and np.isfinite(y).all())
-        or np.ptp(x) == 0
-    ):
-        raise EckartError(
-            f"{len(x)} and {len(y)} {what}: give as many of each, at least two, all numbers, and not all alike"
-        )
+    if len(x) < 2 or not np.isfinite([x, y]).all() or np.ptp(x) == 0:
+        raise EckartError(f"{len(x)} pairs of {what}: give at least two, all numbers, and not all alike")
