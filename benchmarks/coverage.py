@@ -19,7 +19,7 @@ NOISES = {
     "chance": Noise(row=0.0, row_of_edit=0.1, chance=1.0),
 }
 FOUR = np.r_[np.full(4, 0.3), np.zeros(60)]
-MERITS = {"64 null": np.zeros(64), "4 of 64 gain": FOUR, "4 gain a little": FOUR / 3, "63 lose": FOUR - 0.3}
+MERITS = {"64 null": np.zeros(64), "4 of 64 gain": FOUR, "4 gain a little": FOUR / 3, "60 lose": FOUR - 0.3}
 
 
 def main() -> None:
