@@ -128,7 +128,7 @@ def selected_gain(
     It estimates the gain of choosing with a fifth fewer rows and a seed less than there are, which is a little lower.
     Its standard error is that of `seed_and_row_mean`, times sqrt(1 + folds / (folds - 1)), for the choices share rows
     (Nadeau and Bengio 2003, Machine Learning 52, 239-281): a heuristic, without which the interval is far too narrow.
-    docs/statistics.md has the coverage with and without, and what the bias correction by bootstrap leaves of the optimism.
+    docs/statistics.md has the coverage with and without it, and what a bootstrap leaves of the optimism.
 
     Arguments:
         gains: right after less right before; NaN where a seed did not score the row.
