@@ -116,6 +116,11 @@ class RunStore:
         """Return whether the rows with this digest are kept."""
         return self._fetch("SELECT 1 FROM rows WHERE digest = ?", digest) is not None
 
+    def row_digests(self) -> list[str]:
+        """Return the digests of the rows that are kept."""
+        with self._explained():
+            return [digest for (digest,) in self._database.execute("SELECT digest FROM rows")]
+
     def keep_rows(self, rows: Rows) -> None:
         """Write the rows of a split."""
         self._write("INSERT OR REPLACE INTO rows VALUES (?, ?)", rows.digest, json.dumps(rows.to_json()))
