@@ -144,14 +144,14 @@ class Sweep(Closed):
     Arguments:
         models, tasks: names, or entries that say more.
         shots: numbers of demonstrations; the task's own where there are none.
-        seeds: draw the demonstrations.
+        seeds: draw the demonstrations; the task's own where there are none.
         scorings: what ranks the labels, all from one reading; the task's own where there are none.
         layers: layers, negative ones from the last; `all`; or `auto`: for each part the one that Algorithm 1 chooses by
             condition number.
         parts: `attn`, `mlp`, `all`, or one matrix.
         rates: clipping rates; 0, the unpruned model, is always among them.
-        test: what is scored on the test rows. `selected`: for each part and scoring of a unit the unpruned model and the
-            edit that is best on validation, no other; `all`: every edit; `none`.
+        test: what is scored on the test rows. `selected`: for each part and scoring of a unit the unpruned model and
+            the edit that is best on validation, no other; `all`: every edit; `none`.
         combine, top_k: how `auto` chooses; see `layer_condition_numbers` and `select_layer`.
         spectra: measure and keep the spectrum of every matrix of the parts, too; such a sweep needs no tasks.
         truncate_demonstrations, drop_long_rows: what to do with rows that are longer than a model reads.
@@ -161,7 +161,7 @@ class Sweep(Closed):
     models: Annotated[tuple[ModelEntry, ...], _entries(ModelEntry, "model", "name")] = Field(min_length=1)
     tasks: Annotated[tuple[TaskEntry, ...], _entries(TaskEntry, "task", "task")] = ()
     shots: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(read_numbers)] = ()
-    seeds: Annotated[tuple[int, ...], BeforeValidator(read_numbers)] = Field(default=(0,), min_length=1)
+    seeds: Annotated[tuple[int, ...], BeforeValidator(read_numbers)] = ()
     scorings: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     layers: Annotated[tuple[int, ...] | Literal["all", "auto"], BeforeValidator(_read_layers)] = "auto"
     parts: Annotated[tuple[Part, ...], BeforeValidator(_listed)] = ("attn", "mlp")
@@ -229,14 +229,14 @@ class Sweep(Closed):
         """Every unit, model by model, so that each is loaded once; tasks one after the other."""
         for model in self.models:
             for task in self.tasks:
-                for shots, seed in self.draws(task):
+                for shots, seed in self.draws:
                     yield Unit(model, task, shots, seed)
 
-    def draws(self, task: TaskEntry) -> Iterator[tuple[int | None, int | None]]:
-        """Return the shots and seeds of a task's units; None for a task in memory, which has its demonstrations."""
-        if task.digest is not None:
-            return iter([(None, None)])
-        return itertools.product(self.shots or (None,), self.seeds)
+    @property
+    def draws(self) -> list[tuple[int | None, int | None]]:
+        """The shots and seeds of every task's units; None for the task's own. Without shots no seed draws anything."""
+        drawn = itertools.product(self.shots or (None,), self.seeds or (None,))
+        return [(shots, seed) for shots, seed in drawn if shots != 0 or seed == (self.seeds or (None,))[0]]
 
     @property
     def splits(self) -> tuple[str, ...]:
