@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from eckart.errors import StudyError
-from eckart.records import ATTENTION, PARTS, RATES, TOP_K, Edit
+from eckart.records import ATTENTION, PARTS, RATES, TOP_K, Edit, Setting
 from eckart.runs import folder_name
 from eckart.selection.plan import METRICS
 from eckart.selection.space import COMBINATIONS, check_rates
@@ -32,7 +32,7 @@ from eckart.tasks.spec import checked, closest
 Test = Literal["selected", "all", "none"]
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """Return one value as a list of one; text is cut at its commas."""
     if isinstance(value, str):
         return [item.strip() for item in value.split(",")]
@@ -49,7 +49,7 @@ def read_numbers(value: Any) -> list[int]:
     [0, 1, 2, 3, 7]
     """
     found: list[int] = []
-    for item in _listed(value):
+    for item in listed(value):
         span = re.fullmatch(r"\s*(-?\d+)(?:\s*\.\.\s*(\d+))?\s*", str(item))
         if span is None:
             raise StudyError(f"'{item}' is no whole number, such as 4, and no range, such as 0..4")
@@ -65,7 +65,7 @@ def _entries(kind: type[Closed], what: str, field: str) -> BeforeValidator:
     """Let a bare name stand for an entry that says nothing else, and check each entry."""
 
     def read(value: Any) -> Any:
-        found = [{field: item} if isinstance(item, str) else item for item in _listed(value)]
+        found = [{field: item} if isinstance(item, str) else item for item in listed(value)]
         return [
             checked(kind, item, f"{what} {number}", StudyError) if isinstance(item, dict) else item
             for number, item in enumerate(found, start=1)
@@ -162,10 +162,10 @@ class Sweep(Closed):
     tasks: Annotated[tuple[TaskEntry, ...], _entries(TaskEntry, "task", "task")] = ()
     shots: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(read_numbers)] = ()
     seeds: Annotated[tuple[int, ...], BeforeValidator(read_numbers)] = ()
-    scorings: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    scorings: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
     layers: Annotated[tuple[int, ...] | Literal["all", "auto"], BeforeValidator(_read_layers)] = "auto"
-    parts: Annotated[tuple[Part, ...], BeforeValidator(_listed)] = ("attn", "mlp")
-    rates: Annotated[tuple[float, ...], BeforeValidator(_listed)] = RATES
+    parts: Annotated[tuple[Part, ...], BeforeValidator(listed)] = ("attn", "mlp")
+    rates: Annotated[tuple[float, ...], BeforeValidator(listed)] = RATES
     test: Annotated[Test, _one_of(get_args(Test), "test policy")] = "selected"
     combine: Annotated[str, _one_of(COMBINATIONS, "combination")] = "geometric"
     top_k: PositiveInt = TOP_K
@@ -239,6 +239,11 @@ class Sweep(Closed):
         return [(shots, seed) for shots, seed in drawn if shots != 0 or seed == (self.seeds or (None,))[0]]
 
     @property
+    def scored(self) -> int:
+        """How many trials come from one reading."""
+        return max(1, len(self.scorings))
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """The splits that are read."""
         return ("validation",) if self.test == "none" else ("validation", "test")
@@ -258,6 +263,11 @@ class Unit:
     shots: int | None
     seed: int | None
 
+    def has(self, setting: Setting) -> bool:
+        """Return whether trials of a setting may be this unit's."""
+        named = (setting.model, setting.task) == (self.model.name, self.task.label)
+        return named and self.shots in (None, setting.shots) and self.seed in (None, setting.seed)
+
     def __str__(self) -> str:
         drawn = {"shots": self.shots, "seed": self.seed}
         said = [f"{name} {value}" for name, value in drawn.items() if value is not None]
@@ -275,7 +285,7 @@ def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for field, keys in (("models", ("name",)), ("tasks", ("task", "data"))):
         if field in found:
             key = keys[0]
-            entries = [{key: entry} if isinstance(entry, str) else entry for entry in _listed(found[field])]
+            entries = [{key: entry} if isinstance(entry, str) else entry for entry in listed(found[field])]
             found[field] = [
                 _absolute(entry, keys, folder) if isinstance(entry, dict) else entry for entry in entries
             ]

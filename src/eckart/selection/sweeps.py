@@ -186,6 +186,8 @@ def run_sweep(
             known.add(trial)
         for finding in execute(Job(sweep, sources or Sources(), store, known)):
             _keep(store, finding)
+            if isinstance(finding, Trial | Rows):
+                known.add(finding)
             watch(finding)
     return SweepResult(read_run(folder))
 
