@@ -21,6 +21,7 @@ _HOME = {
     "evaluate": "eckart.evaluation",
     "export": "eckart.checkpoints",
     "search": "eckart.selection",
+    "sweep": "eckart.selection",
 }
 __all__ = [
     "Anatomy",
@@ -33,6 +34,7 @@ __all__ = [
     "evaluate",
     "export",
     "search",
+    "sweep",
 ]
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from eckart.evaluation import evaluate
     from eckart.linalg import Factor
     from eckart.records import Edit
-    from eckart.selection import search
+    from eckart.selection import search, sweep
     from eckart.tasks import Task
 
 

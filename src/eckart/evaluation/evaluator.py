@@ -150,6 +150,11 @@ class Evaluator:
         for key in self._factors.keys() - touched:
             del self._factors[key]
 
+    def release(self, layer: int) -> None:
+        """Let go of the factorisations of a layer's matrices; they are made again where they are needed again."""
+        for weight in self.anatomy.layers[layer]:
+            self._factors.pop(weight.key, None)
+
     def canonical(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
         """Resolve negative layers, drop edits at rate 0, and sort, so that equal edits are equal values."""
         resolved = [replace(edit, layer=self.anatomy.layer_index(edit.layer)) for edit in edits]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
+import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -19,7 +23,7 @@ from pydantic import (
 )
 
 from eckart.errors import StudyError
-from eckart.records import PARTS, RATES, TOP_K, Edit
+from eckart.records import ATTENTION, PARTS, RATES, TOP_K, Edit, Setting
 from eckart.runs import folder_name
 from eckart.selection.plan import METRICS
 from eckart.selection.space import COMBINATIONS, check_rates
@@ -28,7 +32,7 @@ from eckart.tasks.spec import checked, closest
 Test = Literal["selected", "all", "none"]
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """Return one value as a list of one; text is cut at its commas."""
     if isinstance(value, str):
         return [item.strip() for item in value.split(",")]
@@ -45,7 +49,7 @@ def read_numbers(value: Any) -> list[int]:
     [0, 1, 2, 3, 7]
     """
     found: list[int] = []
-    for item in _listed(value):
+    for item in listed(value):
         span = re.fullmatch(r"\s*(-?\d+)(?:\s*\.\.\s*(\d+))?\s*", str(item))
         if span is None:
             raise StudyError(f"'{item}' is no whole number, such as 4, and no range, such as 0..4")
@@ -61,7 +65,7 @@ def _entries(kind: type[Closed], what: str, field: str) -> BeforeValidator:
     """Let a bare name stand for an entry that says nothing else, and check each entry."""
 
     def read(value: Any) -> Any:
-        found = [{field: item} if isinstance(item, str) else item for item in _listed(value)]
+        found = [{field: item} if isinstance(item, str) else item for item in listed(value)]
         return [
             checked(kind, item, f"{what} {number}", StudyError) if isinstance(item, dict) else item
             for number, item in enumerate(found, start=1)
@@ -107,6 +111,7 @@ class TaskEntry(Closed):
     """A task of a sweep; see `Task.load`, whose arguments these are.
 
     Arguments:
+        metric: what is compared on validation; the task's own where it is None.
         digest: of a `Task` that the caller holds in memory; no file can say so.
     """
 
@@ -123,12 +128,14 @@ class TaskEntry(Closed):
     split_seed: int = 0
     split_sizes: str | None = None
     balanced: bool = True
+    metric: Annotated[str | None, _one_of(METRICS, "metric")] = None
     digest: str | None = None
 
     @property
     def label(self) -> str:
         """What messages call it."""
-        return self.name or self.task or self.data or "a task"
+        name = self.name or self.task or self.data or "a task"
+        return name if self.variant is None else f"{name}:{self.variant}"
 
 
 class Sweep(Closed):
@@ -137,15 +144,14 @@ class Sweep(Closed):
     Arguments:
         models, tasks: names, or entries that say more.
         shots: numbers of demonstrations; the task's own where there are none.
-        seeds: draw the demonstrations.
+        seeds: draw the demonstrations; the task's own where there are none.
         scorings: what ranks the labels, all from one reading; the task's own where there are none.
         layers: layers, negative ones from the last; `all`; or `auto`: for each part the one that Algorithm 1 chooses by
             condition number.
         parts: `attn`, `mlp`, `all`, or one matrix.
         rates: clipping rates; 0, the unpruned model, is always among them.
-        test: what is scored on the test rows. `selected`: for each part and scoring of a unit the unpruned model and the
-            edit that is best on validation, no other; `all`: every edit; `none`.
-        metric: what is compared on validation; each task's own where it is None.
+        test: what is scored on the test rows. `selected`: for each part and scoring of a unit the unpruned model and
+            the edit that is best on validation, no other; `all`: every edit; `none`.
         combine, top_k: how `auto` chooses; see `layer_condition_numbers` and `select_layer`.
         spectra: measure and keep the spectrum of every matrix of the parts, too; such a sweep needs no tasks.
         truncate_demonstrations, drop_long_rows: what to do with rows that are longer than a model reads.
@@ -155,13 +161,12 @@ class Sweep(Closed):
     models: Annotated[tuple[ModelEntry, ...], _entries(ModelEntry, "model", "name")] = Field(min_length=1)
     tasks: Annotated[tuple[TaskEntry, ...], _entries(TaskEntry, "task", "task")] = ()
     shots: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(read_numbers)] = ()
-    seeds: Annotated[tuple[int, ...], BeforeValidator(read_numbers)] = Field(default=(0,), min_length=1)
-    scorings: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    seeds: Annotated[tuple[int, ...], BeforeValidator(read_numbers)] = ()
+    scorings: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
     layers: Annotated[tuple[int, ...] | Literal["all", "auto"], BeforeValidator(_read_layers)] = "auto"
-    parts: Annotated[tuple[Part, ...], BeforeValidator(_listed)] = ("attn", "mlp")
-    rates: Annotated[tuple[float, ...], BeforeValidator(_listed)] = RATES
+    parts: Annotated[tuple[Part, ...], BeforeValidator(listed)] = ("attn", "mlp")
+    rates: Annotated[tuple[float, ...], BeforeValidator(listed)] = RATES
     test: Annotated[Test, _one_of(get_args(Test), "test policy")] = "selected"
-    metric: Annotated[str | None, _one_of(METRICS, "metric")] = None
     combine: Annotated[str, _one_of(COMBINATIONS, "combination")] = "geometric"
     top_k: PositiveInt = TOP_K
     spectra: bool = False
@@ -207,18 +212,41 @@ class Sweep(Closed):
     @property
     def settings(self) -> dict[str, Any]:
         """All that results depend on, as JSON values: what makes a run this run."""
-        where = {"models": {"__all__": {"device", "device_map"}}, "batch_tokens": True, "cache_memory": True}
+        # How fast it was read, and on what, does not make it another run.
+        where: Any = {
+            "models": {"__all__": {"device", "device_map"}},
+            "batch_tokens": True,
+            "cache_memory": True,
+        }
         return {"kind": "sweep", "study": self.model_dump(mode="json", exclude=where)}
+
+    def to_yaml(self) -> str:
+        """Return the study file that says the same."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
 
     @property
     def units(self) -> Iterator[Unit]:
         """Every unit, model by model, so that each is loaded once; tasks one after the other."""
         for model in self.models:
             for task in self.tasks:
-                drawn = task.digest is None  # a task in memory has its demonstrations already
-                for shots in (self.shots or (None,)) if drawn else (None,):
-                    for seed in self.seeds if drawn else (None,):
-                        yield Unit(model, task, shots, seed)
+                for shots, seed in self.draws:
+                    yield Unit(model, task, shots, seed)
+
+    @property
+    def draws(self) -> list[tuple[int | None, int | None]]:
+        """The shots and seeds of every task's units; None for the task's own. Without shots no seed draws anything."""
+        drawn = itertools.product(self.shots or (None,), self.seeds or (None,))
+        return [(shots, seed) for shots, seed in drawn if shots != 0 or seed == (self.seeds or (None,))[0]]
+
+    @property
+    def scored(self) -> int:
+        """How many trials come from one reading."""
+        return max(1, len(self.scorings))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that are read."""
+        return ("validation",) if self.test == "none" else ("validation", "test")
 
 
 @dataclass(frozen=True)
@@ -235,14 +263,50 @@ class Unit:
     shots: int | None
     seed: int | None
 
+    def has(self, setting: Setting) -> bool:
+        """Return whether trials of a setting may be this unit's."""
+        named = (setting.model, setting.task) == (self.model.name, self.task.label)
+        return named and self.shots in (None, setting.shots) and self.seed in (None, setting.seed)
+
     def __str__(self) -> str:
         drawn = {"shots": self.shots, "seed": self.seed}
         said = [f"{name} {value}" for name, value in drawn.items() if value is not None]
         return ", ".join([folder_name(self.model.name), self.task.label, *said])
 
 
+def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the values of a sweep with every path in them absolute, so that its study can be read from anywhere.
+
+    Arguments:
+        values: not yet checked.
+        folder: what relative paths are relative to.
+    """
+    found = dict(values)
+    for field, keys in (("models", ("name",)), ("tasks", ("task", "data"))):
+        if field in found:
+            key = keys[0]
+            entries = [{key: entry} if isinstance(entry, str) else entry for entry in listed(found[field])]
+            found[field] = [
+                _absolute(entry, keys, folder) if isinstance(entry, dict) else entry for entry in entries
+            ]
+    return found
+
+
+def _absolute(entry: Mapping[str, Any], keys: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Return an entry whose local files are absolute; a name that is no file stays: it may be the hub's."""
+    found = dict(entry)
+    for key in keys:
+        said = found.get(key)
+        if not isinstance(said, str) or found.get("live"):
+            continue
+        path = folder / Path(said).expanduser()
+        if path.exists() or key == "data" or said.startswith((".", "/", "~")):
+            found[key] = os.path.normpath(path.absolute())
+    return found
+
+
 def cells(sweep: Sweep, layers: Mapping[str, Sequence[int]]) -> tuple[Edit, ...]:
-    """Return the single edits of a sweep, the deepest layer first; the unpruned model is not among them.
+    """Return the single edits of a sweep, the deepest first; the unpruned model is not among them.
 
     Deepest first, because a pass that begins anywhere leaves the states of all points below it.
 
@@ -257,4 +321,6 @@ def cells(sweep: Sweep, layers: Mapping[str, Sequence[int]]) -> tuple[Edit, ...]
         for rate in sweep.rates
         if rate
     ]
-    return tuple(sorted(found, key=lambda edit: -edit.layer))
+    return tuple(
+        sorted(found, key=lambda edit: (-edit.layer, not set(ATTENTION).isdisjoint(PARTS[edit.part])))
+    )

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from eckart.anatomy import Anatomy, Weight
 from eckart.errors import EditError
-from eckart.models import raw_bytes
+from eckart.models import LoadedModel, raw_bytes
 from eckart.records import TOP_K, check_rate
 from eckart.spectrum import Spectrum
+from eckart.stored import StoredWeights, rounded
 
 
 class Spectra(Protocol):
@@ -100,6 +101,14 @@ def matrices(anatomy: Anatomy, part: str = "all", layers: Iterable[int] | None =
     every = range(len(anatomy.layers))
     chosen = every if layers is None else sorted({anatomy.layer_index(layer) for layer in layers})
     return [weight for layer in chosen for weight in anatomy.select(layer, part)]
+
+
+def exact_matrices(model: LoadedModel, part: str) -> Iterable[Weight]:
+    """Return a part's matrices with the numbers that the checkpoint stores, even if loading rounded them."""
+    if not rounded(model):
+        return matrices(Anatomy.of(model.model), part)
+    stored = StoredWeights.of(model.name, model.trust_remote_code)
+    return stored.read(matrices(stored.anatomy, part))
 
 
 def measure(weight: Weight, device: torch.device | None = None) -> MatrixSpectrum:
