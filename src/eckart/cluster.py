@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
+from uuid import uuid4
 
 from eckart.errors import EckartError, RunError, StudyError
 from eckart.models import LoadedModel
@@ -83,6 +84,7 @@ class _Driver:
     def __init__(self, ray: Any, job: Job, options: dict[str, Any]) -> None:
         self._ray = ray
         self._job = job
+        self._run = uuid4().hex
         self._options = options
         self._look = ray.remote(_look).options(**options)
         self._score = ray.remote(_score).options(**options, num_returns="streaming")
@@ -114,7 +116,9 @@ class _Driver:
         """Look at a model on a worker, and keep the spectra that it measured."""
         store = self._job.store
         while True:
-            found = self._get(entry.name, self._look.remote(self._job.sweep, entry, store.spectra()))
+            found = self._get(
+                entry.name, self._look.remote(self._run, self._job.sweep, entry, store.spectra())
+            )
             if found is not None:
                 for matrix, spectrum in found[1].items():
                     store.keep_spectrum(matrix, spectrum)
@@ -123,7 +127,7 @@ class _Driver:
     def _submit(self, unit: Unit, facts: Mapping[str, Facts]) -> Any:
         known = self._job.known.about(unit)
         return self._score.remote(
-            self._job.sweep, unit, facts[unit.model.name], known, dict(self._job.sources.tasks)
+            self._run, self._job.sweep, unit, facts[unit.model.name], known, dict(self._job.sources.tasks)
         )
 
     def _get(self, what: str, reference: Any) -> Any:
@@ -164,33 +168,33 @@ class _Remembered:
 
 
 @lru_cache(maxsize=1)
-def _model(entry: ModelEntry) -> LoadedModel:
-    """Load a model once a process; its fingerprint stays with it."""
+def _model(run: str, entry: ModelEntry) -> LoadedModel:
+    """Load a model once a process and run; its fingerprint stays with it."""
     return Sources().model(entry)
 
 
 @lru_cache(maxsize=1)
-def _sources() -> Sources:
-    """Read tasks once a process."""
+def _sources(run: str) -> Sources:
+    """Read tasks once a process and run."""
     return Sources()
 
 
 def _look(
-    sweep: Sweep, entry: ModelEntry, spectra: dict[str, dict[str, Any]]
+    run: str, sweep: Sweep, entry: ModelEntry, spectra: dict[str, dict[str, Any]]
 ) -> tuple[Facts, dict[str, dict[str, Any]]]:
     """Run on a worker: look at a model."""
     remembered = _Remembered(spectra)
-    return look_at(_model(entry), sweep, remembered), remembered.new
+    return look_at(_model(run, entry), sweep, remembered), remembered.new
 
 
 def _score(
-    sweep: Sweep, unit: Unit, facts: Facts, known: Known, tasks: Mapping[str, Task]
+    run: str, sweep: Sweep, unit: Unit, facts: Facts, known: Known, tasks: Mapping[str, Task]
 ) -> Iterator[Finding]:
     """Run on a worker: score a unit."""
-    model = _model(unit.model)
+    model = _model(run, unit.model)
     if (model.fingerprint, model.dtype) != (facts.fingerprint, facts.dtype):
         raise RunError(
             f"model '{facts.name}' on {socket.gethostname()} has other weights or another dtype than elsewhere in the "
             "cluster; bring the same files everywhere, and name a --dtype"
         )
-    yield from score_unit(sweep, unit, replace(_sources(), tasks=tasks), model, facts.layers, known)
+    yield from score_unit(sweep, unit, replace(_sources(run), tasks=tasks), model, facts.layers, known)

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import torch
+from kills import in_a_child
 
 from eckart.models import load_model
 from eckart.runs import read_run
 from eckart.selection import sweep
 from eckart.selection.sweeps import locally
-from kills import in_a_child
 
 GRID = {"layers": "all", "rates": [0.5, 0.9], "shots": [0, 4], "seeds": "0..1", "scorings": ["sum", "batch"]}
 

@@ -67,9 +67,10 @@ def resolve(sweep: Sweep, sources: Sources | None = None) -> Sweep:
     entries, names = [], set[str]()
     for entry in sweep.tasks:
         for shots, seed in sweep.draws:
-            task = sources.task(entry, shots, seed)
-            for scoring in sweep.scorings:
-                check_method(scoring, task.kind)
+            with _about(entry.label):
+                task = sources.task(entry, shots, seed)
+                for scoring in sweep.scorings:
+                    check_method(scoring, task.kind)
             for reader in readers:
                 with _about(Unit(reader.entry, entry, shots, seed)):
                     for split in sweep.splits:
