@@ -20,6 +20,7 @@ _HOME = {
     "clip_": "eckart.edits",
     "evaluate": "eckart.evaluation",
     "export": "eckart.checkpoints",
+    "report": "eckart.reports.page",
     "search": "eckart.selection",
 }
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "clip_",
     "evaluate",
     "export",
+    "report",
     "search",
 ]
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from eckart.evaluation import evaluate
     from eckart.linalg import Factor
     from eckart.records import Edit
+    from eckart.reports.page import report
     from eckart.selection import search
     from eckart.tasks import Task
 

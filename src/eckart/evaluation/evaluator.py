@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from eckart.anatomy import Anatomy
 from eckart.edits import Factors, clip
 from eckart.errors import ModelError
-from eckart.evaluation.fitting import Fitted, fit, parse_rows
+from eckart.evaluation.fitting import Fitted, fit
 from eckart.evaluation.reading import Reader
 from eckart.evaluation.requests import build_requests, context_window
 from eckart.evaluation.route import Point, Route
@@ -26,7 +26,7 @@ from eckart.evaluation.scoring import SCORING_VERSION, check_method, combine, sc
 from eckart.evaluation.trunk import Trunk, free_memory
 from eckart.evaluation.ways import agrees, find_reader, sample_of, sizes
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
-from eckart.records import Edit, Rows, Score, Setting, Trial, fingerprint
+from eckart.records import Edit, Rows, Score, Setting, Trial, fingerprint, parse_rows
 from eckart.statistics import accuracy_interval
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
