@@ -27,6 +27,16 @@ def test_the_spectrum_benchmark(arguments, says):
     assert "Gflop/s" in ended.stdout
 
 
+def test_the_coverage_benchmark():
+    sizes = ["--times", "4", "--studies", "2"]
+    ended = subprocess.run(
+        [sys.executable, FOLDER / "coverage.py", *sizes], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    for name in ("seed_and_row_mean", "selected_gain", "stability", "layer_rule", "rank_correlation"):
+        assert name in ended.stdout
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory) -> Path:
     """Return a small table of rows like SST-2's."""
