@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-
 SOURCES = ("algorithm1_tables.csv", "author_logs.csv")
 
 

@@ -16,8 +16,6 @@ from eckart.reports.blocks import Block, Condition, blocks, edit_of
 from eckart.runs import Run
 from eckart.statistics import paired_difference, wilson_interval
 
-METRICS = ("balanced_accuracy", "macro_f1", "log_loss", "majority_rate")
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -113,7 +111,10 @@ def measure(block: Block, edit: Edit | None) -> Measured:
         seeds=len(means),
         accuracy=float(np.mean(list(means.values()))),
         accuracy_interval=accuracy_interval(right[seeds]),
-        **{name: _mean(scores, name) for name in METRICS},
+        balanced_accuracy=_mean(scores, "balanced_accuracy"),
+        macro_f1=_mean(scores, "macro_f1"),
+        log_loss=_mean(scores, "log_loss"),
+        majority_rate=_mean(scores, "majority_rate"),
         by_seed=means,
     )
     return plain if edit is None else _with_gain(plain, right - block.unpruned)

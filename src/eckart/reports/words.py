@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
 from eckart.reports.blocks import short_name
-from eckart.reports.findings import Choice, Findings
+from eckart.reports.findings import Choice, Findings, Outcome
 from eckart.reports.sections import picks_text
 from eckart.reports.tabular import p_text
 
@@ -30,15 +31,8 @@ def summary(found: Findings) -> list[str]:
 
 def overall(found: Findings) -> str:
     """Return how many choices gained."""
-    counts = Counter(choice.outcome for choice in found.choices)
-    order = ("gain", "loss", "cannot tell", "nothing clipped")
-    names = {
-        "gain": "a gain",
-        "loss": "a loss",
-        "cannot tell": "cannot tell",
-        "nothing clipped": "nothing clipped",
-    }
-    said = ", ".join(f"{counts[name]} {names[name]}" for name in order if counts[name])
+    counts: Counter[str] = Counter(choice.outcome for choice in found.choices)
+    said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome])
     return f"{len(found.choices)} choices (model, task, shots, scoring, part): {said}."
 
 
