@@ -22,6 +22,7 @@ _HOME = {
     "export": "eckart.checkpoints",
     "report": "eckart.reports.page",
     "search": "eckart.selection",
+    "sweep": "eckart.selection",
 }
 __all__ = [
     "Anatomy",
@@ -35,6 +36,7 @@ __all__ = [
     "export",
     "report",
     "search",
+    "sweep",
 ]
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from eckart.linalg import Factor
     from eckart.records import Edit
     from eckart.reports.page import report
-    from eckart.selection import search
+    from eckart.selection import search, sweep
     from eckart.tasks import Task
 
 

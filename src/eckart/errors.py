@@ -27,3 +27,7 @@ class EditError(EckartError):
 
 class RunError(EckartError):
     """A run cannot be opened, continued or written."""
+
+
+class StudyError(EckartError):
+    """A study file, or the grid of a sweep, is not usable."""

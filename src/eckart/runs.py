@@ -18,18 +18,20 @@ from eckart.errors import NotANumberError, RunError
 from eckart.records import Edit, Rows, Setting, Trial
 
 APPLICATION_ID = 0x65636B72  # "eckr"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE trials (key TEXT PRIMARY KEY, trial TEXT NOT NULL, log_likelihoods BLOB);
 CREATE TABLE rows (digest TEXT PRIMARY KEY, rows TEXT NOT NULL);
 CREATE TABLE spectra (matrix TEXT PRIMARY KEY, spectrum TEXT NOT NULL);
+CREATE TABLE models (name TEXT PRIMARY KEY, facts TEXT NOT NULL);
 """
 _COLUMNS = {
     "settings": "name, value",
     "trials": "key, trial",
     "rows": "digest, rows",
     "spectra": "matrix, spectrum",
+    "models": "name, facts",
 }
 
 
@@ -100,6 +102,12 @@ class RunStore:
             ).fetchone()
         return None if row is None else _unpacked(*row)
 
+    def trials(self) -> Iterator[Trial]:
+        """Yield every trial, without its log-likelihoods."""
+        with self._explained():
+            for (text,) in self._database.execute("SELECT trial FROM trials ORDER BY key"):
+                yield Trial.from_json(json.loads(text))
+
     def keep(self, trial: Trial) -> None:
         """Write a trial, in a transaction of its own."""
         self._write("INSERT OR REPLACE INTO trials VALUES (?, ?, ?)", trial.key, *_packed(trial))
@@ -107,6 +115,11 @@ class RunStore:
     def has_rows(self, digest: str) -> bool:
         """Return whether the rows with this digest are kept."""
         return self._fetch("SELECT 1 FROM rows WHERE digest = ?", digest) is not None
+
+    def row_digests(self) -> list[str]:
+        """Return the digests of the rows that are kept."""
+        with self._explained():
+            return [digest for (digest,) in self._database.execute("SELECT digest FROM rows")]
 
     def keep_rows(self, rows: Rows) -> None:
         """Write the rows of a split."""
@@ -120,6 +133,23 @@ class RunStore:
     def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
         """Write a matrix's spectrum."""
         self._write("INSERT OR REPLACE INTO spectra VALUES (?, ?)", matrix, json.dumps(spectrum))
+
+    def spectra(self) -> dict[str, dict[str, Any]]:
+        """Return what is known of every matrix's spectrum."""
+        with self._explained():
+            return {
+                matrix: json.loads(text)
+                for matrix, text in self._database.execute("SELECT matrix, spectrum FROM spectra")
+            }
+
+    def model(self, name: str) -> dict[str, Any] | None:
+        """Return what was noted of a model of this run."""
+        row = self._fetch("SELECT facts FROM models WHERE name = ?", name)
+        return None if row is None else json.loads(row)
+
+    def keep_model(self, name: str, facts: dict[str, Any]) -> None:
+        """Write what is to be noted of a model."""
+        self._write("INSERT OR REPLACE INTO models VALUES (?, ?)", name, json.dumps(facts))
 
     def write(self, name: str, text: str) -> Path:
         """Write a file into the run's folder, whole or not at all."""
@@ -180,6 +210,7 @@ class Run:
         trials: every trial, by key, without log-likelihoods.
         rows: the rows of every split that was scored, by digest.
         spectra: what is known of each matrix's spectrum.
+        models: of a sweep, what is known of each model: its fingerprint, dtype, layers and spectra.
     """
 
     folder: Path
@@ -187,6 +218,7 @@ class Run:
     trials: dict[str, Trial]
     rows: dict[str, Rows]
     spectra: dict[str, dict[str, Any]]
+    models: dict[str, dict[str, Any]]
 
 
 def read_run(folder: str | Path) -> Run:
@@ -211,7 +243,7 @@ def read_run(folder: str | Path) -> Run:
     read = {table: {key: json.loads(text) for key, text in rows.items()} for table, rows in tables.items()}
     trials = {key: Trial.from_json(values) for key, values in read["trials"].items()}
     rows = {digest: Rows.from_json(values) for digest, values in read["rows"].items()}
-    return Run(path.parent, read["settings"], trials, rows, read["spectra"])
+    return Run(path.parent, read["settings"], trials, rows, read["spectra"], read["models"])
 
 
 class Recorded:
@@ -251,15 +283,8 @@ class Recorded:
         try:
             trial = self._executor(edits, split)
         except NotANumberError as error:
-            trial = Trial(
-                key=key,
-                setting=self.setting,
-                split=split,
-                rows=self.rows(split).digest,
-                edits=tuple(edits),
-                status="failed",
-                error=str(error),
-            )
+            rows = self.rows(split).digest
+            trial = Trial(key, self.setting, split, rows, tuple(edits), status="failed", error=str(error))
         if not self._store.has_rows(trial.rows):
             self._store.keep_rows(self.rows(split))
         self._store.keep(trial)

@@ -147,6 +147,14 @@ TASKS = {
     "no such variant": (["--task", "sst2", "--variant", "mine", "--data", "TABLE"], "released"),
     "no such split": (["--data", "TABLE", *OWN, "--split", "dev"], "validation, test, all"),
     "no such scoring": (["--data", "TABLE", *OWN, "--scoring", "best"], "sum, mean, byte, prior"),
+    "the mean over rows that are not alike": (
+        ["--task", "goals.yaml", "--scoring", "batch"],
+        "its own candidates",
+    ),
+    "the mean over some rows": (
+        ["--data", "TABLE", *OWN, "--scoring", "batch", "--split", "validation[0:4]"],
+        "all rows of a split",
+    ),
     "a prompt longer than the context": (["--data", "long.csv", *OWN], "--truncate-demonstrations"),
 }
 
@@ -166,6 +174,12 @@ def files(tmp_path):
         "review,verdict\n" + "".join(f"{long} {i},{'ab'[i % 2]}\n" for i in range(20))
     )
     (tmp_path / "broken.yaml").write_text("name: [unclosed\nlabel: x")
+    (tmp_path / "goals.csv").write_text(
+        "goal,one,two,right\n" + "".join(f"goal {i},way {i},the other,{i % 2}\n" for i in range(30))
+    )
+    (tmp_path / "goals.yaml").write_text(
+        "template: '{{ goal }}'\ndata: goals.csv\nchoices: [one, two]\nlabel: right\nshots: 2\n"
+    )
     (tmp_path / "key.yaml").write_text("name: x\ntempalte: 'x'\ndata: reviews.csv\n")
     (tmp_path / "latin.csv").write_bytes("review,verdict\ncafé,good\ntea,bad\n".encode("latin-1"))
     (tmp_path / "half.parquet").write_bytes(b"PAR1half")
@@ -222,6 +236,7 @@ SEARCHES = {
     "a run below a file": (["--out", "file/run"], "cannot be made"),
     "a checkpoint below a file": (["--save", "file/model"], "cannot be made"),
     "a checkpoint over something": (["--save", "taken"], "not an empty folder"),
+    "a race by a scoring that needs all rows": (["--race", "--scoring", "batch"], "leave out --race"),
     "a checkpoint over a file": (["--save", "file"], "not an empty folder"),
 }
 

@@ -17,7 +17,7 @@ from eckart.evaluation.packed import Packed
 from eckart.evaluation.padding import can_share
 from eckart.evaluation.reading import Reader
 from eckart.evaluation.route import Point
-from eckart.evaluation.scoring import combine, score
+from eckart.evaluation.scoring import Reading, combine, score
 from eckart.evaluation.trunk import Trunk
 from eckart.models import load_model
 from eckart.selection.plan import Plan, run_plan
@@ -295,7 +295,8 @@ def test_prior_takes_away_what_an_empty_prompt_gives(task):
 )
 def test_what_ranks_the_labels(method, expected):
     sums, tokens, lengths = np.array([[-6.0, -4.0]]), np.array([[3, 1]]), np.array([[12, 2]])
-    assert combine(method, sums, tokens, lengths, np.array([[-1.0, -3.0]])).tolist() == [expected]
+    reading = Reading(sums, tokens, lengths, {"prior": np.array([[[-1.0, -3.0]]])})
+    assert combine(method, reading).tolist() == [expected]
 
 
 def test_of_equal_values_the_first_label_wins():

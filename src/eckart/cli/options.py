@@ -141,7 +141,8 @@ Show = Annotated[
 Scoring = Annotated[
     str | None,
     typer.Option(
-        help="sum (labels), mean per token (choices), byte, or prior: less what an empty prompt gives.",
+        help="sum (labels), mean per token (choices), byte; or calibrated: prior, contextual (less what empty prompts "
+        "give), batch (less the mean over the rows).",
         rich_help_panel=RUN,
     ),
 ]

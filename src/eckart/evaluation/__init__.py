@@ -1,5 +1,6 @@
 """Scoring a model on a task."""
 
-from eckart.evaluation.evaluator import Evaluation, Evaluator, evaluate
+from eckart.evaluation.evaluator import Evaluator, evaluate
+from eckart.evaluation.outcome import Evaluation
 
 __all__ = ["Evaluation", "Evaluator", "evaluate"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,21 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from eckart.anatomy import Anatomy
 from eckart.edits import Factors, clip
 from eckart.errors import ModelError
+from eckart.evaluation.calibration import INPUTS, Nulls, null_prompts
 from eckart.evaluation.fitting import Fitted, fit
+from eckart.evaluation.outcome import Evaluation
 from eckart.evaluation.reading import Reader
 from eckart.evaluation.requests import build_requests, context_window
 from eckart.evaluation.route import Point, Route
-from eckart.evaluation.scoring import SCORING_VERSION, check_method, combine, score
+from eckart.evaluation.scoring import SCORING_VERSION, Reading, check_method, combine, score
 from eckart.evaluation.trunk import Trunk, free_memory
 from eckart.evaluation.ways import agrees, find_reader, sample_of, sizes
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
-from eckart.records import Edit, Rows, Score, Setting, Trial, fingerprint, parse_rows
-from eckart.statistics import accuracy_interval
+from eckart.records import Edit, Rows, Setting, Trial, fingerprint, parse_rows
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
 
@@ -51,20 +51,18 @@ class _Prepared:
     """A split as the model reads it, ready for any number of edits.
 
     Arguments:
-        rows: reads what is asked.
-        nulls: reads the distinct prompts without content, and which of them is each row's; None where none are needed.
+        prompts: the rows.
+        rows: reads them.
         checked: points from which reading was found to agree with the plain forward, under a mild edit or a harsh one.
     """
 
     prompts: tuple[Prompt, ...]
     rows: Reader
-    nulls: tuple[Reader, Int[np.ndarray, " prompts"]] | None
     checked: set[tuple[Point, bool]] = field(default_factory=set)
 
     def rows_of(self, start: int, stop: int) -> _Prepared:
         """Return rows `start` to `stop - 1` as a split of their own."""
-        nulls = self.nulls and (self.nulls[0], self.nulls[1][start:stop])
-        return _Prepared(self.prompts[start:stop], self.rows.part(range(start, stop)), nulls, self.checked)
+        return _Prepared(self.prompts[start:stop], self.rows.part(range(start, stop)), self.checked)
 
 
 class Evaluator:
@@ -73,7 +71,7 @@ class Evaluator:
     Arguments:
         model: what `load_model` returned.
         task: demonstrations, rows and labels.
-        method: `sum`, `mean`, `byte` or `prior`; the task's own by default.
+        method: what ranks the labels, where nothing else is said; see `combine`. The task's own by default.
         batch_tokens: the most tokens in a batch; chosen by device when None.
         cache_memory: bytes of memory for the states that candidates share; a share of the free memory when None. What
             exceeds it goes to a temporary file.
@@ -100,7 +98,7 @@ class Evaluator:
     ) -> None:
         self.model = model
         self.task = task
-        self.method = check_method(method or task.default_score)
+        self.method = check_method(method or task.default_score, task.kind)
         self.report = report
         self.window = context_window(model.model.config)
         self._options: dict[str, Any] = {
@@ -119,6 +117,7 @@ class Evaluator:
         self._factors: Factors = {}
         self._fitted: dict[str, Fitted] = {}
         self._prepared: dict[str, _Prepared] = {}
+        self._nulls: dict[tuple[str, str], Nulls] = {}
 
     def on(self, model: LoadedModel) -> Evaluator:
         """Return an evaluator that does the same with another model."""
@@ -151,47 +150,76 @@ class Evaluator:
         for key in self._factors.keys() - touched:
             del self._factors[key]
 
+    def release(self, layer: int) -> None:
+        """Let go of the factorisations of a layer's matrices; they are made again where they are needed again."""
+        for weight in self.anatomy.layers[layer]:
+            self._factors.pop(weight.key, None)
+
     def canonical(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
         """Resolve negative layers, drop edits at rate 0, and sort, so that equal edits are equal values."""
         resolved = [replace(edit, layer=self.anatomy.layer_index(edit.layer)) for edit in edits]
         return tuple(sorted(edit for edit in resolved if edit.rate > 0))
 
-    def key(self, edits: Sequence[Edit], split: str) -> str:
-        """Return the trial's key: a hash of everything that its outcome depends on."""
+    def key(self, edits: Sequence[Edit], split: str, method: str | None = None) -> str:
+        """Return the trial's key: a hash of everything that its outcome depends on.
+
+        Arguments:
+            method: what ranks the labels; the evaluator's own by default.
+        """
         parts = {
             "model": self.model.fingerprint,
             "dtype": self.model.dtype,
             "task": self.task.digest,  # a null prompt depends on the template, which the rows need not give away
             "rows": self.digest(split),
             "edits": [str(edit) for edit in self.canonical(edits)],
-            "method": self.method,
+            "method": method or self.method,
             "scoring": SCORING_VERSION,
         }
         return fingerprint(parts)
 
     def __call__(self, edits: Sequence[Edit], split: str) -> Trial:
-        """Score the model with these edits on a split; the model is as before afterwards.
+        """Score the model with these edits on a split by the evaluator's own method; see `trials`."""
+        return self.trials(edits, split)[0]
+
+    def trials(self, edits: Sequence[Edit], split: str, methods: Sequence[str] = ()) -> list[Trial]:
+        """Score the model with these edits on a split by several methods; the model is as before afterwards.
+
+        The rows are read once, whatever the number of methods.
+
+        Arguments:
+            edits: what to clip, all together.
+            split: `validation`, `test` or `all`, or some of its rows, such as `validation[0:64]`.
+            methods: what ranks the labels; see `combine`. The evaluator's own by default.
+
+        Returns:
+            One trial a method, in their order. The seconds of each are those of the one reading, which all share.
 
         Raises:
+            TaskError: there is no such method, or it does not go with the task or with some of the rows alone.
             ModelError: a weight or an output is not a number, or a single row does not fit into memory.
             EditError: the model has no such layer or part.
         """
-        start = time.perf_counter()
-        chosen = self.canonical(edits)
-        data = self.prepare(split)
-        what = f"{split} {', '.join(map(str, chosen)) or 'unpruned'}"
+        begin = time.perf_counter()
+        chosen, wanted = self.canonical(edits), methods or (self.method,)
+        data = self.prepare(split, wanted)
+        nulls = {method: self._null(split, method) for method in wanted if method in INPUTS}
         with self._clipped(chosen):
-            values = self._values(data, chosen, what)
-        outcome = score(values, [p.label for p in data.prompts], [p.id for p in data.prompts])
-        return Trial(
-            key=self.key(chosen, split),
-            setting=self.setting,
-            split=split,
-            rows=self.rows(split).digest,
-            edits=chosen,
-            score=outcome,
-            seconds=time.perf_counter() - start,
-        )
+            reading = self._read(data, nulls, chosen, f"{split} {', '.join(map(str, chosen)) or 'unpruned'}")
+        labels, ids = [p.label for p in data.prompts], [p.id for p in data.prompts]
+        scores = [score(combine(method, reading), labels, ids) for method in wanted]
+        seconds, rows = time.perf_counter() - begin, self.rows(split).digest
+        return [
+            Trial(
+                key=self.key(chosen, split, method),
+                setting=replace(self.setting, scoring=method),
+                split=split,
+                rows=rows,
+                edits=chosen,
+                score=found,
+                seconds=seconds,
+            )
+            for method, found in zip(wanted, scores, strict=True)
+        ]
 
     @property
     def setting(self) -> Setting:
@@ -236,27 +264,46 @@ class Evaluator:
         """Return what a reader should know about the rows of these splits."""
         return (*self.task.notes, *(note for split in splits for note in self.fitted(split).notes))
 
-    def prepare(self, split: str) -> _Prepared:
-        """Tokenise a split once, and settle how its rows can be read fast and right."""
+    def prepare(self, split: str, methods: Sequence[str] = ()) -> _Prepared:
+        """Tokenise a split once, with the prompts without content that these methods need, and settle how to read it.
+
+        Raises:
+            TaskError: there is no such method, or it does not go with the task or with some of the rows alone.
+        """
+        for method in methods or (self.method,):
+            check_method(method, self.task.kind, split)
+            if method in INPUTS:
+                self._null(split, method)
+        return self._rows(split)
+
+    def _rows(self, split: str) -> _Prepared:
         if split not in self._prepared:
-            fitted, part = self.fitted(split), parse_rows(split)
-            if part is not None:
-                self._prepared[split] = self.prepare(part[0]).rows_of(*part[1:])
-            else:
-                nulls = self._nulls(fitted) if self.method == "prior" else None
-                reader = self._readable(fitted.prompts, split)
-                self._prepared[split] = _Prepared(fitted.prompts, reader, nulls)
+            part, prompts = parse_rows(split), self.fitted(split).prompts
+            self._prepared[split] = (
+                self._rows(part[0]).rows_of(*part[1:])
+                if part
+                else _Prepared(prompts, self._readable(prompts, split))
+            )
         return self._prepared[split]
+
+    def _null(self, split: str, method: str) -> Nulls:
+        if (split, method) not in self._nulls:
+            part = parse_rows(split)
+            if part is not None:
+                self._nulls[split, method] = self._null(part[0], method).rows_of(*part[1:])
+            else:
+                prompts, which = null_prompts(self.task, self.fitted(split), INPUTS[method])
+                self._nulls[split, method] = Nulls(self._readable(prompts, "content-free"), which)
+        return self._nulls[split, method]
 
     def _clipped(self, edits: Sequence[Edit]) -> AbstractContextManager[Any]:
         if not edits:
             return nullcontext()  # a model that cannot be taken apart can still be scored
         return clip(self.model.model, edits, anatomy=self.anatomy, factors=self._factors)
 
-    def _values(
-        self, data: _Prepared, edits: Sequence[Edit], what: str
-    ) -> Float[np.ndarray, "prompts labels"]:
-        start, null_sums = self._start(edits), None
+    def _read(self, data: _Prepared, nulls: Mapping[str, Nulls], edits: Sequence[Edit], what: str) -> Reading:
+        """Read the rows, and each method's prompts without content, through the model as it is now."""
+        start = self._start(edits)
         with self.report(what, len(data.prompts)) as advance:
             sums = data.rows.log_likelihoods(start, self._points, advance)
         if start is not None and start in self._points:
@@ -264,10 +311,8 @@ class Evaluator:
             if (start, harsh) not in data.checked:
                 start, sums = self._checked(data, start, sums)
                 data.checked.add((start, harsh))
-        if data.nulls is not None:
-            nulls, which = data.nulls
-            null_sums = nulls.log_likelihoods(start, self._points)[which]
-        return combine(self.method, sums, *sizes(data.rows.requests), null_sums)
+        null_sums = {method: null.log_likelihoods(start, self._points) for method, null in nulls.items()}
+        return Reading(sums, *sizes(data.rows.requests), null_sums)
 
     def _readable(self, prompts: Sequence[Prompt], what: str) -> Reader:
         """Tokenise prompts, and settle how to read them."""
@@ -301,83 +346,6 @@ class Evaluator:
                 f"{type(self.model.model).__name__} scores rows differently in a batch when clipped"
             )
         return BOTTOM, sums
-
-    def _nulls(self, fitted: Fitted) -> tuple[Reader, Int[np.ndarray, " prompts"]]:
-        """Return the distinct prompts without content, and which of them belongs to each row."""
-        pairs = zip(fitted.prompts, fitted.shots, strict=True)
-        nulls = [self.task.null_prompt(prompt, shots) for prompt, shots in pairs]
-        distinct = {(null.context, null.continuations): null for null in nulls}
-        place = {content: index for index, content in enumerate(distinct)}
-        which = np.array([place[null.context, null.continuations] for null in nulls])
-        return self._readable(tuple(distinct.values()), "content-free"), which
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A trial together with the rows it was scored on.
-
-    Arguments:
-        model, dtype: what was scored.
-        task: on what, and
-        scoring: how.
-        trial: the outcome.
-        prompts: the rows, in the split's order.
-        notes: what a reader should know about them.
-    """
-
-    model: str
-    dtype: str
-    task: Task
-    scoring: str
-    trial: Trial
-    prompts: tuple[Prompt, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def score(self) -> Score:
-        """The outcome's metrics and rows."""
-        assert self.trial.score is not None
-        return self.trial.score
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the one document that `eckart evaluate --json` prints."""
-        return {
-            "task": self.task.name,
-            "model": self.model,
-            "split": self.trial.split,
-            "edits": [str(edit) for edit in self.trial.edits],
-            **self.score.summary(),
-            "interval": list(accuracy_interval(self.score)),
-            "labels": list(self.task.labels),
-            "shots": self.task.shots,
-            "seed": self.task.seed,
-            "scoring": self.scoring,
-            "dtype": self.dtype,
-            "seconds": self.trial.seconds,
-            "notes": list(self.notes),
-        }
-
-    def rows(self, with_prompts: bool = False) -> Iterator[dict[str, Any]]:
-        """Yield one JSON value a row, in the split's order.
-
-        Arguments:
-            with_prompts: add the context and the continuations exactly as the model reads them.
-        """
-        for prompt, prediction, values in zip(
-            self.prompts, self.score.predictions, self.score.log_likelihoods, strict=True
-        ):
-            text = (
-                {"context": prompt.context, "continuations": list(prompt.continuations)}
-                if with_prompts
-                else {}
-            )
-            yield {
-                "id": prompt.id,
-                "label": self.task.labels[prompt.label],
-                "prediction": self.task.labels[prediction],
-                "log_likelihoods": [value if math.isfinite(value) else None for value in values],
-                **text,
-            }
 
 
 def evaluate(

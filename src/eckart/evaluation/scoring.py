@@ -2,59 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from eckart.errors import NotANumberError, TaskError
+from eckart.evaluation.calibration import batch, contextual
+from eckart.evaluation.fitting import parse_rows
 from eckart.records import Score
 from eckart.statistics import accuracy, balanced_accuracy, confusion_matrix, log_loss, macro_f1, majority_rate
 
-Method = Literal["sum", "mean", "byte", "prior"]
+Method = Literal["sum", "mean", "byte", "prior", "contextual", "batch"]
 METHODS: tuple[str, ...] = get_args(Method)
 SCORING_VERSION = 2
 """Part of every trial's key: raise it when the same model and rows would score differently."""
 
 
-def check_method(method: str) -> str:
-    """Return a scoring method that exists.
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What the model said of a split's rows: all that any method ranks labels by.
+
+    Arguments:
+        sums: the log-likelihood of every continuation, in nats.
+        tokens, lengths: each continuation's number of tokens and of UTF-8 bytes.
+        null_sums: log-likelihoods of the same continuations after content-free inputs, for the methods that need them.
+    """
+
+    sums: Float[np.ndarray, "prompts labels"]
+    tokens: Int[np.ndarray, "prompts labels"]
+    lengths: Int[np.ndarray, "prompts labels"]
+    null_sums: Mapping[str, Float[np.ndarray, "inputs prompts labels"]] = field(default_factory=dict)
+
+
+def check_method(method: str, kind: str = "classification", split: str = "validation") -> str:
+    """Return a scoring method that exists, and goes with the rows.
+
+    Arguments:
+        method: its name.
+        kind: the task's: `classification` or `choices`.
+        split: the split's name, or that of some of its rows.
 
     Raises:
-        TaskError: it does not.
+        TaskError: there is no such method, or it needs all rows of a split, or the same labels in every row.
     """
     if method not in METHODS:
         raise TaskError(f"no scoring '{method}'; the scorings are {', '.join(METHODS)}")
+    if method == "batch" and kind == "choices":
+        raise TaskError(
+            "scoring 'batch' takes away the mean over the rows of the labels' probabilities, but here each row brings "
+            "its own candidates; choose 'contextual' or 'prior'"
+        )
+    if method == "batch" and parse_rows(split):
+        raise TaskError(
+            f"scoring 'batch' needs all rows of a split together, and '{split}' are some of them; a race reads a "
+            "split in parts: leave out --race, or choose 'contextual'"
+        )
     return method
 
 
-def combine(
-    method: str,
-    sums: Float[np.ndarray, "prompts labels"],
-    tokens: Int[np.ndarray, "prompts labels"],
-    lengths: Int[np.ndarray, "prompts labels"],
-    null_sums: Float[np.ndarray, "prompts labels"] | None = None,
-) -> Float[np.ndarray, "prompts labels"]:
-    """Turn the log-likelihood of every continuation into the value that ranks it.
+def combine(method: str, reading: Reading) -> Float[np.ndarray, "prompts labels"]:
+    """Turn what was read into the value that ranks each label.
 
     Arguments:
         method: `sum`, over the tokens: the log-probability of the whole label, what classification uses;
             `mean`, per token, which the paper states for multiple choice (Table 1);
             `byte`, per byte of the continuation's text, which does not depend on the tokenizer;
-            `prior`, the sum less that under a prompt without content (Zhao et al. 2021; Holtzman et al. 2021).
-        sums: log-likelihoods in nats.
-        tokens, lengths: each continuation's number of tokens and of UTF-8 bytes.
-        null_sums: log-likelihoods of the same continuations after the prompt without content.
+            `prior`, the sum less that under a prompt without content (Zhao et al. 2021; Holtzman et al. 2021);
+            `contextual`, the label's log-probability among the labels, less the log of its mean probability under three
+            prompts without content (Zhao et al. 2021);
+            `batch`, the same less the log of its mean probability over all rows (Zhou et al. 2024).
+        reading: what was read.
     """
     if method == "mean":
-        return sums / tokens
+        return reading.sums / reading.tokens
     if method == "byte":
-        return sums / lengths
+        return reading.sums / reading.lengths
     if method == "prior":
-        assert null_sums is not None
-        return sums - null_sums
-    return sums
+        return reading.sums - reading.null_sums[method][0]
+    if method == "contextual":
+        return contextual(reading.sums, reading.null_sums[method])
+    return batch(reading.sums) if method == "batch" else reading.sums
 
 
 def join_scores(parts: Sequence[Score]) -> Score:

@@ -2,5 +2,6 @@
 
 from eckart.selection.plan import search
 from eckart.selection.study import Study
+from eckart.selection.sweeps import sweep
 
-__all__ = ["Study", "search"]
+__all__ = ["Study", "search", "sweep"]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eckart.anatomy import Weight
 from eckart.errors import EditError
 from eckart.evaluation.evaluator import Evaluator
 from eckart.linalg import factored_size, rank_at
@@ -18,17 +17,17 @@ from eckart.published import identify, published_rows
 from eckart.records import RATES, TOP_K, Edit, fingerprint
 from eckart.runs import Executor, Recorded, RunStore, folder_name
 from eckart.selection.algorithm1 import score_test, search_rate
-from eckart.selection.racing import ALPHA, check_metric, race_rates
+from eckart.selection.racing import ALPHA, check_metric, check_race, race_rates
 from eckart.selection.space import (
     COMBINATIONS,
     check_rates,
+    exact_matrices,
     layer_condition_numbers,
     matrices,
     select_layer,
     spectra,
 )
 from eckart.selection.study import Candidate, Study
-from eckart.stored import StoredWeights, rounded
 from eckart.tasks.task import Task
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -118,7 +117,7 @@ def run_plan(
 ) -> Study:
     """Carry out a plan; see `search`. A race tells of every rate that it drops."""
     if plan.race:
-        check_metric(plan.metric or evaluator.task.metric)
+        check_race(plan.metric or evaluator.task.metric, evaluator.method)
     # What cannot be done is refused before anything long is computed, and before a new run's folder is made.
     first = evaluator.anatomy.layer_index(plan.layer or 0)
     evaluator.anatomy.select(first, plan.part)
@@ -213,19 +212,10 @@ def _algorithm1(
 
 
 def _condition_numbers(plan: Plan, evaluator: Evaluator, store: RunStore | None) -> dict[int, float]:
-    weights = _exact(evaluator, plan.part)
+    weights = exact_matrices(evaluator.model, plan.part)
     with evaluator.report("condition numbers", len(matrices(evaluator.anatomy, plan.part))) as advance:
         measured = spectra(weights, store=store, device=evaluator.model.model.device, advance=advance)
     return layer_condition_numbers(measured, plan.combine)
-
-
-def _exact(evaluator: Evaluator, part: str) -> Iterable[Weight]:
-    """Return a part's matrices with the numbers that the checkpoint stores, even if loading rounded them."""
-    model = evaluator.model
-    if not rounded(model):
-        return matrices(evaluator.anatomy, part)
-    stored = StoredWeights.of(model.name, model.trust_remote_code)
-    return stored.read(matrices(stored.anatomy, part))
 
 
 def _parameters(shapes: list[tuple[int, int]], rate: float) -> dict[str, int]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from eckart.errors import EditError, RunError
-from eckart.evaluation.scoring import join_scores
+from eckart.evaluation.scoring import check_method, join_scores
 from eckart.records import Edit, Trial, name_rows
 from eckart.runs import Executor
 from eckart.statistics import log_e_value
@@ -149,6 +149,17 @@ def plan_looks(rows: int) -> tuple[int, ...]:
     while ends[-1] // 2 >= max(FIRST_LOOK, rows // 16):
         ends.append(ends[-1] // 2)
     return tuple(reversed(ends))
+
+
+def check_race(metric: str, method: str) -> None:
+    """Refuse to race by anything but accuracy, or by a scoring that needs all rows at once.
+
+    Raises:
+        EditError: the metric is another.
+        TaskError: the scoring cannot read a split in parts.
+    """
+    check_metric(metric)
+    check_method(method, split=name_rows("validation", 0, FIRST_LOOK))
 
 
 def check_metric(metric: str) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,10 +14,23 @@ from torch import Tensor
 
 from eckart.anatomy import Anatomy, Weight
 from eckart.errors import EditError
-from eckart.models import raw_bytes
+from eckart.models import LoadedModel, raw_bytes
 from eckart.records import TOP_K, check_rate
-from eckart.runs import RunStore
 from eckart.spectrum import Spectrum
+from eckart.stored import StoredWeights, rounded
+
+
+class Spectra(Protocol):
+    """Whatever remembers spectra, such as a `RunStore`."""
+
+    def spectrum(self, matrix: str) -> dict[str, Any] | None:
+        """Return what is known of a matrix's spectrum."""
+        ...
+
+    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
+        """Remember a matrix's spectrum."""
+        ...
+
 
 COMBINATIONS: dict[str, Callable[[Sequence[float]], float]] = {
     "geometric": lambda values: float(np.exp(np.mean(np.log(values)))),
@@ -90,6 +103,14 @@ def matrices(anatomy: Anatomy, part: str = "all", layers: Iterable[int] | None =
     return [weight for layer in chosen for weight in anatomy.select(layer, part)]
 
 
+def exact_matrices(model: LoadedModel, part: str) -> Iterable[Weight]:
+    """Return a part's matrices with the numbers that the checkpoint stores, even if loading rounded them."""
+    if not rounded(model):
+        return matrices(Anatomy.of(model.model), part)
+    stored = StoredWeights.of(model.name, model.trust_remote_code)
+    return stored.read(matrices(stored.anatomy, part))
+
+
 def measure(weight: Weight, device: torch.device | None = None) -> MatrixSpectrum:
     """Compute a weight's spectrum in float64 from the stored numbers, on a device, or where the weight is.
 
@@ -102,7 +123,7 @@ def measure(weight: Weight, device: torch.device | None = None) -> MatrixSpectru
 def spectra(
     weights: Iterable[Weight],
     *,
-    store: RunStore | None = None,
+    store: Spectra | None = None,
     device: torch.device | None = None,
     advance: Callable[[int], None] = lambda matrices: None,
 ) -> list[MatrixSpectrum]:
@@ -184,7 +205,7 @@ def _measure(weight: Weight, matrix: Tensor, device: torch.device | None) -> Mat
     )
 
 
-def _recalled(weight: Weight, store: RunStore, device: torch.device | None) -> MatrixSpectrum:
+def _recalled(weight: Weight, store: Spectra, device: torch.device | None) -> MatrixSpectrum:
     matrix = weight.read()
     name = f"{weight.key} {_digest(matrix)}"
     known = store.spectrum(name)

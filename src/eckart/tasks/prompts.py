@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -208,15 +209,10 @@ class PromptFormat:
         """Return what is scored after the query: one string for each label or candidate."""
         return tuple(self.label_join + word for word in example.choices or self.words)
 
-    def null_query(self) -> str:
-        """Return a query that says nothing: every input is `N/A`."""
+    def null_query(self, text: str = CONTENT_FREE) -> str:
+        """Return a query that says nothing: every input is `text`."""
         names = compiled(self.query_template or self.template).names
-        return self.query({name: _AllContentFree() if name == "row" else CONTENT_FREE for name in names})
-
-
-class _AllContentFree(dict[str, str]):
-    def __missing__(self, name: str) -> str:
-        return CONTENT_FREE
+        return self.query({name: defaultdict(lambda: text) if name == "row" else text for name in names})
 
 
 def counted(rows: int) -> str:

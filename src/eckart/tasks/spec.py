@@ -23,7 +23,7 @@ from pydantic import (
     field_validator,
 )
 
-from eckart.errors import TaskError
+from eckart.errors import EckartError, TaskError
 
 DEFAULT_SHOTS = 10
 """The number of demonstrations where the task does not say otherwise (C.3)."""
@@ -154,14 +154,7 @@ def parse_spec(text: str, where: str) -> TaskSpec:
     Raises:
         TaskError: the YAML is broken (with its line), or says something that a task file does not.
     """
-    try:
-        values = yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f" line {mark.line + 1}" if mark else ""
-        raise TaskError(f"{where}{line}: broken YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise TaskError(f"{where}: broken YAML: {' '.join(str(error).split())}") from None
+    values = parse_yaml(text, where)
     if not isinstance(values, dict):
         raise TaskError(
             f"{where} is no task file: it holds no 'key: value' lines, such as 'data: reviews.csv'"
@@ -169,22 +162,41 @@ def parse_spec(text: str, where: str) -> TaskSpec:
     return checked(TaskSpec, values, where)
 
 
-def checked(kind: type[SpecT], values: Mapping[str, Any], where: str) -> SpecT:
+def parse_yaml(text: str, where: str, error: type[EckartError] = TaskError) -> Any:
+    """Read YAML, every scalar as the text that was typed.
+
+    Raises:
+        error: the YAML is broken; the message gives the line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as broken:
+        mark = broken.problem_mark or broken.context_mark
+        line = f" line {mark.line + 1}" if mark else ""
+        raise error(f"{where}{line}: broken YAML: {broken.problem or broken.context}") from None
+    except yaml.YAMLError as broken:
+        raise error(f"{where}: broken YAML: {' '.join(str(broken).split())}") from None
+
+
+def checked(
+    kind: type[SpecT], values: Mapping[str, Any], where: str, wrong: type[EckartError] = TaskError
+) -> SpecT:
     """Return `values` as a specification.
 
     Raises:
-        TaskError: a key is unknown or a value is of the wrong kind; one line that names it.
+        wrong: a key is unknown or a value is of the wrong kind; one line that names it.
     """
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
+        # An unknown key is a misspelt one, which explains what else is missing.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = f"; {closest(key, kind.model_fields)}" if len(first["loc"]) == 1 else ""
-            raise TaskError(f"{where}: unknown key '{key}'{known}") from None
+            raise wrong(f"{where}: unknown key '{key}'{known}") from None
         value = repr(first["input"])[:80]
-        raise TaskError(f"{where}: {key} is {value}: {first['msg'].lower()}") from None
+        raise wrong(f"{where}: {key} is {value}: {first['msg'].lower()}") from None
 
 
 def closest(name: str, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from eckart.errors import TaskError
 from eckart.records import fingerprint
 from eckart.tasks.examples import find_columns, find_labels, make_examples, shown_words, with_template
-from eckart.tasks.prompts import Example, Prompt, PromptFormat
+from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat
 from eckart.tasks.sources import Source, read_hub, read_local
 from eckart.tasks.spec import DEFAULT_SHOTS, TaskSpec, checked, find_spec
 from eckart.tasks.splits import Draw, Size, Splits, make_splits, parse_sizes, plan_splits, used_splits
@@ -171,13 +171,13 @@ class Task:
         context = prefix + example.text
         return Prompt(example.id, context, self.format.continuations(example), example.label)
 
-    def null_prompt(self, prompt: Prompt, shots: int | None = None) -> Prompt:
-        """Return the prompt with `N/A` for every input, to measure what its continuations score by themselves.
+    def null_prompt(self, prompt: Prompt, shots: int | None = None, text: str = CONTENT_FREE) -> Prompt:
+        """Return the prompt with `text` for every input, to measure what its continuations score by themselves.
 
         The continuations stay as they are, and so do the demonstrations, or the first `shots` of them (Zhao et al.
         2021, Calibrate Before Use).
         """
-        context = self.format.prefix(self.demonstrations[:shots]) + self.format.null_query()
+        context = self.format.prefix(self.demonstrations[:shots]) + self.format.null_query(text)
         return replace(prompt, id=f"{prompt.id}:null", context=context)
 
     @cached_property

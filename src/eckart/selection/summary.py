@@ -1,0 +1,125 @@
+"""What a sweep ends with: for each unit, scoring and part the best on validation, and what it does on test."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from eckart.records import Edit, Setting, Trial
+from eckart.runs import Run, folder_name
+from eckart.selection.units import best_edit
+from eckart.statistics import PairedDifference, paired_difference
+
+Trials = Mapping[tuple[Edit, ...], Trial]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A unit's best edit of a part under a scoring.
+
+    Arguments:
+        setting: the unit and the scoring.
+        part: what is clipped.
+        candidates: how many edits were tried on validation.
+        unpruned: the unpruned model's validation score; None where it could not be scored.
+        edit: the best on validation; None where none is better than the unpruned model.
+        best: its validation score.
+        test: clipped against unpruned on the same test rows; None where they were not looked at, or nothing is clipped.
+    """
+
+    setting: Setting
+    part: str
+    candidates: int
+    unpruned: float | None
+    edit: Edit | None
+    best: float | None
+    test: PairedDifference | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {**asdict(self), "edit": self.edit and str(self.edit)}
+
+    def __str__(self) -> str:
+        s = self.setting
+        unit = f"{folder_name(s.model)}, {s.task}, shots {s.shots}, seed {s.seed}, {s.scoring}, {self.part}"
+        if self.unpruned is None:
+            return f"{unit}: the unpruned model cannot be scored"
+        if self.edit is None:
+            return f"{unit}: validation {self.unpruned:.4f}; none of {self.candidates} edits does better"
+        found = f"{unit}: validation {self.unpruned:.4f} -> {self.best:.4f} at {self.edit} (best of {self.candidates})"
+        if self.test is None:
+            return f"{found}; not tested"
+        low, high = self.test.interval
+        return f"{found}; test {self.test.difference:+.4f} ({low:+.4f} to {high:+.4f}), n = {self.test.n}"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A sweep's run, read back.
+
+    Arguments:
+        run: its settings, trials, rows and spectra.
+    """
+
+    run: Run
+
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """One line for each unit, scoring and part, in the order of their settings."""
+        by_setting: dict[Setting, dict[str, dict[tuple[Edit, ...], Trial]]] = defaultdict(
+            lambda: {"validation": {}, "test": {}}
+        )
+        for trial in self.run.trials.values():
+            by_setting[trial.setting][trial.split][trial.edits] = trial
+        return tuple(
+            line
+            for setting in sorted(by_setting)
+            for line in self._lines(setting, by_setting[setting]["validation"], by_setting[setting]["test"])
+        )
+
+    def _lines(self, setting: Setting, validation: Trials, test: Trials) -> Iterator[Line]:
+        study = self.run.settings["study"]
+        metric = next(task["metric"] for task in study["tasks"] if _full_name(task) == setting.task)
+        values = {edits: getattr(t.score, metric) for edits, t in validation.items() if t.score is not None}
+        unpruned = values.get(())
+        for part in study["parts"]:
+            tried = [edits for edits in validation if edits and edits[0].part == part]
+            of_part = {edits[0]: values[edits] for edits in tried if edits in values}
+            edit = None if unpruned is None else best_edit(of_part, unpruned)
+            yield Line(
+                setting=setting,
+                part=part,
+                candidates=len(tried),
+                unpruned=unpruned,
+                edit=edit,
+                best=None if edit is None else of_part[edit],
+                test=None if edit is None else _compared(test.get(()), test.get((edit,))),
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole result as one document."""
+        return {
+            "run": str(self.run.folder),
+            "settings": self.run.settings,
+            "models": self.run.models,
+            "trials": len(self.run.trials),
+            "failed": sum(trial.status == "failed" for trial in self.run.trials.values()),
+            "spectra": len(self.run.spectra),
+            "lines": [line.to_json() for line in self.lines],
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.lines))
+
+
+def _full_name(task: Mapping[str, Any]) -> str:
+    return task["name"] if task["variant"] is None else f"{task['name']}:{task['variant']}"
+
+
+def _compared(unpruned: Trial | None, clipped: Trial | None) -> PairedDifference | None:
+    if unpruned is None or clipped is None or unpruned.score is None or clipped.score is None:
+        return None
+    return paired_difference(unpruned.score.right, clipped.score.right)

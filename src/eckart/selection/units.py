@@ -1,0 +1,231 @@
+"""What is done of a sweep in one place: a model is looked at, a unit is scored. Nothing here knows where it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from typing import Any
+
+from eckart.anatomy import Anatomy
+from eckart.errors import NotANumberError
+from eckart.evaluation.evaluator import Evaluator
+from eckart.models import LoadedModel
+from eckart.records import Edit, Rows, Trial
+from eckart.selection.grid import Sweep, cells
+from eckart.selection.plan import METRICS
+from eckart.selection.space import (
+    Spectra,
+    exact_matrices,
+    finite,
+    layer_condition_numbers,
+    select_layer,
+    spectra,
+)
+
+Outcome = dict[str, float]
+"""A trial's metrics."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a sweep must know of a model before its units.
+
+    Arguments:
+        name: as the sweep names it.
+        fingerprint, dtype: which weights it has, and what they are computed in.
+        layers: the layers of each part that are edited.
+        condition_numbers: of each part by layer, where they were measured; null where a matrix is singular.
+        spectra: under which names the spectra of its matrices are kept.
+    """
+
+    name: str
+    fingerprint: str
+    dtype: str
+    layers: dict[str, list[int]]
+    condition_numbers: dict[str, dict[str, float | None]]
+    spectra: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+@dataclass
+class Known:
+    """What was found before, and so is not computed again.
+
+    Arguments:
+        outcomes: the metrics of every trial by its key; None for one that failed.
+        rows: the digests of the rows that are kept.
+    """
+
+    outcomes: dict[str, Outcome | None] = field(default_factory=dict)
+    rows: set[str] = field(default_factory=set)
+
+    def add(self, found: Trial | Rows) -> None:
+        """Remember a trial or rows."""
+        if isinstance(found, Rows):
+            self.rows.add(found.digest)
+        else:
+            metrics = {} if found.score is None else {name: getattr(found.score, name) for name in METRICS}
+            self.outcomes[found.key] = metrics or None
+
+
+class _Noted:
+    """Spectra, and the names of those that were asked for."""
+
+    def __init__(self, store: Spectra) -> None:
+        self._store = store
+        self.names: list[str] = []
+
+    def spectrum(self, matrix: str) -> dict[str, Any] | None:
+        self.names.append(matrix)
+        return self._store.spectrum(matrix)
+
+    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
+        self._store.keep_spectrum(matrix, spectrum)
+
+
+def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
+    """Settle which layers of a model a sweep edits, and measure its spectra where they are asked for."""
+    anatomy, noted = Anatomy.of(model.model), _Noted(store)
+    conditions: dict[str, dict[int, float]] = {}
+    if sweep.layers == "auto" or sweep.spectra:
+        for part in sweep.parts:
+            found = spectra(exact_matrices(model, part), store=noted, device=model.model.device)
+            conditions[part] = layer_condition_numbers(found, sweep.combine)
+    return Facts(
+        name=model.name,
+        fingerprint=model.fingerprint,
+        dtype=model.dtype,
+        layers={part: _layers(anatomy, sweep, conditions.get(part, {})) for part in sweep.parts},
+        condition_numbers={
+            part: {str(layer): finite(value) for layer, value in found.items()}
+            for part, found in conditions.items()
+        },
+        spectra=list(dict.fromkeys(noted.names)),
+    )
+
+
+def _layers(anatomy: Anatomy, sweep: Sweep, condition_numbers: Mapping[int, float]) -> list[int]:
+    if sweep.layers == "auto":
+        return [select_layer(condition_numbers, sweep.top_k)]
+    if sweep.layers == "all":
+        return list(range(len(anatomy.layers)))
+    return sorted({anatomy.layer_index(int(layer)) for layer in sweep.layers})
+
+
+def run_unit(
+    sweep: Sweep, evaluator: Evaluator, layers: Mapping[str, Sequence[int]], metric: str, known: Known
+) -> Iterator[Trial | Rows]:
+    """Score a unit's edits, and yield what is not known yet, as it is found: validation, then test.
+
+    Arguments:
+        sweep: parts, rates, scorings, and what is tested.
+        evaluator: of the unit's model and task.
+        layers: the layers of each part.
+        metric: what is compared on validation.
+        known: what was found before; what is found is added.
+    """
+    scorings = sweep.scorings or (evaluator.method,)
+    grid: dict[tuple[Edit, ...], tuple[str, ...]] = {
+        (): scorings,
+        **{(edit,): scorings for edit in cells(sweep, layers)},
+    }
+    work = _Work(evaluator, known)
+    yield from work.score(grid, "validation")
+    if sweep.test == "all":
+        yield from work.score(grid, "test")
+    if sweep.test == "selected":
+        yield from work.score(work.chosen(sweep.parts, grid, scorings, metric), "test")
+
+
+def best_edit(outcomes: Mapping[Edit, float], unpruned: float) -> Edit | None:
+    """Return the edit that does best on validation; None where none does better than the unpruned model.
+
+    Of equal scores the smaller rate wins, and of equal rates the deeper layer.
+
+    >>> best_edit({Edit(0, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.9): 0.8}, 0.7)
+    Edit(layer=3, part='mlp', rate=0.5)
+    """
+    best = max(outcomes, key=lambda edit: (outcomes[edit], -edit.rate, edit.layer), default=None)
+    return best if best is not None and outcomes[best] > unpruned else None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Scoring edits that are not known yet."""
+
+    evaluator: Evaluator
+    known: Known
+
+    def score(self, wanted: Mapping[tuple[Edit, ...], Iterable[str]], split: str) -> Iterator[Trial | Rows]:
+        """Yield what is not known of these edits under these scorings: rows first, then trial by trial."""
+        missing = {edits: self._missing(edits, split, scorings) for edits, scorings in wanted.items()}
+        missing = {edits: scorings for edits, scorings in missing.items() if scorings}
+        if not missing:
+            return
+        rows = self.evaluator.rows(split)
+        if rows.digest not in self.known.rows:
+            yield self._found(rows)
+        self.evaluator.expect([edit for edits in missing for edit in edits])
+        for layer, group in groupby(missing.items(), key=lambda item: item[0][0].layer if item[0] else None):
+            for edits, scorings in group:
+                for trial in self._trials(edits, split, scorings):
+                    yield self._found(trial)
+            if layer is not None:
+                self.evaluator.release(layer)
+        self.evaluator.expect(())  # nothing more is to come of this split, so nothing need be kept
+
+    def chosen(
+        self,
+        parts: Iterable[str],
+        grid: Iterable[tuple[Edit, ...]],
+        scorings: Iterable[str],
+        metric: str,
+    ) -> dict[tuple[Edit, ...], list[str]]:
+        """Return what is tested, and under which scorings: the unpruned model, and each part's best on validation."""
+        tested: dict[tuple[Edit, ...], list[str]] = {(): []}
+        grid = list(grid)
+        for scoring in scorings:
+            values = {edits: self._outcome(edits, scoring, metric) for edits in grid}
+            unpruned = values[()]
+            if unpruned is None:
+                continue
+            tested[()].append(scoring)
+            for part in parts:
+                of_part = {e[0]: v for e, v in values.items() if e and v is not None and e[0].part == part}
+                best = best_edit(of_part, unpruned)
+                if best is not None:
+                    tested.setdefault((best,), []).append(scoring)
+        return dict(sorted(tested.items(), key=lambda item: [-edit.layer for edit in item[0]]))
+
+    def _outcome(self, edits: tuple[Edit, ...], scoring: str, metric: str) -> float | None:
+        outcome = self.known.outcomes[self.evaluator.key(edits, "validation", scoring)]
+        return None if outcome is None else outcome[metric]
+
+    def _missing(self, edits: tuple[Edit, ...], split: str, scorings: Iterable[str]) -> list[str]:
+        return [s for s in scorings if self.evaluator.key(edits, split, s) not in self.known.outcomes]
+
+    def _found(self, found: Any) -> Any:
+        self.known.add(found)
+        return found
+
+    def _trials(self, edits: tuple[Edit, ...], split: str, scorings: Sequence[str]) -> list[Trial]:
+        """Return the trials; those of a clipped model whose outputs are no numbers fail for good."""
+        try:
+            return self.evaluator.trials(edits, split, scorings)
+        except NotANumberError as error:
+            return [self._failed(edits, split, scoring, error) for scoring in scorings]
+
+    def _failed(self, edits: tuple[Edit, ...], split: str, scoring: str, error: Exception) -> Trial:
+        return Trial(
+            key=self.evaluator.key(edits, split, scoring),
+            setting=replace(self.evaluator.setting, scoring=scoring),
+            split=split,
+            rows=self.evaluator.rows(split).digest,
+            edits=edits,
+            status="failed",
+            error=str(error),
+        )
