@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
@@ -83,7 +84,7 @@ class Made:
     def _scored(self, setting: Setting, split: str) -> list[Trial]:
         rows = self.split(split, setting.seed)
         labels = np.array([row.label for row in rows.rows])
-        rng = np.random.default_rng([self.draws, len(split), setting.seed, len(setting.task), setting.shots])
+        rng = np.random.default_rng([self.draws, crc32(f"{setting} {split}".encode())])
         level = rng.random(len(labels))
         before = level < self.base
         trials = [self._trial(setting, split, rows, (), labels, before)]
@@ -104,7 +105,7 @@ class Made:
         """The run as `read_run` would give it."""
         splits = [self.split(s, seed) for s in ("validation", "test") for seed in self.seeds]
         trials = {trial.key: trial for trial in self.trials()}
-        return Run(folder, self.about(), trials, {rows.digest: rows for rows in splits}, {})
+        return Run(folder, self.about(), trials, {rows.digest: rows for rows in splits}, {}, {})
 
     def about(self) -> dict:
         return {"kind": "sweep", "study": {"test": self.test}}

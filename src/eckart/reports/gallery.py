@@ -17,6 +17,7 @@ from eckart.reports.figures.accuracy import MOST_LINES, Panel, accuracy_panel, d
 from eckart.reports.figures.bars import calibration_panel, draw_bars, outcome_panel
 from eckart.reports.figures.gains import draw_gain_maps, draw_gain_pairs, gain_map, gain_pairs
 from eckart.reports.findings import Choice, Findings
+from eckart.reports.sections import spectra_by_model
 from eckart.runs import Run, folder_name
 
 MOST_PANELS = 12
@@ -44,11 +45,11 @@ def gallery(run: Run, found: Findings) -> list[Picture]:
     return [
         *_conditions(run),
         *_outcomes(found),
-        *_accuracies(found),
-        *_shots(found),
-        *_maps(found),
         *_pairs(found),
         *_calibrations(found),
+        *_accuracies(found),
+        *_maps(found),
+        *_shots(found),
     ]
 
 
@@ -70,20 +71,26 @@ def published_pairs(choice: Choice) -> list[tuple[float, float]]:
 
 
 def _conditions(run: Run) -> Iterator[Picture]:
-    if not run.spectra:
-        return
+    for model, spectra in spectra_by_model(run).items():
+        if not spectra:
+            continue
+        title = f"Condition numbers{': ' if model else ''}{short_name(model)}"
+        caption = (
+            f"2-norm condition numbers of {len(spectra)} stored matrices by layer (Figure 3 of the paper). They are "
+            "computed, not sampled: there is no interval."
+        )
+        yield Picture(
+            _name("condition-numbers", short_name(model)),
+            title,
+            caption,
+            lambda spectra=spectra, title=title: _draw_conditions(spectra, title),  # type: ignore[misc]
+        )
+
+
+def _draw_conditions(spectra: Sequence[dict[str, Any]], title: str) -> Figure:
     from eckart.selection.space import MatrixSpectrum
 
-    matrices = [MatrixSpectrum.from_json(values) for values in run.spectra.values()]
-    ordered = sorted(matrices, key=lambda m: (m.layer, m.path))
-    caption = (
-        f"2-norm condition numbers of {len(matrices)} stored matrices by layer (Figure 3 of the paper). They are "
-        "computed, not sampled: there is no interval."
-    )
-    title = "Condition numbers"
-    yield Picture(
-        "condition-numbers", title, caption, lambda: draw_condition_numbers(condition_curves(ordered), title)
-    )
+    return draw_condition_numbers(condition_curves(map(MatrixSpectrum.from_json, spectra)), title)
 
 
 def _outcomes(found: Findings) -> Iterator[Picture]:
@@ -95,15 +102,15 @@ def _outcomes(found: Findings) -> Iterator[Picture]:
             continue
         hollow = any(bar.published for panel in known for bar in panel.bars)
         caption = (
-            f"The unpruned model and each part's choice on the {split} rows, {shots} shots, scoring {scoring} (Figure 4 "
-            f"of the paper). {_size(found, choices, split)} Bars are means over seeds with 95% intervals; neighbouring "
+            f"The unpruned model and each part's choice on the {split} rows, {shots} shots, scoring {scoring} "
+            f"(Figure 4 of the paper). {_size(found, choices, split)} Bars are means over seeds with 95% intervals; neighbouring "
             "bars share rows, so whether they differ is read off the table of choices, not off the overlap."
             + (" Hollow diamonds: the paper's tables, for its own rows and demonstrations." if hollow else "")
             + ("" if split == "test" else " These rows also chose, so the clipped bars are optimistic.")
         )
         yield Picture(
             _name("outcomes", shots, scoring),
-            "Unpruned and clipped, task by task",
+            f"Unpruned and clipped, task by task: {shots} shots, scoring {scoring}",
             caption,
             lambda known=known: draw_bars(known, 3, split),  # type: ignore[misc]
         )
@@ -118,7 +125,7 @@ def _accuracies(found: Findings) -> Iterator[Picture]:
         for number, page in enumerate(pages, start=1):
             yield Picture(
                 _name("accuracy-by-rate", shots, scoring, number if len(pages) > 1 else ""),
-                "Accuracy against the clipping rate",
+                f"Accuracy against the clipping rate: {shots} shots, scoring {scoring}",
                 _accuracy_caption(page, split, f"{shots} shots, scoring {scoring} (Figure 1 of the paper)"),
                 lambda page=page, columns=columns: draw_accuracy(page, columns, split),  # type: ignore[misc]
             )
@@ -142,7 +149,7 @@ def _shots(found: Findings) -> Iterator[Picture]:
         )
         yield Picture(
             _name("accuracy-by-shots", short_name(model), task, scoring),
-            f"Accuracy and the number of shots: {task}, {short_name(model)}",
+            f"Accuracy and the number of shots: {task}, {short_name(model)}, scoring {scoring}",
             _accuracy_caption(known, split, where),
             lambda known=known, columns=columns: draw_accuracy(known, columns, split),  # type: ignore[misc]
         )
@@ -155,13 +162,13 @@ def _maps(found: Findings) -> Iterator[Picture]:
         pages = list(_pages(maps))
         for number, page in enumerate(pages, start=1):
             caption = (
-                f"Gain over the unpruned model in points on the {split} rows, by layer and clipping rate, {shots} shots, "
-                f"scoring {scoring}. {_size(found, choices, split)} The choice is framed, where all seeds made the same. "
-                "No cell's interval is shown here: the table of cells has them, corrected for their number."
+                f"Gain over the unpruned model in points on the {split} rows, by layer and clipping rate, "
+                f"{shots} shots, scoring {scoring}. {_size(found, choices, split)} The choice is framed, where all "
+                "seeds made the same. No cell's interval is shown here: the table of cells has them, corrected for their number."
             )
             yield Picture(
                 _name("gains", shots, scoring, number if len(pages) > 1 else ""),
-                "Gains by layer and rate",
+                f"Gains by layer and rate: {shots} shots, scoring {scoring}",
                 caption,
                 lambda page=page: draw_gain_maps(page, 3, split),  # type: ignore[misc]
             )
@@ -183,8 +190,8 @@ def _pairs(found: Findings) -> Iterator[Picture]:
         else ""
     )
     caption = (
-        f"Each mark is one of {len(pairs)} cells that were scored on both splits. Choosing the highest on validation also "
-        f"chooses luck, which the test rows take back (the winner's curse).{lost}"
+        f"Each mark is one of {len(pairs)} cells that were scored on both splits. Choosing the highest on validation "
+        f"also chooses luck, which the test rows take back (the winner's curse).{lost}"
     )
     yield Picture(
         "validation-and-test", "Validation gains and test gains", caption, lambda: draw_gain_pairs(pairs)
@@ -198,8 +205,8 @@ def _calibrations(found: Findings) -> Iterator[Picture]:
     for number, page in enumerate(pages, start=1):
         caption = (
             f"The unpruned and the clipped model under every scoring, on the {split} rows. "
-            f"{_size(found, found.choices, split)} Bars are means over seeds with 95% intervals; dots are single seeds. "
-            "Whether clipping adds to calibrating is tested pair by pair in the table below."
+            f"{_size(found, found.choices, split)} Bars are means over seeds with 95% intervals; dots are single "
+            "seeds. Whether clipping adds to calibrating is tested pair by pair in the table below."
         )
         yield Picture(
             _name("calibration", number if len(pages) > 1 else ""),
@@ -212,10 +219,10 @@ def _calibrations(found: Findings) -> Iterator[Picture]:
 def _accuracy_caption(panels: Sequence[Panel], split: str, where: str) -> str:
     rows, seeds = [panel.rows for panel in panels], [panel.seeds for panel in panels]
     return (
-        f"Accuracy on the {split} rows by clipping rate, {where}. n = {_span(rows)} rows, {_span(seeds)} seeds a panel. "
-        "Bands are 95% intervals; a dashed line is the unpruned model, a dotted one always answering the most frequent "
-        f"label; stars mark each line's best. Of more than {MOST_LINES} layers the first two, the last two and the best "
-        "are drawn."
+        f"Accuracy on the {split} rows by clipping rate, {where}. n = {_span(rows)} rows, {_span(seeds)} seeds a "
+        "panel. Bands are 95% intervals; a dashed line is the unpruned model, a dotted one always answering the most "
+        "frequent label; a star marks a layer's best rate, where it is above the unpruned model. Of more than "
+        f"{MOST_LINES} layers the first two, the last two and the best are drawn."
     )
 
 

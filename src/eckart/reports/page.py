@@ -28,7 +28,7 @@ from eckart.reports.sections import (
     spectra_table,
 )
 from eckart.reports.tabular import Table, escaped
-from eckart.reports.words import choice_name, summary, verdict_words
+from eckart.reports.words import Verdict, choice_name, ordered, summary, verdicts
 from eckart.runs import Run, read_run, write_whole
 
 MOST_ROWS = 400
@@ -56,7 +56,7 @@ class Report:
     Arguments:
         title: what the run is about.
         summary: what was found, in sentences.
-        verdicts: each choice's name, verdict and verdict with its n.
+        verdicts: one a choice.
         tables: by name, without those that are empty.
         pictures: the figures, undrawn.
         flipped: which rows the choices turned.
@@ -65,7 +65,7 @@ class Report:
 
     title: str
     summary: tuple[str, ...]
-    verdicts: tuple[tuple[str, str, str], ...]
+    verdicts: tuple[Verdict, ...]
     tables: dict[str, Table]
     pictures: tuple[Picture, ...]
     flipped: tuple[Flipped, ...]
@@ -85,14 +85,14 @@ class Report:
             failures_table(found),
             spectra_table(run),
         )
-        chosen = [choice for choice in found.choices if choice.edit]
+        chosen = [choice for choice in ordered(found) if choice.edit]
         flipped = [_flipped(run, found, choice) for choice in chosen[:MOST_FLIPPED]]
         return cls(
             title=origin.title,
             summary=tuple(
                 [*origin.warnings, *summary(found)] if found.cells else origin.warnings or _nothing(run)
             ),
-            verdicts=tuple((choice_name(c), c.outcome, verdict_words(c)) for c in found.choices),
+            verdicts=tuple(verdicts(found)),
             tables={table.name: table for table in tables if table.rows},
             pictures=tuple(gallery(run, found)),
             flipped=tuple(entry for entry in flipped if entry.fixed or entry.broken),
@@ -104,6 +104,7 @@ class Report:
         return {
             "title": self.title,
             "summary": list(self.summary),
+            "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "tables": {name: table.to_json() for name, table in self.tables.items()},
             "figures": [{"name": p.name, "title": p.title, "caption": p.caption} for p in self.pictures],
             "flips": [asdict(entry) for entry in self.flipped],

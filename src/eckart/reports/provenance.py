@@ -79,13 +79,50 @@ def _warnings(run: Run, kind: str) -> list[str]:
     failed = sum(trial.score is None for trial in run.trials.values())
     several = sum(len(trial.edits) > 1 for trial in run.trials.values())
     said = []
-    if kind == "search" and not any(split_of(trial) == "test" for trial in run.trials.values()):
-        said.append("This search is unfinished: its test rows were not scored yet. What there is follows.")
+    there, wanted = progress(run)
+    if there < wanted:
+        said.append(
+            f"This {kind} is unfinished: {there:,} of {wanted:,} trials are there. The report is of these; the same "
+            "command goes on with the rest."
+        )
     if failed:
         said.append(f"{failed} of {len(run.trials)} trials failed; they are listed below and count nowhere.")
     if several:
         said.append(f"{several} trials clip several places at once, and are left out.")
     return said
+
+
+def progress(run: Run) -> tuple[int, int]:
+    """Return how many trials there are of those that must be there, as far as the settings tell.
+
+    A search scores every rate on validation, in one go or in a race, and the unpruned model on test. A sweep scores the
+    unpruned model and every edit on validation; on test all of them, or at least the unpruned model.
+    """
+    unpruned = {trial.setting for trial in run.trials.values() if not trial.edits and trial.split == "test"}
+    if run.settings.get("kind") == "search":
+        return (len(run.trials), len(run.trials) + (not unpruned))
+    if "models" not in (run.settings.get("study") or {}):
+        return (0, 0)
+    study = run.settings["study"]
+    settings = sum(
+        len(study["shots"] or [0]) * len(study["seeds"]) if not task["digest"] else 1
+        for task in study["tasks"]
+    )
+    settings *= len(study["scorings"] or [0])
+    edits = sum(_edits(run, model["name"]) for model in study["models"]) * settings
+    whole = settings * len(study["models"]) + edits
+    on_validation = sum(split_of(trial) == "validation" for trial in run.trials.values())
+    if study["test"] == "all":
+        return (len(run.trials), 2 * whole)
+    wanted = settings * len(study["models"]) if study["test"] == "selected" else 0
+    return (on_validation + min(len(unpruned), wanted), whole + wanted)
+
+
+def _edits(run: Run, model: str) -> int:
+    """Return how many edits a sweep makes of a model; at least one, where it was not looked at yet."""
+    study = run.settings["study"]
+    layers = run.models.get(model, {}).get("layers", {study["parts"][0]: [0]})
+    return sum(map(len, layers.values())) * sum(rate > 0 for rate in study["rates"])
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +157,7 @@ def _command(run: Run, kind: str) -> str:
     if isinstance(run.settings.get("command"), str):
         return run.settings["command"]
     if kind == "sweep":
-        return "eckart sweep study.yaml --out RUN"
+        return shlex.join(["eckart", "sweep", str(run.folder / "study.yaml"), "--out", str(run.folder)])
     model = next((trial.setting.model for trial in run.trials.values()), "MODEL")
     if kind == "search":
         return shlex.join(["eckart", "search", model, *_search_options(run.settings)])

@@ -7,7 +7,7 @@ from typing import Any
 from scipy.stats import binomtest, fisher_exact
 
 from eckart.published import named, record, sizes
-from eckart.reports.findings import Findings
+from eckart.reports.findings import Choice, Findings
 from eckart.reports.tabular import Column, Table
 from eckart.statistics import mcnemar_exact
 
@@ -23,11 +23,10 @@ NOTE = (
 
 def published_table(found: Findings | None = None) -> Table:
     """Return the published record; of a run's models, tasks and parts only, if there is one, beside its own choice."""
-    own = _own(found) if found else {}
     rows = [
-        {**_line(row), **own.get((row["model"], row["task"], row["part"]), {})}
+        {**_line(row), **beside}
         for row in record()
-        if found is None or (row["model"], row["task"], row["part"]) in own
+        for beside in ([{}] if found is None else _own(found, row))
     ]
     columns = (
         Column("source", "source"),
@@ -54,6 +53,7 @@ def published_table(found: Findings | None = None) -> Table:
 
 _OWN = (
     ("shots", "this run: shots", "count"),
+    ("scoring", "this run: scoring", "text"),
     ("unpruned", "this run: unpruned", "share"),
     ("gain", "this run: gain, points", "points"),
     ("interval", "this run: 95% interval", "range"),
@@ -61,20 +61,27 @@ _OWN = (
 )
 
 
-def _own(found: Findings) -> dict[tuple[str | None, str, str], dict[str, Any]]:
-    """Return a run's choices by the paper's names of their model, task and part."""
-    own = {}
-    for choice in found.choices:
-        where, gain = choice.condition, choice.gain
-        before = found.measured(where, None, found.split(choice))
-        own[named(where.model), where.task, choice.part] = {
-            "run_shots": where.shots,
-            "run_unpruned": before.accuracy if before else None,
-            "run_gain": gain.mean if gain else None,
-            "run_interval": gain.interval if gain else None,
-            "run_outcome": choice.outcome,
-        }
-    return own
+def _own(found: Findings, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a run's choices of a published row's model, task and part."""
+    return [
+        _beside(found, choice)
+        for choice in found.choices
+        if (named(choice.condition.model), choice.condition.task, choice.part)
+        == (row["model"], row["task"], row["part"])
+    ]
+
+
+def _beside(found: Findings, choice: Choice) -> dict[str, Any]:
+    where, gain = choice.condition, choice.gain
+    before = found.measured(where, None, found.split(choice))
+    return {
+        "run_shots": where.shots,
+        "run_scoring": where.scoring,
+        "run_unpruned": before.accuracy if before else None,
+        "run_gain": gain.mean if gain else None,
+        "run_interval": gain.interval if gain else None,
+        "run_outcome": choice.outcome,
+    }
 
 
 def _line(row: dict[str, Any]) -> dict[str, Any]:

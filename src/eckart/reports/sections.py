@@ -88,7 +88,7 @@ def seeds_table(found: Findings) -> Table:
         Column("broken", "broken", "count"),
         Column("p_value", "McNemar p", "p"),
     )
-    note = "The choice under each draw of demonstrations; p is exact McNemar's on that seed's rows alone, not corrected."
+    note = "The choice under each draw of demonstrations; p is exact McNemar's on that seed's rows, not corrected."
     return Table(
         "seeds", "Seed by seed", note, columns, [row for c in found.choices for row in _seed_rows(found, c)]
     )
@@ -153,7 +153,7 @@ def failures_table(found: Findings) -> Table:
             "error": trial.error or "not said",
         }
         for cell in _ordered(found.cells.values())
-        for trial in cell.failures
+        for trial in sorted(cell.failures, key=lambda trial: (trial.setting.seed, trial.split))
     ]
     note = "Trials that could not be scored. They count nowhere: a cell that failed under one seed cannot be chosen."
     return Table("failures", "Failed trials", note, columns, rows)
@@ -162,6 +162,7 @@ def failures_table(found: Findings) -> Table:
 def spectra_table(run: Run) -> Table:
     """Return one row a matrix whose spectrum is known."""
     columns = (
+        Column("model", "model"),
         Column("layer", "layer", "count"),
         Column("name", "matrix"),
         Column("size", "shape"),
@@ -171,14 +172,28 @@ def spectra_table(run: Run) -> Table:
         Column("says", ""),
     )
     rows = [
-        {**values, "size": " x ".join(map(str, values["shape"])), "says": _says(values)}
-        for values in sorted(run.spectra.values(), key=lambda v: (v["layer"], v["path"]))
+        {**values, "model": model, "size": " x ".join(map(str, values["shape"])), "says": _says(values)}
+        for model, spectra in spectra_by_model(run).items()
+        for values in spectra
     ]
     note = (
         "2-norm condition numbers of the stored weights. 'Within rounding': storage in this dtype may move a singular "
         "value by as much as the smallest one is."
     )
     return Table("spectra", "Condition numbers", note, columns, rows)
+
+
+def spectra_by_model(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Return the known spectra of each model, by layer; a run that names no models has one, without a name."""
+    names = {model: facts["spectra"] for model, facts in run.models.items()} or {"": list(run.spectra)}
+    return {
+        model: sorted((run.spectra[name] for name in own if name in run.spectra), key=_place_of_matrix)
+        for model, own in names.items()
+    }
+
+
+def _place_of_matrix(values: dict[str, Any]) -> tuple[int, str]:
+    return values["layer"], values["path"]
 
 
 def _says(values: dict[str, Any]) -> str:
@@ -194,14 +209,7 @@ def _splits(found: Findings) -> list[str]:
 
 def _measured_columns(split: str) -> tuple[Column, ...]:
     facts = (
-        ("rows", "rows", "count"),
-        ("seeds", "seeds", "count"),
         ("accuracy", "accuracy", "share"),
-        ("accuracy_interval", "accuracy, 95%", "shares"),
-        ("balanced_accuracy", "balanced", "share"),
-        ("macro_f1", "macro-F1", "share"),
-        ("log_loss", "log-loss", "share"),
-        ("majority_rate", "majority", "share"),
         ("gain", "gain, points", "points"),
         ("interval", "gain, 95%", "range"),
         ("p_value", "p", "p"),
@@ -209,6 +217,13 @@ def _measured_columns(split: str) -> tuple[Column, ...]:
         ("p_fdr", "FDR", "p"),
         ("fixed", "fixed", "count"),
         ("broken", "broken", "count"),
+        ("rows", "rows", "count"),
+        ("seeds", "seeds", "count"),
+        ("accuracy_interval", "accuracy, 95%", "shares"),
+        ("balanced_accuracy", "balanced", "share"),
+        ("macro_f1", "macro-F1", "share"),
+        ("log_loss", "log-loss", "share"),
+        ("majority_rate", "majority", "share"),
     )
     return tuple(Column(f"{split}_{key}", f"{split}: {title}", kind) for key, title, kind in facts)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import get_args
 
 from eckart.reports.blocks import short_name
 from eckart.reports.findings import Choice, Findings, Outcome
 from eckart.reports.sections import picks_text
-from eckart.reports.tabular import p_text
+from eckart.reports.tabular import p_text, points
 
 LEVEL = 0.05
 SAID = 6
@@ -20,11 +21,10 @@ def summary(found: Findings) -> list[str]:
     """Return a run's findings in sentences, the most certain first."""
     if not found.choices:
         return ["No edit was scored, so there is nothing to compare."]
-    ordered = sorted(found.choices, key=lambda choice: (choice.p_adjusted, choice.condition, choice.part))
-    sentences = [sentence(choice, found) for choice in ordered[:SAID]]
+    sentences = [sentence(choice, found) for choice in ordered(found)[:SAID]]
     if len(found.choices) == 1:
         return sentences
-    more = len(ordered) - SAID
+    more = len(found.choices) - SAID
     rest = [f"{more} more stand in the table of choices."] if more > 0 else []
     return [overall(found), *sentences, *rest]
 
@@ -36,11 +36,33 @@ def overall(found: Findings) -> str:
     return f"{len(found.choices)} choices (model, task, shots, scoring, part): {said}."
 
 
-def verdict_words(choice: Choice) -> str:
-    """Return a verdict with its n."""
+@dataclass(frozen=True)
+class Verdict:
+    """A choice's verdict in a few words: what was chosen where, the word for it, and the numbers."""
+
+    name: str
+    outcome: Outcome
+    numbers: str
+
+
+def verdicts(found: Findings) -> list[Verdict]:
+    """Return every choice's verdict, the most certain first."""
+    return [Verdict(choice_name(choice), choice.outcome, _numbers(choice)) for choice in ordered(found)]
+
+
+def ordered(found: Findings) -> list[Choice]:
+    """Return the choices, the most certain first."""
+    return sorted(found.choices, key=lambda choice: (choice.p_adjusted, choice.condition, choice.part))
+
+
+def _numbers(choice: Choice) -> str:
     if choice.gain is None:
-        return choice.outcome
-    return f"{choice.outcome}, n = {choice.gain.rows} rows and {_count(choice.gain.seeds, 'seed')}"
+        return ""
+    low, high = choice.gain.interval
+    seeds = _count(choice.gain.seeds, "seed")
+    return (
+        f"{points(choice.gain.mean)} ({points(low)} to {points(high)}), n = {choice.gain.rows} rows, {seeds}"
+    )
 
 
 def sentence(choice: Choice, found: Findings) -> str:
@@ -62,7 +84,8 @@ def sentence(choice: Choice, found: Findings) -> str:
         if choice.basis != "cross-validated"
         else "corrected for having been chosen on these rows"
     )
-    certainty = f"95% interval {low:.1f} to {high:.1f}; n = {choice.gain.rows} rows, {_count(choice.gain.seeds, 'seed')}"
+    seeds = _count(choice.gain.seeds, "seed")
+    certainty = f"95% interval {low:.1f} to {high:.1f}; n = {choice.gain.rows} rows, {seeds}"
     return (
         f"{clipping} {gained} {abs(100 * choice.gain.mean):.1f} points {how} ({certainty}; "
         f"{_count(choice.tried, 'cell')} tried; {_correction(choice, found)}). {_conclusion(choice)}"
@@ -118,7 +141,7 @@ def _conclusion(choice: Choice) -> str:
     ):
         return "Verdict: cannot tell; alone it would be clear, but one of so many choices may look like this by chance."
     if choice.detectable is None or choice.detectable > 1:
-        return "Verdict: cannot tell; too few rows for any gain to be found."
+        return "Verdict: cannot tell; with so few rows that change, no gain could have shown."
     return (
         f"Verdict: cannot tell; an experiment like this one finds a true gain of {100 * choice.detectable:.1f} points "
         "four times in five."
@@ -132,3 +155,9 @@ def _count(number: int, noun: str) -> str:
 def choice_name(choice: Choice) -> str:
     """Return what a choice is called."""
     return f"{choice.condition}, {choice.part}"
+
+
+def _clear_alone(choice: Choice) -> bool:
+    """Whether a choice would be called a gain or a loss, had it been the only one."""
+    gain = choice.gain
+    return gain is not None and gain.p_value <= LEVEL and gain.interval[0] * gain.interval[1] > 0

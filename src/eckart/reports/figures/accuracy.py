@@ -150,6 +150,8 @@ def _draw_panel(axes: Axes, panel: Panel, style: dict[int, tuple[str, str]]) -> 
             label=f"layer {line.layer}",
         )
     for line in panel.lines:  # above every line
+        if line.accuracies[line.best] <= panel.unpruned:
+            continue
         best = (place[line.rates[line.best]], line.accuracies[line.best])
         axes.plot(
             *best, marker="*", markersize=11, color=style[line.layer][0], markeredgecolor="black", zorder=4
