@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eckart.cli.console import print_json, say, show
 from eckart.cli.options import check_writable
-from eckart.reports.page import FORMATS, Report, check_format, published_page
+from eckart.reports.page import FORMATS, Report, check_format, check_target, published_page
 from eckart.runs import read_run, write_whole
 
 
@@ -27,7 +27,8 @@ def run_report(run: Path, out: Path | None, name: str, figures: Path | None, as_
     path = out or (None if as_json else run / f"report.{name}")
     kept = read_run(run)
     if path is not None:
-        check_writable(path, kept.folder / "run.sqlite")
+        check_target(path, kept)
+        check_writable(path, None)
     report = Report.of(kept)
     if path is not None:
         write_whole(path, FORMATS[name](report).encode())

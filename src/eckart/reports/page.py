@@ -180,7 +180,9 @@ def report(
     """
     check_format(format)
     path = Path(out) if out is not None else Path(run) / f"report.{format}"
-    found = Report.of(read_run(run))
+    kept = read_run(run)
+    check_target(path, kept)
+    found = Report.of(kept)
     write_whole(path, FORMATS[format](found).encode())
     if figures is not None:
         found.write_figures(Path(figures))
@@ -195,6 +197,16 @@ def check_format(name: str) -> None:
     """
     if name not in FORMATS:
         raise RunError(f"no report format '{name}'; the formats are {', '.join(FORMATS)}")
+
+
+def check_target(path: Path, run: Run) -> None:
+    """Refuse to write a report over the run that it is about.
+
+    Raises:
+        RunError: the file is the run's own.
+    """
+    if path.resolve() == (run.folder / "run.sqlite").resolve():
+        raise RunError(f"'{path}' is the run itself; name another file for its report")
 
 
 def published_page(format: str) -> str:
