@@ -164,7 +164,8 @@ def _maps(found: Findings) -> Iterator[Picture]:
             caption = (
                 f"Gain over the unpruned model in points on the {split} rows, by layer and clipping rate, "
                 f"{shots} shots, scoring {scoring}. {_size(found, choices, split)} The choice is framed, where all "
-                "seeds made the same. No cell's interval is shown here: the table of cells has them, corrected for their number."
+                "seeds made the same. No cell's interval is shown here: the table of cells has them, with p values "
+                "corrected for their number."
             )
             yield Picture(
                 _name("gains", shots, scoring, number if len(pages) > 1 else ""),
@@ -190,7 +191,7 @@ def _pairs(found: Findings) -> Iterator[Picture]:
         else ""
     )
     caption = (
-        f"Each mark is one of {len(pairs)} cells that were scored on both splits. Choosing the highest on validation "
+        f"Each mark is one of {len(pairs)} edits that were scored on both splits. Choosing the highest on validation "
         f"also chooses luck, which the test rows take back (the winner's curse).{lost}"
     )
     yield Picture(

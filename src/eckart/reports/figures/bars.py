@@ -163,7 +163,7 @@ def _draw_bars(axes: Axes, panel: BarPanel, kinds: list[str], seeds: bool) -> No
             _marks(axes, spread, "o", 3.5, "one seed")
     axes.set_xticks(range(len(groups)), groups, size=8, rotation=30 if len(groups) > 5 else 0)
     axes.tick_params(axis="y", labelsize=7)
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.04)
     axes.set_title(panel.title, size=9)
 
 

@@ -17,7 +17,7 @@ from eckart.errors import RunError
 from eckart.runs import write_whole
 
 # Okabe and Ito's colours stay apart for colour-blind readers; the markers stay apart in print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#7F7F7F")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 FORMATS = (".png", ".svg", ".pdf")
 # Names are data: a $ in one is a $. An SVG's text stays text, and equal figures are equal files.

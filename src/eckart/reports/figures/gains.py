@@ -114,15 +114,17 @@ class Pair:
 
 
 def gain_pairs(found: Findings) -> list[Pair]:
-    """Return every cell that was scored on validation and on test."""
+    """Return every choice that was tested, and every other cell that the same seeds scored on both splits."""
     chosen = {(choice.condition, edit) for choice in found.choices for edit in choice.picks.values()}
-    pairs = []
+    pairs = [
+        Pair(choice.part, 100 * choice.naive, 100 * choice.gain.mean, True)
+        for choice in found.choices
+        if choice.naive is not None and choice.gain and choice.basis != "cross-validated"
+    ]
     for (condition, edit), cell in found.cells.items():
-        gains = [cell.measured[split].gain for split in ("validation", "test") if split in cell.measured]
-        if edit is not None and len(gains) == 2 and gains[0] and gains[1]:
-            pairs.append(
-                Pair(edit.part, 100 * gains[0].mean, 100 * gains[1].mean, (condition, edit) in chosen)
-            )
+        gains = [m.gain for split in ("validation", "test") if (m := cell.measured.get(split)) and m.gain]
+        if edit and (condition, edit) not in chosen and len(gains) == 2 and gains[0].seeds == gains[1].seeds:
+            pairs.append(Pair(edit.part, 100 * gains[0].mean, 100 * gains[1].mean, False))
     return pairs
 
 
