@@ -98,3 +98,10 @@ def test_the_peers_benchmark_agrees_with_lm_eval(peers):
     )  # lm-eval needs it for transformers, and installs it when asked: lm-eval[hf]
     pytest.importorskip("lm_eval")
     assert "4 of 4" in peers["lm-eval"]
+
+
+def test_the_report_benchmark():
+    command = [sys.executable, FOLDER / "report.py", "--trials", "100", "--rows", "20", "--seeds", "2"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "the page, from the run" in ended.stdout

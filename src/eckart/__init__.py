@@ -20,6 +20,7 @@ _HOME = {
     "clip_": "eckart.edits",
     "evaluate": "eckart.evaluation",
     "export": "eckart.checkpoints",
+    "report": "eckart.reports.page",
     "search": "eckart.selection",
     "sweep": "eckart.selection",
 }
@@ -33,6 +34,7 @@ __all__ = [
     "clip_",
     "evaluate",
     "export",
+    "report",
     "search",
     "sweep",
 ]
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from eckart.evaluation import evaluate
     from eckart.linalg import Factor
     from eckart.records import Edit
+    from eckart.reports.page import report
     from eckart.selection import search, sweep
     from eckart.tasks import Task
 

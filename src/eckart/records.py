@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -223,6 +224,25 @@ class Trial:
                 "score": None if score is None else Score(**{k: _frozen(v) for k, v in score.items()}),
             }
         )
+
+
+def name_rows(split: str, start: int, stop: int) -> str:
+    """Name some rows of a split, as an evaluator reads them.
+
+    >>> name_rows("validation", 0, 64)
+    'validation[0:64]'
+    """
+    return f"{split}[{start}:{stop}]"
+
+
+def parse_rows(split: str) -> tuple[str, int, int] | None:
+    """Read what `name_rows` wrote; None for the name of a whole split.
+
+    >>> parse_rows("validation[0:64]"), parse_rows("validation")
+    (('validation', 0, 64), None)
+    """
+    found = re.fullmatch(r"(\w+)\[(\d+):(\d+)\]", split)
+    return None if found is None else (found[1], int(found[2]), int(found[3]))
 
 
 def fingerprint(values: Any) -> str:

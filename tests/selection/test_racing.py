@@ -14,7 +14,6 @@ from scipy.stats import binom
 from eckart import Task, search
 from eckart.errors import EckartError, EditError, RunError, TaskError
 from eckart.evaluation import Evaluator
-from eckart.evaluation.fitting import parse_rows
 from eckart.evaluation.scoring import join_scores, score
 from eckart.models import load_model
 from eckart.selection.algorithm1 import search_rate

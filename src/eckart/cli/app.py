@@ -181,6 +181,29 @@ def sweep(
 
 
 @app.command()
+def report(
+    run: Annotated[
+        Path, typer.Argument(help="A run's folder; or 'published' for the paper's own record.", metavar="RUN")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The file; by default report.html in the run's folder.")
+    ] = None,
+    format_: Annotated[str, typer.Option("--format", help="html, md, csv (the cells) or json.")] = "html",
+    figures: Annotated[
+        Path | None, typer.Option(help="A folder for every figure, as PNG, SVG and PDF.")
+    ] = None,
+    json_: o.Json = False,
+) -> None:
+    """Write what a search, a sweep or a spectrum found, and how sure it is, as one page that needs no network."""
+    from eckart.cli.report import run_published, run_report
+
+    if str(run) == "published" and not run.exists():
+        run_published(out, format_, as_json=json_)
+        return
+    run_report(run, out, format_, figures, as_json=json_)
+
+
+@app.command()
 def demo(
     task: Annotated[str, typer.Option(help="mood, topic, weather, who, or time.")] = "mood",
     part: o.Part = "mlp",

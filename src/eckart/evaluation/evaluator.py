@@ -18,7 +18,7 @@ from eckart.anatomy import Anatomy
 from eckart.edits import Factors, clip
 from eckart.errors import ModelError
 from eckart.evaluation.calibration import INPUTS, Nulls, null_prompts
-from eckart.evaluation.fitting import Fitted, fit, parse_rows
+from eckart.evaluation.fitting import Fitted, fit
 from eckart.evaluation.outcome import Evaluation
 from eckart.evaluation.reading import Reader
 from eckart.evaluation.requests import build_requests, context_window
@@ -27,7 +27,7 @@ from eckart.evaluation.scoring import SCORING_VERSION, Reading, check_method, co
 from eckart.evaluation.trunk import Trunk
 from eckart.evaluation.ways import agrees, find_reader, sample_of, sizes
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
-from eckart.records import Edit, Rows, Setting, Trial, fingerprint
+from eckart.records import Edit, Rows, Setting, Trial, fingerprint, parse_rows
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -50,25 +49,6 @@ class Fitted:
             described=replace(self.described, rows=self.described.rows[start:stop]),
             shots=self.shots[start:stop],
         )
-
-
-def name_rows(split: str, start: int, stop: int) -> str:
-    """Name some rows of a split, as an evaluator reads them.
-
-    >>> name_rows("validation", 0, 64)
-    'validation[0:64]'
-    """
-    return f"{split}[{start}:{stop}]"
-
-
-def parse_rows(split: str) -> tuple[str, int, int] | None:
-    """Read what `name_rows` wrote; None for the name of a whole split.
-
-    >>> parse_rows("validation[0:64]"), parse_rows("validation")
-    (('validation', 0, 64), None)
-    """
-    found = re.fullmatch(r"(\w+)\[(\d+):(\d+)\]", split)
-    return None if found is None else (found[1], int(found[2]), int(found[3]))
 
 
 def fit(

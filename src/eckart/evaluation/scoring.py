@@ -11,8 +11,7 @@ from jaxtyping import Float, Int
 
 from eckart.errors import NotANumberError, TaskError
 from eckart.evaluation.calibration import batch, contextual
-from eckart.evaluation.fitting import parse_rows
-from eckart.records import Score
+from eckart.records import Score, parse_rows
 from eckart.statistics import accuracy, balanced_accuracy, confusion_matrix, log_loss, macro_f1, majority_rate
 
 Method = Literal["sum", "mean", "byte", "prior", "contextual", "batch", "logit"]

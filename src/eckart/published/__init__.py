@@ -12,6 +12,8 @@ import yaml
 from eckart.errors import EckartError
 from eckart.records import Score
 
+SOURCES = ("algorithm1_tables.csv", "author_logs.csv")
+
 
 def identify(name: str, config: Any) -> str | None:
     """Return the paper's name for a checkpoint, or None where it is another one.
@@ -20,12 +22,45 @@ def identify(name: str, config: Any) -> str | None:
         name: hub id or path.
         config: its configuration; a model that only shares the name is not taken for the paper's.
     """
+    known = named(name)
+    facts = {k: v for k, v in _models().get(known, {}).items() if k != "name"}
+    return known if all(getattr(config, k, None) == v for k, v in facts.items()) else None
+
+
+def named(name: str) -> str | None:
+    """Return the paper's name for a checkpoint by its name alone, for whoever has no configuration at hand.
+
+    >>> named("EleutherAI/gpt-j-6B"), named("gpt2")
+    ('gpt-j-6b', None)
+    """
     last = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
-    for known, facts in yaml.safe_load(_text("models.yaml")).items():
-        pattern = facts.pop("name")
-        if re.fullmatch(pattern, last) and all(getattr(config, k, None) == v for k, v in facts.items()):
-            return known
-    return None
+    return next((known for known, facts in _models().items() if re.fullmatch(facts["name"], last)), None)
+
+
+def record() -> list[dict[str, Any]]:
+    """Return every published pair of accuracies, of the paper's tables and of the authors' logs.
+
+    Returns:
+        one row a table's line or log: `source`, `model`, `task`, `part`, `layer`, `rate`, `test_baseline`,
+        `test_clipped`, accuracies in [0, 1].
+    """
+    keys = sorted({(r["model"], r["task"], r["part"]) for name in SOURCES for r in _table(name)})
+    return [
+        {"model": model, "task": task, "part": part, **row}
+        for model, task, part in keys
+        for row in published_rows(model, task, part)
+    ]
+
+
+def sizes(task: str) -> tuple[int, int]:
+    """Return how many test rows a task has in the paper, and what its published accuracies are multiples of."""
+    facts = yaml.safe_load(_text("sizes.yaml"))[task]
+    return facts["test"], facts.get("divisor", facts["test"])
+
+
+def slips() -> list[str]:
+    """Return what a reader of the published numbers should know."""
+    return yaml.safe_load(_text("slips.yaml"))
 
 
 def published_rows(model: str | None, task: str, part: str) -> list[dict[str, Any]]:
@@ -75,6 +110,10 @@ def _row(source: str, layer: str, rate: str, row: dict[str, str]) -> dict[str, A
         "test_baseline": float(row["test_baseline"]),
         "test_clipped": float(row["test_pruned"]),
     }
+
+
+def _models() -> dict[str | None, dict[str, Any]]:
+    return yaml.safe_load(_text("models.yaml"))
 
 
 def _table(name: str) -> list[dict[str, str]]:

@@ -9,9 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 from eckart.errors import EditError, RunError
-from eckart.evaluation.fitting import name_rows
 from eckart.evaluation.scoring import check_method, join_scores
-from eckart.records import Edit, Trial
+from eckart.records import Edit, Trial, name_rows
 from eckart.runs import Executor
 from eckart.statistics import log_e_value
 

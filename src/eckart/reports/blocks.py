@@ -1,0 +1,143 @@
+"""From a run's trials to matrices: which edit was right on which row, under which demonstrations."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+
+from eckart.errors import RunError
+from eckart.records import Edit, Rows, Score, Trial, parse_rows
+from eckart.runs import Run
+
+SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True, order=True)
+class Condition:
+    """What several draws of demonstrations have in common.
+
+    Arguments:
+        model, task, shots, scoring: as in `Setting`.
+    """
+
+    model: str
+    task: str
+    shots: int
+    scoring: str
+
+    @classmethod
+    def of(cls, trial: Trial) -> Condition:
+        """Return a trial's setting without its seed."""
+        setting = trial.setting
+        return cls(setting.model, setting.task, setting.shots, setting.scoring)
+
+    def __str__(self) -> str:
+        return f"{short_name(self.model)}, {self.task}, {self.shots} shots, {self.scoring}"
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Everything that was scored in one condition on one split, row by row.
+
+    Rows are aligned by their ids: seeds draw different demonstrations, so their splits may differ by a few rows.
+
+    Arguments:
+        condition, split: what was scored.
+        seeds: of the demonstrations.
+        ids: every row that any seed scored.
+        edits: what was clipped; the unpruned model is not among them.
+        unpruned: 1 where the unpruned model was right, 0 where it was wrong, NaN where it was not asked.
+        right: the same for each edit.
+        trials: what filled the matrices, by edit (None for the unpruned model) and seed; a race leaves several.
+    """
+
+    condition: Condition
+    split: str
+    seeds: tuple[int, ...]
+    ids: tuple[str, ...]
+    edits: tuple[Edit, ...]
+    unpruned: Float[np.ndarray, "seeds rows"]
+    right: Float[np.ndarray, "edits seeds rows"]
+    trials: dict[tuple[Edit | None, int], list[Trial]]
+
+    @cached_property
+    def gains(self) -> Float[np.ndarray, "edits seeds rows"]:
+        """Right after less right before, by the same seed on the same row; NaN where either is not known."""
+        return self.right - self.unpruned
+
+    def outcomes(self, edit: Edit | None) -> Float[np.ndarray, "seeds rows"]:
+        """Return on which rows an edit, or the unpruned model, was right."""
+        return self.unpruned if edit is None else self.right[self.edits.index(edit)]
+
+    def scores(self, edit: Edit | None) -> list[Score]:
+        """Return the scores of an edit, or of the unpruned model, by seed."""
+        kept = (trial for seed in self.seeds for trial in self.trials.get((edit, seed), []))
+        return [trial.score for trial in kept if trial.score is not None]
+
+
+def blocks(run: Run) -> dict[tuple[Condition, str], Block]:
+    """Gather a run's trials by condition and split. Trials that failed, or clip several places, are left out."""
+    groups: dict[tuple[Condition, str], list[Trial]] = defaultdict(list)
+    for trial in run.trials.values():
+        if trial.score is not None and len(trial.edits) <= 1:
+            groups[Condition.of(trial), split_of(trial)].append(trial)
+    return {key: _block(*key, trials, run.rows) for key, trials in sorted(groups.items())}
+
+
+def split_of(trial: Trial) -> str:
+    """Return the split that a trial's rows belong to, be it the whole of it or some of its rows."""
+    part = parse_rows(trial.split)
+    return part[0] if part else trial.split
+
+
+def edit_of(trial: Trial) -> Edit | None:
+    """Return a trial's one edit, or None for the unpruned model."""
+    return trial.edits[0] if trial.edits else None
+
+
+def short_name(model: str) -> str:
+    """Return the last part of a hub id or path.
+
+    >>> short_name("EleutherAI/gpt-j-6b"), short_name("models/mine/")
+    ('gpt-j-6b', 'mine')
+    """
+    return model.replace("\\", "/").rstrip("/").split("/")[-1]
+
+
+def _block(condition: Condition, split: str, trials: list[Trial], rows: dict[str, Rows]) -> Block:
+    seeds = tuple(sorted({trial.setting.seed for trial in trials}))
+    edits = tuple(sorted({trial.edits[0] for trial in trials if trial.edits}))
+    columns, ids = _columns({trial.rows for trial in trials}, rows)
+    place = {edit: index for index, edit in enumerate((None, *edits))}
+    line = {seed: index for index, seed in enumerate(seeds)}
+    right = np.full((len(place), len(seeds), len(ids)), np.nan)
+    kept: dict[tuple[Edit | None, int], list[Trial]] = defaultdict(list)
+    for trial in trials:
+        score, part, edit = trial.score, parse_rows(trial.split), edit_of(trial)
+        assert score is not None
+        asked = columns[trial.rows][part[1] : part[2]] if part else columns[trial.rows]
+        right[place[edit], line[trial.setting.seed], asked] = np.equal(score.labels, score.predictions)
+        kept[edit, trial.setting.seed].append(trial)
+    return Block(condition, split, seeds, ids, edits, right[0], right[1:], dict(kept))
+
+
+def _columns(
+    digests: Collection[str], rows: dict[str, Rows]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Give every row id of several splits one column, in the order in which they are met."""
+    place: dict[str, int] = {}
+    absent = [digest for digest in digests if digest not in rows]
+    if absent:
+        raise RunError(
+            f"the run lacks the rows of split {absent[0][:12]}; it is damaged: restore it, or run it again"
+        )
+    columns = {
+        digest: np.array([place.setdefault(row.id, len(place)) for row in rows[digest].rows])
+        for digest in sorted(digests)
+    }
+    return columns, tuple(place)

@@ -1,0 +1,162 @@
+"""Gains over layers and rates, and what a choice's gain becomes on rows that did not choose it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from eckart.reports.blocks import short_name
+from eckart.reports.figures.base import COLOURS, MARKERS, new_figure, plain_text
+from eckart.reports.findings import Choice, Findings
+
+MOST_NUMBERS = 120
+"""A map of more cells than this is drawn without numbers."""
+COLOUR_MAP = "PuOr_r"
+
+
+@dataclass(frozen=True, eq=False)
+class GainMap:
+    """A unit's gains, in points, by layer and rate; NaN where a cell was not scored.
+
+    Arguments:
+        title: what the unit is.
+        layers, rates: the axes.
+        points: the gains.
+        chosen: (layer, rate) of the choice.
+    """
+
+    title: str
+    layers: tuple[int, ...]
+    rates: tuple[float, ...]
+    points: Float[np.ndarray, "layers rates"]
+    chosen: tuple[int, float] | None
+
+
+def gain_map(found: Findings, choice: Choice, split: str) -> GainMap | None:
+    """Gather a unit's gains; None where there is but one layer or nothing was scored."""
+    gains = {
+        edit: measured.gain.mean
+        for edit in found.edits(choice.condition, choice.part)
+        if (measured := found.measured(choice.condition, edit, split)) and measured.gain
+    }
+    layers, rates = sorted({edit.layer for edit in gains}), sorted({edit.rate for edit in gains})
+    if len(layers) < 2:
+        return None
+    points = np.full((len(layers), len(rates)), np.nan)
+    for edit, gain in gains.items():
+        points[layers.index(edit.layer), rates.index(edit.rate)] = 100 * gain
+    where, chosen = choice.condition, choice.edit if choice.agreed else None
+    title = f"{where.task}, {short_name(where.model)}, {choice.part}"
+    return GainMap(
+        title, tuple(layers), tuple(rates), points, (chosen.layer, chosen.rate) if chosen else None
+    )
+
+
+@plain_text
+def draw_gain_maps(maps: Sequence[GainMap], columns: int, split: str) -> Figure:
+    """Draw gains by layer and rate, one panel a unit, all on one scale; the choice is framed."""
+    columns = min(columns, len(maps))
+    rows = math.ceil(len(maps) / columns)
+    tallest = max(len(gains.layers) for gains in maps)
+    figure = Figure(
+        figsize=(max(3.2 * columns + 0.6, 4.8), (0.9 + 0.24 * max(tallest, 6)) * rows), layout="constrained"
+    )
+    reach = max(1.0, *(float(np.nanmax(np.abs(gains.points))) for gains in maps))
+    scale = Normalize(-reach, reach)
+    for index, gains in enumerate(maps):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        _draw_map(axes, gains, scale)
+        if index % columns == 0:
+            axes.set_ylabel("layer", size=8)
+        if index + columns >= len(maps):
+            axes.set_xlabel("clipping rate ξ", size=8)
+    bar = figure.colorbar(ScalarMappable(scale, COLOUR_MAP), ax=figure.axes, shrink=0.8, aspect=30)
+    bar.set_label(f"{split} gain, points", size=8)
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def _draw_map(axes: Axes, gains: GainMap, scale: Normalize) -> None:
+    axes.imshow(gains.points, cmap=COLOUR_MAP, norm=scale, aspect="auto", origin="lower")
+    if gains.points.size <= MOST_NUMBERS:
+        for (row, column), value in np.ndenumerate(gains.points):
+            dark = abs(value) > 0.6 * scale.vmax  # type: ignore[operator]
+            says = "–" if math.isnan(value) else f"{value:+.1f}"
+            axes.text(
+                column, row, says, ha="center", va="center", size=6.5, color="white" if dark else "black"
+            )
+    if gains.chosen:
+        corner = gains.rates.index(gains.chosen[1]) - 0.5, gains.layers.index(gains.chosen[0]) - 0.5
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=2))
+    axes.set_xticks(range(len(gains.rates)), [f"{rate:g}" for rate in gains.rates], size=7)
+    step = max(1, len(gains.layers) // 12)
+    axes.set_yticks(range(0, len(gains.layers), step), [str(layer) for layer in gains.layers[::step]], size=7)
+    axes.set_title(gains.title, size=9)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A cell's gain, in points, on the rows that chose and on those that did not."""
+
+    part: str
+    validation: float
+    test: float
+    chosen: bool
+
+
+def gain_pairs(found: Findings) -> list[Pair]:
+    """Return every choice that was tested, and every other cell that the same seeds scored on both splits."""
+    chosen = {(choice.condition, edit) for choice in found.choices for edit in choice.picks.values()}
+    pairs = [
+        Pair(choice.part, 100 * choice.naive, 100 * choice.gain.mean, True)
+        for choice in found.choices
+        if choice.naive is not None and choice.gain and choice.basis != "cross-validated"
+    ]
+    for (condition, edit), cell in found.cells.items():
+        gains = [m.gain for split in ("validation", "test") if (m := cell.measured.get(split)) and m.gain]
+        if edit and (condition, edit) not in chosen and len(gains) == 2 and gains[0].seeds == gains[1].seeds:
+            pairs.append(Pair(edit.part, 100 * gains[0].mean, 100 * gains[1].mean, False))
+    return pairs
+
+
+@plain_text
+def draw_gain_pairs(pairs: Sequence[Pair]) -> Figure:
+    """Draw test gains against validation gains: what is chosen for its height tends to come down."""
+    figure, axes = new_figure()
+    for part, colour, marker in zip(sorted({pair.part for pair in pairs}), COLOURS, MARKERS, strict=False):
+        own = [pair for pair in pairs if pair.part == part]
+        axes.scatter(
+            [pair.validation for pair in own],
+            [pair.test for pair in own],
+            s=14,
+            color=colour,
+            marker=marker,
+            alpha=0.5,
+            linewidths=0,
+            label=part,
+        )
+    chosen = [pair for pair in pairs if pair.chosen]
+    axes.scatter(
+        [pair.validation for pair in chosen],
+        [pair.test for pair in chosen],
+        s=90,
+        facecolors="none",
+        edgecolors="black",
+        linewidths=1.2,
+        label="chosen on validation",
+    )
+    axes.axline((0, 0), slope=1, color="0.4", linestyle="--", linewidth=1, label="equal")
+    axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
+    axes.set(xlabel="validation gain, points", ylabel="test gain, points")
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return figure

@@ -1,0 +1,243 @@
+"""What a run shows: the choice of each unit, what it gains on rows that did not choose it, and the verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from eckart.inference import Estimate, smallest_detectable, verdict
+from eckart.multiplicity import holm, selected_gain
+from eckart.records import Edit
+from eckart.reports.blocks import Block, Condition
+from eckart.reports.measured import Measurements, mean_gain, measure_run
+from eckart.runs import Run
+
+Outcome = Literal["gain", "loss", "cannot tell", "nothing clipped"]
+Basis = Literal["test", "test, seed by seed", "cross-validated"]
+FOLDS = 10
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen among the edits of one part in one condition, and what the choice is worth.
+
+    Arguments:
+        condition, part: one choice is made in each.
+        picks: what each seed chose, None for the unpruned model; all the same where the seeds chose together.
+        tried: how many edits there were to choose from.
+        naive: the choice's gain on the rows that chose it, which is optimistic; None where no rows chose.
+        gain: of the choice, on rows that did not choose it; None where there are too few.
+        basis: which rows: `test`; `test, seed by seed`: each seed's own choice on the test rows; `cross-validated`: no
+            row was kept back, and the choice itself was cross-validated.
+        fixed, broken: pairs of a seed and a test row that were wrong before and are right after, and the reverse.
+        p_adjusted: the gain's p value, adjusted by Holm for all choices of the run.
+        outcome: the verdict.
+        detectable: the smallest true gain that an experiment like this one finds four times in five.
+    """
+
+    condition: Condition
+    part: str
+    picks: dict[int, Edit | None]
+    tried: int
+    naive: float | None = None
+    gain: Estimate | None = None
+    basis: Basis = "test"
+    fixed: int = 0
+    broken: int = 0
+    p_adjusted: float = 1.0
+    outcome: Outcome = "cannot tell"
+    detectable: float | None = None
+
+    @property
+    def counts(self) -> list[tuple[Edit | None, int]]:
+        """Return what was chosen, and by how many seeds, the most frequent first."""
+        return Counter(self.picks.values()).most_common()
+
+    @property
+    def edit(self) -> Edit | None:
+        """Return the edit that most seeds chose; None where none chose one."""
+        return next((edit for edit, _ in self.counts if edit is not None), None)
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all seeds chose alike."""
+        return len(self.counts) <= 1
+
+
+@dataclass(frozen=True, eq=False)
+class Findings(Measurements):
+    """Everything that a run shows: its measurements, and one choice a part and condition."""
+
+    choices: tuple[Choice, ...] = ()
+
+    def split(self, choice: Choice) -> str:
+        """Return the split on which a choice is shown: test, if any of its edits was scored there."""
+        tested = (self.measured(choice.condition, edit, "test") for edit in choice.picks.values() if edit)
+        return "test" if any(tested) else "validation"
+
+
+def find(run: Run) -> Findings:
+    """Work out everything that a run shows."""
+    measured = measure_run(run)
+    units = sorted({(where, edit.part) for where, edit in measured.cells if edit is not None})
+    choices = [_choice(measured, *unit, metric_of(run, unit[0].task)) for unit in units]
+    return Findings(measured.blocks, measured.cells, _judged(choices))
+
+
+def metric_of(run: Run, task: str) -> str:
+    """Return what was compared on validation for a task."""
+    for entry in (run.settings.get("study") or {}).get("tasks") or []:
+        names = {entry.get("name"), entry.get("task"), f"{entry.get('name')}:{entry.get('variant')}"}
+        if task in names and entry.get("metric"):
+            return entry["metric"]
+    return run.settings.get("metric") or "accuracy"
+
+
+def pick(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) -> Edit | None:
+    """Return the edit that does best on a block's rows, by the mean over the seeds; None where unpruned is as good.
+
+    Of equals the one that clips less wins, and of equal rates the deeper layer. Only edits that every seed scored on
+    every row can be chosen: a race drops the others, or they failed.
+    """
+    if block is None:
+        return None
+    unpruned = _value(block, None, metric, seeds)
+    values = {edit: _value(block, edit, metric, seeds) for edit in edits if edit in block.edits}
+    known = {edit: round(value, 12) for edit, value in values.items() if value is not None}
+    best = max(known, key=lambda edit: (known[edit], -edit.rate, edit.layer), default=None)
+    return best if best is not None and unpruned is not None and known[best] > round(unpruned, 12) else None
+
+
+def _value(block: Block, edit: Edit | None, metric: str, seeds: list[int]) -> float | None:
+    """Return the mean over seeds of what is compared; None where a row that the unpruned model answered is missing."""
+    lines = [block.seeds.index(seed) for seed in seeds]
+    right = block.outcomes(edit)[lines]
+    if (np.isnan(right) & ~np.isnan(block.unpruned[lines])).any() or np.isnan(right).all(axis=1).any():
+        return None
+    if metric == "accuracy":
+        return float(np.nanmean(right, axis=1).mean())
+    scores = [block.trials[edit, seed][0].score for seed in seeds]
+    return float(np.mean([getattr(score, metric) for score in scores]))
+
+
+def _choice(found: Measurements, condition: Condition, part: str, metric: str) -> Choice:
+    """Make the choice on validation, and read its gain off the test rows, if there are any."""
+    edits = found.edits(condition, part)
+    before, test = (found.blocks.get((condition, split)) for split in ("validation", "test"))
+    together = pick(before, edits, metric, _seeds(before))
+    choice = Choice(condition, part, dict.fromkeys(_seeds(before), together), len(edits))
+    picks = _picks(before, test, edits, metric)
+    if test is None or not picks:
+        return _cross_validated(choice, before, edits)
+    if before is not None and _whole(test, together):
+        gains = test.gains[test.edits.index(together)] if together else np.zeros_like(test.unpruned)
+        return _on_test(replace(choice, naive=_naive(before, choice)), gains)
+    by_seed = replace(
+        choice, picks=picks, basis="test" if len({*picks.values()}) == 1 else "test, seed by seed"
+    )
+    return _on_test(replace(by_seed, naive=_naive(before, by_seed)), picked_gains(test, picks))
+
+
+def _seeds(block: Block | None) -> list[int]:
+    """Return the seeds under which the unpruned model was scored."""
+    if block is None:
+        return []
+    known = ~np.isnan(block.unpruned).all(axis=1)
+    return [seed for seed, scored in zip(block.seeds, known, strict=True) if scored]
+
+
+def _whole(block: Block, edit: Edit | None) -> bool:
+    """Whether an edit was scored wherever the unpruned model was; the unpruned model itself if it is None."""
+    return (
+        not (np.isnan(block.outcomes(edit)) & ~np.isnan(block.unpruned)).any() if _has(block, edit) else False
+    )
+
+
+def _has(block: Block, edit: Edit | None) -> bool:
+    return edit is None or edit in block.edits
+
+
+def _picks(
+    before: Block | None, test: Block | None, edits: list[Edit], metric: str
+) -> dict[int, Edit | None]:
+    """Return what each seed chose and had tested; seeds whose choice was not tested, or not yet, are left out."""
+    picks: dict[int, Edit | None] = {}
+    for seed in _seeds(test):
+        tested = [edit for edit in edits if test is not None and (edit, seed) in test.trials]
+        best = pick(before, edits, metric, [seed]) if before is not None and seed in _seeds(before) else None
+        if best is None and before is not None:
+            picks[seed] = None
+        elif best in tested:
+            picks[seed] = best
+        elif len(tested) == 1:  # whoever ran it broke a tie otherwise, or chose before the run
+            picks[seed] = tested[0]
+    return picks
+
+
+def picked(block: Block, picks: dict[int, Edit | None]) -> Float[np.ndarray, "seeds rows"]:
+    """Return on which rows each seed's own choice was right."""
+    return np.array([block.outcomes(edit)[block.seeds.index(seed)] for seed, edit in picks.items()])
+
+
+def picked_gains(block: Block, picks: dict[int, Edit | None]) -> Float[np.ndarray, "seeds rows"]:
+    """Return each seed's gains by its own choice: 0 where it chose the unpruned model."""
+    return picked(block, picks) - picked(block, dict.fromkeys(picks))
+
+
+def _naive(before: Block | None, choice: Choice) -> float | None:
+    if before is None:
+        return None
+    known = {seed: edit for seed, edit in choice.picks.items() if seed in before.seeds and _has(before, edit)}
+    found = mean_gain(picked_gains(before, known)) if known else None
+    return found.mean if found else None
+
+
+def _on_test(choice: Choice, gains: Float[np.ndarray, "seeds rows"]) -> Choice:
+    fixed, broken = int((gains > 0).sum()), int((gains < 0).sum())
+    return replace(choice, gain=mean_gain(gains) if choice.edit else None, fixed=fixed, broken=broken)
+
+
+def _cross_validated(choice: Choice, before: Block | None, edits: list[Edit]) -> Choice:
+    """Return what choosing gains where all rows chose: the choice itself is cross-validated."""
+    cross = replace(choice, basis="cross-validated")
+    if before is None or choice.edit is None:
+        return cross
+    lines = [before.seeds.index(seed) for seed in _seeds(before)]
+    whole = [before.edits.index(edit) for edit in edits if edit in before.edits and _whole(before, edit)]
+    gains = before.gains[whole][:, lines]
+    if gains.size == 0 or gains.shape[2] < FOLDS:
+        return cross
+    return replace(cross, naive=_naive(before, choice), gain=selected_gain(gains, folds=FOLDS).corrected)
+
+
+def _judged(choices: list[Choice]) -> tuple[Choice, ...]:
+    """Adjust for all choices, and say what each shows."""
+    p = holm([choice.gain.p_value if choice.gain else 1.0 for choice in choices])
+    return tuple(
+        replace(
+            choice,
+            p_adjusted=float(adjusted),
+            outcome=_outcome(choice, float(adjusted)),
+            detectable=_detectable(choice),
+        )
+        for choice, adjusted in zip(choices, p, strict=True)
+    )
+
+
+def _outcome(choice: Choice, p: float) -> Outcome:
+    if choice.edit is None:
+        return "nothing clipped"
+    return verdict(choice.gain, p) if choice.gain else "cannot tell"
+
+
+def _detectable(choice: Choice) -> float | None:
+    if choice.gain is None:
+        return None
+    if choice.gain.seeds > 1 or choice.basis == "cross-validated":
+        return choice.gain.detectable()
+    n = choice.gain.rows
+    return smallest_detectable(n, max(choice.fixed + choice.broken, 1) / n)

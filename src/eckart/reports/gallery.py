@@ -1,0 +1,264 @@
+"""Which figures a run has, each with what a reader must know to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from eckart.published import named, published_rows
+from eckart.reports.blocks import Condition, short_name
+from eckart.reports.calibration import scorings
+from eckart.reports.figures import condition_curves, draw_condition_numbers
+from eckart.reports.figures.accuracy import MOST_LINES, Panel, accuracy_panel, draw_accuracy
+from eckart.reports.figures.bars import calibration_panel, draw_bars, outcome_panel
+from eckart.reports.figures.gains import draw_gain_maps, draw_gain_pairs, gain_map, gain_pairs
+from eckart.reports.findings import Choice, Findings
+from eckart.reports.sections import spectra_by_model
+from eckart.runs import Run, folder_name
+
+MOST_PANELS = 12
+"""A figure of more panels becomes several."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A figure of a report.
+
+    Arguments:
+        name: a file's, without its ending.
+        title, caption: what it shows, and on what.
+        draw: makes the figure.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[], Figure]
+
+
+def gallery(run: Run, found: Findings) -> list[Picture]:
+    """Return every figure that a run has the data for, undrawn."""
+    return [
+        *_conditions(run),
+        *_outcomes(found),
+        *_pairs(found),
+        *_calibrations(found),
+        *_accuracies(found),
+        *_maps(found),
+        *_shots(found),
+    ]
+
+
+def grid_split(found: Findings) -> str:
+    """Return the split on which whole grids are shown: test where all edits were scored there, else validation."""
+    counts = {
+        split: sum(split in cell.measured for cell in found.cells.values())
+        for split in ("test", "validation")
+    }
+    return max(counts, key=lambda split: counts[split])
+
+
+def published_pairs(choice: Choice) -> list[tuple[float, float]]:
+    """Return the accuracies, unpruned and clipped, that the paper's tables have for a choice's model, task and part."""
+    where = choice.condition
+    rows = published_rows(named(where.model), where.task, choice.part)
+    tables = (row for row in rows if row["source"].startswith("Table"))
+    return [(row["test_baseline"], row["test_clipped"]) for row in tables]
+
+
+def _conditions(run: Run) -> Iterator[Picture]:
+    for model, spectra in spectra_by_model(run).items():
+        if not spectra:
+            continue
+        title = f"Condition numbers{': ' if model else ''}{short_name(model)}"
+        caption = (
+            f"2-norm condition numbers of {len(spectra)} stored matrices by layer (Figure 3 of the paper). They are "
+            "computed, not sampled: there is no interval."
+        )
+        yield Picture(
+            _name("condition-numbers", short_name(model)),
+            title,
+            caption,
+            lambda spectra=spectra, title=title: _draw_conditions(spectra, title),  # type: ignore[misc]
+        )
+
+
+def _draw_conditions(spectra: Sequence[dict[str, Any]], title: str) -> Figure:
+    from eckart.selection.space import MatrixSpectrum
+
+    return draw_condition_numbers(condition_curves(map(MatrixSpectrum.from_json, spectra)), title)
+
+
+def _outcomes(found: Findings) -> Iterator[Picture]:
+    split = "test" if any(where == "test" for _, where in found.blocks) else "validation"
+    for (shots, scoring), choices in _by(found.choices, _setting):
+        panels = [outcome_panel(found, own, split, published_pairs) for _, own in _by(choices, _model)]
+        known = [panel for panel in panels if panel]
+        if not known:
+            continue
+        hollow = any(bar.published for panel in known for bar in panel.bars)
+        caption = (
+            f"The unpruned model and each part's choice on the {split} rows, {shots} shots, scoring {scoring} "
+            f"(Figure 4 of the paper). {_size(found, choices, split)} Bars are means over seeds with 95% intervals; neighbouring "
+            "bars share rows, so whether they differ is read off the table of choices, not off the overlap."
+            + (" Hollow diamonds: the paper's tables, for its own rows and demonstrations." if hollow else "")
+            + ("" if split == "test" else " These rows also chose, so the clipped bars are optimistic.")
+        )
+        yield Picture(
+            _name("outcomes", shots, scoring),
+            f"Unpruned and clipped, task by task: {shots} shots, scoring {scoring}",
+            caption,
+            lambda known=known: draw_bars(known, 3, split),  # type: ignore[misc]
+        )
+
+
+def _accuracies(found: Findings) -> Iterator[Picture]:
+    split = grid_split(found)
+    for (shots, scoring), choices in _by(found.choices, _setting):
+        columns = max(1, min(4, len({(c.condition.model, c.part) for c in choices})))
+        panels = [accuracy_panel(found, c.condition, c.part, split) for c in choices]
+        pages = list(_pages([panel for panel in panels if panel]))
+        for number, page in enumerate(pages, start=1):
+            yield Picture(
+                _name("accuracy-by-rate", shots, scoring, number if len(pages) > 1 else ""),
+                f"Accuracy against the clipping rate: {shots} shots, scoring {scoring}",
+                _accuracy_caption(page, split, f"{shots} shots, scoring {scoring} (Figure 1 of the paper)"),
+                lambda page=page, columns=columns: draw_accuracy(page, columns, split),  # type: ignore[misc]
+            )
+
+
+def _shots(found: Findings) -> Iterator[Picture]:
+    split = grid_split(found)
+    bench: Callable[[Choice], Any] = lambda c: (c.condition.model, c.condition.task, c.condition.scoring)  # noqa: E731
+    for (model, task, scoring), choices in _by(found.choices, bench):
+        ordered = sorted(choices, key=lambda choice: (choice.condition.shots, choice.part))
+        panels = [
+            accuracy_panel(found, c.condition, c.part, split, f"{c.condition.shots} shots, {c.part}")
+            for c in ordered
+        ]
+        known = [panel for panel in panels if panel]
+        if len({choice.condition.shots for choice in choices}) < 2 or not known:
+            continue
+        columns = len({choice.part for choice in choices})
+        where = (
+            f"{task}, {short_name(model)}, scoring {scoring}; a row a number of shots (Figure 2 of the paper)"
+        )
+        yield Picture(
+            _name("accuracy-by-shots", short_name(model), task, scoring),
+            f"Accuracy and the number of shots: {task}, {short_name(model)}, scoring {scoring}",
+            _accuracy_caption(known, split, where),
+            lambda known=known, columns=columns: draw_accuracy(known, columns, split),  # type: ignore[misc]
+        )
+
+
+def _maps(found: Findings) -> Iterator[Picture]:
+    split = grid_split(found)
+    for (shots, scoring), choices in _by(found.choices, _setting):
+        maps = [gains for choice in choices if (gains := gain_map(found, choice, split))]
+        pages = list(_pages(maps))
+        for number, page in enumerate(pages, start=1):
+            caption = (
+                f"Gain over the unpruned model in points on the {split} rows, by layer and clipping rate, "
+                f"{shots} shots, scoring {scoring}. {_size(found, choices, split)} The choice is framed, where all "
+                "seeds made the same. No cell's interval is shown here: the table of cells has them, with p values "
+                "corrected for their number."
+            )
+            yield Picture(
+                _name("gains", shots, scoring, number if len(pages) > 1 else ""),
+                f"Gains by layer and rate: {shots} shots, scoring {scoring}",
+                caption,
+                lambda page=page: draw_gain_maps(page, 3, split),  # type: ignore[misc]
+            )
+
+
+def _pairs(found: Findings) -> Iterator[Picture]:
+    pairs = gain_pairs(found)
+    chosen = [pair for pair in pairs if pair.chosen]
+    if len(pairs) < 2:
+        return
+    means = (
+        [sum(values) / len(chosen) for values in ([p.validation for p in chosen], [p.test for p in chosen])]
+        if chosen
+        else []
+    )
+    lost = (
+        f" The chosen ones average {means[0]:+.2f} points on validation and {means[1]:+.2f} on test."
+        if means
+        else ""
+    )
+    caption = (
+        f"Each mark is one of {len(pairs)} edits that were scored on both splits. Choosing the highest on validation "
+        f"also chooses luck, which the test rows take back (the winner's curse).{lost}"
+    )
+    yield Picture(
+        "validation-and-test", "Validation gains and test gains", caption, lambda: draw_gain_pairs(pairs)
+    )
+
+
+def _calibrations(found: Findings) -> Iterator[Picture]:
+    split = "test" if any(where == "test" for _, where in found.blocks) else "validation"
+    panels = [calibration_panel(found, group, split) for group in scorings(found)]
+    pages = list(_pages([panel for panel in panels if panel]))
+    for number, page in enumerate(pages, start=1):
+        caption = (
+            f"The unpruned and the clipped model under every scoring, on the {split} rows. "
+            f"{_size(found, found.choices, split)} Bars are means over seeds with 95% intervals; dots are single "
+            "seeds. Whether clipping adds to calibrating is tested pair by pair in the table below."
+        )
+        yield Picture(
+            _name("calibration", number if len(pages) > 1 else ""),
+            "Clipping and calibration",
+            caption,
+            lambda page=page: draw_bars(page, 3, split, seeds=True),  # type: ignore[misc]
+        )
+
+
+def _accuracy_caption(panels: Sequence[Panel], split: str, where: str) -> str:
+    rows, seeds = [panel.rows for panel in panels], [panel.seeds for panel in panels]
+    return (
+        f"Accuracy on the {split} rows by clipping rate, {where}. n = {_span(rows)} rows, {_span(seeds)} seeds a "
+        "panel. Bands are 95% intervals; a dashed line is the unpruned model, a dotted one always answering the most "
+        "frequent label; a star marks a layer's best rate, where it is above the unpruned model. Of more than "
+        f"{MOST_LINES} layers the first two, the last two and the best are drawn."
+    )
+
+
+def _size(found: Findings, choices: Iterable[Choice], split: str) -> str:
+    blocks = [b for c in choices if (b := found.blocks.get((c.condition, split)))]
+    return f"n = {_span([len(b.ids) for b in blocks])} rows, {_span([len(b.seeds) for b in blocks])} seeds."
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """Write the least and the largest of some numbers, once where they are equal."""
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _by(choices: Iterable[Choice], key: Callable[[Choice], Any]) -> list[tuple[Any, list[Choice]]]:
+    ordered = sorted(choices, key=lambda choice: (key(choice), _order(choice)))
+    return [(value, list(group)) for value, group in groupby(ordered, key=key)]
+
+
+def _order(choice: Choice) -> tuple[str, Condition, str]:
+    return choice.condition.task, choice.condition, choice.part
+
+
+def _setting(choice: Choice) -> tuple[int, str]:
+    return choice.condition.shots, choice.condition.scoring
+
+
+def _model(choice: Choice) -> str:
+    return choice.condition.model
+
+
+def _pages(panels: Sequence[Any]) -> Iterator[Any]:
+    for start in range(0, len(panels), MOST_PANELS):
+        yield panels[start : start + MOST_PANELS]
+
+
+def _name(*parts: object) -> str:
+    return "-".join(folder_name(str(part)) for part in parts if part != "")

@@ -1,0 +1,250 @@
+"""A run as one page: what was found, how sure it is, and everything that it rests on."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from eckart.errors import RunError
+from eckart.published import slips
+from eckart.reports.figures import figure_bytes, save_figure
+from eckart.reports.findings import Choice, Findings, find
+from eckart.reports.flips import Flip, flips
+from eckart.reports.gallery import Picture, gallery
+from eckart.reports.provenance import Provenance, provenance
+from eckart.reports.record import published_table
+from eckart.reports.sections import (
+    calibration_table,
+    cells_table,
+    choices_table,
+    failures_table,
+    seeds_table,
+    spectra_table,
+)
+from eckart.reports.tabular import Table, escaped
+from eckart.reports.words import Verdict, choice_name, ordered, summary, verdicts
+from eckart.runs import Run, read_run, write_whole
+
+MOST_ROWS = 400
+MOST_FIGURES = 10
+MOST_FLIPS = 40
+MOST_FLIPPED = 12
+"""How much of a long table, how many figures, and how many flipped rows of how many choices a page shows."""
+
+
+@dataclass(frozen=True)
+class Flipped:
+    """A choice's flips on a split: the first of them, and how many there are."""
+
+    name: str
+    split: str
+    fixed: int
+    broken: int
+    shown: tuple[Flip, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """A run, ready to be shown.
+
+    Arguments:
+        title: what the run is about.
+        summary: what was found, in sentences.
+        verdicts: one a choice.
+        tables: by name, without those that are empty.
+        pictures: the figures, undrawn.
+        flipped: which rows the choices turned.
+        provenance: settings, versions, cost, the command.
+    """
+
+    title: str
+    summary: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    tables: dict[str, Table]
+    pictures: tuple[Picture, ...]
+    flipped: tuple[Flipped, ...]
+    provenance: Provenance
+
+    @classmethod
+    def of(cls, run: Run) -> Report:
+        """Work out everything about a run."""
+        found = find(run)
+        origin = provenance(run)
+        tables = (
+            choices_table(found),
+            published_table(found),
+            calibration_table(found),
+            seeds_table(found),
+            cells_table(found),
+            failures_table(found),
+            spectra_table(run),
+        )
+        chosen = [choice for choice in ordered(found) if choice.edit]
+        flipped = [_flipped(run, found, choice) for choice in chosen[:MOST_FLIPPED]]
+        return cls(
+            title=origin.title,
+            summary=tuple(
+                [*origin.warnings, *summary(found)] if found.cells else origin.warnings or _nothing(run)
+            ),
+            verdicts=tuple(verdicts(found)),
+            tables={table.name: table for table in tables if table.rows},
+            pictures=tuple(gallery(run, found)),
+            flipped=tuple(entry for entry in flipped if entry.fixed or entry.broken),
+            provenance=origin,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, ready for `json.dumps`."""
+        return {
+            "title": self.title,
+            "summary": list(self.summary),
+            "verdicts": [asdict(verdict) for verdict in self.verdicts],
+            "tables": {name: table.to_json() for name, table in self.tables.items()},
+            "figures": [{"name": p.name, "title": p.title, "caption": p.caption} for p in self.pictures],
+            "flips": [asdict(entry) for entry in self.flipped],
+            **self.provenance.to_json(),
+        }
+
+    def to_csv(self) -> str:
+        """Return the table of cells, or of spectra where nothing was scored, as CSV."""
+        table = self.tables.get("cells") or self.tables.get("spectra")
+        if table is None:
+            raise RunError("the run holds no trial and no spectrum yet, so there is no table to write")
+        return table.to_csv()
+
+    def to_html(self) -> str:
+        """Return the page: one file that needs nothing from anywhere."""
+        return _render(
+            "report.html", report=self, figures=[_embedded(p) for p in self.pictures[:MOST_FIGURES]]
+        )
+
+    def to_markdown(self) -> str:
+        """Return the page as Markdown, without figures."""
+        return _render("report.md", report=self)
+
+    def write_figures(self, folder: Path) -> list[Path]:
+        """Write every figure as PNG, SVG and PDF.
+
+        Raises:
+            RunError: the folder cannot be made or written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"folder '{folder}' cannot be made ({error.strerror}); choose another for figures"
+            ) from error
+        written = []
+        for picture in self.pictures:
+            figure = picture.draw()
+            for suffix in (".png", ".svg", ".pdf"):
+                written.append(folder / f"{picture.name}{suffix}")
+                save_figure(figure, written[-1])
+        return written
+
+
+FORMATS: dict[str, Callable[[Report], str]] = {
+    "html": Report.to_html,
+    "md": Report.to_markdown,
+    "csv": Report.to_csv,
+    "json": lambda report: json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n",
+}
+
+
+def report(
+    run: str | Path,
+    out: str | Path | None = None,
+    *,
+    format: str = "html",
+    figures: str | Path | None = None,
+) -> Path:
+    """Write what a run found into one file.
+
+    Arguments:
+        run: the folder of a search, a sweep or a spectrum; it may be unfinished, and is not changed otherwise.
+        out: the file; by default `report.html` (or `.md`, `.csv`, `.json`) in the run's folder.
+        format: `html`, `md`, `csv` (the table of cells) or `json` (everything).
+        figures: a folder for every figure as PNG, SVG and PDF; by default none is written.
+
+    Returns:
+        the file.
+
+    Raises:
+        RunError: there is no run, it is damaged or in use, the format is unknown, or a file cannot be written.
+    """
+    check_format(format)
+    path = Path(out) if out is not None else Path(run) / f"report.{format}"
+    kept = read_run(run)
+    check_target(path, kept)
+    found = Report.of(kept)
+    write_whole(path, FORMATS[format](found).encode())
+    if figures is not None:
+        found.write_figures(Path(figures))
+    return path
+
+
+def check_format(name: str) -> None:
+    """Refuse a format that there is not.
+
+    Raises:
+        RunError: there is no such format.
+    """
+    if name not in FORMATS:
+        raise RunError(f"no report format '{name}'; the formats are {', '.join(FORMATS)}")
+
+
+def check_target(path: Path, run: Run) -> None:
+    """Refuse to write a report over the run that it is about.
+
+    Raises:
+        RunError: the file is the run's own.
+    """
+    if path.resolve() == (run.folder / "run.sqlite").resolve():
+        raise RunError(f"'{path}' is the run itself; name another file for its report")
+
+
+def published_page(format: str) -> str:
+    """Return the whole published record with its certainty, in one of the formats of `report`."""
+    check_format(format)
+    table = published_table()
+    if format == "json":
+        return json.dumps({"published": table.to_json(), "slips": slips()}, indent=2) + "\n"
+    return table.to_csv() if format == "csv" else _render(f"published.{format}", data=table)
+
+
+def _flipped(run: Run, found: Findings, choice: Choice) -> Flipped:
+    split = found.split(choice)
+    turned = flips(run, found, choice, split)
+    fixed = [flip for flip in turned if flip.kind == "fixed"]
+    broken = [flip for flip in turned if flip.kind == "broken"]
+    half = MOST_FLIPS // 2
+    shown = (*fixed[: max(half, MOST_FLIPS - len(broken))], *broken[: max(half, MOST_FLIPS - len(fixed))])
+    return Flipped(choice_name(choice), split, len(fixed), len(broken), shown)
+
+
+def _nothing(run: Run) -> list[str]:
+    return [f"{len(run.spectra)} spectra, and no trial."] if run.spectra else ["The run holds nothing yet."]
+
+
+def _embedded(picture: Picture) -> dict[str, str]:
+    image = base64.b64encode(figure_bytes(picture.draw(), "svg")).decode()
+    return {"name": picture.name, "title": picture.title, "caption": picture.caption, "image": image}
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("eckart.reports"),
+        autoescape=lambda name: bool(name) and ".html" in str(name),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(most_rows=MOST_ROWS, slips=slips())
+    environment.filters["cell"] = escaped
+    return environment.get_template(f"{template}.j2").render(**values)

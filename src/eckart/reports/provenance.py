@@ -1,0 +1,182 @@
+"""Where a run's numbers come from: its settings, what it cost, and how to run it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from eckart.reports.blocks import short_name, split_of
+from eckart.runs import Run
+
+VERSIONS = ("eckart", "torch", "transformers", "python")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a run's numbers come from.
+
+    Arguments:
+        title: what the run is about.
+        kind: `search`, `sweep`, `spectrum`, or what else made it.
+        warnings: what a reader must know first: that it is unfinished, that trials failed.
+        settings: name and value, in words.
+        versions: of the programs that made it; `unknown` where the run does not say.
+        cost: name and value, in words.
+        command: runs it again.
+    """
+
+    title: str
+    kind: str
+    warnings: list[str]
+    settings: dict[str, str]
+    versions: dict[str, str]
+    cost: dict[str, str]
+    command: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "kind": self.kind,
+            "settings": self.settings,
+            "versions": self.versions,
+            "cost": self.cost,
+            "command": self.command,
+        }
+
+
+def provenance(run: Run) -> Provenance:
+    """Gather where a run's numbers come from."""
+    kind = str(run.settings.get("kind", "run"))
+    recorded = run.settings.get("versions") or {}
+    return Provenance(
+        title=_title(run, kind),
+        kind=kind,
+        warnings=_warnings(run, kind),
+        settings={name: _said(value) for name, value in _flat(run.settings).items()},
+        versions={name: str(recorded.get(name, "unknown")) for name in VERSIONS},
+        cost=_cost(run),
+        command=_command(run, kind),
+    )
+
+
+def _title(run: Run, kind: str) -> str:
+    models = sorted({short_name(trial.setting.model) for trial in run.trials.values()})
+    tasks = sorted({trial.setting.task for trial in run.trials.values()})
+    if not models:
+        return f"{kind.capitalize()}: {run.folder.name}"
+    return f"{kind.capitalize()}: {_few(models, 'models')} on {_few(tasks, 'tasks')}"
+
+
+def _few(names: list[str], noun: str) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{len(names)} {noun}"
+
+
+def _warnings(run: Run, kind: str) -> list[str]:
+    failed = sum(trial.score is None for trial in run.trials.values())
+    several = sum(len(trial.edits) > 1 for trial in run.trials.values())
+    said = []
+    there, wanted = progress(run)
+    if there < wanted:
+        said.append(
+            f"This {kind} is unfinished: {there:,} of {wanted:,} trials are there. The report is of these; the same "
+            "command goes on with the rest."
+        )
+    if failed:
+        said.append(f"{failed} of {len(run.trials)} trials failed; they are listed below and count nowhere.")
+    if several:
+        said.append(f"{several} trials clip several places at once, and are left out.")
+    return said
+
+
+def progress(run: Run) -> tuple[int, int]:
+    """Return how many trials there are of those that must be there, as far as the settings tell.
+
+    A search scores every rate on validation, in one go or in a race, and the unpruned model on test. A sweep scores the
+    unpruned model and every edit on validation; on test all of them, or at least the unpruned model.
+    """
+    unpruned = {trial.setting for trial in run.trials.values() if not trial.edits and trial.split == "test"}
+    if run.settings.get("kind") == "search":
+        return (len(run.trials), len(run.trials) + (not unpruned))
+    if "models" not in (run.settings.get("study") or {}):
+        return (0, 0)
+    study = run.settings["study"]
+    settings = sum(
+        len(study["shots"] or [0]) * len(study["seeds"]) if not task["digest"] else 1
+        for task in study["tasks"]
+    )
+    settings *= len(study["scorings"] or [0])
+    edits = sum(_edits(run, model["name"]) for model in study["models"]) * settings
+    whole = settings * len(study["models"]) + edits
+    on_validation = sum(split_of(trial) == "validation" for trial in run.trials.values())
+    if study["test"] == "all":
+        return (len(run.trials), 2 * whole)
+    wanted = settings * len(study["models"]) if study["test"] == "selected" else 0
+    return (on_validation + min(len(unpruned), wanted), whole + wanted)
+
+
+def _edits(run: Run, model: str) -> int:
+    """Return how many edits a sweep makes of a model; at least one, where it was not looked at yet."""
+    study = run.settings["study"]
+    layers = run.models.get(model, {}).get("layers", {study["parts"][0]: [0]})
+    return sum(map(len, layers.values())) * sum(rate > 0 for rate in study["rates"])
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Take a study's own settings out of their wrapping."""
+    study = settings.get("study")
+    plain = {name: value for name, value in settings.items() if name not in ("study", "versions", "command")}
+    return {**plain, **study} if isinstance(study, dict) else plain
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict | list):
+        return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).strip()
+    return "not set" if value is None else str(value)
+
+
+def _cost(run: Run) -> dict[str, str]:
+    seconds: Counter[str] = Counter()
+    for trial in run.trials.values():
+        seconds[split_of(trial)] += trial.seconds  # type: ignore[assignment]
+    counts = Counter(split_of(trial) for trial in run.trials.values())
+    split_costs = {
+        f"{split} trials": f"{counts[split]:,}, {seconds[split]:,.1f} s"
+        for split in sorted(counts, reverse=True)
+    }
+    total = sum(trial.seconds for trial in run.trials.values())
+    return {"trials": f"{len(run.trials):,}", **split_costs, "seconds, all trials": f"{total:,.1f}"}
+
+
+def _command(run: Run, kind: str) -> str:
+    if isinstance(run.settings.get("command"), str):
+        return run.settings["command"]
+    if kind == "sweep":
+        return shlex.join(["eckart", "sweep", str(run.folder / "study.yaml"), "--out", str(run.folder)])
+    model = next((trial.setting.model for trial in run.trials.values()), "MODEL")
+    if kind == "search":
+        return shlex.join(["eckart", "search", model, *_search_options(run.settings)])
+    return shlex.join(["eckart", "spectrum", model])
+
+
+def _search_options(settings: dict[str, Any]) -> list[str]:
+    said = [
+        ("--task", settings.get("task")),
+        ("--part", settings.get("part")),
+        ("--rates", ",".join(f"{rate:g}" for rate in settings.get("rates") or [])),
+        ("--layer", settings.get("layer")),
+        ("--top-k", settings.get("top_k")),
+        ("--combine", settings.get("combine")),
+        ("--metric", settings.get("metric")),
+        ("--shots", settings.get("shots")),
+        ("--seed", settings.get("seed")),
+        ("--scoring", settings.get("scoring")),
+        ("--dtype", settings.get("dtype")),
+    ]
+    options = [text for name, value in said if value not in (None, "") for text in (name, str(value))]
+    return [*options, *(["--race"] if settings.get("race") else [])]

@@ -1,0 +1,327 @@
+"""The tables of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from eckart.reports.blocks import Condition
+from eckart.reports.calibration import crossings
+from eckart.reports.findings import Choice, Findings
+from eckart.reports.measured import Cell, Measured
+from eckart.reports.tabular import Column, Table
+from eckart.runs import Run
+from eckart.statistics import mcnemar_exact
+
+WHERE = (
+    Column("model", "model"),
+    Column("task", "task"),
+    Column("shots", "shots", "count"),
+    Column("scoring", "scoring"),
+)
+PLACE = (Column("part", "part"), Column("layer", "layer", "count"), Column("rate", "rate", "rate"))
+
+
+def choices_table(found: Findings) -> Table:
+    """Return one row a choice: what was chosen, and what it is worth."""
+    columns = (
+        *WHERE,
+        *PLACE,
+        Column("outcome", "verdict"),
+        Column("gain", "gain, points", "points"),
+        Column("interval", "95% interval", "range"),
+        Column("p_value", "p", "p"),
+        Column("p_adjusted", "p, corrected", "p"),
+        Column("naive", "gain where chosen", "points"),
+        Column("tried", "cells tried", "count"),
+        Column("rows", "rows", "count"),
+        Column("seeds", "seeds", "count"),
+        Column("fixed", "fixed", "count"),
+        Column("broken", "broken", "count"),
+        Column("detectable", "detectable gain", "points"),
+        Column("basis", "measured on"),
+        Column("picks", "chosen by seed"),
+    )
+    note = (
+        "One choice a model, task, number of shots, scoring and part. It was made on validation; its gain is read off "
+        "rows that did not choose it. 'p, corrected' is Holm's over all choices. 'Gain where "
+        "chosen' is the validation gain, which is optimistic. 'Detectable' is the smallest true gain that an "
+        "experiment like this one would find four times in five."
+    )
+    return Table("choices", "Choices", note, columns, [_choice_row(choice) for choice in found.choices])
+
+
+def cells_table(found: Findings) -> Table:
+    """Return one row a cell: every edit in every condition, and the unpruned model."""
+    chosen = {(choice.condition, edit) for choice in found.choices for edit in choice.picks.values() if edit}
+    columns = (
+        *WHERE,
+        *PLACE,
+        Column("chosen", "chosen"),
+        *(column for split in _splits(found) for column in _measured_columns(split)),
+        Column("failed", "failed", "count"),
+        Column("seconds", "seconds", "seconds"),
+    )
+    rows = [_cell_row(cell, (cell.condition, cell.edit) in chosen) for cell in _ordered(found.cells.values())]
+    note = (
+        "Every edit that was tried; without a layer, the unpruned model. Gains are against the unpruned model under "
+        "the same demonstrations on the same rows. 'Holm' and 'FDR' are p values adjusted for all cells on that split."
+    )
+    return Table("cells", "Cells", note, columns, rows)
+
+
+def seeds_table(found: Findings) -> Table:
+    """Return one row a choice and seed: the choice under each draw of demonstrations."""
+    columns = (
+        *WHERE,
+        *PLACE,
+        Column("split", "split"),
+        Column("seed", "seed", "count"),
+        Column("rows", "rows", "count"),
+        Column("unpruned", "unpruned", "share"),
+        Column("clipped", "clipped", "share"),
+        Column("gain", "gain, points", "points"),
+        Column("fixed", "fixed", "count"),
+        Column("broken", "broken", "count"),
+        Column("p_value", "McNemar p", "p"),
+    )
+    note = "The choice under each draw of demonstrations; p is exact McNemar's on that seed's rows, not corrected."
+    return Table(
+        "seeds", "Seed by seed", note, columns, [row for c in found.choices for row in _seed_rows(found, c)]
+    )
+
+
+def calibration_table(found: Findings) -> Table:
+    """Return, wherever a plain and a calibrated scoring were both run, what clipping adds to calibrating."""
+    columns = (
+        *(column for column in WHERE if column.key != "scoring"),
+        Column("part", "part"),
+        Column("split", "split"),
+        Column("comparison", "comparison"),
+        Column("before", "before", "share"),
+        Column("after", "after", "share"),
+        Column("gain", "gain, points", "points"),
+        Column("interval", "95% interval", "range"),
+        Column("p_value", "p", "p"),
+        Column("rows", "rows", "count"),
+        Column("seeds", "seeds", "count"),
+    )
+    note = (
+        "Does clipping add anything over calibrating? Each line compares two ways of answering the same rows under "
+        "the same demonstrations; 'clipped' is that scoring's own choice. p values are not corrected"
+        + ("." if any(split == "test" for _, split in found.blocks) else ", and the same rows chose.")
+    )
+    rows = [
+        {
+            "model": crossing.model,
+            "task": crossing.task,
+            "shots": crossing.shots,
+            "part": crossing.part,
+            "split": crossing.split,
+            "comparison": crossing.comparison,
+            "before": crossing.before,
+            "after": crossing.after,
+            "gain": crossing.gain.mean,
+            "interval": crossing.gain.interval,
+            "p_value": crossing.gain.p_value,
+            "rows": crossing.gain.rows,
+            "seeds": crossing.gain.seeds,
+        }
+        for crossing in crossings(found)
+    ]
+    return Table("calibration", "Clipping and calibration", note, columns, rows)
+
+
+def failures_table(found: Findings) -> Table:
+    """Return every trial that failed, and why."""
+    columns = (
+        *WHERE,
+        Column("seed", "seed", "count"),
+        *PLACE,
+        Column("split", "split"),
+        Column("error", "cause"),
+    )
+    rows = [
+        {
+            **_where(cell.condition),
+            **_place(cell),
+            "seed": trial.setting.seed,
+            "split": trial.split,
+            "error": trial.error or "not said",
+        }
+        for cell in _ordered(found.cells.values())
+        for trial in sorted(cell.failures, key=lambda trial: (trial.setting.seed, trial.split))
+    ]
+    note = "Trials that could not be scored. They count nowhere: a cell that failed under one seed cannot be chosen."
+    return Table("failures", "Failed trials", note, columns, rows)
+
+
+def spectra_table(run: Run) -> Table:
+    """Return one row a matrix whose spectrum is known."""
+    columns = (
+        Column("model", "model"),
+        Column("layer", "layer", "count"),
+        Column("name", "matrix"),
+        Column("size", "shape"),
+        Column("sigma_max", "sigma max", "number"),
+        Column("sigma_min", "sigma min", "number"),
+        Column("condition_number", "condition number", "number"),
+        Column("says", ""),
+    )
+    rows = [
+        {**values, "model": model, "size": " x ".join(map(str, values["shape"])), "says": _says(values)}
+        for model, spectra in spectra_by_model(run).items()
+        for values in spectra
+    ]
+    note = (
+        "2-norm condition numbers of the stored weights. 'Within rounding': storage in this dtype may move a singular "
+        "value by as much as the smallest one is."
+    )
+    return Table("spectra", "Condition numbers", note, columns, rows)
+
+
+def spectra_by_model(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Return the known spectra of each model, by layer; a run that names no models has one, without a name."""
+    names = {model: facts["spectra"] for model, facts in run.models.items()} or {"": list(run.spectra)}
+    return {
+        model: sorted((run.spectra[name] for name in own if name in run.spectra), key=_place_of_matrix)
+        for model, own in names.items()
+    }
+
+
+def _place_of_matrix(values: dict[str, Any]) -> tuple[int, str]:
+    return values["layer"], values["path"]
+
+
+def _says(values: dict[str, Any]) -> str:
+    if values["singular"]:
+        return "singular"
+    return "" if values["resolved"] else "within rounding"
+
+
+def _splits(found: Findings) -> list[str]:
+    present = {split for _, split in found.blocks}
+    return [split for split in ("validation", "test", "all") if split in present]
+
+
+def _measured_columns(split: str) -> tuple[Column, ...]:
+    facts = (
+        ("accuracy", "accuracy", "share"),
+        ("gain", "gain, points", "points"),
+        ("interval", "gain, 95%", "range"),
+        ("p_value", "p", "p"),
+        ("p_holm", "Holm", "p"),
+        ("p_fdr", "FDR", "p"),
+        ("fixed", "fixed", "count"),
+        ("broken", "broken", "count"),
+        ("rows", "rows", "count"),
+        ("seeds", "seeds", "count"),
+        ("accuracy_interval", "accuracy, 95%", "shares"),
+        ("balanced_accuracy", "balanced", "share"),
+        ("macro_f1", "macro-F1", "share"),
+        ("log_loss", "log-loss", "share"),
+        ("majority_rate", "majority", "share"),
+    )
+    return tuple(Column(f"{split}_{key}", f"{split}: {title}", kind) for key, title, kind in facts)
+
+
+def _cell_row(cell: Cell, chosen: bool) -> dict[str, Any]:
+    row = {**_where(cell.condition), **_place(cell), "chosen": "chosen" if chosen else ""}
+    for split, measured in cell.measured.items():
+        row |= {f"{split}_{key}": value for key, value in _facts(measured, cell.edit is not None).items()}
+    return {**row, "failed": len(cell.failures), "seconds": cell.seconds}
+
+
+def _facts(measured: Measured, clipped: bool) -> dict[str, Any]:
+    plain = ("rows", "seeds", "accuracy", "accuracy_interval", "balanced_accuracy", "macro_f1", "log_loss")
+    facts = {key: getattr(measured, key) for key in (*plain, "majority_rate", "p_holm", "p_fdr")}
+    if clipped:
+        facts |= {"fixed": measured.fixed, "broken": measured.broken}
+    if measured.gain is not None:
+        gain = measured.gain
+        facts |= {"gain": gain.mean, "interval": gain.interval, "p_value": gain.p_value}
+    return facts
+
+
+def _choice_row(choice: Choice) -> dict[str, Any]:
+    edit, gain = choice.edit, choice.gain
+    row: dict[str, Any] = {
+        **_where(choice.condition),
+        "part": choice.part,
+        "layer": edit.layer if edit and choice.agreed else None,
+        "rate": edit.rate if edit and choice.agreed else None,
+        "picks": None if choice.agreed else picks_text(choice),
+        "outcome": choice.outcome,
+        "naive": choice.naive,
+        "tried": choice.tried,
+        "basis": choice.basis if gain else None,
+    }
+    if gain is None:
+        return row
+    held_back = choice.basis != "cross-validated"
+    tested = {"fixed": choice.fixed, "broken": choice.broken} if held_back else {}
+    return {
+        **row,
+        **tested,
+        "gain": gain.mean,
+        "interval": gain.interval,
+        "p_value": gain.p_value,
+        "p_adjusted": choice.p_adjusted,
+        "rows": gain.rows,
+        "seeds": gain.seeds,
+        "detectable": choice.detectable,
+    }
+
+
+def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
+    split = found.split(choice)
+    block = found.blocks.get((choice.condition, split))
+    for seed, edit in choice.picks.items():
+        if block is None or seed not in block.seeds or (edit is not None and edit not in block.edits):
+            continue
+        line = block.seeds.index(seed)
+        before, after = block.unpruned[line], block.outcomes(edit)[line]
+        both = ~np.isnan(before) & ~np.isnan(after)
+        if not both.any():
+            continue
+        fixed, broken = int((after[both] > before[both]).sum()), int((after[both] < before[both]).sum())
+        yield {
+            **_where(choice.condition),
+            "part": choice.part,
+            "layer": edit.layer if edit else None,
+            "rate": edit.rate if edit else None,
+            "split": split,
+            "seed": seed,
+            "rows": int(both.sum()),
+            "unpruned": float(before[both].mean()),
+            "clipped": float(after[both].mean()),
+            "gain": (fixed - broken) / int(both.sum()),
+            "fixed": fixed,
+            "broken": broken,
+            "p_value": mcnemar_exact(fixed, broken),
+        }
+
+
+def picks_text(choice: Choice) -> str:
+    """Return what the seeds chose, in words."""
+    names = [
+        (f"layer {edit.layer} at {edit.rate:g}" if edit else "nothing", count)
+        for edit, count in choice.counts
+    ]
+    return ", ".join(f"{name} ({count} of {len(choice.picks)})" for name, count in names)
+
+
+def _where(condition: Condition) -> dict[str, Any]:
+    return asdict(condition)
+
+
+def _place(cell: Cell) -> dict[str, Any]:
+    return asdict(cell.edit) if cell.edit else {}
+
+
+def _ordered(cells: Iterable[Cell]) -> list[Cell]:
+    """Sort cells by condition, the unpruned model first."""
+    return sorted(cells, key=lambda cell: (cell.condition, cell.edit is not None, cell.edit))

@@ -1,0 +1,48 @@
+"""`eckart report` on the command line."""
+
+import json
+import sqlite3
+
+from made_runs import Made
+
+
+def test_it_writes_beside_the_run_and_says_what_was_found(eckart, tmp_path):
+    Made(rows=30).write(tmp_path / "run")
+    ended = eckart("report", "run", "--format", "md")
+    assert ended.status == 0
+    assert (tmp_path / "run" / "report.md").is_file()
+    assert "12 cells tried" in ended.out
+
+
+def test_json_is_one_document_and_writes_nothing(eckart, tmp_path):
+    Made(rows=30).write(tmp_path / "run")
+    ended = eckart("report", "run", "--json")
+    assert json.loads(ended.out)["tables"]["choices"][0]["tried"] == 12
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.sqlite"]
+
+
+def test_the_published_record(eckart, tmp_path):
+    assert "Table 7" in eckart("report", "published").out
+    assert eckart("report", "published", "--out", "page.html").status == 0
+    assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_what_is_refused_is_said_in_one_line(eckart, tmp_path):
+    Made(rows=30).write(tmp_path / "run")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "run.sqlite").write_bytes(b"no database" * 100)
+    with sqlite3.connect(tmp_path / "run" / "run.sqlite") as database:
+        database.execute("UPDATE rows SET digest = digest || 'x'")
+    database.close()
+    for arguments, says in {
+        ("absent",): "holds no run",
+        ("damaged",): "damaged run.sqlite",
+        ("run",): "lacks the rows",
+        ("run", "--format", "doc"): "no report format 'doc'",
+        ("run", "--out", "no/such/report.html"): "cannot be written",
+        ("run", "--out", "run/run.sqlite"): "is the run itself",
+    }.items():
+        ended = eckart("report", *arguments)
+        assert (ended.status, ended.out) == (2, ""), arguments
+        assert says in ended.err
+        assert ended.err.count("\n") == 1

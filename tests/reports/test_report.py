@@ -1,0 +1,239 @@
+"""A report: its numbers in every format, what it refuses, and the page in a browser."""
+
+import csv
+import io
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+
+import eckart
+from eckart.errors import RunError
+from eckart.published import record, sizes
+from eckart.records import Edit
+from eckart.reports.findings import find
+from eckart.reports.page import FORMATS, Report, published_page
+from eckart.reports.record import exact_interval, paired_bounds, published_table
+from eckart.runs import RunStore, read_run
+from eckart.statistics import mcnemar_exact
+from made_runs import Made
+
+EVIL = '<script>document.title = "broken in"</script> "><img src=x onerror=alert(1)> | `$x_1$` film {}'
+
+
+def planted(setting, edit):
+    return 0.2 if edit == Edit(6, "mlp", 0.9) else 0.0
+
+
+@pytest.fixture(scope="module")
+def made() -> Made:
+    return Made(gain=planted, text=EVIL, labels=("<i>bad</i>", "good"), rows=60)
+
+
+@pytest.fixture(scope="module")
+def folder(made, tmp_path_factory):
+    return made.write(tmp_path_factory.mktemp("run") / "sweep")
+
+
+def test_every_format_has_the_same_numbers(folder):
+    report = Report.of(read_run(folder))
+    cells = json.loads(FORMATS["json"](report))["tables"]["cells"]
+    rows = list(csv.DictReader(io.StringIO(report.to_csv())))
+    assert len(rows) == len(cells) == 13
+    found = find(read_run(folder))
+    for row, cell in zip(rows, cells, strict=True):
+        edit = Edit(cell["layer"], cell["part"], cell["rate"]) if cell["part"] else None
+        (condition,) = found.conditions
+        measured = found.measured(condition, edit, "test")
+        assert float(row["test_accuracy"]) == cell["test_accuracy"] == measured.accuracy
+        if edit:
+            assert float(row["test_interval_low"]) == cell["test_interval"][0] == measured.gain.interval[0]
+    text = report.to_markdown()
+    (choice,) = found.choices
+    assert f"{100 * choice.gain.mean:+.2f}" in text
+    assert report.summary[0].replace("(", "").split(" gains ")[0] in text
+    assert "12 cells tried" in report.summary[0]
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(folder):
+    page = Report.of(read_run(folder)).to_html()
+    assert "default-src 'none'" in page
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page)
+    assert "<script>document" not in page
+    assert "&lt;script&gt;document" in page
+    assert "&lt;i&gt;bad&lt;/i&gt;" in page
+
+
+def test_long_tables_say_what_they_leave_out(tmp_path):
+    made = Made(layers=tuple(range(70)), rates=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6), seeds=(0,), rows=12)
+    report = Report.of(made.run())
+    pictures = replace(report, pictures=())
+    assert "Showing 400 of 421 rows; all are in the CSV and the JSON." in pictures.to_html()
+    assert report.to_csv().count("\n") == 422
+
+
+def test_the_python_door_writes_a_file(folder, tmp_path):
+    path = eckart.report(folder, tmp_path / "report.md", format="md", figures=tmp_path / "figures")
+    assert path.read_text().startswith("# Sweep: tiny on moods")
+    names = {file.name for file in (tmp_path / "figures").iterdir()}
+    assert {
+        "outcomes-4-sum.png",
+        "accuracy-by-rate-4-sum.svg",
+        "gains-4-sum.pdf",
+        "validation-and-test.png",
+    } <= names
+
+
+def test_an_unfinished_search_says_so(tmp_path):
+    run = Made(test="none", seeds=(0,)).run()
+    report = Report.of(
+        replace(run, settings={"kind": "search", "task": "moods", "rates": [0, 0.5], "layer": None})
+    )
+    assert report.summary[0].startswith("This search is unfinished: 13 of 14 trials are there.")
+    assert report.provenance.command == "eckart search made/tiny --task moods --rates 0,0.5"
+    assert "unknown" in report.provenance.versions.values()
+
+
+def test_an_unfinished_sweep_says_how_much_is_there():
+    study = {
+        "models": [{"name": "made/tiny"}],
+        "tasks": [{"name": "moods", "digest": None}],
+        "shots": [],
+        "seeds": [0, 1, 2],
+        "scorings": [],
+        "parts": ["mlp"],
+        "rates": [0, 0.5, 0.9, 0.99],
+        "test": "all",
+    }
+    run = replace(
+        Made(gain=planted).run(),
+        settings={"kind": "sweep", "study": study},
+        models={"made/tiny": {"layers": {"mlp": [0, 1, 6, 7]}, "spectra": []}},
+    )
+    assert not Report.of(run).provenance.warnings
+    some = dict(list(run.trials.items())[:50])
+    report = Report.of(replace(run, trials=some))
+    assert report.summary[0].startswith("This sweep is unfinished: 50 of 78 trials are there.")
+    assert "choices" in report.tables
+
+
+def test_failures_are_told_first():
+    run = Made().run()
+    key = next(key for key, trial in run.trials.items() if trial.edits)
+    failed = replace(run.trials[key], score=None, status="failed", error="the logits are not numbers")
+    report = Report.of(replace(run, trials={**run.trials, key: failed}))
+    assert report.summary[0].startswith("1 of 78 trials failed")
+    assert report.tables["failures"].to_json()[0]["error"] == "the logits are not numbers"
+
+
+def test_a_spectrum_is_a_table_and_a_figure(tmp_path):
+    values = {"layer": 0, "name": "q", "path": "0.q", "shape": [4, 4], "sigma_max": 8.0, "sigma_min": 2.0}
+    rest = {"rank": 4, "condition_number": 4.0, "rounding": 0.0, "singular": False, "resolved": True}
+    with RunStore(tmp_path, {"kind": "spectrum"}) as store:
+        store.keep_spectrum("q", {**values, **rest})
+        singular = {"layer": 1, "path": "1.q", "condition_number": None, "singular": True, "resolved": False}
+        store.keep_spectrum("q1", {**values, **rest, **singular})
+    report = Report.of(read_run(tmp_path))
+    assert [row["says"] for row in report.tables["spectra"].rows] == ["", "singular"]
+    assert [picture.name for picture in report.pictures] == ["condition-numbers"]
+    assert report.to_csv().splitlines()[1].split(",")[1:4] == ["0", "q", "4 x 4"]
+    assert "Condition numbers" in report.to_html()
+
+
+def test_an_empty_run_is_reported_as_empty(tmp_path):
+    RunStore(tmp_path, {"kind": "spectrum"}).__exit__()
+    report = Report.of(read_run(tmp_path))
+    assert report.summary == ("The run holds nothing yet.",)
+    assert "holds nothing" in report.to_html()
+    with pytest.raises(RunError, match="no table to write"):
+        report.to_csv()
+
+
+def test_the_papers_model_stands_beside_the_paper():
+    run = Made(models=("EleutherAI/gpt-j-6b",), tasks=("cb",), seeds=(0,)).run()
+    rows = Report.of(run).tables["published"].rows
+    assert [row["source"] for row in rows] == ["Table 7", "authors' log"]
+    assert rows[0]["run_outcome"] in ("gain", "loss", "cannot tell", "nothing clipped")
+
+
+def test_the_published_record_is_whole_and_bounded():
+    table = published_table()
+    assert len(table.rows) == len(record()) == 28 + 36
+    row = next(r for r in table.rows if (r["model"], r["task"], r["part"]) == ("gpt-j-6b", "cb", "mlp"))
+    assert (row["n"], row["baseline_interval"]) == (56, exact_interval(32, 56))
+    for row in table.rows:
+        assert row["least_p"] <= row["most_p"]
+        n, divisor = sizes(row["task"])
+        assert abs(row["test_baseline"] * divisor - round(row["test_baseline"] * divisor)) < (
+            0.02 if n < 1000 else 6
+        )
+
+
+@pytest.mark.parametrize(("before", "after", "n"), [(3, 6, 8), (5, 5, 7), (6, 2, 8), (0, 4, 4)])
+def test_the_bounds_are_those_of_all_possible_pairs(before, after, n):
+    possible = [
+        mcnemar_exact(fixed, fixed - after + before)
+        for fixed in range(n - before + 1)
+        if 0 <= fixed - after + before <= before
+    ]
+    assert paired_bounds(before, after, n) == (min(possible), max(possible))
+
+
+def test_the_published_page_in_every_format():
+    for name in FORMATS:
+        assert "gpt-j-6b" in published_page(name)
+    assert "Mi" in published_page("html")
+
+
+def test_a_format_that_there_is_not(folder):
+    with pytest.raises(RunError, match="no report format 'doc'; the formats are html, md, csv, json"):
+        eckart.report(folder, format="doc")
+
+
+@pytest.fixture
+def page(folder, tmp_path):
+    """The report in a browser, and what it said and asked for."""
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    browser_path = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+    if browser_path is None:
+        pytest.skip("no Chromium on this machine")
+    path = eckart.report(folder, tmp_path / "report.html")
+    with sync.sync_playwright() as player:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = player.chromium.launch(executable_path=browser_path, args=flags)
+        opened = browser.new_page(viewport={"width": 1280, "height": 900})
+        opened.said, opened.asked = [], []
+        opened.on("console", lambda message: opened.said.append(message.text))
+        opened.on("pageerror", lambda error: opened.said.append(str(error)))
+        opened.on("dialog", lambda dialog: opened.said.append(dialog.message))
+        opened.on("request", lambda request: opened.asked.append(request.url))
+        opened.goto(path.as_uri())
+        yield opened
+        browser.close()
+
+
+def test_the_page_in_a_browser(page):
+    assert page.title() == "Sweep: tiny on moods"
+    column = "#cells ~ .scroll"
+    head = page.locator(f"{column} >> nth=0").locator("th", has_text="test: gain, points")
+    index = head.evaluate("th => th.cellIndex")
+    cells = page.locator(f"{column} >> nth=0").locator(f"tbody tr td:nth-child({index + 1})")
+    for order in (False, True):
+        head.click()
+        values = [float(text) for text in cells.all_inner_texts() if text]
+        assert values == sorted(values, reverse=order)
+        assert cells.all_inner_texts()[-1] == ""  # the unpruned model has no gain, and stays last
+    assert "<script>document.title" in page.locator("td.text").first.inner_text()
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    assert page.said == []
+    assert all(url.startswith(("file:", "data:")) for url in page.asked)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_sticks_out_of_the_page(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
