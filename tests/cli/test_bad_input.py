@@ -354,7 +354,7 @@ SWEEPS = {
     "no study": (["nothing"], "no study 'nothing'"),
     "a misspelt study": (["figure1-smal"], "did you mean 'figure1-small'"),
     "no study file": (["./nothing.yaml"], "no study file"),
-    "no grid": ([], "field required"),
+    "no grid": ([], "the grid is empty: there is no model"),
     "no tasks": (["--model", "MODEL"], "the grid is empty"),
     "an unknown key": (["unknown.yaml"], "unknown.yaml: unknown key 'modls'; did you mean 'models'"),
     "an unknown key of a task": (["task.yaml"], "task 1: unknown key 'varient'; did you mean 'variant'"),

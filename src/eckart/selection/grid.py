@@ -158,7 +158,7 @@ class Sweep(Closed):
         batch_tokens, cache_memory: see `Evaluator`; no result depends on them.
     """
 
-    models: Annotated[tuple[ModelEntry, ...], _entries(ModelEntry, "model", "name")] = Field(min_length=1)
+    models: Annotated[tuple[ModelEntry, ...], _entries(ModelEntry, "model", "name")] = ()
     tasks: Annotated[tuple[TaskEntry, ...], _entries(TaskEntry, "task", "task")] = ()
     shots: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(read_numbers)] = ()
     seeds: Annotated[tuple[int, ...], BeforeValidator(read_numbers)] = ()
@@ -187,6 +187,8 @@ class Sweep(Closed):
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
+        if not self.models:
+            raise StudyError("the grid is empty: there is no model; name a hub id or a folder")
         if not self.tasks and not self.spectra:
             raise StudyError(
                 "the grid is empty: there is no task; name one, such as sst2, or ask for spectra alone"
