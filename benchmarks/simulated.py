@@ -91,8 +91,9 @@ def choice(noise: Noise, merits: np.ndarray, seeds: int, rows: int, times: int) 
                 "naive": selected.naive,
                 "corrected": selected.corrected.mean,
                 "bootstrap": selected.naive - _optimism(gains, weights),
-                "coverage": float(low <= truth <= high),
+                "coverage": holds((low, high), truth),
                 "too high": float(low > truth),
+                "not widened": float(abs((low + high) / 2 - truth) <= (high - low) / 2 / np.sqrt(1 + 5 / 4)),
             }
         )
     return averaged(studies)

@@ -69,8 +69,8 @@ def seed_and_row_mean(
     where two means covary because rows are shared; and V is never below what new rows alone would give. The
     interval takes a t quantile with Satterthwaite's degrees of freedom (Satterthwaite 1946, Biometrics Bull. 2,
     110-114), so that five seeds count as five. On balanced data V is the analysis of variance's estimate. The
-    pigeonhole bootstrap (Owen 2007, Ann. Appl. Stat. 1, 386-411) resamples the same two factors, but its percentiles
-    cover 95% far less often with five seeds: docs/statistics.md has both.
+    pigeonhole bootstrap (Owen 2007, Ann. Appl. Stat. 1, 386-411) resamples the same two factors, but where seeds matter
+    the percentiles from five of them cover 87% instead of 95%: docs/statistics.md has both.
 
     The p value is that of mean / standard error under the same t: its hypothesis is that the expected value, over
     demonstrations and rows like these, is 0. Pooling all seeds' fixed and broken rows into one McNemar test would

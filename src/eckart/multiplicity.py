@@ -62,7 +62,9 @@ def max_statistic_p(
 
     One-sided, and conditional on these demonstrations: the hypothesis is that, under them, no cell has an expected
     gain on new rows. It is exact where a row's gains are as likely as their opposites, and otherwise holds by the
-    central limit theorem, the flips having the covariance of the sums (a wild bootstrap).
+    central limit theorem, the flips having the covariance of the sums (a wild bootstrap). A seed's luck with an edit
+    counts as the edit's merit: where gains differ between seeds, `holm` over the cells' `seed_and_row_mean` is the
+    test for new demonstrations, and this one calls far too often (docs/statistics.md).
 
     Arguments:
         gains: right after less right before; NaN where a seed did not score the row.
@@ -125,8 +127,8 @@ def selected_gain(
 
     It estimates the gain of choosing with a fifth fewer rows and a seed less than there are, which is a little lower.
     Its standard error is that of `seed_and_row_mean`, times sqrt(1 + folds / (folds - 1)), for the choices share rows
-    (Nadeau and Bengio 2003, Machine Learning 52, 239-281): a heuristic, without which a 95% interval covers 81 to
-    90%. docs/statistics.md has the coverage, and what the bias correction by bootstrap leaves of the optimism.
+    (Nadeau and Bengio 2003, Machine Learning 52, 239-281): a heuristic, without which the interval is far too narrow.
+    docs/statistics.md has the coverage with and without it, and what a bootstrap leaves of the optimism.
 
     Arguments:
         gains: right after less right before; NaN where a seed did not score the row.
