@@ -19,7 +19,8 @@ ORDER = [
     ["anatomy", "edits", "models", "stored", "tasks"],
     ["evaluation"],
     ["runs", "selection"],
-    ["checkpoints", "reports", "demo"],
+    ["checkpoints", "reports", "demo", "cluster"],
+    ["spec"],
     ["cli", "__main__"],
 ]
 PLACE = {name: place for place, name in enumerate(name for level in ORDER for name in level)}

@@ -232,8 +232,10 @@ def read_run(folder: str | Path) -> Run:
         raise RunError(
             f"'{folder}' holds no run (no run.sqlite); give the folder that a search or sweep wrote"
         )
+    # A process that was killed while it wrote leaves a journal; who reads next takes the unfinished write back.
+    mode = "rw" if path.with_name("run.sqlite-journal").exists() else "ro"
     with _explained(path.parent):
-        database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1)
+        database = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=1)
         with closing(database):
             _check_kind(database, path.parent)
             tables = {

@@ -347,3 +347,61 @@ def test_no_such_verb_and_no_model(eckart):
 def test_json_errors_stay_off_standard_output(eckart, model):
     assert eckart("inspect", "./nothing", "--json").out == ""
     assert json.loads(eckart("inspect", model, "--json").out)["layers"]
+
+
+SWEEPS = {
+    "no study": (["nothing"], "no study 'nothing'"),
+    "a misspelt study": (["figure1-smal"], "did you mean 'figure1-small'"),
+    "no study file": (["./nothing.yaml"], "no study file"),
+    "no grid": ([], "the grid is empty: there is no model"),
+    "no tasks": (["--model", "MODEL"], "the grid is empty"),
+    "an unknown key": (["unknown.yaml"], "unknown.yaml: unknown key 'modls'; did you mean 'models'"),
+    "an unknown key of a task": (["task.yaml"], "task 1: unknown key 'varient'; did you mean 'variant'"),
+    "broken YAML": (["broken.yaml"], "broken.yaml line 2: broken YAML"),
+    "no YAML": (["text.yaml"], "is no study file"),
+    "no such layer": (["--layers", "0,99"], "no layer 99"),
+    "no such layer in one of two models": (["--layers", "2", "--model", "OTHER"], "no layer 2"),
+    "no numbers": (["--layers", "first"], "'first' is no whole number"),
+    "no such part": (["--parts", "head"], "no part 'head'"),
+    "no such scoring": (["--scorings", "best"], "no scoring 'best'"),
+    "no such test policy": (["--test", "some"], "no test policy 'some'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), SWEEPS.values(), ids=SWEEPS)
+def test_sweeps_that_cannot_be(eckart, model, table, tmp_path, tmp_path_factory, arguments, words):
+    studies = {
+        "unknown": "modls: [x]\n",
+        "task": "models: [x]\ntasks: [{task: sst2, varient: released}]\n",
+        "broken": "models: [x]\n  tasks: [\n",
+        "text": "sst2\n",
+    }
+    for name, text in studies.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    if "OTHER" in arguments:
+        shallow = build("gpt2")
+        shallow.transformer.h = shallow.transformer.h[:2]
+        shallow.config.n_layer = 2
+        folder = tmp_path_factory.mktemp("shallow")
+        shallow.save_pretrained(folder)
+        tiny_tokenizer().save_pretrained(folder)
+        arguments = [str(folder) if a == "OTHER" else a for a in arguments]
+    arguments = [str(model) if a == "MODEL" else a for a in arguments]
+    grid = ["--model", model, "--data", table, *OWN] if arguments[:1] and arguments[0] in GRID_FLAGS else []
+    refused(eckart("sweep", *arguments, *grid), words)
+    assert not (tmp_path / "runs").exists()
+
+
+GRID_FLAGS = ("--layers", "--parts", "--scorings", "--test")
+
+
+def test_a_folder_of_another_sweep(eckart, model, table, tmp_path):
+    grid = ["sweep", "--model", model, "--data", table, *OWN, "--layers", "0", "--out", "run"]
+    assert eckart(*grid, "--rates", "0.5").status == 0
+    refused(eckart(*grid, "--rates", "0.9"), "was made with other settings", "choose another --out")
+
+
+def test_a_folder_that_cannot_be_made(eckart, model, table, tmp_path):
+    (tmp_path / "file").write_text("")
+    grid = ["sweep", "--model", model, "--data", table, *OWN, "--layers", "0", "--out", "file/run"]
+    refused(eckart(*grid), "cannot be made")

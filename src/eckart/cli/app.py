@@ -10,7 +10,8 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import print_json, say, show
-from eckart.cli.scoring import Scoring, scoring_options
+from eckart.cli.scoring import Scoring, scoring_options, with_options
+from eckart.cli.sweep import Said, carry_out, show_cost
 from eckart.records import RATES, TOP_K, Edit
 
 app = typer.Typer(
@@ -143,6 +144,40 @@ def search(
     say(f"run: {folder}")
     study = run_plan(plan, evaluator, folder, tell=say)
     finish_search(study, folder, save, as_json=json_)
+
+
+@app.command()
+@with_options(Said)
+def sweep(
+    study: Annotated[
+        str | None,
+        typer.Argument(help="A study file, or a shipped study such as figure1-small.", metavar="STUDY"),
+    ] = None,
+    out: o.Out = None,
+    dry_run: o.DryRun = False,
+    cluster: o.Cluster = None,
+    cpus: o.Cpus = 1,
+    gpus: o.Gpus = 0,
+    json_: o.Json = False,
+    *,
+    how: Said,
+) -> None:
+    """Run a grid over models, tasks, layers, parts, rates, shots, seeds and scorings; stop and go on at will."""
+    from eckart.cluster import on_cluster
+    from eckart.selection.checks import resolve
+    from eckart.selection.cost import estimate
+    from eckart.selection.sweeps import default_folder, locally
+    from eckart.spec import read_study
+
+    grid = read_study(study, how.values())
+    execute = locally if cluster is None else on_cluster(cluster, cpus, gpus)
+    o.quieten()
+    grid = resolve(grid)
+    folder = out or default_folder(grid)
+    if dry_run:
+        show_cost(estimate(grid, folder), as_json=json_)
+    else:
+        carry_out(grid, folder, execute, as_json=json_)
 
 
 @app.command()

@@ -50,6 +50,18 @@ Race = Annotated[
         help="Stop reading a rate once it is clearly beaten; the choice is the same, 19 times in 20.",
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what the run would cost, and compute nothing.", rich_help_panel=RUN),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="Score units on a Ray cluster: its address, auto, or local.", rich_help_panel=RUN),
+]
+Cpus = Annotated[
+    float, typer.Option(help="On a cluster: processors a unit takes.", min=0, rich_help_panel=RUN)
+]
+Gpus = Annotated[float, typer.Option(help="On a cluster: GPUs a unit takes.", min=0, rich_help_panel=RUN)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Dtype = Annotated[
     str,

@@ -78,21 +78,27 @@ class Scoring:
         )
 
 
-def scoring_options(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb that takes `how: Scoring` an option for each of its fields, after its own options."""
-    hints = get_type_hints(Scoring, include_extras=True)
+def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb that takes `how` of some kind an option for each of the kind's fields, after its own options."""
+    hints = get_type_hints(kind, include_extras=True)
     shared = {
         f.name: inspect.Parameter(
             f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name]
         )
-        for f in fields(Scoring)
+        for f in fields(kind)
     }
 
-    @functools.wraps(verb)
-    def command(**given: Any) -> None:
-        how = Scoring(**{name: given.pop(name) for name in shared})
-        verb(**given, how=how)
+    def decorated(verb: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(verb)
+        def command(**given: Any) -> None:
+            how = kind(**{name: given.pop(name) for name in shared})
+            verb(**given, how=how)
 
-    own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.name != "how"]
-    command.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined]
-    return command
+        own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.name != "how"]
+        command.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined]
+        return command
+
+    return decorated
+
+
+scoring_options = with_options(Scoring)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from eckart.anatomy import Anatomy
@@ -14,6 +14,7 @@ from eckart.evaluation.fitting import fit
 from eckart.evaluation.requests import Requests, build_requests, context_window
 from eckart.evaluation.scoring import check_method
 from eckart.models import LoadedModel, Tokenizer, empty_model, load_model, load_tokenizer
+from eckart.records import fingerprint
 from eckart.selection.grid import ModelEntry, Sweep, TaskEntry, Unit
 from eckart.tasks.task import Task
 
@@ -24,6 +25,7 @@ class Sources:
 
     models: Mapping[str, LoadedModel] = field(default_factory=dict)
     tasks: Mapping[str, Task] = field(default_factory=dict)
+    _read: dict[str, Task] = field(default_factory=dict, repr=False)
 
     def model(self, entry: ModelEntry) -> LoadedModel:
         """Load a model."""
@@ -32,11 +34,15 @@ class Sources:
         return load_model(entry.name, **entry.model_dump(exclude={"name", "live"}))
 
     def task(self, entry: TaskEntry, shots: int | None, seed: int | None) -> Task:
-        """Load a task with these demonstrations."""
+        """Load a task with these demonstrations; its rows are read once, however often it is asked for."""
         if entry.digest is not None:
-            return _held(self.tasks, entry.digest, entry.label)
-        said = entry.model_dump(exclude={"task", "metric", "digest"})
-        return Task.load(entry.task, **said, shots=shots, seed=seed or 0)
+            return _held(self.tasks, entry.digest, entry.label).redrawn(shots=shots, seed=seed)
+        said = entry.model_dump(exclude={"task", "name", "metric", "digest"})
+        key = fingerprint([entry.task, said])
+        if key not in self._read:
+            self._read[key] = Task.load(entry.task, **said)
+        task = self._read[key].redrawn(shots=shots, seed=seed)
+        return task if entry.name is None else replace(task, name=entry.name)
 
     def evaluator(self, sweep: Sweep, unit: Unit, model: LoadedModel) -> Evaluator:
         """Return what scores a unit."""
@@ -60,10 +66,11 @@ def resolve(sweep: Sweep, sources: Sources | None = None) -> Sweep:
     readers = [Reading.of(entry, sweep, sources) for entry in sweep.models]
     entries, names = [], set[str]()
     for entry in sweep.tasks:
-        for shots, seed in sweep.draws(entry):
-            task = sources.task(entry, shots, seed)
-            for scoring in sweep.scorings:
-                check_method(scoring, task.kind)
+        for shots, seed in sweep.draws:
+            with _about(entry.label):
+                task = sources.task(entry, shots, seed)
+                for scoring in sweep.scorings:
+                    check_method(scoring, task.kind)
             for reader in readers:
                 with _about(Unit(reader.entry, entry, shots, seed)):
                     for split in sweep.splits:

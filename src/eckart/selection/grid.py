@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from eckart.errors import StudyError
-from eckart.records import ATTENTION, PARTS, RATES, TOP_K, Edit
+from eckart.records import ATTENTION, PARTS, RATES, TOP_K, Edit, Setting
 from eckart.runs import folder_name
 from eckart.selection.plan import METRICS
 from eckart.selection.space import COMBINATIONS, check_rates
@@ -32,7 +32,7 @@ from eckart.tasks.spec import checked, closest
 Test = Literal["selected", "all", "none"]
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """Return one value as a list of one; text is cut at its commas."""
     if isinstance(value, str):
         return [item.strip() for item in value.split(",")]
@@ -49,7 +49,7 @@ def read_numbers(value: Any) -> list[int]:
     [0, 1, 2, 3, 7]
     """
     found: list[int] = []
-    for item in _listed(value):
+    for item in listed(value):
         span = re.fullmatch(r"\s*(-?\d+)(?:\s*\.\.\s*(\d+))?\s*", str(item))
         if span is None:
             raise StudyError(f"'{item}' is no whole number, such as 4, and no range, such as 0..4")
@@ -65,7 +65,7 @@ def _entries(kind: type[Closed], what: str, field: str) -> BeforeValidator:
     """Let a bare name stand for an entry that says nothing else, and check each entry."""
 
     def read(value: Any) -> Any:
-        found = [{field: item} if isinstance(item, str) else item for item in _listed(value)]
+        found = [{field: item} if isinstance(item, str) else item for item in listed(value)]
         return [
             checked(kind, item, f"{what} {number}", StudyError) if isinstance(item, dict) else item
             for number, item in enumerate(found, start=1)
@@ -144,28 +144,28 @@ class Sweep(Closed):
     Arguments:
         models, tasks: names, or entries that say more.
         shots: numbers of demonstrations; the task's own where there are none.
-        seeds: draw the demonstrations.
+        seeds: draw the demonstrations; the task's own where there are none.
         scorings: what ranks the labels, all from one reading; the task's own where there are none.
         layers: layers, negative ones from the last; `all`; or `auto`: for each part the one that Algorithm 1 chooses by
             condition number.
         parts: `attn`, `mlp`, `all`, or one matrix.
         rates: clipping rates; 0, the unpruned model, is always among them.
-        test: what is scored on the test rows. `selected`: for each part and scoring of a unit the unpruned model and the
-            edit that is best on validation, no other; `all`: every edit; `none`.
+        test: what is scored on the test rows. `selected`: for each part and scoring of a unit the unpruned model and
+            the edit that is best on validation, no other; `all`: every edit; `none`.
         combine, top_k: how `auto` chooses; see `layer_condition_numbers` and `select_layer`.
         spectra: measure and keep the spectrum of every matrix of the parts, too; such a sweep needs no tasks.
         truncate_demonstrations, drop_long_rows: what to do with rows that are longer than a model reads.
         batch_tokens, cache_memory: see `Evaluator`; no result depends on them.
     """
 
-    models: Annotated[tuple[ModelEntry, ...], _entries(ModelEntry, "model", "name")] = Field(min_length=1)
+    models: Annotated[tuple[ModelEntry, ...], _entries(ModelEntry, "model", "name")] = ()
     tasks: Annotated[tuple[TaskEntry, ...], _entries(TaskEntry, "task", "task")] = ()
     shots: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(read_numbers)] = ()
-    seeds: Annotated[tuple[int, ...], BeforeValidator(read_numbers)] = Field(default=(0,), min_length=1)
-    scorings: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    seeds: Annotated[tuple[int, ...], BeforeValidator(read_numbers)] = ()
+    scorings: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
     layers: Annotated[tuple[int, ...] | Literal["all", "auto"], BeforeValidator(_read_layers)] = "auto"
-    parts: Annotated[tuple[Part, ...], BeforeValidator(_listed)] = ("attn", "mlp")
-    rates: Annotated[tuple[float, ...], BeforeValidator(_listed)] = RATES
+    parts: Annotated[tuple[Part, ...], BeforeValidator(listed)] = ("attn", "mlp")
+    rates: Annotated[tuple[float, ...], BeforeValidator(listed)] = RATES
     test: Annotated[Test, _one_of(get_args(Test), "test policy")] = "selected"
     combine: Annotated[str, _one_of(COMBINATIONS, "combination")] = "geometric"
     top_k: PositiveInt = TOP_K
@@ -187,6 +187,8 @@ class Sweep(Closed):
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
+        if not self.models:
+            raise StudyError("the grid is empty: there is no model; name a hub id or a folder")
         if not self.tasks and not self.spectra:
             raise StudyError(
                 "the grid is empty: there is no task; name one, such as sst2, or ask for spectra alone"
@@ -229,14 +231,19 @@ class Sweep(Closed):
         """Every unit, model by model, so that each is loaded once; tasks one after the other."""
         for model in self.models:
             for task in self.tasks:
-                for shots, seed in self.draws(task):
+                for shots, seed in self.draws:
                     yield Unit(model, task, shots, seed)
 
-    def draws(self, task: TaskEntry) -> Iterator[tuple[int | None, int | None]]:
-        """Return the shots and seeds of a task's units; None for a task in memory, which has its demonstrations."""
-        if task.digest is not None:
-            return iter([(None, None)])
-        return itertools.product(self.shots or (None,), self.seeds)
+    @property
+    def draws(self) -> list[tuple[int | None, int | None]]:
+        """The shots and seeds of every task's units; None for the task's own. Without shots no seed draws anything."""
+        drawn = itertools.product(self.shots or (None,), self.seeds or (None,))
+        return [(shots, seed) for shots, seed in drawn if shots != 0 or seed == (self.seeds or (None,))[0]]
+
+    @property
+    def scored(self) -> int:
+        """How many trials come from one reading."""
+        return max(1, len(self.scorings))
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -258,6 +265,11 @@ class Unit:
     shots: int | None
     seed: int | None
 
+    def has(self, setting: Setting) -> bool:
+        """Return whether trials of a setting may be this unit's."""
+        named = (setting.model, setting.task) == (self.model.name, self.task.label)
+        return named and self.shots in (None, setting.shots) and self.seed in (None, setting.seed)
+
     def __str__(self) -> str:
         drawn = {"shots": self.shots, "seed": self.seed}
         said = [f"{name} {value}" for name, value in drawn.items() if value is not None]
@@ -275,7 +287,7 @@ def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for field, keys in (("models", ("name",)), ("tasks", ("task", "data"))):
         if field in found:
             key = keys[0]
-            entries = [{key: entry} if isinstance(entry, str) else entry for entry in _listed(found[field])]
+            entries = [{key: entry} if isinstance(entry, str) else entry for entry in listed(found[field])]
             found[field] = [
                 _absolute(entry, keys, folder) if isinstance(entry, dict) else entry for entry in entries
             ]

@@ -76,7 +76,7 @@ def sweep(
     parts: str | Iterable[str] = ("attn", "mlp"),
     rates: Iterable[float] = RATES,
     shots: int | str | Iterable[int] = (),
-    seeds: int | str | Iterable[int] = (0,),
+    seeds: int | str | Iterable[int] = (),
     scorings: str | Iterable[str] = (),
     test: str = "selected",
     combine: str = "geometric",
@@ -92,8 +92,8 @@ def sweep(
     Arguments:
         models: hub ids, local folders, live models or what `load_model` returned, or entries such as
             `{"name": "gpt2", "dtype": "float32"}`; one or several.
-        tasks: catalogue names, task files, `Task` objects, or entries with the arguments of `Task.load`; one or several.
-            A `Task` object has its demonstrations: `shots` and `seeds` draw those of the others.
+        tasks: catalogue names, task files, `Task` objects, or entries with the arguments of `Task.load`; one or
+            several. `shots` and `seeds` draw demonstrations for all of them; without, a `Task` object keeps its own.
         layers, parts, rates, shots, seeds, scorings, test, combine, top_k: see `Sweep`.
         out: the run's folder; by default under `runs/`, named by the settings. A stopped sweep goes on from it.
         dtype, device: of the models that are given by name.
@@ -186,6 +186,8 @@ def run_sweep(
             known.add(trial)
         for finding in execute(Job(sweep, sources or Sources(), store, known)):
             _keep(store, finding)
+            if isinstance(finding, Trial | Rows):
+                known.add(finding)
             watch(finding)
     return SweepResult(read_run(folder))
 

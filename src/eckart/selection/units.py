@@ -11,8 +11,8 @@ from eckart.anatomy import Anatomy
 from eckart.errors import NotANumberError
 from eckart.evaluation.evaluator import Evaluator
 from eckart.models import LoadedModel
-from eckart.records import Edit, Rows, Trial
-from eckart.selection.grid import Sweep, cells
+from eckart.records import Edit, Rows, Setting, Trial
+from eckart.selection.grid import Sweep, Unit, cells
 from eckart.selection.plan import METRICS
 from eckart.selection.space import (
     Spectra,
@@ -57,11 +57,20 @@ class Known:
 
     Arguments:
         outcomes: the metrics of every trial by its key; None for one that failed.
+        settings: what each trial is of.
         rows: the digests of the rows that are kept.
     """
 
     outcomes: dict[str, Outcome | None] = field(default_factory=dict)
+    settings: dict[str, Setting] = field(default_factory=dict)
     rows: set[str] = field(default_factory=set)
+
+    def about(self, unit: Unit) -> Known:
+        """Return what is known of a unit."""
+        keys = [key for key, setting in self.settings.items() if unit.has(setting)]
+        return Known(
+            {key: self.outcomes[key] for key in keys}, {key: self.settings[key] for key in keys}, self.rows
+        )
 
     def add(self, found: Trial | Rows) -> None:
         """Remember a trial or rows."""
@@ -70,6 +79,7 @@ class Known:
         else:
             metrics = {} if found.score is None else {name: getattr(found.score, name) for name in METRICS}
             self.outcomes[found.key] = metrics or None
+            self.settings[found.key] = found.setting
 
 
 class _Noted:

@@ -190,7 +190,7 @@ def checked(
         return kind.model_validate(dict(values))
     except ValidationError as error:
         # An unknown key is a misspelt one, which explains what else is missing.
-        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden" or len(e["loc"]) > 1)
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = f"; {closest(key, kind.model_fields)}" if len(first["loc"]) == 1 else ""

@@ -13,11 +13,34 @@ from eckart.records import fingerprint
 from eckart.tasks.examples import find_columns, find_labels, make_examples, shown_words, with_template
 from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat
 from eckart.tasks.sources import Source, read_hub, read_local
-from eckart.tasks.spec import DEFAULT_SHOTS, TaskSpec, checked, find_spec
-from eckart.tasks.splits import Draw, Size, Splits, make_splits, parse_sizes, plan_splits, used_splits
+from eckart.tasks.spec import DEFAULT_SHOTS, SplitSpec, TaskSpec, checked, find_spec
+from eckart.tasks.splits import Draw, Size, make_splits, parse_sizes, plan_splits, used_splits
 
 Kind = Literal["classification", "choices"]
 SPLITS = ("validation", "test", "all")
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """Labelled rows before they are divided.
+
+    Arguments:
+        spec: what the task says.
+        examples: the rows of each of the source's splits.
+        plan, sizes: which splits serve as what, and how many rows.
+        format, names: how examples become prompts, and the labels.
+        where: what was read.
+        notes: what was left out.
+    """
+
+    spec: TaskSpec
+    examples: Mapping[str, Sequence[Example]]
+    plan: SplitSpec
+    sizes: Mapping[str, Size]
+    format: PromptFormat
+    names: tuple[str, ...]
+    where: str
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +59,7 @@ class Task:
         variant: the named variant of the prompts, if any.
         metric: what a search compares: `accuracy`, `balanced_accuracy` or `macro_f1`.
         notes: what a reader should know about the rows: which were left out, which split serves as what.
+        source, draw: what the rows were divided from, and how.
     """
 
     name: str
@@ -52,6 +76,8 @@ class Task:
     variant: str | None = None
     metric: str = "accuracy"
     notes: tuple[str, ...] = ()
+    source: Gathered | None = field(default=None, repr=False)
+    draw: Draw | None = field(default=None, repr=False)
 
     @classmethod
     def load(
@@ -114,22 +140,44 @@ class Task:
             reserve=DEFAULT_SHOTS if base.shots is None else base.shots,
             seed=seed, split_seed=split_seed, balanced=balanced,
         )  # fmt: skip
-        divided, prompts, names = _divide(spec, rows, parse_sizes(split_sizes), draw)
+        return cls._drawn(_gather(spec, rows, parse_sizes(split_sizes)), draw, variant)
+
+    def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> Self:
+        """Return the task with other demonstrations; what is None stays. Nothing is read again.
+
+        Raises:
+            TaskError: there are not so many, or the task was not made by `Task.load`.
+        """
+        if self.source is None or self.draw is None:
+            raise TaskError(f"task '{self.name}' was not made by Task.load, so it has no rows to draw from")
+        old = self.draw
+        draw = replace(
+            old, shots=old.shots if shots is None else shots, seed=old.seed if seed is None else seed
+        )
+        return self._drawn(self.source, draw, self.variant)
+
+    @classmethod
+    def _drawn(cls, source: Gathered, draw: Draw, variant: str | None) -> Self:
+        """Divide what was gathered."""
+        spec = source.spec
+        divided = make_splits(source.examples, source.plan, source.sizes, draw, source.names)
         return cls(
-            name=spec.name or Path(rows.where).stem,
+            name=spec.name or Path(source.where).stem,
             kind="choices" if spec.choices else "classification",
-            labels=names,
-            format=prompts,
+            labels=source.names,
+            format=source.format,
             demonstrations=divided.demonstrations,
             validation=divided.validation,
             test=divided.test,
             all=divided.all,
-            seed=seed,
-            split_seed=split_seed,
-            balanced=balanced,
+            seed=draw.seed,
+            split_seed=draw.split_seed,
+            balanced=draw.balanced,
             variant=variant,
             metric=spec.metric,
-            notes=divided.notes,
+            notes=(*source.notes, *divided.notes),
+            source=source,
+            draw=draw,
         )
 
     @property
@@ -216,9 +264,7 @@ def _read(spec: TaskSpec, data: str | Path | None) -> Source:
     return read_hub(spec.hub, spec.config)
 
 
-def _divide(
-    spec: TaskSpec, rows: Source, sizes: Mapping[str, Size], draw: Draw
-) -> tuple[Splits, PromptFormat, tuple[str, ...]]:
+def _gather(spec: TaskSpec, rows: Source, sizes: Mapping[str, Size]) -> Gathered:
     # The paper's plan is for the whole data set; nobody has divided the rows of one file yet, whatever the task is.
     plan = None if rows.single else spec.splits
     notes: tuple[str, ...] = ()
@@ -239,5 +285,4 @@ def _divide(
         shown=() if spec.choices else shown_words(spec, labels.names),
     )
     examples, left_out = make_examples(rows, spec, columns, labels, prompts)
-    divided = make_splits(examples, plan, sizes, draw, labels.names)
-    return replace(divided, notes=(*notes, *left_out, *divided.notes)), prompts, labels.names
+    return Gathered(spec, examples, plan, sizes, prompts, labels.names, rows.where, (*notes, *left_out))

@@ -1,0 +1,96 @@
+"""A study file: a sweep as YAML. It is read, overridden by what the command line says, and becomes a frozen `Sweep`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from eckart.errors import StudyError
+from eckart.selection.grid import ModelEntry, Sweep, TaskEntry, listed, located
+from eckart.tasks.spec import closest, parse_yaml
+
+SHIPPED = Path(str(resources.files("eckart"))) / "studies"
+"""The studies that come with the package."""
+
+
+def shipped() -> tuple[str, ...]:
+    """Return the names of the studies that come with the package.
+
+    >>> "figure1-small" in shipped()
+    True
+    """
+    return tuple(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+
+
+def read_study(
+    source: str | Path | None, said: Mapping[str, Any] | None = None, folder: Path | None = None
+) -> Sweep:
+    """Read a study, and override it.
+
+    Arguments:
+        source: a study file, or the name of one that comes with the package; None for `said` alone. Paths in it are
+            relative to it.
+        said: what goes before the file: fields of a `Sweep`, and fields of all its models or of all its tasks.
+        folder: what paths in `said` are relative to; the working folder if None.
+
+    Raises:
+        StudyError: there is no such file, it is no YAML, or it says something that a study does not.
+
+    >>> read_study(None, {"models": "gpt2", "tasks": "sst2,rte", "shots": "0,4", "dtype": "float32"}).models[0].dtype
+    'float32'
+    """
+    where = "the sweep" if source is None else str(source)
+    values = {} if source is None else _read(Path(source) if Path(source).suffix else _find(str(source)))
+    mine, models, tasks = _sorted(said or {})
+    values |= located(mine, folder or Path.cwd())
+    tasks = located({"tasks": [tasks]}, folder or Path.cwd())["tasks"][0]
+    values["models"] = [{**entry, **models} for entry in _entries(values.get("models", ()), "name", where)]
+    values["tasks"] = _with_data(_entries(values.get("tasks", ()), "task", where), tasks)
+    return Sweep.of(values, where)
+
+
+def _find(name: str) -> Path:
+    if name not in shipped():
+        raise StudyError(f"no study '{name}'; {closest(name, shipped())}; an own study is a .yaml file")
+    return SHIPPED / f"{name}.yaml"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise StudyError(f"no study file '{path}'; is the path right?") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"cannot read study file '{path}': {error}") from None
+    values = parse_yaml(text, str(path), StudyError)
+    if not isinstance(values, dict):
+        raise StudyError(f"{path} is no study file: it holds no 'key: value' lines, such as 'models: [gpt2]'")
+    return located(values, path.parent.absolute())
+
+
+def _sorted(said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Divide what was said by what it is about: the sweep, its models, its tasks."""
+    models = {key: value for key, value in said.items() if key in ModelEntry.model_fields}
+    tasks = {key: value for key, value in said.items() if key in TaskEntry.model_fields}
+    return {key: value for key, value in said.items() if key not in models | tasks}, models, tasks
+
+
+def _entries(values: Any, key: str, where: str) -> list[dict[str, Any]]:
+    """Return entries, each as what it says."""
+    entries = [{key: entry} if isinstance(entry, str) else entry for entry in listed(values)]
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise StudyError(f"{where}: one of the {key}s is neither a name nor 'key: value' lines")
+    return entries
+
+
+def _with_data(entries: list[dict[str, Any]], said: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the tasks with what was said about all of them; data of several is a folder with one for each."""
+    if "data" not in said:
+        return [{**entry, **said} for entry in entries]
+    if len(entries) < 2:
+        return [{**entry, **said} for entry in entries or [{}]]
+    return [
+        {**entry, **said, "data": str(Path(said["data"]) / str(entry.get("task", "")))} for entry in entries
+    ]

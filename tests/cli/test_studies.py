@@ -1,0 +1,105 @@
+"""Study files: every shipped one is read, flags go before the file, and the small ones run."""
+
+from pathlib import Path
+
+import pytest
+
+from eckart.errors import StudyError
+from eckart.records import RATES
+from eckart.runs import read_run
+from eckart.spec import read_study, shipped
+
+PAPER = {"figure1": 3, "figure2": 1, "figure3": 0, "figure4": 7}
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_study_is_read(name):
+    study = read_study(name)
+    assert study.rates == RATES
+    assert study.parts == ("attn", "mlp")
+    if name in PAPER:
+        assert [model.name for model in study.models] == ["EleutherAI/gpt-j-6b", "meta-llama/Llama-2-7b-hf"]
+        assert len(study.tasks) == PAPER[name]
+
+
+def test_there_is_a_small_one_for_every_figure():
+    assert {name.removesuffix("-small") for name in shipped()} == {*PAPER, "calibration"}
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name.endswith("-small")])
+def test_a_cut_of_every_small_study_runs(eckart, shared, name):
+    data = read_study(name).models[0].name
+    if not Path(data).is_dir():
+        pytest.skip(f"no shared models at {data}")
+    cut = (
+        ["--seeds", "0", "--shots", "2", "--rates", "0.9", "--layers", "-1"] if "figure3" not in name else []
+    )
+    ended = eckart("sweep", name, *cut, "--split-sizes", "8,8", "--out", "run")
+    assert ended.status == 0, ended.err
+    assert "run: run" in ended.err
+
+
+def test_flags_go_before_the_file(tmp_path):
+    (tmp_path / "study.yaml").write_text(
+        "models: [{name: gpt2, dtype: bfloat16}]\ntasks: [sst2, {task: rte, data: rows}]\nseeds: 0..4\n"
+    )
+    plain = read_study(tmp_path / "study.yaml")
+    assert (plain.seeds, plain.models[0].dtype) == ((0, 1, 2, 3, 4), "bfloat16")
+    assert plain.tasks[1].data == str(tmp_path / "rows"), "relative to the file"
+    said = {"seeds": "7", "dtype": "float32", "variant": "released", "data": "all", "layers": "0,-1"}
+    study = read_study(tmp_path / "study.yaml", said, tmp_path / "desk")
+    assert (study.seeds, study.models[0].dtype, study.layers) == ((7,), "float32", (0, -1))
+    assert [task.variant for task in study.tasks] == ["released"] * 2
+    assert [task.data for task in study.tasks] == [
+        str(tmp_path / "desk" / "all" / name) for name in ("sst2", "rte")
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["models: {a: b}\n", "models: [[x]]\n", "tasks: [sst2]\n", "models: [gpt2]\nseeds: x\n"]
+)
+def test_what_a_study_cannot_say(tmp_path, text):
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(StudyError) as caught:
+        read_study(tmp_path / "study.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_resolved_study_runs_again(eckart, model, table, tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "rows.csv").write_bytes(Path(table).read_bytes())
+    (tmp_path / "here" / "mine.yaml").write_text(
+        f"models: [{model}]\n"
+        "tasks: [{data: rows.csv, text_column: review, label_column: verdict}]\n"
+        "layers: [-1]\nrates: [0.5]\nshots: [2]\n"
+    )
+    first = eckart("sweep", "here/mine.yaml", "--out", "run", "--json")
+    assert first.status == 0, first.err
+    kept = read_run(tmp_path / "run")
+    again = eckart("sweep", "run/study.yaml", "--out", "run", "--json")
+    assert (again.status, again.out) == (0, first.out)
+    assert read_run(tmp_path / "run") == kept
+    assert eckart("sweep", "run/study.yaml", "--out", "other").status == 0
+    assert set(read_run(tmp_path / "other").trials) == set(kept.trials)
+
+
+def test_a_dry_run_computes_nothing(eckart, model, table, tmp_path):
+    grid = [
+        "sweep",
+        "--model",
+        model,
+        "--data",
+        table,
+        "--text-column",
+        "review",
+        "--label-column",
+        "verdict",
+    ]
+    cut = ["--layers", "0,1", "--rates", "0.5,0.9", "--shots", "0,2", "--seeds", "0..2", "--out", "run"]
+    ended = eckart(*grid, *cut, "--test", "all", "--dry-run")
+    assert ended.status == 0, ended.err
+    assert "4 units, up to 72 trials, 0 of them kept already" in ended.out
+    assert not (tmp_path / "run").exists()
+    assert eckart(*grid, *cut, "--test", "all").status == 0
+    assert len(read_run(tmp_path / "run").trials) == 72
+    assert "72 trials, 72 of them kept already" in eckart(*grid, *cut, "--test", "all", "--dry-run").out
