@@ -18,6 +18,10 @@ TENSOR_MODULES = [
     "edits",
     "evaluation",
     "checkpoints",
+    "reports.blocks",
+    "reports.measured",
+    "reports.findings",
+    "reports.calibration",
 ]
 
 # Here and not in a fixture: the hook sees only what is imported after it. In the tower an int passes for a

@@ -253,3 +253,27 @@ def test_the_table_of_cells_has_the_numbers_as_they_are():
     for row in seeds_table(found).rows:
         assert row["p_value"] == mcnemar_exact(row["fixed"], row["broken"])
         assert math.isclose(row["gain"], (row["fixed"] - row["broken"]) / row["rows"])
+
+
+def test_seeds_that_chose_differently_are_crossed_by_their_own_choices():
+    made = Made(draws=1, scorings=("sum", "prior"))
+    whole = made.run()
+    gathered = blocks(whole)
+
+    def own(trial):
+        block = gathered[Condition.of(trial), "validation"]
+        return pick(block, made.edits(), "accuracy", [trial.setting.seed])
+
+    run = without(whole, lambda t: t.split == "test" and bool(t.edits) and t.edits[0] != own(t))
+    found = find(run)
+    assert not all(choice.agreed for choice in found.choices)
+    rows = {row["comparison"]: row for row in calibration_table(found).rows}
+    for choice in found.choices:
+        name = (
+            "clipping alone (sum)"
+            if choice.condition.scoring == "sum"
+            else "clipping, once calibrated (prior)"
+        )
+        assert rows[name]["seeds"] == 3
+        assert rows[name]["gain"] == pytest.approx(choice.gain.mean)
+        assert rows[name]["interval"] == pytest.approx(choice.gain.interval)

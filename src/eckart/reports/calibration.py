@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from eckart.inference import Estimate
 from eckart.records import Edit
 from eckart.reports.blocks import Block
-from eckart.reports.findings import Choice, Findings
+from eckart.reports.findings import Choice, Findings, picked
 from eckart.reports.measured import mean_gain
 
 PLAIN = ("sum", "mean", "byte")
@@ -60,63 +60,63 @@ def _bench(choice: Choice) -> tuple[str, str, int, str]:
 
 
 def _of_group(found: Findings, group: list[Choice]) -> Iterator[Crossing]:
-    plain = group[0]
-    if plain.condition.scoring not in PLAIN:
+    plain, base = group[0], group[0].condition.scoring
+    if base not in PLAIN:
         return
-    base = plain.condition.scoring
     if plain.edit:
-        yield from _compare(found, (plain, None), (plain, plain.edit), f"clipping alone ({base})")
+        yield from _compare(found, _unpruned(plain), plain, f"clipping alone ({base})")
     for other in group[1:]:
         name = other.condition.scoring
         if name in PLAIN:
             continue
-        yield from _compare(found, (plain, None), (other, None), f"calibrating alone ({base} to {name})")
+        yield from _compare(
+            found, _unpruned(plain), _unpruned(other), f"calibrating alone ({base} to {name})"
+        )
         if other.edit:
-            yield from _compare(
-                found, (other, None), (other, other.edit), f"clipping, once calibrated ({name})"
-            )
+            yield from _compare(found, _unpruned(other), other, f"clipping, once calibrated ({name})")
         if plain.edit:
             title = f"clipping instead of calibrating ({name} to clipped {base})"
-            yield from _compare(found, (other, None), (plain, plain.edit), title)
+            yield from _compare(found, _unpruned(other), plain, title)
 
 
-def _compare(
-    found: Findings, before: tuple[Choice, Edit | None], after: tuple[Choice, Edit | None], title: str
-) -> Iterator[Crossing]:
+def _unpruned(choice: Choice) -> Choice:
+    """Return the choice that every seed could have made instead: to clip nothing."""
+    return replace(choice, picks=dict.fromkeys(choice.picks))
+
+
+def _compare(found: Findings, before: Choice, after: Choice, title: str) -> Iterator[Crossing]:
     for split in ("test", "validation"):
-        first, second = (found.blocks.get((choice.condition, split)) for choice, _ in (before, after))
-        if first is None or second is None:
-            continue
-        pair = _aligned(first, before[1], second, after[1])
+        pair = _aligned(found, before, after, split)
         gain = None if pair is None else mean_gain(pair[1] - pair[0])
         if pair is None or gain is None:
             continue
-        where = after[0].condition
+        where = after.condition
         was, is_now = (float(np.nanmean(side, axis=1).mean()) for side in _common(*pair))
-        yield Crossing(where.model, where.task, where.shots, after[0].part, split, title, was, is_now, gain)
+        yield Crossing(where.model, where.task, where.shots, after.part, split, title, was, is_now, gain)
         return
 
 
 def _aligned(
-    first: Block, one: Edit | None, second: Block, other: Edit | None
+    found: Findings, before: Choice, after: Choice, split: str
 ) -> tuple[Float[np.ndarray, "seeds rows"], Float[np.ndarray, "seeds rows"]] | None:
-    """Return two edits' outcomes, in two conditions, on the seeds and rows that both have."""
-    if (one is not None and one not in first.edits) or (other is not None and other not in second.edits):
+    """Return two choices' outcomes on the seeds and rows that both have; None where a seed's was not scored."""
+    first, second = (found.blocks.get((choice.condition, split)) for choice in (before, after))
+    seeds = sorted({*before.picks} & {*after.picks})
+    if first is None or second is None or not seeds:
         return None
-    seeds = sorted({*first.seeds} & {*second.seeds})
+    pairs = [(first, before), (second, after)]
+    if not all((choice.picks[seed], seed) in block.trials for block, choice in pairs for seed in seeds):
+        return None
     ids = list(dict.fromkeys(first.ids).keys() & {*second.ids})
-    if not seeds or not ids:
-        return None
-    return _picked(first, one, seeds, ids), _picked(second, other, seeds, ids)
+    was, is_now = (
+        _picked(block, {seed: choice.picks[seed] for seed in seeds}, ids) for block, choice in pairs
+    )
+    return was, is_now
 
 
-def _picked(
-    block: Block, edit: Edit | None, seeds: list[int], ids: list[str]
-) -> Float[np.ndarray, "seeds rows"]:
+def _picked(block: Block, picks: dict[int, Edit | None], ids: list[str]) -> Float[np.ndarray, "seeds rows"]:
     column = {name: index for index, name in enumerate(block.ids)}
-    return block.outcomes(edit)[
-        np.ix_([block.seeds.index(seed) for seed in seeds], [column[name] for name in ids])
-    ]
+    return picked(block, picks)[:, [column[name] for name in ids]]
 
 
 def _common(

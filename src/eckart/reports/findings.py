@@ -189,7 +189,7 @@ def picked_gains(block: Block, picks: dict[int, Edit | None]) -> Float[np.ndarra
 
 
 def _naive(before: Block | None, choice: Choice) -> float | None:
-    if before is None:
+    if before is None or choice.edit is None:
         return None
     known = {seed: edit for seed, edit in choice.picks.items() if seed in before.seeds and _has(before, edit)}
     found = mean_gain(picked_gains(before, known)) if known else None

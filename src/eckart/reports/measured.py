@@ -123,14 +123,16 @@ def measure(block: Block, edit: Edit | None) -> Measured:
 def mean_gain(gains: Float[np.ndarray, "seeds rows"]) -> Estimate | None:
     """Average gains over seeds and rows; None where no seed has two rows.
 
-    For one seed the interval and the p value are those that a search reports: Bonett and Price's, and exact McNemar's.
+    No gain is beyond 100 points, so neither is the interval. For one seed it and the p value are those that a search
+    reports: Bonett and Price's, and exact McNemar's.
     """
     known = gains[(~np.isnan(gains)).sum(axis=1) >= 2]
     if len(known) == 0:
         return None
     found = seed_and_row_mean(known)
     if len(known) > 1:
-        return found
+        low, high = found.interval
+        return replace(found, interval=(max(-1.0, low), min(1.0, high)))
     row = known[0][~np.isnan(known[0])]
     paired = paired_difference((row < 0).tolist(), (row > 0).tolist())
     return replace(found, interval=paired.interval, p_value=paired.p_value)

@@ -125,7 +125,7 @@ def paired_bounds(before: int, after: int, n: int) -> tuple[float, float]:
     wrong, nor broken than had been right.
 
     >>> [round(p, 3) for p in paired_bounds(32, 37, 56)]
-    [0.062, 0.5]
+    [0.062, 0.542]
     """
     more, fewer = max(after - before, 0), max(before - after, 0)
     both = min(n - before - more, before - fewer)

@@ -42,6 +42,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "shares": lambda pair: f"{pair[0]:.4f} to {pair[1]:.4f}",
     "range": lambda pair: f"{100 * pair[0]:+.2f} to {100 * pair[1]:+.2f}",
 }
+LAST = 1e300  # sorts after all else, and is a number to every reader
 PAIRS = ("shares", "range")
 
 
@@ -73,7 +74,8 @@ class Column:
         """Return what a row is sorted by in this column; what has no value comes last."""
         value = row.get(self.key)
         if self.numeric:
-            return math.inf if value is None else float(value[0] if self.kind in PAIRS else value)
+            number = LAST if value is None else value[0] if self.kind in PAIRS else value
+            return max(-LAST, min(LAST, float(number)))
         return "" if value is None else str(value)
 
 
