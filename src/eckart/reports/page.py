@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from eckart.errors import RunError
 from eckart.published import slips
+from eckart.reports.claims import curse_table, rule_table, steadiness_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.findings import Choice, Findings, find
 from eckart.reports.flips import Flip, flips
@@ -80,6 +81,9 @@ class Report:
             choices_table(found),
             published_table(found),
             calibration_table(found),
+            steadiness_table(found),
+            rule_table(run, found),
+            curse_table(found),
             seeds_table(found),
             cells_table(found),
             failures_table(found),

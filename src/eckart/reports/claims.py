@@ -1,0 +1,285 @@
+"""The paper's claims as numbers: deep layers are steadier, condition numbers choose well, the best of many is lucky."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eckart.records import TOP_K, Edit
+from eckart.reports.blocks import Block, Condition
+from eckart.reports.findings import Findings, metric_of, pick
+from eckart.reports.sections import WHERE
+from eckart.reports.tabular import Column, Table
+from eckart.rules import LayerRule, Stability, WinnersCurse, layer_rule, stability, winners_curse
+from eckart.runs import Run
+from eckart.selection.space import select_layer
+
+FEWEST_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Steadiness:
+    """How much the rate matters at each layer of a grid that is whole.
+
+    Arguments:
+        condition, part, split: where.
+        layers: ascending; the first half of them is `shallow`, the last half `deep`.
+        measured: by layer and for the two halves.
+    """
+
+    condition: Condition
+    part: str
+    split: str
+    layers: tuple[int, ...]
+    shallow: tuple[int, ...]
+    deep: tuple[int, ...]
+    measured: Stability
+
+
+def steadiness(found: Findings) -> Iterator[Steadiness]:
+    """Compare deep layers with shallow ones, on the test rows if every cell was scored there, else on validation."""
+    for condition, part in _units(found):
+        edits = found.edits(condition, part)
+        layers = sorted({edit.layer for edit in edits})
+        rates = sorted({edit.rate for edit in edits})
+        grid = [[Edit(layer, part, rate) for rate in rates] for layer in layers]
+        block = next((b for b in _blocks(found, condition) if _holds(b, grid)), None)
+        if block is None or len(layers) < 2 or len(rates) < 2:
+            continue
+        gains = np.stack([[block.gains[block.edits.index(edit)] for edit in line] for line in grid])
+        half = len(layers) // 2
+        shallow, deep = range(half), range(len(layers) - half, len(layers))
+        yield Steadiness(
+            condition,
+            part,
+            block.split,
+            tuple(layers),
+            tuple(layers[i] for i in shallow),
+            tuple(layers[i] for i in deep),
+            stability(gains, deep=deep, shallow=shallow),
+        )
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """What the layer of Algorithm 1 gains beside the others, each at the rate that its validation rows chose.
+
+    Arguments:
+        condition, part: where.
+        layers: those that were scored.
+        chosen: the layer that the condition numbers choose.
+        rule: against a random layer, and against the best in hindsight, on the test rows.
+    """
+
+    condition: Condition
+    part: str
+    layers: tuple[int, ...]
+    chosen: int
+    rule: LayerRule
+
+
+def ruled(run: Run, found: Findings) -> Iterator[Ruled]:
+    """Judge the choice by condition number wherever several layers were scored on validation and test."""
+    for condition, part in _units(found):
+        chosen = _chosen_layer(run, condition, part)
+        before, test = (found.blocks.get((condition, split)) for split in ("validation", "test"))
+        edits = found.edits(condition, part)
+        layers = sorted({edit.layer for edit in edits})
+        grids = [[edit for edit in edits if edit.layer == layer] for layer in layers]
+        if before is None or test is None or chosen not in layers or len(layers) < 2:
+            continue
+        if not _holds(test, grids) or before.seeds != test.seeds:
+            continue
+        metric = metric_of(run, condition.task)
+        picks = [pick(before, grid, metric, list(before.seeds)) for grid in grids]
+        unpruned = np.where(np.isnan(test.unpruned), np.nan, 0.0)
+        gains = np.stack([test.gains[test.edits.index(edit)] if edit else unpruned for edit in picks])
+        yield Ruled(condition, part, tuple(layers), chosen, layer_rule(gains, layers.index(chosen)))
+
+
+@dataclass(frozen=True)
+class Curse:
+    """What validation gains are worth on the test rows, over all edits of a part."""
+
+    condition: Condition
+    part: str
+    measured: WinnersCurse
+
+
+def curses(found: Findings) -> Iterator[Curse]:
+    """Compare validation gains with test gains wherever every edit was scored on both."""
+    for condition, part in _units(found):
+        cells = [
+            tuple(found.measured(condition, edit, split) for split in ("validation", "test"))
+            for edit in found.edits(condition, part)
+        ]
+        gains = [
+            (before.gain.mean, test.gain.mean)
+            for before, test in cells
+            if before and test and before.gain and test.gain
+        ]
+        if len(gains) == len(cells) >= 3 and len({before for before, _ in gains}) > 1:
+            before, test = np.array(gains).T
+            yield Curse(condition, part, winners_curse(before, test))
+
+
+def steadiness_table(found: Findings) -> Table:
+    """Return one row a layer, and one that compares the deep half with the shallow half."""
+    columns = (
+        *WHERE,
+        Column("part", "part"),
+        Column("split", "split"),
+        Column("layer", "layer"),
+        Column("spread", "spread over rates, points", "points"),
+        Column("spread_interval", "95% interval", "range"),
+        Column("worst", "worst rate, points", "points"),
+        Column("worst_interval", "95% interval", "range"),
+    )
+    note = (
+        "Are deep layers steadier than shallow ones? The spread is the standard deviation over the rates of the "
+        "expected gain; the worst is the expected gain at the rate that is worst for the layer; both on rows and seeds "
+        "that were held out, so that noise adds nothing. 'Deep less shallow' compares the last half of the layers "
+        "that were run with the first half: below 0 in spread, above 0 in the worst, where deep layers are steadier."
+    )
+    rows = [row for steady in steadiness(found) for row in _steady_rows(steady)]
+    return Table("steadiness", "Deep and shallow layers", note, columns, rows)
+
+
+def rule_table(run: Run, found: Findings) -> Table:
+    """Return one row a condition and part: what choosing a layer by condition number is worth."""
+    columns = (
+        *WHERE,
+        Column("part", "part"),
+        Column("chosen", "chosen layer", "count"),
+        Column("layers", "layers", "count"),
+        Column("over_random", "over a random layer, points", "points"),
+        Column("over_random_interval", "95% interval", "range"),
+        Column("p_value", "p", "p"),
+        Column("below_best", "below the best in hindsight, points", "points"),
+        Column("below_best_interval", "95% interval", "range"),
+        Column("rank", "rank", "count"),
+        Column("rank_interval", "95% interval of the rank"),
+    )
+    note = (
+        "Does the condition number choose the layer well? Every layer has the rate that validation selected for it; "
+        "gains are on the test rows. The best in hindsight was found on these very rows, so the distance to it is "
+        "overstated; its interval is not. p values are not corrected."
+    )
+    return Table(
+        "rule", "The condition number's layer", note, columns, [_rule_row(r) for r in ruled(run, found)]
+    )
+
+
+def curse_table(found: Findings) -> Table:
+    """Return one row a condition and part: how far validation gains shrink on the test rows."""
+    columns = (
+        *WHERE,
+        Column("part", "part"),
+        Column("cells", "cells", "count"),
+        Column("slope", "slope of test on validation gains", "number"),
+        Column("validation", "best on validation, points", "points"),
+        Column("test", "the same on test, points", "points"),
+        Column("gap", "overstated by, points", "points"),
+    )
+    note = (
+        "What is a validation gain worth? The slope is that of the least-squares line through all cells: 1 where "
+        "test gains are as large, 0 where validation ranks noise. A few cells with large losses can make it near 1."
+    )
+    rows = [{**_place(c.condition, c.part), **_fields(c.measured)} for c in curses(found)]
+    return Table("curse", "The winner's curse", note, columns, rows)
+
+
+def _steady_rows(steady: Steadiness) -> Iterator[dict[str, Any]]:
+    where, s = {**_place(steady.condition, steady.part), "split": steady.split}, steady.measured
+    for layer, spread, worst in zip(steady.layers, s.spread, s.worst, strict=True):
+        yield {
+            **where,
+            "layer": str(layer),
+            "spread": spread.value,
+            "spread_interval": spread.interval,
+            "worst": worst.mean,
+            "worst_interval": worst.interval,
+        }
+    yield {
+        **where,
+        "layer": f"{_listed(steady.deep)} less {_listed(steady.shallow)}",
+        "spread": s.spread_difference.value,
+        "spread_interval": s.spread_difference.interval,
+        "worst": s.worst_difference.mean,
+        "worst_interval": s.worst_difference.interval,
+    }
+
+
+def _rule_row(found: Ruled) -> dict[str, Any]:
+    rule = found.rule
+    return {
+        **_place(found.condition, found.part),
+        "chosen": found.chosen,
+        "layers": rule.layers,
+        "over_random": rule.over_random.mean,
+        "over_random_interval": rule.over_random.interval,
+        "p_value": rule.over_random.p_value,
+        "below_best": rule.below_best.value,
+        "below_best_interval": rule.below_best.interval,
+        "rank": rule.rank,
+        "rank_interval": f"{rule.rank_interval[0]} to {rule.rank_interval[1]}",
+    }
+
+
+def _fields(curse: WinnersCurse) -> dict[str, Any]:
+    return {
+        "cells": curse.cells,
+        "slope": curse.slope,
+        "validation": curse.validation,
+        "test": curse.test,
+        "gap": curse.gap,
+    }
+
+
+def _place(condition: Condition, part: str) -> dict[str, Any]:
+    return {
+        "model": condition.model,
+        "task": condition.task,
+        "shots": condition.shots,
+        "scoring": condition.scoring,
+        "part": part,
+    }
+
+
+def _units(found: Findings) -> list[tuple[Condition, str]]:
+    return sorted({(where, edit.part) for where, edit in found.cells if edit is not None})
+
+
+def _blocks(found: Findings, condition: Condition) -> Iterator[Block]:
+    """Yield a condition's blocks, the test rows' first."""
+    for split in ("test", "validation"):
+        if (condition, split) in found.blocks:
+            yield found.blocks[condition, split]
+
+
+def _holds(block: Block, grid: list[list[Edit]]) -> bool:
+    """Whether every edit of a grid was scored wherever the unpruned model was, on rows enough to say something."""
+    edits = [edit for line in grid for edit in line]
+    asked = ~np.isnan(block.unpruned)
+    return (
+        asked.sum(axis=1).min() >= FEWEST_ROWS
+        and all(edit in block.edits for edit in edits)
+        and all((~np.isnan(block.outcomes(edit)))[asked].all() for edit in edits)
+    )
+
+
+def _chosen_layer(run: Run, condition: Condition, part: str) -> int | None:
+    """Return the layer that Algorithm 1 chooses for a part, where the run measured its condition numbers."""
+    numbers = run.models.get(condition.model, {}).get("condition_numbers", {}).get(part)
+    if not numbers:
+        return None
+    known = {int(layer): math.inf if value is None else value for layer, value in numbers.items()}
+    return select_layer(known, (run.settings.get("study") or {}).get("top_k") or TOP_K)
+
+
+def _listed(layers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, layers))
