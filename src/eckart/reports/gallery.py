@@ -103,8 +103,8 @@ def _outcomes(found: Findings) -> Iterator[Picture]:
         hollow = any(bar.published for panel in known for bar in panel.bars)
         caption = (
             f"The unpruned model and each part's choice on the {split} rows, {shots} shots, scoring {scoring} "
-            f"(Figure 4 of the paper). {_size(found, choices, split)} Bars are means over seeds with 95% intervals; neighbouring "
-            "bars share rows, so whether they differ is read off the table of choices, not off the overlap."
+            f"(Figure 4 of the paper). {_size(found, choices, split)} Bars are means over seeds with 95% intervals; "
+            "neighbouring bars share rows, so whether they differ is read off the table of choices, not off the overlap."
             + (" Hollow diamonds: the paper's tables, for its own rows and demonstrations." if hollow else "")
             + ("" if split == "test" else " These rows also chose, so the clipped bars are optimistic.")
         )

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from eckart.anatomy import Anatomy
-from eckart.evaluation.fitting import name_rows
 from eckart.evaluation.requests import Requests
+from eckart.records import name_rows
 from eckart.runs import read_run
 from eckart.selection.checks import Reading, Sources
 from eckart.selection.grid import Sweep, Unit
