@@ -65,7 +65,7 @@ def grid_split(found: Findings) -> str:
 def published_pairs(choice: Choice) -> list[tuple[float, float]]:
     """Return the accuracies, unpruned and clipped, that the paper's tables have for a choice's model, task and part."""
     where = choice.condition
-    rows = published_rows(named(where.model), where.task, choice.part)
+    rows = published_rows(named(where.model), where.task_name, choice.part)
     tables = (row for row in rows if row["source"].startswith("Table"))
     return [(row["test_baseline"], row["test_clipped"]) for row in tables]
 
@@ -104,7 +104,8 @@ def _outcomes(found: Findings) -> Iterator[Picture]:
         caption = (
             f"The unpruned model and each part's choice on the {split} rows, {shots} shots, scoring {scoring} "
             f"(Figure 4 of the paper). {_size(found, choices, split)} Bars are means over seeds with 95% intervals; "
-            "neighbouring bars share rows, so whether they differ is read off the table of choices, not off the overlap."
+            "neighbouring bars share rows, so whether they differ is read off the table of choices, not off the "
+            "overlap."
             + (" Hollow diamonds: the paper's tables, for its own rows and demonstrations." if hollow else "")
             + ("" if split == "test" else " These rows also chose, so the clipped bars are optimistic.")
         )
