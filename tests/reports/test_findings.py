@@ -12,6 +12,7 @@ from eckart.records import Edit, Rows
 from eckart.reports.blocks import Condition, blocks
 from eckart.reports.findings import find, pick
 from eckart.reports.flips import flips
+from eckart.reports.page import Report
 from eckart.reports.sections import calibration_table, cells_table, failures_table, seeds_table
 from eckart.runs import Run
 from eckart.statistics import mcnemar_exact, paired_difference
@@ -277,3 +278,14 @@ def test_seeds_that_chose_differently_are_crossed_by_their_own_choices():
         assert rows[name]["seeds"] == 3
         assert rows[name]["gain"] == pytest.approx(choice.gain.mean)
         assert rows[name]["interval"] == pytest.approx(choice.gain.interval)
+
+
+@pytest.mark.parametrize("keep", [1, 2, 5, 13, 14, 20, 40, 41, 60, 77])
+def test_whatever_is_there_of_an_interrupted_run_is_told(keep):
+    run = Made(scorings=("sum", "prior"), gain=planted).run()
+    keys = np.random.default_rng(keep).permutation(list(run.trials))[:keep]
+    report = Report.of(replace(run, trials={key: run.trials[key] for key in keys}))
+    assert len(report.tables["cells"].rows) > 0
+    assert report.to_markdown()
+    for picture in report.pictures:
+        picture.draw()

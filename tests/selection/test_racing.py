@@ -16,6 +16,7 @@ from eckart.errors import EckartError, EditError, RunError, TaskError
 from eckart.evaluation import Evaluator
 from eckart.evaluation.scoring import join_scores, score
 from eckart.models import load_model
+from eckart.records import parse_rows
 from eckart.selection.algorithm1 import search_rate
 from eckart.selection.plan import Plan, describe, run_plan
 from eckart.selection.racing import ALPHA, plan_looks, race_rates

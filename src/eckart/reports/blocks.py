@@ -36,6 +36,11 @@ class Condition:
         setting = trial.setting
         return cls(setting.model, setting.task, setting.shots, setting.scoring)
 
+    @property
+    def task_name(self) -> str:
+        """The task's name without the variant of its prompts."""
+        return self.task.partition(":")[0]
+
     def __str__(self) -> str:
         return f"{short_name(self.model)}, {self.task}, {self.shots} shots, {self.scoring}"
 

@@ -114,6 +114,8 @@ def pick(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) 
 
 def _value(block: Block, edit: Edit | None, metric: str, seeds: list[int]) -> float | None:
     """Return the mean over seeds of what is compared; None where a row that the unpruned model answered is missing."""
+    if not seeds:
+        return None
     lines = [block.seeds.index(seed) for seed in seeds]
     right = block.outcomes(edit)[lines]
     if (np.isnan(right) & ~np.isnan(block.unpruned[lines])).any() or np.isnan(right).all(axis=1).any():

@@ -65,7 +65,7 @@ def grid_split(found: Findings) -> str:
 def published_pairs(choice: Choice) -> list[tuple[float, float]]:
     """Return the accuracies, unpruned and clipped, that the paper's tables have for a choice's model, task and part."""
     where = choice.condition
-    rows = published_rows(named(where.model), where.task, choice.part)
+    rows = published_rows(named(where.model), where.task_name, choice.part)
     tables = (row for row in rows if row["source"].startswith("Table"))
     return [(row["test_baseline"], row["test_clipped"]) for row in tables]
 

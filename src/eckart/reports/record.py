@@ -66,7 +66,7 @@ def _own(found: Findings, row: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         _beside(found, choice)
         for choice in found.choices
-        if (named(choice.condition.model), choice.condition.task, choice.part)
+        if (named(choice.condition.model), choice.condition.task_name, choice.part)
         == (row["model"], row["task"], row["part"])
     ]
 
