@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-TENSOR_MODULES = ["linalg", "spectrum", "statistics", "anatomy", "edits", "evaluation", "checkpoints"]
+TENSOR_MODULES = [
+    "linalg",
+    "spectrum",
+    "statistics",
+    "theory",
+    "anatomy",
+    "edits",
+    "evaluation",
+    "checkpoints",
+]
 
 # Here and not in a fixture: the hook sees only what is imported after it. In the tower an int passes for a
 # float, as it does for mypy.

@@ -11,6 +11,7 @@ import typer
 from eckart.cli import options as o
 from eckart.cli.console import print_json, say, show
 from eckart.cli.scoring import Scoring, scoring_options
+from eckart.cli.theory import theory
 from eckart.records import RATES, TOP_K, Edit
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(theory)
 DEFAULT_RATES = ",".join(f"{rate:g}" for rate in RATES)
 
 

@@ -165,18 +165,18 @@ class Trajectory:
         inputs: (L, d, N), u_i = `(1 + W_(t-1))^T (W_Q^t)^T W_K^t h_i^(t-1)`; v_i ⊗ u_i is what
             demonstration i adds to G_t.
         updates: (L, d, d), Delta W_t.
-        weights: (L + 1, d, d), W_0 = 0 to W_L.
+        steps: (L, d, d), G_t.
     """
 
     values: Float[np.ndarray, "*batch layers d n"]
     inputs: Float[np.ndarray, "*batch layers d n"]
     updates: Float[np.ndarray, "*batch layers d d"]
-    weights: Float[np.ndarray, "*batch states d d"]
+    steps: Float[np.ndarray, "*batch layers d d"]
 
     @property
-    def steps(self) -> Float[np.ndarray, "*batch layers d d"]:
-        """G_t = W_t - W_(t-1), for t = 1 to L."""
-        return np.diff(self.weights, axis=-3)
+    def weights(self) -> Float[np.ndarray, "*batch states d d"]:
+        """W_0 = 0 to W_L, W_t = W_(t-1) + G_t: one more than there are layers."""
+        return np.cumsum(np.concatenate([0 * self.steps[..., :1, :, :], self.steps], axis=-3), axis=-3)
 
     @property
     def maps(self) -> Float[np.ndarray, "*batch layers d d"]:
@@ -212,15 +212,12 @@ def trajectory(
         raise EckartError(
             "trajectory: w_v has no layers; give at least one layer's projections, as (L, d, d)"
         )
-    d = demonstrations.shape[-2]
-    weights = [np.zeros((*demonstrations.shape[:-2], d, d))]
+    past = np.broadcast_to(np.eye(demonstrations.shape[-2]), w_v[..., 0, :, :].shape)
     layers = []
     for t in range(w_v.shape[-3]):
-        past = np.eye(d) + weights[-1]
         v, k, q = (w[..., t, :, :] for w in (w_v, w_k, w_q))
         values, keys = v @ past @ demonstrations, k @ past @ demonstrations
         update = implicit_update(values, keys, q)
-        layers.append((values, transposed(q @ past) @ keys, update))
-        weights.append(weights[-1] + update @ past)
-    values, inputs, updates = (np.stack(parts, axis=-3) for parts in zip(*layers, strict=True))
-    return Trajectory(values, inputs, updates, np.stack(weights, axis=-3))
+        layers.append((values, transposed(q @ past) @ keys, update, update @ past))
+        past = past + update @ past
+    return Trajectory(*(np.stack(parts, axis=-3) for parts in zip(*layers, strict=True)))

@@ -190,7 +190,7 @@ def generalization_bound(
     Raises:
         EckartError: n or subgaussian is not positive, or there are no terms.
 
-    >>> term = LayerTerm(1, np.float64(2.0), np.float64(1.0), np.float64(0.0))
+    >>> term = LayerTerm(1, np.array(2.0), np.array(1.0), np.array(0.0))
     >>> float(generalization_bound([term], n=4).round(3))
     0.524
     """
