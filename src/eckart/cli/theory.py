@@ -51,9 +51,8 @@ def check(
         show(_tables(checks))
     if failed:
         first = f"{failed[0].reference}, {failed[0].statement} (residual {failed[0].residual:.3g})"
-        errors.print(
-            f"error: {len(failed)} of {len(checks)} statements failed, the first: {first}", style="red"
-        )
+        line = f"error: {len(failed)} of {len(checks)} statements failed, the first: {first}"
+        errors.print(line, style="red", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 

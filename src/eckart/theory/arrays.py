@@ -8,12 +8,15 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 import numpy as np
-from jaxtyping import AbstractArray, jaxtyped
+from jaxtyping import AbstractArray, Float, jaxtyped
 
 from eckart.errors import EckartError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+Numbers = Float[np.ndarray, "*batch"] | np.float64
+"""One number for each of a batch; where there is no batch, NumPy makes it a scalar."""
 
 
 def shaped(function: Callable[P, T]) -> Callable[P, T]:
@@ -26,7 +29,6 @@ def shaped(function: Callable[P, T]) -> Callable[P, T]:
         The function. It raises an EckartError, in one line, for what is no array of finite numbers, and for shapes
         that disagree.
 
-    >>> from jaxtyping import Float
     >>> @shaped
     ... def total(values: Float[np.ndarray, "m n"], keys: Float[np.ndarray, "k n"]) -> float:
     ...     return float(values.sum() + keys.sum())
@@ -56,7 +58,7 @@ def transposed(matrix: np.ndarray) -> np.ndarray:
 
 def squared_norm(matrix: np.ndarray) -> np.ndarray:
     """Return the squared Frobenius norm of a matrix, or of every matrix of a batch."""
-    return np.square(matrix).sum(axis=(-1, -2))
+    return np.asarray(np.square(matrix).sum(axis=(-1, -2)))
 
 
 def _is_shape(hint: Any) -> bool:
@@ -69,10 +71,11 @@ def _fitted(function: str, given: dict[str, Any], shapes: dict[str, Any]) -> dic
         for name, value in given.items():
             array = _numbers(f"{function}: {name}", value)
             if not isinstance(array, shapes[name]):
+                wanted = shapes[name].dim_str.replace("*batch", "...").replace(" ", ", ")
                 beside = ", ".join(f"{other} {found.shape}" for other, found in fitted.items())
                 raise EckartError(
-                    f"{function}: {name} has shape {array.shape}, and is to be "
-                    f"({shapes[name].dim_str.replace(' ', ', ')}){f' beside {beside}' if beside else ''}"
+                    f"{function}: {name} has shape {array.shape}, and is to be ({wanted})"
+                    f"{f' beside {beside}' if beside else ''}"
                 )
             fitted[name] = array
     return fitted

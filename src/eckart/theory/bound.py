@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from eckart.errors import EckartError
-from eckart.theory.arrays import shaped, squared_norm, transposed
+from eckart.theory.arrays import Numbers, shaped, squared_norm, transposed
 from eckart.theory.attention import Trajectory
 
 
@@ -86,17 +86,17 @@ class LayerTerm:
     """
 
     dimension: int
-    squared_norm: Float[np.ndarray, "*batch"]
-    trace: Float[np.ndarray, "*batch"]
-    log_determinant: Float[np.ndarray, "*batch"]
+    squared_norm: Numbers
+    trace: Numbers
+    log_determinant: Numbers
 
     @property
-    def norm_term(self) -> Float[np.ndarray, "*batch"]:
+    def norm_term(self) -> Numbers:
         """The first half: d log of the mean squared size of a noisy step, an entry."""
         return self.dimension * np.log((self.squared_norm + self.trace) / self.dimension)
 
     @property
-    def value(self) -> Float[np.ndarray, "*batch"]:
+    def value(self) -> Numbers:
         """Both halves: twice the bound on what this layer's step tells of the demonstrations, in nats."""
         return self.norm_term - self.log_determinant
 
@@ -172,9 +172,7 @@ def trajectory_terms(trajectory: Trajectory, shots: int, floor: float) -> list[L
     ]
 
 
-def generalization_bound(
-    terms: Sequence[LayerTerm], n: int, subgaussian: float = 1.0
-) -> Float[np.ndarray, "*batch"]:
+def generalization_bound(terms: Sequence[LayerTerm], n: int, subgaussian: float = 1.0) -> Numbers:
     """Return the bound on the expected generalisation error, Theorem 2.
 
     It is the bound for one draw of the demonstrations; over several, hand in each term's `expected()`.

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from eckart.theory.attention import Trajectory, trajectory, update_terms
 
-Matrices = Float[np.ndarray, "batch rows columns"]
+Matrices = Float[np.ndarray, "batch _ _"]
 Residuals = Float[np.ndarray, " batch"]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,7 +64,7 @@ class Instances:
             w_in=normal(2 * d, d, spread=d),
             w_out=normal(d, 2 * d, spread=2 * d),
             shots=max(1, n // 2),
-            floor=10.0 ** random.uniform(-6, 1),
+            floor=10.0 ** random.uniform(-3, 1),
             scale=random.uniform(0, 1, batch),
             law=random.dirichlet(np.ones(3), batch),
             learner=random.dirichlet(np.full(3, 0.3), (batch, 9)),
@@ -104,16 +104,20 @@ class Instances:
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> Residuals:
-    """Return |found - expected| / |expected| of every instance."""
-    rows = [np.reshape(array, (len(array), -1)) for array in (found - expected, expected)]
-    over, size = (np.linalg.norm(row, axis=1) for row in rows)
-    return np.where(over == 0, 0.0, over / np.maximum(size, np.finfo(float).tiny))
+    """Return |found - expected| of every instance, relative to |expected|."""
+    over, size = (np.linalg.norm(np.reshape(a, (len(a), -1)), axis=1) for a in (found - expected, expected))
+    return over / _at_least_median(size)
 
 
 def excess(smaller: np.ndarray, larger: np.ndarray) -> Residuals:
     """Return by how much what is to be smaller exceeds what is to be larger, relative to that."""
-    over = (smaller - larger) / np.maximum(np.abs(larger), np.finfo(float).tiny)
+    over = (smaller - larger) / _at_least_median(np.abs(larger))
     return np.reshape(over, (len(over), -1)).max(axis=1)
+
+
+def _at_least_median(sizes: np.ndarray) -> np.ndarray:
+    """Measure an instance whose terms happen to cancel by its like: what is left of it is mostly rounding."""
+    return np.maximum(np.maximum(sizes, np.median(sizes, axis=0)), np.finfo(float).tiny)
 
 
 def falls(rising: np.ndarray) -> Residuals:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from eckart.theory.arrays import shaped, transposed
+from eckart.theory.arrays import Numbers, shaped, transposed
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +25,9 @@ class SoftmaxDual:
     """
 
     update: Float[np.ndarray, "*batch m"]
-    log_normaliser: Float[np.ndarray, "*batch"]
-    log_norm: Float[np.ndarray, "*batch"]
-    log_query_norm: Float[np.ndarray, "*batch"]
+    log_normaliser: Numbers
+    log_norm: Numbers
+    log_query_norm: Numbers
 
 
 @shaped
@@ -91,9 +91,7 @@ def softmax_dual(
     )
 
 
-def _log_norm(
-    values: Float[np.ndarray, "*batch m n"], log_gram: Float[np.ndarray, "*batch n n"]
-) -> Float[np.ndarray, "*batch"]:
+def _log_norm(values: Float[np.ndarray, "*batch m n"], log_gram: Float[np.ndarray, "*batch n n"]) -> Numbers:
     largest = log_gram.max(axis=(-1, -2), initial=-np.inf)
     kernel = np.exp(log_gram - largest[..., None, None])
     square = np.maximum(((transposed(values) @ values) * kernel).sum(axis=(-1, -2)), 0)
@@ -138,7 +136,7 @@ class Relaxation:
         return self.relaxed - self.exact
 
     @property
-    def relative_error(self) -> Float[np.ndarray, "*batch"]:
+    def relative_error(self) -> Numbers:
         """The error's norm as a multiple of the exact output's; infinite or NaN where that is zero."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.linalg.norm(self.error, axis=-1) / np.linalg.norm(self.exact, axis=-1)

@@ -31,6 +31,8 @@ from eckart.theory.plainly import covariance, gaussians, objective, squared_size
 
 claims = Claims()
 
+D_SCALE = 16.0
+
 
 @claims.identity("masked linear attention sees the demonstrations alone", "Eq. (3), (8)")
 def _mask(x: Instances) -> Residuals:
@@ -73,8 +75,9 @@ def _weights(x: Instances) -> Residuals:
 
 @claims.identity("G_t = Delta W_t (1 + sum_(j < t) G_j), 1 the identity", "Theorem 1, Eq. (13)")
 def _steps(x: Instances) -> Residuals:
-    before = np.cumsum(x.path.steps, axis=1) - x.path.steps
-    return difference(x.path.updates @ (np.eye(before.shape[-1]) + before), x.path.steps)
+    steps = x.path.steps
+    before = np.stack([steps[:, :t].sum(axis=1) for t in range(steps.shape[1])], axis=1)
+    return difference(x.path.updates @ (np.eye(before.shape[-1]) + before), steps)
 
 
 @claims.identity("G_t is a function of W_(t-1) and H_s: G_t = sum_i v_i ⊗ u_i", "Remark 2")
@@ -101,23 +104,25 @@ def _gaussian(x: Instances) -> Residuals:
 
 @claims.identity("softmax attention is h + Delta W'_icl phi(W_Q h)", "Eq. (2), (12)")
 def _softmax(x: Instances) -> Residuals:
-    dual, scale = _dual(x, d_scale=3.0), 3.0
-    return difference(x.test[..., 0] + dual.update, softmax_attention(x.h, *x.first, d_scale=scale)[..., -1])
+    dual = _dual(x, D_SCALE)
+    return difference(
+        x.test[..., 0] + dual.update, softmax_attention(x.h, *x.first, d_scale=D_SCALE)[..., -1]
+    )
 
 
 @claims.identity("with explicit features of the kernel: the same update", "Eq. (12)")
 def _features(x: Instances) -> Residuals:
     update, query = _explicit(x)
-    return difference(_dual(x).update, (update @ query)[..., 0])
+    return difference(_dual(x, D_SCALE).update, (update @ query)[..., 0])
 
 
 @claims.identity("with explicit features of the kernel: the same norm", "Appendix B.2")
 def _feature_norm(x: Instances) -> Residuals:
     update, _ = _explicit(x)
-    return difference(np.exp(_dual(x).log_norm), np.linalg.norm(update, axis=(-1, -2)))
+    return difference(np.exp(_dual(x, D_SCALE).log_norm), np.linalg.norm(update, axis=(-1, -2)))
 
 
-def _dual(x: Instances, d_scale: float = 1.0) -> SoftmaxDual:
+def _dual(x: Instances, d_scale: float) -> SoftmaxDual:
     values, keys, w_q = x.lemma
     return softmax_dual(values, keys, (w_q @ x.test)[..., 0], x.w_k[:, 0] @ x.test, d_scale)
 
@@ -125,7 +130,7 @@ def _dual(x: Instances, d_scale: float = 1.0) -> SoftmaxDual:
 def _explicit(x: Instances) -> tuple[Matrices, Matrices]:
     """Return Delta W'_icl and phi(W_Q h) in the span of the points at hand: the root of their Gram matrix is phi."""
     values, keys, w_q = x.lemma
-    points = np.concatenate([keys, x.w_k[:, 0] @ x.test, w_q @ x.test], axis=-1)
+    points = np.concatenate([keys, x.w_k[:, 0] @ x.test, w_q @ x.test], axis=-1) / D_SCALE**0.25
     norms = np.exp(np.square(points).sum(axis=1, keepdims=True) / 2)
     gaussian = np.exp(log_kernel(points, points)) / norms / transposed(norms)  # Eq. (10)
     squares, vectors = np.linalg.eigh(gaussian)
@@ -181,7 +186,7 @@ def _determinant(x: Instances) -> Residuals:
     d = x.gradients.shape[1]
     floored = covariance(x.gradients, x.shots) + x.floor * np.eye(d)
     term = layer_term(_first_gram(x), np.zeros(len(x.h)), x.shots, d, x.floor)
-    return difference(term.log_determinant, np.linalg.slogdet(floored)[1])
+    return difference(np.asarray(term.log_determinant), np.linalg.slogdet(floored)[1])
 
 
 def _first_gram(x: Instances) -> Matrices:

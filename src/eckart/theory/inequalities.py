@@ -72,7 +72,7 @@ def _jensen(x: Instances) -> Residuals:
     gram, squared = _first(x)
     two_draws = np.stack([gram, gram[::-1]]), np.stack([squared, squared[::-1]])
     term = layer_term(*two_draws, x.shots, x.gradients.shape[1], x.floor)
-    return excess(term.value.mean(axis=0), term.expected().value)
+    return excess(term.value.mean(axis=0), np.asarray(term.expected().value))
 
 
 @claims.inequality("tr C_t <= (N - b) / (b (N - 1)) * mean of |grad_i|^2", "Remark 4")

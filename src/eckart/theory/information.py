@@ -53,4 +53,4 @@ def _gaussian_step(x: Instances) -> Residuals:
     log_determinant = np.linalg.slogdet(noise)[1]
     squared = np.square(mean).sum(axis=1) + np.trace(spread, axis1=1, axis2=2)
     term = LayerTerm(mean.shape[1], squared, np.trace(noise, axis1=1, axis2=2), log_determinant)
-    return excess(np.linalg.slogdet(spread + noise)[1] - log_determinant, term.value)
+    return excess(np.linalg.slogdet(spread + noise)[1] - log_determinant, np.asarray(term.value))

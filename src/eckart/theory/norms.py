@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from eckart.errors import EckartError
-from eckart.theory.arrays import shaped, squared_norm, transposed
+from eckart.theory.arrays import Numbers, shaped, squared_norm, transposed
 
 
 @shaped
@@ -65,7 +65,7 @@ def upper_bound(
     values: Float[np.ndarray, "*batch m n"],
     keys: Float[np.ndarray, "*batch k n"],
     w_q: Float[np.ndarray, "*batch k d"],
-) -> Float[np.ndarray, "*batch"]:
+) -> Numbers:
     """Return UB of Example 1, `sum_i |W_V h_i|^2 |W_K h_i|^2 |W_Q|^2`.
 
     It is no bound on |Delta W_icl|^2: demonstrations that agree add up, and the square of a sum is up to N times the
