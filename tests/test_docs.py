@@ -11,7 +11,12 @@ from eckart.cli.app import app
 from eckart.cli.console import run
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "tasks.md", ROOT / "docs" / "spectrum.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "tasks.md",
+    ROOT / "docs" / "spectrum.md",
+    ROOT / "docs" / "theory.md",
+]
 
 
 def blocks(page: Path, language: str) -> list[str]:

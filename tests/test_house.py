@@ -15,7 +15,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Lowest first; inside a level, in this order. A module may import what stands before it, and its own package.
 ORDER = [
     ["errors"],
-    ["records", "linalg", "spectrum", "statistics", "published", "theory"],
+    ["records", "linalg", "spectrum", "statistics", "theory", "published"],
     ["anatomy", "edits", "models", "stored", "tasks"],
     ["evaluation"],
     ["runs", "selection"],

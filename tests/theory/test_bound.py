@@ -96,11 +96,13 @@ def test_theorem_2_as_printed():
 
 
 def test_without_a_floor_the_bound_is_finite_where_the_noise_fills_the_space():
-    path = a_stack(n=9)  # N - 1 = 8, and d = 4: C_t may be positive definite
-    assert generalization_bound(trajectory_terms(path, 4, floor=0), 9) < 100
+    random = np.random.default_rng(0)
+    gram = demonstration_gram(random.standard_normal((2, 9)), random.standard_normal((2, 9)))
+    noise = layer_term(gram, gram.sum(), shots=4, dimension=4, floor=0.0)
+    assert 0 < generalization_bound([noise], 9) < 10
 
 
-@pytest.mark.parametrize(("n", "shots"), [(4, 2), (9, 9)])
+@pytest.mark.parametrize(("n", "shots"), [(4, 2), (9, 9), (50, 25)])  # with 50, C_t still has rank 3 of 4
 def test_without_a_floor_the_bound_is_infinite_where_it_does_not(n, shots):
     path = a_stack(n)
     assert generalization_bound(trajectory_terms(path, shots, floor=0), n) == math.inf

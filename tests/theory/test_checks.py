@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +100,11 @@ def test_too_few_instances_are_refused(instances, seed):
 def test_instances_are_spread_over_all_sizes():
     assert sum(checks._parts(1003)) == 1003
     assert min(checks._parts(1003)) == 100
+
+
+def test_the_page_shows_the_table_that_is_printed():
+    page = (Path(__file__).parents[2] / "docs" / "theory.md").read_text(encoding="utf-8")
+    assert [check.statement for check in run_checks(20) if check.statement not in page] == []
 
 
 def test_the_theory_needs_no_torch():

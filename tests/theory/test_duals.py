@@ -131,6 +131,7 @@ def test_the_log_kernel_of_points():
     [
         (lambda: softmax_dual(np.ones((2, 3)), np.ones((2, 4)), np.ones(2), np.ones((2, 1))), "keys"),
         (lambda: softmax_dual(np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 1)), np.ones((2, 1))), "query"),
+        (lambda: log_kernel(np.ones((2, 3)), np.ones((2, 3)), d_scale=0), "d_scale 0"),
         (lambda: log_kernel(np.ones((2, 3)), np.ones((3, 3))), "y has shape (3, 3)"),
         (lambda: mlp_update(np.ones((2, 3)), np.ones((2, 3))), "update"),
         (lambda: mlp_relaxation(np.ones((2, 3)), np.ones((3, 4)), np.ones(3)), "x has shape (3,)"),

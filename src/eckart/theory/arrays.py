@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, get_type_hints
@@ -54,6 +55,19 @@ def shaped(function: Callable[P, T]) -> Callable[P, T]:
 def transposed(matrix: np.ndarray) -> np.ndarray:
     """Return the transpose of a matrix, or of every matrix of a batch."""
     return np.swapaxes(matrix, -1, -2)
+
+
+def root(d_scale: float) -> float:
+    """Return what attention divides its scores by, sqrt(d_scale).
+
+    Raises:
+        EckartError: d_scale is not positive.
+    """
+    if not d_scale > 0:
+        raise EckartError(
+            f"d_scale {d_scale}: scores are divided by its root; give 1, or the width of a head"
+        )
+    return math.sqrt(d_scale)
 
 
 def squared_norm(matrix: np.ndarray) -> np.ndarray:

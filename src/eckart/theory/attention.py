@@ -6,7 +6,6 @@ array may have leading batch axes.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from jaxtyping import Float
 from scipy.special import softmax
 
 from eckart.errors import EckartError
-from eckart.theory.arrays import shaped, transposed
+from eckart.theory.arrays import root, shaped, transposed
 
 
 def mask(n: int) -> Float[np.ndarray, "tokens tokens"]:
@@ -45,12 +44,12 @@ def softmax_attention(
         (d, N + 1), the layer's output.
 
     Raises:
-        EckartError: shapes do not fit.
+        EckartError: shapes do not fit, or d_scale is not positive.
 
     >>> softmax_attention([[1, 1]], [[1]], [[0]], [[1]])
     array([[1.5, 1.5]])
     """
-    scores = transposed(w_k @ h) @ (w_q @ h) / math.sqrt(d_scale)
+    scores = transposed(w_k @ h) @ (w_q @ h) / root(d_scale)
     return h + w_v @ h @ mask(h.shape[-1] - 1) @ softmax(scores, axis=-2)
 
 

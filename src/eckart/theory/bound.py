@@ -4,9 +4,10 @@ What the paper leaves to the reader, and how it is read here (docs/theory.md has
 
 - Theorem 1's G_t is a *sum* over demonstrations, G_t = sum_i g_i with g_i = v_i ⊗ u_i; the G_t of Section 3.3 is a
   *mean*, (1/N) sum_i grad_i. Both hold with grad_i = N g_i, which is what is used.
-- C_t is the covariance of the mean of b gradients drawn from N without replacement. Its rank is N - 1 at most, and d,
-  the number of entries of W, is larger in any real model: C_t is not positive definite, and the bound as printed is
-  infinite. Here the noise has a floor: C_t + floor * I takes C_t's place in both of the bound's terms.
+- C_t is the covariance of the mean of b gradients drawn from N without replacement. Its rank is N - 1 at most; and at
+  most w (w + 1) / 2 for tokens of w numbers, since v_i and u_i are both linear in h_i. The latter is less than d = w^2,
+  the number of entries of W: C_t is not positive definite for any N, and the bound as printed is infinite. Here the
+  noise has a floor: C_t + floor * I takes C_t's place in both of the bound's terms.
 - The prior's variance may not depend on the demonstrations: the expectation over them stands *inside* the logarithm.
 """
 
@@ -125,7 +126,7 @@ def layer_term(
         shots: b, as for `noise_gram`.
         dimension: d, the number of entries of W.
         floor: the variance of the noise in every direction beside C_t's, at least 0. At 0 the term is infinite where
-            N - 1 < d; below 1e-16 of C_t's largest eigenvalue it is lost in rounding.
+            C_t is singular.
 
     Raises:
         EckartError: shapes do not fit, shots are out of range, or the dimension or floor is negative.
@@ -140,11 +141,17 @@ def layer_term(
         )
     noise = noise_gram(gram, shots)
     most = min(noise.shape[-1] - 1, dimension)  # the rank that C_t can have; its other eigenvalues are zero
-    eigenvalues = np.maximum(np.linalg.eigvalsh(noise)[..., ::-1][..., :most], 0)
+    eigenvalues = _without_rounding(np.linalg.eigvalsh(noise)[..., ::-1][..., :most])
     with np.errstate(divide="ignore"):
         rest = (dimension - most) * np.log(floor) if dimension > most else 0.0
         log_determinant = np.log(eigenvalues + floor).sum(axis=-1) + rest
     return LayerTerm(dimension, squared, eigenvalues.sum(axis=-1) + dimension * floor, log_determinant)
+
+
+def _without_rounding(eigenvalues: Float[np.ndarray, "*batch r"]) -> Float[np.ndarray, "*batch r"]:
+    """Return descending eigenvalues with zeros for those that are none but for rounding."""
+    least = 10 * eigenvalues.shape[-1] * np.finfo(float).eps * eigenvalues[..., :1]
+    return np.where(eigenvalues > least, eigenvalues, 0.0)
 
 
 def trajectory_terms(trajectory: Trajectory, shots: int, floor: float) -> list[LayerTerm]:

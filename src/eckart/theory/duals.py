@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from eckart.theory.arrays import Numbers, shaped, transposed
+from eckart.theory.arrays import Numbers, root, shaped, transposed
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +42,12 @@ def log_kernel(
         d_scale: 1 in Appendix B.2, which leaves the scale out; a head's width in a model.
 
     Raises:
-        EckartError: shapes do not fit.
+        EckartError: shapes do not fit, or d_scale is not positive.
 
     >>> log_kernel([[1], [2]], [[3], [4]])
     array([[11.]])
     """
-    return transposed(x) @ y / math.sqrt(d_scale)
+    return transposed(x) @ y / root(d_scale)
 
 
 @shaped
@@ -68,11 +67,11 @@ def softmax_dual(
     Arguments:
         values, keys: (m, N), (k, N), of the demonstrations.
         query: (k,), W_Q h_(N+1).
-        others: (k, o), keys that share the softmax without adding a value: in the paper the test token's own (o = 1).
+        others: (k, o), keys that share the softmax and are no demonstrations'; in the paper the test token's own (o = 1).
         d_scale: scores are divided by its root.
 
     Raises:
-        EckartError: shapes do not fit.
+        EckartError: shapes do not fit, or d_scale is not positive.
 
     >>> dual = softmax_dual([[1, 3]], [[0, 0]], [5], [[0]])
     >>> dual.update.round(9), float(np.exp(dual.log_normaliser).round(9)), float(np.exp(dual.log_norm).round(9))

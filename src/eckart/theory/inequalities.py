@@ -10,7 +10,7 @@ from eckart.theory.bound import demonstration_gram, layer_term, noise_gram
 from eckart.theory.claims import Claims, Instances, Matrices, Residuals, excess, falls
 from eckart.theory.duals import mlp_relaxation, softmax_dual
 from eckart.theory.norms import mlp_norms, projection_bounds, q_norms, qkv_bounds, truncate, upper_bound
-from eckart.theory.plainly import gaussians, objective, squared_size
+from eckart.theory.plainly import covariance, gaussians, objective, squared_size
 
 claims = Claims()
 
@@ -81,6 +81,15 @@ def _trace(x: Instances) -> Residuals:
     traced = np.trace(noise_gram(_first(x)[0], x.shots), axis1=1, axis2=2)
     factor = (n - x.shots) / (x.shots * (n - 1))
     return excess(traced, factor * np.square(x.gradients).sum(axis=1).mean(axis=1))
+
+
+@claims.inequality(
+    "rank(C_t) <= min(N - 1, w (w + 1) / 2), of d = w^2, for tokens of w numbers", "Theorem 2, corrected"
+)
+def _noise_rank(x: Instances) -> Residuals:
+    width, n = x.demonstrations.shape[1:]
+    most = min(n - 1, width * (width + 1) // 2)
+    return excess(_ranks(covariance(x.gradients, x.shots)), np.full(len(x.h), float(most)))
 
 
 @claims.inequality("with a floor, shrinking all gradients alike shrinks the term", "Remark 4, corrected")
