@@ -14,6 +14,7 @@ TENSOR_MODULES = [
     "inference",
     "multiplicity",
     "rules",
+    "theory",
     "anatomy",
     "edits",
     "evaluation",

@@ -48,6 +48,14 @@ def test_the_coverage_benchmark():
         assert name in ended.stdout
 
 
+def test_the_theory_benchmark_draws_its_figures(tmp_path):
+    arguments = [sys.executable, FOLDER / "theory.py", "--draws", "3", "--out", tmp_path]
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "a term of Theorem 2" in ended.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"theory-norms.png", "theory-bound.png"}
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory) -> Path:
     """Return a small table of rows like SST-2's."""

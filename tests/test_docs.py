@@ -16,6 +16,7 @@ PAGES = [
     ROOT / "docs" / "reports.md",
     ROOT / "docs" / "tasks.md",
     ROOT / "docs" / "spectrum.md",
+    ROOT / "docs" / "theory.md",
 ]
 
 

@@ -15,7 +15,17 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Lowest first; inside a level, in this order. A module may import what stands before it, and its own package.
 ORDER = [
     ["errors"],
-    ["records", "linalg", "spectrum", "statistics", "inference", "multiplicity", "rules", "published"],
+    [
+        "records",
+        "linalg",
+        "spectrum",
+        "statistics",
+        "inference",
+        "multiplicity",
+        "rules",
+        "theory",
+        "published",
+    ],
     ["anatomy", "edits", "models", "stored", "tasks"],
     ["evaluation"],
     ["runs", "selection"],

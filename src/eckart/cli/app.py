@@ -12,6 +12,7 @@ from eckart.cli import options as o
 from eckart.cli.console import print_json, say, show
 from eckart.cli.scoring import Scoring, scoring_options, with_options
 from eckart.cli.sweep import Said, carry_out, show_cost
+from eckart.cli.theory import theory
 from eckart.records import RATES, TOP_K, Edit
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(theory)
 DEFAULT_RATES = ",".join(f"{rate:g}" for rate in RATES)
 
 

@@ -1,0 +1,82 @@
+"""The verb `theory`: the paper's mathematics, checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eckart.cli import options as o
+from eckart.cli.console import errors, print_json, show
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from eckart.theory.checks import Check
+
+theory = typer.Typer(name="theory", help="The paper's mathematics: every statement, computed and checked.")
+
+TITLES = {
+    "identity": "equal: the largest relative difference of the two sides",
+    "inequality": "no larger: the most by which it is, relative to the larger side; negative where there is room",
+    "slip": "printed or suggested, and false: by how much, on one counter-example",
+}
+
+
+@theory.callback()
+def _root() -> None:
+    """Make `check` a verb of its own, although it is the only one."""
+
+
+@theory.command()
+def check(
+    instances: Annotated[int, typer.Option(help="Random instances for each statement.", min=10)] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the random instances.", min=0)] = 0,
+    json_: o.Json = False,
+) -> None:
+    """Check every statement of the paper's Section 3 and Appendix B; end with 1 if one is not as it is said to be."""
+    from eckart.theory.checks import TOLERANCE, failures, run_checks
+
+    checks = run_checks(instances, seed)
+    failed = failures(checks)
+    if json_:
+        print_json({
+            "instances": instances,
+            "seed": seed,
+            "tolerance": TOLERANCE,
+            "failed": len(failed),
+            "checks": [check.to_json() for check in checks],
+        })  # fmt: skip
+    else:
+        show(_tables(checks))
+    if failed:
+        first = f"{failed[0].reference}, {failed[0].statement} (residual {failed[0].residual:.3g})"
+        line = f"error: {len(failed)} of {len(checks)} statements failed, the first: {first}"
+        errors.print(line, style="red", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def _tables(checks: list[Check]) -> RenderableType:
+    from rich.console import Group
+
+    return Group(*(_table(title, [c for c in checks if c.kind == kind]) for kind, title in TITLES.items()))
+
+
+def _table(title: str, checks: list[Check]) -> RenderableType:
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column, justify in (
+        ("statement", "left"),
+        ("where", "left"),
+        ("residual", "right"),
+        ("verdict", "left"),
+    ):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for found in checks:
+        table.add_row(Text(found.statement), found.reference, f"{found.residual:.1e}", found.verdict)
+    instances = f"{checks[0].instances:,} instances each" if checks[0].instances > 1 else ""
+    return Group(Text(title, style="bold"), Text(instances, style="dim"), table)
