@@ -181,3 +181,12 @@ def test_a_link_stays_a_link_and_a_device_a_device(tmp_path):
     assert (tmp_path / "real.jsonl").read_text() == "new"
     write_whole(Path("/dev/null"), b"nothing")
     assert not Path("/dev/null").is_file()
+
+
+def test_a_run_says_what_made_it_and_is_the_same_run_under_another_command(tmp_path):
+    RunStore(tmp_path, SETTINGS, "eckart search m").__exit__()
+    RunStore(tmp_path, SETTINGS, "eckart search ./m").__exit__()
+    run = read_run(tmp_path)
+    assert run.settings == SETTINGS
+    assert run.origin["command"] == "eckart search m"
+    assert set(run.origin["versions"]) == {"eckart", "torch", "transformers", "python"}

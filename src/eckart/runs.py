@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from eckart import __version__
 from eckart.errors import NotANumberError, RunError
 from eckart.records import Edit, Rows, Setting, Trial
 
 APPLICATION_ID = 0x65636B72  # "eckr"
 SCHEMA_VERSION = 3
+ORIGIN = "origin"
+"""The row of the settings that says what made a run, and is no setting of it."""
 _SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE trials (key TEXT PRIMARY KEY, trial TEXT NOT NULL, log_likelihoods BLOB);
@@ -64,12 +69,13 @@ class RunStore:
     Arguments:
         folder: made where it does not exist.
         settings: what the run is about, JSON values. A folder that holds a run with other settings is refused.
+        command: what the user typed; a new run notes it, and the versions of the programs that made it.
 
     Raises:
         RunError: the folder cannot be written, is in use, is damaged, or holds another run.
     """
 
-    def __init__(self, folder: str | Path, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: str | Path, settings: dict[str, Any], command: str | None = None) -> None:
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +89,7 @@ class RunStore:
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA synchronous = FULL")
             try:
-                self._open(settings)
+                self._open(settings, command)
             except BaseException:
                 self._database.close()
                 raise
@@ -157,10 +163,10 @@ class RunStore:
         write_whole(path, text.encode())
         return path
 
-    def _open(self, settings: dict[str, Any]) -> None:
+    def _open(self, settings: dict[str, Any], command: str | None) -> None:
         self._database.execute("BEGIN IMMEDIATE")
         if self._fetch("SELECT count(*) FROM sqlite_master") == 0:
-            self._create(settings)
+            self._create({**settings, ORIGIN: {"versions": _versions(), "command": command}})
         _check_kind(self._database, self.folder)
         self._database.execute("COMMIT")
         self._refuse_other(settings)
@@ -177,6 +183,7 @@ class RunStore:
 
     def _refuse_other(self, settings: dict[str, Any]) -> None:
         kept = {name: json.loads(value) for name, value in self._database.execute("SELECT * FROM settings")}
+        kept.pop(ORIGIN, None)
         wanted = json.loads(json.dumps(settings))
         other = [name for name in {**kept, **wanted} if kept.get(name) != wanted.get(name)]
         if other:
@@ -211,6 +218,7 @@ class Run:
         rows: the rows of every split that was scored, by digest.
         spectra: what is known of each matrix's spectrum.
         models: of a sweep, what is known of each model: its fingerprint, dtype, layers and spectra.
+        origin: the command and the versions that began it, where they were noted.
     """
 
     folder: Path
@@ -219,6 +227,7 @@ class Run:
     rows: dict[str, Rows]
     spectra: dict[str, dict[str, Any]]
     models: dict[str, dict[str, Any]]
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 def read_run(folder: str | Path) -> Run:
@@ -245,7 +254,8 @@ def read_run(folder: str | Path) -> Run:
     read = {table: {key: json.loads(text) for key, text in rows.items()} for table, rows in tables.items()}
     trials = {key: Trial.from_json(values) for key, values in read["trials"].items()}
     rows = {digest: Rows.from_json(values) for digest, values in read["rows"].items()}
-    return Run(path.parent, read["settings"], trials, rows, read["spectra"], read["models"])
+    origin = read["settings"].pop(ORIGIN, {})
+    return Run(path.parent, read["settings"], trials, rows, read["spectra"], read["models"], origin)
 
 
 class Recorded:
@@ -328,6 +338,12 @@ def write_whole(path: Path, content: bytes) -> None:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what makes a run's numbers."""
+    packages = {name: metadata.version(name) for name in ("torch", "transformers")}
+    return {"eckart": __version__, **packages, "python": platform.python_version()}
 
 
 def _packed(trial: Trial) -> tuple[str, bytes | None]:

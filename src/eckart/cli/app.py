@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import print_json, say, show
+from eckart.cli.console import print_json, say, show, typed
 from eckart.cli.scoring import Scoring, scoring_options, with_options
 from eckart.cli.sweep import Said, carry_out, show_cost
 from eckart.cli.theory import theory
@@ -144,7 +144,7 @@ def search(
     evaluator = how.evaluator(model, task)
     folder = out or default_folder(plan, evaluator)
     say(f"run: {folder}")
-    study = run_plan(plan, evaluator, folder, tell=say)
+    study = run_plan(plan, evaluator, folder, tell=say, command=typed())
     finish_search(study, folder, save, as_json=json_)
 
 

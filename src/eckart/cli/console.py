@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import sys
 import traceback
 import warnings
@@ -69,6 +70,11 @@ def progress_bar(what: str, rows: int) -> Iterator[Callable[[int], None]]:
 def say(text: str) -> None:
     """Tell the user something on standard error."""
     errors.print(text, style="dim", highlight=False, soft_wrap=True, markup=False)
+
+
+def typed() -> str:
+    """Return the command that is running, as a shell would read it."""
+    return shlex.join(["eckart", *sys.argv[1:]])
 
 
 def print_json(document: Any) -> None:

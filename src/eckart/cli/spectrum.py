@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from eckart.cli.console import print_json, progress_bar, say, show
+from eckart.cli.console import print_json, progress_bar, say, show, typed
 from eckart.models import pick_device
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
 from eckart.reports.tables import spectrum_table
@@ -41,7 +41,7 @@ def run_spectrum(
     """
     target, weights = pick_device(device), matrices(stored.anatomy, part, layers)
     say(f"run: {folder}")
-    with RunStore(folder, SETTINGS) as store:
+    with RunStore(folder, SETTINGS, typed()) as store:
         with progress_bar("spectra", len(weights)) as advance:
             found = spectra(stored.read(weights), store=store, device=target, advance=advance)
         document = _document(stored, folder, figure, found)

@@ -51,7 +51,7 @@ class Provenance:
 def provenance(run: Run) -> Provenance:
     """Gather where a run's numbers come from."""
     kind = str(run.settings.get("kind", "run"))
-    recorded = run.settings.get("versions") or {}
+    recorded = run.origin.get("versions") or {}
     return Provenance(
         title=_title(run, kind),
         kind=kind,
@@ -128,7 +128,7 @@ def _edits(run: Run, model: str) -> int:
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """Take a study's own settings out of their wrapping."""
     study = settings.get("study")
-    plain = {name: value for name, value in settings.items() if name not in ("study", "versions", "command")}
+    plain = {name: value for name, value in settings.items() if name != "study"}
     return {**plain, **study} if isinstance(study, dict) else plain
 
 
@@ -154,8 +154,8 @@ def _cost(run: Run) -> dict[str, str]:
 
 
 def _command(run: Run, kind: str) -> str:
-    if isinstance(run.settings.get("command"), str):
-        return run.settings["command"]
+    if run.origin.get("command"):
+        return str(run.origin["command"])
     if kind == "sweep":
         return shlex.join(["eckart", "sweep", str(run.folder / "study.yaml"), "--out", str(run.folder)])
     model = next((trial.setting.model for trial in run.trials.values()), "MODEL")

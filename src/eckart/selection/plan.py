@@ -114,8 +114,9 @@ def run_plan(
     evaluator: Evaluator,
     out: str | Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
+    command: str | None = None,
 ) -> Study:
-    """Carry out a plan; see `search`. A race tells of every rate that it drops."""
+    """Carry out a plan; see `search`. A race tells of every rate that it drops; a new run notes the command."""
     if plan.race:
         check_race(plan.metric or evaluator.task.metric, evaluator.method)
     # What cannot be done is refused before anything long is computed, and before a new run's folder is made.
@@ -127,7 +128,7 @@ def run_plan(
     settings = describe(plan, evaluator)
     # The weights' fingerprint says which model it is; the name is only the path that it was found by.
     identity = {name: value for name, value in settings.items() if name != "model"}
-    with RunStore(out, identity) if out is not None else nullcontext() as store:
+    with RunStore(out, identity, command) if out is not None else nullcontext() as store:
         executor: Executor = evaluator if store is None else Recorded(evaluator, store)
         study = _algorithm1(plan, evaluator, executor, settings, store, tell)
         if store is not None:
