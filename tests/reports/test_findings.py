@@ -13,7 +13,7 @@ from eckart.reports.blocks import Condition, blocks
 from eckart.reports.findings import find, pick
 from eckart.reports.flips import flips
 from eckart.reports.page import Report
-from eckart.reports.sections import calibration_table, cells_table, failures_table, seeds_table
+from eckart.reports.sections import calibration_table, cells_table, choices_table, failures_table, seeds_table
 from eckart.runs import Run
 from eckart.statistics import mcnemar_exact, paired_difference
 from made_runs import Made
@@ -289,3 +289,14 @@ def test_whatever_is_there_of_an_interrupted_run_is_told(keep):
     assert report.to_markdown()
     for picture in report.pictures:
         picture.draw()
+
+
+def test_the_spread_over_seeds_is_that_of_the_unpruned_model():
+    run = Made().run()
+    found = find(run)
+    choice = only(found)
+    split = found.split(choice)
+    accuracies = [np.mean(list(right(run, seed, split, None).values())) for seed in (0, 1, 2)]
+    (row,) = choices_table(found).rows
+    assert row["seed_spread"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert choices_table(find(Made(seeds=(4,)).run())).rows[0]["seed_spread"] is None

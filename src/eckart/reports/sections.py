@@ -33,6 +33,7 @@ def choices_table(found: Findings) -> Table:
         Column("outcome", "verdict"),
         Column("gain", "gain, points", "points"),
         Column("interval", "95% interval", "range"),
+        Column("seed_spread", "spread over seeds, points", "points"),
         Column("p_value", "p", "p"),
         Column("p_adjusted", "p, corrected", "p"),
         Column("naive", "gain where chosen", "points"),
@@ -49,9 +50,12 @@ def choices_table(found: Findings) -> Table:
         "One choice a model, task, number of shots, scoring and part. It was made on validation; its gain is read off "
         "rows that did not choose it. 'p, corrected' is Holm's over all choices. 'Gain where "
         "chosen' is the validation gain, which is optimistic. 'Detectable' is the smallest true gain that an "
-        "experiment like this one would find four times in five."
+        "experiment like this one would find four times in five. 'Spread over seeds' is the standard deviation of the "
+        "unpruned model's accuracy over the draws of demonstrations: what another draw alone may change."
     )
-    return Table("choices", "Choices", note, columns, [_choice_row(choice) for choice in found.choices])
+    return Table(
+        "choices", "Choices", note, columns, [_choice_row(found, choice) for choice in found.choices]
+    )
 
 
 def cells_table(found: Findings) -> Table:
@@ -246,7 +250,7 @@ def _facts(measured: Measured, clipped: bool) -> dict[str, Any]:
     return facts
 
 
-def _choice_row(choice: Choice) -> dict[str, Any]:
+def _choice_row(found: Findings, choice: Choice) -> dict[str, Any]:
     edit, gain = choice.edit, choice.gain
     row: dict[str, Any] = {
         **_where(choice.condition),
@@ -257,6 +261,7 @@ def _choice_row(choice: Choice) -> dict[str, Any]:
         "outcome": choice.outcome,
         "naive": choice.naive,
         "tried": choice.tried,
+        "seed_spread": _seed_spread(found, choice),
         "basis": choice.basis if gain else None,
     }
     if gain is None:
@@ -274,6 +279,14 @@ def _choice_row(choice: Choice) -> dict[str, Any]:
         "seeds": gain.seeds,
         "detectable": choice.detectable,
     }
+
+
+def _seed_spread(found: Findings, choice: Choice) -> float | None:
+    """Return the standard deviation over seeds of the unpruned model's accuracy, on the rows that show the choice."""
+    unpruned = found.measured(choice.condition, None, found.split(choice))
+    if unpruned is None or unpruned.seeds < 2:
+        return None
+    return float(np.std(list(unpruned.by_seed.values()), ddof=1))
 
 
 def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
