@@ -102,6 +102,12 @@ def test_without_a_floor_the_bound_is_finite_where_the_noise_fills_the_space():
     assert 0 < generalization_bound([noise], 9) < 10
 
 
+def test_noise_that_is_small_is_not_taken_for_none():
+    gram = np.diag([1.0, 1e-6, 1e-12])
+    term = layer_term(gram, 1.0, shots=1, dimension=2, floor=0.0)
+    close(term.log_determinant, np.log(np.linalg.eigvalsh(noise_gram(gram, 1))[1:]).sum(), rtol=1e-6)
+
+
 @pytest.mark.parametrize(("n", "shots"), [(4, 2), (9, 9), (50, 25)])  # with 50, C_t still has rank 3 of 4
 def test_without_a_floor_the_bound_is_infinite_where_it_does_not(n, shots):
     path = a_stack(n)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -51,20 +50,21 @@ class Instances:
 
     @classmethod
     def draw(cls, random: np.random.Generator, batch: int, d: int, n: int) -> Instances:
-        """Draw Gaussian instances whose layers neither vanish nor explode."""
+        """Draw Gaussian instances in which every matrix, and that of the tokens, has norm 1: no layer explodes."""
 
-        def normal(*shape: int, spread: float) -> np.ndarray:
-            return random.standard_normal((batch, *shape)) / math.sqrt(spread)
+        def unit(*shape: int) -> np.ndarray:
+            matrices = random.standard_normal((batch, *shape))
+            return matrices / np.linalg.norm(matrices, 2, axis=(-2, -1), keepdims=True)
 
         return cls(
-            h=normal(d, n + 1, spread=n),
-            w_v=normal(LAYERS, d, d, spread=2 * d),
-            w_k=normal(LAYERS, d + 1, d, spread=2 * d),
-            w_q=normal(LAYERS, d + 1, d, spread=2 * d),
-            w_in=normal(2 * d, d, spread=d),
-            w_out=normal(d, 2 * d, spread=2 * d),
+            h=unit(d, n + 1),
+            w_v=unit(LAYERS, d, d),
+            w_k=unit(LAYERS, d + 1, d),
+            w_q=unit(LAYERS, d + 1, d),
+            w_in=unit(2 * d, d),
+            w_out=unit(d, 2 * d),
             shots=max(1, n // 2),
-            floor=10.0 ** random.uniform(-3, 1),
+            floor=10.0 ** random.uniform(-4, 0),
             scale=random.uniform(0, 1, batch),
             law=random.dirichlet(np.ones(3), batch),
             learner=random.dirichlet(np.full(3, 0.3), (batch, 9)),

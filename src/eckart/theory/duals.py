@@ -67,7 +67,7 @@ def softmax_dual(
     Arguments:
         values, keys: (m, N), (k, N), of the demonstrations.
         query: (k,), W_Q h_(N+1).
-        others: (k, o), keys that share the softmax and are no demonstrations'; in the paper the test token's own.
+        others: (k, o), keys beside them that share the softmax: in the paper the test token's own (o = 1).
         d_scale: scores are divided by its root.
 
     Raises:

@@ -15,7 +15,13 @@ from eckart.theory.attention import (
     trajectory,
     update_terms,
 )
-from eckart.theory.bound import demonstration_gram, layer_term, noise_gram
+from eckart.theory.bound import (
+    demonstration_gram,
+    generalization_bound,
+    layer_term,
+    noise_gram,
+    trajectory_terms,
+)
 from eckart.theory.claims import Claims, Instances, Matrices, Residuals, difference
 from eckart.theory.duals import (
     SoftmaxDual,
@@ -27,7 +33,7 @@ from eckart.theory.duals import (
     softmax_dual,
 )
 from eckart.theory.norms import truncate
-from eckart.theory.plainly import covariance, gaussians, objective, squared_size, term_of
+from eckart.theory.plainly import covariance, gaussians, objective, printed_bound, squared_size, term_of
 
 claims = Claims()
 
@@ -187,6 +193,13 @@ def _determinant(x: Instances) -> Residuals:
     floored = covariance(x.gradients, x.shots) + x.floor * np.eye(d)
     term = layer_term(_first_gram(x), np.zeros(len(x.h)), x.shots, d, x.floor)
     return difference(np.asarray(term.log_determinant), np.linalg.slogdet(floored)[1])
+
+
+@claims.identity("the bound from N x N is that as printed, from d x d, over all layers", "Theorem 2")
+def _bound(x: Instances) -> Residuals:
+    terms = trajectory_terms(x.path, x.shots, x.floor)
+    found = generalization_bound(terms, x.demonstrations.shape[-1], subgaussian=2.0)
+    return difference(np.asarray(found), printed_bound(x, subgaussian=2.0))
 
 
 def _first_gram(x: Instances) -> Matrices:

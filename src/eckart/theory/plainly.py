@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from eckart.theory.arrays import transposed
+from eckart.theory.arrays import squared_norm, transposed
+from eckart.theory.attention import update_terms
 from eckart.theory.claims import Instances, Matrices, Residuals
 
 
@@ -14,6 +15,23 @@ def covariance(gradients: Matrices, shots: int) -> Matrices:
     mean = gradients.mean(axis=-1, keepdims=True)
     spread = gradients @ transposed(gradients) / n - mean @ transposed(mean)
     return (n - shots) / (shots * (n - 1)) * spread
+
+
+def printed_bound(x: Instances, subgaussian: float) -> Residuals:
+    """Return the bound of Theorem 2 over all layers, with the floor in C_t."""
+    batch, width, n = x.demonstrations.shape
+    d, past, total = width**2, np.broadcast_to(np.eye(width), (batch, width, width)), np.zeros(batch)
+    for t in range(x.w_v.shape[1]):
+        terms = update_terms(
+            x.w_v[:, t] @ past @ x.demonstrations, x.w_k[:, t] @ past @ x.demonstrations, x.w_q[:, t]
+        )
+        gradients = n * (terms @ past[:, None]).reshape(batch, n, d)
+        noise = covariance(transposed(gradients), x.shots) + x.floor * np.eye(d)
+        squared = squared_norm(terms.sum(axis=1)) * squared_norm(past)
+        trace, log_determinant = np.trace(noise, axis1=1, axis2=2), np.linalg.slogdet(noise)[1]
+        total += d * np.log((squared + trace) / d) - log_determinant
+        past = past + terms.sum(axis=1) @ past
+    return np.sqrt(subgaussian**2 / n * total)
 
 
 def gaussians(x: Instances) -> tuple[np.ndarray, Matrices, Residuals]:

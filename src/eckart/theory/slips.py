@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from eckart.theory.arrays import squared_norm
-from eckart.theory.attention import forward, implicit_update, softmax_attention, trajectory
+from eckart.theory.attention import forward, implicit_update, softmax_attention, trajectory, update_terms
 from eckart.theory.bound import LayerTerm, demonstration_gram, layer_term, noise_gram
 from eckart.theory.claims import Claims
 from eckart.theory.duals import log_kernel
@@ -19,6 +19,8 @@ claims = Claims()
 
 ONE = np.eye(1)
 TWO = np.eye(2)
+SIX = np.array([[1.0, 0.0, 1.0, 1.0, 2.0, 1.0], [0.0, 1.0, 1.0, -1.0, 1.0, 2.0]])
+"""Six demonstrations of two numbers each."""
 
 
 @claims.slip("h = h + Delta W_icl h: the left side is the layer's output, and lacks its hat", "Eq. (3), B.3")
@@ -58,15 +60,14 @@ def _sign() -> float:
 
 @claims.slip("Theorem 1's G_t is the mean of the demonstrations' terms: it is their sum", "Section 3.3")
 def _mean() -> float:
-    terms = np.ones((1, 2))
-    return _apart(terms.mean(axis=1), terms.sum(axis=1))
+    stack, sample = np.ones((1, 1, 1)), np.ones((1, 2))
+    terms = update_terms(sample, sample, ONE)
+    return _apart(terms.mean(axis=0), trajectory(sample, stack, stack, stack).steps[0])
 
 
-@claims.slip("C_t is positive definite: here d = 4, and two of its eigenvalues are zero", "Theorem 2")
+@claims.slip("C_t is positive definite: here d = 4 and N = 6, and its rank is 3", "Theorem 2")
 def _definite() -> float:
-    gradients = np.eye(4)[:, :3]  # of three demonstrations
-    spread = gradients - gradients.mean(axis=1, keepdims=True)
-    return float(4 - np.linalg.matrix_rank(spread @ spread.T))
+    return float(4 - np.linalg.matrix_rank(noise_gram(demonstration_gram(SIX, SIX), shots=1)))
 
 
 @claims.slip("C_t is positive definite with all N demonstrations shown: then it is zero", "Theorem 2")
@@ -87,7 +88,7 @@ def _smaller() -> float:
 
     def term(deviation: float) -> LayerTerm:
         sizes = np.array([1.0, deviation**2])
-        return LayerTerm(2, np.array(1.0), sizes.sum(), np.log(sizes).sum())
+        return LayerTerm(2, sizes.sum() / 2, sizes.sum(), np.log(sizes).sum())
 
     return float(term(0.1).value - term(1.0).value)
 
@@ -100,8 +101,7 @@ def _clipped() -> float:
 
 
 def _term(w_v: np.ndarray) -> float:
-    demonstrations = np.array([[1.0, 0.0, 1.0, 1.0, 2.0, 1.0], [0.0, 1.0, 1.0, -1.0, 1.0, 2.0]])
-    path = trajectory(demonstrations, w_v[None], TWO[None], TWO[None])
+    path = trajectory(SIX, w_v[None], TWO[None], TWO[None])
     gram = demonstration_gram(path.values[0], path.inputs[0])
     return float(layer_term(gram, squared_norm(path.updates[0]), shots=1, dimension=4, floor=1e-6).value)
 
