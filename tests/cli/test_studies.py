@@ -23,7 +23,7 @@ def test_every_shipped_study_is_read(name):
 
 
 def test_there_is_a_small_one_for_every_figure():
-    assert {name.removesuffix("-small") for name in shipped()} == {*PAPER, "calibration"}
+    assert {name.removesuffix("-small") for name in shipped()} == {*PAPER, "calibration", "layers"}
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if name.endswith("-small")])
