@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from eckart.cli.sweep import Said
 from eckart.errors import StudyError
 from eckart.records import RATES
 from eckart.runs import read_run
@@ -53,6 +54,10 @@ def test_flags_go_before_the_file(tmp_path):
     assert [task.data for task in study.tasks] == [
         str(tmp_path / "desk" / "all" / name) for name in ("sst2", "rte")
     ]
+
+
+def test_a_zero_is_something_said():
+    assert Said(split_seed=0, cache_memory="0").values() == {"split_seed": 0, "cache_memory": 0}
 
 
 @pytest.mark.parametrize(

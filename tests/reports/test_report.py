@@ -15,8 +15,10 @@ from eckart.published import record, sizes
 from eckart.records import Edit
 from eckart.reports.findings import find
 from eckart.reports.page import FORMATS, Report, published_page
+from eckart.reports.provenance import progress
 from eckart.reports.record import exact_interval, paired_bounds, published_table
 from eckart.runs import RunStore, read_run
+from eckart.selection.grid import Sweep
 from eckart.statistics import mcnemar_exact
 from made_runs import Made
 
@@ -87,31 +89,56 @@ def test_the_python_door_writes_a_file(folder, tmp_path):
 
 
 def test_an_unfinished_search_says_so(tmp_path):
-    run = Made(test="none", seeds=(0,)).run()
+    run = Made(test="none", seeds=(0,), layers=(3,), rates=(0.5,)).run()
     report = Report.of(
         replace(run, settings={"kind": "search", "task": "moods", "rates": [0, 0.5], "layer": None})
     )
-    assert report.summary[0].startswith("This search is unfinished: 13 of 14 trials are there.")
+    assert report.summary[0].startswith("This search is unfinished: 2 of 3 trials are there.")
     assert report.provenance.command == "eckart search made/tiny --task moods --rates 0,0.5"
     assert "unknown" in report.provenance.versions.values()
 
 
-def test_an_unfinished_sweep_says_how_much_is_there():
-    study = {
-        "models": [{"name": "made/tiny"}],
-        "tasks": [{"name": "moods", "digest": None}],
-        "shots": [],
-        "seeds": [0, 1, 2],
-        "scorings": [],
-        "parts": ["mlp"],
-        "rates": [0, 0.5, 0.9, 0.99],
-        "test": "all",
+def test_a_search_wants_every_rate_and_a_race_what_it_read():
+    rates = (0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995)
+    run = Made(seeds=(0,), layers=(3,), rates=rates, test="none").run()
+    settings = {"kind": "search", "rates": [0, *rates]}
+    two = replace(run, settings=settings, trials=dict(list(run.trials.items())[:2]))
+    assert progress(two) == (2, 9)
+    assert progress(replace(two, settings={**settings, "race": 0.05})) == (2, 3)
+
+
+def swept(made: Made, **study):
+    """A made run with the settings that a real sweep of it would have."""
+    task = {"task": "moods", "name": "moods", "metric": "accuracy", **study.pop("task", {})}
+    said = {
+        "models": list(made.models),
+        "tasks": [task],
+        "layers": list(made.layers),
+        "parts": list(made.parts),
     }
-    run = replace(
-        Made(gain=planted).run(),
-        settings={"kind": "sweep", "study": study},
-        models={"made/tiny": {"layers": {"mlp": [0, 1, 6, 7]}, "spectra": []}},
-    )
+    sweep = Sweep.of({**said, "rates": list(made.rates), "test": made.test, **study})
+    layers = {part: list(made.layers) for part in made.parts}
+    facts = {name: {"layers": layers, "spectra": []} for name in made.models}
+    return replace(made.run(), settings=sweep.settings, models=facts)
+
+
+def test_without_shots_one_seed_is_a_whole_sweep():
+    run = swept(Made(shots=(0, 4), seeds=(0, 1)), shots=[0, 4], seeds=[0, 1])
+    drawn = {key: t for key, t in run.trials.items() if t.setting.shots or t.setting.seed == 0}
+    assert progress(replace(run, trials=drawn)) == (78, 78)
+
+
+@pytest.mark.parametrize("seeds", [(), (0, 1)])
+@pytest.mark.parametrize("task", [{}, {"task": None, "digest": "of a task in memory"}])
+def test_a_half_sweep_is_half_whatever_draws_its_demonstrations(seeds, task):
+    run = swept(Made(seeds=seeds or (0,)), seeds=list(seeds), task=task)
+    whole = 26 * (len(seeds) or 1)
+    assert progress(run) == (whole, whole)
+    assert progress(replace(run, trials=dict(list(run.trials.items())[:5]))) == (5, whole)
+
+
+def test_an_unfinished_sweep_says_how_much_is_there():
+    run = swept(Made(gain=planted), seeds=[0, 1, 2])
     assert not Report.of(run).provenance.warnings
     some = dict(list(run.trials.items())[:50])
     report = Report.of(replace(run, trials=some))

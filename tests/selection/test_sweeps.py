@@ -10,9 +10,9 @@ from eckart import Edit, Task, evaluate, sweep
 from eckart.errors import EckartError, RunError, StudyError
 from eckart.evaluation import Evaluator
 from eckart.models import load_model
+from eckart.records import best_edit
 from eckart.runs import read_run
 from eckart.selection.grid import Sweep, cells
-from eckart.selection.units import best_edit
 from families import save_family
 
 RATES = [0.5, 0.9]
@@ -129,6 +129,9 @@ def test_ties_go_to_the_smaller_rate_then_the_deeper_layer():
     assert best_edit(edits, 0.7) == Edit(2, "mlp", 0.5)
     assert best_edit(edits, 0.8) is None
     assert best_edit({}, 0.1) is None
+    by_rounding = {Edit(0, "mlp", 0.5): 0.6, Edit(0, "mlp", 0.9): 0.6000000000000001}
+    assert best_edit(by_rounding, 0.1) == Edit(0, "mlp", 0.5)
+    assert best_edit({Edit(0, "mlp", 0.9): 0.6000000000000001}, 0.6) is None
 
 
 def test_layers_are_chosen_by_condition_number_once(model, task, tmp_path, monkeypatch):

@@ -192,7 +192,7 @@ class Evaluator:
             methods: what ranks the labels; see `combine`. The evaluator's own by default.
 
         Returns:
-            One trial a method, in their order. The seconds of each are those of the one reading, which all share.
+            One trial a method, in their order. The seconds of each are an equal share of those of the one reading.
 
         Raises:
             TaskError: there is no such method, or it does not go with the task or with some of the rows alone.
@@ -206,7 +206,7 @@ class Evaluator:
             reading = self._read(split, wanted, chosen)
         labels, ids = [p.label for p in data.prompts], [p.id for p in data.prompts]
         scores = [score(combine(method, reading), labels, ids) for method in wanted]
-        seconds, rows = time.perf_counter() - begin, self.rows(split).digest
+        seconds, rows = (time.perf_counter() - begin) / len(wanted), self.rows(split).digest
         return [
             Trial(
                 key=self.key(chosen, split, method),

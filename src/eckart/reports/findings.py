@@ -10,15 +10,14 @@ import numpy as np
 from jaxtyping import Float
 
 from eckart.inference import Estimate, smallest_detectable, verdict
-from eckart.multiplicity import holm, selected_gain
-from eckart.records import Edit
+from eckart.multiplicity import FOLDS, holm, selected_gain
+from eckart.records import Edit, best_edit, full_name
 from eckart.reports.blocks import Block, Condition
 from eckart.reports.measured import Measurements, mean_gain, measure_run
 from eckart.runs import Run
 
 Outcome = Literal["gain", "loss", "cannot tell", "nothing clipped"]
 Basis = Literal["test", "test, seed by seed", "cross-validated"]
-FOLDS = 10
 
 
 @dataclass(frozen=True)
@@ -83,33 +82,30 @@ class Findings(Measurements):
 def find(run: Run) -> Findings:
     """Work out everything that a run shows."""
     measured = measure_run(run)
-    units = sorted({(where, edit.part) for where, edit in measured.cells if edit is not None})
-    choices = [_choice(measured, *unit, metric_of(run, unit[0].task)) for unit in units]
+    choices = [_choice(measured, *unit, metric_of(run, unit[0].task)) for unit in measured.units]
     return Findings(measured.blocks, measured.cells, _judged(choices))
 
 
 def metric_of(run: Run, task: str) -> str:
     """Return what was compared on validation for a task."""
     for entry in (run.settings.get("study") or {}).get("tasks") or []:
-        names = {entry.get("name"), entry.get("task"), f"{entry.get('name')}:{entry.get('variant')}"}
-        if task in names and entry.get("metric"):
+        if full_name(entry["name"], entry["variant"]) == task:
             return entry["metric"]
     return run.settings.get("metric") or "accuracy"
 
 
 def pick(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) -> Edit | None:
-    """Return the edit that does best on a block's rows, by the mean over the seeds; None where unpruned is as good.
+    """Return the `best_edit` on a block's rows, by the mean over the seeds; None where unpruned is as good.
 
-    Of equals the one that clips less wins, and of equal rates the deeper layer. Only edits that every seed scored on
+    Only edits that every seed scored on
     every row can be chosen: a race drops the others, or they failed.
     """
     if block is None:
         return None
     unpruned = _value(block, None, metric, seeds)
     values = {edit: _value(block, edit, metric, seeds) for edit in edits if edit in block.edits}
-    known = {edit: round(value, 12) for edit, value in values.items() if value is not None}
-    best = max(known, key=lambda edit: (known[edit], -edit.rate, edit.layer), default=None)
-    return best if best is not None and unpruned is not None and known[best] > round(unpruned, 12) else None
+    known = {edit: value for edit, value in values.items() if value is not None}
+    return None if unpruned is None else best_edit(known, unpruned)
 
 
 def _value(block: Block, edit: Edit | None, metric: str, seeds: list[int]) -> float | None:
@@ -213,7 +209,7 @@ def _cross_validated(choice: Choice, before: Block | None, edits: list[Edit]) ->
     gains = before.gains[whole][:, lines]
     if gains.size == 0 or gains.shape[2] < FOLDS:
         return cross
-    return replace(cross, naive=_naive(before, choice), gain=selected_gain(gains, folds=FOLDS).corrected)
+    return replace(cross, naive=_naive(before, choice), gain=selected_gain(gains).corrected)
 
 
 def _judged(choices: list[Choice]) -> tuple[Choice, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from eckart.published import named, published_rows
+from eckart.records import MatrixSpectrum
 from eckart.reports.blocks import Condition, short_name
 from eckart.reports.calibration import scorings
 from eckart.reports.figures import condition_curves, draw_condition_numbers
@@ -88,8 +89,6 @@ def _conditions(run: Run) -> Iterator[Picture]:
 
 
 def _draw_conditions(spectra: Sequence[dict[str, Any]], title: str) -> Figure:
-    from eckart.selection.space import MatrixSpectrum
-
     return draw_condition_numbers(condition_curves(map(MatrixSpectrum.from_json, spectra)), title)
 
 

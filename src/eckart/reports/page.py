@@ -29,7 +29,7 @@ from eckart.reports.sections import (
     spectra_table,
 )
 from eckart.reports.tabular import Table, escaped
-from eckart.reports.words import Verdict, choice_name, ordered, summary, verdicts
+from eckart.reports.words import Headline, choice_name, ordered, summary, verdicts
 from eckart.runs import Run, read_run, write_whole
 
 MOST_ROWS = 400
@@ -66,7 +66,7 @@ class Report:
 
     title: str
     summary: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[Headline, ...]
     tables: dict[str, Table]
     pictures: tuple[Picture, ...]
     flipped: tuple[Flipped, ...]

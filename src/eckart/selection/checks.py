@@ -36,7 +36,7 @@ class Sources:
     def task(self, entry: TaskEntry, shots: int | None, seed: int | None) -> Task:
         """Load a task with these demonstrations; its rows are read once, however often it is asked for."""
         if entry.digest is not None:
-            return _held(self.tasks, entry.digest, entry.label).redrawn(shots=shots, seed=seed)
+            return _held(self.tasks, entry.digest, entry.full_name).redrawn(shots=shots, seed=seed)
         said = entry.model_dump(exclude={"task", "name", "metric", "digest"})
         key = fingerprint([entry.task, said])
         if key not in self._read:
@@ -67,7 +67,7 @@ def resolve(sweep: Sweep, sources: Sources | None = None) -> Sweep:
     entries, names = [], set[str]()
     for entry in sweep.tasks:
         for shots, seed in sweep.draws:
-            with _about(entry.label):
+            with _about(entry.full_name):
                 task = sources.task(entry, shots, seed)
                 for scoring in sweep.scorings:
                     check_method(scoring, task.kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -23,9 +22,8 @@ from pydantic import (
 )
 
 from eckart.errors import StudyError
-from eckart.records import ATTENTION, PARTS, RATES, TOP_K, Edit, Setting
+from eckart.records import ATTENTION, METRICS, PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
 from eckart.runs import folder_name
-from eckart.selection.plan import METRICS
 from eckart.selection.space import COMBINATIONS, check_rates
 from eckart.tasks.spec import checked, closest
 
@@ -132,10 +130,9 @@ class TaskEntry(Closed):
     digest: str | None = None
 
     @property
-    def label(self) -> str:
-        """What messages call it."""
-        name = self.name or self.task or self.data or "a task"
-        return name if self.variant is None else f"{name}:{self.variant}"
+    def full_name(self) -> str:
+        """What settings call it, once its name is known; until then, what messages do."""
+        return full_name(self.name or self.task or self.data or "a task", self.variant)
 
 
 class Sweep(Closed):
@@ -236,9 +233,8 @@ class Sweep(Closed):
 
     @property
     def draws(self) -> list[tuple[int | None, int | None]]:
-        """The shots and seeds of every task's units; None for the task's own. Without shots no seed draws anything."""
-        drawn = itertools.product(self.shots or (None,), self.seeds or (None,))
-        return [(shots, seed) for shots, seed in drawn if shots != 0 or seed == (self.seeds or (None,))[0]]
+        """The shots and seeds of every task's units."""
+        return draws(self.shots, self.seeds)
 
     @property
     def scored(self) -> int:
@@ -267,13 +263,13 @@ class Unit:
 
     def has(self, setting: Setting) -> bool:
         """Return whether trials of a setting may be this unit's."""
-        named = (setting.model, setting.task) == (self.model.name, self.task.label)
+        named = (setting.model, setting.task) == (self.model.name, self.task.full_name)
         return named and self.shots in (None, setting.shots) and self.seed in (None, setting.seed)
 
     def __str__(self) -> str:
         drawn = {"shots": self.shots, "seed": self.seed}
         said = [f"{name} {value}" for name, value in drawn.items() if value is not None]
-        return ", ".join([folder_name(self.model.name), self.task.label, *said])
+        return ", ".join([folder_name(self.model.name), self.task.full_name, *said])
 
 
 def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -11,20 +11,14 @@ from eckart.anatomy import Anatomy
 from eckart.errors import NotANumberError
 from eckart.evaluation.evaluator import Evaluator
 from eckart.models import LoadedModel
-from eckart.records import Edit, Rows, Setting, Trial
+from eckart.records import METRICS, Edit, Rows, Setting, Trial, best_edit, finite, select_layer
 from eckart.selection.grid import Sweep, Unit, cells
-from eckart.selection.plan import METRICS
 from eckart.selection.space import (
     Spectra,
     exact_matrices,
-    finite,
     layer_condition_numbers,
-    select_layer,
     spectra,
 )
-
-Outcome = dict[str, float]
-"""A trial's metrics."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ class Known:
         rows: the digests of the rows that are kept.
     """
 
-    outcomes: dict[str, Outcome | None] = field(default_factory=dict)
+    outcomes: dict[str, dict[str, float] | None] = field(default_factory=dict)
     settings: dict[str, Setting] = field(default_factory=dict)
     rows: set[str] = field(default_factory=set)
 
@@ -149,18 +143,6 @@ def run_unit(
         yield from work.score(grid, "test")
     if sweep.test == "selected":
         yield from work.score(work.chosen(sweep.parts, grid, scorings, metric), "test")
-
-
-def best_edit(outcomes: Mapping[Edit, float], unpruned: float) -> Edit | None:
-    """Return the edit that does best on validation; None where none does better than the unpruned model.
-
-    Of equal scores the smaller rate wins, and of equal rates the deeper layer.
-
-    >>> best_edit({Edit(0, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.9): 0.8}, 0.7)
-    Edit(layer=3, part='mlp', rate=0.5)
-    """
-    best = max(outcomes, key=lambda edit: (outcomes[edit], -edit.rate, edit.layer), default=None)
-    return best if best is not None and outcomes[best] > unpruned else None
 
 
 @dataclass(frozen=True)
