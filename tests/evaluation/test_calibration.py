@@ -110,7 +110,7 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
     alone = [Evaluator(model, task, method=method)(EDITS, "validation") for method in methods]
     evaluator = Evaluator(model, task)
     evaluator.prepare("validation", methods)
-    rows, read = evaluator.prepare("validation").rows, []
+    reader, read = evaluator.prepare("validation").reader, []
     real = Reader.sums
     monkeypatch.setattr(
         Reader, "sums", lambda reader, *args, **kw: (read.append(reader), real(reader, *args, **kw))[1]
@@ -118,7 +118,7 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
     start = time.perf_counter()
     together = evaluator.trials(EDITS, "validation", methods)
     elapsed = time.perf_counter() - start
-    assert read.count(rows) == 1
+    assert read.count(reader) == 1
     assert [trial.score for trial in together] == [trial.score for trial in alone]
     assert [trial.key for trial in together] == [trial.key for trial in alone]
     assert len({trial.key for trial in together}) == len(methods)

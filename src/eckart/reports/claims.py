@@ -1,4 +1,4 @@
-"""Where a run can judge the paper's claims: steady deep layers, well-chosen layers, gains that last. And their tables."""
+"""Where a run can judge the paper's claims: steady deep layers, well-chosen layers, gains that last. And the tables."""
 
 from __future__ import annotations
 
