@@ -139,13 +139,13 @@ def steadiness_table(found: Findings) -> Table:
         Column("worst_interval", "95% interval", "range"),
     )
     note = (
-        "Are deep layers steadier than shallow ones? The spread is the standard deviation over the rates of the "
+        "The spread is the standard deviation over the rates of the "
         "expected gain; the worst is the expected gain at the rate that is worst for the layer; both on rows and seeds "
         "that were held out, so that noise adds nothing. 'Deep less shallow' compares the last half of the layers "
         "that were run with the first half: below 0 in spread, above 0 in the worst, where deep layers are steadier."
     )
     rows = [row for steady in steadiness(found) for row in _steady_rows(steady)]
-    return Table("steadiness", "Deep and shallow layers", note, columns, rows)
+    return Table("steadiness", "Are deep layers steadier?", note, columns, rows)
 
 
 def rule_table(run: Run, found: Findings) -> Table:
@@ -164,12 +164,16 @@ def rule_table(run: Run, found: Findings) -> Table:
         Column("rank_interval", "95% interval of the rank"),
     )
     note = (
-        "Does the condition number choose the layer well? Every layer has the rate that validation selected for it; "
+        "Every layer has the rate that validation selected for it; "
         "gains are on the test rows. The best in hindsight was found on these very rows, so the distance to it is "
         "overstated; its interval is not. p values are not corrected."
     )
     return Table(
-        "rule", "The condition number's layer", note, columns, [_rule_row(r) for r in ruled(run, found)]
+        "rule",
+        "Does the condition number choose well?",
+        note,
+        columns,
+        [_rule_row(r) for r in ruled(run, found)],
     )
 
 
@@ -185,11 +189,11 @@ def curse_table(found: Findings) -> Table:
         Column("gap", "overstated by, points", "points"),
     )
     note = (
-        "What is a validation gain worth? The slope is that of the least-squares line through all cells: 1 where "
+        "The winner's curse: the slope is that of the least-squares line through all cells: 1 where "
         "test gains are as large, 0 where validation ranks noise. A few cells with large losses can make it near 1."
     )
     rows = [{**_place(c.condition, c.part), **asdict(c.measured)} for c in curses(found)]
-    return Table("curse", "The winner's curse", note, columns, rows)
+    return Table("curse", "What is a validation gain worth?", note, columns, rows)
 
 
 def _steady_rows(steady: Steadiness) -> Iterator[dict[str, Any]]:
