@@ -23,6 +23,7 @@ TENSOR_MODULES = [
     "reports.measured",
     "reports.findings",
     "reports.calibration",
+    "reports.figures.gains",
 ]
 
 # Here and not in a fixture: the hook sees only what is imported after it. In the tower an int passes for a

@@ -2,6 +2,8 @@
 
 import ast
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,3 +124,9 @@ def test_no_pickle_and_no_stub():
         text = path.read_text(encoding="utf-8")
         for word in ("import pickle", "torch.load(", "raise NotImplementedError", "TODO", "FIXME"):
             assert word not in text, f"{path}: {word}"
+
+
+def test_a_report_needs_neither_torch_nor_transformers():
+    said = "import sys, eckart.reports.page; print(sorted({'torch', 'transformers'} & {*sys.modules}))"
+    ended = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"

@@ -14,6 +14,8 @@ from eckart.errors import EckartError
 from eckart.inference import Estimate, crossed_moments, estimate_from, moments
 
 FLIPS_AT_ONCE = 250
+FOLDS = 5
+"""Into how many folds rows are cut where some choose and others judge; docs/log.md says why not ten."""
 
 
 def holm(p_values: Sequence[float] | Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
@@ -112,7 +114,7 @@ class SelectedGain:
 
 def selected_gain(
     gains: Float[np.ndarray, "cells seeds rows"],
-    folds: int = 5,
+    folds: int = FOLDS,
     repeats: int = 10,
     confidence: float = 0.95,
     seed: int = 0,

@@ -1,11 +1,13 @@
-"""The values that everything else makes, runs or shows: an edit, a score, a trial."""
+"""The values that everything else makes, runs or shows, and the rules by which they are named and chosen."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -28,6 +30,9 @@ RATES = (0.0, 0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995)
 
 TOP_K = 3
 """How many of the worst-conditioned layers Algorithm 1 looks at; the paper does not say."""
+
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+"""The fields of a `Score` that a choice may compare."""
 
 
 @dataclass(frozen=True, order=True)
@@ -83,6 +88,41 @@ def check_rate(rate: float) -> float:
             f"clipping rate {rate:g} is outside [0, 1); 0.95 keeps 5% of the rank, 0 leaves the matrix as it is"
         )
     return rate
+
+
+def compared(value: float) -> float:
+    """Return a score as every choice compares it: what differs by the rounding of a sum alone is equal.
+
+    >>> compared(0.6000000000000001) == compared(0.6)
+    True
+    """
+    return round(value, 12)
+
+
+def best_edit(outcomes: Mapping[Edit, float], unpruned: float) -> Edit | None:
+    """Return the edit that does best on validation; None where none does better than the unpruned model.
+
+    Of equal scores the smaller rate wins, and of equal rates the deeper layer.
+
+    >>> best_edit({Edit(0, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.9): 0.8}, 0.7)
+    Edit(layer=3, part='mlp', rate=0.5)
+    """
+    best = max(outcomes, key=lambda edit: (compared(outcomes[edit]), -edit.rate, edit.layer), default=None)
+    return best if best is not None and compared(outcomes[best]) > compared(unpruned) else None
+
+
+def select_layer(condition_numbers: Mapping[int, float], top_k: int = TOP_K) -> int:
+    """Return the deepest of the `top_k` layers with the largest condition numbers (Algorithm 1, lines 2 to 4).
+
+    Of equal condition numbers the deeper layer counts as larger.
+
+    >>> select_layer({0: 10.0, 1: 90.0, 2: 40.0, 3: 5.0}, top_k=2)
+    2
+    """
+    if top_k < 1:
+        raise EditError(f"top-k {top_k} selects no layer; it must be at least 1")
+    largest = sorted(condition_numbers, key=lambda layer: (condition_numbers[layer], layer), reverse=True)
+    return max(largest[:top_k])
 
 
 @dataclass(frozen=True)
@@ -143,6 +183,25 @@ class Setting:
     scoring: str
 
 
+def full_name(name: str, variant: str | None) -> str:
+    """Return what a task is called in a `Setting`.
+
+    >>> full_name("sst2", None), full_name("sst2", "released")
+    ('sst2', 'sst2:released')
+    """
+    return name if variant is None else f"{name}:{variant}"
+
+
+def draws(shots: Sequence[int], seeds: Sequence[int]) -> list[tuple[int | None, int | None]]:
+    """Return the shots and seeds of a task's units; None for the task's own. Without shots no seed draws anything.
+
+    >>> draws([0, 4], [1, 2])
+    [(0, 1), (4, 1), (4, 2)]
+    """
+    drawn = itertools.product(shots or (None,), seeds or (None,))
+    return [(shot, seed) for shot, seed in drawn if shot != 0 or seed == (seeds or (None,))[0]]
+
+
 @dataclass(frozen=True)
 class Row:
     """A row as a reader meets it: without demonstrations.
@@ -195,7 +254,8 @@ class Trial:
         edits: what was clipped; empty for the unpruned model.
         status: `done`, or `failed` with its cause in `error`.
         score: the outcome; None for a failed trial.
-        seconds: wall-clock time, the only field that differs between reruns.
+        seconds: wall-clock time, an equal share of it where one reading gave several trials; the only field that
+            differs between reruns.
     """
 
     key: str
@@ -224,6 +284,62 @@ class Trial:
                 "score": None if score is None else Score(**{k: _frozen(v) for k, v in score.items()}),
             }
         )
+
+
+@dataclass(frozen=True)
+class MatrixSpectrum:
+    """The two ends of a matrix's spectrum, and what it is a matrix of.
+
+    Arguments:
+        layer, name, path: where it is.
+        shape: (out_features, in_features).
+        sigma_max, sigma_min: largest and smallest singular value.
+        rank: numerical rank in float64.
+        condition_number: `sigma_max / sigma_min`; infinite where the matrix is singular to float64 precision.
+        rounding: the spectral norm of what rounding to the stored dtype changed; a `sigma_min` below it may be
+            nothing else.
+    """
+
+    layer: int
+    name: str
+    path: str
+    shape: tuple[int, int]
+    sigma_max: float
+    sigma_min: float
+    rank: int
+    condition_number: float
+    rounding: float = 0.0
+
+    @property
+    def singular(self) -> bool:
+        """Whether the smallest singular value is zero as far as float64 can tell."""
+        return math.isinf(self.condition_number)
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the smallest singular value is more than the rounding to the stored dtype can account for."""
+        return not self.singular and self.sigma_min > self.rounding
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; an infinite condition number is null, since JSON has none."""
+        return {
+            **asdict(self),
+            "condition_number": finite(self.condition_number),
+            "singular": self.singular,
+            "resolved": self.resolved,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> MatrixSpectrum:
+        """Read what `to_json` wrote."""
+        kept = {k: v for k, v in values.items() if k not in ("singular", "resolved")}
+        condition = math.inf if values["singular"] else values["condition_number"]
+        return cls(**{**kept, "shape": tuple(values["shape"]), "condition_number": condition})
+
+
+def finite(value: float) -> float | None:
+    """Return a number, or None where JSON has no word for it."""
+    return value if math.isfinite(value) else None
 
 
 def name_rows(split: str, start: int, stop: int) -> str:

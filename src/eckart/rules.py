@@ -1,4 +1,4 @@
-"""The paper's claims as numbers: deep layers are steadier, a rule picks the layer well, a theory ranks the cells."""
+"""Estimates for grids: how steady layers are, what a rule's layer is worth, how gains shrink, whether ranks agree."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import linregress, rankdata, t
+from scipy.stats import linregress, spearmanr, t
 
 from eckart.errors import EckartError
 from eckart.inference import Estimate, crossed_moments, estimate_from, moments, seed_and_row_mean
-from eckart.multiplicity import held_out, held_out_mean, other_means
+from eckart.multiplicity import FOLDS, held_out, held_out_mean, other_means
 
-FOLDS = 5
 REPEATS = 10
 
 
@@ -271,7 +270,7 @@ def _spearman(x: Float[np.ndarray, " units"], y: Float[np.ndarray, " units"]) ->
         raise EckartError(
             "without one of the groups all values are alike and have no order; give more, or more varied ones"
         )
-    return float(np.clip(np.corrcoef(rankdata(x), rankdata(y))[0, 1], -1 + 1e-12, 1 - 1e-12))
+    return float(np.clip(spearmanr(x, y).statistic, -1 + 1e-12, 1 - 1e-12))
 
 
 def _squares(gains: Float[np.ndarray, "rates seeds rows"], seed: int) -> Float[np.ndarray, "seeds rows"]:

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from eckart.errors import RunError
+from eckart.records import MatrixSpectrum
 from eckart.reports.figures import (
     RatePoint,
     check_figure_path,
@@ -13,7 +14,6 @@ from eckart.reports.figures import (
     draw_rates,
     save_figure,
 )
-from eckart.selection.space import MatrixSpectrum
 
 
 def matrix(layer: int, name: str, condition: float) -> MatrixSpectrum:

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from eckart.errors import RunError
-from eckart.multiplicity import holm
+from eckart.evaluation.scoring import METHODS
+from eckart.multiplicity import holm, selected_gain
 from eckart.records import Edit, Rows
 from eckart.reports.blocks import Condition, blocks
-from eckart.reports.findings import find, pick
+from eckart.reports.calibration import CALIBRATED, PLAIN, crossings
+from eckart.reports.findings import find, metric_of, pick
 from eckart.reports.flips import flips
 from eckart.reports.page import Report
 from eckart.reports.sections import calibration_table, cells_table, choices_table, failures_table, seeds_table
@@ -98,6 +100,7 @@ def test_without_a_test_the_gain_is_corrected_for_the_choice():
     assert (choice.basis, choice.fixed, choice.broken) == ("cross-validated", 0, 0)
     assert choice.naive > choice.gain.mean
     assert found.split(choice) == "validation"
+    assert choice.gain == selected_gain(found.blocks[choice.condition, "validation"].gains).corrected
 
 
 def test_each_seeds_own_choice_is_judged_where_only_that_was_tested():
@@ -123,9 +126,8 @@ def test_each_seeds_own_choice_is_judged_where_only_that_was_tested():
 def test_a_seed_whose_choice_is_not_tested_yet_says_nothing():
     made = Made(draws=1)
     run = without(made.run(), lambda t: t.split == "test" and bool(t.edits) and t.setting.seed == 2)
-    assert set(only(find(run)).picks) <= {0, 1, 2}
     lacking = only(find(run))
-    assert lacking.gain is None or lacking.gain.seeds == len(lacking.picks)
+    assert (set(lacking.picks), lacking.gain.seeds) == ({0, 1}, 2)
 
 
 def test_where_nothing_does_better_nothing_is_clipped():
@@ -187,9 +189,28 @@ def test_a_race_leaves_pieces_that_are_put_together():
     assert only(raced).edit != Edit(3, "mlp", 0.9)
 
 
+@pytest.mark.parametrize("slow", [0.5, 0.9])
+def test_a_race_that_dropped_the_unpruned_model_first_is_won_by_who_read_on(slow):
+    run = Made(seeds=(0,), layers=(3,), rates=(0.5, 0.9), rows=200, gain=lambda s, e: 0.15).run()
+    winner = Edit(3, "mlp", 0.5 if slow == 0.9 else 0.9)
+    pieces = {}
+    for key, trial in run.trials.items():
+        if trial.split == "validation":
+            stop = {(): 40, (winner,): trial.score.n}.get(trial.edits, 80)
+            right = np.arange(stop) < (0.7 if trial.edits == (winner,) else 0.8) * stop
+            labels = trial.score.labels[:stop]
+            cut = {"labels": labels, "predictions": tuple(np.where(right, labels, 1 - np.array(labels)))}
+            score = replace(trial.score, n=stop, accuracy=right.mean(), **cut)
+            trial = replace(trial, split=f"validation[0:{stop}]", score=score)
+        elif trial.edits not in ((), (winner,)):
+            continue
+        pieces[key] = trial
+    assert only(find(replace(run, trials=pieces))).picks == {0: winner}
+
+
 def test_one_class_is_no_trap():
     found = find(Made(labels=("good",), seeds=(0, 1)).run())
-    assert only(found).outcome in ("gain", "loss", "cannot tell", "nothing clipped")
+    assert (only(found).outcome, only(found).gain.seeds) == ("cannot tell", 2)
     assert found.measured(only(found).condition, None, "test").majority_rate == 1.0
 
 
@@ -254,6 +275,35 @@ def test_the_table_of_cells_has_the_numbers_as_they_are():
     for row in seeds_table(found).rows:
         assert row["p_value"] == mcnemar_exact(row["fixed"], row["broken"])
         assert math.isclose(row["gain"], (row["fixed"] - row["broken"]) / row["rows"])
+
+
+def test_every_scoring_is_either_plain_or_calibrated():
+    assert sorted(PLAIN + CALIBRATED) == sorted(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("scorings", "comparison"),
+    [
+        (("byte", "contextual", "sum"), "calibrating alone (sum to contextual)"),
+        (("byte", "mean", "prior"), "calibrating alone (mean to prior)"),
+        (("logit", "mean"), None),
+    ],
+)
+def test_the_first_plain_scoring_is_what_calibrating_is_compared_with(scorings, comparison):
+    found = crossings(find(Made(scorings=scorings).run()))
+    alone = [crossing.comparison for crossing in found if crossing.comparison.startswith("calibrating")]
+    assert alone == ([comparison] if comparison else [])
+
+
+def test_the_metric_is_that_of_the_very_task():
+    tasks = [
+        {"name": "sst2", "variant": "released", "metric": "macro_f1"},
+        {"name": "sst2", "variant": None, "metric": "balanced_accuracy"},
+    ]
+    run = replace(Made().run(), settings={"kind": "sweep", "study": {"tasks": tasks}})
+    assert metric_of(run, "sst2") == "balanced_accuracy"
+    assert metric_of(run, "sst2:released") == "macro_f1"
+    assert metric_of(replace(run, settings={"kind": "search", "metric": "macro_f1"}), "sst2") == "macro_f1"
 
 
 def test_seeds_that_chose_differently_are_crossed_by_their_own_choices():

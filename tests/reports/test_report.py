@@ -15,8 +15,11 @@ from eckart.published import record, sizes
 from eckart.records import Edit
 from eckart.reports.findings import find
 from eckart.reports.page import FORMATS, Report, published_page
+from eckart.reports.provenance import progress
 from eckart.reports.record import exact_interval, paired_bounds, published_table
+from eckart.reports.tabular import Column, Table
 from eckart.runs import RunStore, read_run
+from eckart.selection.grid import Sweep
 from eckart.statistics import mcnemar_exact
 from made_runs import Made
 
@@ -87,31 +90,56 @@ def test_the_python_door_writes_a_file(folder, tmp_path):
 
 
 def test_an_unfinished_search_says_so(tmp_path):
-    run = Made(test="none", seeds=(0,)).run()
+    run = Made(test="none", seeds=(0,), layers=(3,), rates=(0.5,)).run()
     report = Report.of(
         replace(run, settings={"kind": "search", "task": "moods", "rates": [0, 0.5], "layer": None})
     )
-    assert report.summary[0].startswith("This search is unfinished: 13 of 14 trials are there.")
+    assert report.summary[0].startswith("This search is unfinished: 2 of 3 trials are there.")
     assert report.provenance.command == "eckart search made/tiny --task moods --rates 0,0.5"
     assert "unknown" in report.provenance.versions.values()
 
 
-def test_an_unfinished_sweep_says_how_much_is_there():
-    study = {
-        "models": [{"name": "made/tiny"}],
-        "tasks": [{"name": "moods", "digest": None}],
-        "shots": [],
-        "seeds": [0, 1, 2],
-        "scorings": [],
-        "parts": ["mlp"],
-        "rates": [0, 0.5, 0.9, 0.99],
-        "test": "all",
+def test_a_search_wants_every_rate_and_a_race_what_it_read():
+    rates = (0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995)
+    run = Made(seeds=(0,), layers=(3,), rates=rates, test="none").run()
+    settings = {"kind": "search", "rates": [0, *rates]}
+    two = replace(run, settings=settings, trials=dict(list(run.trials.items())[:2]))
+    assert progress(two) == (2, 9)
+    assert progress(replace(two, settings={**settings, "race": 0.05})) == (2, 3)
+
+
+def swept(made: Made, **study):
+    """A made run with the settings that a real sweep of it would have."""
+    task = {"task": "moods", "name": "moods", "metric": "accuracy", **study.pop("task", {})}
+    said = {
+        "models": list(made.models),
+        "tasks": [task],
+        "layers": list(made.layers),
+        "parts": list(made.parts),
     }
-    run = replace(
-        Made(gain=planted).run(),
-        settings={"kind": "sweep", "study": study},
-        models={"made/tiny": {"layers": {"mlp": [0, 1, 6, 7]}, "spectra": []}},
-    )
+    sweep = Sweep.of({**said, "rates": list(made.rates), "test": made.test, **study})
+    layers = {part: list(made.layers) for part in made.parts}
+    facts = {name: {"layers": layers, "spectra": []} for name in made.models}
+    return replace(made.run(), settings=sweep.settings, models=facts)
+
+
+def test_without_shots_one_seed_is_a_whole_sweep():
+    run = swept(Made(shots=(0, 4), seeds=(0, 1)), shots=[0, 4], seeds=[0, 1])
+    drawn = {key: t for key, t in run.trials.items() if t.setting.shots or t.setting.seed == 0}
+    assert progress(replace(run, trials=drawn)) == (78, 78)
+
+
+@pytest.mark.parametrize("seeds", [(), (0, 1)])
+@pytest.mark.parametrize("task", [{}, {"task": None, "digest": "of a task in memory"}])
+def test_a_half_sweep_is_half_whatever_draws_its_demonstrations(seeds, task):
+    run = swept(Made(seeds=seeds or (0,)), seeds=list(seeds), task=task)
+    whole = 26 * (len(seeds) or 1)
+    assert progress(run) == (whole, whole)
+    assert progress(replace(run, trials=dict(list(run.trials.items())[:5]))) == (5, whole)
+
+
+def test_an_unfinished_sweep_says_how_much_is_there():
+    run = swept(Made(gain=planted), seeds=[0, 1, 2])
     assert not Report.of(run).provenance.warnings
     some = dict(list(run.trials.items())[:50])
     report = Report.of(replace(run, trials=some))
@@ -142,6 +170,22 @@ def test_a_spectrum_is_a_table_and_a_figure(tmp_path):
     assert "Condition numbers" in report.to_html()
 
 
+def test_every_table_of_a_report_is_on_its_page(folder):
+    report = replace(Report.of(read_run(folder)), pictures=())
+    more = Table("more", "Is there more?", "A note.", (Column("a", "a"),), [{"a": "yes"}])
+    for page in (replace(report, tables={**report.tables, "more": more}).to_html(), report.to_html()):
+        assert '<a href="#cells">Everything that was tried</a>' in page
+        assert page.index('id="choices"') < page.index('id="seeds"') < page.index('id="cells"')
+        assert ('<h2 id="more">Is there more?</h2>' in page) == ("A note." in page)
+    assert "Is there more?" in replace(report, tables={"more": more}).to_html()
+
+
+def test_many_verdicts_say_what_they_leave_out():
+    made = Made(tasks=tuple(f"task {i}" for i in range(30)), seeds=(0,), layers=(1,), rates=(0.5,), rows=12)
+    page = replace(Report.of(made.run()), pictures=()).to_html()
+    assert "Showing 24 of 30; all are in the table of choices." in page
+
+
 def test_an_empty_run_is_reported_as_empty(tmp_path):
     RunStore(tmp_path, {"kind": "spectrum"}).__exit__()
     report = Report.of(read_run(tmp_path))
@@ -155,7 +199,7 @@ def test_the_papers_model_stands_beside_the_paper():
     run = Made(models=("EleutherAI/gpt-j-6b",), tasks=("cb:released",), seeds=(0,)).run()
     rows = Report.of(run).tables["published"].rows
     assert [row["source"] for row in rows] == ["Table 7", "authors' log"]
-    assert rows[0]["run_outcome"] in ("gain", "loss", "cannot tell", "nothing clipped")
+    assert [row["run_outcome"] for row in rows] == ["cannot tell"] * 2
 
 
 def test_the_published_record_is_whole_and_bounded():
@@ -185,6 +229,17 @@ def test_the_published_page_in_every_format():
     for name in FORMATS:
         assert "gpt-j-6b" in published_page(name)
     assert "Mi" in published_page("html")
+
+
+def test_the_python_door_refuses_what_the_command_line_does(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Report, "of", None)  # before anything is computed
+    for path, says in {
+        tmp_path / "no" / "report.html": "there is no folder",
+        tmp_path: "it is a folder",
+        folder / "run.sqlite": "is the run itself",
+    }.items():
+        with pytest.raises(RunError, match=says):
+            eckart.report(folder, path)
 
 
 def test_a_format_that_there_is_not(folder):

@@ -6,14 +6,9 @@ from dataclasses import replace
 import pytest
 
 from eckart.errors import EditError, RunError
-from eckart.records import Edit
+from eckart.records import Edit, MatrixSpectrum, select_layer
 from eckart.selection.algorithm1 import score_test, search_rate
-from eckart.selection.space import (
-    MatrixSpectrum,
-    check_rates,
-    layer_condition_numbers,
-    select_layer,
-)
+from eckart.selection.space import check_rates, layer_condition_numbers
 from samples import score, trial
 
 
@@ -44,6 +39,7 @@ class Known:
         ({0.0: 0.5, 0.5: 0.7, 0.9: 0.7}, 0.5),
         ({0.0: 0.8, 0.5: 0.7, 0.9: 0.1}, 0.0),  # not to clip is an answer
         ({0.0: 0.0, 0.5: 0.0, 0.9: 0.0}, 0.0),
+        ({0.0: 0.5, 0.5: 0.6, 0.9: 0.6000000000000001}, 0.5),  # a tie but for the rounding of a sum
         ({0.0: 0.5, 0.5: None, 0.9: 0.6}, 0.9),  # a failed candidate is passed over
     ],
 )

@@ -7,9 +7,10 @@ import torch
 
 from eckart.anatomy import Anatomy
 from eckart.errors import EditError
+from eckart.records import MatrixSpectrum
 from eckart.runs import RunStore
 from eckart.selection import space
-from eckart.selection.space import MatrixSpectrum, matrices, measure, spectra
+from eckart.selection.space import matrices, measure, spectra
 from families import build
 
 

@@ -10,9 +10,10 @@ from eckart import Edit, Task, evaluate, sweep
 from eckart.errors import EckartError, RunError, StudyError
 from eckart.evaluation import Evaluator
 from eckart.models import load_model
+from eckart.records import best_edit
 from eckart.runs import read_run
+from eckart.selection.checks import _about
 from eckart.selection.grid import Sweep, cells
-from eckart.selection.units import best_edit
 from families import save_family
 
 RATES = [0.5, 0.9]
@@ -129,6 +130,9 @@ def test_ties_go_to_the_smaller_rate_then_the_deeper_layer():
     assert best_edit(edits, 0.7) == Edit(2, "mlp", 0.5)
     assert best_edit(edits, 0.8) is None
     assert best_edit({}, 0.1) is None
+    by_rounding = {Edit(0, "mlp", 0.5): 0.6, Edit(0, "mlp", 0.9): 0.6000000000000001}
+    assert best_edit(by_rounding, 0.1) == Edit(0, "mlp", 0.5)
+    assert best_edit({Edit(0, "mlp", 0.9): 0.6000000000000001}, 0.6) is None
 
 
 def test_layers_are_chosen_by_condition_number_once(model, task, tmp_path, monkeypatch):
@@ -218,6 +222,23 @@ def test_a_row_that_does_not_fit_names_its_unit(task, tmp_path, passes):
         live, task, layers=[0], rates=RATES, shots=[8], truncate_demonstrations=True, out=tmp_path / "run"
     )
     assert len(result.run.trials) > 0
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("gpt2: no weights", "gpt2: no weights"),
+        ("'gpt2' has no weights", "'gpt2' has no weights"),
+        ("there is no gpt2.", "there is no gpt2."),
+        ("'gpt2-xl' has no weights", "gpt2: 'gpt2-xl' has no weights"),
+        ("no weights", "gpt2: no weights"),
+    ],
+)
+def test_an_error_names_what_it_is_about_once_and_is_not_its_own_cause(said, expected):
+    with pytest.raises(StudyError) as caught, _about("gpt2"):
+        raise StudyError(said)
+    assert str(caught.value) == expected
+    assert caught.value.__cause__ is not caught.value
 
 
 def test_two_tasks_of_one_name_are_refused(model, task, tmp_path):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from eckart.cli.console import print_json, progress_bar, say, show, typed
 from eckart.models import pick_device
+from eckart.records import MatrixSpectrum
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
 from eckart.reports.tables import spectrum_table
 from eckart.runs import RunStore
-from eckart.selection.space import MatrixSpectrum, matrices, spectra
+from eckart.selection.space import matrices, spectra
 from eckart.stored import StoredWeights
 
 # Any model's spectra may lie in one folder: a matrix is known by its bytes.

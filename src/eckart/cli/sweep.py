@@ -89,7 +89,7 @@ class Said:
             "cache_memory": o.parse_memory(self.cache_memory),
             "data": None if self.data is None else str(self.data),
         }
-        return {name: value for name, value in read.items() if value not in (None, False)}
+        return {name: value for name, value in read.items() if value is not None and value is not False}
 
 
 def carry_out(study: Sweep, folder: Path, execute: Execute, as_json: bool) -> None:

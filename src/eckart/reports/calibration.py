@@ -15,8 +15,10 @@ from eckart.reports.blocks import Block
 from eckart.reports.findings import Choice, Findings, picked
 from eckart.reports.measured import mean_gain
 
-PLAIN = ("sum", "mean", "byte")
-"""Scorings that correct nothing; every other one calibrates."""
+PLAIN = ("sum", "mean", "byte", "logit")
+"""Scorings that correct nothing; the first of them that was run is what calibrating is compared with."""
+CALIBRATED = ("prior", "contextual", "batch")
+"""Scorings that take away a model's lean to a label."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,9 @@ def crossings(found: Findings) -> list[Crossing]:
 
 def scorings(found: Findings) -> list[list[Choice]]:
     """Return the choices that differ in nothing but the scoring, the plain scorings first, where several were run."""
+    order = (*PLAIN, *CALIBRATED)
     ordered = sorted(
-        found.choices, key=lambda choice: (_bench(choice), choice.condition.scoring not in PLAIN)
+        found.choices, key=lambda choice: (_bench(choice), order.index(choice.condition.scoring))
     )
     groups = [list(group) for _, group in groupby(ordered, key=_bench)]
     return [group for group in groups if len(group) > 1]

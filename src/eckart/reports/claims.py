@@ -1,22 +1,21 @@
-"""The paper's claims as numbers: deep layers are steadier, condition numbers choose well, the best of many is lucky."""
+"""Where a run can judge the paper's claims: steady deep layers, well-chosen layers, gains that last. And the tables."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from eckart.records import TOP_K, Edit
+from eckart.records import TOP_K, Edit, select_layer
 from eckart.reports.blocks import Block, Condition
 from eckart.reports.findings import Findings, metric_of, pick
 from eckart.reports.sections import WHERE
 from eckart.reports.tabular import Column, Table
 from eckart.rules import LayerRule, Stability, WinnersCurse, layer_rule, stability, winners_curse
 from eckart.runs import Run
-from eckart.selection.space import select_layer
 
 FEWEST_ROWS = 10
 
@@ -42,7 +41,7 @@ class Steadiness:
 
 def steadiness(found: Findings) -> Iterator[Steadiness]:
     """Compare deep layers with shallow ones, on the test rows if every cell was scored there, else on validation."""
-    for condition, part in _units(found):
+    for condition, part in found.units:
         edits = found.edits(condition, part)
         layers = sorted({edit.layer for edit in edits})
         rates = sorted({edit.rate for edit in edits})
@@ -84,7 +83,7 @@ class Ruled:
 
 def ruled(run: Run, found: Findings) -> Iterator[Ruled]:
     """Judge the choice by condition number wherever several layers were scored on validation and test."""
-    for condition, part in _units(found):
+    for condition, part in found.units:
         chosen = _chosen_layer(run, condition, part)
         before, test = (found.blocks.get((condition, split)) for split in ("validation", "test"))
         edits = found.edits(condition, part)
@@ -112,7 +111,7 @@ class Curse:
 
 def curses(found: Findings) -> Iterator[Curse]:
     """Compare validation gains with test gains wherever every edit was scored on both."""
-    for condition, part in _units(found):
+    for condition, part in found.units:
         cells = [
             tuple(found.measured(condition, edit, split) for split in ("validation", "test"))
             for edit in found.edits(condition, part)
@@ -140,13 +139,13 @@ def steadiness_table(found: Findings) -> Table:
         Column("worst_interval", "95% interval", "range"),
     )
     note = (
-        "Are deep layers steadier than shallow ones? The spread is the standard deviation over the rates of the "
+        "The spread is the standard deviation over the rates of the "
         "expected gain; the worst is the expected gain at the rate that is worst for the layer; both on rows and seeds "
         "that were held out, so that noise adds nothing. 'Deep less shallow' compares the last half of the layers "
         "that were run with the first half: below 0 in spread, above 0 in the worst, where deep layers are steadier."
     )
     rows = [row for steady in steadiness(found) for row in _steady_rows(steady)]
-    return Table("steadiness", "Deep and shallow layers", note, columns, rows)
+    return Table("steadiness", "Are deep layers steadier?", note, columns, rows)
 
 
 def rule_table(run: Run, found: Findings) -> Table:
@@ -165,12 +164,16 @@ def rule_table(run: Run, found: Findings) -> Table:
         Column("rank_interval", "95% interval of the rank"),
     )
     note = (
-        "Does the condition number choose the layer well? Every layer has the rate that validation selected for it; "
+        "Every layer has the rate that validation selected for it; "
         "gains are on the test rows. The best in hindsight was found on these very rows, so the distance to it is "
         "overstated; its interval is not. p values are not corrected."
     )
     return Table(
-        "rule", "The condition number's layer", note, columns, [_rule_row(r) for r in ruled(run, found)]
+        "rule",
+        "Does the condition number choose well?",
+        note,
+        columns,
+        [_rule_row(r) for r in ruled(run, found)],
     )
 
 
@@ -186,11 +189,11 @@ def curse_table(found: Findings) -> Table:
         Column("gap", "overstated by, points", "points"),
     )
     note = (
-        "What is a validation gain worth? The slope is that of the least-squares line through all cells: 1 where "
+        "The winner's curse: the slope is that of the least-squares line through all cells: 1 where "
         "test gains are as large, 0 where validation ranks noise. A few cells with large losses can make it near 1."
     )
-    rows = [{**_place(c.condition, c.part), **_fields(c.measured)} for c in curses(found)]
-    return Table("curse", "The winner's curse", note, columns, rows)
+    rows = [{**_place(c.condition, c.part), **asdict(c.measured)} for c in curses(found)]
+    return Table("curse", "What is a validation gain worth?", note, columns, rows)
 
 
 def _steady_rows(steady: Steadiness) -> Iterator[dict[str, Any]]:
@@ -230,28 +233,8 @@ def _rule_row(found: Ruled) -> dict[str, Any]:
     }
 
 
-def _fields(curse: WinnersCurse) -> dict[str, Any]:
-    return {
-        "cells": curse.cells,
-        "slope": curse.slope,
-        "validation": curse.validation,
-        "test": curse.test,
-        "gap": curse.gap,
-    }
-
-
 def _place(condition: Condition, part: str) -> dict[str, Any]:
-    return {
-        "model": condition.model,
-        "task": condition.task,
-        "shots": condition.shots,
-        "scoring": condition.scoring,
-        "part": part,
-    }
-
-
-def _units(found: Findings) -> list[tuple[Condition, str]]:
-    return sorted({(where, edit.part) for where, edit in found.cells if edit is not None})
+    return {**asdict(condition), "part": part}
 
 
 def _blocks(found: Findings, condition: Condition) -> Iterator[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -10,15 +11,14 @@ import numpy as np
 from jaxtyping import Float
 
 from eckart.inference import Estimate, smallest_detectable, verdict
-from eckart.multiplicity import holm, selected_gain
-from eckart.records import Edit
+from eckart.multiplicity import FOLDS, holm, selected_gain
+from eckart.records import Edit, best_edit, full_name
 from eckart.reports.blocks import Block, Condition
 from eckart.reports.measured import Measurements, mean_gain, measure_run
 from eckart.runs import Run
 
 Outcome = Literal["gain", "loss", "cannot tell", "nothing clipped"]
 Basis = Literal["test", "test, seed by seed", "cross-validated"]
-FOLDS = 10
 
 
 @dataclass(frozen=True)
@@ -83,43 +83,42 @@ class Findings(Measurements):
 def find(run: Run) -> Findings:
     """Work out everything that a run shows."""
     measured = measure_run(run)
-    units = sorted({(where, edit.part) for where, edit in measured.cells if edit is not None})
-    choices = [_choice(measured, *unit, metric_of(run, unit[0].task)) for unit in units]
+    choices = [_choice(measured, *unit, metric_of(run, unit[0].task)) for unit in measured.units]
     return Findings(measured.blocks, measured.cells, _judged(choices))
 
 
 def metric_of(run: Run, task: str) -> str:
     """Return what was compared on validation for a task."""
     for entry in (run.settings.get("study") or {}).get("tasks") or []:
-        names = {entry.get("name"), entry.get("task"), f"{entry.get('name')}:{entry.get('variant')}"}
-        if task in names and entry.get("metric"):
+        if full_name(entry["name"], entry["variant"]) == task:
             return entry["metric"]
     return run.settings.get("metric") or "accuracy"
 
 
 def pick(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) -> Edit | None:
-    """Return the edit that does best on a block's rows, by the mean over the seeds; None where unpruned is as good.
+    """Return the `best_edit` on a block's rows, by the mean over the seeds; None where unpruned is as good.
 
-    Of equals the one that clips less wins, and of equal rates the deeper layer. Only edits that every seed scored on
-    every row can be chosen: a race drops the others, or they failed.
+    Only what every seed scored on every row can be chosen: a race drops the others, the unpruned model among them, or
+    they failed.
     """
     if block is None:
         return None
     unpruned = _value(block, None, metric, seeds)
     values = {edit: _value(block, edit, metric, seeds) for edit in edits if edit in block.edits}
-    known = {edit: round(value, 12) for edit, value in values.items() if value is not None}
-    best = max(known, key=lambda edit: (known[edit], -edit.rate, edit.layer), default=None)
-    return best if best is not None and unpruned is not None and known[best] > round(unpruned, 12) else None
+    known = {edit: value for edit, value in values.items() if value is not None}
+    return None if unpruned is None else best_edit(known, unpruned)
 
 
 def _value(block: Block, edit: Edit | None, metric: str, seeds: list[int]) -> float | None:
-    """Return the mean over seeds of what is compared; None where a row that the unpruned model answered is missing."""
+    """Return the mean over seeds of what is compared; -inf where a race dropped it, None where a seed did not score."""
     if not seeds:
         return None
     lines = [block.seeds.index(seed) for seed in seeds]
     right = block.outcomes(edit)[lines]
-    if (np.isnan(right) & ~np.isnan(block.unpruned[lines])).any() or np.isnan(right).all(axis=1).any():
+    if np.isnan(right).all(axis=1).any():
         return None
+    if (np.isnan(right) & block.asked[lines]).any():
+        return -math.inf
     if metric == "accuracy":
         return float(np.nanmean(right, axis=1).mean())
     scores = [block.trials[edit, seed][0].score for seed in seeds]
@@ -167,17 +166,10 @@ def _picks(
     before: Block | None, test: Block | None, edits: list[Edit], metric: str
 ) -> dict[int, Edit | None]:
     """Return what each seed chose and had tested; seeds whose choice was not tested, or not yet, are left out."""
-    picks: dict[int, Edit | None] = {}
-    for seed in _seeds(test):
-        tested = [edit for edit in edits if test is not None and (edit, seed) in test.trials]
-        best = pick(before, edits, metric, [seed]) if before is not None and seed in _seeds(before) else None
-        if best is None and before is not None:
-            picks[seed] = None
-        elif best in tested:
-            picks[seed] = best
-        elif len(tested) == 1:  # whoever ran it broke a tie otherwise, or chose before the run
-            picks[seed] = tested[0]
-    return picks
+    if before is None or test is None:
+        return {}
+    found = {seed: pick(before, edits, metric, [seed]) for seed in _seeds(test) if seed in _seeds(before)}
+    return {seed: edit for seed, edit in found.items() if edit is None or (edit, seed) in test.trials}
 
 
 def picked(block: Block, picks: dict[int, Edit | None]) -> Float[np.ndarray, "seeds rows"]:
@@ -213,7 +205,7 @@ def _cross_validated(choice: Choice, before: Block | None, edits: list[Edit]) ->
     gains = before.gains[whole][:, lines]
     if gains.size == 0 or gains.shape[2] < FOLDS:
         return cross
-    return replace(cross, naive=_naive(before, choice), gain=selected_gain(gains, folds=FOLDS).corrected)
+    return replace(cross, naive=_naive(before, choice), gain=selected_gain(gains).corrected)
 
 
 def _judged(choices: list[Choice]) -> tuple[Choice, ...]:

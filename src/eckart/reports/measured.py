@@ -83,6 +83,11 @@ class Measurements:
         """Return the conditions, sorted."""
         return sorted({condition for condition, _ in self.cells})
 
+    @property
+    def units(self) -> list[tuple[Condition, str]]:
+        """Return every condition with every part that was clipped in it, sorted."""
+        return sorted({(where, edit.part) for where, edit in self.cells if edit is not None})
+
     def edits(self, condition: Condition, part: str) -> list[Edit]:
         """Return the edits of a part that were tried in a condition, sorted."""
         return sorted(e for where, e in self.cells if where == condition and e and e.part == part)

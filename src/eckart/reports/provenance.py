@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from eckart.records import draws
 from eckart.reports.blocks import short_name, split_of
 from eckart.runs import Run
 
@@ -95,23 +96,23 @@ def _warnings(run: Run, kind: str) -> list[str]:
 def progress(run: Run) -> tuple[int, int]:
     """Return how many trials there are of those that must be there, as far as the settings tell.
 
-    A search scores every rate on validation, in one go or in a race, and the unpruned model on test. A sweep scores the
-    unpruned model and every edit on validation; on test all of them, or at least the unpruned model.
+    A search scores every rate on validation and the unpruned model on test; how much of validation a race reads, its
+    settings do not tell. A sweep scores the unpruned model and every edit on validation; on test all of them, or at
+    least the unpruned model.
     """
     unpruned = {trial.setting for trial in run.trials.values() if not trial.edits and trial.split == "test"}
+    on_validation = sum(split_of(trial) == "validation" for trial in run.trials.values())
     if run.settings.get("kind") == "search":
-        return (len(run.trials), len(run.trials) + (not unpruned))
+        rates = on_validation if run.settings.get("race") else len(run.settings["rates"])
+        return (on_validation + len(unpruned), rates + 1)
     if "models" not in (run.settings.get("study") or {}):
         return (0, 0)
     study = run.settings["study"]
-    settings = sum(
-        len(study["shots"] or [0]) * len(study["seeds"]) if not task["digest"] else 1
-        for task in study["tasks"]
+    settings = (
+        len(study["tasks"]) * len(draws(study["shots"], study["seeds"])) * len(study["scorings"] or [0])
     )
-    settings *= len(study["scorings"] or [0])
     edits = sum(_edits(run, model["name"]) for model in study["models"]) * settings
     whole = settings * len(study["models"]) + edits
-    on_validation = sum(split_of(trial) == "validation" for trial in run.trials.values())
     if study["test"] == "all":
         return (len(run.trials), 2 * whole)
     wanted = settings * len(study["models"]) if study["test"] == "selected" else 0

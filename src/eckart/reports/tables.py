@@ -12,9 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from eckart.evaluation import Evaluation
-from eckart.records import Score
+from eckart.records import MatrixSpectrum, Score
 from eckart.selection.racing import Race
-from eckart.selection.space import MatrixSpectrum
 from eckart.selection.study import Study
 from eckart.statistics import accuracy_interval
 

@@ -21,15 +21,15 @@ def summary(found: Findings) -> list[str]:
     """Return a run's findings in sentences, the most certain first."""
     if not found.choices:
         return ["No edit was scored, so there is nothing to compare."]
-    sentences = [sentence(choice, found) for choice in ordered(found)[:SAID]]
+    sentences = [_sentence(choice, found) for choice in ordered(found)[:SAID]]
     if len(found.choices) == 1:
         return sentences
     more = len(found.choices) - SAID
     rest = [f"{more} more stand in the table of choices."] if more > 0 else []
-    return [overall(found), *sentences, *rest]
+    return [_overall(found), *sentences, *rest]
 
 
-def overall(found: Findings) -> str:
+def _overall(found: Findings) -> str:
     """Return how many choices gained."""
     counts: Counter[str] = Counter(choice.outcome for choice in found.choices)
     said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome])
@@ -37,7 +37,7 @@ def overall(found: Findings) -> str:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Headline:
     """A choice's verdict in a few words: what was chosen where, the word for it, and the numbers."""
 
     name: str
@@ -45,9 +45,9 @@ class Verdict:
     numbers: str
 
 
-def verdicts(found: Findings) -> list[Verdict]:
+def verdicts(found: Findings) -> list[Headline]:
     """Return every choice's verdict, the most certain first."""
-    return [Verdict(choice_name(choice), choice.outcome, _numbers(choice)) for choice in ordered(found)]
+    return [Headline(choice_name(choice), choice.outcome, _numbers(choice)) for choice in ordered(found)]
 
 
 def ordered(found: Findings) -> list[Choice]:
@@ -65,7 +65,7 @@ def _numbers(choice: Choice) -> str:
     )
 
 
-def sentence(choice: Choice, found: Findings) -> str:
+def _sentence(choice: Choice, found: Findings) -> str:
     """Return one choice's finding."""
     where = _where(choice, found)
     part = part_words(choice.part)
@@ -134,11 +134,7 @@ def _correction(choice: Choice, found: Findings) -> str:
 def _conclusion(choice: Choice) -> str:
     if choice.outcome != "cannot tell":
         return f"Verdict: {choice.outcome}."
-    if (
-        choice.gain is not None
-        and choice.gain.interval[0] * choice.gain.interval[1] > 0
-        and choice.gain.p_value <= LEVEL
-    ):
+    if _clear_alone(choice):
         return "Verdict: cannot tell; alone it would be clear, but one of so many choices may look like this by chance."
     if choice.detectable is None or choice.detectable > 1:
         return "Verdict: cannot tell; with so few rows that change, no gain could have shown."

@@ -1,4 +1,4 @@
-"""Deciding what to score: Algorithm 1."""
+"""Deciding what to score: the search of Algorithm 1, and sweeps over grids."""
 
 from eckart.selection.plan import search
 from eckart.selection.study import Study

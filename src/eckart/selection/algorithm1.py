@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from eckart.errors import RunError
-from eckart.records import Edit, Trial
+from eckart.records import Edit, Trial, compared
 from eckart.runs import Executor
 
 
@@ -36,7 +36,7 @@ def search_rate(
             if rate == 0:
                 raise RunError(f"the unpruned model cannot be scored: {trial.error}")
             continue
-        score = getattr(trial.score, metric)
+        score = compared(getattr(trial.score, metric))
         if score > best_score:
             best_rate, best_score = rate, score
     return best_rate, tuple(trials)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,10 +21,10 @@ from pydantic import (
     model_validator,
 )
 
+from eckart.anatomy import Anatomy
 from eckart.errors import StudyError
-from eckart.records import ATTENTION, PARTS, RATES, TOP_K, Edit, Setting
+from eckart.records import ATTENTION, METRICS, PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
 from eckart.runs import folder_name
-from eckart.selection.plan import METRICS
 from eckart.selection.space import COMBINATIONS, check_rates
 from eckart.tasks.spec import checked, closest
 
@@ -37,6 +36,11 @@ def listed(value: Any) -> Any:
     if isinstance(value, str):
         return [item.strip() for item in value.split(",")]
     return value if isinstance(value, list | tuple) else [value]
+
+
+def entries(values: Any, key: str) -> list[Any]:
+    """Return a list of entries, in which a bare name stands for an entry that says nothing else."""
+    return [{key: item} if isinstance(item, str) else item for item in listed(values)]
 
 
 def read_numbers(value: Any) -> list[int]:
@@ -62,13 +66,12 @@ def _read_layers(value: Any) -> Any:
 
 
 def _entries(kind: type[Closed], what: str, field: str) -> BeforeValidator:
-    """Let a bare name stand for an entry that says nothing else, and check each entry."""
+    """Check each entry."""
 
     def read(value: Any) -> Any:
-        found = [{field: item} if isinstance(item, str) else item for item in listed(value)]
         return [
             checked(kind, item, f"{what} {number}", StudyError) if isinstance(item, dict) else item
-            for number, item in enumerate(found, start=1)
+            for number, item in enumerate(entries(value, field), start=1)
         ]
 
     return BeforeValidator(read)
@@ -132,10 +135,9 @@ class TaskEntry(Closed):
     digest: str | None = None
 
     @property
-    def label(self) -> str:
-        """What messages call it."""
-        name = self.name or self.task or self.data or "a task"
-        return name if self.variant is None else f"{name}:{self.variant}"
+    def full_name(self) -> str:
+        """What settings call it, once its name is known; until then, what messages do."""
+        return full_name(self.name or self.task or self.data or "a task", self.variant)
 
 
 class Sweep(Closed):
@@ -236,9 +238,20 @@ class Sweep(Closed):
 
     @property
     def draws(self) -> list[tuple[int | None, int | None]]:
-        """The shots and seeds of every task's units; None for the task's own. Without shots no seed draws anything."""
-        drawn = itertools.product(self.shots or (None,), self.seeds or (None,))
-        return [(shots, seed) for shots, seed in drawn if shots != 0 or seed == (self.seeds or (None,))[0]]
+        """The shots and seeds of every task's units."""
+        return draws(self.shots, self.seeds)
+
+    def layers_of(self, anatomy: Anatomy) -> list[int] | None:
+        """Return the layers of a model that are edited, ascending; None where condition numbers are to choose them.
+
+        Raises:
+            EditError: the model has no such layer.
+        """
+        if self.layers == "auto":
+            return None
+        if self.layers == "all":
+            return list(range(len(anatomy.layers)))
+        return sorted({anatomy.layer_index(int(layer)) for layer in self.layers})
 
     @property
     def scored(self) -> int:
@@ -267,13 +280,13 @@ class Unit:
 
     def has(self, setting: Setting) -> bool:
         """Return whether trials of a setting may be this unit's."""
-        named = (setting.model, setting.task) == (self.model.name, self.task.label)
+        named = (setting.model, setting.task) == (self.model.name, self.task.full_name)
         return named and self.shots in (None, setting.shots) and self.seed in (None, setting.seed)
 
     def __str__(self) -> str:
         drawn = {"shots": self.shots, "seed": self.seed}
         said = [f"{name} {value}" for name, value in drawn.items() if value is not None]
-        return ", ".join([folder_name(self.model.name), self.task.label, *said])
+        return ", ".join([folder_name(self.model.name), self.task.full_name, *said])
 
 
 def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -286,10 +299,9 @@ def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     found = dict(values)
     for field, keys in (("models", ("name",)), ("tasks", ("task", "data"))):
         if field in found:
-            key = keys[0]
-            entries = [{key: entry} if isinstance(entry, str) else entry for entry in listed(found[field])]
             found[field] = [
-                _absolute(entry, keys, folder) if isinstance(entry, dict) else entry for entry in entries
+                _absolute(entry, keys, folder) if isinstance(entry, dict) else entry
+                for entry in entries(found[field], keys[0])
             ]
     return found
 

@@ -14,7 +14,7 @@ from eckart.evaluation.evaluator import Evaluator
 from eckart.linalg import factored_size, rank_at
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.published import identify, published_rows
-from eckart.records import RATES, TOP_K, Edit, fingerprint
+from eckart.records import METRICS, RATES, TOP_K, Edit, fingerprint, select_layer
 from eckart.runs import Executor, Recorded, RunStore, folder_name
 from eckart.selection.algorithm1 import score_test, search_rate
 from eckart.selection.racing import ALPHA, check_metric, check_race, race_rates
@@ -24,13 +24,10 @@ from eckart.selection.space import (
     exact_matrices,
     layer_condition_numbers,
     matrices,
-    select_layer,
     spectra,
 )
 from eckart.selection.study import Candidate, Study
 from eckart.tasks.task import Task
-
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,9 @@
-"""What Algorithm 1 chooses from: rates, and layers by their condition numbers."""
+"""What Algorithm 1 chooses from: rates, and the condition numbers of layers."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +13,7 @@ from torch import Tensor
 from eckart.anatomy import Anatomy, Weight
 from eckart.errors import EditError
 from eckart.models import LoadedModel, raw_bytes
-from eckart.records import TOP_K, check_rate
+from eckart.records import MatrixSpectrum, check_rate
 from eckart.spectrum import Spectrum
 from eckart.stored import StoredWeights, rounded
 
@@ -39,57 +37,6 @@ COMBINATIONS: dict[str, Callable[[Sequence[float]], float]] = {
     "min": min,
 }
 """How the condition numbers of a layer's matrices become the layer's; the paper does not say."""
-
-
-@dataclass(frozen=True)
-class MatrixSpectrum:
-    """The two ends of a matrix's spectrum, and what it is a matrix of.
-
-    Arguments:
-        layer, name, path: where it is.
-        shape: (out_features, in_features).
-        sigma_max, sigma_min: largest and smallest singular value.
-        rank: numerical rank in float64.
-        condition_number: `sigma_max / sigma_min`; infinite where the matrix is singular to float64 precision.
-        rounding: the spectral norm of what rounding to the stored dtype changed; a `sigma_min` below it may be
-            nothing else.
-    """
-
-    layer: int
-    name: str
-    path: str
-    shape: tuple[int, int]
-    sigma_max: float
-    sigma_min: float
-    rank: int
-    condition_number: float
-    rounding: float = 0.0
-
-    @property
-    def singular(self) -> bool:
-        """Whether the smallest singular value is zero as far as float64 can tell."""
-        return math.isinf(self.condition_number)
-
-    @property
-    def resolved(self) -> bool:
-        """Whether the smallest singular value is more than the rounding to the stored dtype can account for."""
-        return not self.singular and self.sigma_min > self.rounding
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values; an infinite condition number is null, since JSON has none."""
-        return {
-            **asdict(self),
-            "condition_number": finite(self.condition_number),
-            "singular": self.singular,
-            "resolved": self.resolved,
-        }
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> MatrixSpectrum:
-        """Read what `to_json` wrote."""
-        kept = {k: v for k, v in values.items() if k not in ("singular", "resolved")}
-        condition = math.inf if values["singular"] else values["condition_number"]
-        return cls(**{**kept, "shape": tuple(values["shape"]), "condition_number": condition})
 
 
 def matrices(anatomy: Anatomy, part: str = "all", layers: Iterable[int] | None = None) -> list[Weight]:
@@ -162,20 +109,6 @@ def layer_condition_numbers(
     return {layer: COMBINATIONS[combine](values) for layer, values in sorted(by_layer.items())}
 
 
-def select_layer(condition_numbers: Mapping[int, float], top_k: int = TOP_K) -> int:
-    """Return the deepest of the `top_k` layers with the largest condition numbers (Algorithm 1, lines 2 to 4).
-
-    Of equal condition numbers the deeper layer counts as larger.
-
-    >>> select_layer({0: 10.0, 1: 90.0, 2: 40.0, 3: 5.0}, top_k=2)
-    2
-    """
-    if top_k < 1:
-        raise EditError(f"top-k {top_k} selects no layer; it must be at least 1")
-    largest = sorted(condition_numbers, key=lambda layer: (condition_numbers[layer], layer), reverse=True)
-    return max(largest[:top_k])
-
-
 def check_rates(rates: Iterable[float]) -> tuple[float, ...]:
     """Return the candidate rates in ascending order, each once, with 0 among them: not to clip is always an answer.
 
@@ -183,11 +116,6 @@ def check_rates(rates: Iterable[float]) -> tuple[float, ...]:
         EditError: a rate is outside [0, 1).
     """
     return tuple(sorted({0.0, *(check_rate(rate) for rate in rates)}))
-
-
-def finite(value: float) -> float | None:
-    """Return a number, or None where JSON has no word for it."""
-    return value if math.isfinite(value) else None
 
 
 def _measure(weight: Weight, matrix: Tensor, device: torch.device | None) -> MatrixSpectrum:

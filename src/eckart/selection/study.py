@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from eckart.evaluation import Evaluator
-from eckart.records import Edit, Score, Trial
+from eckart.records import Edit, Score, Trial, finite
 from eckart.selection.racing import Race
-from eckart.selection.space import finite
 from eckart.statistics import PairedDifference, accuracy_interval, paired_difference
 
 

@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from eckart.records import Edit, Setting, Trial
+from eckart.records import Edit, Setting, Trial, best_edit, full_name
 from eckart.runs import Run, folder_name
-from eckart.selection.units import best_edit
 from eckart.statistics import PairedDifference, paired_difference
 
 Trials = Mapping[tuple[Edit, ...], Trial]
@@ -82,7 +81,8 @@ class SweepResult:
 
     def _lines(self, setting: Setting, validation: Trials, test: Trials) -> Iterator[Line]:
         study = self.run.settings["study"]
-        metric = next(task["metric"] for task in study["tasks"] if _full_name(task) == setting.task)
+        metrics = {full_name(task["name"], task["variant"]): task["metric"] for task in study["tasks"]}
+        metric = metrics[setting.task]
         values = {edits: getattr(t.score, metric) for edits, t in validation.items() if t.score is not None}
         unpruned = values.get(())
         for part in study["parts"]:
@@ -113,10 +113,6 @@ class SweepResult:
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.lines))
-
-
-def _full_name(task: Mapping[str, Any]) -> str:
-    return task["name"] if task["variant"] is None else f"{task['name']}:{task['variant']}"
 
 
 def _compared(unpruned: Trial | None, clipped: Trial | None) -> PairedDifference | None:

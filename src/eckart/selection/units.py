@@ -11,20 +11,14 @@ from eckart.anatomy import Anatomy
 from eckart.errors import NotANumberError
 from eckart.evaluation.evaluator import Evaluator
 from eckart.models import LoadedModel
-from eckart.records import Edit, Rows, Setting, Trial
+from eckart.records import METRICS, Edit, Rows, Setting, Trial, best_edit, finite, select_layer
 from eckart.selection.grid import Sweep, Unit, cells
-from eckart.selection.plan import METRICS
 from eckart.selection.space import (
     Spectra,
     exact_matrices,
-    finite,
     layer_condition_numbers,
-    select_layer,
     spectra,
 )
-
-Outcome = dict[str, float]
-"""A trial's metrics."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ class Known:
         rows: the digests of the rows that are kept.
     """
 
-    outcomes: dict[str, Outcome | None] = field(default_factory=dict)
+    outcomes: dict[str, dict[str, float] | None] = field(default_factory=dict)
     settings: dict[str, Setting] = field(default_factory=dict)
     rows: set[str] = field(default_factory=set)
 
@@ -99,9 +93,9 @@ class _Noted:
 
 def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
     """Settle which layers of a model a sweep edits, and measure its spectra where they are asked for."""
-    anatomy, noted = Anatomy.of(model.model), _Noted(store)
+    given, noted = sweep.layers_of(Anatomy.of(model.model)), _Noted(store)
     conditions: dict[str, dict[int, float]] = {}
-    if sweep.layers == "auto" or sweep.spectra:
+    if given is None or sweep.spectra:
         for part in sweep.parts:
             found = spectra(exact_matrices(model, part), store=noted, device=model.model.device)
             conditions[part] = layer_condition_numbers(found, sweep.combine)
@@ -109,21 +103,16 @@ def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
         name=model.name,
         fingerprint=model.fingerprint,
         dtype=model.dtype,
-        layers={part: _layers(anatomy, sweep, conditions.get(part, {})) for part in sweep.parts},
+        layers={
+            part: [select_layer(conditions[part], sweep.top_k)] if given is None else given
+            for part in sweep.parts
+        },
         condition_numbers={
             part: {str(layer): finite(value) for layer, value in found.items()}
             for part, found in conditions.items()
         },
         spectra=list(dict.fromkeys(noted.names)),
     )
-
-
-def _layers(anatomy: Anatomy, sweep: Sweep, condition_numbers: Mapping[int, float]) -> list[int]:
-    if sweep.layers == "auto":
-        return [select_layer(condition_numbers, sweep.top_k)]
-    if sweep.layers == "all":
-        return list(range(len(anatomy.layers)))
-    return sorted({anatomy.layer_index(int(layer)) for layer in sweep.layers})
 
 
 def run_unit(
@@ -149,18 +138,6 @@ def run_unit(
         yield from work.score(grid, "test")
     if sweep.test == "selected":
         yield from work.score(work.chosen(sweep.parts, grid, scorings, metric), "test")
-
-
-def best_edit(outcomes: Mapping[Edit, float], unpruned: float) -> Edit | None:
-    """Return the edit that does best on validation; None where none does better than the unpruned model.
-
-    Of equal scores the smaller rate wins, and of equal rates the deeper layer.
-
-    >>> best_edit({Edit(0, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.9): 0.8}, 0.7)
-    Edit(layer=3, part='mlp', rate=0.5)
-    """
-    best = max(outcomes, key=lambda edit: (outcomes[edit], -edit.rate, edit.layer), default=None)
-    return best if best is not None and outcomes[best] > unpruned else None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from eckart.errors import TaskError
-from eckart.records import fingerprint
+from eckart.records import fingerprint, full_name
 from eckart.tasks.examples import find_columns, find_labels, make_examples, shown_words, with_template
 from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat
 from eckart.tasks.sources import Source, read_hub, read_local
@@ -183,7 +183,7 @@ class Task:
     @property
     def full_name(self) -> str:
         """The name, and the variant of its prompts if there is one: `sst2:released`."""
-        return self.name if self.variant is None else f"{self.name}:{self.variant}"
+        return full_name(self.name, self.variant)
 
     @property
     def shots(self) -> int:

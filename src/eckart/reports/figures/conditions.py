@@ -7,15 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from eckart.records import MatrixSpectrum
 from eckart.reports.figures.base import COLOURS, MARKERS, new_figure
-
-if TYPE_CHECKING:
-    from eckart.selection.space import MatrixSpectrum
 
 
 @dataclass(frozen=True)
