@@ -7,7 +7,8 @@ import pytest
 
 from eckart.errors import ModelError, NotANumberError, RunError
 from eckart.records import Edit
-from eckart.runs import Recorded, RunStore, read_run, write_whole
+from eckart.runs import RunStore, read_run, write_whole
+from eckart.selection.recorded import Recorded
 from samples import ROWS, SETTING, score, trial
 
 SETTINGS = {"model": "m", "rates": [0.0, 0.5], "layer": None}

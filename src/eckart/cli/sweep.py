@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eckart.cli import options as o
-from eckart.cli.console import errors, print_json, say, show
+from eckart.cli.console import errors, print_json, say, say_run, show
 
 if TYPE_CHECKING:
     from eckart.selection.cost import Cost
@@ -96,7 +96,7 @@ def carry_out(study: Sweep, folder: Path, execute: Execute, as_json: bool) -> No
     """Run a study, show how far it is, and what came of it."""
     from eckart.selection.sweeps import run_sweep
 
-    say(f"run: {folder}")
+    say_run(folder)
     with progress(study, folder) as watch:
         result = run_sweep(study, folder, execute=execute, watch=watch)
     if as_json:
@@ -131,7 +131,13 @@ def summary(result: SweepResult) -> str:
         if failed
         else f"{len(result.run.trials)} trials"
     )
-    return "\n".join([*lines, ended])
+    lines.append(ended)
+    if any(line.test for line in result.lines):
+        lines.append(
+            f"intervals and p values are not corrected for the number of lines ({len(result.lines)}); "
+            f"'eckart report {result.run.folder}' corrects them"
+        )
+    return "\n".join(lines)
 
 
 def _conditions(name: str, part: str, values: dict[str, float | None]) -> str:

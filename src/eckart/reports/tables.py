@@ -70,17 +70,20 @@ def race_summary(race: Race) -> str:
 
 
 def outcome_table(study: Study) -> RenderableType:
-    """Return the test set's verdict: unpruned and clipped on the same rows."""
+    """Return the test set's verdict: unpruned and clipped on the same rows; unpruned alone where nothing is clipped."""
     paired = study.comparison
     table = _table("", "accuracy", "95% interval", "balanced", "macro-F1", "log-loss", "majority")
-    for name, trial in (("unpruned", study.baseline), ("clipped", study.clipped)):
+    trials = {"unpruned": study.baseline} | ({"clipped": study.clipped} if study.rate else {})
+    for name, trial in trials.items():
         assert trial.score is not None
         low, high = accuracy_interval(trial.score)
         first, *rest = _metrics(trial.score)
         table.add_row(name, first, f"{low:.4f} to {high:.4f}", *rest)
-    low, high = paired.interval
-    table.add_row("difference", f"{paired.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", "", "", "", "")
-    return _titled(f"test: the frozen choice, looked at once (n = {paired.n})", table)
+    if study.rate:
+        low, high = paired.interval
+        table.add_row("difference", f"{paired.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", "", "", "", "")
+    choice = "the frozen choice" if study.rate else "nothing is clipped"
+    return _titled(f"test: {choice}, looked at once (n = {paired.n})", table)
 
 
 def published_table(study: Study) -> RenderableType:
@@ -104,13 +107,13 @@ def conclusion(study: Study) -> str:
         else ""
     )
     if study.rate == 0:
-        return f"{verdict} {_rates(len(study.candidates))} tried on {study.chosen.seen} validation rows.{trivial}"
+        return f"{verdict} {study.tried()} tried on {study.chosen.seen} validation rows.{trivial}"
     low, high = paired.interval
     saved = study.parameters["saved"] / study.parameters["dense"]
     return (
         f"{verdict} Clipping {study.part} of layer {study.layer} at {study.rate:g} changes test accuracy by "
         f"{100 * paired.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}; exact McNemar "
-        f"p = {paired.p_value:.3g}; {paired.fixed} rows fixed, {paired.broken} broken; {len(study.candidates)} rates "
+        f"p = {paired.p_value:.3g}; {paired.fixed} rows fixed, {paired.broken} broken; {study.tried()} "
         f"tried on validation; one draw of demonstrations, seed {study.settings['seed']}).{trivial} Stored as factors, "
         f"that part would be {100 * saved:.0f}% smaller."
     )
@@ -235,7 +238,3 @@ def _table(*columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return table
-
-
-def _rates(count: int) -> str:
-    return "1 rate was" if count == 1 else f"{count} rates were"
