@@ -112,7 +112,8 @@ def show_cost(cost: Cost, as_json: bool) -> None:
         print_json(cost.to_json())
         return
     show(
-        f"{cost.units} units, up to {cost.trials} trials, {cost.kept} of them kept already\n"
+        f"{cost.units} units, up to {cost.trials} trials, {cost.kept} of them kept already; fewer where no "
+        "edit is chosen for the test rows\n"
         f"{cost.rows:,} rows, {cost.tokens:,} tokens in the unpruned passes\n"
         f"about {cost.seconds / 60:.1f} minutes for what is left, one unit after the other, on this machine\n"
         f"disk: about {cost.disk / 1e6:.1f} MB for the run; states of up to {cost.states / 1e6:.1f} MB at a time, in "

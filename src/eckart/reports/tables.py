@@ -107,15 +107,16 @@ def conclusion(study: Study) -> str:
         else ""
     )
     if study.rate == 0:
-        return f"{verdict} {study.tried()} tried on {study.chosen.seen} validation rows.{trivial}"
+        tried = f"{study.tried()} beside the unpruned model"
+        return f"{verdict} Tried on {study.chosen.seen} validation rows: {tried}.{trivial}"
     low, high = paired.interval
     saved = study.parameters["saved"] / study.parameters["dense"]
     return (
         f"{verdict} Clipping {study.part} of layer {study.layer} at {study.rate:g} changes test accuracy by "
         f"{100 * paired.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}; exact McNemar "
         f"p = {paired.p_value:.3g}; {paired.fixed} rows fixed, {paired.broken} broken; {study.tried()} "
-        f"tried on validation; one draw of demonstrations, seed {study.settings['seed']}).{trivial} Stored as factors, "
-        f"that part would be {100 * saved:.0f}% smaller."
+        f"tried on validation beside the unpruned model; one draw of demonstrations, seed {study.settings['seed']})."
+        f"{trivial} Stored as factors, that part would be {100 * saved:.0f}% smaller."
     )
 
 

@@ -118,7 +118,7 @@ class Study:
         said = [
             f"{self.settings['model']} on {self.settings['task']}: {self.verdict()}",
             f"  choice      layer {self.layer}, {self.part}, rate {self.rate:g} "
-            f"({self.tried()} tried on n = {self.chosen.seen} validation rows)",
+            f"({self.tried()} tried beside the unpruned model, on n = {self.chosen.seen} validation rows)",
             f"  unpruned    {_score(self.baseline).accuracy:.4f} on test, n = {paired.n}",
         ]
         if self.rate:
@@ -130,9 +130,9 @@ class Study:
         return "\n".join(said)
 
     def tried(self) -> str:
-        """Say how many candidates there were."""
+        """Say how many candidates there were; not to clip is none of them."""
         clipped = sum(candidate.rate > 0 for candidate in self.candidates)
-        return f"{clipped} clipping rate{'s' * (clipped != 1)} beside the unpruned model"
+        return f"{clipped} clipping rate{'s' * (clipped != 1)}"
 
     def verdict(self) -> str:
         """Say in words what the test set allows to be said."""
