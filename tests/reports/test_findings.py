@@ -189,6 +189,25 @@ def test_a_race_leaves_pieces_that_are_put_together():
     assert only(raced).edit != Edit(3, "mlp", 0.9)
 
 
+@pytest.mark.parametrize("slow", [0.5, 0.9])
+def test_a_race_that_dropped_the_unpruned_model_first_is_won_by_who_read_on(slow):
+    run = Made(seeds=(0,), layers=(3,), rates=(0.5, 0.9), rows=200, gain=lambda s, e: 0.15).run()
+    winner = Edit(3, "mlp", 0.5 if slow == 0.9 else 0.9)
+    pieces = {}
+    for key, trial in run.trials.items():
+        if trial.split == "validation":
+            stop = {(): 40, (winner,): trial.score.n}.get(trial.edits, 80)
+            right = np.arange(stop) < (0.7 if trial.edits == (winner,) else 0.8) * stop
+            labels = trial.score.labels[:stop]
+            cut = {"labels": labels, "predictions": tuple(np.where(right, labels, 1 - np.array(labels)))}
+            score = replace(trial.score, n=stop, accuracy=right.mean(), **cut)
+            trial = replace(trial, split=f"validation[0:{stop}]", score=score)
+        elif trial.edits not in ((), (winner,)):
+            continue
+        pieces[key] = trial
+    assert only(find(replace(run, trials=pieces))).picks == {0: winner}
+
+
 def test_one_class_is_no_trap():
     found = find(Made(labels=("good",), seeds=(0, 1)).run())
     assert (only(found).outcome, only(found).gain.seeds) == ("cannot tell", 2)

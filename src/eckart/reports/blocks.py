@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from eckart.errors import RunError
 from eckart.records import Edit, Rows, Score, Trial, parse_rows
@@ -74,6 +74,11 @@ class Block:
     def gains(self) -> Float[np.ndarray, "edits seeds rows"]:
         """Right after less right before, by the same seed on the same row; NaN where either is not known."""
         return self.right - self.unpruned
+
+    @cached_property
+    def asked(self) -> Bool[np.ndarray, "seeds rows"]:
+        """Whether anything was scored on a row under a seed."""
+        return ~np.isnan(self.unpruned) | ~np.isnan(self.right).all(axis=0)
 
     def outcomes(self, edit: Edit | None) -> Float[np.ndarray, "seeds rows"]:
         """Return on which rows an edit, or the unpruned model, was right."""

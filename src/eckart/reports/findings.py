@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -97,8 +98,8 @@ def metric_of(run: Run, task: str) -> str:
 def pick(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) -> Edit | None:
     """Return the `best_edit` on a block's rows, by the mean over the seeds; None where unpruned is as good.
 
-    Only edits that every seed scored on
-    every row can be chosen: a race drops the others, or they failed.
+    Only what every seed scored on every row can be chosen: a race drops the others, the unpruned model among them, or
+    they failed.
     """
     if block is None:
         return None
@@ -109,13 +110,15 @@ def pick(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) 
 
 
 def _value(block: Block, edit: Edit | None, metric: str, seeds: list[int]) -> float | None:
-    """Return the mean over seeds of what is compared; None where a row that the unpruned model answered is missing."""
+    """Return the mean over seeds of what is compared; -inf where a race dropped it, None where a seed did not score."""
     if not seeds:
         return None
     lines = [block.seeds.index(seed) for seed in seeds]
     right = block.outcomes(edit)[lines]
-    if (np.isnan(right) & ~np.isnan(block.unpruned[lines])).any() or np.isnan(right).all(axis=1).any():
+    if np.isnan(right).all(axis=1).any():
         return None
+    if (np.isnan(right) & block.asked[lines]).any():
+        return -math.inf
     if metric == "accuracy":
         return float(np.nanmean(right, axis=1).mean())
     scores = [block.trials[edit, seed][0].score for seed in seeds]
@@ -163,17 +166,10 @@ def _picks(
     before: Block | None, test: Block | None, edits: list[Edit], metric: str
 ) -> dict[int, Edit | None]:
     """Return what each seed chose and had tested; seeds whose choice was not tested, or not yet, are left out."""
-    picks: dict[int, Edit | None] = {}
-    for seed in _seeds(test):
-        tested = [edit for edit in edits if test is not None and (edit, seed) in test.trials]
-        best = pick(before, edits, metric, [seed]) if before is not None and seed in _seeds(before) else None
-        if best is None and before is not None:
-            picks[seed] = None
-        elif best in tested:
-            picks[seed] = best
-        elif len(tested) == 1:  # whoever ran it broke a tie otherwise, or chose before the run
-            picks[seed] = tested[0]
-    return picks
+    if before is None or test is None:
+        return {}
+    found = {seed: pick(before, edits, metric, [seed]) for seed in _seeds(test) if seed in _seeds(before)}
+    return {seed: edit for seed, edit in found.items() if edit is None or (edit, seed) in test.trials}
 
 
 def picked(block: Block, picks: dict[int, Edit | None]) -> Float[np.ndarray, "seeds rows"]:
