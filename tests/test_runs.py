@@ -1,13 +1,15 @@
 """The run store: nothing lost, nothing computed twice, nothing mixed up."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from eckart.errors import ModelError, NotANumberError, RunError
 from eckart.records import Edit
-from eckart.runs import Recorded, RunStore, read_run, write_whole
+from eckart.runs import RunStore, read_run, write_whole
+from eckart.selection.recorded import Recorded
 from samples import ROWS, SETTING, score, trial
 
 SETTINGS = {"model": "m", "rates": [0.0, 0.5], "layer": None}
@@ -81,6 +83,36 @@ def test_another_setting_is_refused_by_name(tmp_path):
     ):
         RunStore(tmp_path, {**SETTINGS, "model": "n", "layer": 3})
     RunStore(tmp_path, SETTINGS).__exit__()
+
+
+def test_a_nested_setting_is_named_and_not_its_surroundings(tmp_path):
+    study = {
+        "rates": [0, 0.5, 0.9],
+        "models": [{"name": "m" * 80, "dtype": "auto"}],
+        "seeds": list(range(99)),
+    }
+    RunStore(tmp_path, {"study": study}).__exit__()
+    with pytest.raises(RunError, match=r"\(study\.rates \[0, 0\.5, 0\.9\], now \[0, 0\.3\]\)"):
+        RunStore(tmp_path, {"study": {**study, "rates": [0, 0.3]}})
+    with pytest.raises(RunError, match=r'\(study\.models\.1\.dtype "auto", now "float32"\)'):
+        RunStore(tmp_path, {"study": {**study, "models": [{"name": "m" * 80, "dtype": "float32"}]}})
+    with pytest.raises(RunError, match=r"97, 98\], now \[.*98, 99\]\)"):
+        RunStore(tmp_path, {"study": {**study, "seeds": list(range(100))}})
+
+
+@pytest.mark.parametrize("text", ["{broken", "[]", "null", '{"key": "k"}'])
+def test_a_damaged_trial_in_a_sound_store_is_refused(tmp_path, text):
+    with RunStore(tmp_path, SETTINGS) as store:
+        store.keep(trial())
+    with closing(sqlite3.connect(tmp_path / "run.sqlite")) as database, database:
+        database.execute("UPDATE trials SET trial = ?", [text])
+    with pytest.raises(RunError, match=r"damaged run\.sqlite"):
+        read_run(tmp_path)
+    with RunStore(tmp_path, SETTINGS) as store:
+        with pytest.raises(RunError, match=r"damaged run\.sqlite"):
+            list(store.trials())
+        with pytest.raises(RunError, match=r"damaged run\.sqlite"):
+            store.trial("k")
 
 
 def test_two_processes_do_not_share_a_run(tmp_path):

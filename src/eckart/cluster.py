@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,12 +14,14 @@ from uuid import uuid4
 
 from eckart.errors import EckartError, RunError, StudyError
 from eckart.models import LoadedModel
-from eckart.selection.checks import Sources
+from eckart.selection.checks import Sources, content
 from eckart.selection.grid import ModelEntry, Sweep, Unit
 from eckart.selection.sweeps import Execute, Finding, Job, score_unit
 from eckart.selection.units import Facts, Known, look_at
 from eckart.tasks.task import Task
 
+PATIENCE = 5.0
+"""Seconds within which a cluster's head must answer."""
 ATTEMPTS = 5
 """How often in a row a unit may end without a single new trial before the sweep gives up."""
 
@@ -30,16 +33,18 @@ def on_cluster(address: str = "auto", cpus: float = 1, gpus: float = 0) -> Execu
     elsewhere. Models are loaded on the workers by their names, once a process, and must have the same weights there.
 
     Arguments:
-        address: the cluster's, `auto` for the one that this machine belongs to, `local` for one of its own processes.
+        address: the cluster's as `HOST:PORT`, `auto` for the one that this machine belongs to, `local` for one of its
+            own processes.
         cpus, gpus: what a unit takes.
 
     Raises:
-        StudyError: Ray is not installed.
+        StudyError: Ray is not installed, or nothing answers at the address.
     """
     try:
         import ray
     except ImportError:
         raise StudyError("a cluster needs Ray: pip install 'eckart[cluster]'") from None
+    _check_address(address)
 
     def execute(job: Job) -> Iterator[Finding]:
         live = next((entry for entry in job.sweep.models if entry.live), None)
@@ -51,6 +56,24 @@ def on_cluster(address: str = "auto", cpus: float = 1, gpus: float = 0) -> Execu
             yield from _Driver(ray, job, {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}).findings()
 
     return execute
+
+
+def _check_address(address: str) -> None:
+    """Refuse at once an address where nothing answers: Ray itself would try for minutes."""
+    if address in ("auto", "local"):
+        return
+    found = re.fullmatch(r"\[?([^/\[\]]+)\]?:(\d{1,5})", address)
+    if found is None:
+        raise StudyError(
+            f"'{address}' is no address of a cluster: give its head's HOST:PORT, such as 10.0.0.1:6379 (ray://, Ray's "
+            "client, is not served), auto, or local"
+        )
+    try:
+        socket.create_connection((found[1], int(found[2])), timeout=PATIENCE).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise StudyError(
+            f"no Ray cluster at '{address}' ({error}); is the head up ('ray start --head'), and is this its port?"
+        ) from error
 
 
 @contextmanager
@@ -127,7 +150,13 @@ class _Driver:
     def _submit(self, unit: Unit, facts: Mapping[str, Facts]) -> Any:
         known = self._job.known.about(unit)
         return self._score.remote(
-            self._run, self._job.sweep, unit, facts[unit.model.name], known, dict(self._job.sources.tasks)
+            self._run,
+            self._job.sweep,
+            unit,
+            facts[unit.model.name],
+            known,
+            dict(self._job.sources.tasks),
+            self._job.contents[unit.asked],
         )
 
     def _get(self, what: str, reference: Any) -> Any:
@@ -188,7 +217,13 @@ def _look(
 
 
 def _score(
-    run: str, sweep: Sweep, unit: Unit, facts: Facts, known: Known, tasks: Mapping[str, Task]
+    run: str,
+    sweep: Sweep,
+    unit: Unit,
+    facts: Facts,
+    known: Known,
+    tasks: Mapping[str, Task],
+    asked: Mapping[str, Any],
 ) -> Iterator[Finding]:
     """Run on a worker: score a unit."""
     model = _model(run, unit.model)
@@ -197,4 +232,10 @@ def _score(
             f"model '{facts.name}' on {socket.gethostname()} has other weights or another dtype than elsewhere in the "
             "cluster; bring the same files everywhere, and name a --dtype"
         )
-    yield from score_unit(sweep, unit, replace(_sources(run), tasks=tasks), model, facts.layers, known)
+    sources = replace(_sources(run), tasks=tasks)
+    if content(sources.task(unit.task, unit.shots, unit.seed), sweep) != asked:
+        raise RunError(
+            f"task '{unit.asked}' on {socket.gethostname()} has other rows, prompts or demonstrations than elsewhere "
+            "in the cluster; bring the same files everywhere"
+        )
+    yield from score_unit(sweep, unit, sources, model, facts.layers, known)

@@ -8,23 +8,29 @@ import platform
 import re
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import metadata
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from eckart import __version__
-from eckart.errors import NotANumberError, RunError
-from eckart.records import Edit, Rows, Setting, Trial
+from eckart.errors import RunError
+from eckart.records import Rows, Trial
 
 APPLICATION_ID = 0x65636B72  # "eckr"
 SCHEMA_VERSION = 3
 ORIGIN = "origin"
 """The row of the settings that says what made a run, and is no setting of it."""
+CONTENTS = "contents"
+"""The row of the settings that says what was in the tasks when a sweep began; it is no setting either."""
+SHOWN = 3
+"""How many of the settings that differ a refusal names."""
 _SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE trials (key TEXT PRIMARY KEY, trial TEXT NOT NULL, log_likelihoods BLOB);
@@ -39,27 +45,6 @@ _COLUMNS = {
     "spectra": "matrix, spectrum",
     "models": "name, facts",
 }
-
-
-class Executor(Protocol):
-    """Whatever scores edits on a split; selection does not know where."""
-
-    @property
-    def setting(self) -> Setting:
-        """What is scored before anything is clipped."""
-        ...
-
-    def key(self, edits: Sequence[Edit], split: str) -> str:
-        """Return the hash of everything that the outcome depends on."""
-        ...
-
-    def rows(self, split: str) -> Rows:
-        """Return the rows of a split; of the whole one, if only some of its rows are named."""
-        ...
-
-    def __call__(self, edits: Sequence[Edit], split: str) -> Trial:
-        """Score the edits on a split."""
-        ...
 
 
 class RunStore:
@@ -107,13 +92,15 @@ class RunStore:
             row = self._database.execute(
                 "SELECT trial, log_likelihoods FROM trials WHERE key = ?", [key]
             ).fetchone()
-        return None if row is None else _unpacked(*row)
+        with _intact(self.folder):
+            return None if row is None else _unpacked(*row)
 
     def trials(self) -> Iterator[Trial]:
         """Yield every trial, without its log-likelihoods."""
         with self._explained():
-            for (text,) in self._database.execute("SELECT trial FROM trials ORDER BY key"):
-                yield Trial.from_json(json.loads(text))
+            texts = [text for (text,) in self._database.execute("SELECT trial FROM trials ORDER BY key")]
+        with _intact(self.folder):
+            yield from [Trial.from_json(json.loads(text)) for text in texts]
 
     def keep(self, trial: Trial) -> None:
         """Write a trial, in a transaction of its own."""
@@ -130,8 +117,7 @@ class RunStore:
 
     def spectrum(self, matrix: str) -> dict[str, Any] | None:
         """Return what is known of a matrix's spectrum."""
-        row = self._fetch("SELECT spectrum FROM spectra WHERE matrix = ?", matrix)
-        return None if row is None else json.loads(row)
+        return self._value("SELECT spectrum FROM spectra WHERE matrix = ?", matrix)
 
     def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
         """Write a matrix's spectrum."""
@@ -147,12 +133,19 @@ class RunStore:
 
     def model(self, name: str) -> dict[str, Any] | None:
         """Return what was noted of a model of this run."""
-        row = self._fetch("SELECT facts FROM models WHERE name = ?", name)
-        return None if row is None else json.loads(row)
+        return self._value("SELECT facts FROM models WHERE name = ?", name)
 
     def keep_model(self, name: str, facts: dict[str, Any]) -> None:
         """Write what is to be noted of a model."""
         self._write("INSERT OR REPLACE INTO models VALUES (?, ?)", name, json.dumps(facts))
+
+    def contents(self) -> dict[str, Any] | None:
+        """Return what was noted of the tasks' contents."""
+        return self._value("SELECT value FROM settings WHERE name = ?", CONTENTS)
+
+    def keep_contents(self, contents: dict[str, Any]) -> None:
+        """Write what the tasks' contents are known by."""
+        self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", CONTENTS, json.dumps(contents))
 
     def write(self, name: str, text: str) -> Path:
         """Write a file into the run's folder, whole or not at all."""
@@ -179,22 +172,26 @@ class RunStore:
         )
 
     def _refuse_other(self, settings: dict[str, Any]) -> None:
-        kept = {name: json.loads(value) for name, value in self._database.execute("SELECT * FROM settings")}
-        kept.pop(ORIGIN, None)
-        wanted = json.loads(json.dumps(settings))
-        other = [name for name in {**kept, **wanted} if kept.get(name) != wanted.get(name)]
-        if other:
-            changes = "; ".join(
-                f"{name} {_short(kept.get(name))}, now {_short(wanted.get(name))}" for name in other
-            )
+        rows = self._database.execute("SELECT * FROM settings WHERE name NOT IN (?, ?)", [ORIGIN, CONTENTS])
+        with _intact(self.folder):
+            was = {name: json.loads(value) for name, value in rows}
+        changes = list(_changes(was, json.loads(json.dumps(settings))))
+        if changes:
+            more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
             raise RunError(
-                f"run '{self.folder}' was made with other settings ({changes}); choose another --out"
+                f"run '{self.folder}' was made with other settings ({'; '.join(changes[:SHOWN])}{more}); "
+                "choose another --out"
             )
 
     def _fetch(self, query: str, *values: Any) -> Any:
         with self._explained():
             row = self._database.execute(query, values).fetchone()
         return None if row is None else row[0]
+
+    def _value(self, query: str, name: str) -> Any:
+        text = self._fetch(query, name)
+        with _intact(self.folder):
+            return None if text is None else json.loads(text)
 
     def _write(self, statement: str, *values: Any) -> None:
         with self._explained():
@@ -216,6 +213,9 @@ class Run:
         spectra: what is known of each matrix's spectrum.
         models: of a sweep, what is known of each model: its fingerprint, dtype, layers and spectra.
         origin: the command and the versions that began it, where they were noted.
+
+    Raises:
+        RunError: two trials score the same edits on the same split of the same setting.
     """
 
     folder: Path
@@ -225,6 +225,18 @@ class Run:
     spectra: dict[str, dict[str, Any]]
     models: dict[str, dict[str, Any]]
     origin: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        found = Counter((trial.setting, trial.split, trial.edits) for trial in self.trials.values())
+        mixed = next((place for place, trials in found.items() if trials > 1), None)
+        if mixed is not None:
+            setting, split, edits = mixed
+            raise RunError(
+                f"run '{self.folder}' holds two results for one trial ({setting.model}, {setting.task}, shots "
+                f"{setting.shots}, seed {setting.seed}, {setting.scoring}, {split}, "
+                f"{', '.join(map(str, edits)) or 'unpruned'}): its data changed between two starts; run it again with "
+                "another --out"
+            )
 
 
 def read_run(folder: str | Path) -> Run:
@@ -248,56 +260,15 @@ def read_run(folder: str | Path) -> Run:
                 table: dict(database.execute(f"SELECT {columns} FROM {table} ORDER BY 1"))
                 for table, columns in _COLUMNS.items()
             }
-    read = {table: {key: json.loads(text) for key, text in rows.items()} for table, rows in tables.items()}
-    trials = {key: Trial.from_json(values) for key, values in read["trials"].items()}
-    rows = {digest: Rows.from_json(values) for digest, values in read["rows"].items()}
+    with _intact(path.parent):
+        read = {
+            table: {key: json.loads(text) for key, text in rows.items()} for table, rows in tables.items()
+        }
+        trials = {key: Trial.from_json(values) for key, values in read["trials"].items()}
+        rows = {digest: Rows.from_json(values) for digest, values in read["rows"].items()}
     origin = read["settings"].pop(ORIGIN, {})
+    read["settings"].pop(CONTENTS, None)
     return Run(path.parent, read["settings"], trials, rows, read["spectra"], read["models"], origin)
-
-
-class Recorded:
-    """An executor that asks the store first, and keeps what it had to compute.
-
-    A trial that fails because the clipped model's outputs are not numbers is kept with its cause: it would fail again.
-    Whatever else goes wrong (a full memory, say) is not kept.
-
-    Arguments:
-        executor: what scores.
-        store: where trials are kept.
-    """
-
-    def __init__(self, executor: Executor, store: RunStore) -> None:
-        self._executor = executor
-        self._store = store
-
-    @property
-    def setting(self) -> Setting:
-        """What the executor scores."""
-        return self._executor.setting
-
-    def key(self, edits: Sequence[Edit], split: str) -> str:
-        """Return the executor's key."""
-        return self._executor.key(edits, split)
-
-    def rows(self, split: str) -> Rows:
-        """Return the executor's rows."""
-        return self._executor.rows(split)
-
-    def __call__(self, edits: Sequence[Edit], split: str) -> Trial:
-        """Return the kept trial, or score, keep and return a new one."""
-        key = self.key(edits, split)
-        kept = self._store.trial(key)
-        if kept is not None:
-            return kept
-        try:
-            trial = self._executor(edits, split)
-        except NotANumberError as error:
-            rows = self.rows(split).digest
-            trial = Trial(key, self.setting, split, rows, tuple(edits), status="failed", error=str(error))
-        if trial.rows not in self._store.row_digests():
-            self._store.keep_rows(self.rows(split))
-        self._store.keep(trial)
-        return trial
 
 
 def folder_name(model: str) -> str:
@@ -344,9 +315,24 @@ def write_whole(path: Path, content: bytes) -> None:
         ) from error
 
 
+def _changes(was: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Say what differs, by the innermost names: what has the same form is compared part by part."""
+    forms = (was, now)
+    if all(isinstance(form, dict) for form in forms):
+        inner = [(key, was.get(key), now.get(key)) for key in {**was, **now}]
+    elif all(isinstance(form, list) and form and isinstance(form[0], dict) for form in forms):
+        inner = [(str(place), *pair) for place, pair in enumerate(zip_longest(was, now), start=1)]
+    else:
+        if was != now:
+            yield f"{name} {_short(was)}, now {_short(now)}"
+        return
+    for key, old, new in inner:
+        yield from _changes(old, new, f"{name}.{key}" if name else key)
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= 60 else f"{text[:35]}...{text[-22:]}"
 
 
 def _versions() -> dict[str, str]:
@@ -379,6 +365,18 @@ def _check_kind(database: sqlite3.Connection, folder: Path) -> None:
         raise RunError(f"'{folder / 'run.sqlite'}' is no run of eckart; choose another folder with --out")
     if database.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
         raise RunError(f"run '{folder}' was made by another version of eckart; choose another --out")
+
+
+@contextmanager
+def _intact(folder: Path) -> Iterator[None]:
+    """Say in one line that what a sound database holds is no trial, no rows or no setting."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"run '{folder}' has a damaged run.sqlite: something in it cannot be read ({error!r}); restore it, or "
+            "choose another --out"
+        ) from error
 
 
 @contextmanager

@@ -399,7 +399,23 @@ GRID_FLAGS = ("--layers", "--parts", "--scorings", "--test")
 def test_a_folder_of_another_sweep(eckart, model, table, tmp_path):
     grid = ["sweep", "--model", model, "--data", table, *OWN, "--layers", "0", "--out", "run"]
     assert eckart(*grid, "--rates", "0.5").status == 0
-    refused(eckart(*grid, "--rates", "0.9"), "was made with other settings", "choose another --out")
+    refused(eckart(*grid, "--rates", "0.9"), "study.rates [0.0, 0.5], now [0.0, 0.9]", "choose another --out")
+
+
+NOWHERE = {
+    "nothing answers": ("127.0.0.1:1", "no Ray cluster at '127.0.0.1:1'"),
+    "Ray's client": ("ray://127.0.0.1:10001", "ray://"),
+    "no port": ("127.0.0.1", "HOST:PORT"),
+    "no such port": ("127.0.0.1:99999", "no Ray cluster at"),
+}
+
+
+@pytest.mark.parametrize(("address", "words"), NOWHERE.values(), ids=NOWHERE)
+def test_a_cluster_that_is_not_there(eckart, model, table, tmp_path, address, words):
+    pytest.importorskip("ray", reason="needs Ray: pip install 'eckart[cluster]'")
+    grid = ["sweep", "--model", model, "--data", table, *OWN, "--layers", "0", "--out", "run"]
+    refused(eckart(*grid, "--cluster", address), words)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_made(eckart, model, table, tmp_path):

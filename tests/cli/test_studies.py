@@ -129,8 +129,11 @@ def test_a_dry_run_keeps_nothing(eckart, model, table, tmp_path):
     cut = ["--layers", "0,1", "--rates", "0.5,0.9", "--shots", "0,2", "--seeds", "0..2", "--out", "run"]
     ended = eckart(*grid, *cut, "--test", "all", "--dry-run")
     assert ended.status == 0, ended.err
+    assert "checking 4 units" in ended.err
     assert "4 units, up to 72 trials, 0 of them kept already" in ended.out
     assert not (tmp_path / "run").exists()
-    assert eckart(*grid, *cut, "--test", "all").status == 0
+    done = eckart(*grid, *cut, "--test", "all")
+    assert done.status == 0
+    assert done.out.endswith("not corrected for the number of lines (8); 'eckart report run' corrects them\n")
     assert len(read_run(tmp_path / "run").trials) == 72
     assert "72 trials, 72 of them kept already" in eckart(*grid, *cut, "--test", "all", "--dry-run").out

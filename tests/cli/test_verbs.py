@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eckart import Edit, clip_
+from eckart.errors import ModelError
 from eckart.evaluation.scoring import METHODS
 from families import build
 
@@ -207,18 +209,36 @@ def test_interrupting_ends_with_130_and_a_fault_of_ours_with_1(eckart, model, ow
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("eckart.evaluation.reading.Reader.sums", interrupt)
+    monkeypatch.setattr("eckart.evaluation.Evaluator.trials", interrupt)
     ended = eckart("search", model, *own_task, "--out", "run")
     assert (ended.status, ended.out) == (130, "")
     assert "the same command goes on" in ended.err
+    ended = eckart("evaluate", model, *own_task)
+    assert ended.status == 130
+    assert "interrupted; nothing was kept" in ended.err
 
     def fault(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("eckart.evaluation.reading.Reader.sums", fault)
+    monkeypatch.setattr("eckart.evaluation.Evaluator.trials", fault)
     ended = eckart("evaluate", model, *own_task)
     assert (ended.status, ended.out) == (1, "")
     assert "Traceback" in ended.err
+
+
+@pytest.mark.parametrize("error", [RecursionError, ModelError])
+def test_whatever_an_interrupt_breaks_is_an_interrupt(eckart, model, own_task, monkeypatch, error):
+    def interrupted(*_, **__):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error("an import half done") from None
+
+    monkeypatch.setattr("eckart.models.load_model", interrupted)
+    ended = eckart("evaluate", model, *own_task)
+    assert (ended.status, ended.out) == (130, "")
+    assert "fault" not in ended.err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_search_gives_all_it_promises(eckart, model, own_task, tmp_path):

@@ -1,14 +1,16 @@
 """What a finished search says: no more than the test set allows."""
 
+import io
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from eckart import Anatomy, Task, search
 from eckart.models import load_model
 from eckart.records import Score
-from eckart.reports.tables import conclusion
+from eckart.reports.tables import conclusion, outcome_table
 from eckart.selection import plan as module
 from eckart.selection.space import layer_condition_numbers, matrices, spectra
 from eckart.selection.study import Candidate, Study
@@ -63,7 +65,8 @@ def test_the_verdict(fixed, broken, says):
     assert says[1:] in conclusion(found)
     points = 100 * (fixed - broken) / (fixed + broken + 60)
     assert f"by {points:+.2f} points" in conclusion(found)
-    assert f"{fixed} rows fixed, {broken} broken; 2 rates tried" in conclusion(found)
+    tried = "1 clipping rate tried on validation beside the unpruned model"
+    assert f"{fixed} rows fixed, {broken} broken; {tried}" in conclusion(found)
     assert "80% smaller" in conclusion(found)
     assert says in str(found)
 
@@ -78,7 +81,22 @@ def test_a_gain_that_stays_below_the_trivial_answer_is_called_so():
 def test_not_to_clip_is_said_plainly():
     found = study(0, 0, rate=0.0)
     assert "nothing is clipped" in found.verdict()
-    assert "2 rates were tried" in conclusion(found)
+    assert "Tried on 2 validation rows: 1 clipping rate beside the unpruned model." in conclusion(found)
+
+
+def test_where_nothing_is_clipped_the_same_model_does_not_stand_there_twice():
+    found = study(0, 0, rate=0.0)
+    for said in (printed(outcome_table(found)), str(found)):
+        assert "unpruned" in said
+        assert "clipped " not in said.replace("nothing is clipped", "")
+        assert "difference" not in said
+    assert "difference" in printed(outcome_table(study(30, 2)))
+
+
+def printed(table) -> str:
+    text = io.StringIO()
+    Console(file=text, width=120).print(table)
+    return text.getvalue()
 
 
 def test_the_document_counts_what_it_says():

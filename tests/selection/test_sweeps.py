@@ -9,11 +9,14 @@ import torch
 from eckart import Edit, Task, evaluate, sweep
 from eckart.errors import EckartError, RunError, StudyError
 from eckart.evaluation import Evaluator
+from eckart.evaluation.scoring import SCORING_VERSION
 from eckart.models import load_model
-from eckart.records import best_edit
-from eckart.runs import read_run
+from eckart.records import Setting, best_edit
+from eckart.runs import RunStore, read_run
 from eckart.selection.checks import _about
 from eckart.selection.grid import Sweep, cells
+from eckart.selection.summary import Line
+from eckart.statistics import paired_difference
 from families import save_family
 
 RATES = [0.5, 0.9]
@@ -179,6 +182,70 @@ def test_a_model_that_changed_is_refused_by_name(task, tmp_path):
         sweep(str(folder), task, **options)
 
 
+@pytest.fixture
+def own(table, tmp_path):
+    """A task of one's own, in a file, whose data a test may change."""
+    (tmp_path / "rows.csv").write_bytes(table.read_bytes())
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\ndata: rows.csv\ntemplate: '{{ review }} is'\nlabel: verdict\n"
+    )
+    return tmp_path / "mine.yaml"
+
+
+def add_a_row(own):
+    with (own.parent / "rows.csv").open("a") as file:
+        file.write("a new one,good,n0\n")
+
+
+def change_the_template(own):
+    own.write_text(own.read_text().replace(" is'", " was'"))
+
+
+CHANGES = {
+    "data": (add_a_row, "other .*rows"),
+    "prompts": (change_the_template, "other .*prompts or demonstrations"),
+    "scoring": (lambda own: SCORING_VERSION + 1, "other scoring version than"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES.values(), ids=CHANGES)
+def test_a_task_that_changed_is_refused_by_name(change, words, model, own, tmp_path, passes, monkeypatch):
+    options = {"layers": [0], "rates": RATES, "shots": [2], "out": tmp_path / "run"}
+    first = sweep(str(model), str(own), **options)
+    before = own.read_text(), (tmp_path / "rows.csv").read_text()
+    passes.clear()
+    version = change(own)
+    if version:
+        monkeypatch.setattr("eckart.selection.checks.SCORING_VERSION", version)
+    with pytest.raises(RunError, match=rf"task 'mine, shots 2' has {words}"):
+        sweep(str(model), str(own), **options)
+    assert passes == []
+    assert read_run(tmp_path / "run") == first.run
+    own.write_text(before[0])
+    (tmp_path / "rows.csv").write_text(before[1])
+    monkeypatch.setattr("eckart.selection.checks.SCORING_VERSION", SCORING_VERSION)
+    assert sweep(str(model), str(own), **options).run == first.run
+
+
+def test_a_run_whose_trials_are_mixed_is_not_read(model, task, tmp_path):
+    run = sweep(str(model), task, layers=[0], rates=RATES, shots=[2], out=tmp_path / "run").run
+    with RunStore(run.folder, run.settings) as store:
+        store.keep(replace(next(t for t in run.trials.values() if not t.edits), key="of other data"))
+    with pytest.raises(
+        RunError, match=r"holds two results for one trial .* shots 2, seed 0, sum, .* unpruned"
+    ):
+        read_run(run.folder)
+
+
+def test_a_line_says_what_a_search_says():
+    line = Line(
+        Setting("a/m", "t", 2, 0, "sum"), "mlp", 7, 30, 0.5, Edit(0, "mlp", 0.5), 0.6,
+        paired_difference([False] * 9 + [True] * 31, [True] * 40),
+    )  # fmt: skip
+    assert "(best of 7; n = 30); test +22.50 points (95% interval +" in str(line)
+    assert "exact McNemar p = 0.00391; n = 40)" in str(line)
+
+
 def test_a_model_that_breaks_is_kept_as_failed(model, task, tmp_path):
     live = load_model(model)
     with torch.no_grad():
@@ -196,6 +263,12 @@ WRONG = {
     "no such part": ({"parts": ["fc_in"]}, "has no 'fc_in'"),
     "no such scoring": ({"scorings": ["best"]}, "no scoring 'best'"),
     "a rate of one": ({"rates": [1]}, "clipping rate 1 is outside"),
+    "no seeds": ({"seeds": []}, "seeds: an empty list; name some, or leave seeds out"),
+    "no shots": ({"shots": []}, "shots: an empty list"),
+    "no scorings": ({"scorings": []}, "scorings: an empty list"),
+    "no rates": ({"rates": []}, "rates: an empty list"),
+    "a range that runs down": ({"seeds": "4..0"}, r"range '4\.\.0' runs down; say 0\.\.4"),
+    "a range without end": ({"seeds": "0..300000000"}, "more than 100,000 numbers"),
     "an unknown option": ({"sedes": [1]}, "did you mean 'seeds'"),
     "more demonstrations than rows": ({"shots": [500]}, "500"),
     "no model": ({"models": "./nowhere"}, "no model folder"),

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import print_json, say, show, typed
+from eckart.cli.console import print_json, say, say_run, show, typed
 from eckart.cli.scoring import Scoring, scoring_options, with_options
 from eckart.cli.sweep import Said, carry_out, show_cost
 from eckart.cli.theory import theory
@@ -146,7 +146,7 @@ def search(
     plan = Plan(part, chosen_rates, top_k, chosen_layer, combine, metric, race)
     evaluator = how.evaluator(model, task)
     folder = out or default_folder(plan, evaluator)
-    say(f"run: {folder}")
+    say_run(folder)
     study = run_plan(plan, evaluator, folder, tell=say, command=typed())
     finish_search(study, folder, save, as_json=json_)
 
@@ -177,6 +177,10 @@ def sweep(
     grid = read_study(study, how.values())
     execute = locally if cluster is None else on_cluster(cluster, cpus, gpus)
     o.quieten()
+    units = len(list(grid.units))
+    say(
+        f"checking {units} units (models, layers, parts, tasks, and the length of every row) before anything is run"
+    )
     grid = resolve(grid)
     folder = out or default_folder(grid)
     if dry_run:

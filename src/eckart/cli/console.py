@@ -6,11 +6,14 @@ import errno
 import json
 import os
 import shlex
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import typer
@@ -34,6 +37,8 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
 INTERRUPTED = 130
+
+_runs: list[Path] = []  # of the command that is running
 
 # What is printed is data: a label such as [bold] or :smile: is shown as it is.
 errors = Console(stderr=True, markup=False, emoji=False)
@@ -72,6 +77,12 @@ def say(text: str) -> None:
     errors.print(text, style="dim", highlight=False, soft_wrap=True, markup=False)
 
 
+def say_run(folder: Path) -> None:
+    """Tell where a run is kept; what an interruption leaves behind is told by it."""
+    _runs.append(folder)
+    say(f"run: {folder}")
+
+
 def typed() -> str:
     """Return the command that is running, as a shell would read it."""
     return shlex.join(["eckart", *sys.argv[1:]])
@@ -91,32 +102,67 @@ def show(renderable: Any) -> None:
 def run(command: Callable[[], Any]) -> int:
     """Run a command and return its exit status: 0, 2 for the user's input, 130 when interrupted, 1 for our fault."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    try:
-        result = command()
-        sys.stdout.flush()
-    except EckartError as error:
+    _runs.clear()
+    with _noticing_interrupts() as interrupts:
+        try:
+            result = command()
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            result = INTERRUPTED
+        except Exception as error:
+            # An interrupt may surface as whatever it broke: an import half done, say.
+            result = INTERRUPTED if interrupts else _explained(error)
+    if result == INTERRUPTED:  # typer turns an interrupt into this value itself
+        say(_interrupted())
+    return result if isinstance(result, int) else 0
+
+
+def _explained(error: Exception) -> int:
+    """Say what went wrong, and return the exit status."""
+    if isinstance(error, EckartError):
         return _refuse(str(error))
-    except UsageError as error:
+    if isinstance(error, UsageError):
         return _refuse(f"{_message(error).rstrip('.')}; see '{_path(error)} --help'")
-    except ClickException as error:
+    if isinstance(error, ClickException):
         return _refuse(_message(error))
-    except (KeyboardInterrupt, typer.Abort):
-        result = INTERRUPTED
-    except BrokenPipeError:
+    if isinstance(error, typer.Abort):
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
         _discard_output()
         return 0
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO):
-            return _fault()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO):
         _discard_output()
         return _refuse(
             f"output cannot be written ({error.strerror}); make room and run the same command again"
         )
-    except Exception:
-        return _fault()
-    if result == INTERRUPTED:  # typer turns an interrupt into this value itself
-        say("interrupted; what was finished is kept, and the same command goes on from there")
-    return result if isinstance(result, int) else 0
+    return _fault()
+
+
+@contextmanager
+def _noticing_interrupts() -> Iterator[list[int]]:
+    """Interrupt as ever, and list the interrupts."""
+    seen: list[int] = []
+    if (
+        signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):  # a job in the background ignores them
+        yield seen
+        return
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, notice)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupted() -> str:
+    if any((folder / "run.sqlite").exists() for folder in _runs):
+        return "interrupted; what was finished is kept, and the same command goes on from there"
+    return "interrupted; nothing was kept"
 
 
 def _fault() -> int:

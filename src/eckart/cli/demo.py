@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from eckart.anatomy import Anatomy
-from eckart.cli.console import print_json, progress_bar, say, show
+from eckart.cli.console import print_json, progress_bar, say, say_run, show
 from eckart.cli.options import read_model
 from eckart.cli.results import write_search
 from eckart.demo import MODEL
@@ -40,6 +40,7 @@ def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None
     data = _write_corpus(out)[name]
     model = replace(read_model(str(MODEL), "float32", "cpu", False), name="demo model")
     run = out / f"{name}-{part}-{shots}-shots"
+    say_run(run)
     study = run_plan(Plan(part), Evaluator(model, _task(data, name, shots), report=progress_bar), run)
     write_search(study, run)
     _draw_spectra(model, out)
@@ -54,7 +55,7 @@ def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None
         f"Does the model read its demonstrations? Unpruned, on {by_shots[0].n} validation rows, it is right in "
         f"{by_shots[0].accuracy:.3f} of them without demonstrations, and in {by_shots[10].accuracy:.3f} with 10."
     )
-    say(f"data: {data}; run: {run}; figures: {run / 'validation.png'}, {out / 'condition-numbers.png'}")
+    say(f"data: {data}; figures: {run / 'validation.png'}, {out / 'condition-numbers.png'}")
 
 
 def _write_corpus(out: Path) -> dict[str, Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from eckart.cli.console import print_json, progress_bar, say, show, typed
+from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
 from eckart.models import pick_device
 from eckart.records import MatrixSpectrum
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
@@ -41,7 +41,7 @@ def run_spectrum(
         EckartError: there is no such part, layer or device, the folder is not usable, or the weights are not.
     """
     target, weights = pick_device(device), matrices(stored.anatomy, part, layers)
-    say(f"run: {folder}")
+    say_run(folder)
     with RunStore(folder, SETTINGS, typed()) as store:
         with progress_bar("spectra", len(weights)) as advance:
             found = spectra(stored.read(weights), store=store, device=target, advance=advance)

@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eckart.cli import options as o
-from eckart.cli.console import errors, print_json, say, show
+from eckart.cli.console import errors, print_json, say, say_run, show
 
 if TYPE_CHECKING:
     from eckart.selection.cost import Cost
@@ -96,7 +96,7 @@ def carry_out(study: Sweep, folder: Path, execute: Execute, as_json: bool) -> No
     """Run a study, show how far it is, and what came of it."""
     from eckart.selection.sweeps import run_sweep
 
-    say(f"run: {folder}")
+    say_run(folder)
     with progress(study, folder) as watch:
         result = run_sweep(study, folder, execute=execute, watch=watch)
     if as_json:
@@ -112,7 +112,8 @@ def show_cost(cost: Cost, as_json: bool) -> None:
         print_json(cost.to_json())
         return
     show(
-        f"{cost.units} units, up to {cost.trials} trials, {cost.kept} of them kept already\n"
+        f"{cost.units} units, up to {cost.trials} trials, {cost.kept} of them kept already; fewer where no "
+        "edit is chosen for the test rows\n"
         f"{cost.rows:,} rows, {cost.tokens:,} tokens in the unpruned passes\n"
         f"about {cost.seconds / 60:.1f} minutes for what is left, one unit after the other, on this machine\n"
         f"disk: about {cost.disk / 1e6:.1f} MB for the run; states of up to {cost.states / 1e6:.1f} MB at a time, in "
@@ -131,7 +132,13 @@ def summary(result: SweepResult) -> str:
         if failed
         else f"{len(result.run.trials)} trials"
     )
-    return "\n".join([*lines, ended])
+    lines.append(ended)
+    if any(line.test for line in result.lines):
+        lines.append(
+            f"intervals and p values are not corrected for the number of lines ({len(result.lines)}); "
+            f"'eckart report {result.run.folder}' corrects them"
+        )
+    return "\n".join(lines)
 
 
 def _conditions(name: str, part: str, values: dict[str, float | None]) -> str:

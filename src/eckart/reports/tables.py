@@ -70,17 +70,20 @@ def race_summary(race: Race) -> str:
 
 
 def outcome_table(study: Study) -> RenderableType:
-    """Return the test set's verdict: unpruned and clipped on the same rows."""
+    """Return the test set's verdict: unpruned and clipped on the same rows; unpruned alone where nothing is clipped."""
     paired = study.comparison
     table = _table("", "accuracy", "95% interval", "balanced", "macro-F1", "log-loss", "majority")
-    for name, trial in (("unpruned", study.baseline), ("clipped", study.clipped)):
+    trials = {"unpruned": study.baseline} | ({"clipped": study.clipped} if study.rate else {})
+    for name, trial in trials.items():
         assert trial.score is not None
         low, high = accuracy_interval(trial.score)
         first, *rest = _metrics(trial.score)
         table.add_row(name, first, f"{low:.4f} to {high:.4f}", *rest)
-    low, high = paired.interval
-    table.add_row("difference", f"{paired.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", "", "", "", "")
-    return _titled(f"test: the frozen choice, looked at once (n = {paired.n})", table)
+    if study.rate:
+        low, high = paired.interval
+        table.add_row("difference", f"{paired.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", "", "", "", "")
+    choice = "the frozen choice" if study.rate else "nothing is clipped"
+    return _titled(f"test: {choice}, looked at once (n = {paired.n})", table)
 
 
 def published_table(study: Study) -> RenderableType:
@@ -104,15 +107,16 @@ def conclusion(study: Study) -> str:
         else ""
     )
     if study.rate == 0:
-        return f"{verdict} {_rates(len(study.candidates))} tried on {study.chosen.seen} validation rows.{trivial}"
+        tried = f"{study.tried()} beside the unpruned model"
+        return f"{verdict} Tried on {study.chosen.seen} validation rows: {tried}.{trivial}"
     low, high = paired.interval
     saved = study.parameters["saved"] / study.parameters["dense"]
     return (
         f"{verdict} Clipping {study.part} of layer {study.layer} at {study.rate:g} changes test accuracy by "
         f"{100 * paired.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}; exact McNemar "
-        f"p = {paired.p_value:.3g}; {paired.fixed} rows fixed, {paired.broken} broken; {len(study.candidates)} rates "
-        f"tried on validation; one draw of demonstrations, seed {study.settings['seed']}).{trivial} Stored as factors, "
-        f"that part would be {100 * saved:.0f}% smaller."
+        f"p = {paired.p_value:.3g}; {paired.fixed} rows fixed, {paired.broken} broken; {study.tried()} "
+        f"tried on validation beside the unpruned model; one draw of demonstrations, seed {study.settings['seed']})."
+        f"{trivial} Stored as factors, that part would be {100 * saved:.0f}% smaller."
     )
 
 
@@ -235,7 +239,3 @@ def _table(*columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return table
-
-
-def _rates(count: int) -> str:
-    return "1 rate was" if count == 1 else f"{count} rates were"

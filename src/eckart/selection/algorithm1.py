@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from eckart.errors import RunError
 from eckart.records import Edit, Trial, compared
-from eckart.runs import Executor
+from eckart.selection.recorded import Executor
 
 
 def search_rate(

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from eckart.anatomy import Anatomy
 from eckart.errors import EckartError, StudyError
 from eckart.evaluation.evaluator import Evaluator
 from eckart.evaluation.fitting import fit
 from eckart.evaluation.requests import Requests, build_requests, context_window
-from eckart.evaluation.scoring import check_method
+from eckart.evaluation.scoring import SCORING_VERSION, check_method
 from eckart.models import LoadedModel, Tokenizer, empty_model, load_model, load_tokenizer
 from eckart.records import fingerprint
 from eckart.selection.grid import ModelEntry, Sweep, TaskEntry, Unit
@@ -87,6 +87,27 @@ def _resolved(entry: TaskEntry, sweep: Sweep, sources: Sources, outlines: Sequen
                     outline.requests(task, split, sweep)
     first = drawn[sweep.draws[0]]
     return entry.model_copy(update={"name": first.name, "metric": entry.metric or first.metric})
+
+
+def contents(sweep: Sweep, sources: Sources) -> dict[str, dict[str, Any]]:
+    """Return for each task and draw of a sweep what its trials depend on besides the model and the settings.
+
+    Settings say where a task's prompts and rows come from; what was found there is known by these digests.
+    """
+    return {
+        unit.asked: content(sources.task(unit.task, unit.shots, unit.seed), sweep)
+        for unit in sweep.units
+        if unit.model is sweep.models[0]
+    }
+
+
+def content(task: Task, sweep: Sweep) -> dict[str, Any]:
+    """Return the digests of a task's prompts and rows, and by which version of the scoring they are scored."""
+    rows = {
+        f"{split} rows": fingerprint([(e.id, e.text, e.label, e.choices) for e in task.examples(split)])
+        for split in sweep.splits
+    }
+    return {**rows, "prompts or demonstrations": task.digest, "scoring version": SCORING_VERSION}
 
 
 @dataclass(frozen=True)

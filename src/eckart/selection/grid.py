@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -29,6 +30,8 @@ from eckart.selection.space import COMBINATIONS, check_rates
 from eckart.tasks.spec import checked, closest
 
 Test = Literal["selected", "all", "none"]
+LONGEST = 100_000
+"""The most numbers that a range may stand for."""
 
 
 def listed(value: Any) -> Any:
@@ -54,10 +57,15 @@ def read_numbers(value: Any) -> list[int]:
     """
     found: list[int] = []
     for item in listed(value):
-        span = re.fullmatch(r"\s*(-?\d+)(?:\s*\.\.\s*(\d+))?\s*", str(item))
+        span = re.fullmatch(r"\s*(-?\d+)(?:\s*\.\.\s*(-?\d+))?\s*", str(item))
         if span is None:
             raise StudyError(f"'{item}' is no whole number, such as 4, and no range, such as 0..4")
-        found += range(int(span[1]), int(span[2] or span[1]) + 1)
+        first, last = int(span[1]), int(span[2] or span[1])
+        if last < first:
+            raise StudyError(f"range '{item}' runs down; say {last}..{first}")
+        if last - first >= LONGEST:
+            raise StudyError(f"range '{item}' holds more than {LONGEST:,} numbers; name fewer")
+        found += range(first, last + 1)
     return found
 
 
@@ -177,6 +185,13 @@ class Sweep(Closed):
     batch_tokens: PositiveInt | None = None
     cache_memory: NonNegativeInt | None = None
 
+    @field_validator("shots", "seeds", "scorings", "rates")
+    @classmethod
+    def _said(cls, values: Any, info: ValidationInfo) -> Any:
+        if not values:
+            raise StudyError(f"{info.field_name}: an empty list; name some, or leave {info.field_name} out")
+        return values
+
     @field_validator("shots", "seeds", "scorings", "layers", "parts")
     @classmethod
     def _each_once(cls, values: Any) -> Any:
@@ -283,10 +298,15 @@ class Unit:
         named = (setting.model, setting.task) == (self.model.name, self.task.full_name)
         return named and self.shots in (None, setting.shots) and self.seed in (None, setting.seed)
 
-    def __str__(self) -> str:
+    @property
+    def asked(self) -> str:
+        """The task and how its demonstrations are drawn: what the model is asked."""
         drawn = {"shots": self.shots, "seed": self.seed}
         said = [f"{name} {value}" for name, value in drawn.items() if value is not None]
-        return ", ".join([folder_name(self.model.name), self.task.full_name, *said])
+        return ", ".join([self.task.full_name, *said])
+
+    def __str__(self) -> str:
+        return f"{folder_name(self.model.name)}, {self.asked}"
 
 
 def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:

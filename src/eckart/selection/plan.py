@@ -15,9 +15,10 @@ from eckart.linalg import factored_size, rank_at
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.published import identify, published_rows
 from eckart.records import METRICS, RATES, TOP_K, Edit, fingerprint, select_layer
-from eckart.runs import Executor, Recorded, RunStore, folder_name
+from eckart.runs import RunStore, folder_name
 from eckart.selection.algorithm1 import score_test, search_rate
 from eckart.selection.racing import ALPHA, check_metric, check_race, race_rates
+from eckart.selection.recorded import Executor, Recorded
 from eckart.selection.space import (
     COMBINATIONS,
     check_rates,

@@ -11,7 +11,7 @@ from typing import Any
 from eckart.errors import EditError, RunError
 from eckart.evaluation.scoring import check_method, join_scores
 from eckart.records import Edit, Trial, name_rows
-from eckart.runs import Executor
+from eckart.selection.recorded import Executor
 from eckart.statistics import log_e_value
 
 ALPHA = 0.05

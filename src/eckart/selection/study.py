@@ -115,17 +115,24 @@ class Study:
     def __str__(self) -> str:
         paired = self.comparison
         low, high = paired.interval
-        return "\n".join(
-            [
-                f"{self.settings['model']} on {self.settings['task']}: {self.verdict()}",
-                f"  choice      layer {self.layer}, {self.part}, rate {self.rate:g} "
-                f"(best of {len(self.candidates)} rates on n = {self.chosen.seen} validation rows)",
-                f"  unpruned    {_score(self.baseline).accuracy:.4f} on test, n = {paired.n}",
+        said = [
+            f"{self.settings['model']} on {self.settings['task']}: {self.verdict()}",
+            f"  choice      layer {self.layer}, {self.part}, rate {self.rate:g} "
+            f"({self.tried()} tried beside the unpruned model, on n = {self.chosen.seen} validation rows)",
+            f"  unpruned    {_score(self.baseline).accuracy:.4f} on test, n = {paired.n}",
+        ]
+        if self.rate:
+            said += [
                 f"  clipped     {_score(self.clipped).accuracy:.4f}",
                 f"  difference  {paired.difference:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, "
                 f"exact McNemar p = {paired.p_value:.3g} ({paired.fixed} fixed, {paired.broken} broken)",
             ]
-        )
+        return "\n".join(said)
+
+    def tried(self) -> str:
+        """Say how many candidates there were; not to clip is none of them."""
+        clipped = sum(candidate.rate > 0 for candidate in self.candidates)
+        return f"{clipped} clipping rate{'s' * (clipped != 1)}"
 
     def verdict(self) -> str:
         """Say in words what the test set allows to be said."""

@@ -23,6 +23,7 @@ class Line:
         setting: the unit and the scoring.
         part: what is clipped.
         candidates: how many edits were tried on validation.
+        rows: the number of validation rows.
         unpruned: the unpruned model's validation score; None where it could not be scored.
         edit: the best on validation; None where none is better than the unpruned model.
         best: its validation score.
@@ -32,6 +33,7 @@ class Line:
     setting: Setting
     part: str
     candidates: int
+    rows: int
     unpruned: float | None
     edit: Edit | None
     best: float | None
@@ -46,13 +48,17 @@ class Line:
         unit = f"{folder_name(s.model)}, {s.task}, shots {s.shots}, seed {s.seed}, {s.scoring}, {self.part}"
         if self.unpruned is None:
             return f"{unit}: the unpruned model cannot be scored"
+        validation = f"{unit}: validation {self.unpruned:.4f}"
         if self.edit is None:
-            return f"{unit}: validation {self.unpruned:.4f}; none of {self.candidates} edits does better"
-        found = f"{unit}: validation {self.unpruned:.4f} -> {self.best:.4f} at {self.edit} (best of {self.candidates})"
+            return f"{validation} (n = {self.rows}); none of {self.candidates} edits does better"
+        found = f"{validation} -> {self.best:.4f} at {self.edit} (best of {self.candidates}; n = {self.rows})"
         if self.test is None:
             return f"{found}; not tested"
-        low, high = self.test.interval
-        return f"{found}; test {self.test.difference:+.4f} ({low:+.4f} to {high:+.4f}), n = {self.test.n}"
+        low, high = (100 * bound for bound in self.test.interval)
+        return (
+            f"{found}; test {100 * self.test.difference:+.2f} points (95% interval {low:+.2f} to {high:+.2f}; exact "
+            f"McNemar p = {self.test.p_value:.3g}; n = {self.test.n})"
+        )
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ class SweepResult:
                 setting=setting,
                 part=part,
                 candidates=len(tried),
+                rows=max((t.score.n for t in validation.values() if t.score is not None), default=0),
                 unpruned=unpruned,
                 edit=edit,
                 best=None if edit is None else of_part[edit],

@@ -11,7 +11,7 @@ from eckart.errors import RunError
 from eckart.models import LoadedModel, Model, load_model
 from eckart.records import RATES, TOP_K, Rows, Trial, fingerprint
 from eckart.runs import RunStore, folder_name, read_run
-from eckart.selection.checks import Sources, resolve
+from eckart.selection.checks import Sources, contents, resolve
 from eckart.selection.grid import Sweep, Unit, located
 from eckart.selection.summary import SweepResult
 from eckart.selection.units import Facts, Known, look_at, run_unit
@@ -30,12 +30,14 @@ class Job:
         sources: what the caller holds in memory.
         store: keeps spectra at once; nothing else is written to it but by whoever reads the findings.
         known: what was found before; it grows as findings are kept.
+        contents: by what each task is asked, the digests of what it holds; see `contents`.
     """
 
     sweep: Sweep
     sources: Sources
     store: RunStore
     known: Known
+    contents: dict[str, dict[str, Any]]
 
 
 Execute = Callable[[Job], Iterator[Finding]]
@@ -75,9 +77,9 @@ def sweep(
     layers: str | Iterable[int] = "auto",
     parts: str | Iterable[str] = ("attn", "mlp"),
     rates: Iterable[float] = RATES,
-    shots: int | str | Iterable[int] = (),
-    seeds: int | str | Iterable[int] = (),
-    scorings: str | Iterable[str] = (),
+    shots: int | str | Iterable[int] | None = None,
+    seeds: int | str | Iterable[int] | None = None,
+    scorings: str | Iterable[str] | None = None,
     test: str = "selected",
     combine: str = "geometric",
     top_k: int = TOP_K,
@@ -94,7 +96,7 @@ def sweep(
             `{"name": "gpt2", "dtype": "float32"}`; one or several.
         tasks: catalogue names, task files, `Task` objects, or entries with the arguments of `Task.load`; one or
             several. `shots` and `seeds` draw demonstrations for all of them; without, a `Task` object keeps its own.
-        layers, parts, rates, shots, seeds, scorings, test, combine, top_k: see `Sweep`.
+        layers, parts, rates, shots, seeds, scorings, test, combine, top_k: see `Sweep`; None for the tasks' own.
         out: the run's folder; by default under `runs/`, named by the settings. A stopped sweep goes on from it.
         dtype, device: of the models that are given by name.
         execute: where units are scored: in this process, or on a cluster (`eckart.cluster.on_cluster`).
@@ -119,7 +121,11 @@ def sweep(
     values = {
         "models": [entry for entry, _ in held],
         "tasks": [entry for entry, _ in own],
-        **{name: value if isinstance(value, str | int) else list(value) for name, value in listed.items()},
+        **{
+            name: value if isinstance(value, str | int) else list(value)
+            for name, value in listed.items()
+            if value is not None
+        },
         "test": test,
         "combine": combine,
         "top_k": top_k,
@@ -175,16 +181,19 @@ def run_sweep(
         watch: told of every finding when it is kept.
 
     Raises:
-        RunError: the folder is not usable or holds another run, or a model has changed since the run began.
+        RunError: the folder is not usable or holds another run, or a model or a task's data, prompts or demonstrations
+            have changed since the run began.
     """
-    folder = Path(out) if out is not None else default_folder(sweep)
+    folder, sources = Path(out) if out is not None else default_folder(sweep), sources or Sources()
+    asked = contents(sweep, sources)
     with RunStore(folder, sweep.settings) as store:
-        if sources is None or not (sources.models or sources.tasks):
+        _keep_contents(store, asked)
+        if not (sources.models or sources.tasks):
             store.write("study.yaml", sweep.to_yaml())
         known = Known(rows=set(store.row_digests()))
         for trial in store.trials():
             known.add(trial)
-        for finding in execute(Job(sweep, sources or Sources(), store, known)):
+        for finding in execute(Job(sweep, sources, store, known, asked)):
             _keep(store, finding)
             if isinstance(finding, Trial | Rows):
                 known.add(finding)
@@ -204,6 +213,20 @@ def _keep(store: RunStore, finding: Finding) -> None:
         store.keep_rows(finding)
     elif isinstance(finding, Facts):
         _keep_facts(store, finding)
+
+
+def _keep_contents(store: RunStore, asked: dict[str, dict[str, Any]]) -> None:
+    kept = store.contents()
+    if kept is None:
+        store.keep_contents(asked)
+        return
+    for name, content in asked.items():
+        changed = [what for what in content if kept[name][what] != content[what]]
+        if changed:
+            raise RunError(
+                f"task '{name}' has other {', '.join(changed)} than when run '{store.folder}' began; bring the old "
+                "back, or choose another --out"
+            )
 
 
 def _keep_facts(store: RunStore, facts: Facts) -> None:
