@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from eckart.multiplicity import holm, selected_gain
 from eckart.records import Edit, Rows
 from eckart.reports.blocks import Condition, blocks
 from eckart.reports.calibration import CALIBRATED, PLAIN, crossings
-from eckart.reports.findings import find, metric_of, pick
+from eckart.reports.findings import Outcome, find, metric_of, pick
 from eckart.reports.flips import flips
 from eckart.reports.page import Report
 from eckart.reports.sections import calibration_table, cells_table, choices_table, failures_table, seeds_table
@@ -191,7 +192,7 @@ def test_a_race_leaves_pieces_that_are_put_together():
 
 def test_one_class_is_no_trap():
     found = find(Made(labels=("good",), seeds=(0, 1)).run())
-    assert only(found).outcome in ("gain", "loss", "cannot tell", "nothing clipped")
+    assert only(found).outcome in get_args(Outcome)
     assert found.measured(only(found).condition, None, "test").majority_rate == 1.0
 
 
@@ -331,3 +332,43 @@ def test_the_spread_over_seeds_is_that_of_the_unpruned_model():
     (row,) = choices_table(found).rows
     assert row["seed_spread"] == pytest.approx(np.std(accuracies, ddof=1))
     assert choices_table(find(Made(seeds=(4,)).run())).rows[0]["seed_spread"] is None
+
+
+def failed(run: Run, which) -> Run:
+    gone = {
+        key: replace(trial, score=None, status="failed", error="not finite")
+        for key, trial in run.trials.items()
+        if which(trial)
+    }
+    return replace(run, trials={**run.trials, **gone})
+
+
+@pytest.mark.parametrize("test", ["all", "none"])
+@pytest.mark.parametrize(
+    ("which", "missing"),
+    [
+        (lambda t: True, "the unpruned model has no validation score"),
+        (lambda t: not t.edits, "the unpruned model has no validation score"),
+        (lambda t: bool(t.edits), "no edit was scored on all validation rows under each of the 3 seeds"),
+    ],
+)
+def test_what_was_never_found_out_is_not_known(which, missing, test):
+    lacking = failed(Made(test=test).run(), which)
+    choice, said = only(find(lacking)), Report.of(lacking).summary
+    assert (choice.outcome, choice.missing, choice.edit) == ("not known", missing, None)
+    assert any(missing in sentence for sentence in said)
+    assert not any("did better on validation" in sentence for sentence in said)
+    assert not seeds_table(find(lacking)).rows
+
+
+def test_an_unpruned_model_that_is_missing_leaves_the_choice_unknown():
+    choice = only(find(without(Made().run(), lambda t: not t.edits)))
+    assert (choice.outcome, choice.picks) == ("not known", {})
+
+
+def test_only_what_every_seed_scored_was_tried():
+    run = Made(base=1.0).run()  # nothing can do better
+    few = without(run, lambda t: t.setting.seed == 2 and t.edits not in ((), (BEST,)))
+    choice = only(find(few))
+    assert (choice.outcome, choice.tried) == ("nothing clipped", 1)
+    assert only(find(without(run, lambda t: t.setting.seed == 2 and bool(t.edits)))).outcome == "not known"

@@ -293,7 +293,12 @@ def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
     split = found.split(choice)
     block = found.blocks.get((choice.condition, split))
     for seed, edit in choice.picks.items():
-        if block is None or seed not in block.seeds or (edit is not None and edit not in block.edits):
+        if (
+            choice.missing
+            or block is None
+            or seed not in block.seeds
+            or (edit is not None and edit not in block.edits)
+        ):
             continue
         line = block.seeds.index(seed)
         before, after = block.unpruned[line], block.outcomes(edit)[line]

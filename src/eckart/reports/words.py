@@ -57,7 +57,7 @@ def ordered(found: Findings) -> list[Choice]:
 
 def _numbers(choice: Choice) -> str:
     if choice.gain is None:
-        return ""
+        return choice.missing
     low, high = choice.gain.interval
     seeds = _count(choice.gain.seeds, "seed")
     return (
@@ -69,6 +69,8 @@ def sentence(choice: Choice, found: Findings) -> str:
     """Return one choice's finding."""
     where = _where(choice, found)
     part = part_words(choice.part)
+    if choice.missing:
+        return f"{where}Whether clipping {part} does better is not known: {choice.missing}."
     if choice.edit is None:
         return (
             f"{where}No clipping of {part} did better on validation than the unpruned model "
