@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -75,6 +75,11 @@ class Block:
         """Right after less right before, by the same seed on the same row; NaN where either is not known."""
         return self.right - self.unpruned
 
+    @property
+    def asked(self) -> list[int]:
+        """Return how many rows each seed asked the unpruned model."""
+        return [int(count) for count in (~np.isnan(self.unpruned)).sum(axis=1) if count]
+
     def outcomes(self, edit: Edit | None) -> Float[np.ndarray, "seeds rows"]:
         """Return on which rows an edit, or the unpruned model, was right."""
         return self.unpruned if edit is None else self.right[self.edits.index(edit)]
@@ -103,6 +108,29 @@ def split_of(trial: Trial) -> str:
 def edit_of(trial: Trial) -> Edit | None:
     """Return a trial's one edit, or None for the unpruned model."""
     return trial.edits[0] if trial.edits else None
+
+
+def sample(blocks: Sequence[Block]) -> str:
+    """Write how many rows and seeds some blocks have; rows a seed too, where seeds differ by a few rows.
+
+    Arguments:
+        blocks: of one or more conditions; ranges are written where they differ.
+    """
+    every, seeds = span([len(block.ids) for block in blocks]), span([len(block.seeds) for block in blocks])
+    own = span([count for block in blocks for count in block.asked])
+    differs = any({*block.asked} != {len(block.ids)} for block in blocks)
+    rows = f"{own} rows a seed, {every} in all" if differs else f"{every} rows"
+    return f"n = {rows}, {seeds} {'seed' if seeds == '1' else 'seeds'}"
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Write the least and the largest of some numbers, once where they are equal.
+
+    >>> span([3, 1, 2]), span([1200, 1200])
+    ('1 to 3', '1,200')
+    """
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def short_name(model: str) -> str:

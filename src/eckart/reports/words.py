@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import get_args
 
-from eckart.reports.blocks import short_name
+from eckart.reports.blocks import short_name, span
 from eckart.reports.findings import Choice, Findings, Outcome
 from eckart.reports.sections import picks_text
 from eckart.reports.tabular import p_text, points
@@ -47,7 +47,9 @@ class Headline:
 
 def verdicts(found: Findings) -> list[Headline]:
     """Return every choice's verdict, the most certain first."""
-    return [Headline(choice_name(choice), choice.outcome, _numbers(choice)) for choice in ordered(found)]
+    return [
+        Headline(choice_name(choice), choice.outcome, _numbers(choice, found)) for choice in ordered(found)
+    ]
 
 
 def ordered(found: Findings) -> list[Choice]:
@@ -55,14 +57,21 @@ def ordered(found: Findings) -> list[Choice]:
     return sorted(found.choices, key=lambda choice: (choice.p_adjusted, choice.condition, choice.part))
 
 
-def _numbers(choice: Choice) -> str:
+def _numbers(choice: Choice, found: Findings) -> str:
     if choice.gain is None:
         return choice.missing
     low, high = choice.gain.interval
-    seeds = _count(choice.gain.seeds, "seed")
-    return (
-        f"{points(choice.gain.mean)} ({points(low)} to {points(high)}), n = {choice.gain.rows} rows, {seeds}"
-    )
+    return f"{points(choice.gain.mean)} ({points(low)} to {points(high)}), {_sample(choice, found)}"
+
+
+def _sample(choice: Choice, found: Findings) -> str:
+    """Write on how many rows and seeds a choice's gain was measured."""
+    assert choice.gain is not None
+    rows, seeds = choice.gain.rows, _count(choice.gain.seeds, "seed")
+    block = found.blocks[choice.condition, found.split(choice)]
+    if {*block.asked} == {rows}:
+        return f"n = {rows} rows, {seeds}"
+    return f"n = {span(block.asked)} rows a seed, {rows} in all, {seeds}"
 
 
 def sentence(choice: Choice, found: Findings) -> str:
@@ -86,8 +95,7 @@ def sentence(choice: Choice, found: Findings) -> str:
         if choice.basis != "cross-validated"
         else "corrected for having been chosen on these rows"
     )
-    seeds = _count(choice.gain.seeds, "seed")
-    certainty = f"95% interval {low:.1f} to {high:.1f}; n = {choice.gain.rows} rows, {seeds}"
+    certainty = f"95% interval {low:.1f} to {high:.1f}; {_sample(choice, found)}"
     return (
         f"{clipping} {gained} {abs(100 * choice.gain.mean):.1f} points {how} ({certainty}; "
         f"{_count(choice.tried, 'cell')} tried; {_correction(choice, found)}). {_conclusion(choice)}"
