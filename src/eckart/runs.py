@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import sqlite3
@@ -117,10 +118,6 @@ class RunStore:
     def keep(self, trial: Trial) -> None:
         """Write a trial, in a transaction of its own."""
         self._write("INSERT OR REPLACE INTO trials VALUES (?, ?, ?)", trial.key, *_packed(trial))
-
-    def has_rows(self, digest: str) -> bool:
-        """Return whether the rows with this digest are kept."""
-        return self._fetch("SELECT 1 FROM rows WHERE digest = ?", digest) is not None
 
     def row_digests(self) -> list[str]:
         """Return the digests of the rows that are kept."""
@@ -297,7 +294,7 @@ class Recorded:
         except NotANumberError as error:
             rows = self.rows(split).digest
             trial = Trial(key, self.setting, split, rows, tuple(edits), status="failed", error=str(error))
-        if not self._store.has_rows(trial.rows):
+        if trial.rows not in self._store.row_digests():
             self._store.keep_rows(self.rows(split))
         self._store.keep(trial)
         return trial
@@ -310,6 +307,18 @@ def folder_name(model: str) -> str:
     ('gpt-j-6b', 'my-model')
     """
     return re.sub(r"[^\w.-]+", "-", Path(model).name)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before anything is computed.
+
+    Raises:
+        RunError: it is a folder, or it or its folder is absent or read-only.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise RunError(f"'{path}' cannot be written: it is a folder, or there is no folder '{path.parent}'")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise RunError(f"'{path}' cannot be written: it or its folder is read-only; name another")
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from eckart.errors import StudyError
-from eckart.selection.grid import ModelEntry, Sweep, TaskEntry, listed, located
+from eckart.selection.grid import ModelEntry, Sweep, TaskEntry, entries, located
 from eckart.tasks.spec import closest, parse_yaml
 
 SHIPPED = Path(str(resources.files("eckart"))) / "studies"
 """The studies that come with the package."""
+HELD = ("live", "digest")
+"""What an entry says of a model or a task that lies in the memory of a Python process."""
 
 
 def shipped() -> tuple[str, ...]:
@@ -47,7 +49,7 @@ def read_study(
     values |= located(mine, folder or Path.cwd())
     tasks = located({"tasks": [tasks]}, folder or Path.cwd())["tasks"][0]
     values["models"] = [{**entry, **models} for entry in _entries(values.get("models", ()), "name", where)]
-    values["tasks"] = _with_data(_entries(values.get("tasks", ()), "task", where), tasks)
+    values["tasks"] = _with_data(_entries(values.get("tasks", ()), "task", where), tasks, where)
     return Sweep.of(values, where)
 
 
@@ -79,18 +81,30 @@ def _sorted(said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], di
 
 def _entries(values: Any, key: str, where: str) -> list[dict[str, Any]]:
     """Return entries, each as what it says."""
-    entries = [{key: entry} if isinstance(entry, str) else entry for entry in listed(values)]
-    if not all(isinstance(entry, dict) for entry in entries):
+    found = entries(values, key)
+    if not all(isinstance(entry, dict) for entry in found):
         raise StudyError(f"{where}: one of the {key}s is neither a name nor 'key: value' lines")
-    return entries
+    held = next((said for entry in found for said in HELD if said in entry), None)
+    if held is not None:
+        raise StudyError(
+            f"{where}: '{held}' is for what lies in the memory of a Python process; leave it out"
+        )
+    return found
 
 
-def _with_data(entries: list[dict[str, Any]], said: dict[str, Any]) -> list[dict[str, Any]]:
+def _with_data(tasks: list[dict[str, Any]], said: dict[str, Any], where: str) -> list[dict[str, Any]]:
     """Return the tasks with what was said about all of them; data of several is a folder with one for each."""
     if "data" not in said:
-        return [{**entry, **said} for entry in entries]
-    if len(entries) < 2:
-        return [{**entry, **said} for entry in entries or [{}]]
+        return [{**task, **said} for task in tasks]
+    if len(tasks) < 2:
+        return [{**task, **said} for task in tasks or [{}]]
+    nameless = next((task for task in tasks if not task.get("task")), None)
+    if nameless is not None:
+        called = nameless.get("name") or nameless.get("data") or "without a name"
+        raise StudyError(
+            f"{where}: '{said['data']}' is to hold the data of each task by the task's name, and task '{called}' has "
+            "no 'task'; give it one, or say 'data' for each task in the file"
+        )
     return [
-        {**entry, **said, "data": str(Path(said["data"]) / str(entry.get("task", "")))} for entry in entries
+        {**task, **said, "data": str(Path(said["data"]) / Path(str(task["task"])).stem)} for task in tasks
     ]

@@ -60,6 +60,32 @@ def test_a_zero_is_something_said():
     assert Said(split_seed=0, cache_memory="0").values() == {"split_seed": 0, "cache_memory": 0}
 
 
+def test_the_data_of_several_tasks_is_named_by_their_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text("x: 1\n")
+    study = read_study(None, {"models": "gpt2", "tasks": "a.yaml,b.yaml,sst2", "data": "all"})
+    assert [task.data for task in study.tasks] == [
+        str(tmp_path / "all" / name) for name in ("a", "b", "sst2")
+    ]
+    (tmp_path / "study.yaml").write_text("models: gpt2\ntasks: [sst2, {name: mine, data: rows.csv}]\n")
+    with pytest.raises(StudyError, match="task 'mine' has no 'task'"):
+        read_study(tmp_path / "study.yaml", {"data": "all"})
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("models: [{name: gpt2, live: true}]\ntasks: [sst2]\n", "live"),
+        ("models: [gpt2]\ntasks: [{task: sst2, digest: abc}]\n", "digest"),
+    ],
+)
+def test_no_file_names_what_lies_in_memory(tmp_path, text, key):
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(StudyError, match=f"'{key}' is for what lies in the memory"):
+        read_study(tmp_path / "study.yaml")
+
+
 @pytest.mark.parametrize(
     "text", ["models: {a: b}\n", "models: [[x]]\n", "tasks: [sst2]\n", "models: [gpt2]\nseeds: x\n"]
 )
@@ -88,7 +114,7 @@ def test_the_resolved_study_runs_again(eckart, model, table, tmp_path):
     assert set(read_run(tmp_path / "other").trials) == set(kept.trials)
 
 
-def test_a_dry_run_computes_nothing(eckart, model, table, tmp_path):
+def test_a_dry_run_keeps_nothing(eckart, model, table, tmp_path):
     grid = [
         "sweep",
         "--model",

@@ -1,6 +1,7 @@
 """Calibrated scorings against numpy on plain log-likelihoods, and several scorings from one reading."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,7 +111,7 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
     alone = [Evaluator(model, task, method=method)(EDITS, "validation") for method in methods]
     evaluator = Evaluator(model, task)
     evaluator.prepare("validation", methods)
-    rows, read = evaluator.prepare("validation").rows, []
+    reader, read = evaluator.prepare("validation").reader, []
     real = Reader.sums
     monkeypatch.setattr(
         Reader, "sums", lambda reader, *args, **kw: (read.append(reader), real(reader, *args, **kw))[1]
@@ -118,7 +119,7 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
     start = time.perf_counter()
     together = evaluator.trials(EDITS, "validation", methods)
     elapsed = time.perf_counter() - start
-    assert read.count(rows) == 1
+    assert read.count(reader) == 1
     assert [trial.score for trial in together] == [trial.score for trial in alone]
     assert [trial.key for trial in together] == [trial.key for trial in alone]
     assert len({trial.key for trial in together}) == len(methods)
@@ -186,9 +187,17 @@ def test_a_model_that_favours_one_label_is_balanced_by_its_rows(task):
 
 
 def test_batch_does_not_see_labels(task):
-    evaluator = Evaluator(double("gpt2"), task, method="batch")
-    values = np.exp(evaluator([], "validation").score.log_likelihoods)
-    assert np.allclose(values.mean(axis=0), 1), "each label is, on average, as likely as its prior"
+    model = double("gpt2")
+    turned = tuple(replace(example, label=1 - example.label) for example in task.validation)
+    asked, other = (
+        Evaluator(model, which, method="batch")([], "validation").score
+        for which in (task, replace(task, validation=turned))
+    )
+    assert other.labels == tuple(1 - label for label in asked.labels)
+    assert other.log_likelihoods == asked.log_likelihoods
+    assert np.allclose(np.exp(asked.log_likelihoods).mean(axis=0), 1), (
+        "a label is on average as likely as its prior"
+    )
 
 
 def test_batch_needs_all_rows_and_the_same_labels_in_each(task, choices):

@@ -208,7 +208,7 @@ def test_a_search_leaves_nothing_behind_in_memory(task):
     evaluator = Evaluator(loaded(), task)
     run_plan(Plan("mlp", (0.0, 0.5), layer=1), evaluator)
     assert (evaluator.trunk.held, evaluator.trunk.filed, evaluator._factors) == (0, 0, {})
-    assert all(data.rows._prefix == {} for data in evaluator._prepared.values())
+    assert all(data.reader._prefix == {} for data in evaluator._prepared.values())
 
 
 def test_candidates_whose_tail_is_wrong_run_through_all_layers(task, monkeypatch):

@@ -11,7 +11,7 @@ from eckart.reports.findings import find
 from eckart.reports.page import Report
 from made_runs import Made
 
-CONDITIONS = {"mlp": {"0": 10.0, "1": 20.0, "6": 90.0, "7": None}}
+CONDITIONS = {"mlp": {"0": 10.0, "1": None, "6": 20.0, "7": 90.0}}
 
 
 def shallow_collapses(setting, edit):
@@ -60,13 +60,13 @@ def test_a_grid_with_a_hole_is_not_judged():
     assert not list(steadiness(find(replace(run, trials=hole))))
 
 
-@pytest.mark.parametrize(("top_k", "chosen"), [(1, 7), (2, 7)])
+@pytest.mark.parametrize(("top_k", "chosen"), [(1, 1), (2, 7)])
 def test_the_rule_is_judged_on_the_layer_that_it_chooses(top_k, chosen):
     run = with_conditions(Made(gain=layer_six_gains, rows=150).run())
     run = replace(run, settings={"kind": "sweep", "study": {"top_k": top_k}})
     (row,) = rule_table(run, find(run)).rows
     assert (row["chosen"], row["layers"]) == (chosen, 4)
-    assert row["below_best"] < -0.04  # it chooses 7, and 6 is where a gain of 10 points is
+    assert row["below_best"] < -0.04  # 6 is where a gain of 10 points is
     assert row["rank"] > 1
 
 

@@ -12,6 +12,7 @@ from eckart.evaluation import Evaluator
 from eckart.models import load_model
 from eckart.records import best_edit
 from eckart.runs import read_run
+from eckart.selection.checks import _about
 from eckart.selection.grid import Sweep, cells
 from families import save_family
 
@@ -221,6 +222,23 @@ def test_a_row_that_does_not_fit_names_its_unit(task, tmp_path, passes):
         live, task, layers=[0], rates=RATES, shots=[8], truncate_demonstrations=True, out=tmp_path / "run"
     )
     assert len(result.run.trials) > 0
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("gpt2: no weights", "gpt2: no weights"),
+        ("'gpt2' has no weights", "'gpt2' has no weights"),
+        ("there is no gpt2.", "there is no gpt2."),
+        ("'gpt2-xl' has no weights", "gpt2: 'gpt2-xl' has no weights"),
+        ("no weights", "gpt2: no weights"),
+    ],
+)
+def test_an_error_names_what_it_is_about_once_and_is_not_its_own_cause(said, expected):
+    with pytest.raises(StudyError) as caught, _about("gpt2"):
+        raise StudyError(said)
+    assert str(caught.value) == expected
+    assert caught.value.__cause__ is not caught.value
 
 
 def test_two_tasks_of_one_name_are_refused(model, task, tmp_path):

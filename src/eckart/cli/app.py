@@ -13,6 +13,7 @@ from eckart.cli.console import print_json, say, show, typed
 from eckart.cli.scoring import Scoring, scoring_options, with_options
 from eckart.cli.sweep import Said, carry_out, show_cost
 from eckart.cli.theory import theory
+from eckart.errors import RunError
 from eckart.records import RATES, TOP_K, Edit
 
 app = typer.Typer(
@@ -99,11 +100,13 @@ def evaluate(
     """Score a model on a task, with any number of edits at once."""
     chosen, task = [Edit.parse(text) for text in edit or []], how.read_task()
     if predictions is not None:
-        o.check_writable(predictions, how.data)
+        from eckart.runs import check_writable, write_whole
+
+        check_writable(predictions)
+        if how.data is not None and predictions.resolve() == how.data.resolve():
+            raise RunError(f"'{predictions}' is the data itself; name another file for the predictions")
     evaluation = how.evaluator(model, task).evaluate(chosen, split)
     if predictions is not None:
-        from eckart.runs import write_whole
-
         lines = [json.dumps(row, ensure_ascii=False) for row in evaluation.rows(prompts)]
         write_whole(predictions, ("\n".join(lines) + "\n").encode())
         say(f"predictions: {predictions}")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from eckart.cli.console import print_json, say, show
-from eckart.cli.options import check_writable
-from eckart.reports.page import FORMATS, Report, check_format, check_target, published_page
-from eckart.runs import read_run, write_whole
+from eckart.reports.page import published_page, read_report
+from eckart.runs import write_whole
 
 
 def run_report(run: Path, out: Path | None, name: str, figures: Path | None, as_json: bool) -> None:
@@ -23,15 +22,10 @@ def run_report(run: Path, out: Path | None, name: str, figures: Path | None, as_
     Raises:
         RunError: there is no run, it is damaged or in use, or a file cannot be written.
     """
-    check_format(name)
     path = out or (None if as_json else run / f"report.{name}")
-    kept = read_run(run)
+    report = read_report(run, path, name)
     if path is not None:
-        check_target(path, kept)
-        check_writable(path, None)
-    report = Report.of(kept)
-    if path is not None:
-        write_whole(path, FORMATS[name](report).encode())
+        report.write(path, name)
         say(f"report: {path}")
     if figures is not None:
         written = report.write_figures(figures)

@@ -52,17 +52,17 @@ class _Prepared:
 
     Arguments:
         prompts: the rows.
-        rows: reads them.
+        reader: reads them.
         checked: points from which reading was found to agree with the plain forward, under a mild edit or a harsh one.
     """
 
     prompts: tuple[Prompt, ...]
-    rows: Reader
+    reader: Reader
     checked: set[tuple[Point, bool]] = field(default_factory=set)
 
     def rows_of(self, start: int, stop: int) -> _Prepared:
         """Return rows `start` to `stop - 1` as a split of their own."""
-        return _Prepared(self.prompts[start:stop], self.rows.part(range(start, stop)), self.checked)
+        return _Prepared(self.prompts[start:stop], self.reader.part(range(start, stop)), self.checked)
 
 
 class Evaluator:
@@ -305,7 +305,7 @@ class Evaluator:
         data, start = self._rows(split), self._start(edits)
         what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
         with self.report(what, len(data.prompts)) as advance:
-            sums = data.rows.sums(start, self._points, advance, logits="logit" in methods)
+            sums = data.reader.sums(start, self._points, advance, logits="logit" in methods)
         if start is not None and start in self._points:
             harsh = max(edit.rate for edit in edits) >= HARSH
             if (start, harsh) not in data.checked:
@@ -313,7 +313,7 @@ class Evaluator:
                 data.checked.add((start, harsh))
         nulls = {method: self._null(split, method) for method in methods if method in INPUTS}
         null_sums = {method: null.log_likelihoods(start, self._points) for method, null in nulls.items()}
-        return Reading(sums[0], *sizes(data.rows.requests), null_sums, sums[1] if len(sums) > 1 else None)
+        return Reading(sums[0], *sizes(data.reader.requests), null_sums, sums[1] if len(sums) > 1 else None)
 
     def _readable(self, prompts: Sequence[Prompt], what: str) -> Reader:
         """Tokenise prompts, and settle how to read them."""
@@ -334,14 +334,14 @@ class Evaluator:
         Raises:
             ModelError: they do not agree even where passes begin at the bottom.
         """
-        sample = sample_of(data.rows.requests)[:1]
-        requests = data.rows.requests.subset(sample)
+        sample = sample_of(data.reader.requests)[:1]
+        requests = data.reader.requests.subset(sample)
         if agrees(self.model, sums[0, sample], requests):
             return start, sums
         warnings.warn("candidates run through all layers: sharing the lower ones fails here", stacklevel=2)
         self._tails = False
         self.expect(())
-        sums = data.rows.sums(BOTTOM, logits=len(sums) > 1)
+        sums = data.reader.sums(BOTTOM, logits=len(sums) > 1)
         if not agrees(self.model, sums[0, sample], requests):
             raise ModelError(
                 f"{type(self.model.model).__name__} scores rows differently in a batch when clipped"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from eckart.errors import RunError
 from eckart.records import Edit, Rows, Score, Trial, parse_rows
@@ -75,8 +75,13 @@ class Block:
         """Right after less right before, by the same seed on the same row; NaN where either is not known."""
         return self.right - self.unpruned
 
+    @cached_property
+    def asked(self) -> Bool[np.ndarray, "seeds rows"]:
+        """Whether anything was scored on a row under a seed."""
+        return ~np.isnan(self.unpruned) | ~np.isnan(self.right).all(axis=0)
+
     @property
-    def asked(self) -> list[int]:
+    def row_counts(self) -> list[int]:
         """Return how many rows each seed asked the unpruned model."""
         return [int(count) for count in (~np.isnan(self.unpruned)).sum(axis=1) if count]
 
@@ -117,8 +122,8 @@ def sample(blocks: Sequence[Block]) -> str:
         blocks: of one or more conditions; ranges are written where they differ.
     """
     every, seeds = span([len(block.ids) for block in blocks]), span([len(block.seeds) for block in blocks])
-    own = span([count for block in blocks for count in block.asked])
-    differs = any({*block.asked} != {len(block.ids)} for block in blocks)
+    own = span([count for block in blocks for count in block.row_counts])
+    differs = any({*block.row_counts} != {len(block.ids)} for block in blocks)
     rows = f"{own} rows a seed, {every} in all" if differs else f"{every} rows"
     return f"n = {rows}, {seeds} {'seed' if seeds == '1' else 'seeds'}"
 

@@ -20,7 +20,7 @@ from eckart.runs import Run
 
 FEWEST_ROWS = 10
 STEADY_NOTE = (
-    "Are deep layers steadier than shallow ones? The spread is the standard deviation of the gain over the rates, the "
+    "The spread is the standard deviation of the gain over the rates, the "
     "worst the gain at the rate that is worst for the layer, in points. 'As measured' is read off the layer's cells: "
     "noise makes the spread larger and the worst lower than they are. 'Held out' takes that away: other rows and "
     "seeds than those that are read say which rate is worst and where the middle is. It is noisier, and with few "
@@ -164,7 +164,7 @@ def steadiness_table(found: Findings) -> Table:
     compared = list(steadiness(found))
     rows = [row for steady in compared for row in _steady_rows(steady)]
     note = " ".join([STEADY_NOTE, *sorted({_middle(steady) for steady in compared} - {""})])
-    return Table("steadiness", "Deep and shallow layers", note, columns, rows)
+    return Table("steadiness", "Are deep layers steadier?", note, columns, rows)
 
 
 def rule_table(run: Run, found: Findings) -> Table:
@@ -183,12 +183,16 @@ def rule_table(run: Run, found: Findings) -> Table:
         Column("rank_interval", "95% interval of the rank"),
     )
     note = (
-        "Does the condition number choose the layer well? Every layer has the rate that validation selected for it; "
+        "Every layer has the rate that validation selected for it; "
         "gains are on the test rows. The best in hindsight was found on these very rows, so the distance to it is "
         "overstated; its interval is not. p values are not corrected."
     )
     return Table(
-        "rule", "The condition number's layer", note, columns, [_rule_row(r) for r in ruled(run, found)]
+        "rule",
+        "Does the condition number choose well?",
+        note,
+        columns,
+        [_rule_row(r) for r in ruled(run, found)],
     )
 
 
@@ -204,11 +208,11 @@ def curse_table(found: Findings) -> Table:
         Column("gap", "overstated by, points", "points"),
     )
     note = (
-        "What is a validation gain worth? The slope is that of the least-squares line through all cells: 1 where "
+        "The winner's curse: the slope is that of the least-squares line through all cells: 1 where "
         "test gains are as large, 0 where validation ranks noise. A few cells with large losses can make it near 1."
     )
     rows = [{**_place(c.condition, c.part), **asdict(c.measured)} for c in curses(found)]
-    return Table("curse", "The winner's curse", note, columns, rows)
+    return Table("curse", "What is a validation gain worth?", note, columns, rows)
 
 
 def _steady_rows(steady: Steadiness) -> Iterator[dict[str, Any]]:

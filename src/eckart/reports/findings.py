@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -100,8 +101,8 @@ def metric_of(run: Run, task: str) -> str:
 def pick(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) -> Edit | None:
     """Return the `best_edit` on a block's rows, by the mean over the seeds; None where unpruned is as good.
 
-    Only edits that every seed scored on
-    every row can be chosen: a race drops the others, or they failed.
+    Only what every seed scored on every row can be chosen: a race drops the others, the unpruned model among them, or
+    they failed.
     """
     if block is None:
         return None
@@ -112,13 +113,15 @@ def pick(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) 
 
 
 def _value(block: Block, edit: Edit | None, metric: str, seeds: list[int]) -> float | None:
-    """Return the mean over seeds of what is compared; None where a row that the unpruned model answered is missing."""
+    """Return the mean over seeds of what is compared; -inf where a race dropped it, None where a seed did not score."""
     if not seeds:
         return None
     lines = [block.seeds.index(seed) for seed in seeds]
     right = block.outcomes(edit)[lines]
-    if (np.isnan(right) & ~np.isnan(block.unpruned[lines])).any() or np.isnan(right).all(axis=1).any():
+    if np.isnan(right).all(axis=1).any():
         return None
+    if (np.isnan(right) & block.asked[lines]).any():
+        return -math.inf
     if metric == "accuracy":
         return float(np.nanmean(right, axis=1).mean())
     scores = [block.trials[edit, seed][0].score for seed in seeds]
@@ -135,16 +138,16 @@ def _choice(found: Measurements, condition: Condition, part: str, metric: str) -
     missing = _missing(before, edits, metric, seeds)
     choice = Choice(condition, part, dict.fromkeys(seeds, together), len(tried), missing=missing)
     picks = _picks(before, test, edits, metric)
-    if test is None or not picks or (missing and not any(picks.values())):
+    if before is None or test is None or not picks or (missing and not any(picks.values())):
         return _cross_validated(choice, before, edits)
-    if before is not None and not missing and _whole(test, together):
+    if not missing and _whole(test, together):
         gains = test.gains[test.edits.index(together)] if together else np.zeros_like(test.unpruned)
         return _on_test(replace(choice, naive=_naive(before, choice)), gains)
     by_seed = replace(
         choice,
         picks=picks,
         basis="test" if len({*picks.values()}) == 1 else "test, seed by seed",
-        tried=sum(edit in (before or test).edits for edit in edits),
+        tried=sum(edit in before.edits for edit in edits),
         missing="",
     )
     return _on_test(replace(by_seed, naive=_naive(before, by_seed)), picked_gains(test, picks))
@@ -156,7 +159,7 @@ def _missing(block: Block | None, edits: list[Edit], metric: str, seeds: list[in
         return "the unpruned model has no validation score"
     known = (edit for edit in edits if edit in block.edits and _value(block, edit, metric, seeds) is not None)
     each = "" if len(seeds) == 1 else f" under each of the {len(seeds)} seeds"
-    return "" if any(known) else f"no edit was scored on all validation rows{each}"
+    return "" if any(known) else f"no edit was scored on validation{each}"
 
 
 def _seeds(block: Block | None) -> list[int]:
@@ -182,18 +185,14 @@ def _picks(
     before: Block | None, test: Block | None, edits: list[Edit], metric: str
 ) -> dict[int, Edit | None]:
     """Return what each seed chose and had tested; seeds whose choice was not tested, or not yet, are left out."""
-    picks: dict[int, Edit | None] = {}
-    for seed in _seeds(test):
-        tested = [edit for edit in edits if test is not None and (edit, seed) in test.trials]
-        own = [seed] if seed in _seeds(before) else []
-        best = pick(before, edits, metric, own)
-        if best is None and not _missing(before, edits, metric, own):
-            picks[seed] = None
-        elif best in tested:
-            picks[seed] = best
-        elif len(tested) == 1:  # whoever ran it broke a tie otherwise, or chose before the run
-            picks[seed] = tested[0]
-    return picks
+    if before is None or test is None:
+        return {}
+    found = {seed: pick(before, edits, metric, [seed]) for seed in _seeds(test) if seed in _seeds(before)}
+    return {
+        seed: edit
+        for seed, edit in found.items()
+        if (edit, seed) in test.trials and not _missing(before, edits, metric, [seed])
+    }
 
 
 def picked(block: Block, picks: dict[int, Edit | None]) -> Float[np.ndarray, "seeds rows"]:

@@ -50,14 +50,14 @@ def flips(run: Run, found: Findings, choice: Choice, split: str) -> list[Flip]:
             scored[row.id] += 1
             was = before[row.id][2]
             if (was == row.label) != (answer == row.label):
-                turned[row.id, name(rows, row, was), name(rows, row, answer)].append((seed, row, rows))
+                turned[row.id, _name(rows, row, was), _name(rows, row, answer)].append((seed, row, rows))
     found_flips = [
         _flip(was, is_now, where, scored[row_id]) for (row_id, was, is_now), where in turned.items()
     ]
     return sorted(found_flips, key=lambda flip: (flip.kind != "fixed", -len(flip.seeds), flip.id))
 
 
-def name(rows: Rows, row: Row, index: int) -> str:
+def _name(rows: Rows, row: Row, index: int) -> str:
     """Return an answer in words: a choice of the row's own, or a label."""
     names = row.choices or rows.labels
     return names[index] if index < len(names) else str(index)
@@ -78,7 +78,7 @@ def _predicted(run: Run, trial: Trial) -> Iterator[tuple[Row, Rows, int]]:
 
 def _flip(was: str, is_now: str, where: list[tuple[int, Row, Rows]], scored: int) -> Flip:
     _, row, rows = where[0]
-    label = name(rows, row, row.label)
+    label = _name(rows, row, row.label)
     return Flip(
         kind="fixed" if is_now == label else "broken",
         id=row.id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -63,7 +64,7 @@ def gallery(run: Run, found: Findings) -> list[Picture]:
     ]
 
 
-def grid_split(found: Findings) -> str:
+def _grid_split(found: Findings) -> str:
     """Return the split on which whole grids are shown: test where all edits were scored there, else validation."""
     counts = {
         split: sum(split in cell.measured for cell in found.cells.values())
@@ -72,7 +73,7 @@ def grid_split(found: Findings) -> str:
     return max(counts, key=lambda split: counts[split])
 
 
-def published_pairs(choice: Choice) -> list[tuple[float, float]]:
+def _published_pairs(choice: Choice) -> list[tuple[float, float]]:
     """Return the accuracies, unpruned and clipped, that the paper's tables have for a choice's model, task and part."""
     where = choice.condition
     rows = published_rows(named(where.model), where.task_name, choice.part)
@@ -93,7 +94,7 @@ def _conditions(run: Run) -> Iterator[Picture]:
             _name("condition-numbers", short_name(model)),
             title,
             caption,
-            lambda spectra=spectra, title=title: _draw_conditions(spectra, title),  # type: ignore[misc]
+            partial(_draw_conditions, spectra, title),
         )
 
 
@@ -104,7 +105,7 @@ def _draw_conditions(spectra: Sequence[dict[str, Any]], title: str) -> Figure:
 def _outcomes(found: Findings) -> Iterator[Picture]:
     split = "test" if any(where == "test" for _, where in found.blocks) else "validation"
     for (shots, scoring), choices in _by(found.choices, _setting):
-        panels = [outcome_panel(found, own, split, published_pairs) for _, own in _by(choices, _model)]
+        panels = [outcome_panel(found, own, split, _published_pairs) for _, own in _by(choices, _model)]
         known = [panel for panel in panels if panel]
         if not known:
             continue
@@ -121,13 +122,13 @@ def _outcomes(found: Findings) -> Iterator[Picture]:
             _name("outcomes", shots, scoring),
             f"Unpruned and clipped, task by task: {shots} shots, scoring {scoring}",
             caption,
-            lambda known=known: draw_bars(known, 3, split),  # type: ignore[misc]
+            partial(draw_bars, known, 3, split),
             _sample(found, choices, split),
         )
 
 
 def _accuracies(found: Findings) -> Iterator[Picture]:
-    split = grid_split(found)
+    split = _grid_split(found)
     for (shots, scoring), choices in _by(found.choices, _setting):
         columns = max(1, min(4, len({(c.condition.model, c.part) for c in choices})))
         panels = [accuracy_panel(found, c.condition, c.part, split) for c in choices]
@@ -141,13 +142,13 @@ def _accuracies(found: Findings) -> Iterator[Picture]:
                     f"{shots} shots, scoring {scoring} (Figure 1 of the paper)",
                     _size(found, choices, split),
                 ),
-                lambda page=page, columns=columns: draw_accuracy(page, columns, split),  # type: ignore[misc]
+                partial(draw_accuracy, page, columns, split),
                 _sample(found, choices, split),
             )
 
 
 def _shots(found: Findings) -> Iterator[Picture]:
-    split = grid_split(found)
+    split = _grid_split(found)
     bench: Callable[[Choice], Any] = lambda c: (c.condition.model, c.condition.task, c.condition.scoring)  # noqa: E731
     for (model, task, scoring), choices in _by(found.choices, bench):
         ordered = sorted(choices, key=lambda choice: (choice.condition.shots, choice.part))
@@ -166,13 +167,13 @@ def _shots(found: Findings) -> Iterator[Picture]:
             _name("accuracy-by-shots", short_name(model), task, scoring),
             f"Accuracy and the number of shots: {task}, {short_name(model)}, scoring {scoring}",
             _accuracy_caption(split, where, _size(found, choices, split)),
-            lambda known=known, columns=columns: draw_accuracy(known, columns, split),  # type: ignore[misc]
+            partial(draw_accuracy, known, columns, split),
             f"scoring {scoring}; {_sample(found, choices, split)}",
         )
 
 
 def _maps(found: Findings) -> Iterator[Picture]:
-    split = grid_split(found)
+    split = _grid_split(found)
     for (shots, scoring), choices in _by(found.choices, _setting):
         maps = [gains for choice in choices if (gains := gain_map(found, choice, split))]
         pages = list(_pages(maps))
@@ -187,7 +188,7 @@ def _maps(found: Findings) -> Iterator[Picture]:
                 _name("gains", shots, scoring, number if len(pages) > 1 else ""),
                 f"Gains by layer and rate: {shots} shots, scoring {scoring}",
                 caption,
-                lambda page=page: draw_gain_maps(page, 3, split),  # type: ignore[misc]
+                partial(draw_gain_maps, page, 3, split),
                 _sample(found, choices, split),
             )
 
@@ -217,7 +218,7 @@ def _pairs(found: Findings) -> Iterator[Picture]:
         "validation-and-test",
         "Validation gains and test gains",
         caption,
-        lambda: draw_gain_pairs(pairs),
+        partial(draw_gain_pairs, pairs),
         _sample(found, found.choices, "test"),
     )
 
@@ -242,7 +243,7 @@ def _calibrations(found: Findings) -> Iterator[Picture]:
             _name("calibration", number if len(pages) > 1 else ""),
             "Clipping and calibration",
             caption,
-            lambda page=page: draw_bars(page, 3, split, seeds=True),  # type: ignore[misc]
+            partial(draw_bars, page, 3, split, seeds=True),
             _sample(found, found.choices, split),
         )
 

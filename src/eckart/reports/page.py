@@ -30,13 +30,14 @@ from eckart.reports.sections import (
 )
 from eckart.reports.tabular import Table, escaped
 from eckart.reports.words import Headline, choice_name, ordered, summary, verdicts
-from eckart.runs import Run, read_run, write_whole
+from eckart.runs import Run, check_writable, read_run, write_whole
 
+MOST_VERDICTS = 24
 MOST_ROWS = 400
 MOST_FIGURES = 10
 MOST_FLIPS = 40
 MOST_FLIPPED = 12
-"""How much of a long table, how many figures, and how many flipped rows of how many choices a page shows."""
+"""How many verdicts, rows of a table, figures, and flipped rows of how many choices a page shows."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,14 @@ class Report:
         """Return the page as Markdown, without figures."""
         return _render("report.md", report=self)
 
+    def write(self, path: Path, format: str) -> None:
+        """Write the report into one file, in one of `FORMATS`.
+
+        Raises:
+            RunError: the file cannot be written, or is to be a table and there is none.
+        """
+        write_whole(path, FORMATS[format](self).encode())
+
     def write_figures(self, folder: Path) -> list[Path]:
         """Write every figure as PNG, SVG and PDF.
 
@@ -183,40 +192,42 @@ def report(
     Raises:
         RunError: there is no run, it is damaged or in use, the format is unknown, or a file cannot be written.
     """
-    check_format(format)
     path = Path(out) if out is not None else Path(run) / f"report.{format}"
-    kept = read_run(run)
-    check_target(path, kept)
-    found = Report.of(kept)
-    write_whole(path, FORMATS[format](found).encode())
+    found = read_report(run, path, format)
+    found.write(path, format)
     if figures is not None:
         found.write_figures(Path(figures))
     return path
 
 
-def check_format(name: str) -> None:
-    """Refuse a format that there is not.
+def read_report(run: str | Path, path: Path | None, format: str) -> Report:
+    """Work out everything about a run, once it is sure that it can be written.
+
+    Arguments:
+        run: its folder.
+        path: where the report is to go; None where it is not to be written.
+        format: one of `FORMATS`.
 
     Raises:
-        RunError: there is no such format.
+        RunError: there is no run, it is damaged or in use, the format is unknown, or the file cannot be written.
     """
+    _check_format(format)
+    kept = read_run(run)
+    if path is not None:
+        if path.resolve() == (kept.folder / "run.sqlite").resolve():
+            raise RunError(f"'{path}' is the run itself; name another file for its report")
+        check_writable(path)
+    return Report.of(kept)
+
+
+def _check_format(name: str) -> None:
     if name not in FORMATS:
         raise RunError(f"no report format '{name}'; the formats are {', '.join(FORMATS)}")
 
 
-def check_target(path: Path, run: Run) -> None:
-    """Refuse to write a report over the run that it is about.
-
-    Raises:
-        RunError: the file is the run's own.
-    """
-    if path.resolve() == (run.folder / "run.sqlite").resolve():
-        raise RunError(f"'{path}' is the run itself; name another file for its report")
-
-
 def published_page(format: str) -> str:
     """Return the whole published record with its certainty, in one of the formats of `report`."""
-    check_format(format)
+    _check_format(format)
     table = published_table()
     if format == "json":
         return json.dumps({"published": table.to_json(), "slips": slips()}, indent=2) + "\n"
@@ -253,6 +264,6 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(most_rows=MOST_ROWS, slips=slips())
+    environment.globals.update(most_rows=MOST_ROWS, most_verdicts=MOST_VERDICTS, slips=slips())
     environment.filters["cell"] = escaped
     return environment.get_template(f"{template}.j2").render(**values)

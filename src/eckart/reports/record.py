@@ -94,7 +94,7 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
         "gain": row["test_clipped"] - row["test_baseline"],
         "baseline_interval": exact_interval(before, n),
         "clipped_interval": exact_interval(after, n),
-        "unpaired_p": unpaired_p(before, after, n),
+        "unpaired_p": _unpaired_p(before, after, n),
         "least_p": least,
         "most_p": most,
         "says": _says(least, most),
@@ -112,7 +112,7 @@ def exact_interval(right: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def unpaired_p(before: int, after: int, n: int) -> float:
+def _unpaired_p(before: int, after: int, n: int) -> float:
     """Return the p value of Fisher's exact test of two counts of n, as if the rows were not the same."""
     return float(fisher_exact([[before, n - before], [after, n - after]]).pvalue)
 

@@ -56,7 +56,11 @@ def choices_table(found: Findings) -> Table:
         "'Seed x row' counts a row once for every seed."
     )
     return Table(
-        "choices", "Choices", note, columns, [_choice_row(found, choice) for choice in found.choices]
+        "choices",
+        "What was chosen, and what it gains",
+        note,
+        columns,
+        [_choice_row(found, choice) for choice in found.choices],
     )
 
 
@@ -78,7 +82,7 @@ def cells_table(found: Findings) -> Table:
         "the same demonstrations on the same rows. 'Holm' and 'FDR' are p values adjusted for all cells on that split. "
         "'Seed x row' counts a row once for every seed."
     )
-    return Table("cells", "Cells", note, columns, rows)
+    return Table("cells", "Everything that was tried", note, columns, rows)
 
 
 def seeds_table(found: Findings) -> Table:
@@ -118,7 +122,7 @@ def calibration_table(found: Findings) -> Table:
         Column("seeds", "seeds", "count"),
     )
     note = (
-        "Does clipping add anything over calibrating? Each line compares two ways of answering the same rows under "
+        "Each line compares two ways of answering the same rows under "
         "the same demonstrations; 'clipped' is that scoring's own choice. p values are not corrected"
         + ("." if any(split == "test" for _, split in found.blocks) else ", and the same rows chose.")
     )
@@ -140,7 +144,7 @@ def calibration_table(found: Findings) -> Table:
         }
         for crossing in crossings(found)
     ]
-    return Table("calibration", "Clipping and calibration", note, columns, rows)
+    return Table("calibration", "Does clipping add anything over calibrating?", note, columns, rows)
 
 
 def failures_table(found: Findings) -> Table:
@@ -164,7 +168,7 @@ def failures_table(found: Findings) -> Table:
         for trial in sorted(cell.failures, key=lambda trial: (trial.setting.seed, trial.split))
     ]
     note = "Trials that could not be scored. They count nowhere: a cell that failed under one seed cannot be chosen."
-    return Table("failures", "Failed trials", note, columns, rows)
+    return Table("failures", "Trials that failed", note, columns, rows)
 
 
 def spectra_table(run: Run) -> Table:

@@ -85,7 +85,7 @@ class Table:
 
     Arguments:
         name: a file-safe name.
-        title, note: what it shows, and what a reader should know about it.
+        title, note: the question that it answers, or what it shows, and what a reader should know about it.
         columns, rows: its contents; values are plain, fractions are in [0, 1].
     """
 

@@ -21,15 +21,15 @@ def summary(found: Findings) -> list[str]:
     """Return a run's findings in sentences, the most certain first."""
     if not found.choices:
         return ["No edit was scored, so there is nothing to compare."]
-    sentences = [sentence(choice, found) for choice in ordered(found)[:SAID]]
+    sentences = [_sentence(choice, found) for choice in ordered(found)[:SAID]]
     if len(found.choices) == 1:
         return sentences
     more = len(found.choices) - SAID
     rest = [f"{more} more stand in the table of choices."] if more > 0 else []
-    return [overall(found), *sentences, *rest]
+    return [_overall(found), *sentences, *rest]
 
 
-def overall(found: Findings) -> str:
+def _overall(found: Findings) -> str:
     """Return how many choices gained."""
     counts: Counter[str] = Counter(choice.outcome for choice in found.choices)
     said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome])
@@ -69,12 +69,12 @@ def _sample(choice: Choice, found: Findings) -> str:
     assert choice.gain is not None
     rows, seeds = choice.gain.rows, _count(choice.gain.seeds, "seed")
     block = found.blocks[choice.condition, found.split(choice)]
-    if {*block.asked} == {rows}:
+    if {*block.row_counts} == {rows}:
         return f"n = {rows} rows, {seeds}"
-    return f"n = {span(block.asked)} rows a seed, {rows} in all, {seeds}"
+    return f"n = {span(block.row_counts)} rows a seed, {rows} in all, {seeds}"
 
 
-def sentence(choice: Choice, found: Findings) -> str:
+def _sentence(choice: Choice, found: Findings) -> str:
     """Return one choice's finding."""
     where = _where(choice, found)
     part = part_words(choice.part)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -63,28 +64,34 @@ def resolve(sweep: Sweep, sources: Sources | None = None) -> Sweep:
         EckartError: a model or a task is not usable, a layer or part does not exist, a row does not fit.
     """
     sources = sources or Sources()
-    readers = [Reading.of(entry, sweep, sources) for entry in sweep.models]
-    entries, names = [], set[str]()
-    for entry in sweep.tasks:
-        for shots, seed in sweep.draws:
-            with _about(entry.full_name):
-                task = sources.task(entry, shots, seed)
-                for scoring in sweep.scorings:
-                    check_method(scoring, task.kind)
-            for reader in readers:
-                with _about(Unit(reader.entry, entry, shots, seed)):
-                    for split in sweep.splits:
-                        reader.requests(task, split, sweep)
-        if task.full_name in names:
-            raise StudyError(f"two tasks are called '{task.full_name}'; give one of them another name")
-        names.add(task.full_name)
-        entries.append(entry.model_copy(update={"name": task.name, "metric": entry.metric or task.metric}))
-    return sweep.model_copy(update={"tasks": tuple(entries)})
+    outlines = [Outline.of(entry, sweep, sources) for entry in sweep.models]
+    tasks = tuple(_resolved(entry, sweep, sources, outlines) for entry in sweep.tasks)
+    names = [task.full_name for task in tasks]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise StudyError(f"two tasks are called '{twice}'; give one of them another name")
+    return sweep.model_copy(update={"tasks": tasks})
+
+
+def _resolved(entry: TaskEntry, sweep: Sweep, sources: Sources, outlines: Sequence[Outline]) -> TaskEntry:
+    """Check every unit of a task, and return its entry with what it leaves open."""
+    drawn = {}
+    for shots, seed in sweep.draws:
+        with _about(entry.full_name):
+            task = drawn[shots, seed] = sources.task(entry, shots, seed)
+            for scoring in sweep.scorings:
+                check_method(scoring, task.kind)
+        for outline in outlines:
+            with _about(Unit(outline.entry, entry, shots, seed)):
+                for split in sweep.splits:
+                    outline.requests(task, split, sweep)
+    first = drawn[sweep.draws[0]]
+    return entry.model_copy(update={"name": first.name, "metric": entry.metric or first.metric})
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a model reads with, without its weights."""
+class Outline:
+    """A model without its weights: its layers, and what it reads with."""
 
     entry: ModelEntry
     anatomy: Anatomy
@@ -92,7 +99,7 @@ class Reading:
     window: int | None
 
     @classmethod
-    def of(cls, entry: ModelEntry, sweep: Sweep, sources: Sources) -> Reading:
+    def of(cls, entry: ModelEntry, sweep: Sweep, sources: Sources) -> Outline:
         """Look at a model.
 
         Raises:
@@ -106,7 +113,7 @@ class Reading:
                 model = empty_model(entry.name, entry.trust_remote_code)
                 tokenizer = load_tokenizer(entry.name, entry.trust_remote_code)
             anatomy = Anatomy.of(model)
-            for layer in (0,) if isinstance(sweep.layers, str) else sweep.layers:
+            for layer in sweep.layers_of(anatomy) or [0]:
                 for part in sweep.parts:
                     anatomy.select(layer, part)
         return cls(entry, anatomy, tokenizer, context_window(model.config))
@@ -135,8 +142,10 @@ def _held(things: Mapping[str, HeldT], key: str, name: str) -> HeldT:
 
 @contextmanager
 def _about(what: object) -> Iterator[None]:
-    """Say what an error is about."""
+    """Say what an error is about, unless it says so itself: `gpt2` is not named by `gpt2-xl`."""
     try:
         yield
     except EckartError as error:
-        raise error if str(what) in str(error) else type(error)(f"{what}: {error}") from error
+        if re.search(rf"(?<![\w/-]){re.escape(str(what))}(?![\w-]|\.\w)", str(error)):
+            raise
+        raise type(error)(f"{what}: {error}") from error

@@ -12,7 +12,7 @@ from eckart.anatomy import Anatomy
 from eckart.evaluation.requests import Requests
 from eckart.records import name_rows
 from eckart.runs import read_run
-from eckart.selection.checks import Reading, Sources
+from eckart.selection.checks import Outline, Sources
 from eckart.selection.grid import Sweep, Unit
 
 TIMED_ROWS = 64
@@ -28,7 +28,8 @@ class Cost:
         rows, tokens: read by the unpruned models, in all units and splits together.
         seconds: for what is not kept, on this machine, one unit after the other.
         disk: bytes of the run's file in the end.
-        states: bytes that one unit's passes leave for its edits, in memory or in a temporary file.
+        states: bytes that one unit's passes leave for its edits, in memory or in a temporary file, in float32; in half
+            precision they are half as many.
     """
 
     units: int
@@ -53,7 +54,7 @@ class _Model:
         edits: how many a unit has.
         passes: what they cost together, in passes of the unpruned model: an edit begins at its layer.
         points: at how many places the unpruned pass leaves states for them.
-        width: bytes of a token's state.
+        width: bytes of a token's state in float32; in half precision it has half as many.
     """
 
     edits: int
@@ -65,9 +66,7 @@ class _Model:
     def of(cls, sweep: Sweep, anatomy: Anatomy) -> _Model:
         """Count a model's edits. Which layer `auto` will choose is not known; it counts as the middle one."""
         n, rates = len(anatomy.layers), sum(rate > 0 for rate in sweep.rates)
-        layers = {"auto": [n // 2], "all": range(n)}.get(str(sweep.layers)) or {
-            anatomy.layer_index(int(layer)) for layer in sweep.layers
-        }
+        layers = sweep.layers_of(anatomy) or [n // 2]
         each = len(sweep.parts) * rates
         passes = each * sum((n - layer) / n for layer in layers)
         width = anatomy.model.config.get_text_config().hidden_size * 4
@@ -82,7 +81,7 @@ class _Model:
 
 def expected_trials(sweep: Sweep, folder: Path) -> int:
     """Return how many trials are still to come, at most."""
-    models = [_Model.of(sweep, Reading.of(entry, sweep, Sources()).anatomy) for entry in sweep.models]
+    models = [_Model.of(sweep, Outline.of(entry, sweep, Sources()).anatomy) for entry in sweep.models]
     units = len(sweep.tasks) * len(sweep.draws)
     return units * sum(_trials(sweep, model, split) for model in models for split in sweep.splits) - _kept(
         folder
@@ -108,13 +107,13 @@ def estimate(sweep: Sweep, folder: Path, sources: Sources | None = None) -> Cost
 def _costs(sweep: Sweep, sources: Sources) -> Iterator[Cost]:
     """Yield what each split of each unit costs."""
     for entry in sweep.models:
-        reading = Reading.of(entry, sweep, sources)
-        model, pace = _Model.of(sweep, reading.anatomy), None
+        outline = Outline.of(entry, sweep, sources)
+        model, pace = _Model.of(sweep, outline.anatomy), None
         for unit in (unit for unit in sweep.units if unit.model is entry):
             pace = _pace(sweep, unit, sources) if pace is None else pace
             task = sources.task(unit.task, unit.shots, unit.seed)
             for split in sweep.splits:
-                requests = reading.requests(task, split, sweep)
+                requests = outline.requests(task, split, sweep)
                 size, n = _tokens(requests), len(requests.continuations)
                 trials = _trials(sweep, model, split)
                 yield Cost(
@@ -140,7 +139,7 @@ def _pace(sweep: Sweep, unit: Unit, sources: Sources) -> float:
     evaluator = sources.evaluator(sweep, unit, sources.model(unit.model))
     evaluator.prepare("validation")
     rows = name_rows("validation", 0, min(TIMED_ROWS, len(evaluator.fitted("validation").prompts)))
-    size = _tokens(evaluator.prepare(rows).rows.requests)
+    size = _tokens(evaluator.prepare(rows).reader.requests)
     start = time.perf_counter()
     evaluator([], rows)
     return (time.perf_counter() - start) / size

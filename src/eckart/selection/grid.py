@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from eckart.anatomy import Anatomy
 from eckart.errors import StudyError
 from eckart.records import ATTENTION, METRICS, PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
 from eckart.runs import folder_name
@@ -35,6 +36,11 @@ def listed(value: Any) -> Any:
     if isinstance(value, str):
         return [item.strip() for item in value.split(",")]
     return value if isinstance(value, list | tuple) else [value]
+
+
+def entries(values: Any, key: str) -> list[Any]:
+    """Return a list of entries, in which a bare name stands for an entry that says nothing else."""
+    return [{key: item} if isinstance(item, str) else item for item in listed(values)]
 
 
 def read_numbers(value: Any) -> list[int]:
@@ -60,13 +66,12 @@ def _read_layers(value: Any) -> Any:
 
 
 def _entries(kind: type[Closed], what: str, field: str) -> BeforeValidator:
-    """Let a bare name stand for an entry that says nothing else, and check each entry."""
+    """Check each entry."""
 
     def read(value: Any) -> Any:
-        found = [{field: item} if isinstance(item, str) else item for item in listed(value)]
         return [
             checked(kind, item, f"{what} {number}", StudyError) if isinstance(item, dict) else item
-            for number, item in enumerate(found, start=1)
+            for number, item in enumerate(entries(value, field), start=1)
         ]
 
     return BeforeValidator(read)
@@ -236,6 +241,18 @@ class Sweep(Closed):
         """The shots and seeds of every task's units."""
         return draws(self.shots, self.seeds)
 
+    def layers_of(self, anatomy: Anatomy) -> list[int] | None:
+        """Return the layers of a model that are edited, ascending; None where condition numbers are to choose them.
+
+        Raises:
+            EditError: the model has no such layer.
+        """
+        if self.layers == "auto":
+            return None
+        if self.layers == "all":
+            return list(range(len(anatomy.layers)))
+        return sorted({anatomy.layer_index(int(layer)) for layer in self.layers})
+
     @property
     def scored(self) -> int:
         """How many trials come from one reading."""
@@ -282,10 +299,9 @@ def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     found = dict(values)
     for field, keys in (("models", ("name",)), ("tasks", ("task", "data"))):
         if field in found:
-            key = keys[0]
-            entries = [{key: entry} if isinstance(entry, str) else entry for entry in listed(found[field])]
             found[field] = [
-                _absolute(entry, keys, folder) if isinstance(entry, dict) else entry for entry in entries
+                _absolute(entry, keys, folder) if isinstance(entry, dict) else entry
+                for entry in entries(found[field], keys[0])
             ]
     return found
 

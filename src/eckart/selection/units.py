@@ -93,9 +93,9 @@ class _Noted:
 
 def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
     """Settle which layers of a model a sweep edits, and measure its spectra where they are asked for."""
-    anatomy, noted = Anatomy.of(model.model), _Noted(store)
+    given, noted = sweep.layers_of(Anatomy.of(model.model)), _Noted(store)
     conditions: dict[str, dict[int, float]] = {}
-    if sweep.layers == "auto" or sweep.spectra:
+    if given is None or sweep.spectra:
         for part in sweep.parts:
             found = spectra(exact_matrices(model, part), store=noted, device=model.model.device)
             conditions[part] = layer_condition_numbers(found, sweep.combine)
@@ -103,21 +103,16 @@ def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
         name=model.name,
         fingerprint=model.fingerprint,
         dtype=model.dtype,
-        layers={part: _layers(anatomy, sweep, conditions.get(part, {})) for part in sweep.parts},
+        layers={
+            part: [select_layer(conditions[part], sweep.top_k)] if given is None else given
+            for part in sweep.parts
+        },
         condition_numbers={
             part: {str(layer): finite(value) for layer, value in found.items()}
             for part, found in conditions.items()
         },
         spectra=list(dict.fromkeys(noted.names)),
     )
-
-
-def _layers(anatomy: Anatomy, sweep: Sweep, condition_numbers: Mapping[int, float]) -> list[int]:
-    if sweep.layers == "auto":
-        return [select_layer(condition_numbers, sweep.top_k)]
-    if sweep.layers == "all":
-        return list(range(len(anatomy.layers)))
-    return sorted({anatomy.layer_index(int(layer)) for layer in sweep.layers})
 
 
 def run_unit(
