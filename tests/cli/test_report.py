@@ -27,6 +27,28 @@ def test_the_published_record(eckart, tmp_path):
     assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
 
 
+def test_the_published_record_is_printed_as_a_table_the_papers_first(eckart):
+    lines = eckart("report", "published").out.splitlines()
+    assert max(map(len, lines)) <= 160
+    sources = [line.strip()[:7] for line in lines if line.strip().startswith(("Table ", "authors"))]
+    assert sources == sorted(sources)
+    assert len(sources) == 28 + 36
+
+
+def test_the_published_record_in_the_format_that_was_asked_for(eckart):
+    assert eckart("report", "published", "--format", "csv").out.startswith("source,model,task,part")
+    assert eckart("report", "published", "--format", "html").out.startswith("<!DOCTYPE html>")
+    assert eckart("report", "published", "--format", "md").out.startswith("# The published results")
+    assert json.loads(eckart("report", "published", "--json").out)["published"][0]["source"] == "Table 2"
+    for arguments, says in {
+        ("--figures", "f"): "no figures",
+        ("--format", "doc"): "no report format",
+    }.items():
+        ended = eckart("report", "published", *arguments)
+        assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+        assert says in ended.err
+
+
 def test_what_is_refused_is_said_in_one_line(eckart, tmp_path):
     Made(rows=30).write(tmp_path / "run")
     (tmp_path / "damaged").mkdir()

@@ -22,6 +22,10 @@ from eckart.reports.findings import Choice, Findings
 from eckart.reports.sections import spectra_by_model
 from eckart.runs import Run, folder_name
 
+HOLLOW = (
+    " Hollow marks: the smallest singular value is within what rounding to the stored dtype may change, so how close "
+    "to singular the matrix was before is not known."
+)
 MOST_PANELS = 12
 """A figure of more panels becomes several."""
 
@@ -89,6 +93,7 @@ def _conditions(run: Run) -> Iterator[Picture]:
         caption = (
             f"2-norm condition numbers of {len(spectra)} stored matrices by layer (Figure 3 of the paper). They are "
             "computed, not sampled: there is no interval."
+            + ("" if all(values["resolved"] for values in spectra) else HOLLOW)
         )
         yield Picture(
             _name("condition-numbers", short_name(model)),

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from eckart.errors import RunError
 from eckart.published import slips
+from eckart.reports.blocks import short_name
 from eckart.reports.claims import curse_table, rule_table, steadiness_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.findings import Choice, Findings, find
@@ -26,10 +27,11 @@ from eckart.reports.sections import (
     choices_table,
     failures_table,
     seeds_table,
+    spectra_by_model,
     spectra_table,
 )
 from eckart.reports.tabular import Table, escaped
-from eckart.reports.words import Headline, choice_name, ordered, summary, verdicts
+from eckart.reports.words import Headline, choice_name, ordered, summary, verdicts, worst_matrix
 from eckart.runs import Run, check_writable, read_run, write_whole
 
 MOST_VERDICTS = 24
@@ -246,7 +248,9 @@ def _flipped(run: Run, found: Findings, choice: Choice) -> Flipped:
 
 
 def _nothing(run: Run) -> list[str]:
-    return [f"{len(run.spectra)} spectra, and no trial."] if run.spectra else ["The run holds nothing yet."]
+    by_model = spectra_by_model(run)
+    said = [worst_matrix(short_name(model), spectra) for model, spectra in by_model.items() if spectra]
+    return said or ["The run holds nothing yet."]
 
 
 def _embedded(picture: Picture) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from eckart.records import PARTS
 from eckart.reports.blocks import Condition
 from eckart.reports.calibration import crossings
 from eckart.reports.findings import Choice, Findings
@@ -22,6 +23,7 @@ WHERE = (
     Column("shots", "shots", "count"),
     Column("scoring", "scoring"),
 )
+ORDER = PARTS["all"]
 PLACE = (Column("part", "part"), Column("layer", "layer", "count"), Column("rate", "rate", "rate"))
 
 
@@ -204,8 +206,8 @@ def spectra_by_model(run: Run) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _place_of_matrix(values: dict[str, Any]) -> tuple[int, str]:
-    return values["layer"], values["path"]
+def _place_of_matrix(values: dict[str, Any]) -> tuple[int, int, str]:
+    return values["layer"], ORDER.index(values["name"].split("[")[0]), values["path"]
 
 
 def _says(values: dict[str, Any]) -> str:

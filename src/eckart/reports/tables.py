@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from eckart.evaluation import Evaluation
 from eckart.records import MatrixSpectrum, Score
+from eckart.reports.tabular import p_text, points
 from eckart.selection.racing import Race
 from eckart.selection.study import Study
 from eckart.statistics import accuracy_interval
@@ -90,6 +91,35 @@ def published_table(study: Study) -> RenderableType:
         numbers = f"{row['rate']:g}", f"{row['test_baseline']:.4f}", f"{row['test_clipped']:.4f}"
         table.add_row(row["source"], str(row["layer"]), *numbers)
     return _titled("published for this model, task and part", table)
+
+
+def record_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Return the published record's accuracies, and what can be said of each gain.
+
+    Arguments:
+        rows: of `eckart.reports.record.published_table`.
+    """
+    table = _table(
+        "source",
+        "model",
+        "task",
+        "part",
+        "layer",
+        "rate",
+        "n",
+        "unpruned",
+        "clipped",
+        "points",
+        "p, paired",
+        "so",
+    )
+    for row in rows:
+        place = row["source"], row["model"], row["task"], row["part"], str(row["layer"]), f"{row['rate']:g}"
+        accuracies = f"{row['test_baseline']:.4f}", f"{row['test_clipped']:.4f}", points(row["gain"])
+        p = f"{p_text(row['least_p'])} to {p_text(row['most_p'])}"
+        table.add_row(*place, str(row["n"]), *accuracies, p, row["says"])
+    note = "p, paired: the least and the most that exact McNemar's can be; which rows changed is not known"
+    return Group(_titled("published results", table), Text(f"{note}. Intervals: --format md", style="dim"))
 
 
 def conclusion(study: Study) -> str:

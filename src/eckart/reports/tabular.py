@@ -44,6 +44,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 }
 LAST = 1e300  # sorts after all else, and is a number to every reader
 PAIRS = ("shares", "range")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,10 @@ class Table:
         return [{column.key: finite(row.get(column.key)) for column in self.columns} for row in self.rows]
 
     def to_csv(self) -> str:
-        """Return the table as CSV; a pair is two columns, `..._low` and `..._high`."""
+        """Return the table as CSV; a pair is two columns, `..._low` and `..._high`.
+
+        A text that a spreadsheet would run as a formula gets a leading `'`.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(name for column in self.columns for name in _names(column))
@@ -146,7 +150,14 @@ def _names(column: Column) -> list[str]:
 
 def _values(column: Column, row: Row) -> list[Any]:
     value = row.get(column.key)
-    return list(value or ("", "")) if column.kind in PAIRS else ["" if value is None else value]
+    if column.kind in PAIRS:
+        return list(value or ("", ""))
+    return [_inert(value) if isinstance(value, str) else "" if value is None else value]
+
+
+def _inert(text: str) -> str:
+    """Keep a spreadsheet from running a text as a formula."""
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def escaped(text: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from eckart.reports.blocks import short_name, span
 from eckart.reports.findings import Choice, Findings, Outcome
@@ -167,3 +169,32 @@ def _clear_alone(choice: Choice) -> bool:
     """Whether a choice would be called a gain or a loss, had it been the only one."""
     gain = choice.gain
     return gain is not None and gain.p_value <= LEVEL and gain.interval[0] * gain.interval[1] > 0
+
+
+def worst_matrix(model: str, spectra: Sequence[dict[str, Any]]) -> str:
+    """Return which of a model's matrices is the worst conditioned, in a sentence.
+
+    Arguments:
+        model: its name; nothing where the run names none.
+        spectra: `MatrixSpectrum.to_json` of each.
+    """
+    worst = max(spectra, key=lambda values: values["condition_number"] or math.inf)
+    where = f"{model}: " if model else ""
+    matrix = f"{where}{'of' if model else 'Of'} {_matrices(len(spectra))}, {worst['name']} of layer {worst['layer']}"
+    if worst["singular"]:
+        return (
+            f"{matrix} is the worst conditioned: it is singular, its smallest singular value is 0 in float64."
+        )
+    rounding = (
+        ""
+        if worst["resolved"]
+        else " The smallest is within the rounding of storage, so it may be nothing else."
+    )
+    return (
+        f"{matrix} is the worst conditioned: its largest singular value is {worst['condition_number']:,.4g} times its "
+        f"smallest.{rounding}"
+    )
+
+
+def _matrices(count: int) -> str:
+    return "1 matrix" if count == 1 else f"{count:,} matrices"
