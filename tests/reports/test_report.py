@@ -199,6 +199,13 @@ def test_a_formula_in_the_data_is_a_text_in_the_csv():
     assert lines == ["'=1+1,-0.5", "'+1,-0.5", "'-1,-0.5", "'@sum,-0.5", "plain,-0.5", "a=b,-0.5"]
 
 
+def test_a_column_is_left_out_only_where_all_rows_agree():
+    columns = tuple(Column(key, key) for key in ("same", "some", "none")) + (Column("n", "n", "count"),)
+    table = Table("t", "t", "", columns, [{"same": "a", "some": "chosen", "n": 1}, {"same": "a", "n": 1}])
+    assert [column.key for column in table.narrow().columns] == ["some", "n"]
+    assert [column.key for column in table.narrow(["same"]).columns] == ["same", "some", "n"]
+
+
 def test_an_empty_run_is_reported_as_empty(tmp_path):
     RunStore(tmp_path, {"kind": "spectrum"}).__exit__()
     report = Report.of(read_run(tmp_path))

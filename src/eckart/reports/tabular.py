@@ -97,14 +97,13 @@ class Table:
     rows: Sequence[Row]
 
     def narrow(self, kept: Sequence[str] = ()) -> Table:
-        """Leave out the text columns in which all rows agree, and those that hold nothing."""
-        varying = tuple(
-            column
-            for column in self.columns
-            if column.key in kept
-            or len({column.text(row) for row in self.rows} - {""}) > column.kind.startswith("text")
-        )
+        """Leave out the text columns in which all rows agree, and those that hold nothing; a blank is no agreement."""
+        varying = tuple(column for column in self.columns if column.key in kept or self._tells(column))
         return replace(self, columns=varying)
+
+    def _tells(self, column: Column) -> bool:
+        texts = {column.text(row) for row in self.rows}
+        return len(texts) > 1 or (column.numeric and texts != {""})
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return one object a row."""
