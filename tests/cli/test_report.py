@@ -1,8 +1,13 @@
 """`eckart report` on the command line."""
 
+import io
 import json
 import sqlite3
 
+from rich.console import Console
+
+from eckart.reports.record import published_table
+from eckart.reports.tables import record_table
 from made_runs import Made
 
 
@@ -25,6 +30,35 @@ def test_the_published_record(eckart, tmp_path):
     assert "Table 7" in eckart("report", "published").out
     assert eckart("report", "published", "--out", "page.html").status == 0
     assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_the_published_record_is_printed_as_a_table_the_papers_first(eckart):
+    lines = [line.strip() for line in eckart("report", "published").out.splitlines()]
+    assert max(map(len, lines)) <= 160
+    llama = [line for line in lines[lines.index("llama-2-7b") :] if line.startswith(("Table ", "log"))]
+    assert [line[:7] for line in llama[:2]] == ["Table 2", "Table 2"]
+    assert [line[:7] for line in llama] == sorted(line[:7] for line in llama)
+    assert sum(line.startswith(("Table ", "log")) for line in lines) == 28 + 36
+
+
+def test_the_published_record_fits_a_terminal():
+    console = Console(width=80, file=io.StringIO())
+    console.print(record_table(published_table().rows), soft_wrap=True)
+    assert "…" not in console.file.getvalue()
+
+
+def test_the_published_record_in_the_format_that_was_asked_for(eckart):
+    assert eckart("report", "published", "--format", "csv").out.startswith("source,model,task,part")
+    assert eckart("report", "published", "--format", "html").out.startswith("<!DOCTYPE html>")
+    assert eckart("report", "published", "--format", "md").out.startswith("# The published results")
+    assert json.loads(eckart("report", "published", "--json").out)["published"][0]["source"] == "Table 2"
+    for arguments, says in {
+        ("--figures", "f"): "no figures",
+        ("--format", "doc"): "no report format",
+    }.items():
+        ended = eckart("report", "published", *arguments)
+        assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+        assert says in ended.err
 
 
 def test_what_is_refused_is_said_in_one_line(eckart, tmp_path):

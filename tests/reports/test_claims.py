@@ -42,7 +42,7 @@ def test_layers_that_are_alike_are_not_told_apart():
 
 def test_a_table_of_layers_ends_in_their_comparison():
     rows = steadiness_table(find(Made(layers=(0, 3, 7), gain=shallow_collapses).run())).rows
-    assert [row["layer"] for row in rows] == ["0", "3", "7", "7 less 0"]
+    assert [row["layer"] for row in rows] == ["0", "3", "7", "deep less shallow: 7 less 0"]
 
 
 def test_without_test_cells_steadiness_is_read_off_validation():
@@ -106,5 +106,21 @@ def test_a_report_holds_the_claims():
     assert {"steadiness", "rule", "curse"} <= report.tables.keys()
     page = report.to_html()
     assert "Are deep layers steadier?" in page
-    assert "6, 7 less 0, 1" in report.to_markdown()
+    assert "deep less shallow: 6, 7 less 0, 1" in report.to_markdown()
     assert np.isfinite(report.to_json()["tables"]["steadiness"][0]["spread"])
+
+
+def test_what_was_measured_stands_beside_what_was_held_out():
+    found = find(Made(layers=(0, 3, 7), gain=shallow_collapses).run())
+    table = steadiness_table(found)
+    (condition,) = found.conditions
+    for row, layer in zip(table.rows, (0, 3, 7), strict=False):
+        edits = [edit for edit in found.edits(condition, "mlp") if edit.layer == layer]
+        gains = [found.measured(condition, edit, "test").gain.mean for edit in edits]
+        assert row["plain_worst"] == pytest.approx(min(gains))
+        assert row["plain_spread"] == pytest.approx(np.std(gains, ddof=1))
+        assert (row["rows"], row["seeds"]) == (80, 3)
+    last = table.rows[-1]
+    assert last["plain_worst"] == pytest.approx(table.rows[2]["plain_worst"] - table.rows[0]["plain_worst"])
+    assert "Layer 3 is the middle one" in table.note
+    assert "middle one" not in steadiness_table(find(Made().run())).note

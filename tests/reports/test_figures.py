@@ -1,6 +1,7 @@
 """What figures draw, and that they are drawn."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,11 @@ from eckart.reports.figures import (
     draw_rates,
     save_figure,
 )
+from eckart.reports.figures.bars import draw_bars, outcome_panel
+from eckart.reports.figures.gains import draw_gain_pairs, gain_pairs
+from eckart.reports.findings import find
+from eckart.reports.page import Report
+from made_runs import Made
 
 
 def matrix(layer: int, name: str, condition: float) -> MatrixSpectrum:
@@ -39,6 +45,46 @@ def test_the_figure_shows_what_it_was_given():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["q"]
     assert "singular" in "".join(text.get_text() for text in axes.texts)
     assert list(axes.lines[0].get_ydata()) == [3.0]
+
+
+def test_a_matrix_has_one_colour_and_rounding_a_hollow_mark():
+    of_mlp = [matrix(0, "fc_out", 2.0), matrix(0, "fc_in", 3.0)]
+    unsure = replace(matrix(1, "fc_in", 9.0), rounding=1.5)
+    curves = condition_curves([*of_mlp, unsure])
+    assert [(curve.name, curve.unresolved) for curve in curves] == [("fc_in", (1,)), ("fc_out", ())]
+    alone = draw_condition_numbers(curves[1:], "tiny").axes[0].lines[0]
+    (axes,) = draw_condition_numbers(curves, "tiny").axes
+    (both,) = (line for line in axes.lines if line.get_label() == "fc_out")
+    assert (both.get_color(), both.get_marker()) == (alone.get_color(), alone.get_marker())
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white" and list(line.get_xdata())]
+    assert [list(line.get_ydata()) for line in hollow] == [[9.0]]
+
+
+def test_where_nothing_was_clipped_there_is_no_bar():
+    found = find(Made(base=1.0, seeds=(0, 1)).run())
+    panel = outcome_panel(found, found.choices, "test", lambda choice: [])
+    assert [bar.kind for bar in panel.bars] == ["unpruned"]
+    figure = draw_bars([panel], 3, "test")
+    assert "mlp: nothing clipped" in [text.get_text() for text in figure.axes[0].texts]
+    assert len(figure.axes[0].patches) == 1
+
+
+def test_few_choices_are_named_and_have_their_intervals():
+    pairs = gain_pairs(find(Made(gain=lambda setting, edit: 0.2 * (edit.rate == 0.9)).run()))
+    (chosen,) = (pair for pair in pairs if pair.chosen)
+    (axes,) = draw_gain_pairs(pairs).axes
+    assert "moods, mlp" in [text.get_text() for text in axes.texts]
+    ends = [segment[:, 1].tolist() for lines in axes.collections[:] for segment in _segments(lines)]
+    assert list(chosen.interval) in ends
+
+
+def _segments(collection):
+    return collection.get_segments() if hasattr(collection, "get_segments") else []
+
+
+def test_a_figure_says_of_what_it_was_made(tmp_path):
+    for picture in Report.of(Made(gain=lambda setting, edit: 0.1, rows=30).run()).pictures:
+        assert "n = 29 rows a seed, 30 in all, 3 seeds" in picture.titled().get_suptitle(), picture.name
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

@@ -350,3 +350,43 @@ def test_the_spread_over_seeds_is_that_of_the_unpruned_model():
     (row,) = choices_table(found).rows
     assert row["seed_spread"] == pytest.approx(np.std(accuracies, ddof=1))
     assert choices_table(find(Made(seeds=(4,)).run())).rows[0]["seed_spread"] is None
+
+
+def failed(run: Run, which) -> Run:
+    gone = {
+        key: replace(trial, score=None, status="failed", error="not finite")
+        for key, trial in run.trials.items()
+        if which(trial)
+    }
+    return replace(run, trials={**run.trials, **gone})
+
+
+@pytest.mark.parametrize("test", ["all", "none"])
+@pytest.mark.parametrize(
+    ("which", "missing"),
+    [
+        (lambda t: True, "the unpruned model has no validation score"),
+        (lambda t: not t.edits, "the unpruned model has no validation score"),
+        (lambda t: bool(t.edits), "no edit was scored on validation under each of the 3 seeds"),
+    ],
+)
+def test_what_was_never_found_out_is_not_known(which, missing, test):
+    lacking = failed(Made(test=test).run(), which)
+    choice, said = only(find(lacking)), Report.of(lacking).summary
+    assert (choice.outcome, choice.missing, choice.edit) == ("not known", missing, None)
+    assert any(missing in sentence for sentence in said)
+    assert not any("did better on validation" in sentence for sentence in said)
+    assert not seeds_table(find(lacking)).rows
+
+
+def test_an_unpruned_model_that_is_missing_leaves_the_choice_unknown():
+    choice = only(find(without(Made().run(), lambda t: not t.edits)))
+    assert (choice.outcome, choice.picks) == ("not known", {})
+
+
+def test_only_what_every_seed_scored_was_tried():
+    run = Made(base=1.0).run()  # nothing can do better
+    few = without(run, lambda t: t.setting.seed == 2 and t.edits not in ((), (BEST,)))
+    choice = only(find(few))
+    assert (choice.outcome, choice.tried) == ("nothing clipped", 1)
+    assert only(find(without(run, lambda t: t.setting.seed == 2 and bool(t.edits)))).outcome == "not known"

@@ -168,6 +168,9 @@ def test_a_spectrum_is_a_table_and_a_figure(tmp_path):
     assert [picture.name for picture in report.pictures] == ["condition-numbers"]
     assert report.to_csv().splitlines()[1].split(",")[1:4] == ["0", "q", "4 x 4"]
     assert "Condition numbers" in report.to_html()
+    (said,) = report.summary
+    assert said.startswith("Of 2 matrices, q of layer 1 is the worst conditioned: it is singular")
+    assert "percentage points" not in report.to_html()
 
 
 def test_every_table_of_a_report_is_on_its_page(folder):
@@ -184,6 +187,23 @@ def test_many_verdicts_say_what_they_leave_out():
     made = Made(tasks=tuple(f"task {i}" for i in range(30)), seeds=(0,), layers=(1,), rates=(0.5,), rows=12)
     page = replace(Report.of(made.run()), pictures=()).to_html()
     assert "Showing 24 of 30; all are in the table of choices." in page
+
+
+def test_a_formula_in_the_data_is_a_text_in_the_csv():
+    column = Column("task", "task")
+    texts = ["=1+1", "+1", "-1", "@sum", "plain", "a=b"]
+    table = Table(
+        "t", "t", "", (column, Column("gain", "gain", "points")), [{"task": t, "gain": -0.5} for t in texts]
+    )
+    lines = table.to_csv().splitlines()[1:]
+    assert lines == ["'=1+1,-0.5", "'+1,-0.5", "'-1,-0.5", "'@sum,-0.5", "plain,-0.5", "a=b,-0.5"]
+
+
+def test_a_column_is_left_out_only_where_all_rows_agree():
+    columns = tuple(Column(key, key) for key in ("same", "some", "none")) + (Column("n", "n", "count"),)
+    table = Table("t", "t", "", columns, [{"same": "a", "some": "chosen", "n": 1}, {"same": "a", "n": 1}])
+    assert [column.key for column in table.narrow().columns] == ["some", "n"]
+    assert [column.key for column in table.narrow(["same"]).columns] == ["same", "some", "n"]
 
 
 def test_an_empty_run_is_reported_as_empty(tmp_path):

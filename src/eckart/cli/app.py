@@ -197,7 +197,9 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The file; by default report.html in the run's folder.")
     ] = None,
-    format_: Annotated[str, typer.Option("--format", help="html, md, csv (the cells) or json.")] = "html",
+    format_: Annotated[
+        str | None, typer.Option("--format", help="html (the default), md, csv (the cells) or json.")
+    ] = None,
     figures: Annotated[
         Path | None, typer.Option(help="A folder for every figure, as PNG, SVG and PDF.")
     ] = None,
@@ -207,9 +209,9 @@ def report(
     from eckart.cli.report import run_published, run_report
 
     if str(run) == "published" and not run.exists():
-        run_published(out, format_, as_json=json_)
+        run_published(out, format_, figures, as_json=json_)
         return
-    run_report(run, out, format_, figures, as_json=json_)
+    run_report(run, out, format_ or "html", figures, as_json=json_)
 
 
 @app.command()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from eckart.cli.console import print_json, say, show
+from eckart.errors import RunError
 from eckart.reports.page import published_page, read_report
+from eckart.reports.record import published_table
+from eckart.reports.tables import record_table
 from eckart.runs import write_whole
 
 
@@ -37,11 +41,25 @@ def run_report(run: Path, out: Path | None, name: str, figures: Path | None, as_
         show(sentence)
 
 
-def run_published(out: Path | None, name: str, as_json: bool) -> None:
-    """Print the published record with its certainty, or write it into a file."""
-    page = published_page("json" if as_json else name if out else "md")
-    if out is None:
-        show(page.rstrip("\n"))
-        return
-    write_whole(out, page.encode())
-    say(f"published results: {out}")
+def run_published(out: Path | None, name: str | None, figures: Path | None, as_json: bool) -> None:
+    """Print the published record with its certainty, or write it into a file.
+
+    Arguments:
+        out: the file; None to print.
+        name: the format; without one a page is written, and a table printed.
+        figures: refused, for there are none.
+        as_json: the format is JSON.
+
+    Raises:
+        RunError: figures were asked for, the format is unknown, or the file cannot be written.
+    """
+    if figures is not None:
+        raise RunError("the published record has no figures; leave out --figures")
+    form = "json" if as_json else name
+    if out is not None:
+        write_whole(out, published_page(form or "html").encode())
+        say(f"published results: {out}")
+    elif form is not None:
+        sys.stdout.write(published_page(form))
+    else:
+        show(record_table(published_table().rows))

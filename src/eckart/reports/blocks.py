@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -80,6 +80,11 @@ class Block:
         """Whether anything was scored on a row under a seed."""
         return ~np.isnan(self.unpruned) | ~np.isnan(self.right).all(axis=0)
 
+    @property
+    def row_counts(self) -> list[int]:
+        """Return how many rows each seed asked the unpruned model."""
+        return [int(count) for count in (~np.isnan(self.unpruned)).sum(axis=1) if count]
+
     def outcomes(self, edit: Edit | None) -> Float[np.ndarray, "seeds rows"]:
         """Return on which rows an edit, or the unpruned model, was right."""
         return self.unpruned if edit is None else self.right[self.edits.index(edit)]
@@ -108,6 +113,29 @@ def split_of(trial: Trial) -> str:
 def edit_of(trial: Trial) -> Edit | None:
     """Return a trial's one edit, or None for the unpruned model."""
     return trial.edits[0] if trial.edits else None
+
+
+def sample(blocks: Sequence[Block]) -> str:
+    """Write how many rows and seeds some blocks have; rows a seed too, where seeds differ by a few rows.
+
+    Arguments:
+        blocks: of one or more conditions; ranges are written where they differ.
+    """
+    every, seeds = span([len(block.ids) for block in blocks]), span([len(block.seeds) for block in blocks])
+    own = span([count for block in blocks for count in block.row_counts])
+    differs = any({*block.row_counts} != {len(block.ids)} for block in blocks)
+    rows = f"{own} rows a seed, {every} in all" if differs else f"{every} rows"
+    return f"n = {rows}, {seeds} {'seed' if seeds == '1' else 'seeds'}"
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Write the least and the largest of some numbers, once where they are equal.
+
+    >>> span([3, 1, 2]), span([1200, 1200])
+    ('1 to 3', '1,200')
+    """
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def short_name(model: str) -> str:

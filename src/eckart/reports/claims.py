@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from eckart.records import TOP_K, Edit, select_layer
 from eckart.reports.blocks import Block, Condition
@@ -18,16 +19,28 @@ from eckart.rules import LayerRule, Stability, WinnersCurse, layer_rule, stabili
 from eckart.runs import Run
 
 FEWEST_ROWS = 10
+STEADY_NOTE = (
+    "The spread is the standard deviation of the gain over the rates, the "
+    "worst the gain at the rate that is worst for the layer, in points. 'As measured' is read off the layer's cells: "
+    "noise makes the spread larger and the worst lower than they are. 'Held out' takes that away: other rows and "
+    "seeds than those that are read say which rate is worst and where the middle is. It is noisier, and with few "
+    "seeds that are unlike each other it may lie outside the range of the layer's cells. 'Deep less shallow' compares "
+    "the last half of the layers that were run with the first half: below 0 in spread, above 0 in the worst, where "
+    "deep layers are steadier. The interval of a worst gain is made with a row of each kind added, one fixed and one "
+    "broken, so that a layer where no row turned has an interval as well."
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Steadiness:
     """How much the rate matters at each layer of a grid that is whole.
 
     Arguments:
         condition, part, split: where.
         layers: ascending; the first half of them is `shallow`, the last half `deep`.
-        measured: by layer and for the two halves.
+        cells: the measured gains, a row a layer, a column a rate.
+        rows, seeds: how many of each were scored.
+        measured: by layer and for the two halves, held out.
     """
 
     condition: Condition
@@ -36,6 +49,9 @@ class Steadiness:
     layers: tuple[int, ...]
     shallow: tuple[int, ...]
     deep: tuple[int, ...]
+    cells: Float[np.ndarray, "layers rates"]
+    rows: int
+    seeds: int
     measured: Stability
 
 
@@ -59,6 +75,9 @@ def steadiness(found: Findings) -> Iterator[Steadiness]:
             tuple(layers),
             tuple(layers[i] for i in shallow),
             tuple(layers[i] for i in deep),
+            np.nanmean(gains, axis=3).mean(axis=2),
+            len(block.ids),
+            len(block.seeds),
             stability(gains, deep=deep, shallow=shallow),
         )
 
@@ -133,18 +152,18 @@ def steadiness_table(found: Findings) -> Table:
         Column("part", "part"),
         Column("split", "split"),
         Column("layer", "layer"),
-        Column("spread", "spread over rates, points", "points"),
+        Column("plain_spread", "spread over rates, as measured", "points"),
+        Column("spread", "spread, held out", "points"),
         Column("spread_interval", "95% interval", "range"),
-        Column("worst", "worst rate, points", "points"),
+        Column("plain_worst", "worst rate, as measured", "points"),
+        Column("worst", "worst rate, held out", "points"),
         Column("worst_interval", "95% interval", "range"),
+        Column("rows", "rows", "count"),
+        Column("seeds", "seeds", "count"),
     )
-    note = (
-        "The spread is the standard deviation over the rates of the "
-        "expected gain; the worst is the expected gain at the rate that is worst for the layer; both on rows and seeds "
-        "that were held out, so that noise adds nothing. 'Deep less shallow' compares the last half of the layers "
-        "that were run with the first half: below 0 in spread, above 0 in the worst, where deep layers are steadier."
-    )
-    rows = [row for steady in steadiness(found) for row in _steady_rows(steady)]
+    compared = list(steadiness(found))
+    rows = [row for steady in compared for row in _steady_rows(steady)]
+    note = " ".join([STEADY_NOTE, *sorted({_middle(steady) for steady in compared} - {""})])
     return Table("steadiness", "Are deep layers steadier?", note, columns, rows)
 
 
@@ -197,24 +216,45 @@ def curse_table(found: Findings) -> Table:
 
 
 def _steady_rows(steady: Steadiness) -> Iterator[dict[str, Any]]:
-    where, s = {**_place(steady.condition, steady.part), "split": steady.split}, steady.measured
-    for layer, spread, worst in zip(steady.layers, s.spread, s.worst, strict=True):
+    s, sizes = steady.measured, {"rows": steady.rows, "seeds": steady.seeds}
+    where = {**_place(steady.condition, steady.part), "split": steady.split, **sizes}
+    plain = steady.cells.std(axis=1, ddof=1), steady.cells.min(axis=1)
+    for layer, plain_spread, plain_worst, spread, worst in zip(
+        steady.layers, *plain, s.spread, s.worst, strict=True
+    ):
         yield {
             **where,
             "layer": str(layer),
+            "plain_spread": float(plain_spread),
+            "plain_worst": float(plain_worst),
             "spread": spread.value,
             "spread_interval": spread.interval,
             "worst": worst.mean,
             "worst_interval": worst.interval,
         }
+    deep, shallow = (_plain_half(steady, half) for half in (steady.deep, steady.shallow))
     yield {
         **where,
-        "layer": f"{_listed(steady.deep)} less {_listed(steady.shallow)}",
+        "layer": f"deep less shallow: {_listed(steady.deep)} less {_listed(steady.shallow)}",
+        "plain_spread": deep[0] - shallow[0],
+        "plain_worst": deep[1] - shallow[1],
         "spread": s.spread_difference.value,
         "spread_interval": s.spread_difference.interval,
         "worst": s.worst_difference.mean,
         "worst_interval": s.worst_difference.interval,
     }
+
+
+def _plain_half(steady: Steadiness, half: tuple[int, ...]) -> tuple[float, float]:
+    """Return the root mean square spread of some layers, and their mean worst gain, as measured."""
+    cells = steady.cells[[steady.layers.index(layer) for layer in half]]
+    return float(np.sqrt(cells.var(axis=1, ddof=1).mean())), float(cells.min(axis=1).mean())
+
+
+def _middle(steady: Steadiness) -> str:
+    """Say which layer is in neither half; nothing where none is."""
+    left = {*steady.layers} - {*steady.deep} - {*steady.shallow}
+    return "".join(f"Layer {layer} is the middle one, and is in neither half." for layer in left)
 
 
 def _rule_row(found: Ruled) -> dict[str, Any]:

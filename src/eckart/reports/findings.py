@@ -17,7 +17,7 @@ from eckart.reports.blocks import Block, Condition
 from eckart.reports.measured import Measurements, mean_gain, measure_run
 from eckart.runs import Run
 
-Outcome = Literal["gain", "loss", "cannot tell", "nothing clipped"]
+Outcome = Literal["gain", "loss", "cannot tell", "nothing clipped", "not known"]
 Basis = Literal["test", "test, seed by seed", "cross-validated"]
 
 
@@ -28,7 +28,8 @@ class Choice:
     Arguments:
         condition, part: one choice is made in each.
         picks: what each seed chose, None for the unpruned model; all the same where the seeds chose together.
-        tried: how many edits there were to choose from.
+        tried: how many edits were scored on the rows that chose, under every seed; where each seed chose for itself,
+            under any.
         naive: the choice's gain on the rows that chose it, which is optimistic; None where no rows chose.
         gain: of the choice, on rows that did not choose it; None where there are too few.
         basis: which rows: `test`; `test, seed by seed`: each seed's own choice on the test rows; `cross-validated`: no
@@ -37,6 +38,7 @@ class Choice:
         p_adjusted: the gain's p value, adjusted by Holm for all choices of the run.
         outcome: the verdict.
         detectable: the smallest true gain that an experiment like this one finds four times in five.
+        missing: what was not scored, where the choice is therefore not known.
     """
 
     condition: Condition
@@ -51,6 +53,7 @@ class Choice:
     p_adjusted: float = 1.0
     outcome: Outcome = "cannot tell"
     detectable: float | None = None
+    missing: str = ""
 
     @property
     def counts(self) -> list[tuple[Edit | None, int]]:
@@ -129,18 +132,34 @@ def _choice(found: Measurements, condition: Condition, part: str, metric: str) -
     """Make the choice on validation, and read its gain off the test rows, if there are any."""
     edits = found.edits(condition, part)
     before, test = (found.blocks.get((condition, split)) for split in ("validation", "test"))
-    together = pick(before, edits, metric, _seeds(before))
-    choice = Choice(condition, part, dict.fromkeys(_seeds(before), together), len(edits))
+    seeds = _seeds(before)
+    together = pick(before, edits, metric, seeds)
+    tried = [edit for edit in edits if before and all((edit, seed) in before.trials for seed in seeds)]
+    missing = _missing(before, edits, metric, seeds)
+    choice = Choice(condition, part, dict.fromkeys(seeds, together), len(tried), missing=missing)
     picks = _picks(before, test, edits, metric)
-    if test is None or not picks:
+    if before is None or test is None or not picks or (missing and not any(picks.values())):
         return _cross_validated(choice, before, edits)
-    if before is not None and _whole(test, together):
+    if not missing and _whole(test, together):
         gains = test.gains[test.edits.index(together)] if together else np.zeros_like(test.unpruned)
         return _on_test(replace(choice, naive=_naive(before, choice)), gains)
     by_seed = replace(
-        choice, picks=picks, basis="test" if len({*picks.values()}) == 1 else "test, seed by seed"
+        choice,
+        picks=picks,
+        basis="test" if len({*picks.values()}) == 1 else "test, seed by seed",
+        tried=sum(edit in before.edits for edit in edits),
+        missing="",
     )
     return _on_test(replace(by_seed, naive=_naive(before, by_seed)), picked_gains(test, picks))
+
+
+def _missing(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) -> str:
+    """Return what was not scored where that leaves nothing to choose between, in words."""
+    if block is None or not seeds:
+        return "the unpruned model has no validation score"
+    known = (edit for edit in edits if edit in block.edits and _value(block, edit, metric, seeds) is not None)
+    each = "" if len(seeds) == 1 else f" under each of the {len(seeds)} seeds"
+    return "" if any(known) else f"no edit was scored on validation{each}"
 
 
 def _seeds(block: Block | None) -> list[int]:
@@ -169,7 +188,11 @@ def _picks(
     if before is None or test is None:
         return {}
     found = {seed: pick(before, edits, metric, [seed]) for seed in _seeds(test) if seed in _seeds(before)}
-    return {seed: edit for seed, edit in found.items() if edit is None or (edit, seed) in test.trials}
+    return {
+        seed: edit
+        for seed, edit in found.items()
+        if (edit, seed) in test.trials and not _missing(before, edits, metric, [seed])
+    }
 
 
 def picked(block: Block, picks: dict[int, Edit | None]) -> Float[np.ndarray, "seeds rows"]:
@@ -224,7 +247,7 @@ def _judged(choices: list[Choice]) -> tuple[Choice, ...]:
 
 def _outcome(choice: Choice, p: float) -> Outcome:
     if choice.edit is None:
-        return "nothing clipped"
+        return "not known" if choice.missing else "nothing clipped"
     return verdict(choice.gain, p) if choice.gain else "cannot tell"
 
 

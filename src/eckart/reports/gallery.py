@@ -12,16 +12,20 @@ from matplotlib.figure import Figure
 
 from eckart.published import named, published_rows
 from eckart.records import MatrixSpectrum
-from eckart.reports.blocks import Condition, short_name
+from eckart.reports.blocks import Condition, sample, short_name
 from eckart.reports.calibration import scorings
 from eckart.reports.figures import condition_curves, draw_condition_numbers
-from eckart.reports.figures.accuracy import MOST_LINES, Panel, accuracy_panel, draw_accuracy
+from eckart.reports.figures.accuracy import MOST_LINES, accuracy_panel, draw_accuracy
 from eckart.reports.figures.bars import calibration_panel, draw_bars, outcome_panel
-from eckart.reports.figures.gains import draw_gain_maps, draw_gain_pairs, gain_map, gain_pairs
+from eckart.reports.figures.gains import MOST_LABELS, draw_gain_maps, draw_gain_pairs, gain_map, gain_pairs
 from eckart.reports.findings import Choice, Findings
 from eckart.reports.sections import spectra_by_model
 from eckart.runs import Run, folder_name
 
+HOLLOW = (
+    " Hollow marks: the smallest singular value is within what rounding to the stored dtype may change, so how close "
+    "to singular the matrix was before is not known."
+)
 MOST_PANELS = 12
 """A figure of more panels becomes several."""
 
@@ -34,12 +38,21 @@ class Picture:
         name: a file's, without its ending.
         title, caption: what it shows, and on what.
         draw: makes the figure.
+        sample: of what it was made, in a few words that stand in the figure.
     """
 
     name: str
     title: str
     caption: str
     draw: Callable[[], Figure]
+    sample: str = ""
+
+    def titled(self) -> Figure:
+        """Draw the figure with its sample above it."""
+        figure = self.draw()
+        if self.sample:
+            figure.suptitle(self.sample, fontsize=9, color="0.25", parse_math=False)
+        return figure
 
 
 def gallery(run: Run, found: Findings) -> list[Picture]:
@@ -80,6 +93,7 @@ def _conditions(run: Run) -> Iterator[Picture]:
         caption = (
             f"2-norm condition numbers of {len(spectra)} stored matrices by layer (Figure 3 of the paper). They are "
             "computed, not sampled: there is no interval."
+            + ("" if all(values["resolved"] for values in spectra) else HOLLOW)
         )
         yield Picture(
             _name("condition-numbers", short_name(model)),
@@ -103,7 +117,7 @@ def _outcomes(found: Findings) -> Iterator[Picture]:
         hollow = any(bar.published for panel in known for bar in panel.bars)
         caption = (
             f"The unpruned model and each part's choice on the {split} rows, {shots} shots, scoring {scoring} "
-            f"(Figure 4 of the paper). {_size(found, choices, split)} Bars are means over seeds with 95% intervals; "
+            f"(Figure 4 of the paper). {_size(found, choices, split)}. Bars are means over seeds with 95% intervals; "
             "neighbouring bars share rows, so whether they differ is read off the table of choices, not off the "
             "overlap."
             + (" Hollow diamonds: the paper's tables, for its own rows and demonstrations." if hollow else "")
@@ -114,6 +128,7 @@ def _outcomes(found: Findings) -> Iterator[Picture]:
             f"Unpruned and clipped, task by task: {shots} shots, scoring {scoring}",
             caption,
             partial(draw_bars, known, 3, split),
+            _sample(found, choices, split),
         )
 
 
@@ -127,8 +142,13 @@ def _accuracies(found: Findings) -> Iterator[Picture]:
             yield Picture(
                 _name("accuracy-by-rate", shots, scoring, number if len(pages) > 1 else ""),
                 f"Accuracy against the clipping rate: {shots} shots, scoring {scoring}",
-                _accuracy_caption(page, split, f"{shots} shots, scoring {scoring} (Figure 1 of the paper)"),
+                _accuracy_caption(
+                    split,
+                    f"{shots} shots, scoring {scoring} (Figure 1 of the paper)",
+                    _size(found, choices, split),
+                ),
                 partial(draw_accuracy, page, columns, split),
+                _sample(found, choices, split),
             )
 
 
@@ -151,8 +171,9 @@ def _shots(found: Findings) -> Iterator[Picture]:
         yield Picture(
             _name("accuracy-by-shots", short_name(model), task, scoring),
             f"Accuracy and the number of shots: {task}, {short_name(model)}, scoring {scoring}",
-            _accuracy_caption(known, split, where),
+            _accuracy_caption(split, where, _size(found, choices, split)),
             partial(draw_accuracy, known, columns, split),
+            f"scoring {scoring}; {_sample(found, choices, split)}",
         )
 
 
@@ -164,7 +185,7 @@ def _maps(found: Findings) -> Iterator[Picture]:
         for number, page in enumerate(pages, start=1):
             caption = (
                 f"Gain over the unpruned model in points on the {split} rows, by layer and clipping rate, "
-                f"{shots} shots, scoring {scoring}. {_size(found, choices, split)} The choice is framed, where all "
+                f"{shots} shots, scoring {scoring}. {_size(found, choices, split)}. The choice is framed, where all "
                 "seeds made the same. No cell's interval is shown here: the table of cells has them, with p values "
                 "corrected for their number."
             )
@@ -173,6 +194,7 @@ def _maps(found: Findings) -> Iterator[Picture]:
                 f"Gains by layer and rate: {shots} shots, scoring {scoring}",
                 caption,
                 partial(draw_gain_maps, page, 3, split),
+                _sample(found, choices, split),
             )
 
 
@@ -191,13 +213,25 @@ def _pairs(found: Findings) -> Iterator[Picture]:
         if means
         else ""
     )
+    named = 0 < len(chosen) <= MOST_LABELS
     caption = (
-        f"Each mark is one of {len(pairs)} edits that were scored on both splits. Choosing the highest on validation "
-        f"also chooses luck, which the test rows take back (the winner's curse).{lost}"
+        f"{_marks(len(chosen), len(pairs) - len(chosen))}, {_size(found, found.choices, 'test')} on test. Choosing "
+        f"the highest on validation also chooses luck, which the test rows take back (the winner's curse).{lost}"
+        + (" Lines are 95% intervals of the choices' test gains, not corrected." if named else "")
     )
     yield Picture(
-        "validation-and-test", "Validation gains and test gains", caption, partial(draw_gain_pairs, pairs)
+        "validation-and-test",
+        "Validation gains and test gains",
+        caption,
+        partial(draw_gain_pairs, pairs),
+        _sample(found, found.choices, "test"),
     )
+
+
+def _marks(choices: int, others: int) -> str:
+    """Say what the marks of the scatter are."""
+    said = [f"{choices} choices"] if choices else []
+    return " and ".join([*said, f"{others} other edits that were scored on both splits"] if others else said)
 
 
 def _calibrations(found: Findings) -> Iterator[Picture]:
@@ -207,7 +241,7 @@ def _calibrations(found: Findings) -> Iterator[Picture]:
     for number, page in enumerate(pages, start=1):
         caption = (
             f"The unpruned and the clipped model under every scoring, on the {split} rows. "
-            f"{_size(found, found.choices, split)} Bars are means over seeds with 95% intervals; dots are single "
+            f"{_size(found, found.choices, split)}. Bars are means over seeds with 95% intervals; dots are single "
             "seeds. Whether clipping adds to calibrating is tested pair by pair in the table below."
         )
         yield Picture(
@@ -215,14 +249,14 @@ def _calibrations(found: Findings) -> Iterator[Picture]:
             "Clipping and calibration",
             caption,
             partial(draw_bars, page, 3, split, seeds=True),
+            _sample(found, found.choices, split),
         )
 
 
-def _accuracy_caption(panels: Sequence[Panel], split: str, where: str) -> str:
-    rows, seeds = [panel.rows for panel in panels], [panel.seeds for panel in panels]
+def _accuracy_caption(split: str, where: str, size: str) -> str:
     return (
-        f"Accuracy on the {split} rows by clipping rate, {where}. n = {_span(rows)} rows, {_span(seeds)} seeds a "
-        "panel. Bands are 95% intervals; a dashed line is the unpruned model, a dotted one always answering the most "
+        f"Accuracy on the {split} rows by clipping rate, {where}. {size}. "
+        "Bands are 95% intervals; a dashed line is the unpruned model, a dotted one always answering the most "
         "frequent label; a star marks a layer's best rate, where it is above the unpruned model. Of more than "
         f"{MOST_LINES} layers the first two, the last two and the best are drawn."
     )
@@ -230,13 +264,14 @@ def _accuracy_caption(panels: Sequence[Panel], split: str, where: str) -> str:
 
 def _size(found: Findings, choices: Iterable[Choice], split: str) -> str:
     blocks = [b for c in choices if (b := found.blocks.get((c.condition, split)))]
-    return f"n = {_span([len(b.ids) for b in blocks])} rows, {_span([len(b.seeds) for b in blocks])} seeds."
+    return sample(blocks)
 
 
-def _span(numbers: Sequence[int]) -> str:
-    """Write the least and the largest of some numbers, once where they are equal."""
-    low, high = min(numbers, default=0), max(numbers, default=0)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+def _sample(found: Findings, choices: Sequence[Choice], split: str) -> str:
+    """Return what stands in a figure: shots and scoring, where they are the same for all, and how many rows."""
+    settings = {_setting(choice) for choice in choices}
+    shared = [f"{shots} shots, {scoring}; " for shots, scoring in settings] if len(settings) == 1 else []
+    return f"{''.join(shared)}{split}, {_size(found, choices, split)}"
 
 
 def _by(choices: Iterable[Choice], key: Callable[[Choice], Any]) -> list[tuple[Any, list[Choice]]]:

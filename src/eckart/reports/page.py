@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from eckart.errors import RunError
 from eckart.published import slips
+from eckart.reports.blocks import short_name
 from eckart.reports.claims import curse_table, rule_table, steadiness_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.findings import Choice, Findings, find
@@ -26,10 +27,11 @@ from eckart.reports.sections import (
     choices_table,
     failures_table,
     seeds_table,
+    spectra_by_model,
     spectra_table,
 )
 from eckart.reports.tabular import Table, escaped
-from eckart.reports.words import Headline, choice_name, ordered, summary, verdicts
+from eckart.reports.words import Headline, choice_name, ordered, summary, verdicts, worst_matrix
 from eckart.runs import Run, check_writable, read_run, write_whole
 
 MOST_VERDICTS = 24
@@ -42,12 +44,13 @@ MOST_FLIPPED = 12
 
 @dataclass(frozen=True)
 class Flipped:
-    """A choice's flips on a split: the first of them, and how many there are."""
+    """A choice's flips on a split: the first of them, how many there are, and how many rows were fixed and broken."""
 
     name: str
     split: str
     fixed: int
     broken: int
+    turned: int
     shown: tuple[Flip, ...]
 
 
@@ -155,7 +158,7 @@ class Report:
             ) from error
         written = []
         for picture in self.pictures:
-            figure = picture.draw()
+            figure = picture.titled()
             for suffix in (".png", ".svg", ".pdf"):
                 written.append(folder / f"{picture.name}{suffix}")
                 save_figure(figure, written[-1])
@@ -240,16 +243,21 @@ def _flipped(run: Run, found: Findings, choice: Choice) -> Flipped:
     broken = [flip for flip in turned if flip.kind == "broken"]
     half = MOST_FLIPS // 2
     shown = (*fixed[: max(half, MOST_FLIPS - len(broken))], *broken[: max(half, MOST_FLIPS - len(fixed))])
-    return Flipped(choice_name(choice), split, len(fixed), len(broken), shown)
+    rows, rows_broken = (len({flip.id for flip in kind}) for kind in (fixed, broken))
+    return Flipped(choice_name(choice), split, rows, rows_broken, len(turned), shown)
 
 
 def _nothing(run: Run) -> list[str]:
-    return [f"{len(run.spectra)} spectra, and no trial."] if run.spectra else ["The run holds nothing yet."]
+    by_model = spectra_by_model(run)
+    said = [worst_matrix(short_name(model), spectra) for model, spectra in by_model.items() if spectra]
+    return said or ["The run holds nothing yet."]
 
 
-def _embedded(picture: Picture) -> dict[str, str]:
-    image = base64.b64encode(figure_bytes(picture.draw(), "svg")).decode()
-    return {"name": picture.name, "title": picture.title, "caption": picture.caption, "image": image}
+def _embedded(picture: Picture) -> dict[str, Any]:
+    figure = picture.titled()
+    image = base64.b64encode(figure_bytes(figure, "svg")).decode()
+    about = {"name": picture.name, "title": picture.title, "caption": picture.caption}
+    return {**about, "image": image, "width": round(72 * figure.get_figwidth())}
 
 
 def _render(template: str, **values: Any) -> str:

@@ -25,7 +25,7 @@ def published_table(found: Findings | None = None) -> Table:
     """Return the published record; of a run's models, tasks and parts only, if there is one, beside its own choice."""
     rows = [
         {**_line(row), **beside}
-        for row in record()
+        for row in sorted(record(), key=lambda row: row["source"])  # the tables by number, then the logs
         for beside in ([{}] if found is None else _own(found, row))
     ]
     columns = (

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from eckart.records import PARTS
 from eckart.reports.blocks import Condition
 from eckart.reports.calibration import crossings
 from eckart.reports.findings import Choice, Findings
@@ -22,6 +23,7 @@ WHERE = (
     Column("shots", "shots", "count"),
     Column("scoring", "scoring"),
 )
+ORDER = PARTS["all"]
 PLACE = (Column("part", "part"), Column("layer", "layer", "count"), Column("rate", "rate", "rate"))
 
 
@@ -29,8 +31,10 @@ def choices_table(found: Findings) -> Table:
     """Return one row a choice: what was chosen, and what it is worth."""
     columns = (
         *WHERE,
-        *PLACE,
+        PLACE[0],
         Column("outcome", "verdict"),
+        *PLACE[1:],
+        Column("picks", "chosen by seed"),
         Column("gain", "gain, points", "points"),
         Column("interval", "95% interval", "range"),
         Column("seed_spread", "spread over seeds, points", "points"),
@@ -40,18 +44,18 @@ def choices_table(found: Findings) -> Table:
         Column("tried", "cells tried", "count"),
         Column("rows", "rows", "count"),
         Column("seeds", "seeds", "count"),
-        Column("fixed", "fixed", "count"),
-        Column("broken", "broken", "count"),
+        Column("fixed", "fixed, seed x row", "count"),
+        Column("broken", "broken, seed x row", "count"),
         Column("detectable", "detectable gain", "points"),
         Column("basis", "measured on"),
-        Column("picks", "chosen by seed"),
     )
     note = (
         "One choice a model, task, number of shots, scoring and part. It was made on validation; its gain is read off "
         "rows that did not choose it. 'p, corrected' is Holm's over all choices. 'Gain where "
         "chosen' is the validation gain, which is optimistic. 'Detectable' is the smallest true gain that an "
         "experiment like this one would find four times in five. 'Spread over seeds' is the standard deviation of the "
-        "unpruned model's accuracy over the draws of demonstrations: what another draw alone may change."
+        "unpruned model's accuracy over the draws of demonstrations: what another draw alone may change. "
+        "'Seed x row' counts a row once for every seed."
     )
     return Table(
         "choices",
@@ -67,8 +71,9 @@ def cells_table(found: Findings) -> Table:
     chosen = {(choice.condition, edit) for choice in found.choices for edit in choice.picks.values() if edit}
     columns = (
         *WHERE,
-        *PLACE,
+        PLACE[0],
         Column("chosen", "chosen"),
+        *PLACE[1:],
         *(column for split in _splits(found) for column in _measured_columns(split)),
         Column("failed", "failed", "count"),
         Column("seconds", "seconds", "seconds"),
@@ -76,7 +81,8 @@ def cells_table(found: Findings) -> Table:
     rows = [_cell_row(cell, (cell.condition, cell.edit) in chosen) for cell in _ordered(found.cells.values())]
     note = (
         "Every edit that was tried; without a layer, the unpruned model. Gains are against the unpruned model under "
-        "the same demonstrations on the same rows. 'Holm' and 'FDR' are p values adjusted for all cells on that split."
+        "the same demonstrations on the same rows. 'Holm' and 'FDR' are p values adjusted for all cells on that split. "
+        "'Seed x row' counts a row once for every seed."
     )
     return Table("cells", "Everything that was tried", note, columns, rows)
 
@@ -92,8 +98,8 @@ def seeds_table(found: Findings) -> Table:
         Column("unpruned", "unpruned", "share"),
         Column("clipped", "clipped", "share"),
         Column("gain", "gain, points", "points"),
-        Column("fixed", "fixed", "count"),
-        Column("broken", "broken", "count"),
+        Column("fixed", "rows fixed", "count"),
+        Column("broken", "rows broken", "count"),
         Column("p_value", "McNemar p", "p"),
     )
     note = "The choice under each draw of demonstrations; p is exact McNemar's on that seed's rows, not corrected."
@@ -200,8 +206,8 @@ def spectra_by_model(run: Run) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _place_of_matrix(values: dict[str, Any]) -> tuple[int, str]:
-    return values["layer"], values["path"]
+def _place_of_matrix(values: dict[str, Any]) -> tuple[int, int, str]:
+    return values["layer"], ORDER.index(values["name"].split("[")[0]), values["path"]
 
 
 def _says(values: dict[str, Any]) -> str:
@@ -223,8 +229,8 @@ def _measured_columns(split: str) -> tuple[Column, ...]:
         ("p_value", "p", "p"),
         ("p_holm", "Holm", "p"),
         ("p_fdr", "FDR", "p"),
-        ("fixed", "fixed", "count"),
-        ("broken", "broken", "count"),
+        ("fixed", "fixed, seed x row", "count"),
+        ("broken", "broken, seed x row", "count"),
         ("rows", "rows", "count"),
         ("seeds", "seeds", "count"),
         ("accuracy_interval", "accuracy, 95%", "shares"),
@@ -297,7 +303,12 @@ def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
     split = found.split(choice)
     block = found.blocks.get((choice.condition, split))
     for seed, edit in choice.picks.items():
-        if block is None or seed not in block.seeds or (edit is not None and edit not in block.edits):
+        if (
+            choice.missing
+            or block is None
+            or seed not in block.seeds
+            or (edit is not None and edit not in block.edits)
+        ):
             continue
         line = block.seeds.index(seed)
         before, after = block.unpruned[line], block.outcomes(edit)[line]

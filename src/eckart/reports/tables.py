@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -13,10 +13,15 @@ from rich.text import Text
 
 from eckart.evaluation import Evaluation
 from eckart.records import MatrixSpectrum, Score
+from eckart.reports.tabular import points
 from eckart.selection.racing import Race
 from eckart.selection.study import Study
 from eckart.statistics import accuracy_interval
 
+RECORD_NOTE = (
+    "differs, cannot tell: whatever the pairs of rows before and after, which are not known; depends: on the pairs\n"
+    "log: the authors'. Intervals and p values: eckart report published --format md"
+)
 WIDEST = 8
 """The most labels whose confusion matrix is printed."""
 
@@ -93,6 +98,29 @@ def published_table(study: Study) -> RenderableType:
         numbers = f"{row['rate']:g}", f"{row['test_baseline']:.4f}", f"{row['test_clipped']:.4f}"
         table.add_row(row["source"], str(row["layer"]), *numbers)
     return _titled("published for this model, task and part", table)
+
+
+def record_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Return the published record, a table a model: accuracies, and whether any pairing of the rows tells them apart.
+
+    Arguments:
+        rows: of `eckart.reports.record.published_table`.
+    """
+    models = sorted({row["model"] for row in rows})
+    tables = [_titled(name, _record_of([row for row in rows if row["model"] == name])) for name in models]
+    return Group(*tables, Text(RECORD_NOTE, style="dim"))
+
+
+def _record_of(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("source", "edit", "n", "before", "after", "points", "so")
+    table.padding = (0, 1, 0, 0)  # fits a terminal of 80 columns
+    for row in rows:
+        source = "{source}: {task}".format(**row).removeprefix("authors' ")
+        edit = f"{row['layer']}:{row['part']}:{row['rate']:g}"
+        accuracies = f"{row['test_baseline']:.4f}", f"{row['test_clipped']:.4f}", points(row["gain"])
+        says = row["says"].partition(",")[0].removesuffix(" on the pairs")
+        table.add_row(source, edit, str(row["n"]), *accuracies, says)
+    return table
 
 
 def conclusion(study: Study) -> str:

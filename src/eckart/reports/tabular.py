@@ -44,6 +44,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 }
 LAST = 1e300  # sorts after all else, and is a number to every reader
 PAIRS = ("shares", "range")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -96,21 +97,23 @@ class Table:
     rows: Sequence[Row]
 
     def narrow(self, kept: Sequence[str] = ()) -> Table:
-        """Leave out the text columns in which all rows agree, and those that hold nothing."""
-        varying = tuple(
-            column
-            for column in self.columns
-            if column.key in kept
-            or len({column.text(row) for row in self.rows} - {""}) > column.kind.startswith("text")
-        )
+        """Leave out the text columns in which all rows agree, and those that hold nothing; a blank is no agreement."""
+        varying = tuple(column for column in self.columns if column.key in kept or self._tells(column))
         return replace(self, columns=varying)
+
+    def _tells(self, column: Column) -> bool:
+        texts = {column.text(row) for row in self.rows}
+        return len(texts) > 1 or (column.numeric and texts != {""})
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return one object a row."""
         return [{column.key: finite(row.get(column.key)) for column in self.columns} for row in self.rows]
 
     def to_csv(self) -> str:
-        """Return the table as CSV; a pair is two columns, `..._low` and `..._high`."""
+        """Return the table as CSV; a pair is two columns, `..._low` and `..._high`.
+
+        A text that a spreadsheet would run as a formula gets a leading `'`.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(name for column in self.columns for name in _names(column))
@@ -146,7 +149,14 @@ def _names(column: Column) -> list[str]:
 
 def _values(column: Column, row: Row) -> list[Any]:
     value = row.get(column.key)
-    return list(value or ("", "")) if column.kind in PAIRS else ["" if value is None else value]
+    if column.kind in PAIRS:
+        return list(value or ("", ""))
+    return [_inert(value) if isinstance(value, str) else "" if value is None else value]
+
+
+def _inert(text: str) -> str:
+    """Keep a spreadsheet from running a text as a formula."""
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def escaped(text: str) -> str:

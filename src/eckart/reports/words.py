@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
-from eckart.reports.blocks import short_name
+from eckart.reports.blocks import short_name, span
 from eckart.reports.findings import Choice, Findings, Outcome
 from eckart.reports.sections import picks_text
 from eckart.reports.tabular import p_text, points
@@ -47,7 +49,9 @@ class Headline:
 
 def verdicts(found: Findings) -> list[Headline]:
     """Return every choice's verdict, the most certain first."""
-    return [Headline(choice_name(choice), choice.outcome, _numbers(choice)) for choice in ordered(found)]
+    return [
+        Headline(choice_name(choice), choice.outcome, _numbers(choice, found)) for choice in ordered(found)
+    ]
 
 
 def ordered(found: Findings) -> list[Choice]:
@@ -55,20 +59,29 @@ def ordered(found: Findings) -> list[Choice]:
     return sorted(found.choices, key=lambda choice: (choice.p_adjusted, choice.condition, choice.part))
 
 
-def _numbers(choice: Choice) -> str:
+def _numbers(choice: Choice, found: Findings) -> str:
     if choice.gain is None:
-        return ""
+        return choice.missing
     low, high = choice.gain.interval
-    seeds = _count(choice.gain.seeds, "seed")
-    return (
-        f"{points(choice.gain.mean)} ({points(low)} to {points(high)}), n = {choice.gain.rows} rows, {seeds}"
-    )
+    return f"{points(choice.gain.mean)} ({points(low)} to {points(high)}), {_sample(choice, found)}"
+
+
+def _sample(choice: Choice, found: Findings) -> str:
+    """Write on how many rows and seeds a choice's gain was measured."""
+    assert choice.gain is not None
+    rows, seeds = choice.gain.rows, _count(choice.gain.seeds, "seed")
+    block = found.blocks[choice.condition, found.split(choice)]
+    if {*block.row_counts} == {rows}:
+        return f"n = {rows} rows, {seeds}"
+    return f"n = {span(block.row_counts)} rows a seed, {rows} in all, {seeds}"
 
 
 def _sentence(choice: Choice, found: Findings) -> str:
     """Return one choice's finding."""
     where = _where(choice, found)
     part = part_words(choice.part)
+    if choice.missing:
+        return f"{where}Whether clipping {part} does better is not known: {choice.missing}."
     if choice.edit is None:
         return (
             f"{where}No clipping of {part} did better on validation than the unpruned model "
@@ -84,8 +97,7 @@ def _sentence(choice: Choice, found: Findings) -> str:
         if choice.basis != "cross-validated"
         else "corrected for having been chosen on these rows"
     )
-    seeds = _count(choice.gain.seeds, "seed")
-    certainty = f"95% interval {low:.1f} to {high:.1f}; n = {choice.gain.rows} rows, {seeds}"
+    certainty = f"95% interval {low:.1f} to {high:.1f}; {_sample(choice, found)}"
     return (
         f"{clipping} {gained} {abs(100 * choice.gain.mean):.1f} points {how} ({certainty}; "
         f"{_count(choice.tried, 'cell')} tried; {_correction(choice, found)}). {_conclusion(choice)}"
@@ -157,3 +169,32 @@ def _clear_alone(choice: Choice) -> bool:
     """Whether a choice would be called a gain or a loss, had it been the only one."""
     gain = choice.gain
     return gain is not None and gain.p_value <= LEVEL and gain.interval[0] * gain.interval[1] > 0
+
+
+def worst_matrix(model: str, spectra: Sequence[dict[str, Any]]) -> str:
+    """Return which of a model's matrices is the worst conditioned, in a sentence.
+
+    Arguments:
+        model: its name; nothing where the run names none.
+        spectra: `MatrixSpectrum.to_json` of each.
+    """
+    worst = max(spectra, key=lambda values: values["condition_number"] or math.inf)
+    where = f"{model}: " if model else ""
+    matrix = f"{where}{'of' if model else 'Of'} {_matrices(len(spectra))}, {worst['name']} of layer {worst['layer']}"
+    if worst["singular"]:
+        return (
+            f"{matrix} is the worst conditioned: it is singular, its smallest singular value is 0 in float64."
+        )
+    rounding = (
+        ""
+        if worst["resolved"]
+        else " The smallest is within the rounding of storage, so it may be nothing else."
+    )
+    return (
+        f"{matrix} is the worst conditioned: its largest singular value is {worst['condition_number']:,.4g} times its "
+        f"smallest.{rounding}"
+    )
+
+
+def _matrices(count: int) -> str:
+    return "1 matrix" if count == 1 else f"{count:,} matrices"

@@ -44,15 +44,12 @@ class Panel:
         lines: one a layer.
         unpruned: the unpruned model's accuracy.
         majority: what always answering the most frequent label would score.
-        rows, seeds: how many the unpruned model was scored on.
     """
 
     title: str
     lines: tuple[Line, ...]
     unpruned: float
     majority: float
-    rows: int
-    seeds: int
 
     @property
     def rates(self) -> list[float]:
@@ -72,9 +69,7 @@ def accuracy_panel(
         return None
     named = title or f"{condition.task}, {short_name(condition.model)}, {part}"
     lines = [_line(layer, points, unpruned) for layer in shown_layers(points)]
-    return Panel(
-        named, tuple(lines), unpruned.accuracy, unpruned.majority_rate, unpruned.rows, unpruned.seeds
-    )
+    return Panel(named, tuple(lines), unpruned.accuracy, unpruned.majority_rate)
 
 
 def shown_layers(points: dict[Edit, Measured]) -> list[int]:
@@ -115,7 +110,7 @@ def draw_accuracy(panels: Sequence[Panel], columns: int, split: str) -> Figure:
         [handles[text] for text in order],
         order,
         loc="outside lower center",
-        ncols=min(len(order), 5 if columns > 1 else 3),
+        ncols=min(len(order), int(figure.get_figwidth() // 2.1)),
         frameon=False,
         fontsize=8,
     )
@@ -166,7 +161,7 @@ def _draw_panel(axes: Axes, panel: Panel, style: dict[int, tuple[str, str]]) -> 
         markeredgecolor="black",
         linestyle="none",
         markersize=10,
-        label="best of a layer",
+        label="best of a layer, if above unpruned",
     )
     axes.set_xticks(
         range(len(place)), [f"{rate:g}" for rate in place], size=7, rotation=45 if len(place) > 7 else 0

@@ -44,10 +44,17 @@ class Bar:
 
 @dataclass(frozen=True)
 class BarPanel:
-    """Bars that share an axis."""
+    """Bars that share an axis.
+
+    Arguments:
+        title: what they have in common.
+        bars: what was measured.
+        bare: (group, kind, words): where a bar is left out, because nothing was clipped, and what is written there.
+    """
 
     title: str
     bars: tuple[Bar, ...]
+    bare: tuple[tuple[str, str, str], ...] = ()
 
 
 def outcome_panel(
@@ -59,25 +66,36 @@ def outcome_panel(
         choices: of one model, one number of shots and one scoring.
         published: gives the accuracies, unpruned and clipped, that were published for a choice.
     """
-    bars = []
+    bars, bare = [], []
     for task, group in groupby(choices, key=lambda choice: choice.condition.task):
         own = list(group)
         before = [pair[0] for choice in own for pair in published(choice)]
         bars += [b for b in [_bar(found, own[0], split, task, "unpruned", before)] if b]
         for choice in own:
+            if choice.edit is None:
+                bare.append((task, choice.part, f"{choice.part}: {choice.outcome}"))
+                continue
             after = [pair[1] for pair in published(choice)]
             bars += [b for b in [_bar(found, choice, split, task, choice.part, after)] if b]
-    return BarPanel(short_name(choices[0].condition.model), tuple(bars)) if bars else None
+    return BarPanel(short_name(choices[0].condition.model), tuple(bars), tuple(bare)) if bars else None
 
 
 def calibration_panel(found: Findings, group: Sequence[Choice], split: str) -> BarPanel | None:
     """Gather the unpruned and the clipped model under every scoring of one unit."""
-    kinds = [(choice, kind) for choice in group for kind in ("unpruned", "clipped")]
+    kinds = [
+        (choice, kind)
+        for choice in group
+        for kind in ("unpruned", "clipped")
+        if choice.edit or kind == "unpruned"
+    ]
+    bare = tuple(
+        (choice.condition.scoring, "clipped", choice.outcome) for choice in group if choice.edit is None
+    )
     bars = [_bar(found, choice, split, choice.condition.scoring, kind) for choice, kind in kinds]
     known = tuple(b for b in bars if b)
     where = group[0].condition
     title = f"{where.task}, {short_name(where.model)}, {group[0].part}, {where.shots} shots"
-    return BarPanel(title, known) if known else None
+    return BarPanel(title, known, bare) if known else None
 
 
 def _bar(
@@ -103,11 +121,12 @@ def draw_bars(panels: Sequence[BarPanel], columns: int, split: str, seeds: bool 
     """Draw bars with 95% intervals side by side; hollow diamonds are published values, dots are single seeds."""
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    widest = max(len(panel.bars) for panel in panels)
+    widest = max(len(panel.bars) + len(panel.bare) for panel in panels)
     figure = Figure(
         figsize=(max(columns * max(2.8, 0.42 * widest + 1.0), 4.8), 2.9 * rows + 0.4), layout="constrained"
     )
-    kinds = list(dict.fromkeys(bar.kind for panel in panels for bar in panel.bars))
+    drawn = [bar.kind for panel in panels for bar in panel.bars]
+    kinds = list(dict.fromkeys([*drawn, *(kind for panel in panels for _, kind, _ in panel.bare)]))
     for index, panel in enumerate(panels):
         axes = tidy(figure.add_subplot(rows, columns, index + 1))
         _draw_bars(axes, panel, kinds, seeds)
@@ -130,11 +149,17 @@ def draw_bars(panels: Sequence[BarPanel], columns: int, split: str, seeds: bool 
 
 
 def _draw_bars(axes: Axes, panel: BarPanel, kinds: list[str], seeds: bool) -> None:
-    groups = list(dict.fromkeys(bar.group for bar in panel.bars))
+    groups = list(dict.fromkeys([*(bar.group for bar in panel.bars), *(group for group, _, _ in panel.bare)]))
     width = 0.8 / len(kinds)
     for index, kind in enumerate(kinds):
         own = [bar for bar in panel.bars if bar.kind == kind]
-        x = [groups.index(bar.group) + (index - (len(kinds) - 1) / 2) * width for bar in own]
+        shift = (index - (len(kinds) - 1) / 2) * width
+        for group, words in ((group, words) for group, bare, words in panel.bare if bare == kind):
+            place = groups.index(group) + shift
+            axes.text(place, 0.02, words, rotation=90, ha="center", va="bottom", size=7, color="0.35")
+        if not own:
+            continue
+        x = [groups.index(bar.group) + shift for bar in own]
         colour = "0.75" if kind == "unpruned" else COLOURS[index - 1]
         axes.bar(
             x,
@@ -163,7 +188,7 @@ def _draw_bars(axes: Axes, panel: BarPanel, kinds: list[str], seeds: bool) -> No
             _marks(axes, spread, "o", 3.5, "one seed")
     axes.set_xticks(range(len(groups)), groups, size=8, rotation=30 if len(groups) > 5 else 0)
     axes.tick_params(axis="y", labelsize=7)
-    axes.set_ylim(0, 1.04)
+    axes.set(xlim=(-0.5, len(groups) - 0.5), ylim=(0, 1.04))
     axes.set_title(panel.title, size=9)
 
 

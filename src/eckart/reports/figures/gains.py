@@ -14,12 +14,15 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from eckart.inference import Estimate
 from eckart.reports.blocks import short_name
 from eckart.reports.figures.base import COLOURS, MARKERS, new_figure, plain_text
 from eckart.reports.findings import Choice, Findings
 
 MOST_NUMBERS = 120
 """A map of more cells than this is drawn without numbers."""
+MOST_LABELS = 12
+"""More choices than this are drawn without their names and intervals."""
 COLOUR_MAP = "PuOr_r"
 
 
@@ -105,27 +108,40 @@ def _draw_map(axes: Axes, gains: GainMap, scale: Normalize) -> None:
 
 @dataclass(frozen=True)
 class Pair:
-    """A cell's gain, in points, on the rows that chose and on those that did not."""
+    """A cell's gain, in points, on the rows that chose and on those that did not.
+
+    Arguments:
+        part: which was clipped.
+        validation, test: the gains.
+        interval: the test gain's, 95%.
+        chosen: the choice's name, such as `sst2, mlp`; nothing where validation did not choose it.
+    """
 
     part: str
     validation: float
     test: float
-    chosen: bool
+    interval: tuple[float, float]
+    chosen: str = ""
 
 
 def gain_pairs(found: Findings) -> list[Pair]:
     """Return every choice that was tested, and every other cell that the same seeds scored on both splits."""
     chosen = {(choice.condition, edit) for choice in found.choices for edit in choice.picks.values()}
     pairs = [
-        Pair(choice.part, 100 * choice.naive, 100 * choice.gain.mean, True)
+        _pair(choice.part, choice.naive, choice.gain, f"{choice.condition.task}, {choice.part}")
         for choice in found.choices
         if choice.naive is not None and choice.gain and choice.basis != "cross-validated"
     ]
     for (condition, edit), cell in found.cells.items():
         gains = [m.gain for split in ("validation", "test") if (m := cell.measured.get(split)) and m.gain]
         if edit and (condition, edit) not in chosen and len(gains) == 2 and gains[0].seeds == gains[1].seeds:
-            pairs.append(Pair(edit.part, 100 * gains[0].mean, 100 * gains[1].mean, False))
+            pairs.append(_pair(edit.part, gains[0].mean, gains[1]))
     return pairs
+
+
+def _pair(part: str, validation: float, test: Estimate, chosen: str = "") -> Pair:
+    low, high = test.interval
+    return Pair(part, 100 * validation, 100 * test.mean, (100 * low, 100 * high), chosen)
 
 
 @plain_text
@@ -145,6 +161,8 @@ def draw_gain_pairs(pairs: Sequence[Pair]) -> Figure:
             label=part,
         )
     chosen = [pair for pair in pairs if pair.chosen]
+    if len(chosen) <= MOST_LABELS:
+        _label(axes, chosen)
     axes.scatter(
         [pair.validation for pair in chosen],
         [pair.test for pair in chosen],
@@ -158,5 +176,14 @@ def draw_gain_pairs(pairs: Sequence[Pair]) -> Figure:
     axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.set(xlabel="validation gain, points", ylabel="test gain, points")
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     return figure
+
+
+def _label(axes: Axes, chosen: Sequence[Pair]) -> None:
+    """Name the choices, and draw the 95% intervals of their test gains."""
+    for index, pair in enumerate(sorted(chosen, key=lambda pair: pair.validation)):
+        axes.vlines(pair.validation, *pair.interval, color="0.6", linewidth=1, zorder=1)
+        place, side = (((7, 4), "left"), ((-7, -11), "right"))[index % 2]  # neighbours' names stay apart
+        at = (pair.validation, pair.test)
+        axes.annotate(pair.chosen, at, place, textcoords="offset points", ha=side, size=7, zorder=5)
