@@ -200,7 +200,7 @@ def test_a_formula_in_the_data_is_a_text_in_the_csv():
 
 
 def test_a_column_is_left_out_only_where_all_rows_agree():
-    columns = tuple(Column(key, key) for key in ("same", "some", "none")) + (Column("n", "n", "count"),)
+    columns = (*(Column(key, key) for key in ("same", "some", "none")), Column("n", "n", "count"))
     table = Table("t", "t", "", columns, [{"same": "a", "some": "chosen", "n": 1}, {"same": "a", "n": 1}])
     assert [column.key for column in table.narrow().columns] == ["some", "n"]
     assert [column.key for column in table.narrow(["same"]).columns] == ["same", "some", "n"]
