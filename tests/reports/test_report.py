@@ -67,6 +67,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(folder):
     assert "<script>document" not in page
     assert "&lt;script&gt;document" in page
     assert "&lt;i&gt;bad&lt;/i&gt;" in page
+    assert '<p class="count">13 rows</p>' in page
 
 
 def test_long_tables_say_what_they_leave_out(tmp_path):
@@ -145,6 +146,13 @@ def test_an_unfinished_sweep_says_how_much_is_there():
     report = Report.of(replace(run, trials=some))
     assert report.summary[0].startswith("This sweep is unfinished: 50 of 78 trials are there.")
     assert "choices" in report.tables
+    page = replace(report, pictures=()).to_html()
+    box = page[page.index('id="summary"') :]
+    assert (
+        box.index("This sweep is unfinished: 50 of 78 trials")
+        < box.index("choices")
+        < box.index("</section>")
+    )
 
 
 def test_failures_are_told_first():
@@ -200,7 +208,7 @@ def test_a_formula_in_the_data_is_a_text_in_the_csv():
 
 
 def test_a_column_is_left_out_only_where_all_rows_agree():
-    columns = tuple(Column(key, key) for key in ("same", "some", "none")) + (Column("n", "n", "count"),)
+    columns = (*(Column(key, key) for key in ("same", "some", "none")), Column("n", "n", "count"))
     table = Table("t", "t", "", columns, [{"same": "a", "some": "chosen", "n": 1}, {"same": "a", "n": 1}])
     assert [column.key for column in table.narrow().columns] == ["some", "n"]
     assert [column.key for column in table.narrow(["same"]).columns] == ["same", "some", "n"]
