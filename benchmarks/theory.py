@@ -13,7 +13,7 @@ from common import machine, show
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eckart.reports.figures import COLOURS, MARKERS, save_figure
+from eckart.reports.figures.base import COLOURS, MARKERS, save_figure
 from eckart.theory.arrays import squared_norm
 from eckart.theory.attention import implicit_update, trajectory
 from eckart.theory.bound import LayerTerm, demonstration_gram, layer_term
