@@ -35,10 +35,10 @@ def test_the_published_record(eckart, tmp_path):
 def test_the_published_record_is_printed_as_a_table_the_papers_first(eckart):
     lines = [line.strip() for line in eckart("report", "published").out.splitlines()]
     assert max(map(len, lines)) <= 160
-    llama = [line for line in lines[lines.index("llama-2-7b") :] if line.startswith(("Table ", "log"))]
+    llama = [line for line in lines[lines.index("llama-2-7b") :] if line.startswith(("Table ", "log:"))]
     assert [line[:7] for line in llama[:2]] == ["Table 2", "Table 2"]
     assert [line[:7] for line in llama] == sorted(line[:7] for line in llama)
-    assert sum(line.startswith(("Table ", "log")) for line in lines) == 28 + 36
+    assert sum(line.startswith(("Table ", "log:")) for line in lines) == 28 + 36
 
 
 def test_the_published_record_fits_a_terminal():

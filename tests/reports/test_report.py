@@ -67,6 +67,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(folder):
     assert "<script>document" not in page
     assert "&lt;script&gt;document" in page
     assert "&lt;i&gt;bad&lt;/i&gt;" in page
+    assert '<p class="count">13 rows</p>' in page
 
 
 def test_long_tables_say_what_they_leave_out(tmp_path):
@@ -145,6 +146,9 @@ def test_an_unfinished_sweep_says_how_much_is_there():
     report = Report.of(replace(run, trials=some))
     assert report.summary[0].startswith("This sweep is unfinished: 50 of 78 trials are there.")
     assert "choices" in report.tables
+    page = replace(report, pictures=()).to_html()
+    first = re.search(r'id="summary"[^>]*>\s*<p[^>]*>([^<]*)', page)
+    assert first.group(1) == report.summary[0]
 
 
 def test_failures_are_told_first():

@@ -20,7 +20,7 @@ from eckart.statistics import accuracy_interval
 
 RECORD_NOTE = (
     "differs, cannot tell: whatever the pairs of rows before and after, which are not known; depends: on the pairs\n"
-    "log: the authors'. Intervals and p values: eckart report published --format md"
+    "log is the authors'. Intervals and p values: eckart report published --format md"
 )
 WIDEST = 8
 """The most labels whose confusion matrix is printed."""
