@@ -176,14 +176,15 @@ def draw_gain_pairs(pairs: Sequence[Pair]) -> Figure:
     axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.set(xlabel="validation gain, points", ylabel="test gain, points")
-    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
 def _label(axes: Axes, chosen: Sequence[Pair]) -> None:
-    """Name the choices, and draw the 95% intervals of their test gains."""
+    """Number the choices, name them in the legend, and draw the 95% intervals of their test gains."""
     for index, pair in enumerate(sorted(chosen, key=lambda pair: pair.validation)):
         axes.vlines(pair.validation, *pair.interval, color="0.6", linewidth=1, zorder=1)
-        place, side = (((7, 4), "left"), ((-7, -11), "right"))[index % 2]  # neighbours' names stay apart
-        at = (pair.validation, pair.test)
-        axes.annotate(pair.chosen, at, place, textcoords="offset points", ha=side, size=7, zorder=5)
+        place = (0, 8 if index % 2 else -14)  # neighbours' numbers stay apart
+        at, number = (pair.validation, pair.test), str(index + 1)
+        axes.annotate(number, at, place, textcoords="offset points", ha="center", size=7, zorder=5)
+        axes.plot([], [], linestyle="none", label=f"{number}: {pair.chosen}")
