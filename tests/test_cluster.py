@@ -83,6 +83,17 @@ def test_a_fault_on_a_worker_is_one_line(cluster, model_folder, task, tmp_path):
         )
 
 
+def test_a_worker_with_other_data_is_refused(cluster, model_folder, task, tmp_path):
+    from eckart.cluster import on_cluster
+
+    def elsewhere(job):
+        asked = {name: {**found, "test rows": "other"} for name, found in job.contents.items()}
+        return on_cluster()(replace(job, contents=asked))
+
+    with pytest.raises(RunError, match="has other rows, prompts or demonstrations than elsewhere"):
+        sweep(model_folder, task, rates=[0.5], shots=[2], layers=[0], out=tmp_path / "run", execute=elsewhere)
+
+
 def test_a_model_in_memory_is_refused(model, task, tmp_path):
     from eckart.cluster import on_cluster
 

@@ -129,7 +129,7 @@ def test_a_dry_run_keeps_nothing(eckart, model, table, tmp_path):
     cut = ["--layers", "0,1", "--rates", "0.5,0.9", "--shots", "0,2", "--seeds", "0..2", "--out", "run"]
     ended = eckart(*grid, *cut, "--test", "all", "--dry-run")
     assert ended.status == 0, ended.err
-    assert "checking 4 units" in ended.err
+    assert "units to check (models, layers, parts, tasks, the length of every row): 4" in ended.err
     assert "4 units, up to 72 trials, 0 of them kept already" in ended.out
     assert not (tmp_path / "run").exists()
     done = eckart(*grid, *cut, "--test", "all")

@@ -133,7 +133,7 @@ def test_without_shots_one_seed_is_a_whole_sweep():
 @pytest.mark.parametrize("seeds", [(), (0, 1)])
 @pytest.mark.parametrize("task", [{}, {"task": None, "digest": "of a task in memory"}])
 def test_a_half_sweep_is_half_whatever_draws_its_demonstrations(seeds, task):
-    run = swept(Made(seeds=seeds or (0,)), seeds=list(seeds), task=task)
+    run = swept(Made(seeds=seeds or (0,)), task=task, **({"seeds": list(seeds)} if seeds else {}))
     whole = 26 * (len(seeds) or 1)
     assert progress(run) == (whole, whole)
     assert progress(replace(run, trials=dict(list(run.trials.items())[:5]))) == (5, whole)

@@ -177,10 +177,7 @@ def sweep(
     grid = read_study(study, how.values())
     execute = locally if cluster is None else on_cluster(cluster, cpus, gpus)
     o.quieten()
-    units = len(list(grid.units))
-    say(
-        f"checking {units} units (models, layers, parts, tasks, and the length of every row) before anything is run"
-    )
+    say(f"units to check (models, layers, parts, tasks, the length of every row): {len(list(grid.units))}")
     grid = resolve(grid)
     folder = out or default_folder(grid)
     if dry_run:
