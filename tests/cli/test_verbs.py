@@ -235,10 +235,14 @@ def test_whatever_an_interrupt_breaks_is_an_interrupt(eckart, model, own_task, m
             raise error("an import half done") from None
 
     monkeypatch.setattr("eckart.models.load_model", interrupted)
-    ended = eckart("evaluate", model, *own_task)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        ended = eckart("evaluate", model, *own_task)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (ended.status, ended.out) == (130, "")
     assert "fault" not in ended.err
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_search_gives_all_it_promises(eckart, model, own_task, tmp_path):

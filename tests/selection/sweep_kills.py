@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import torch
-from kills import in_a_child
 
 from eckart.models import load_model
 from eckart.runs import read_run
@@ -36,6 +35,8 @@ def trials(folder: Path) -> dict:
 
 
 def main(model: str, data: str, folder: str) -> None:
+    from kills import in_a_child  # beside this file, which only a script's own folder finds
+
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     loaded, task = load_model(model), {"data": data, "text_column": "review", "label_column": "verdict"}
