@@ -65,7 +65,7 @@ def test_the_rule_is_judged_on_the_layer_that_it_chooses(top_k, chosen):
     run = with_conditions(Made(gain=layer_six_gains, rows=150).run())
     run = replace(run, settings={"kind": "sweep", "study": {"top_k": top_k}})
     (row,) = rule_table(run, find(run)).rows
-    assert (row["chosen"], row["layers"]) == (chosen, 4)
+    assert (row["chosen_layer"], row["layers"]) == (chosen, 4)
     assert row["below_best"] < -0.04  # 6 is where a gain of 10 points is
     assert row["rank"] > 1
 
@@ -76,7 +76,7 @@ def test_a_rule_that_chooses_the_best_layer_has_rank_one():
     run = replace(run, settings={"kind": "sweep", "study": {"top_k": 1}})
     run = replace(run, models={"made/tiny": {"condition_numbers": conditions}})
     (row,) = rule_table(run, find(run)).rows
-    assert (row["chosen"], row["rank"]) == (6, 1)
+    assert (row["chosen_layer"], row["rank"]) == (6, 1)
     assert row["over_random_interval"][0] > 0
     assert row["below_best"] >= -1e-12
 

@@ -172,7 +172,7 @@ def rule_table(run: Run, found: Findings) -> Table:
     columns = (
         *WHERE,
         Column("part", "part"),
-        Column("chosen", "chosen layer", "count"),
+        Column("chosen_layer", "chosen layer", "count"),
         Column("layers", "layers", "count"),
         Column("over_random", "over a random layer, points", "points"),
         Column("over_random_interval", "95% interval", "range"),
@@ -261,7 +261,7 @@ def _rule_row(found: Ruled) -> dict[str, Any]:
     rule = found.rule
     return {
         **_place(found.condition, found.part),
-        "chosen": found.chosen,
+        "chosen_layer": found.chosen,
         "layers": rule.layers,
         "over_random": rule.over_random.mean,
         "over_random_interval": rule.over_random.interval,
