@@ -72,8 +72,10 @@ def test_where_nothing_was_clipped_there_is_no_bar():
 def test_few_choices_are_named_and_have_their_intervals():
     pairs = gain_pairs(find(Made(gain=lambda setting, edit: 0.2 * (edit.rate == 0.9)).run()))
     (chosen,) = (pair for pair in pairs if pair.chosen)
-    (axes,) = draw_gain_pairs(pairs).axes
-    assert "moods, mlp" in [text.get_text() for text in axes.texts]
+    figure = draw_gain_pairs(pairs)
+    (axes,), (legend,) = figure.axes, figure.legends
+    assert [text.get_text() for text in axes.texts] == ["1"]
+    assert "1: moods, mlp" in [text.get_text() for text in legend.get_texts()]
     ends = [segment[:, 1].tolist() for lines in axes.collections[:] for segment in _segments(lines)]
     assert list(chosen.interval) in ends
 
