@@ -1,0 +1,246 @@
+"""Training a model on functions from nothing: one folder, resumable to the step, bit for bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Literal, Self, cast
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Generator, Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+
+from eckart.errors import RunError, TaskError
+from eckart.functions.classes import Prompts, draw_prompts, find_class
+from eckart.functions.models import FunctionModel, InContextModel, LinearAttentionModel
+from eckart.models import pick_device
+from eckart.runs import RunStore, write_whole
+from eckart.selection.grid import Closed
+
+STATE = "state.safetensors"
+STEPS = "steps"
+LOSSES = "losses"
+CLIPPED_NORM = 1.0
+"""Gradients are scaled down to this norm."""
+BETAS = (0.9, 0.98)
+
+
+class Training(Closed):
+    """How a model is trained: all that its weights depend on, but for the number of threads and the device.
+
+    Arguments:
+        function: the class of functions; see `CLASSES`.
+        dimension: d.
+        points: the most points of a prompt; 2 d + 1 where it is None, as Garg et al. have it.
+        model: `gpt2`, GPT-2's blocks, which learn from the error at every point; or `linear`, linear attention, which
+            learns from the error at the last.
+        layers, width, heads, layout: of the decoder; a linear model has width d + 1 and none of the other two.
+        steps, batch: how many gradient steps, and prompts in each.
+        rate: the learning rate after `warmup` steps; from there it falls to zero as a cosine.
+        curriculum: after how many steps one more coordinate is let in, beginning with a quarter of them and with as
+            many points as suit those (Garg et al., Appendix A); 0 for all from the start.
+        seed: draws the first weights and every prompt.
+    """
+
+    function: str = "linear"
+    dimension: PositiveInt = 5
+    points: Annotated[int, Field(ge=2)] | None = None
+    model: Literal["gpt2", "linear"] = "gpt2"
+    layers: PositiveInt = 4
+    width: PositiveInt = 64
+    heads: PositiveInt = 4
+    layout: Literal["paired", "separate"] = "paired"
+    steps: PositiveInt = 10_000
+    batch: PositiveInt = 128
+    rate: PositiveFloat = 1e-3
+    warmup: PositiveInt = 200
+    curriculum: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        find_class(self.function)
+        if self.width % self.heads:
+            raise TaskError(f"width {self.width} is not a multiple of {self.heads} heads; change one of them")
+        return self
+
+    @property
+    def longest(self) -> int:
+        """The most points of a prompt."""
+        return self.points or 2 * self.dimension + 1
+
+    def new_model(self) -> FunctionModel:
+        """Return the untrained model."""
+        torch.manual_seed(self.seed)
+        if self.model == "linear":
+            return LinearAttentionModel.of_size(self.dimension, self.longest, self.layers)
+        return InContextModel.of_size(
+            self.dimension, self.longest, self.layers, self.width, self.heads, self.layout
+        )
+
+    def stage(self, step: int) -> tuple[int, int]:
+        """Return how many coordinates and points the prompts of a step have."""
+        if not self.curriculum:
+            return self.dimension, self.longest
+        active = min(self.dimension, math.ceil(self.dimension / 4) + step // self.curriculum)
+        return active, min(self.longest, 2 * active + 1)
+
+    def prompts(self, step: int) -> Prompts:
+        """Return the prompts of a step; they depend on the seed and the step alone."""
+        active, points = self.stage(step)
+        generator = Generator().manual_seed((self.seed << 32) + step)
+        prompts = draw_prompts(find_class(self.function), generator, self.batch, points, active)
+        x = torch.cat([prompts.x, torch.zeros(self.batch, points, self.dimension - active)], dim=2)
+        return Prompts(x, prompts.y)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        return (
+            self.rate * min(1.0, (step + 1) / self.warmup) * (1 + math.cos(math.pi * step / self.steps)) / 2
+        )
+
+
+@dataclass(eq=False)
+class _State:
+    """A model on its way, and what is needed to go on as if nothing had happened."""
+
+    model: FunctionModel
+    optimizer: AdamW
+    step: int
+    losses: Tensor
+
+    @classmethod
+    def new(cls, training: Training, device: torch.device) -> Self:
+        """Return the state before the first step."""
+        model = training.new_model()
+        nn.Module.to(model, device)
+        optimizer = AdamW(model.parameters(), lr=training.rate, betas=BETAS, weight_decay=0.0)
+        return cls(model, optimizer, 0, torch.zeros(training.steps))
+
+    def to_bytes(self) -> bytes:
+        """Return everything as one safetensors file."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        moments = {
+            f"optimizer.{i}.{name}": value
+            for i, kept in self.optimizer.state_dict()["state"].items()
+            for name, value in kept.items()
+        }
+        everything = {**tensors, **moments, LOSSES: self.losses, "step": torch.tensor(self.step)}
+        return safetensors.save({name: value.contiguous() for name, value in everything.items()})
+
+    def read_(self, content: bytes) -> None:
+        """Take over what `to_bytes` wrote."""
+        everything = safetensors.load(content)
+        self.step, self.losses = int(everything.pop("step")), everything.pop(LOSSES)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name in [name for name in everything if name.startswith("optimizer.")]:
+            _, number, what = name.split(".")
+            moments.setdefault(int(number), {})[what] = everything.pop(name)
+        self.model.load_state_dict({k.removeprefix("model."): v for k, v in everything.items()})
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def train(
+    training: Training,
+    out: str | Path,
+    *,
+    checkpoints: Iterable[int] = (),
+    save_every: int = 250,
+    device: str = "auto",
+    command: str | None = None,
+    watch: Callable[[int, float], None] = lambda step, loss: None,
+) -> FunctionModel:
+    """Train a model, or go on where training in this folder was stopped; the result is the same.
+
+    The folder holds the run's settings, `state.safetensors`, and the model after each chosen step and after the last in
+    `steps/`, as `save_pretrained` writes it.
+
+    Arguments:
+        training: what is trained, and how.
+        out: the folder.
+        checkpoints: after how many steps the model is kept, beside the last.
+        save_every: after how many steps the state is written; a kill loses these at most, an interrupt none.
+        device: where to train; see `load_model`.
+        command: what the user typed; a new run notes it.
+        watch: told of every step and its loss, the mean squared error over the class's variance.
+
+    Raises:
+        RunError: the folder is not usable, or holds another training.
+        ModelError: there is no such device.
+        TaskError: a checkpoint is no step of this training.
+    """
+    wanted = {*checkpoints, training.steps}
+    wrong = sorted(step for step in wanted if not 0 <= step <= training.steps)
+    if wrong:
+        raise TaskError(f"no checkpoint after step {wrong[0]}: training has {training.steps:,} steps")
+    target = pick_device(device)
+    settings = {"kind": "training", **training.model_dump(mode="json")}
+    with RunStore(out, settings, command) as store:
+        state = _State.new(training, target)
+        _resume_(state, store.folder / STATE)
+        try:
+            for step in range(state.step, training.steps + 1):
+                if step in wanted:
+                    _keep_model(state.model, store.folder / STEPS / f"{step:07d}")
+                if step == training.steps:
+                    break
+                watch(step, _step_(state, training))
+                if state.step % save_every == 0:
+                    write_whole(store.folder / STATE, state.to_bytes())
+        finally:
+            write_whole(store.folder / STATE, state.to_bytes())
+    return cast(FunctionModel, nn.Module.eval(state.model))
+
+
+def kept_models(folder: str | Path) -> dict[int, Path]:
+    """Return the models that a training kept, by the number of steps."""
+    kept = (path for path in (Path(folder) / STEPS).glob("[0-9]*") if path.is_dir())
+    return {int(path.name): path for path in sorted(kept)}
+
+
+def _step_(state: _State, training: Training) -> float:
+    """Take one gradient step, and return the loss before it."""
+    prompts = training.prompts(state.step)
+    x, y = prompts.x.to(state.model.device), prompts.y.to(state.model.device)
+    counts = range(y.shape[1]) if training.model == "gpt2" else [y.shape[1] - 1]
+    for group in state.optimizer.param_groups:
+        group["lr"] = training.learning_rate(state.step)
+    variance = find_class(training.function).variance(training.dimension)
+    loss = (state.model(x, y, counts) - y[:, list(counts)]).square().mean() / variance
+    state.optimizer.zero_grad()
+    loss.backward()
+    clip_grad_norm_(state.model.parameters(), CLIPPED_NORM)
+    state.optimizer.step()
+    value = float(loss.detach())
+    state.losses[state.step] = value
+    state.step += 1
+    return value
+
+
+def _resume_(state: _State, path: Path) -> None:
+    if not path.exists():
+        return
+    try:
+        state.read_(path.read_bytes())
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"'{path}' is damaged or cannot be read ({type(error).__name__}); restore it, or choose another --out"
+        ) from error
+
+
+def _keep_model(model: FunctionModel, folder: Path) -> None:
+    """Write a model whole or not at all."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".model-", dir=folder.parent) as draft:
+        model.save_pretrained(Path(draft) / folder.name)
+        (Path(draft) / folder.name).rename(folder)
