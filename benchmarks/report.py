@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,10 @@ from typing import Any
 import numpy as np
 from common import machine, show
 
-from eckart.records import Edit, Row, Rows, Score, Setting, Trial
+from eckart.evaluation.scoring import score
+from eckart.records import Edit, Row, Rows, Setting, Trial
 from eckart.reports.page import FORMATS, Report
 from eckart.runs import RunStore, read_run
-from eckart.statistics import (
-    accuracy,
-    balanced_accuracy,
-    confusion_matrix,
-    log_loss,
-    macro_f1,
-    majority_rate,
-)
 
 TASKS, PARTS, RATES = ("films", "topics"), ("attn", "mlp"), (0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
 
@@ -114,21 +108,9 @@ def make_trial(
     labels: np.ndarray,
     predictions: np.ndarray,
 ) -> Trial:
-    confusion = confusion_matrix(labels.tolist(), predictions.tolist(), 2)
     values = np.where(np.arange(2) == predictions[:, None], -0.2, -1.8)
-    score = Score(
-        n=len(labels),
-        accuracy=accuracy(confusion),
-        balanced_accuracy=balanced_accuracy(confusion),
-        macro_f1=macro_f1(confusion),
-        log_loss=log_loss(values, labels.tolist()),
-        majority_rate=majority_rate(confusion),
-        confusion=tuple(map(tuple, confusion.tolist())),
-        labels=tuple(labels.tolist()),
-        predictions=tuple(predictions.tolist()),
-        log_likelihoods=(),
-    )
-    return Trial(f"{setting} {split} {edits}", setting, split, digest, edits, score=score, seconds=1.0)
+    made = replace(score(values, labels.tolist(), ()), log_likelihoods=())
+    return Trial(f"{setting} {split} {edits}", setting, split, digest, edits, score=made, seconds=1.0)
 
 
 if __name__ == "__main__":

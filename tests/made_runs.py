@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 
+from eckart.evaluation import scoring
 from eckart.records import Edit, Row, Rows, Score, Setting, Trial
 from eckart.runs import Run, RunStore
-from eckart.statistics import (
-    accuracy,
-    balanced_accuracy,
-    confusion_matrix,
-    log_loss,
-    macro_f1,
-    majority_rate,
-)
 
 
 def score(labels: np.ndarray, predictions: np.ndarray, classes: int = 2) -> Score:
-    confusion = confusion_matrix(labels.tolist(), predictions.tolist(), classes)
     values = np.where(np.arange(classes) == predictions[:, None], -0.2, -1.8)
-    return Score(
-        n=len(labels),
-        accuracy=accuracy(confusion),
-        balanced_accuracy=balanced_accuracy(confusion),
-        macro_f1=macro_f1(confusion),
-        log_loss=log_loss(values, labels.tolist()),
-        majority_rate=majority_rate(confusion),
-        confusion=tuple(map(tuple, confusion.tolist())),
-        labels=tuple(labels.tolist()),
-        predictions=tuple(predictions.tolist()),
-        log_likelihoods=(),
-    )
+    return replace(scoring.score(values, labels.tolist(), ()), log_likelihoods=())
 
 
 @dataclass

@@ -47,6 +47,7 @@ def on_cluster(address: str = "auto", cpus: float = 1, gpus: float = 0) -> Execu
     _check_address(address)
 
     def execute(job: Job) -> Iterator[Finding]:
+        """Yield a sweep's findings as its units find them on the cluster."""
         live = next((entry for entry in job.sweep.models if entry.live), None)
         if live is not None:
             raise StudyError(

@@ -268,6 +268,13 @@ class Trial:
     error: str | None = None
     seconds: float = 0.0
 
+    @classmethod
+    def failed(
+        cls, key: str, setting: Setting, split: str, rows: str, edits: Sequence[Edit], error: Exception
+    ) -> Trial:
+        """Return a trial that gave no score, with its cause."""
+        return cls(key, setting, split, rows, tuple(edits), status="failed", error=str(error))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values, ready for `json.dumps`."""
         return asdict(self)

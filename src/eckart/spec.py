@@ -9,7 +9,7 @@ from typing import Any
 
 from eckart.errors import StudyError
 from eckart.selection.grid import ModelEntry, Sweep, TaskEntry, entries, located
-from eckart.tasks.spec import closest, parse_yaml
+from eckart.tasks.spec import closest, parse_yaml, read_text
 
 SHIPPED = Path(str(resources.files("eckart"))) / "studies"
 """The studies that come with the package."""
@@ -60,13 +60,7 @@ def _find(name: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text("utf-8-sig")
-    except FileNotFoundError:
-        raise StudyError(f"no study file '{path}'; is the path right?") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"cannot read study file '{path}': {error}") from None
-    values = parse_yaml(text, str(path), StudyError)
+    values = parse_yaml(read_text(path, "study file", StudyError), str(path), StudyError)
     if not isinstance(values, dict):
         raise StudyError(f"{path} is no study file: it holds no 'key: value' lines, such as 'models: [gpt2]'")
     return located(values, path.parent.absolute())

@@ -9,6 +9,7 @@ from eckart.errors import StudyError
 from eckart.records import RATES
 from eckart.runs import read_run
 from eckart.spec import read_study, shipped
+from eckart.tasks import Task
 
 PAPER = {"figure1": 3, "figure2": 1, "figure3": 0, "figure4": 7}
 
@@ -137,3 +138,12 @@ def test_a_dry_run_keeps_nothing(eckart, model, table, tmp_path):
     assert done.out.endswith("not corrected for the number of lines (8); 'eckart report run' corrects them\n")
     assert len(read_run(tmp_path / "run").trials) == 72
     assert "72 trials, 72 of them kept already" in eckart(*grid, *cut, "--test", "all", "--dry-run").out
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_sweep_reads_a_task_once(eckart, model, own_task, monkeypatch, options):
+    read, load = [], Task.load
+    monkeypatch.setattr(Task, "load", lambda *said, **options: read.append(said) or load(*said, **options))
+    cut = ["--layers", "0", "--rates", "0.5", "--seeds", "0,1", *own_task]
+    assert eckart("sweep", "--model", model, *cut, *options).status == 0
+    assert len(read) == 1

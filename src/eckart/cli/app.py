@@ -169,7 +169,7 @@ def sweep(
 ) -> None:
     """Run a grid over models, tasks, layers, parts, rates, shots, seeds and scorings; stop and go on at will."""
     from eckart.cluster import on_cluster
-    from eckart.selection.checks import resolve
+    from eckart.selection.checks import Sources, resolve
     from eckart.selection.cost import estimate
     from eckart.selection.sweeps import default_folder, locally
     from eckart.spec import read_study
@@ -178,12 +178,13 @@ def sweep(
     execute = locally if cluster is None else on_cluster(cluster, cpus, gpus)
     o.quieten()
     say(f"units to check (models, layers, parts, tasks, the length of every row): {len(list(grid.units))}")
-    grid = resolve(grid)
+    sources = Sources()  # one for all that follows: a task's rows are read once
+    grid = resolve(grid, sources)
     folder = out or default_folder(grid)
     if dry_run:
-        show_cost(estimate(grid, folder), as_json=json_)
+        show_cost(estimate(grid, folder, sources), as_json=json_)
     else:
-        carry_out(grid, folder, execute, as_json=json_)
+        carry_out(grid, folder, sources, execute, as_json=json_)
 
 
 @app.command()

@@ -89,6 +89,8 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
     }
 
     def decorated(verb: Callable[..., None]) -> Callable[..., None]:
+        """Return the verb with these options in place of `how`."""
+
         @functools.wraps(verb)
         def command(**given: Any) -> None:
             how = kind(**{name: given.pop(name) for name in shared})

@@ -16,6 +16,7 @@ from eckart.cli import options as o
 from eckart.cli.console import errors, print_json, say, say_run, show
 
 if TYPE_CHECKING:
+    from eckart.selection.checks import Sources
     from eckart.selection.cost import Cost
     from eckart.selection.grid import Sweep
     from eckart.selection.summary import SweepResult
@@ -92,13 +93,13 @@ class Said:
         return {name: value for name, value in read.items() if value is not None and value is not False}
 
 
-def carry_out(study: Sweep, folder: Path, execute: Execute, as_json: bool) -> None:
+def carry_out(study: Sweep, folder: Path, sources: Sources, execute: Execute, as_json: bool) -> None:
     """Run a study, show how far it is, and what came of it."""
     from eckart.selection.sweeps import run_sweep
 
     say_run(folder)
-    with progress(study, folder) as watch:
-        result = run_sweep(study, folder, execute=execute, watch=watch)
+    with progress(study, folder, sources) as watch:
+        result = run_sweep(study, folder, sources, execute, watch)
     if as_json:
         print_json(result.to_json())
         return
@@ -147,19 +148,20 @@ def _conditions(name: str, part: str, values: dict[str, float | None]) -> str:
 
 
 @contextmanager
-def progress(study: Sweep, folder: Path) -> Iterator[Callable[[Finding], None]]:
+def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[[Finding], None]]:
     """Show trials done and the time left; where standard error is no terminal, a line a unit."""
     from eckart.records import Trial
     from eckart.selection.cost import expected_trials
     from eckart.selection.grid import Unit
 
-    total, units = expected_trials(study, folder), len(list(study.units))
+    total, units = expected_trials(study, folder, sources), len(list(study.units))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     done, trials, start = 0, 0, time.perf_counter()
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
         job = bar.add_task(f"0 of {units} units, trials", total=total)
 
         def watch(finding: Finding) -> None:
+            """Count a trial, and say that a unit is done."""
             nonlocal done, trials
             if isinstance(finding, Trial):
                 trials += 1

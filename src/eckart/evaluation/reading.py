@@ -129,11 +129,13 @@ class Reader(ABC):
         waiting: list[_Read] = []
 
         def read(rows: list[int]) -> None:
+            """Run a batch; where enough outputs wait for the head, score them."""
             waiting.append(_Read(rows, *self.read(rows)))
             if sum(len(batch.outputs) for batch in waiting) >= self._head_size:
                 score()
 
         def score() -> None:
+            """Score the batches that wait, and tell of the prompts that are done."""
             targets, values = self._score(waiting, logits)
             waiting.clear()
             prompts, labels = targets[:, 0], targets[:, 1]

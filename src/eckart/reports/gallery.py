@@ -137,10 +137,9 @@ def _accuracies(found: Findings) -> Iterator[Picture]:
     for (shots, scoring), choices in _by(found.choices, _setting):
         columns = max(1, min(4, len({(c.condition.model, c.part) for c in choices})))
         panels = [accuracy_panel(found, c.condition, c.part, split) for c in choices]
-        pages = list(_pages([panel for panel in panels if panel]))
-        for number, page in enumerate(pages, start=1):
+        for number, page in _pages([panel for panel in panels if panel]):
             yield Picture(
-                _name("accuracy-by-rate", shots, scoring, number if len(pages) > 1 else ""),
+                _name("accuracy-by-rate", shots, scoring, number),
                 f"Accuracy against the clipping rate: {shots} shots, scoring {scoring}",
                 _accuracy_caption(
                     split,
@@ -181,8 +180,7 @@ def _maps(found: Findings) -> Iterator[Picture]:
     split = _grid_split(found)
     for (shots, scoring), choices in _by(found.choices, _setting):
         maps = [gains for choice in choices if (gains := gain_map(found, choice, split))]
-        pages = list(_pages(maps))
-        for number, page in enumerate(pages, start=1):
+        for number, page in _pages(maps):
             caption = (
                 f"Gain over the unpruned model in points on the {split} rows, by layer and clipping rate, "
                 f"{shots} shots, scoring {scoring}. {_size(found, choices, split)}. The choice is framed, where all "
@@ -190,7 +188,7 @@ def _maps(found: Findings) -> Iterator[Picture]:
                 "corrected for their number."
             )
             yield Picture(
-                _name("gains", shots, scoring, number if len(pages) > 1 else ""),
+                _name("gains", shots, scoring, number),
                 f"Gains by layer and rate: {shots} shots, scoring {scoring}",
                 caption,
                 partial(draw_gain_maps, page, 3, split),
@@ -237,15 +235,14 @@ def _marks(choices: int, others: int) -> str:
 def _calibrations(found: Findings) -> Iterator[Picture]:
     split = "test" if any(where == "test" for _, where in found.blocks) else "validation"
     panels = [calibration_panel(found, group, split) for group in scorings(found)]
-    pages = list(_pages([panel for panel in panels if panel]))
-    for number, page in enumerate(pages, start=1):
+    for number, page in _pages([panel for panel in panels if panel]):
         caption = (
             f"The unpruned and the clipped model under every scoring, on the {split} rows. "
             f"{_size(found, found.choices, split)}. Bars are means over seeds with 95% intervals; dots are single "
             "seeds. Whether clipping adds to calibrating is tested pair by pair in the table below."
         )
         yield Picture(
-            _name("calibration", number if len(pages) > 1 else ""),
+            _name("calibration", number),
             "Clipping and calibration",
             caption,
             partial(draw_bars, page, 3, split, seeds=True),
@@ -291,9 +288,10 @@ def _model(choice: Choice) -> str:
     return choice.condition.model
 
 
-def _pages(panels: Sequence[Any]) -> Iterator[Any]:
-    for start in range(0, len(panels), MOST_PANELS):
-        yield panels[start : start + MOST_PANELS]
+def _pages(panels: Sequence[Any]) -> Iterator[tuple[int | str, Any]]:
+    """Yield each page's number, '' where it is the only one, and its panels."""
+    for number, start in enumerate(range(0, len(panels), MOST_PANELS), start=1):
+        yield number if len(panels) > MOST_PANELS else "", panels[start : start + MOST_PANELS]
 
 
 def _name(*parts: object) -> str:

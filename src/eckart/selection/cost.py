@@ -79,24 +79,24 @@ class _Model:
         return 1 + edits, 1 + self.passes * edits / max(self.edits, 1)
 
 
-def expected_trials(sweep: Sweep, folder: Path) -> int:
+def expected_trials(sweep: Sweep, folder: Path, sources: Sources) -> int:
     """Return how many trials are still to come, at most."""
-    models = [_Model.of(sweep, Outline.of(entry, sweep, Sources()).anatomy) for entry in sweep.models]
+    models = [_Model.of(sweep, Outline.of(entry, sweep, sources).anatomy) for entry in sweep.models]
     units = len(sweep.tasks) * len(sweep.draws)
     return units * sum(_trials(sweep, model, split) for model in models for split in sweep.splits) - _kept(
         folder
     )
 
 
-def estimate(sweep: Sweep, folder: Path, sources: Sources | None = None) -> Cost:
+def estimate(sweep: Sweep, folder: Path, sources: Sources) -> Cost:
     """Count a sweep's trials, rows and tokens, and time each model on a few rows.
 
     Arguments:
         sweep: resolved.
         folder: the run's.
-        sources: models and tasks in memory.
+        sources: where its models and tasks come from; those that `resolve` had need not be read again.
     """
-    found = list(_costs(sweep, sources or Sources()))
+    found = list(_costs(sweep, sources))
     total = {f.name: sum(getattr(cost, f.name) for cost in found) for f in fields(Cost)}
     kept = _kept(folder)
     left = 1 - min(1, kept / max(total["trials"], 1))

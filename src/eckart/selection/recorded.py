@@ -69,7 +69,7 @@ class Recorded:
             trial = self._executor(edits, split)
         except NotANumberError as error:
             rows = self.rows(split).digest
-            trial = Trial(key, self.setting, split, rows, tuple(edits), status="failed", error=str(error))
+            trial = Trial.failed(key, self.setting, split, rows, edits, error)
         if trial.rows not in self._store.row_digests():
             self._store.keep_rows(self.rows(split))
         self._store.keep(trial)

@@ -207,12 +207,5 @@ class _Work:
             return [self._failed(edits, split, scoring, error) for scoring in scorings]
 
     def _failed(self, edits: tuple[Edit, ...], split: str, scoring: str, error: Exception) -> Trial:
-        return Trial(
-            key=self.evaluator.key(edits, split, scoring),
-            setting=replace(self.evaluator.setting, scoring=scoring),
-            split=split,
-            rows=self.evaluator.rows(split).digest,
-            edits=edits,
-            status="failed",
-            error=str(error),
-        )
+        key, rows = self.evaluator.key(edits, split, scoring), self.evaluator.rows(split).digest
+        return Trial.failed(key, replace(self.evaluator.setting, scoring=scoring), split, rows, edits, error)

@@ -136,6 +136,7 @@ class _Loader(yaml.BaseLoader):
     # booleans, 010 as eight and 1e5 as a number; pydantic turns the few keys that are numbers into numbers.
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return a mapping's values by its keys; a key that stands twice is an error."""
         keys = [self.construct_object(key) for key, _ in node.value]
         for index, key in enumerate(keys):
             if key in keys[:index]:
@@ -160,6 +161,24 @@ def parse_spec(text: str, where: str) -> TaskSpec:
             f"{where} is no task file: it holds no 'key: value' lines, such as 'data: reviews.csv'"
         )
     return checked(TaskSpec, values, where)
+
+
+def read_text(path: Path, what: str, wrong: type[EckartError] = TaskError) -> str:
+    """Return the text of a file that a user names.
+
+    Arguments:
+        path: the file.
+        what: what it is, for messages: `task file`.
+
+    Raises:
+        wrong: there is no such file, or it cannot be read.
+    """
+    try:
+        return path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise wrong(f"no {what} '{path}'; is the path right?") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise wrong(f"cannot read {what} '{path}': {error}") from None
 
 
 def parse_yaml(text: str, where: str, error: type[EckartError] = TaskError) -> Any:
@@ -247,13 +266,7 @@ def find_spec(source: str | Path) -> TaskSpec:
 
 
 def _read_spec(path: Path) -> TaskSpec:
-    try:
-        text = path.read_text("utf-8-sig")
-    except FileNotFoundError:
-        raise TaskError(f"no task file '{path}'; is the path right?") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"cannot read task file '{path}': {error}") from None
-    spec = parse_spec(text, str(path))
+    spec = parse_spec(read_text(path, "task file"), str(path))
     update = {"name": spec.name or path.stem}
     if spec.data is not None:
         update["data"] = str(path.parent / Path(spec.data).expanduser())

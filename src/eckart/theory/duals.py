@@ -134,12 +134,6 @@ class Relaxation:
         """What leaving the activation out adds: relaxed - exact."""
         return self.relaxed - self.exact
 
-    @property
-    def relative_error(self) -> Numbers:
-        """The error's norm as a multiple of the exact output's; infinite or NaN where that is zero."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.linalg.norm(self.error, axis=-1) / np.linalg.norm(self.exact, axis=-1)
-
 
 def relu(x: np.ndarray) -> np.ndarray:
     """Return max(x, 0)."""
