@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
@@ -117,10 +117,10 @@ class _State:
     losses: Tensor
 
     @classmethod
-    def new(cls, training: Training, device: torch.device) -> Self:
+    def new(cls, training: Training, device: torch.device) -> _State:
         """Return the state before the first step."""
         model = training.new_model()
-        nn.Module.to(model, device)
+        model.to(device)  # type: ignore[arg-type]
         optimizer = AdamW(model.parameters(), lr=training.rate, betas=BETAS, weight_decay=0.0)
         return cls(model, optimizer, 0, torch.zeros(training.steps))
 
@@ -197,7 +197,7 @@ def train(
                     write_whole(store.folder / STATE, state.to_bytes())
         finally:
             write_whole(store.folder / STATE, state.to_bytes())
-    return cast(FunctionModel, nn.Module.eval(state.model))
+    return state.model.eval()  # type: ignore[no-untyped-call]
 
 
 def kept_models(folder: str | Path) -> dict[int, Path]:
