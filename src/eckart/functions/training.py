@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -65,7 +65,7 @@ class Training(Closed):
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _fits(self) -> Training:
         find_class(self.function)
         if self.width % self.heads:
             raise TaskError(f"width {self.width} is not a multiple of {self.heads} heads; change one of them")
