@@ -126,7 +126,10 @@ def run_training(
             command=typed(),
             watch=watch,
         )
-    model, loss = kept_models(folder)[training.steps], float(read_losses(folder)[-LAST:].mean())
+    models, loss = kept_models(folder), float(read_losses(folder)[-LAST:].mean())
+    model, passed = models[training.steps], sorted({*kept} - {*models})
+    if passed:
+        say(f"note: the model after steps {', '.join(map(str, passed))} was not kept: training was past them")
     if as_json:
         print_json({
             "run": str(folder), "model": str(model), "steps": training.steps, "loss": loss,

@@ -33,12 +33,14 @@ class Line:
     Arguments:
         curve: means and intervals by the number of examples.
         colour, marker, style: of the line.
+        band: how opaque its interval is.
     """
 
     curve: Curve
     colour: Any
     marker: str
     style: str = "-"
+    band: float = 0.15
 
 
 def error_lines(curves: ErrorCurves) -> list[Line]:
@@ -50,8 +52,10 @@ def step_lines(curves: StepCurves) -> list[Line]:
     """Return the lines of Figure 5b: light for few steps, dark for many; least squares in black."""
     scale, last = mpl.colormaps["viridis"], max(len(curves.models) - 1, 1)
     places = [EARLY + (LATE - EARLY) * i / last for i in range(len(curves.models))]
-    lines = [Line(model, scale(place), "") for model, place in zip(curves.models, places, strict=True)]
-    return [*lines, Line(curves.reference, "black", "", ":")]
+    lines = [
+        Line(model, scale(place), "", band=0.08) for model, place in zip(curves.models, places, strict=True)
+    ]
+    return [*lines, Line(curves.reference, "black", "", ":", band=0.0)]
 
 
 @plain_text
@@ -90,7 +94,7 @@ def _draw(curves: ErrorCurves | StepCurves, lines: list[Line], highest: float) -
 
 def _draw_line(axes: Axes, counts: tuple[int, ...], line: Line) -> None:
     curve = line.curve
-    axes.fill_between(counts, curve.lows, curve.highs, color=line.colour, alpha=0.15, linewidth=0)
+    axes.fill_between(counts, curve.lows, curve.highs, color=line.colour, alpha=line.band, linewidth=0)
     axes.plot(
         counts, curve.means, color=line.colour, marker=line.marker, markersize=4, linewidth=1.4,
         linestyle=line.style, label=curve.name,
