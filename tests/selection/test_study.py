@@ -9,8 +9,8 @@ from rich.console import Console
 
 from eckart import Anatomy, Task, search
 from eckart.models import load_model
-from eckart.records import Score
 from eckart.reports.tables import conclusion, outcome_table
+from eckart.scores import Score
 from eckart.selection import plan as module
 from eckart.selection.space import layer_condition_numbers, matrices, spectra
 from eckart.selection.study import Candidate, Study
