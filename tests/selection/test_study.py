@@ -51,7 +51,7 @@ def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> Study:
         parameters={"dense": 100, "factored": 20, "saved": 80},
         published=(),
         notes=(),
-        evaluator=SimpleNamespace(task=SimpleNamespace(labels=("a", "b"))),
+        scorer=SimpleNamespace(task=SimpleNamespace(labels=("a", "b"))),
     )
 
 
