@@ -263,3 +263,24 @@ def parse_layers(text: str | None) -> list[int] | None:
         return None if text is None else [int(layer) for layer in text.split(",")]
     except ValueError:
         raise EditError(f"--layers '{text}' are not whole numbers joined by commas, such as 0,1,-1") from None
+
+
+def parse_steps(text: str | None) -> list[int] | None:
+    """Read `500,1000`; nothing is for the verb to choose."""
+    try:
+        return None if text is None else [int(step) for step in text.split(",")]
+    except ValueError:
+        raise TaskError(
+            f"--checkpoints '{text}' are not whole numbers joined by commas, such as 500,1000"
+        ) from None
+
+
+def parse_names(text: str | None) -> list[str] | None:
+    """Read `lasso,tree`; nothing is for the verb to choose, and `none` is none of them.
+
+    >>> parse_names("lasso, tree"), parse_names("none"), parse_names(None)
+    (['lasso', 'tree'], [], None)
+    """
+    if text is None or text.strip() == "none":
+        return None if text is None else []
+    return [name.strip() for name in text.split(",")]

@@ -21,6 +21,10 @@ DEPTH = 4
 """How many coordinates a decision tree looks at on the way to a leaf."""
 HIDDEN = 100
 """The width of a two-layer network."""
+SEEDS = 2**31
+"""torch's generator on a CPU looks at the low 32 bits of a seed alone: half of what they give is for training."""
+_APART = 0x9E3779B1
+"""How far the seeds of two trainings' first steps are apart: odd, so that no two of 2^31 trainings share one."""
 
 
 class Functions(Protocol):
@@ -149,6 +153,22 @@ class Prompts:
 
     x: Float[Tensor, "prompts points d"]
     y: Float[Tensor, "prompts points"]
+
+
+def training_generator(seed: int, step: int) -> Generator:
+    """Return what draws the prompts of a training's step; no two steps of one training draw the same."""
+    return Generator().manual_seed((seed * _APART + step) % SEEDS)
+
+
+def held_out_generator(seed: int) -> Generator:
+    """Return what draws prompts for an evaluation: none that any training draws, whatever its seed.
+
+    Raises:
+        TaskError: the seed is not in 0..2^31 - 1.
+    """
+    if not 0 <= seed < SEEDS:
+        raise TaskError(f"seed {seed} is not in 0..{SEEDS - 1}; choose another --seed")
+    return Generator().manual_seed(SEEDS + seed)
 
 
 def draw_prompts(kind: FunctionClass, generator: Generator, count: int, points: int, d: int) -> Prompts:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model, GPT2PreTrainedModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 
 class InContextModel(GPT2PreTrainedModel):
@@ -159,3 +161,15 @@ def tokens(
 
 
 FunctionModel: TypeAlias = InContextModel | LinearAttentionModel
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep the model library's own progress bars off while it saves or loads."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

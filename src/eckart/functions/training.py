@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
-from eckart.errors import RunError, TaskError
-from eckart.functions.classes import Prompts, draw_prompts, find_class
-from eckart.functions.models import FunctionModel, InContextModel, LinearAttentionModel
+from eckart.errors import NotANumberError, RunError, TaskError
+from eckart.functions.classes import SEEDS, Prompts, draw_prompts, find_class, training_generator
+from eckart.functions.models import FunctionModel, InContextModel, LinearAttentionModel, without_bars
 from eckart.models import pick_device
 from eckart.runs import RunStore, write_whole
 from eckart.selection.grid import Closed
@@ -62,7 +66,7 @@ class Training(Closed):
     rate: PositiveFloat = 1e-3
     warmup: PositiveInt = 200
     curriculum: Annotated[int, Field(ge=0)] = 0
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0
 
     @model_validator(mode="after")
     def _fits(self) -> Training:
@@ -77,8 +81,13 @@ class Training(Closed):
         return self.points or 2 * self.dimension + 1
 
     def new_model(self) -> FunctionModel:
-        """Return the untrained model."""
+        """Return the untrained model; its configuration says what it is to learn."""
         torch.manual_seed(self.seed)
+        model = self._new_model()
+        model.config.function = self.function
+        return model
+
+    def _new_model(self) -> FunctionModel:
         if self.model == "linear":
             return LinearAttentionModel.of_size(self.dimension, self.longest, self.layers)
         return InContextModel.of_size(
@@ -95,7 +104,7 @@ class Training(Closed):
     def prompts(self, step: int) -> Prompts:
         """Return the prompts of a step; they depend on the seed and the step alone."""
         active, points = self.stage(step)
-        generator = Generator().manual_seed((self.seed << 32) + step)
+        generator = training_generator(self.seed, step)
         prompts = draw_prompts(find_class(self.function), generator, self.batch, points, active)
         x = torch.cat([prompts.x, torch.zeros(self.batch, points, self.dimension - active)], dim=2)
         return Prompts(x, prompts.y)
@@ -115,6 +124,8 @@ class _State:
     optimizer: AdamW
     step: int
     losses: Tensor
+    whole: bool = True
+    """Whether no step is half taken."""
 
     @classmethod
     def new(cls, training: Training, device: torch.device) -> _State:
@@ -174,7 +185,7 @@ def train(
 
     Raises:
         RunError: the folder is not usable, or holds another training.
-        ModelError: there is no such device.
+        ModelError: there is no such device, or the loss is not a number any more.
         TaskError: a checkpoint is no step of this training.
     """
     wanted = {*checkpoints, training.steps}
@@ -183,7 +194,7 @@ def train(
         raise TaskError(f"no checkpoint after step {wrong[0]}: training has {training.steps:,} steps")
     target = pick_device(device)
     settings = {"kind": "training", **training.model_dump(mode="json")}
-    with RunStore(out, settings, command) as store:
+    with RunStore(out, settings, command) as store, _interrupts_held() as let_through:
         state = _State.new(training, target)
         _resume_(state, store.folder / STATE)
         try:
@@ -193,17 +204,61 @@ def train(
                 if step == training.steps:
                     break
                 watch(step, _step_(state, training))
+                let_through()
                 if state.step % save_every == 0:
                     write_whole(store.folder / STATE, state.to_bytes())
         finally:
-            write_whole(store.folder / STATE, state.to_bytes())
+            if state.whole:
+                write_whole(store.folder / STATE, state.to_bytes())
     return state.model.eval()  # type: ignore[no-untyped-call]
+
+
+def doubling_steps(steps: int) -> tuple[int, ...]:
+    """Return the steps after which a model is kept if nobody says otherwise: each twice the one before.
+
+    >>> doubling_steps(10_000)
+    (156, 312, 625, 1250, 2500, 5000, 10000)
+    """
+    return tuple(sorted({steps >> i for i in range(7)} - {0}))
+
+
+def read_losses(folder: str | Path) -> Float[Tensor, " steps"]:
+    """Return the loss of every step that a training's folder has come to.
+
+    Raises:
+        RunError: the folder holds no state, or a damaged one.
+    """
+    path = Path(folder) / STATE
+    with _readable(path), safe_open(path, "pt") as file:
+        return file.get_tensor(LOSSES)[: int(file.get_tensor("step"))]
 
 
 def kept_models(folder: str | Path) -> dict[int, Path]:
     """Return the models that a training kept, by the number of steps."""
     kept = (path for path in (Path(folder) / STEPS).glob("[0-9]*") if path.is_dir())
     return {int(path.name): path for path in sorted(kept)}
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[Callable[[], None]]:
+    """Hold interrupts back until they are let through: from the middle of a step there is no going on."""
+    held: list[tuple[Any, ...]] = []
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield lambda: None  # nobody interrupts this thread
+        return
+
+    def let_through() -> None:
+        """Interrupt now, if an interrupt came."""
+        if held:
+            handler(*held.pop())
+
+    signal.signal(signal.SIGINT, lambda *interrupt: held.append(interrupt))
+    try:
+        yield let_through
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    let_through()
 
 
 def _step_(state: _State, training: Training) -> float:
@@ -215,21 +270,34 @@ def _step_(state: _State, training: Training) -> float:
         group["lr"] = training.learning_rate(state.step)
     variance = find_class(training.function).variance(training.dimension)
     loss = (state.model(x, y, counts) - y[:, list(counts)]).square().mean() / variance
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise NotANumberError(
+            f"the loss at step {state.step:,} is {value}: training came apart; begin again in another folder, with a "
+            f"smaller --rate than {training.rate:g}, or a longer --warmup"
+        )
     state.optimizer.zero_grad()
     loss.backward()
     clip_grad_norm_(state.model.parameters(), CLIPPED_NORM)
+    state.whole = False
     state.optimizer.step()
-    value = float(loss.detach())
     state.losses[state.step] = value
     state.step += 1
+    state.whole = True
     return value
 
 
 def _resume_(state: _State, path: Path) -> None:
-    if not path.exists():
-        return
+    if path.exists():
+        with _readable(path):
+            state.read_(path.read_bytes())
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in one line what is wrong with a training's state."""
     try:
-        state.read_(path.read_bytes())
+        yield
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise RunError(
             f"'{path}' is damaged or cannot be read ({type(error).__name__}); restore it, or choose another --out"
@@ -241,6 +309,6 @@ def _keep_model(model: FunctionModel, folder: Path) -> None:
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".model-", dir=folder.parent) as draft:
+    with TemporaryDirectory(prefix=".model-", dir=folder.parent) as draft, without_bars():
         model.save_pretrained(Path(draft) / folder.name)
         (Path(draft) / folder.name).rename(folder)
