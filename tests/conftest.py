@@ -19,6 +19,7 @@ TENSOR_MODULES = [
     "edits",
     "evaluation",
     "checkpoints",
+    "probe",
     "reports.blocks",
     "reports.measured",
     "reports.findings",

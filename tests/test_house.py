@@ -31,7 +31,7 @@ ORDER = [
     ["anatomy", "edits", "models", "stored", "tasks"],
     ["evaluation"],
     ["runs", "selection"],
-    ["checkpoints", "reports", "demo", "cluster"],
+    ["checkpoints", "probe", "reports", "demo", "cluster"],
     ["spec"],
     ["cli", "__main__"],
 ]
