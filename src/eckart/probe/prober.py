@@ -65,8 +65,8 @@ class _Known:
 class Prober:
     """Reads the theory's quantities off a model, as often as wanted, with any edits.
 
-    What does not change from one reading to the next is computed once: tokens, factorisations, and the updates of layers
-    whose keys and values are bit for bit the same, as those below a clipped layer are.
+    What does not change from one reading to the next is computed once: tokens, factorisations, and the updates of
+    layers whose keys and values are bit for bit the same, as those below a clipped layer are.
 
     Arguments:
         model: what `load_model` returned; in float32 if the residuals are to be small.
@@ -122,7 +122,8 @@ class Prober:
             found = [self._layer(layer, [p[layer] for p in prompts]) for layer in range(len(prompts[0]))]
         path = np.cumsum([steps for _, steps in found], axis=0)
         layers = [
-            replace(layer, path_norm=np.linalg.norm(past, axis=1)) for (layer, _), past in zip(found, path, strict=True)
+            replace(layer, path_norm=np.linalg.norm(past, axis=1))
+            for (layer, _), past in zip(found, path, strict=True)
         ]
         return Probe(
             self.model.name,
@@ -163,7 +164,9 @@ class Prober:
             rows.append(_Row(tokens, start, stop))
         return tuple(rows)
 
-    def _layer(self, layer: int, prompts: Sequence[Parts]) -> tuple[LayerProbe, Float[np.ndarray, "prompts d"]]:
+    def _layer(
+        self, layer: int, prompts: Sequence[Parts]
+    ) -> tuple[LayerProbe, Float[np.ndarray, "prompts d"]]:
         """Return a layer's quantities but for the trajectory's norm, and its steps."""
         shown = [seen(parts, row.start, row.stop) for parts, row in zip(prompts, self.rows, strict=True)]
         updates = self._all_updates(layer, prompts, shown)
@@ -226,8 +229,8 @@ class Prober:
         if not residuals.max() <= self._tolerance:
             raise ModelError(
                 f"layer {layer}: a head's output is {residuals.max():.1e} away, relatively, from what its queries, keys and "
-                f"values give; a '{self.anatomy.model_type}' model does more in its attention than the probe knows, or its "
-                "outputs are not numbers"
+                f"values give; a '{self.anatomy.model_type}' model does more in its attention than the probe knows, or "
+                "its outputs are not numbers"
             )
 
 

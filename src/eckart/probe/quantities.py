@@ -31,7 +31,8 @@ class Update:
         rank, stable_rank: (heads,), of Delta W': the number of its singular values above `RESOLVED` of the largest;
             the sum of their squares as a multiple of the largest's. NaN under a soft cap.
         linear_norm: (heads,), |sum_i v_i ⊗ k_i|, the norm of Lemma 1's Delta W.
-        trace, norm_term, log_determinant: (heads,), of the linear form's part of Theorem 2; NaN for fewer than two tokens.
+        trace, norm_term, log_determinant: (heads,), of the linear form's part of Theorem 2; NaN for fewer than two
+            tokens.
     """
 
     log_norm: Float[np.ndarray, " heads"]
@@ -80,7 +81,7 @@ def attended(parts: Parts, shown: Bool[np.ndarray, " tokens"]) -> Attended:
 
 
 def residual(parts: Parts) -> Float[np.ndarray, " heads"]:
-    """Return how far the heads' outputs, computed anew from all recorded tokens, are from the model's own, relatively."""
+    """Return the relative distance of the heads' outputs, computed anew from what was recorded, from the model's own."""
     everything = np.ones(parts.bias.shape[-1], dtype=bool)
     found = attended(parts, everything).update
     error = np.linalg.norm(found - parts.output, axis=1)
@@ -91,8 +92,8 @@ def update_of(parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float) ->
     """Return what some tokens make of a layer's heads.
 
     The softmax form is by the kernel exp(scale * k · k'), Eq. (10). A mask that adds b_i to the scores of token i is a
-    feature phi(k_i) that is exp(b_i) times as long. A soft cap is no kernel: exp(c tanh(s / c)) is bounded, and an inner
-    product of features would have a power series in s without negative terms.
+    feature phi(k_i) that is exp(b_i) times as long. A soft cap is no kernel: phi(k) · phi(q) as a function of k · q = s
+    has a power series without negative terms, and exp(c tanh(s / c)), which is bounded, has not.
 
     The linear form is that of Lemma 1, without softmax and scale: g_i = v_i ⊗ k_i, with a term of Theorem 2 in m k
     dimensions and half of the tokens shown.
@@ -126,13 +127,17 @@ def _of_query_heads(
     return np.repeat(of_key_heads, heads // len(of_key_heads), axis=0)
 
 
-def _softmax_form(parts: Parts, keys: np.ndarray, values: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
+def _softmax_form(
+    parts: Parts, keys: np.ndarray, values: np.ndarray, bias: np.ndarray
+) -> dict[str, np.ndarray]:
     groups, tokens = len(keys), keys.shape[-1]
     names = ("log_norm", "rank", "stable_rank")
     if parts.softcap is not None:
         return dict.fromkeys(names, np.full(groups, np.nan))
     if tokens == 0:
-        return dict(zip(names, ([-np.inf] * groups, [0.0] * groups, [np.nan] * groups), strict=True))
+        return {
+            name: np.full(groups, value) for name, value in zip(names, (-np.inf, 0.0, np.nan), strict=True)
+        }
     log_gram = log_kernel(keys, keys, parts.scale**-2) + bias[:, :, None] + bias[:, None, :]
     logs = log_singular_values(values, log_gram)
     log_norm = logsumexp(2 * logs, axis=1) / 2

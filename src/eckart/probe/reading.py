@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,7 +15,7 @@ from eckart.records import Edit
 Heads = Float[np.ndarray, "prompts heads"]
 Prompts = Float[np.ndarray, " prompts"]
 
-OF_HEADS: Mapping[str, str] = {
+OF_HEADS = {
     "share": "the demonstrations' share of the attention",
     "log_normaliser": "log D'",
     "log_norm": "log |ΔW'|, the implicit gradient's norm (softmax dual)",
@@ -28,7 +27,7 @@ OF_HEADS: Mapping[str, str] = {
     "log_determinant": "Theorem 2, linear form: log det",
     "term": "Theorem 2, linear form: the term",
 }
-OF_LAYERS: Mapping[str, str] = {
+OF_LAYERS = {
     "step_norm": "|τ_t|, the norm of the layer's step",
     "path_norm": "|τ_1 + ... + τ_t|, the norm of the trajectory",
 }
@@ -53,8 +52,8 @@ class LayerProbe:
         step_norm: (prompts,), norm of tau_t = W_O sum over heads of Delta W' phi(q): what the demonstrations add to the
             residual stream at the last token through this layer's attention. A norm or a multiplier that some models
             have behind the output projection is left out.
-        path_norm: (prompts,), norm of tau_1 + ... + tau_t. A softmax model has no W_t of Theorem 1, one matrix for every
-            token: this is its W_t h^0 for the one token at hand, without what MLPs and the other tokens add.
+        path_norm: (prompts,), norm of tau_1 + ... + tau_t. A softmax model has no W_t of Theorem 1, one matrix for
+            every token: this is its W_t h^0 for the one token at hand, without what MLPs and the other tokens add.
         residual: relative distance of the heads' outputs, computed anew from what was recorded, from the model's own.
     """
 

@@ -24,7 +24,7 @@ from transformers.masking_utils import eager_mask
 
 from eckart.anatomy import Anatomy, Weight
 from eckart.errors import ModelError
-from eckart.evaluation.attention import replaced_attention, replaceable
+from eckart.evaluation.attention import replaceable, replaced_attention
 from eckart.evaluation.route import PassEnded
 
 NAME = "eckart_recorded"
@@ -155,7 +155,7 @@ def _forward(
 ) -> Any:
     """Note what a layer attends with, and let its model's own eager function attend."""
     _note(module, query, key, value, attention_mask, options)
-    own = sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[attr-defined]
+    own = sys.modules[type(module).__module__].eager_attention_forward
     return own(module, query, key, value, attention_mask, **options)
 
 
