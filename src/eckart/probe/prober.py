@@ -52,7 +52,7 @@ class _Known:
     parts: Parts
     update: Update
 
-    def is_of(self, parts: Parts, shown: Bool[np.ndarray, " tokens"], tolerance: float) -> bool:
+    def is_of(self, parts: Parts, shown: Bool[np.ndarray, " _"], tolerance: float) -> bool:
         """Say whether another prompt's demonstrations are these: their tokens come first, so no query changes them."""
         if np.flatnonzero(shown).tolist() != np.flatnonzero(self.shown).tolist():
             return False
@@ -191,7 +191,7 @@ class Prober:
         ), steps
 
     def _all_updates(
-        self, layer: int, prompts: Sequence[Parts], shown: Sequence[Bool[np.ndarray, " tokens"]]
+        self, layer: int, prompts: Sequence[Parts], shown: Sequence[Bool[np.ndarray, " _"]]
     ) -> list[Update]:
         """Return each prompt's update, computed once for all that show the layer the same."""
         known: list[_Known] = []
@@ -228,9 +228,9 @@ class Prober:
     def _check(self, layer: int, residuals: Float[np.ndarray, "prompts heads"]) -> None:
         if not residuals.max() <= self._tolerance:
             raise ModelError(
-                f"layer {layer}: a head's output is {residuals.max():.1e} away, relatively, from what its queries, keys and "
-                f"values give; a '{self.anatomy.model_type}' model does more in its attention than the probe knows, or "
-                "its outputs are not numbers"
+                f"layer {layer}: a head's output is {residuals.max():.1e} away, relatively, from what its queries, "
+                f"keys and values give; a '{self.anatomy.model_type}' model does more in its attention than the probe "
+                "knows, or its outputs are not numbers"
             )
 
 

@@ -81,7 +81,7 @@ def attended(parts: Parts, shown: Bool[np.ndarray, " tokens"]) -> Attended:
 
 
 def residual(parts: Parts) -> Float[np.ndarray, " heads"]:
-    """Return the relative distance of the heads' outputs, computed anew from what was recorded, from the model's own."""
+    """Return how far the heads' outputs, computed anew from what was recorded, are from the model's own, relatively."""
     everything = np.ones(parts.bias.shape[-1], dtype=bool)
     found = attended(parts, everything).update
     error = np.linalg.norm(found - parts.output, axis=1)

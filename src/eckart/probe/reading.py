@@ -180,8 +180,9 @@ class Comparison:
         return min(self.before.reach, self.after.reach)
 
     def change(self, quantity: str) -> Float[np.ndarray, " layers"]:
-        """Return a quantity's mean after less that before, for every layer."""
-        return self.after.means(quantity) - self.before.means(quantity)
+        """Return a quantity's mean after less that before, for every layer; NaN where one of them is not defined."""
+        with np.errstate(invalid="ignore"):  # without demonstrations in its window, both are minus infinity
+            return self.after.means(quantity) - self.before.means(quantity)
 
     @property
     def moved_below(self) -> float:

@@ -52,12 +52,10 @@ def moved(found: Comparison) -> str:
 
 
 def _heading(found: Probe) -> Text:
-    text = (
-        f"{found.task}, {found.shots} shots, {found.prompts} {found.split} prompts, {found.dtype}: means over heads and "
-        "prompts\n"
-        f"heads' outputs computed anew differ by {found.residual:.1e} at most, relatively; N: tokens of demonstrations "
-        f"that the last token sees; noise floor {found.floor:g}"
-    )
+    read = f"{found.task}, {found.shots} shots, {found.prompts} {found.split} prompts, {found.dtype}"
+    residual = f"heads' outputs computed anew differ by {found.residual:.1e} at most, relatively"
+    tokens = f"N: tokens of demonstrations that the last token sees; noise floor {found.floor:g}"
+    text = f"{read}: means over heads and prompts\n{residual}; {tokens}"
     return Text(text, style="dim")
 
 

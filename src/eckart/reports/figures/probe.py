@@ -92,8 +92,8 @@ def _draw_heads(axes: Axes, reading: Reading, shift: float, colour: str, marker:
         places = np.full(len(heads), layer + shift)
         axes.plot(places, heads, color=colour, marker=marker, linestyle="none", markersize=4, alpha=0.6)
     middles = [heads.mean() for heads in reading.heads]
-    places = np.arange(len(middles)) + shift
-    axes.plot(places, middles, color=colour, linewidth=1, label=f"{reading.name}, mean")
+    style = "--" if shift > 0 else "-"
+    axes.plot(middles, style, color=colour, linewidth=1, label=f"{reading.name}, mean")
 
 
 def _draw_path(axes: Axes, reading: Reading, colour: str, marker: str) -> None:
