@@ -97,9 +97,9 @@ def _log_norm(values: Float[np.ndarray, "*batch m n"], log_gram: Float[np.ndarra
         return (np.log(square) + largest) / 2
 
 
-def _scaled(log_gram: Float[np.ndarray, "*batch n n"]) -> tuple[np.ndarray, Numbers]:
+def _scaled(log_gram: Float[np.ndarray, "*batch n n"]) -> tuple[np.ndarray, np.ndarray]:
     """Return a kernel's Gram matrix divided by its largest entry, and the log of that."""
-    largest = log_gram.max(axis=(-1, -2), initial=-np.inf)
+    largest = np.asarray(log_gram.max(axis=(-1, -2), initial=-np.inf))
     return np.exp(log_gram - largest[..., None, None]), largest
 
 
