@@ -34,9 +34,10 @@ def main() -> None:
         prober([Edit(layer, options.part, 0.25)])  # factorises, which serves every rate
         _, seconds = timed(prober, [Edit(layer, options.part, 0.9)])
         rows.append([f"layer {layer}", *cells(plain, seconds, first)])
+    tokens = found.layers[0].tokens[0]
+    print(f"{options.shape}, {options.dtype}, {options.rows} prompts, {tokens} tokens of demonstrations")
     show(
-        f"{options.shape}, {options.dtype}, {options.rows} prompts, {found.layers[0].tokens[0]} tokens of "
-        f"demonstrations: an evaluation of the same prompts takes {plain:.2f} s; largest residual {found.residual:.1e}",
+        f"an evaluation takes {plain:.2f} s; largest residual {found.residual:.1e}",
         ["clipped", "probe, s", "of an evaluation", "of the unpruned probe"],
         rows,
     )
