@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,18 @@ def test_queries_keys_and_values_are_the_models_own(family: str) -> None:
 
 def close(found: np.ndarray, expected: Tensor) -> None:
     np.testing.assert_allclose(found, expected.double().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", RECORDED)
+def test_a_prompt_read_in_two_goes_is_the_whole_prompt(family: str) -> None:
+    recorder, ids = Recorder(Anatomy.of(build(family))), IDS[0].tolist()
+    whole, beginning = recorder(ids), recorder.begin(ids[:25])
+    for _ in range(2):  # the beginning serves any number of prompts
+        for one, two in zip(whole, recorder(ids[25:], beginning), strict=True):
+            assert (one.scale, one.softcap) == (two.scale, two.softcap)
+            np.testing.assert_array_equal(np.isfinite(one.bias), np.isfinite(two.bias))
+            for name in ("query", "keys", "values", "output"):
+                np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", OWN_WAY)
@@ -333,6 +346,26 @@ def same(a: Probe, b: Probe) -> bool:
         for x, y in zip(a.layers, b.layers, strict=True)
         for f in fields(LayerProbe)
     )
+
+
+@pytest.mark.parametrize("fault", ["raises", "differs"])
+def test_prompts_are_read_whole_where_reading_in_two_goes_fails(
+    task: Task, read: tuple[Prober, Probe], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    assert read[0]._shared >= read[0].rows[0].stop
+
+    def begin(self: Recorder, tokens: Sequence[int]) -> Any:
+        if fault == "raises":
+            raise TypeError("no keys and values")
+        return right(self, [*tokens[:-1], tokens[-1] - 1])
+
+    right = Recorder.begin
+    monkeypatch.setattr(Recorder, "begin", begin)
+    prober = Prober(loaded("llama"), task, prompts=2, floor=FLOOR)
+    assert prober._shared == 0
+    for one, other in zip(prober().layers, read[1].layers, strict=True):
+        np.testing.assert_allclose(one.log_norm, other.log_norm, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(one.path_norm, other.path_norm, rtol=1e-4)
 
 
 def test_the_document_holds_means_of_every_head(read: tuple[Prober, Probe]) -> None:

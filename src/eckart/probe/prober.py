@@ -106,6 +106,7 @@ class Prober:
         self.rows = self._rows(prompts, truncate_demonstrations, drop_long_rows)
         self._factors: Factors = {}
         self._updates: dict[bytes, Update] = {}
+        self._shared = self._sharable()
 
     def __call__(self, edits: Edit | Sequence[Edit] = ()) -> Probe:
         """Read the model with these edits, all together; it is as before afterwards.
@@ -118,7 +119,7 @@ class Prober:
         rates = resolve(self.anatomy, chosen)
         clipped = clip(self.model.model, chosen, anatomy=self.anatomy, factors=self._factors)
         with clipped if chosen else nullcontext():
-            prompts = [self.recorder(row.tokens) for row in self.rows]
+            prompts = self._recorded()
             found = [self._layer(layer, [p[layer] for p in prompts]) for layer in range(len(prompts[0]))]
         path = np.cumsum([steps for _, steps in found], axis=0)
         layers = [
@@ -163,6 +164,26 @@ class Prober:
             start, stop = (len(common_prefix([tokens, found])) for found in encoder([before, shown]))
             rows.append(_Row(tokens, start, stop))
         return tuple(rows)
+
+    def _recorded(self) -> list[list[Parts]]:
+        """Read every prompt; what all of them begin with once."""
+        if not self._shared:
+            return [self.recorder(row.tokens) for row in self.rows]
+        beginning = self.recorder.begin(self.rows[0].tokens[: self._shared])
+        return [self.recorder(row.tokens[self._shared :], beginning) for row in self.rows]
+
+    def _sharable(self) -> int:
+        """Return how many tokens all prompts begin with; none where reading them apart does not give the same heads."""
+        shared = len(common_prefix(row.tokens[:-1] for row in self.rows)) if len(self.rows) > 1 else 0
+        if not shared:
+            return 0
+        tokens = self.rows[0].tokens
+        whole = self.recorder(tokens)
+        try:
+            apart = self.recorder(tokens[shared:], self.recorder.begin(tokens[:shared]))
+        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, ModelError):
+            return 0  # a model that keeps something else than keys and values from one pass to the next
+        return shared if all(_agree(a, b, self._tolerance) for a, b in zip(whole, apart, strict=True)) else 0
 
     def _layer(
         self, layer: int, prompts: Sequence[Parts]
@@ -236,6 +257,16 @@ class Prober:
 
 def _shown(parts: Parts, shown: Bool[np.ndarray, " tokens"]) -> tuple[np.ndarray, ...]:
     return parts.keys[:, shown], parts.values[:, shown], parts.bias[:, shown]
+
+
+def _agree(one: Parts, other: Parts, tolerance: float) -> bool:
+    """Say whether two recordings of a prompt's layer are the same but for rounding."""
+    pairs = ((getattr(one, name), getattr(other, name)) for name in ("query", "keys", "values", "output"))
+    same = all(
+        a.shape == b.shape and np.abs(a - b).max(initial=0) <= tolerance * np.abs(a).max(initial=0)
+        for a, b in pairs
+    )
+    return same and np.array_equal(np.isfinite(one.bias), np.isfinite(other.bias))
 
 
 def probe(

@@ -8,6 +8,7 @@ has them. What attention hands to its output projection is noted apart, to check
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, Cache, DynamicCache
 from transformers.masking_utils import eager_mask
 
 from eckart.anatomy import Anatomy, Weight
@@ -73,9 +74,12 @@ class Recorder:
             if not self._is_recordable(output):
                 raise self._refusal(layer)
 
-    @torch.no_grad()
-    def __call__(self, tokens: Sequence[int]) -> list[Parts]:
+    def __call__(self, tokens: Sequence[int], beginning: Cache | None = None) -> list[Parts]:
         """Read a prompt with the model as it is now, as far as its last attention.
+
+        Arguments:
+            tokens: the prompt's.
+            beginning: of the tokens before these, by `begin`; it stays as it is.
 
         Returns:
             one for each layer.
@@ -83,6 +87,18 @@ class Recorder:
         Raises:
             ModelError: a layer's attention did not come by.
         """
+        self._read(tokens, copy.deepcopy(beginning))
+        return [self._parts(layer) for layer in range(len(self.outputs))]
+
+    def begin(self, tokens: Sequence[int]) -> Cache:
+        """Return the keys and values of what several prompts begin with, by the model as it is now."""
+        # Not the model's own kind of cache: that may drop what has left a sliding window.
+        cache = DynamicCache()
+        self._read(tokens, cache)
+        return cache
+
+    @torch.no_grad()
+    def _read(self, tokens: Sequence[int], cache: Cache | None) -> None:
         model = self.anatomy.model
         self._noted = [{} for _ in self.outputs]
         row = torch.tensor([list(tokens)], device=model.device)
@@ -93,8 +109,7 @@ class Recorder:
                 hook = _owner(self.anatomy, output).register_forward_pre_hook(self._output_hook(layer))
                 undo.callback(hook.remove)
             with suppress(PassEnded):
-                model(input_ids=row, use_cache=False)
-        return [self._parts(layer) for layer in range(len(self.outputs))]
+                model(input_ids=row, past_key_values=cache, use_cache=cache is not None)
 
     def note(self, module: nn.Module, **parts: Any) -> None:
         """Keep what a module's attention was given."""
@@ -147,7 +162,7 @@ def _exact(tensor: Tensor) -> np.ndarray:
 
 def _forward(
     module: nn.Module,
-    query: Float[Tensor, "1 heads tokens k"],
+    query: Float[Tensor, "1 heads asked k"],
     key: Float[Tensor, "1 key_heads tokens k"],
     value: Float[Tensor, "1 key_heads tokens m"],
     attention_mask: Tensor | None,
