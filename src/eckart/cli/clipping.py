@@ -52,9 +52,7 @@ def run_clipping(
     say(f"figure: {figure}; run: {folder}")
 
 
-def _search(
-    model: LoadedModel, task: FunctionTask, part: str, rates: Sequence[float], folder: Path
-) -> Study:
+def _search(model: LoadedModel, task: FunctionTask, part: str, rates: Sequence[float], folder: Path) -> Study:
     """Run Algorithm 1, which chooses the layer itself, with the squared error on validation as its score."""
     from eckart.evaluation.scorer import scorer_of
     from eckart.selection.plan import Plan, run_plan
@@ -76,8 +74,8 @@ def clipping_report(found: Clipping) -> RenderableType:
     )
     better, worse = found.findings()
     sure = (
-        f"after correction for {len(found.cells)} edits (Holm, 0.05): {len(better)} better, {len(worse)} worse than the "
-        f"unpruned model, {len(found.cells) - len(better) - len(worse)} cannot be told"
+        f"after correction for {len(found.cells)} edits (Holm, 0.05): {len(better)} better, {len(worse)} worse than "
+        f"the unpruned model, {len(found.cells) - len(better) - len(worse)} cannot be told"
     )
     parts = dict.fromkeys(cell.edit.part for cell in found.cells)
     return Group(
