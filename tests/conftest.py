@@ -20,6 +20,7 @@ TENSOR_MODULES = [
     "evaluation",
     "checkpoints",
     "functions",
+    "probe",
     "reports.blocks",
     "reports.measured",
     "reports.findings",

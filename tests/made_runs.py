@@ -10,8 +10,9 @@ from zlib import crc32
 import numpy as np
 
 from eckart.evaluation import scoring
-from eckart.records import Edit, Row, Rows, Score, Setting, Trial
+from eckart.records import Edit, Row, Rows, Setting, Trial
 from eckart.runs import Run, RunStore
+from eckart.scores import Score
 
 
 def score(labels: np.ndarray, predictions: np.ndarray, classes: int = 2) -> Score:

@@ -82,6 +82,7 @@ def run(name: str, rows: Path, *options: str) -> str:
         ("limit.py", [], "one evaluation"),
         ("rates.py", ["--layers", "0,-1"], "(L - l) / L"),
         ("growth.py", ["--vary", "shots=0,2"], "peak, GiB"),
+        ("probe.py", ["--layers", "0,-1"], "of the unpruned probe"),
         ("protocol.py", ["--test-rows", "20"], "test, unpruned"),
     ],
 )

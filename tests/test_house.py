@@ -18,6 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ORDER = [
     ["errors"],
     [
+        "scores",
         "records",
         "linalg",
         "spectrum",
@@ -31,7 +32,7 @@ ORDER = [
     ["anatomy", "edits", "models", "stored", "tasks"],
     ["evaluation"],
     ["runs", "selection"],
-    ["checkpoints", "functions", "reports", "demo", "cluster"],
+    ["checkpoints", "probe", "functions", "reports", "demo", "cluster"],
     ["spec"],
     ["cli", "__main__"],
 ]
@@ -110,7 +111,7 @@ def test_functions_are_short():
 
 @pytest.mark.parametrize(
     "level",
-    ["errors", "linalg", "spectrum", "statistics", "inference", "multiplicity", "rules", "records"],
+    ["errors", "linalg", "spectrum", "statistics", "inference", "multiplicity", "rules", "records", "scores"],
 )
 def test_the_lowest_level_knows_no_transformers(level):
     tree = ast.parse((SOURCE / f"{level}.py").read_text(encoding="utf-8"))

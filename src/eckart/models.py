@@ -39,14 +39,14 @@ class LoadedModel:
 
     Arguments:
         model: in evaluation mode, on its device.
-        tokenizer: the one that belongs to it.
+        tokenizer: the one that belongs to it; None for a model that reads numbers.
         name: the hub id or path it was asked for by.
         live: whether the caller brought it in memory, so that no checkpoint need hold the same weights.
         trust_remote_code: whether code that its repository brings may run.
     """
 
     model: Model
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     name: str
     live: bool = False
     trust_remote_code: bool = False
@@ -141,6 +141,11 @@ def empty_model(name: str, trust_remote_code: bool = False) -> Model:
         return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
 
+def outlined_model(name: str, trust_remote_code: bool = False) -> LoadedModel:
+    """Return a model without its weights, and its tokenizer: enough to see which rows it can read."""
+    return LoadedModel(empty_model(name, trust_remote_code), load_tokenizer(name, trust_remote_code), name)
+
+
 def load_checkpoint(
     name: str,
     dtype: torch.dtype | str,
@@ -199,6 +204,17 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> Tokenizer:
             f"model '{name}' has no usable tokenizer ({_first_line(error)}); "
             "put tokenizer.json and tokenizer_config.json beside its config.json"
         ) from error
+
+
+def needed_tokenizer(model: LoadedModel) -> Tokenizer:
+    """Return a model's tokenizer.
+
+    Raises:
+        ModelError: it has none, since it reads numbers.
+    """
+    if model.tokenizer is None:
+        raise ModelError(f"model '{model.name}' reads numbers and no text; it is scored on functions alone")
+    return model.tokenizer
 
 
 def pick_device(device: str) -> torch.device:
@@ -295,7 +311,7 @@ def _adopt(model: Model, tokenizer: Tokenizer | None, dtype: str, device: str) -
         raise ModelError(
             f"the live model is on {model.device}, not {device}; move it first with model.to('{device}')"
         )
-    if tokenizer is None:
+    if tokenizer is None and model.main_input_name == "input_ids":
         if not model.name_or_path:
             raise ModelError("a live model without a name_or_path needs its tokenizer: pass tokenizer=...")
         tokenizer = load_tokenizer(model.name_or_path)
@@ -319,6 +335,8 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0][:300]
 
 
-def _tokenizer_text(tokenizer: Tokenizer) -> str:
+def _tokenizer_text(tokenizer: Tokenizer | None) -> str:
+    if tokenizer is None:
+        return ""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from eckart.errors import EditError
+from eckart.errors import EckartError, EditError
+from eckart.scores import Errors, Outcome, Score, read_outcome
 
 ATTENTION = ("q", "k", "v", "o")
 FEED_FORWARD = ("gate", "up", "down", "fc_in", "fc_out")
@@ -30,9 +31,6 @@ RATES = (0.0, 0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995)
 
 TOP_K = 3
 """How many of the worst-conditioned layers Algorithm 1 looks at; the paper does not say."""
-
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
-"""The fields of a `Score` that a choice may compare."""
 
 
 @dataclass(frozen=True, order=True)
@@ -125,45 +123,6 @@ def select_layer(condition_numbers: Mapping[int, float], top_k: int = TOP_K) -> 
     return max(largest[:top_k])
 
 
-@dataclass(frozen=True)
-class Score:
-    """How well a model did on the rows of a split.
-
-    Arguments:
-        n: number of rows.
-        accuracy, balanced_accuracy, macro_f1: shares in [0, 1].
-        log_loss: mean of minus the log of the probability given to the right label, in nats, where the
-            probabilities are the softmax of the labels' scores.
-        majority_rate: the share of the most frequent label: what always answering it would score.
-        confusion: counts, `confusion[true][predicted]`.
-        labels, predictions: the right label's and the predicted label's index for each row, in the split's order.
-        log_likelihoods: one value a label and row, in nats: the values that were ranked. Empty where a run was read
-            without them.
-    """
-
-    n: int
-    accuracy: float
-    balanced_accuracy: float
-    macro_f1: float
-    log_loss: float
-    majority_rate: float
-    confusion: tuple[tuple[int, ...], ...]
-    labels: tuple[int, ...]
-    predictions: tuple[int, ...]
-    log_likelihoods: tuple[tuple[float, ...], ...]
-
-    @property
-    def right(self) -> list[bool]:
-        """Whether each row's prediction is its label."""
-        return [label == prediction for label, prediction in zip(self.labels, self.predictions, strict=True)]
-
-    def summary(self) -> dict[str, Any]:
-        """Return everything but the rows."""
-        return {
-            k: v for k, v in asdict(self).items() if k not in ("labels", "predictions", "log_likelihoods")
-        }
-
-
 @dataclass(frozen=True, order=True)
 class Setting:
     """What is scored before anything is clipped.
@@ -209,13 +168,13 @@ class Row:
     Arguments:
         id: `<source split>:<row index in the file>`.
         text: what is asked.
-        label: index into the labels, or of the right choice.
+        label: index into the labels, or of the right choice; None where a number is asked for.
         choices: the candidates, for multiple choice.
     """
 
     id: str
     text: str
-    label: int
+    label: int | None
     choices: tuple[str, ...] = ()
 
 
@@ -264,7 +223,7 @@ class Trial:
     rows: str
     edits: tuple[Edit, ...]
     status: Literal["done", "failed"] = "done"
-    score: Score | None = None
+    score: Outcome | None = None
     error: str | None = None
     seconds: float = 0.0
 
@@ -274,6 +233,20 @@ class Trial:
     ) -> Trial:
         """Return a trial that gave no score, with its cause."""
         return cls(key, setting, split, rows, tuple(edits), status="failed", error=str(error))
+
+    @property
+    def labelled(self) -> Score | None:
+        """The outcome on labels; None for a failed trial.
+
+        Raises:
+            EckartError: the task asks for numbers, of which none is right or wrong.
+        """
+        if isinstance(self.score, Errors):
+            raise EckartError(
+                f"task '{self.setting.task}' asks for numbers: its trials hold squared errors, and here the shares of "
+                "right labels are looked at; see eckart functions clip"
+            )
+        return self.score
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, ready for `json.dumps`."""
@@ -288,7 +261,7 @@ class Trial:
                 **values,
                 "setting": Setting(**values["setting"]),
                 "edits": tuple(Edit(**edit) for edit in values["edits"]),
-                "score": None if score is None else Score(**{k: _frozen(v) for k, v in score.items()}),
+                "score": None if score is None else read_outcome(score),
             }
         )
 
@@ -376,7 +349,3 @@ def fingerprint(values: Any) -> str:
     """
     # ASCII, so that a text which holds half of a surrogate pair has a fingerprint too.
     return hashlib.sha256(json.dumps(values, ensure_ascii=True, sort_keys=True).encode()).hexdigest()
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

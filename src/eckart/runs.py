@@ -22,6 +22,7 @@ import numpy as np
 from eckart import __version__
 from eckart.errors import RunError
 from eckart.records import Rows, Trial
+from eckart.scores import Score
 
 APPLICATION_ID = 0x65636B72  # "eckr"
 SCHEMA_VERSION = 3
@@ -344,7 +345,7 @@ def _versions() -> dict[str, str]:
 def _packed(trial: Trial) -> tuple[str, bytes | None]:
     """Return a trial as JSON without its log-likelihoods, and these as float64."""
     values = trial.to_json()
-    if trial.score is None:
+    if not isinstance(trial.score, Score):
         return json.dumps(values), None
     values["score"]["log_likelihoods"] = []
     return json.dumps(values), np.array(trial.score.log_likelihoods, dtype="<f8").tobytes()
@@ -353,7 +354,7 @@ def _packed(trial: Trial) -> tuple[str, bytes | None]:
 def _unpacked(text: str, content: bytes | None) -> Trial:
     """Return the trial that `_packed` wrote."""
     trial = Trial.from_json(json.loads(text))
-    if trial.score is None or content is None:
+    if not isinstance(trial.score, Score) or content is None:
         return trial
     values = np.frombuffer(content, dtype="<f8").reshape(trial.score.n, -1)
     return replace(trial, score=replace(trial.score, log_likelihoods=tuple(map(tuple, values.tolist()))))

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import gammaln, logsumexp
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, t, ttest_rel
 
 from eckart.errors import EckartError
-from eckart.records import Score
+from eckart.scores import Errors, Outcome, Score
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -46,6 +46,15 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 def accuracy_interval(score: Score) -> tuple[float, float]:
     """Return Wilson's 95% interval for a score's accuracy."""
     return wilson_interval(sum(score.right), score.n)
+
+
+def outcome_interval(outcome: Outcome) -> tuple[float, float]:
+    """Return the 95% interval of the accuracy (Wilson's), or of the mean error (Student's)."""
+    if isinstance(outcome, Score):
+        return accuracy_interval(outcome)
+    errors = np.asarray(outcome.errors)
+    half = t.ppf(0.975, outcome.n - 1) * errors.std(ddof=1) / math.sqrt(outcome.n)
+    return float(outcome.squared_error - half), float(outcome.squared_error + half)
 
 
 def mcnemar_exact(fixed: int, broken: int) -> float:
@@ -118,11 +127,11 @@ class PairedDifference:
 
     Arguments:
         n: number of rows.
-        difference: share right after less share right before, in [-1, 1].
+        difference: share right after less share right before, in [-1, 1]; of errors, by how much they are smaller.
         interval: (low, high) of the difference.
-        p_value: of the exact McNemar test.
-        fixed: rows that were wrong before and are right after.
-        broken: rows that were right before and are wrong after.
+        p_value: of the exact McNemar test; of errors, of the paired t test.
+        fixed: rows that were wrong before and are right after; whose error is smaller.
+        broken: rows that were right before and are wrong after; whose error is larger.
     """
 
     n: int
@@ -174,6 +183,53 @@ def paired_difference(
         fixed=fixed,
         broken=broken,
     )
+
+
+def paired_errors(
+    before: Sequence[float], after: Sequence[float], confidence: float = 0.95
+) -> PairedDifference:
+    """Compare two models' squared errors on the same rows: the mean of the differences, with Student's t.
+
+    Squared errors have long tails: with few rows the interval covers less than it says.
+
+    Arguments:
+        before, after: one error a row, in the same order.
+        confidence: the coverage aimed at, in (0, 1).
+
+    Raises:
+        EckartError: fewer than two rows, two different numbers of rows, or a confidence outside (0, 1).
+
+    >>> found = paired_errors(before=[1.0, 2.0, 3.0], after=[0.5, 1.0, 2.5])
+    >>> round(found.difference, 3), found.fixed, round(found.p_value, 3)
+    (0.667, 3, 0.057)
+    """
+    _check_confidence(confidence)
+    if len(before) != len(after) or len(before) < 2:
+        raise EckartError(
+            f"{len(before)} rows before and {len(after)} after make no pairs; score both on the same split of two rows "
+            "or more"
+        )
+    was, now = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
+    same = bool((was == now).all())
+    test = None if same else ttest_rel(was, now)
+    low, high = (0.0, 0.0) if test is None else test.confidence_interval(confidence)
+    return PairedDifference(
+        n=len(was),
+        difference=float((was - now).mean()),
+        interval=(float(low), float(high)),
+        p_value=1.0 if test is None else float(test.pvalue),
+        fixed=int((now < was).sum()),
+        broken=int((now > was).sum()),
+    )
+
+
+def compare(before: Outcome, after: Outcome) -> PairedDifference:
+    """Compare two models' outcomes on the same rows; see `paired_difference` and `paired_errors`."""
+    if isinstance(before, Errors) and isinstance(after, Errors):
+        return paired_errors(before.errors, after.errors)
+    if isinstance(before, Score) and isinstance(after, Score):
+        return paired_difference(before.right, after.right)
+    raise EckartError("labels and numbers cannot be compared; score both models on the same task")
 
 
 def confusion_matrix(

@@ -22,7 +22,7 @@ def task(table) -> Task:
 def study_of(source, task, **options):
     """Return a study that chose to clip: a random model need not prefer it."""
     study = search(source, task, rates=[0.5], layer=1, **options)
-    clipped = study.evaluator([Edit(1, "mlp", 0.5)], "test")
+    clipped = study.scorer([Edit(1, "mlp", 0.5)], "test")
     return replace(study, rate=0.5, clipped=clipped)
 
 

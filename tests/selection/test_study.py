@@ -9,8 +9,8 @@ from rich.console import Console
 
 from eckart import Anatomy, Task, search
 from eckart.models import load_model
-from eckart.records import Score
 from eckart.reports.tables import conclusion, outcome_table
+from eckart.scores import Score
 from eckart.selection import plan as module
 from eckart.selection.space import layer_condition_numbers, matrices, spectra
 from eckart.selection.study import Candidate, Study
@@ -51,7 +51,7 @@ def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> Study:
         parameters={"dense": 100, "factored": 20, "saved": 80},
         published=(),
         notes=(),
-        evaluator=SimpleNamespace(task=SimpleNamespace(labels=("a", "b"))),
+        scorer=SimpleNamespace(task=SimpleNamespace(labels=("a", "b"))),
     )
 
 

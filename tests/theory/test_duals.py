@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from eckart import EckartError
 from eckart.theory.attention import implicit_update, softmax_attention
-from eckart.theory.duals import gated_update, log_kernel, mlp_relaxation, mlp_update, relu, softmax_dual
+from eckart.theory.duals import (
+    gated_update,
+    log_kernel,
+    log_singular_values,
+    mlp_relaxation,
+    mlp_update,
+    relu,
+    softmax_dual,
+)
 
 
 def close(found, expected, rtol=1e-10):
@@ -63,6 +71,32 @@ def test_the_norm_is_that_of_the_matrix_of_explicit_features():
     close(dual.update, update @ features(query))
     close(math.exp(dual.log_norm), np.linalg.norm(update))
     close(math.exp(dual.log_query_norm), np.linalg.norm(features(query)))
+
+
+def test_the_singular_values_are_those_of_the_matrix_of_explicit_features():
+    values, keys = np.array([[1.0, -2.0, 0.5], [0.5, 1.0, 2.0]]), np.array([[0.5, -1.0, 2.0]])
+    phi = np.stack([features(key) for key in keys[0]], axis=1)
+    found = np.exp(log_singular_values(values, log_kernel(keys, keys)))
+    close(found, np.linalg.svd(values @ phi.T)[1])
+
+
+@given(heads(least=1))
+def test_the_squared_singular_values_add_up_to_the_squared_norm(head):
+    values, keys, query, others = head
+    logs, dual = (
+        log_singular_values(values, log_kernel(keys, keys)),
+        softmax_dual(values, keys, query, others),
+    )
+    assert len(logs) == len(values)
+    assert sorted(logs, reverse=True) == logs.tolist()
+    if np.isfinite(dual.log_norm) and logs[0] > np.log(1e-5):
+        close(np.log(np.exp(2 * logs).sum()) / 2, dual.log_norm + dual.log_normaliser, rtol=1e-6)
+
+
+def test_there_are_no_more_singular_values_than_demonstrations():
+    values, keys = np.random.default_rng(0).standard_normal((2, 6, 3))
+    logs = log_singular_values(values, log_kernel(keys, keys))
+    assert (logs > logs[0] + np.log(1e-6)).sum() == 3
 
 
 def test_eq_2_is_the_last_column_of_eq_1():

@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from eckart import __version__
 from eckart.edits import clip, clip_
 from eckart.errors import RunError
-from eckart.models import LoadedModel, Model, load_model, load_stored
-from eckart.records import Edit, Score
+from eckart.models import LoadedModel, Model, load_model, load_stored, needed_tokenizer
+from eckart.records import Edit
+from eckart.scores import Score
 from eckart.selection.study import Study
 
 STORAGE = {"float64": 1e-6, "float32": 1e-3, "float16": 0.1, "bfloat16": 0.75}
@@ -55,13 +56,15 @@ def export(study: Study, directory: str | Path) -> Saved:
 
     Raises:
         RunError: the folder is taken or cannot be written, or the reloaded model scores differently.
+        ModelError: the model reads numbers.
     """
+    needed_tokenizer(study.scorer.model)
     target = check_target(directory)
     try:
         # Beside the target, so that the last step is a rename; a name of its own, so that nobody else's is touched.
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             draft = Path(folder) / target.name
-            dtype = _write(study.evaluator.model, [study.edit], draft)
+            dtype = _write(study.scorer.model, [study.edit], draft)
             saved = _score_again(study, draft, target, dtype)
             if target.exists():
                 target.rmdir()
@@ -105,7 +108,7 @@ def _write(source: LoadedModel, edits: Sequence[Edit], folder: Path) -> str:
         clip_(original, edits)
         _save(original, folder)
         dtype = original.dtype
-    source.tokenizer.save_pretrained(folder)
+    needed_tokenizer(source).save_pretrained(folder)
     about = {"eckart": __version__, "model": source.name, "edits": [str(edit) for edit in edits]}
     (folder / "eckart.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return str(dtype).removeprefix("torch.")
@@ -117,12 +120,13 @@ def _save(model: Model, folder: Path) -> None:
 
 
 def _score_again(study: Study, draft: Path, target: Path, dtype: str) -> Saved:
-    source = study.evaluator.model
+    source = study.scorer.model
     model = load_model(draft, dtype=source.dtype, device=str(source.model.device))
-    trial = study.evaluator.on(model)([], "test")
-    assert trial.score is not None
-    assert study.clipped.score is not None
-    change = np.array(trial.score.log_likelihoods) - np.array(study.clipped.score.log_likelihoods)
+    trial = study.scorer.on(model)([], "test")
+    again, run = trial.labelled, study.clipped.labelled
+    assert again is not None
+    assert run is not None
+    change = np.array(again.log_likelihoods) - np.array(run.log_likelihoods)
     largest = float(np.abs(change).max())
     allowed = STORAGE[dtype] + STORAGE[source.dtype]
     if largest > allowed:
@@ -130,5 +134,5 @@ def _score_again(study: Study, draft: Path, target: Path, dtype: str) -> Saved:
             f"the saved model scores differently from the run (by up to {largest:.2g} nats, {allowed:g} allowed for "
             f"{dtype}), so it is not kept"
         )
-    pairs = zip(trial.score.predictions, study.clipped.score.predictions, strict=True)
-    return Saved(target, dtype, trial.score, sum(a != b for a, b in pairs), largest)
+    pairs = zip(again.predictions, run.predictions, strict=True)
+    return Saved(target, dtype, again, sum(a != b for a, b in pairs), largest)

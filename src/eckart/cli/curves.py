@@ -10,7 +10,7 @@ from eckart.cli.console import print_json, progress_bar, say, show
 from eckart.functions.baselines import choose_baselines
 from eckart.functions.classes import find_class
 from eckart.functions.curves import ErrorCurves, HeldOut, StepCurves, error_curves, held_out, step_curves
-from eckart.functions.loading import load_function_model, training_models
+from eckart.functions.loading import function_of, load_function_model, training_models
 from eckart.functions.models import FunctionModel
 from eckart.reports.figures import save_figure
 from eckart.reports.figures.functions import draw_error_curves, draw_step_curves
@@ -72,8 +72,7 @@ def show_step_curves(
 
 
 def _prompts(model: FunctionModel, function: str | None, drawn: dict[str, Any]) -> HeldOut:
-    trained_on = getattr(model.config, "function", "linear")
-    return held_out(model, trained_on if function is None else function, **drawn)
+    return held_out(model, function_of(model) if function is None else function, **drawn)
 
 
 def _finish(

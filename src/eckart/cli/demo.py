@@ -14,9 +14,9 @@ from eckart.demo.corpus import TEMPLATE, tasks, write
 from eckart.errors import RunError, TaskError
 from eckart.evaluation import Evaluator
 from eckart.models import LoadedModel
-from eckart.records import Score
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
 from eckart.reports.tables import study_report
+from eckart.scores import Score
 from eckart.selection.plan import Plan, run_plan
 from eckart.selection.space import matrices, spectra
 from eckart.tasks import Task
@@ -72,7 +72,7 @@ def _task(data: Path, name: str, shots: int) -> Task:
 
 
 def _unpruned(evaluator: Evaluator) -> Score:
-    score = evaluator([], "validation").score
+    score = evaluator([], "validation").labelled
     assert score is not None
     return score
 

@@ -9,6 +9,7 @@ import typer
 from eckart.cli import options as o
 from eckart.cli.scoring import with_options
 from eckart.cli.training import Settings
+from eckart.records import RATES
 
 functions = typer.Typer(
     name="functions",
@@ -101,3 +102,47 @@ def evaluate(
         show_step_curves(model, function, device, drawn, plot, as_json=json_)
     else:
         show_error_curves(model, function, device, drawn, o.parse_names(baselines), plot, as_json=json_)
+
+
+@functions.command()
+def clip(
+    model: FunctionModel,
+    function: Annotated[
+        str | None, typer.Option(help="The class of functions; by default the one it was trained on.")
+    ] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(help="Examples before the asked point; by default all that the model reads.", min=0),
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Functions of each split, validation and test.", min=2)] = 1000,
+    seeds: Annotated[str, typer.Option(help="Draw the examples: 0..4, or 0,1,2.")] = "0..4",
+    parts: Annotated[
+        str, typer.Option(help="attn, mlp, all, or one matrix; several joined by commas.")
+    ] = "attn,mlp",
+    rates: o.Rates = ",".join(f"{rate:g}" for rate in RATES),
+    layers: Annotated[str, typer.Option(help="Layers of the sweep: all, or 0..3, or -1.")] = "all",
+    out: o.Out = None,
+    plot: o.Plot = None,
+    device: o.Device = "auto",
+    json_: o.Json = False,
+) -> None:
+    """Clip every layer at every rate, then let Algorithm 1 choose; the score is the squared error."""
+    from eckart.cli.clipping import run_clipping
+    from eckart.functions.loading import function_of, loaded_model
+    from eckart.functions.task import FunctionTask
+    from eckart.reports.figures import check_figure_path
+    from eckart.selection.grid import listed, read_numbers
+
+    if plot is not None:
+        check_figure_path(plot)
+    chosen = layers if layers == "all" else read_numbers(layers)
+    loaded = loaded_model(model, device)
+    reads: Any = loaded.model
+    task = FunctionTask(
+        function=function or function_of(reads),
+        dimension=reads.config.dimension,
+        shots=reads.points - 1 if shots is None else shots,
+        size=rows,
+    )
+    asked = (listed(parts), o.parse_rates(rates), chosen, read_numbers(seeds))
+    run_clipping(loaded, task, *asked, out, plot, as_json=json_)

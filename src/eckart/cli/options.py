@@ -181,6 +181,13 @@ Truncate = Annotated[
     ),
 ]
 
+Floor = Annotated[
+    float,
+    typer.Option(
+        help="The noise's variance in every direction, in the linear form's part of Theorem 2.",
+        rich_help_panel=RUN,
+    ),
+]
 DropLong = Annotated[
     bool,
     typer.Option(

@@ -46,7 +46,7 @@ def write_search(study: Study, folder: Path) -> None:
     text = io.StringIO()
     Console(file=text, width=120, markup=False, emoji=False).print(study_report(study), highlight=False)
     write_whole(folder / "result.txt", text.getvalue().encode())
-    score = study.chosen.trial.score
+    score = study.chosen.trial.labelled
     assert score is not None
     title = f"{Path(study.settings['model']).name} on {study.settings['task']}: {study.part} of layer {study.layer}"
     figure = draw_rates(rate_points(study), study.rate, score.majority_rate, title)

@@ -1,4 +1,4 @@
-"""The options of every verb that scores a model on a task, said once."""
+"""The options of every verb that scores or probes a model on a task, said once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from eckart.cli.console import progress_bar
 
 if TYPE_CHECKING:
     from eckart.evaluation import Evaluator
+    from eckart.probe import Prober
     from eckart.tasks import Task
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """What is scored and how, as the command line says it: one field an option."""
+class Shown:
+    """Which prompts a verb is about, as the command line says it: one field an option."""
 
     task: o.TaskName = None
     data: o.Data = None
@@ -32,15 +33,8 @@ class Scoring:
     split_seed: o.SplitSeed = 0
     split_sizes: o.SplitSizes = None
     unbalanced: o.Unbalanced = False
-    scoring: o.Scoring = None
-    batch_tokens: o.BatchTokens = None
-    cache_memory: o.CacheMemory = None
     truncate_demonstrations: o.Truncate = False
     drop_long_rows: o.DropLong = False
-    dtype: o.Dtype = "auto"
-    device: o.Device = "auto"
-    device_map: o.DeviceMap = None
-    trust_remote_code: o.RemoteCode = False
 
     def read_task(self) -> Task:
         """Load the task."""
@@ -61,6 +55,19 @@ class Scoring:
             balanced=not self.unbalanced,
         )
 
+
+@dataclass(frozen=True)
+class Scoring(Shown):
+    """What is scored and how."""
+
+    scoring: o.Scoring = None
+    batch_tokens: o.BatchTokens = None
+    cache_memory: o.CacheMemory = None
+    dtype: o.Dtype = "auto"
+    device: o.Device = "auto"
+    device_map: o.DeviceMap = None
+    trust_remote_code: o.RemoteCode = False
+
     def evaluator(self, model: str, task: Task) -> Evaluator:
         """Load the model, and return what scores it on the task."""
         from eckart.evaluation import Evaluator
@@ -75,6 +82,31 @@ class Scoring:
             truncate_demonstrations=self.truncate_demonstrations,
             drop_long_rows=self.drop_long_rows,
             report=progress_bar,
+        )
+
+
+@dataclass(frozen=True)
+class Probing(Shown):
+    """What is probed and how: in float32 unless said otherwise, so that a recomputed output is exact."""
+
+    floor: o.Floor = 1e-3
+    dtype: o.Dtype = "float32"
+    device: o.Device = "auto"
+    device_map: o.DeviceMap = None
+    trust_remote_code: o.RemoteCode = False
+
+    def prober(self, model: str, task: Task, split: str, prompts: int) -> Prober:
+        """Load the model, and return what reads the theory's quantities off it."""
+        from eckart.probe import Prober
+
+        return Prober(
+            o.read_model(model, self.dtype, self.device, self.trust_remote_code, self.device_map),
+            task,
+            prompts=prompts,
+            split=split,
+            floor=self.floor,
+            truncate_demonstrations=self.truncate_demonstrations,
+            drop_long_rows=self.drop_long_rows,
         )
 
 
@@ -104,3 +136,4 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
 
 
 scoring_options = with_options(Scoring)
+probing_options = with_options(Probing)

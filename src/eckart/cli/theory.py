@@ -1,4 +1,4 @@
-"""The verb `theory`: the paper's mathematics, checked."""
+"""The verbs `theory check` and `theory probe`: the paper's mathematics, checked, and asked of a real model."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import errors, print_json, show
+from eckart.cli.console import errors, print_json, say, show
+from eckart.cli.scoring import Probing, probing_options
+from eckart.records import Edit
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from eckart.theory.checks import Check
 
-theory = typer.Typer(name="theory", help="The paper's mathematics: every statement, computed and checked.")
+theory = typer.Typer(
+    name="theory", help="The paper's mathematics: every statement checked, its quantities asked of a model."
+)
 
 TITLES = {
     "identity": "equal: the largest relative difference of the two sides",
     "inequality": "no larger: the most by which it is, relative to the larger side; negative where there is room",
     "slip": "printed or suggested, and false: by how much, on one counter-example",
 }
-
-
-@theory.callback()
-def _root() -> None:
-    """Make `check` a verb of its own, although it is the only one."""
 
 
 @theory.command()
@@ -54,6 +53,41 @@ def check(
         line = f"error: {len(failed)} of {len(checks)} statements failed, the first: {first}"
         errors.print(line, style="red", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
+
+
+@theory.command()
+@probing_options
+def probe(
+    model: o.Model,
+    edit: o.Edits = None,
+    split: o.Split = "validation",
+    prompts: Annotated[int, typer.Option(help="Rows of the split to read, from its beginning.", min=1)] = 8,
+    plot: o.Plot = None,
+    json_: o.Json = False,
+    *,
+    how: Probing,
+) -> None:
+    """Read the implicit gradient, its rank and its trajectory off a real model, and how clipping moves them."""
+    edits = [Edit.parse(text) for text in edit or []]
+    if plot is not None:
+        from eckart.reports.figures import check_figure_path
+
+        check_figure_path(plot)
+    prober = how.prober(model, how.read_task(), split, prompts)
+    before = prober()
+    found = before.compare(prober(edits)) if edits else before
+    if plot is not None:
+        from eckart.reports.figures import save_figure
+        from eckart.reports.figures.probe import draw_probe, probe_drawing
+
+        save_figure(draw_probe(probe_drawing(found)), plot)
+        say(f"figure: {plot}")
+    if json_:
+        print_json(found.to_json())
+        return
+    from eckart.reports.probe import probe_report
+
+    show(probe_report(found))
 
 
 def _tables(checks: list[Check]) -> RenderableType:

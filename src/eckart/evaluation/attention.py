@@ -8,7 +8,7 @@ prefix's keys and values are held once, and never copied for each row.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -117,18 +117,32 @@ def replaceable(attention: nn.Module) -> bool:
 @contextmanager
 def packed_attention(model: Model, packing: Packing | None = None) -> Iterator[None]:
     """Let a model's attention be that over a pack while a `with` block runs; without one, no attention may run."""
-    configs: dict[int, Any] = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
     with ExitStack() as undo:
         if packing is not None:
             undo.callback(_packing.reset, _packing.set(packing))
-        for config, name in [(config, config._attn_implementation) for config in configs.values()]:
-            undo.callback(setattr, config, "_attn_implementation", name)
+        undo.enter_context(replaced_attention(model, NAME, _gptj))
+        yield
+
+
+@contextmanager
+def replaced_attention(model: Model, name: str, gptj: Callable[..., Any]) -> Iterator[None]:
+    """Let a model's attention be computed by another function while a `with` block runs.
+
+    Arguments:
+        model: every part of it that has a configuration.
+        name: what the function is registered as with transformers' `AttentionInterface`.
+        gptj: stands in for GPT-J's own attention, which is in no registry; given the module first.
+    """
+    configs: dict[int, Any] = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
+    with ExitStack() as undo:
+        for config, own in [(config, config._attn_implementation) for config in configs.values()]:
+            undo.callback(setattr, config, "_attn_implementation", own)
         for config in configs.values():
-            config._attn_implementation = NAME
-        gptj: list[Any] = [module for module in model.modules() if _is_gptj(module)]
-        for module in gptj:
+            config._attn_implementation = name
+        by_hand: list[Any] = [module for module in model.modules() if _is_gptj(module)]
+        for module in by_hand:
             undo.callback(module.__dict__.pop, "_attn", None)
-            module._attn = partial(_gptj, module)
+            module._attn = partial(gptj, module)
         yield
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from eckart.anatomy import Anatomy
-from eckart.edits import Factors, clip
 from eckart.errors import ModelError
 from eckart.evaluation.calibration import INPUTS, Nulls, null_prompts
 from eckart.evaluation.fitting import Fitted, fit
@@ -23,27 +19,21 @@ from eckart.evaluation.outcome import Evaluation
 from eckart.evaluation.reading import Reader
 from eckart.evaluation.requests import build_requests, context_window
 from eckart.evaluation.route import Point, Route
-from eckart.evaluation.scoring import SCORING_VERSION, Reading, check_method, combine, score
+from eckart.evaluation.scorer import Report, Scorer, scorer_of, silent
+from eckart.evaluation.scoring import Reading, check_method, combine, score
 from eckart.evaluation.trunk import Trunk
 from eckart.evaluation.ways import agrees, find_reader, sample_of, sizes
-from eckart.models import LoadedModel, Model, Tokenizer, load_model
-from eckart.records import Edit, Rows, Setting, Trial, fingerprint, parse_rows
+from eckart.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
+from eckart.records import Edit, Rows, parse_rows
+from eckart.scores import Score
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
-
-Report = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Shows a job's progress: given its name and number of rows, a context whose value is told of rows done."""
 
 BOTTOM = Point(0)
 HARSH = 0.9
 """From this clipping rate on, a reading that ignored the edit would be far from the plain forward."""
 
 BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
-
-
-def silent(what: str, rows: int) -> AbstractContextManager[Callable[[int], None]]:
-    """Report nothing."""
-    return nullcontext(lambda done: None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +55,8 @@ class _Prepared:
         return _Prepared(self.prompts[start:stop], self.reader.part(range(start, stop)), self.checked)
 
 
-class Evaluator:
-    """Scores a model, clipped or not, on the splits of a task.
+class Evaluator(Scorer):
+    """Scores a causal language model, clipped or not, on the splits of a task with labels.
 
     Arguments:
         model: what `load_model` returned.
@@ -96,10 +86,9 @@ class Evaluator:
         drop_long_rows: bool = False,
         report: Report = silent,
     ) -> None:
-        self.model = model
-        self.task = task
-        self.method = check_method(method or task.default_score, task.kind)
-        self.report = report
+        super().__init__(model, task, check_method(method or task.default_score, task.kind), report)
+        self.task: Task = task
+        self.tokenizer = needed_tokenizer(model)
         self.window = context_window(model.model.config)
         self._options: dict[str, Any] = {
             "method": method,
@@ -114,7 +103,6 @@ class Evaluator:
         self.trunk = Trunk.on(model.model.device, cache_memory)
         self._points: frozenset[Point] = frozenset()
         self._tails = True
-        self._factors: Factors = {}
         self._fitted: dict[str, Fitted] = {}
         self._prepared: dict[str, _Prepared] = {}
         self._nulls: dict[tuple[str, str], Nulls] = {}
@@ -122,11 +110,6 @@ class Evaluator:
     def on(self, model: LoadedModel) -> Evaluator:
         """Return an evaluator that does the same with another model."""
         return Evaluator(model, self.task, **self._options)
-
-    @cached_property
-    def anatomy(self) -> Anatomy:
-        """The model's layers and matrices."""
-        return Anatomy.of(self.model.model)
 
     @cached_property
     def route(self) -> Route | None:
@@ -142,89 +125,28 @@ class Evaluator:
         What earlier passes left is forgotten, and so are factorisations of matrices that these edits do not touch.
         """
         chosen = self.canonical(list(edits))
+        super().expect(chosen)
         route = self.route if self._tails else None
         points = {route.point([edit]) for edit in chosen} if route else set()
         self._points = frozenset(point for point in points if point is not None and point != BOTTOM)
         self.trunk.clear()
-        touched = {weight.key for edit in chosen for weight in self.anatomy.select(edit.layer, edit.part)}
-        for key in self._factors.keys() - touched:
-            del self._factors[key]
 
-    def release(self, layer: int) -> None:
-        """Let go of the factorisations of a layer's matrices; they are made again where they are needed again."""
-        for weight in self.anatomy.layers[layer]:
-            self._factors.pop(weight.key, None)
+    def outcomes(self, edits: Sequence[Edit], split: str, methods: Sequence[str]) -> list[Score]:
+        """Read what `prepare` prepared through the model as it is now, and score it once a method."""
+        reading, prompts = self._read(split, methods, edits), self._rows(split).prompts
+        labels, ids = [p.label for p in prompts], [p.id for p in prompts]
+        return [score(combine(method, reading), labels, ids) for method in methods]
 
-    def canonical(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
-        """Resolve negative layers, drop edits at rate 0, and sort, so that equal edits are equal values."""
-        resolved = [replace(edit, layer=self.anatomy.layer_index(edit.layer)) for edit in edits]
-        return tuple(sorted(edit for edit in resolved if edit.rate > 0))
-
-    def key(self, edits: Sequence[Edit], split: str, method: str | None = None) -> str:
-        """Return the trial's key: a hash of everything that its outcome depends on.
-
-        Arguments:
-            method: what ranks the labels; the evaluator's own by default.
-        """
-        parts = {
-            "model": self.model.fingerprint,
-            "dtype": self.model.dtype,
-            "task": self.task.digest,  # a null prompt depends on the template, which the rows need not give away
-            "rows": self.digest(split),
-            "edits": [str(edit) for edit in self.canonical(edits)],
-            "method": method or self.method,
-            "scoring": SCORING_VERSION,
-        }
-        return fingerprint(parts)
-
-    def __call__(self, edits: Sequence[Edit], split: str) -> Trial:
-        """Score the model with these edits on a split by the evaluator's own method; see `trials`."""
-        return self.trials(edits, split)[0]
-
-    def trials(self, edits: Sequence[Edit], split: str, methods: Sequence[str] = ()) -> list[Trial]:
-        """Score the model with these edits on a split by several methods; the model is as before afterwards.
-
-        The rows are read once, whatever the number of methods.
-
-        Arguments:
-            edits: what to clip, all together.
-            split: `validation`, `test` or `all`, or some of its rows, such as `validation[0:64]`.
-            methods: what ranks the labels; see `combine`. The evaluator's own by default.
-
-        Returns:
-            One trial a method, in their order. The seconds of each are an equal share of those of the one reading.
+    def tokens(self, split: str, methods: Sequence[str] = ()) -> int:
+        """Return how many tokens a split has, those that all rows begin with counted once; nothing is read.
 
         Raises:
-            TaskError: there is no such method, or it does not go with the task or with some of the rows alone.
-            ModelError: a weight or an output is not a number, or a single row does not fit into memory.
-            EditError: the model has no such layer or part.
+            TaskError: a row does not fit or cannot be told from its label, or a method does not go with the task.
         """
-        begin = time.perf_counter()
-        chosen, wanted = self.canonical(edits), methods or (self.method,)
-        data = self.prepare(split, wanted)
-        with self._clipped(chosen):
-            reading = self._read(split, wanted, chosen)
-        labels, ids = [p.label for p in data.prompts], [p.id for p in data.prompts]
-        scores = [score(combine(method, reading), labels, ids) for method in wanted]
-        seconds, rows = (time.perf_counter() - begin) / len(wanted), self.rows(split).digest
-        return [
-            Trial(
-                key=self.key(chosen, split, method),
-                setting=replace(self.setting, scoring=method),
-                split=split,
-                rows=rows,
-                edits=chosen,
-                score=found,
-                seconds=seconds,
-            )
-            for method, found in zip(wanted, scores, strict=True)
-        ]
-
-    @property
-    def setting(self) -> Setting:
-        """What is scored before anything is clipped."""
-        task = self.task
-        return Setting(self.model.name, task.full_name, task.shots, task.seed, self.method)
+        for method in methods:
+            check_method(method, self.task.kind)
+        requests = build_requests(self.fitted(split).prompts, self.tokenizer, self.window)
+        return len(requests.prefix) + sum(map(len, requests.rows))
 
     def rows(self, split: str) -> Rows:
         """Return a split's rows; of the whole one, if only some of its rows are named."""
@@ -251,7 +173,7 @@ class Evaluator:
             self._fitted[split] = (
                 self.fitted(part[0]).rows(*part[1:])
                 if part
-                else fit(self.task, split, self.model.tokenizer, self.window, **self._fitting)
+                else fit(self.task, split, self.tokenizer, self.window, **self._fitting)
             )
         return self._fitted[split]
 
@@ -295,11 +217,6 @@ class Evaluator:
                 self._nulls[split, method] = Nulls(self._readable(prompts, "content-free"), which)
         return self._nulls[split, method]
 
-    def _clipped(self, edits: Sequence[Edit]) -> AbstractContextManager[Any]:
-        if not edits:
-            return nullcontext()  # a model that cannot be taken apart can still be scored
-        return clip(self.model.model, edits, anatomy=self.anatomy, factors=self._factors)
-
     def _read(self, split: str, methods: Sequence[str], edits: Sequence[Edit]) -> Reading:
         """Read what `prepare` prepared, through the model as it is now."""
         data, start = self._rows(split), self._start(edits)
@@ -318,7 +235,7 @@ class Evaluator:
     def _readable(self, prompts: Sequence[Prompt], what: str) -> Reader:
         """Tokenise prompts, and settle how to read them."""
         with self.report(f"tokens of {what}", len(prompts)) as advance:
-            requests = build_requests(prompts, self.model.tokenizer, self.window, advance)
+            requests = build_requests(prompts, self.tokenizer, self.window, advance)
         return find_reader(self.model, requests, self._budget, self.route, self.trunk, what)
 
     def _start(self, edits: Sequence[Edit]) -> Point | None:
@@ -347,6 +264,11 @@ class Evaluator:
                 f"{type(self.model.model).__name__} scores rows differently in a batch when clipped"
             )
         return BOTTOM, sums
+
+
+@scorer_of.register
+def _(task: Task, model: LoadedModel, **options: Any) -> Evaluator:
+    return Evaluator(model, task, **options)
 
 
 def evaluate(

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from eckart.records import Score, Trial
+from eckart.records import Trial
+from eckart.scores import Score
 from eckart.statistics import accuracy_interval
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
@@ -37,8 +38,9 @@ class Evaluation:
     @property
     def score(self) -> Score:
         """The outcome's metrics and rows."""
-        assert self.trial.score is not None
-        return self.trial.score
+        score = self.trial.labelled
+        assert score is not None
+        return score
 
     def to_json(self) -> dict[str, Any]:
         """Return the one document that `eckart evaluate --json` prints."""

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 
 from eckart.errors import NotANumberError, TaskError
 from eckart.evaluation.calibration import batch, contextual
-from eckart.records import Score, parse_rows
+from eckart.records import parse_rows
+from eckart.scores import Score
 from eckart.statistics import accuracy, balanced_accuracy, confusion_matrix, log_loss, macro_f1, majority_rate
 
 Method = Literal["sum", "mean", "byte", "prior", "contextual", "batch", "logit"]

@@ -9,7 +9,7 @@ from typing import Any
 from eckart.errors import ModelError
 from eckart.functions.models import FunctionModel, InContextModel, LinearAttentionModel, without_bars
 from eckart.functions.training import STATE, kept_models
-from eckart.models import check_source, explained, pick_device
+from eckart.models import LoadedModel, check_source, explained, pick_device
 
 SHIPPED = Path(__file__).with_name("trained")
 """The models that come with the package, a folder each."""
@@ -33,6 +33,18 @@ def load_function_model(source: str | Path | FunctionModel, device: str = "cpu")
     model = _load_folder(folder)
     model.to(target)  # type: ignore[arg-type]
     return model.eval()  # type: ignore[no-untyped-call]
+
+
+def loaded_model(source: str | Path | FunctionModel, device: str = "cpu") -> LoadedModel:
+    """Load a model of functions as a search or a sweep takes it, called what it was asked for by."""
+    model = load_function_model(source, device)
+    name = type(model).__name__ if isinstance(source, InContextModel | LinearAttentionModel) else str(source)
+    return LoadedModel(model, tokenizer=None, name=name, live=True)
+
+
+def function_of(model: FunctionModel) -> str:
+    """Return the class of functions that a model was trained on; `linear` where its configuration does not say."""
+    return getattr(model.config, "function", "linear")
 
 
 def shipped_models() -> tuple[str, ...]:

@@ -21,6 +21,8 @@ class InContextModel(GPT2PreTrainedModel):
             it, its point (`paired`) or nothing (`separate`, as in Garg et al., which takes far longer to train).
     """
 
+    main_input_name = "x"
+
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.transformer = GPT2Model(config)
@@ -114,6 +116,7 @@ class LinearAttentionModel(PreTrainedModel):
     """
 
     config_class = LinearAttentionConfig
+    main_input_name = "x"
 
     def __init__(self, config: LinearAttentionConfig) -> None:
         super().__init__(config)

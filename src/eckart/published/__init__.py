@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from eckart.errors import EckartError
-from eckart.records import Score
+from eckart.scores import Score
 
 SOURCES = ("algorithm1_tables.csv", "author_logs.csv")
 

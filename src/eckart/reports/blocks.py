@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from eckart.errors import RunError
-from eckart.records import Edit, Rows, Score, Trial, parse_rows
+from eckart.records import Edit, Rows, Trial, parse_rows
 from eckart.runs import Run
+from eckart.scores import Score
 
 SPLITS = ("validation", "test")
 
@@ -92,14 +93,14 @@ class Block:
     def scores(self, edit: Edit | None) -> list[Score]:
         """Return the scores of an edit, or of the unpruned model, by seed."""
         kept = (trial for seed in self.seeds for trial in self.trials.get((edit, seed), []))
-        return [trial.score for trial in kept if trial.score is not None]
+        return [trial.labelled for trial in kept if trial.labelled is not None]
 
 
 def blocks(run: Run) -> dict[tuple[Condition, str], Block]:
     """Gather a run's trials by condition and split. Trials that failed, or clip several places, are left out."""
     groups: dict[tuple[Condition, str], list[Trial]] = defaultdict(list)
     for trial in run.trials.values():
-        if trial.score is not None and len(trial.edits) <= 1:
+        if trial.labelled is not None and len(trial.edits) <= 1:
             groups[Condition.of(trial), split_of(trial)].append(trial)
     return {key: _block(*key, trials, run.rows) for key, trials in sorted(groups.items())}
 
@@ -156,7 +157,7 @@ def _block(condition: Condition, split: str, trials: list[Trial], rows: dict[str
     right = np.full((len(place), len(seeds), len(ids)), np.nan)
     kept: dict[tuple[Edit | None, int], list[Trial]] = defaultdict(list)
     for trial in trials:
-        score, part, edit = trial.score, parse_rows(trial.split), edit_of(trial)
+        score, part, edit = trial.labelled, parse_rows(trial.split), edit_of(trial)
         assert score is not None
         asked = columns[trial.rows][part[1] : part[2]] if part else columns[trial.rows]
         right[place[edit], line[trial.setting.seed], asked] = np.equal(score.labels, score.predictions)

@@ -124,7 +124,7 @@ def _value(block: Block, edit: Edit | None, metric: str, seeds: list[int]) -> fl
         return -math.inf
     if metric == "accuracy":
         return float(np.nanmean(right, axis=1).mean())
-    scores = [block.trials[edit, seed][0].score for seed in seeds]
+    scores = [block.trials[edit, seed][0].labelled for seed in seeds]
     return float(np.mean([getattr(score, metric) for score in scores]))
 
 

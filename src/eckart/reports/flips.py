@@ -57,8 +57,9 @@ def flips(run: Run, found: Findings, choice: Choice, split: str) -> list[Flip]:
     return sorted(found_flips, key=lambda flip: (flip.kind != "fixed", -len(flip.seeds), flip.id))
 
 
-def _name(rows: Rows, row: Row, index: int) -> str:
+def _name(rows: Rows, row: Row, index: int | None) -> str:
     """Return an answer in words: a choice of the row's own, or a label."""
+    assert index is not None
     names = row.choices or rows.labels
     return names[index] if index < len(names) else str(index)
 
@@ -69,10 +70,10 @@ def _answers(run: Run, block: Block, edit: Edit | None, seed: int) -> dict[str, 
 
 
 def _predicted(run: Run, trial: Trial) -> Iterator[tuple[Row, Rows, int]]:
-    assert trial.score is not None
+    assert trial.labelled is not None
     rows, part = run.rows[trial.rows], parse_rows(trial.split)
     asked = rows.rows[part[1] : part[2]] if part else rows.rows
-    for row, answer in zip(asked, trial.score.predictions, strict=True):
+    for row, answer in zip(asked, trial.labelled.predictions, strict=True):
         yield row, rows, answer
 
 

@@ -11,9 +11,10 @@ from jaxtyping import Float
 
 from eckart.inference import Estimate, seed_and_row_mean
 from eckart.multiplicity import false_discovery, holm
-from eckart.records import Edit, Score, Trial
+from eckart.records import Edit, Trial
 from eckart.reports.blocks import Block, Condition, blocks, edit_of
 from eckart.runs import Run
+from eckart.scores import Score
 from eckart.statistics import paired_difference, wilson_interval
 
 

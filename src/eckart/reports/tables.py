@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from eckart.evaluation import Evaluation
-from eckart.records import MatrixSpectrum, Score
+from eckart.records import MatrixSpectrum
 from eckart.reports.tabular import points
+from eckart.scores import Score
 from eckart.selection.racing import Race
 from eckart.selection.study import Study
 from eckart.statistics import accuracy_interval
@@ -58,7 +59,7 @@ def candidates_table(study: Study) -> RenderableType:
     table = _table("rate", "ranks", *raced, "accuracy", "balanced", "macro-F1", "log-loss", "majority", "")
     dropped = {drop.rate for drop in study.race.drops} if study.race else set()
     for candidate in study.candidates:
-        score, rate = candidate.trial.score, candidate.rate
+        score, rate = candidate.trial.labelled, candidate.rate
         numbers = ["failed", "", "", "", ""] if score is None else _metrics(score)
         fate = "chosen" if rate == study.rate else "dropped" if rate in dropped else ""
         seen = [str(candidate.seen)] if study.race else []
@@ -80,9 +81,9 @@ def outcome_table(study: Study) -> RenderableType:
     table = _table("", "accuracy", "95% interval", "balanced", "macro-F1", "log-loss", "majority")
     trials = {"unpruned": study.baseline} | ({"clipped": study.clipped} if study.rate else {})
     for name, trial in trials.items():
-        assert trial.score is not None
-        low, high = accuracy_interval(trial.score)
-        first, *rest = _metrics(trial.score)
+        assert trial.labelled is not None
+        low, high = accuracy_interval(trial.labelled)
+        first, *rest = _metrics(trial.labelled)
         table.add_row(name, first, f"{low:.4f} to {high:.4f}", *rest)
     if study.rate:
         low, high = paired.interval
@@ -125,7 +126,7 @@ def _record_of(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def conclusion(study: Study) -> str:
     """Return the result in a few sentences that claim no more than the test set allows."""
-    paired, score = study.comparison, study.clipped.score
+    paired, score = study.comparison, study.clipped.labelled
     assert score is not None
     verdict = f"{study.verdict()[0].upper()}{study.verdict()[1:]}."
     trivial = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from eckart.errors import RunError
@@ -18,7 +19,7 @@ def search_rate(
         evaluate: scores an edit on a split.
         layer, part: what is clipped.
         rates: the candidates, tried in ascending order; of equal scores the smaller rate stays.
-        metric: the field of `Score` that is compared; larger is better.
+        metric: which of the outcome's `merits` is compared.
 
     Returns:
         the best rate, and one trial a candidate in ascending order of rate. A candidate whose trial failed is
@@ -27,7 +28,7 @@ def search_rate(
     Raises:
         RunError: the unpruned model itself could not be scored.
     """
-    best_rate, best_score = 0.0, 0.0
+    best_rate, best_score = 0.0, -math.inf
     trials = []
     for rate in sorted(rates):
         trial = evaluate([Edit(layer, part, rate)], "validation")
@@ -36,7 +37,7 @@ def search_rate(
             if rate == 0:
                 raise RunError(f"the unpruned model cannot be scored: {trial.error}")
             continue
-        score = compared(getattr(trial.score, metric))
+        score = compared(trial.score.merits[metric])
         if score > best_score:
             best_rate, best_score = rate, score
     return best_rate, tuple(trials)

@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 
 from eckart.anatomy import Anatomy
 from eckart.errors import EckartError, StudyError
-from eckart.evaluation.evaluator import Evaluator
-from eckart.evaluation.fitting import fit
-from eckart.evaluation.requests import Requests, build_requests, context_window
-from eckart.evaluation.scoring import SCORING_VERSION, check_method
-from eckart.models import LoadedModel, Tokenizer, empty_model, load_model, load_tokenizer
+from eckart.evaluation.scorer import Scorer, scorer_of
+from eckart.evaluation.scoring import SCORING_VERSION
+from eckart.models import LoadedModel, load_model, outlined_model
 from eckart.records import fingerprint
 from eckart.selection.grid import ModelEntry, Sweep, TaskEntry, Unit
-from eckart.tasks.task import Task
+from eckart.tasks.task import AnyTask, Task
+
+READING = ("batch_tokens", "cache_memory", "truncate_demonstrations", "drop_long_rows")
+"""The fields of a sweep that say how rows are read."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Sources:
     """The models and tasks that the caller holds in memory: models by name, tasks by digest."""
 
     models: Mapping[str, LoadedModel] = field(default_factory=dict)
-    tasks: Mapping[str, Task] = field(default_factory=dict)
+    tasks: Mapping[str, AnyTask] = field(default_factory=dict)
     _read: dict[str, Task] = field(default_factory=dict, repr=False)
 
     def model(self, entry: ModelEntry) -> LoadedModel:
@@ -34,7 +35,7 @@ class Sources:
             return _held(self.models, entry.name, entry.name)
         return load_model(entry.name, **entry.model_dump(exclude={"name", "live"}))
 
-    def task(self, entry: TaskEntry, shots: int | None, seed: int | None) -> Task:
+    def task(self, entry: TaskEntry, shots: int | None, seed: int | None) -> AnyTask:
         """Load a task with these demonstrations; its rows are read once, however often it is asked for."""
         if entry.digest is not None:
             return _held(self.tasks, entry.digest, entry.full_name).redrawn(shots=shots, seed=seed)
@@ -45,16 +46,10 @@ class Sources:
         task = self._read[key].redrawn(shots=shots, seed=seed)
         return task if entry.name is None else replace(task, name=entry.name)
 
-    def evaluator(self, sweep: Sweep, unit: Unit, model: LoadedModel) -> Evaluator:
-        """Return what scores a unit."""
-        return Evaluator(
-            model,
-            self.task(unit.task, unit.shots, unit.seed),
-            batch_tokens=sweep.batch_tokens,
-            cache_memory=sweep.cache_memory,
-            truncate_demonstrations=sweep.truncate_demonstrations,
-            drop_long_rows=sweep.drop_long_rows,
-        )
+    def scorer(self, sweep: Sweep, task: AnyTask, model: LoadedModel) -> Scorer:
+        """Return what scores a model on a task."""
+        said = {name: getattr(sweep, name) for name in READING}
+        return scorer_of(task, model, **{name: value for name, value in said.items() if value})
 
 
 def resolve(sweep: Sweep, sources: Sources | None = None) -> Sweep:
@@ -79,12 +74,13 @@ def _resolved(entry: TaskEntry, sweep: Sweep, sources: Sources, outlines: Sequen
     for shots, seed in sweep.draws:
         with _about(entry.full_name):
             task = drawn[shots, seed] = sources.task(entry, shots, seed)
-            for scoring in sweep.scorings:
-                check_method(scoring, task.kind)
+            if entry.metric not in (None, *task.metrics):
+                raise StudyError(f"no metric '{entry.metric}'; the metrics are {', '.join(task.metrics)}")
         for outline in outlines:
             with _about(Unit(outline.entry, entry, shots, seed)):
+                scorer = sources.scorer(sweep, task, outline.model)
                 for split in sweep.splits:
-                    outline.requests(task, split, sweep)
+                    scorer.tokens(split, sweep.scorings)
     first = drawn[sweep.draws[0]]
     return entry.model_copy(update={"name": first.name, "metric": entry.metric or first.metric})
 
@@ -101,23 +97,19 @@ def contents(sweep: Sweep, sources: Sources) -> dict[str, dict[str, Any]]:
     }
 
 
-def content(task: Task, sweep: Sweep) -> dict[str, Any]:
+def content(task: AnyTask, sweep: Sweep) -> dict[str, Any]:
     """Return the digests of a task's prompts and rows, and by which version of the scoring they are scored."""
-    rows = {
-        f"{split} rows": fingerprint([(e.id, e.text, e.label, e.choices) for e in task.examples(split)])
-        for split in sweep.splits
-    }
+    rows = {f"{split} rows": task.rows_digest(split) for split in sweep.splits}
     return {**rows, "prompts or demonstrations": task.digest, "scoring version": SCORING_VERSION}
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A model without its weights: its layers, and what it reads with."""
+    """A model without its weights, unless they are in memory anyway: its layers, and what it reads with."""
 
     entry: ModelEntry
+    model: LoadedModel
     anatomy: Anatomy
-    tokenizer: Tokenizer
-    window: int | None
 
     @classmethod
     def of(cls, entry: ModelEntry, sweep: Sweep, sources: Sources) -> Outline:
@@ -127,27 +119,14 @@ class Outline:
             EckartError: there is no such model, or it lacks a layer or a part of the sweep.
         """
         with _about(entry.name):
-            if entry.live:
-                loaded = sources.model(entry)
-                model, tokenizer = loaded.model, loaded.tokenizer
-            else:
-                model = empty_model(entry.name, entry.trust_remote_code)
-                tokenizer = load_tokenizer(entry.name, entry.trust_remote_code)
-            anatomy = Anatomy.of(model)
+            model = (
+                sources.model(entry) if entry.live else outlined_model(entry.name, entry.trust_remote_code)
+            )
+            anatomy = Anatomy.of(model.model)
             for layer in sweep.layers_of(anatomy) or [0]:
                 for part in sweep.parts:
                     anatomy.select(layer, part)
-        return cls(entry, anatomy, tokenizer, context_window(model.config))
-
-    def requests(self, task: Task, split: str, sweep: Sweep) -> Requests:
-        """Return a split as the model reads it.
-
-        Raises:
-            TaskError: a row does not fit, or cannot be told from its label.
-        """
-        truncate, drop = sweep.truncate_demonstrations, sweep.drop_long_rows
-        fitted = fit(task, split, self.tokenizer, self.window, truncate=truncate, drop=drop)
-        return build_requests(fitted.prompts, self.tokenizer, self.window)
+        return cls(entry, model, anatomy)
 
 
 HeldT = TypeVar("HeldT")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from eckart.anatomy import Anatomy
-from eckart.evaluation.requests import Requests
 from eckart.records import name_rows
 from eckart.runs import read_run
 from eckart.selection.checks import Outline, Sources
@@ -112,9 +111,9 @@ def _costs(sweep: Sweep, sources: Sources) -> Iterator[Cost]:
         for unit in (unit for unit in sweep.units if unit.model is entry):
             pace = _pace(sweep, unit, sources) if pace is None else pace
             task = sources.task(unit.task, unit.shots, unit.seed)
+            scorer = sources.scorer(sweep, task, outline.model)
             for split in sweep.splits:
-                requests = outline.requests(task, split, sweep)
-                size, n = _tokens(requests), len(requests.continuations)
+                size, n = scorer.tokens(split), len(scorer.rows(split).rows)
                 trials = _trials(sweep, model, split)
                 yield Cost(
                     units=int(split == "validation"),
@@ -136,17 +135,13 @@ def _trials(sweep: Sweep, model: _Model, split: str) -> int:
 
 def _pace(sweep: Sweep, unit: Unit, sources: Sources) -> float:
     """Return the seconds that the unpruned model takes for a token, timed on the first rows."""
-    evaluator = sources.evaluator(sweep, unit, sources.model(unit.model))
-    evaluator.prepare("validation")
-    rows = name_rows("validation", 0, min(TIMED_ROWS, len(evaluator.fitted("validation").prompts)))
-    size = _tokens(evaluator.prepare(rows).reader.requests)
+    task = sources.task(unit.task, unit.shots, unit.seed)
+    scorer = sources.scorer(sweep, task, sources.model(unit.model))
+    rows = name_rows("validation", 0, min(TIMED_ROWS, len(scorer.rows("validation").rows)))
+    scorer.prepare(rows)
     start = time.perf_counter()
-    evaluator([], rows)
-    return (time.perf_counter() - start) / size
-
-
-def _tokens(requests: Requests) -> int:
-    return len(requests.prefix) + sum(map(len, requests.rows))
+    scorer([], rows)
+    return (time.perf_counter() - start) / scorer.tokens(rows)
 
 
 def _kept(folder: Path) -> int:

@@ -24,8 +24,9 @@ from pydantic import (
 
 from eckart.anatomy import Anatomy
 from eckart.errors import StudyError
-from eckart.records import ATTENTION, METRICS, PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
+from eckart.records import ATTENTION, PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
 from eckart.runs import folder_name
+from eckart.scores import METRICS, SQUARED_ERROR
 from eckart.selection.space import COMBINATIONS, check_rates
 from eckart.tasks.spec import checked, closest
 
@@ -139,7 +140,7 @@ class TaskEntry(Closed):
     split_seed: int = 0
     split_sizes: str | None = None
     balanced: bool = True
-    metric: Annotated[str | None, _one_of(METRICS, "metric")] = None
+    metric: Annotated[str | None, _one_of((*METRICS, SQUARED_ERROR), "metric")] = None
     digest: str | None = None
 
     @property

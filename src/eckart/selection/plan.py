@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eckart.errors import EditError
-from eckart.evaluation.evaluator import Evaluator
+from eckart.evaluation.scorer import Scorer, scorer_of
 from eckart.linalg import factored_size, rank_at
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.published import identify, published_rows
-from eckart.records import METRICS, RATES, TOP_K, Edit, fingerprint, select_layer
+from eckart.records import RATES, TOP_K, Edit, fingerprint, select_layer
 from eckart.runs import RunStore, folder_name
+from eckart.scores import METRICS, SQUARED_ERROR
 from eckart.selection.algorithm1 import score_test, search_rate
 from eckart.selection.racing import ALPHA, check_metric, check_race, race_rates
 from eckart.selection.recorded import Executor, Recorded
@@ -28,7 +29,7 @@ from eckart.selection.space import (
     spectra,
 )
 from eckart.selection.study import Candidate, Study
-from eckart.tasks.task import Task
+from eckart.tasks.task import AnyTask, Task
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,14 @@ class Plan:
             raise EditError(
                 f"no combination '{self.combine}'; the combinations are {', '.join(COMBINATIONS)}"
             )
-        if self.metric is not None and self.metric not in METRICS:
-            raise EditError(f"no metric '{self.metric}'; the metrics are {', '.join(METRICS)}")
+        _check_metric(self.metric, (*METRICS, SQUARED_ERROR))
         if self.race and self.metric is not None:
             check_metric(self.metric)
 
 
 def search(
     model: str | Path | Model | LoadedModel,
-    task: Task | str,
+    task: AnyTask | str,
     *,
     part: str = "mlp",
     rates: Iterable[float] = RATES,
@@ -88,12 +88,11 @@ def search(
 
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
-        task: a `Task`, or the name of one.
+        task: a `Task`, the name of one, or a `FunctionTask`.
         part, rates, top_k, layer, combine, metric, race: see `Plan`.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
         dtype, device, tokenizer: see `load_model`.
-        options: passed on to `Evaluator`: `method`, `batch_tokens`, `cache_memory`, `truncate_demonstrations`,
-            `drop_long_rows`, `report`.
+        options: passed on to what scores, such as `report`; see `Evaluator` for tasks with labels.
 
     Raises:
         EckartError: the model, the task, the plan or the run's folder is not usable.
@@ -103,59 +102,65 @@ def search(
     """
     plan = Plan(part, tuple(rates), top_k, layer, combine, metric, race)
     task = Task.load(task) if isinstance(task, str) else task
-    evaluator = Evaluator(load_model(model, dtype=dtype, device=device, tokenizer=tokenizer), task, **options)
-    return run_plan(plan, evaluator, out)
+    loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
+    return run_plan(plan, scorer_of(task, loaded, **options), out)
 
 
 def run_plan(
     plan: Plan,
-    evaluator: Evaluator,
+    scorer: Scorer,
     out: str | Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
     command: str | None = None,
 ) -> Study:
     """Carry out a plan; see `search`. A race tells of every rate that it drops; a new run notes the command."""
+    _check_metric(plan.metric, scorer.task.metrics)
     if plan.race:
-        check_race(plan.metric or evaluator.task.metric, evaluator.method)
+        check_race(plan.metric or scorer.task.metric, scorer.method)
     # What cannot be done is refused before anything long is computed, and before a new run's folder is made.
-    first = evaluator.anatomy.layer_index(plan.layer or 0)
-    evaluator.anatomy.select(first, plan.part)
+    first = scorer.anatomy.layer_index(plan.layer or 0)
+    scorer.anatomy.select(first, plan.part)
     if out is None or not (Path(out) / "run.sqlite").exists():
         for split in ("validation", "test"):
-            evaluator.prepare(split)
-    settings = describe(plan, evaluator)
+            scorer.prepare(split)
+    settings = describe(plan, scorer)
     # The weights' fingerprint says which model it is; the name is only the path that it was found by.
     identity = {name: value for name, value in settings.items() if name != "model"}
     with RunStore(out, identity, command) if out is not None else nullcontext() as store:
-        executor: Executor = evaluator if store is None else Recorded(evaluator, store)
-        study = _algorithm1(plan, evaluator, executor, settings, store, tell)
+        executor: Executor = scorer if store is None else Recorded(scorer, store)
+        study = _algorithm1(plan, scorer, executor, settings, store, tell)
         if store is not None:
             store.write("result.json", json.dumps(study.to_json(), indent=2) + "\n")
     return study
 
 
-def default_folder(plan: Plan, evaluator: Evaluator) -> Path:
+def _check_metric(metric: str | None, metrics: Sequence[str]) -> None:
+    if metric not in (None, *metrics):
+        raise EditError(f"no metric '{metric}'; the metrics are {', '.join(metrics)}")
+
+
+def default_folder(plan: Plan, scorer: Scorer) -> Path:
     """Name a run by its settings: the same search goes on where it stopped, another one never meets it."""
-    settings = describe(plan, evaluator)
+    settings = describe(plan, scorer)
     digest = fingerprint(settings)[:8]
-    return Path("runs") / f"{folder_name(evaluator.model.name)}-{evaluator.task.name}-{plan.part}-{digest}"
+    return Path("runs") / f"{folder_name(scorer.model.name)}-{scorer.task.name}-{plan.part}-{digest}"
 
 
-def describe(plan: Plan, evaluator: Evaluator) -> dict[str, Any]:
+def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
     """Return the settings that make a run what it is, as JSON values."""
-    task = evaluator.task
+    task = scorer.task
     return {
         "kind": "search",
-        "model": evaluator.model.name,
-        "weights": evaluator.model.fingerprint,
-        "dtype": evaluator.model.dtype,
+        "model": scorer.model.name,
+        "weights": scorer.model.fingerprint,
+        "dtype": scorer.model.dtype,
         "task": task.name,
         "prompts": task.digest,
-        "rows": [evaluator.digest("validation"), evaluator.digest("test")],
+        "rows": [scorer.digest("validation"), scorer.digest("test")],
         "shots": task.shots,
         "seed": task.seed,
         "metric": plan.metric or task.metric,
-        "scoring": evaluator.method,
+        "scoring": scorer.method,
         "part": plan.part,
         "rates": list(plan.rates),
         "layer": plan.layer,
@@ -168,27 +173,27 @@ def describe(plan: Plan, evaluator: Evaluator) -> dict[str, Any]:
 
 def _algorithm1(
     plan: Plan,
-    evaluator: Evaluator,
+    scorer: Scorer,
     executor: Executor,
     settings: dict[str, Any],
     store: RunStore | None,
     tell: Callable[[str], None],
 ) -> Study:
-    condition_numbers = {} if plan.layer is not None else _condition_numbers(plan, evaluator, store)
-    layer = evaluator.anatomy.layer_index(
+    condition_numbers = {} if plan.layer is not None else _condition_numbers(plan, scorer, store)
+    layer = scorer.anatomy.layer_index(
         select_layer(condition_numbers, plan.top_k) if plan.layer is None else plan.layer
     )
-    evaluator.expect([Edit(layer, plan.part, rate) for rate in plan.rates])
-    rows, race = len(evaluator.fitted("validation").prompts), None
+    scorer.expect([Edit(layer, plan.part, rate) for rate in plan.rates])
+    rows, race = len(scorer.rows("validation").rows), None
     if plan.race:
         rate, trials, race = race_rates(executor, layer, plan.part, plan.rates, rows, tell)
     else:
         rate, trials = search_rate(executor, layer, plan.part, plan.rates, settings["metric"])
     seen = race.seen if race else (rows,) * len(trials)
-    evaluator.expect([Edit(layer, plan.part, rate)])
+    scorer.expect([Edit(layer, plan.part, rate)])
     baseline, clipped = score_test(executor, Edit(layer, plan.part, rate))
-    evaluator.expect(())  # nothing more is to come, so nothing need be kept
-    weights = evaluator.anatomy.select(layer, plan.part)
+    scorer.expect(())  # nothing more is to come, so nothing need be kept
+    weights = scorer.anatomy.select(layer, plan.part)
     shapes = {weight.name: weight.shape for weight in weights}
     return Study(
         settings=settings,
@@ -203,17 +208,17 @@ def _algorithm1(
         baseline=baseline,
         clipped=clipped,
         parameters=_parameters(list(shapes.values()), rate),
-        published=tuple(_published(evaluator, plan.part)),
-        notes=evaluator.notes("validation", "test"),
-        evaluator=evaluator,
+        published=tuple(_published(scorer, plan.part)),
+        notes=scorer.notes("validation", "test"),
+        scorer=scorer,
         race=race,
     )
 
 
-def _condition_numbers(plan: Plan, evaluator: Evaluator, store: RunStore | None) -> dict[int, float]:
-    weights = exact_matrices(evaluator.model, plan.part)
-    with evaluator.report("condition numbers", len(matrices(evaluator.anatomy, plan.part))) as advance:
-        measured = spectra(weights, store=store, device=evaluator.model.model.device, advance=advance)
+def _condition_numbers(plan: Plan, scorer: Scorer, store: RunStore | None) -> dict[int, float]:
+    weights = exact_matrices(scorer.model, plan.part)
+    with scorer.report("condition numbers", len(matrices(scorer.anatomy, plan.part))) as advance:
+        measured = spectra(weights, store=store, device=scorer.model.model.device, advance=advance)
     return layer_condition_numbers(measured, plan.combine)
 
 
@@ -224,6 +229,6 @@ def _parameters(shapes: list[tuple[int, int]], rate: float) -> dict[str, int]:
     return {"dense": dense, "factored": factored, "saved": dense - factored}
 
 
-def _published(evaluator: Evaluator, part: str) -> list[dict[str, Any]]:
-    model = identify(evaluator.model.name, evaluator.model.model.config)
-    return published_rows(model, evaluator.task.name, part)
+def _published(scorer: Scorer, part: str) -> list[dict[str, Any]]:
+    model = identify(scorer.model.name, scorer.model.model.config)
+    return published_rows(model, scorer.task.name, part)

@@ -202,14 +202,14 @@ def _scored(racing: Sequence[float], parts: Mapping[float, Sequence[Trial]]) -> 
 
 
 def _right(parts: Iterable[Trial]) -> list[bool]:
-    return [right for trial in parts if trial.score is not None for right in trial.score.right]
+    return [right for trial in parts if trial.labelled is not None for right in trial.labelled.right]
 
 
 def _whole(evaluate: Executor, parts: Sequence[Trial], seen: int, rows: int) -> Trial:
     """Join a candidate's looks into one trial on the rows that it saw."""
     split = "validation" if seen == rows else name_rows("validation", 0, seen)
     last = replace(parts[-1], split=split, key=evaluate.key(parts[-1].edits, split))
-    scores = [trial.score for trial in parts if trial.score is not None]
+    scores = [trial.labelled for trial in parts if trial.labelled is not None]
     return replace(
         last,
         score=None if last.score is None else join_scores(scores),

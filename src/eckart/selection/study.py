@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from eckart.evaluation import Evaluator
-from eckart.records import Edit, Score, Trial, finite
+from eckart.evaluation.scorer import Scorer
+from eckart.records import Edit, Trial, finite
+from eckart.scores import Outcome, shown
 from eckart.selection.racing import Race
-from eckart.statistics import PairedDifference, accuracy_interval, paired_difference
+from eckart.statistics import PairedDifference, compare, outcome_interval
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Study:
             factors wherever that is smaller.
         published: rows of the paper's tables and the authors' logs about the same model, task and part.
         notes: what the user should know about the data and the run.
-        evaluator: what scored, for `export` to score again.
+        scorer: what scored, for `export` to score again.
         race: what a race read; None where every rate was read to the end.
     """
 
@@ -63,7 +64,7 @@ class Study:
     parameters: dict[str, int]
     published: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
-    evaluator: Evaluator
+    scorer: Scorer
     race: Race | None = None
 
     @property
@@ -79,7 +80,7 @@ class Study:
     @property
     def comparison(self) -> PairedDifference:
         """Clipped against unpruned, on the same test rows."""
-        return paired_difference(_score(self.baseline).right, _score(self.clipped).right)
+        return compare(_score(self.baseline), _score(self.clipped))
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole result as one document."""
@@ -103,7 +104,7 @@ class Study:
                 "broken": paired.broken,
             },
             "parameters": self.parameters,
-            "labels": list(self.evaluator.task.labels),
+            "labels": list(self.scorer.task.labels),
             "published": list(self.published),
             "notes": list(self.notes),
             "settings": self.settings,
@@ -115,17 +116,20 @@ class Study:
     def __str__(self) -> str:
         paired = self.comparison
         low, high = paired.interval
+        metric = next(iter(_score(self.baseline).merits))
+        test = "exact McNemar" if metric == "accuracy" else "paired t test,"
         said = [
             f"{self.settings['model']} on {self.settings['task']}: {self.verdict()}",
             f"  choice      layer {self.layer}, {self.part}, rate {self.rate:g} "
             f"({self.tried()} tried beside the unpruned model, on n = {self.chosen.seen} validation rows)",
-            f"  unpruned    {_score(self.baseline).accuracy:.4f} on test, n = {paired.n}",
+            f"  unpruned    {_value(self.baseline, metric):.4f} {metric.replace('_', ' ')} on test, n = {paired.n}",
         ]
         if self.rate:
+            better = ("fixed", "broken") if metric == "accuracy" else ("closer", "further off")
             said += [
-                f"  clipped     {_score(self.clipped).accuracy:.4f}",
-                f"  difference  {paired.difference:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, "
-                f"exact McNemar p = {paired.p_value:.3g} ({paired.fixed} fixed, {paired.broken} broken)",
+                f"  clipped     {_value(self.clipped, metric):.4f}",
+                f"  gain        {paired.difference:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, "
+                f"{test} p = {paired.p_value:.3g} ({paired.fixed} {better[0]}, {paired.broken} {better[1]})",
             ]
         return "\n".join(said)
 
@@ -144,10 +148,14 @@ class Study:
         return f"no difference can be told with n = {self.comparison.n}"
 
 
-def _score(trial: Trial) -> Score:
+def _value(trial: Trial, metric: str) -> float:
+    return shown(metric, _score(trial).merits[metric])
+
+
+def _score(trial: Trial) -> Outcome:
     assert trial.score is not None
     return trial.score
 
 
-def _summary(score: Score) -> dict[str, Any]:
-    return {**score.summary(), "interval": list(accuracy_interval(score))}
+def _summary(score: Outcome) -> dict[str, Any]:
+    return {**score.summary(), "interval": list(outcome_interval(score))}

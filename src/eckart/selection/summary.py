@@ -10,7 +10,8 @@ from typing import Any
 
 from eckart.records import Edit, Setting, Trial, best_edit, full_name
 from eckart.runs import Run, folder_name
-from eckart.statistics import PairedDifference, paired_difference
+from eckart.scores import SQUARED_ERROR, shown
+from eckart.statistics import PairedDifference, compare
 
 Trials = Mapping[tuple[Edit, ...], Trial]
 
@@ -22,6 +23,7 @@ class Line:
     Arguments:
         setting: the unit and the scoring.
         part: what is clipped.
+        metric: what is compared on validation.
         candidates: how many edits were tried on validation.
         rows: the number of validation rows.
         unpruned: the unpruned model's validation score; None where it could not be scored.
@@ -32,6 +34,7 @@ class Line:
 
     setting: Setting
     part: str
+    metric: str
     candidates: int
     rows: int
     unpruned: float | None
@@ -54,11 +57,7 @@ class Line:
         found = f"{validation} -> {self.best:.4f} at {self.edit} (best of {self.candidates}; n = {self.rows})"
         if self.test is None:
             return f"{found}; not tested"
-        low, high = (100 * bound for bound in self.test.interval)
-        return (
-            f"{found}; test {100 * self.test.difference:+.2f} points (95% interval {low:+.2f} to {high:+.2f}; exact "
-            f"McNemar p = {self.test.p_value:.3g}; n = {self.test.n})"
-        )
+        return f"{found}; test {_said(self.test, self.metric)}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class SweepResult:
         study = self.run.settings["study"]
         metrics = {full_name(task["name"], task["variant"]): task["metric"] for task in study["tasks"]}
         metric = metrics[setting.task]
-        values = {edits: getattr(t.score, metric) for edits, t in validation.items() if t.score is not None}
+        values = {edits: t.score.merits[metric] for edits, t in validation.items() if t.score is not None}
         unpruned = values.get(())
         for part in study["parts"]:
             tried = [edits for edits in validation if edits and edits[0].part == part]
@@ -98,11 +97,12 @@ class SweepResult:
             yield Line(
                 setting=setting,
                 part=part,
+                metric=metric,
                 candidates=len(tried),
                 rows=max((t.score.n for t in validation.values() if t.score is not None), default=0),
-                unpruned=unpruned,
+                unpruned=None if unpruned is None else shown(metric, unpruned),
                 edit=edit,
-                best=None if edit is None else of_part[edit],
+                best=None if edit is None else shown(metric, of_part[edit]),
                 test=None if edit is None else _compared(test.get(()), test.get((edit,))),
             )
 
@@ -122,7 +122,20 @@ class SweepResult:
         return "\n".join(map(str, self.lines))
 
 
+def _said(test: PairedDifference, metric: str) -> str:
+    (low, high), n = test.interval, test.n
+    if metric == SQUARED_ERROR:
+        return (
+            f"{test.difference:+.4f} smaller (95% interval {low:+.4f} to {high:+.4f}; paired t test, p = "
+            f"{test.p_value:.3g}; n = {n})"
+        )
+    return (
+        f"{100 * test.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}; exact McNemar p = "
+        f"{test.p_value:.3g}; n = {n})"
+    )
+
+
 def _compared(unpruned: Trial | None, clipped: Trial | None) -> PairedDifference | None:
     if unpruned is None or clipped is None or unpruned.score is None or clipped.score is None:
         return None
-    return paired_difference(unpruned.score.right, clipped.score.right)
+    return compare(unpruned.score, clipped.score)

@@ -15,7 +15,7 @@ from eckart.selection.checks import Sources, contents, resolve
 from eckart.selection.grid import Sweep, Unit, located
 from eckart.selection.summary import SweepResult
 from eckart.selection.units import Facts, Known, look_at, run_unit
-from eckart.tasks.task import Task
+from eckart.tasks.task import AnyTask
 
 Finding = Facts | Rows | Trial | Unit
 """What comes out of a sweep as it runs: of a model, of a split, of an edit; a unit comes when it is done."""
@@ -65,8 +65,8 @@ def score_unit(
     known: Known,
 ) -> Iterator[Finding]:
     """Score a unit with a model that is loaded; see `run_unit`."""
-    evaluator = sources.evaluator(sweep, unit, model)
-    yield from run_unit(sweep, evaluator, layers, unit.task.metric or evaluator.task.metric, known)
+    scorer = sources.scorer(sweep, sources.task(unit.task, unit.shots, unit.seed), model)
+    yield from run_unit(sweep, scorer, layers, unit.task.metric or scorer.task.metric, known)
     yield unit
 
 
@@ -94,8 +94,9 @@ def sweep(
     Arguments:
         models: hub ids, local folders, live models or what `load_model` returned, or entries such as
             `{"name": "gpt2", "dtype": "float32"}`; one or several.
-        tasks: catalogue names, task files, `Task` objects, or entries with the arguments of `Task.load`; one or
-            several. `shots` and `seeds` draw demonstrations for all of them; without, a `Task` object keeps its own.
+        tasks: catalogue names, task files, `Task` or `FunctionTask` objects, or entries with the arguments of
+            `Task.load`; one or several. `shots` and `seeds` draw demonstrations for all of them; without, a task
+            object keeps its own.
         layers, parts, rates, shots, seeds, scorings, test, combine, top_k: see `Sweep`; None for the tasks' own.
         out: the run's folder; by default under `runs/`, named by the settings. A stopped sweep goes on from it.
         dtype, device: of the models that are given by name.
@@ -153,14 +154,16 @@ def _models(models: Any, dtype: str, device: str) -> list[tuple[dict[str, Any], 
     return found
 
 
-def _tasks(tasks: Any) -> list[tuple[dict[str, Any], Task | None]]:
+def _tasks(tasks: Any) -> list[tuple[dict[str, Any], AnyTask | None]]:
     """Return an entry for each task, and the task itself where it lies in memory."""
-    found: list[tuple[dict[str, Any], Task | None]] = []
+    found: list[tuple[dict[str, Any], AnyTask | None]] = []
     for task in tasks if isinstance(tasks, list | tuple) else [tasks]:
-        if isinstance(task, Task):
-            found.append(({"name": task.name, "variant": task.variant, "digest": task.digest}, task))
+        if isinstance(task, dict):
+            found.append((task, None))
+        elif isinstance(task, str | Path):
+            found.append(({"task": str(task)}, None))
         else:
-            found.append((task if isinstance(task, dict) else {"task": str(task)}, None))
+            found.append(({"name": task.name, "variant": task.variant, "digest": task.digest}, task))
     return found
 
 

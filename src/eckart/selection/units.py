@@ -9,9 +9,9 @@ from typing import Any
 
 from eckart.anatomy import Anatomy
 from eckart.errors import NotANumberError
-from eckart.evaluation.evaluator import Evaluator
+from eckart.evaluation.scorer import Scorer
 from eckart.models import LoadedModel
-from eckart.records import METRICS, Edit, Rows, Setting, Trial, best_edit, finite, select_layer
+from eckart.records import Edit, Rows, Setting, Trial, best_edit, finite, select_layer
 from eckart.selection.grid import Sweep, Unit, cells
 from eckart.selection.space import (
     Spectra,
@@ -50,7 +50,7 @@ class Known:
     """What was found before, and so is not computed again.
 
     Arguments:
-        outcomes: the metrics of every trial by its key; None for one that failed.
+        outcomes: the merits of every trial by its key; None for one that failed.
         settings: what each trial is of.
         rows: the digests of the rows that are kept.
     """
@@ -71,8 +71,7 @@ class Known:
         if isinstance(found, Rows):
             self.rows.add(found.digest)
         else:
-            metrics = {} if found.score is None else {name: getattr(found.score, name) for name in METRICS}
-            self.outcomes[found.key] = metrics or None
+            self.outcomes[found.key] = None if found.score is None else found.score.merits
             self.settings[found.key] = found.setting
 
 
@@ -116,23 +115,23 @@ def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
 
 
 def run_unit(
-    sweep: Sweep, evaluator: Evaluator, layers: Mapping[str, Sequence[int]], metric: str, known: Known
+    sweep: Sweep, scorer: Scorer, layers: Mapping[str, Sequence[int]], metric: str, known: Known
 ) -> Iterator[Trial | Rows]:
     """Score a unit's edits, and yield what is not known yet, as it is found: validation, then test.
 
     Arguments:
         sweep: parts, rates, scorings, and what is tested.
-        evaluator: of the unit's model and task.
+        scorer: of the unit's model and task.
         layers: the layers of each part.
         metric: what is compared on validation.
         known: what was found before; what is found is added.
     """
-    scorings = sweep.scorings or (evaluator.method,)
+    scorings = sweep.scorings or (scorer.method,)
     grid: dict[tuple[Edit, ...], tuple[str, ...]] = {
         (): scorings,
         **{(edit,): scorings for edit in cells(sweep, layers)},
     }
-    work = _Work(evaluator, known)
+    work = _Work(scorer, known)
     yield from work.score(grid, "validation")
     if sweep.test == "all":
         yield from work.score(grid, "test")
@@ -144,7 +143,7 @@ def run_unit(
 class _Work:
     """Scoring edits that are not known yet."""
 
-    evaluator: Evaluator
+    scorer: Scorer
     known: Known
 
     def score(self, wanted: Mapping[tuple[Edit, ...], Iterable[str]], split: str) -> Iterator[Trial | Rows]:
@@ -153,17 +152,17 @@ class _Work:
         missing = {edits: scorings for edits, scorings in missing.items() if scorings}
         if not missing:
             return
-        rows = self.evaluator.rows(split)
+        rows = self.scorer.rows(split)
         if rows.digest not in self.known.rows:
             yield self._found(rows)
-        self.evaluator.expect([edit for edits in missing for edit in edits])
+        self.scorer.expect([edit for edits in missing for edit in edits])
         for layer, group in groupby(missing.items(), key=lambda item: item[0][0].layer if item[0] else None):
             for edits, scorings in group:
                 for trial in self._trials(edits, split, scorings):
                     yield self._found(trial)
             if layer is not None:
-                self.evaluator.release(layer)
-        self.evaluator.expect(())  # nothing more is to come of this split, so nothing need be kept
+                self.scorer.release(layer)
+        self.scorer.expect(())  # nothing more is to come of this split, so nothing need be kept
 
     def chosen(
         self,
@@ -189,11 +188,11 @@ class _Work:
         return dict(sorted(tested.items(), key=lambda item: [-edit.layer for edit in item[0]]))
 
     def _outcome(self, edits: tuple[Edit, ...], scoring: str, metric: str) -> float | None:
-        outcome = self.known.outcomes[self.evaluator.key(edits, "validation", scoring)]
+        outcome = self.known.outcomes[self.scorer.key(edits, "validation", scoring)]
         return None if outcome is None else outcome[metric]
 
     def _missing(self, edits: tuple[Edit, ...], split: str, scorings: Iterable[str]) -> list[str]:
-        return [s for s in scorings if self.evaluator.key(edits, split, s) not in self.known.outcomes]
+        return [s for s in scorings if self.scorer.key(edits, split, s) not in self.known.outcomes]
 
     def _found(self, found: Any) -> Any:
         self.known.add(found)
@@ -202,10 +201,10 @@ class _Work:
     def _trials(self, edits: tuple[Edit, ...], split: str, scorings: Sequence[str]) -> list[Trial]:
         """Return the trials; those of a clipped model whose outputs are no numbers fail for good."""
         try:
-            return self.evaluator.trials(edits, split, scorings)
+            return self.scorer.trials(edits, split, scorings)
         except NotANumberError as error:
             return [self._failed(edits, split, scoring, error) for scoring in scorings]
 
     def _failed(self, edits: tuple[Edit, ...], split: str, scoring: str, error: Exception) -> Trial:
-        key, rows = self.evaluator.key(edits, split, scoring), self.evaluator.rows(split).digest
-        return Trial.failed(key, replace(self.evaluator.setting, scoring=scoring), split, rows, edits, error)
+        key, rows = self.scorer.key(edits, split, scoring), self.scorer.rows(split).digest
+        return Trial.failed(key, replace(self.scorer.setting, scoring=scoring), split, rows, edits, error)

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from eckart.errors import TaskError
 from eckart.records import fingerprint, full_name
+from eckart.scores import METRICS
 from eckart.tasks.examples import find_columns, find_labels, make_examples, shown_words, with_template
 from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat
 from eckart.tasks.sources import Source, read_hub, read_local
@@ -18,6 +19,64 @@ from eckart.tasks.splits import Draw, Size, make_splits, parse_sizes, plan_split
 
 Kind = Literal["classification", "choices"]
 SPLITS = ("validation", "test", "all")
+
+
+@runtime_checkable
+class AnyTask(Protocol):
+    """What every task says of itself, whether it asks for labels or for numbers."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        ...
+
+    @property
+    def variant(self) -> str | None:
+        """The named variant of its prompts, if any."""
+        ...
+
+    @property
+    def full_name(self) -> str:
+        """What a `Setting` calls it."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels; none where numbers are asked for."""
+        ...
+
+    @property
+    def shots(self) -> int:
+        """The number of demonstrations."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Draws the demonstrations."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """What a search compares."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All that it can compare: the keys of its outcomes' `merits`."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that prompts depend on besides their rows."""
+        ...
+
+    def rows_digest(self, split: str) -> str:
+        """Return a hash of a split's rows, without demonstrations."""
+        ...
+
+    def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> Self:
+        """Return the task with other demonstrations; what is None stays."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +253,15 @@ class Task:
     def default_score(self) -> Literal["sum", "mean"]:
         """How a continuation's log-likelihood is added up: whole for labels, per token for candidates (Table 1)."""
         return "sum" if self.kind == "classification" else "mean"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All that a search can compare."""
+        return METRICS
+
+    def rows_digest(self, split: str) -> str:
+        """Return the SHA-256 of a split's rows, without demonstrations."""
+        return fingerprint([(e.id, e.text, e.label, e.choices) for e in self.examples(split)])
 
     def examples(self, split: str) -> tuple[Example, ...]:
         """Return the examples of `validation`, `test` or `all`.

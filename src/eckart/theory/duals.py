@@ -91,11 +91,44 @@ def softmax_dual(
 
 
 def _log_norm(values: Float[np.ndarray, "*batch m n"], log_gram: Float[np.ndarray, "*batch n n"]) -> Numbers:
-    largest = log_gram.max(axis=(-1, -2), initial=-np.inf)
-    kernel = np.exp(log_gram - largest[..., None, None])
+    kernel, largest = _scaled(log_gram)
     square = np.maximum(((transposed(values) @ values) * kernel).sum(axis=(-1, -2)), 0)
     with np.errstate(divide="ignore"):  # values that cancel have norm zero
         return (np.log(square) + largest) / 2
+
+
+def _scaled(log_gram: Float[np.ndarray, "*batch n n"]) -> tuple[np.ndarray, np.ndarray]:
+    """Return a kernel's Gram matrix divided by its largest entry, and the log of that."""
+    largest = np.asarray(log_gram.max(axis=(-1, -2), initial=-np.inf))
+    return np.exp(log_gram - largest[..., None, None]), largest
+
+
+@shaped
+def log_singular_values(
+    values: Float[np.ndarray, "*batch m n"], log_gram: Float[np.ndarray, "*batch n n"]
+) -> Float[np.ndarray, "*batch m"]:
+    """Return the logs of the singular values of `sum_i v_i ⊗ phi(k_i)`, D' Delta W'_icl of Eq. (12).
+
+    Their squares are the eigenvalues of V K V^T, with V the values and K the kernel's Gram matrix: those of
+    K^(1/2) V^T V K^(1/2), too, but m x m. Those below sqrt(m eps) of the largest, about 1e-7, are rounding.
+
+    Arguments:
+        values: (m, N).
+        log_gram: (N, N), of `log_kernel`, N at least 1.
+
+    Returns:
+        (m,), descending, as many as the values have entries; minus infinity for zero. At most N are above rounding.
+
+    Raises:
+        EckartError: shapes do not fit.
+
+    >>> np.exp(log_singular_values([[3, 0], [0, 4]], [[0, -800], [-800, 0]])).round(9)
+    array([4., 3.])
+    """
+    kernel, largest = _scaled(log_gram)
+    squares = np.linalg.eigvalsh(values @ kernel @ transposed(values))[..., ::-1]
+    with np.errstate(divide="ignore"):
+        return (np.log(np.maximum(squares, 0)) + largest[..., None]) / 2
 
 
 @shaped

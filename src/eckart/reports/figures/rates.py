@@ -28,7 +28,7 @@ class RatePoint:
 
 def rate_points(study: Study) -> list[RatePoint]:
     """Return one point for each candidate that could be scored."""
-    scores = [(c.rate, c.trial.score) for c in study.candidates if c.trial.score is not None]
+    scores = [(c.rate, c.trial.labelled) for c in study.candidates if c.trial.labelled is not None]
     return [RatePoint(rate, s.n, s.accuracy, *accuracy_interval(s)) for rate, s in scores]
 
 

@@ -1,0 +1,136 @@
+"""Clipping a model that learns functions: every layer and rate, and Algorithm 1 with the squared error as its score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from eckart.functions.task import FunctionTask
+from eckart.inference import Estimate, seed_and_row_mean
+from eckart.models import LoadedModel
+from eckart.multiplicity import holm
+from eckart.records import Edit, Trial
+from eckart.runs import Run
+from eckart.scores import SQUARED_ERROR, Errors
+from eckart.selection.checks import Sources, resolve
+from eckart.selection.grid import Sweep
+from eckart.selection.study import Study
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One edit on the test rows, over all seeds.
+
+    Arguments:
+        edit: what was clipped.
+        error: mean squared error, as a multiple of that of always answering 0, with its interval.
+        gain: by how much it is smaller than the unpruned model's, on the same rows and demonstrations.
+        adjusted: the gain's p value, adjusted for the number of cells (Holm).
+    """
+
+    edit: Edit
+    error: Estimate
+    gain: Estimate
+    adjusted: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {**asdict(self), "edit": str(self.edit)}
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """What clipping does to a model that learns functions.
+
+    Arguments:
+        model, task: what was scored on what.
+        unpruned: its error on the test rows.
+        cells: every edit that was scored, by part, layer and rate.
+        studies: Algorithm 1's result for each part.
+    """
+
+    model: str
+    task: FunctionTask
+    unpruned: Estimate
+    cells: tuple[Cell, ...]
+    studies: tuple[Study, ...]
+
+    def findings(self, level: float = 0.05) -> tuple[list[Cell], list[Cell]]:
+        """Return the cells that are better, and those that are worse, after correction for their number."""
+        sure = [cell for cell in self.cells if cell.adjusted <= level]
+        return [cell for cell in sure if cell.gain.mean > 0], [cell for cell in sure if cell.gain.mean < 0]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole result as one document."""
+        return {
+            "model": self.model,
+            "task": asdict(self.task),
+            "metric": SQUARED_ERROR,
+            "unpruned": asdict(self.unpruned),
+            "cells": [cell.to_json() for cell in self.cells],
+            "algorithm1": [study.to_json() for study in self.studies],
+        }
+
+
+def plan_clipping(
+    model: LoadedModel,
+    task: FunctionTask,
+    parts: Sequence[str],
+    rates: Sequence[float],
+    layers: str | Sequence[int],
+    seeds: Sequence[int],
+) -> tuple[Sweep, Sources]:
+    """Return the sweep over layers and rates, checked, and where its model and task come from.
+
+    Raises:
+        EckartError: a part, a layer or a rate does not exist, or the model does not read the task.
+    """
+    values = {
+        "models": [{"name": model.name, "live": True}],
+        "tasks": [{"name": task.name, "digest": task.digest}],
+        "layers": layers,
+        "parts": list(parts),
+        "rates": list(rates),
+        "seeds": list(seeds),
+        "test": "all",
+    }
+    sources = Sources({model.name: model}, {task.digest: task})
+    return resolve(Sweep.of(values, "the sweep"), sources), sources
+
+
+def gather(run: Run, task: FunctionTask, studies: Sequence[Study] = ()) -> Clipping:
+    """Return what a sweep's run says of each edit on the test rows.
+
+    Arguments:
+        run: of `plan_clipping`'s sweep.
+        task: the sweep's.
+        studies: Algorithm 1's results.
+    """
+    trials: dict[tuple[Edit, ...], list[Trial]] = {}
+    for trial in sorted(run.trials.values(), key=lambda trial: trial.setting.seed):
+        if trial.split == "test" and isinstance(trial.score, Errors):
+            trials.setdefault(trial.edits, []).append(trial)
+    unpruned = _errors(trials.pop(()))
+    seeds = len(unpruned)
+    found = {edits[0]: _errors(scored) for edits, scored in trials.items() if len(scored) == seeds}
+    edits = sorted(found, key=lambda edit: (edit.part, edit.layer, edit.rate))
+    gains = {edit: seed_and_row_mean(unpruned - found[edit], bounds=None) for edit in edits}
+    adjusted = holm([gains[edit].p_value for edit in edits])
+    return Clipping(
+        model=run.settings["study"]["models"][0]["name"],
+        task=task,
+        unpruned=seed_and_row_mean(unpruned, bounds=None),
+        cells=tuple(
+            Cell(edit, seed_and_row_mean(found[edit], bounds=None), gains[edit], float(p))
+            for edit, p in zip(edits, adjusted, strict=True)
+        ),
+        studies=tuple(studies),
+    )
+
+
+def _errors(trials: Sequence[Trial]) -> Float[np.ndarray, "seeds rows"]:
+    return np.array([trial.score.errors for trial in trials if isinstance(trial.score, Errors)])

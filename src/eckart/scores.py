@@ -1,0 +1,99 @@
+"""How well a model did on the rows of a split: on labels, or on numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+"""The fields of a `Score` that a choice may compare."""
+
+SQUARED_ERROR = "squared_error"
+"""The field of `Errors` that a choice compares; smaller is better."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model did on the rows of a split.
+
+    Arguments:
+        n: number of rows.
+        accuracy, balanced_accuracy, macro_f1: shares in [0, 1].
+        log_loss: mean of minus the log of the probability given to the right label, in nats, where the
+            probabilities are the softmax of the labels' scores.
+        majority_rate: the share of the most frequent label: what always answering it would score.
+        confusion: counts, `confusion[true][predicted]`.
+        labels, predictions: the right label's and the predicted label's index for each row, in the split's order.
+        log_likelihoods: one value a label and row, in nats: the values that were ranked. Empty where a run was read
+            without them.
+    """
+
+    n: int
+    accuracy: float
+    balanced_accuracy: float
+    macro_f1: float
+    log_loss: float
+    majority_rate: float
+    confusion: tuple[tuple[int, ...], ...]
+    labels: tuple[int, ...]
+    predictions: tuple[int, ...]
+    log_likelihoods: tuple[tuple[float, ...], ...]
+
+    @property
+    def right(self) -> list[bool]:
+        """Whether each row's prediction is its label."""
+        return [label == prediction for label, prediction in zip(self.labels, self.predictions, strict=True)]
+
+    @property
+    def merits(self) -> dict[str, float]:
+        """What a choice may compare, by metric; larger is better."""
+        return {metric: getattr(self, metric) for metric in METRICS}
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything but the rows."""
+        return {
+            k: v for k, v in asdict(self).items() if k not in ("labels", "predictions", "log_likelihoods")
+        }
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How far a model's predictions were from the numbers asked for, on the rows of a split.
+
+    Arguments:
+        n: number of rows.
+        squared_error: the mean of the rows' errors.
+        errors: each row's squared error, in the split's order, as a multiple of that of always answering 0.
+    """
+
+    n: int
+    squared_error: float
+    errors: tuple[float, ...]
+
+    @property
+    def merits(self) -> dict[str, float]:
+        """What a choice may compare, by metric; larger is better."""
+        return {SQUARED_ERROR: -self.squared_error}
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything but the rows."""
+        return {"n": self.n, SQUARED_ERROR: self.squared_error}
+
+
+Outcome: TypeAlias = Score | Errors
+
+
+def shown(metric: str, merit: float) -> float:
+    """Return a merit as it is reported: an error is positive."""
+    return -merit if metric == SQUARED_ERROR else merit
+
+
+def read_outcome(values: Mapping[str, Any]) -> Outcome:
+    """Return the outcome that `asdict` gave, from JSON."""
+    frozen = {name: _frozen(value) for name, value in values.items()}
+    return Errors(**frozen) if SQUARED_ERROR in frozen else Score(**frozen)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
