@@ -10,6 +10,7 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import print_json, say, say_run, show, typed
+from eckart.cli.functions import functions
 from eckart.cli.scoring import Scoring, scoring_options, with_options
 from eckart.cli.sweep import Said, carry_out, show_cost
 from eckart.cli.theory import theory
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(theory)
+app.add_typer(functions)
 DEFAULT_RATES = ",".join(f"{rate:g}" for rate in RATES)
 
 

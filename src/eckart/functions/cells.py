@@ -12,7 +12,7 @@ import numpy as np
 from eckart.anatomy import Anatomy
 from eckart.edits import Factors, clip
 from eckart.functions.models import LinearAttentionModel
-from eckart.functions.trajectory import FLOOR, SHOTS, Cases, Reading, read
+from eckart.functions.trajectory import NOISE, Cases, Noise, Reading, read
 from eckart.inference import Estimate, seed_and_row_mean
 from eckart.records import Edit
 from eckart.rules import Bounded, rank_correlation
@@ -87,8 +87,8 @@ def clip_cells(
     model: LinearAttentionModel,
     cases: Cases,
     rates: Sequence[float] = CELL_RATES,
-    shots: int = SHOTS,
-    floor: float = FLOOR,
+    noise: Noise = NOISE,
+    seed: int | None = None,
 ) -> list[Cell]:
     """Clip every matrix of every layer, and all three of a layer, at every rate; one at a time, on the live model.
 
@@ -96,19 +96,20 @@ def clip_cells(
         model: as it was before when this returns, byte for byte.
         cases: the prompts of every reading.
         rates: the clipping rates.
-        shots, floor: as for `read`.
+        noise: of the bound.
+        seed: draws this noise, the same in every cell, into every step; None for the model's own, exact ones.
 
     Raises:
         EditError: a rate is not in [0, 1).
         EckartError: as `read`.
     """
-    before, anatomy, factors = read(model, cases, shots, floor), Anatomy.of(model), Factors()
+    before, anatomy, factors = read(model, cases, noise, seed), Anatomy.of(model), Factors()
     cells = []
     for edit in [
         Edit(layer, part, rate) for layer in range(len(anatomy.layers)) for part in PARTS for rate in rates
     ]:
         with clip(model, edit, anatomy=anatomy, factors=factors) as clipped:
-            cells.append(Cell(edit, clipped[0].rank, before, read(model, cases, shots, floor)))
+            cells.append(Cell(edit, clipped[0].rank, before, read(model, cases, noise, seed)))
     return cells
 
 

@@ -10,10 +10,11 @@ What stands for what in Theorem 2:
   the examples themselves, each asked with its value masked; the test loss that on fresh points of the same function.
   The error of the theorem is the mean of test less training loss over functions and examples.
 - The loss is min(1, squared error / variance), which is 1/2-sub-Gaussian whatever the prompt (Hoeffding's lemma). The
-  squared error itself is not sub-Gaussian for any R: it is a polynomial of the Gaussian points, of a degree that triples
-  with each layer. It is reported beside.
+  squared error itself is not sub-Gaussian for any R: it is a polynomial of Gaussian points, and its degree triples with
+  each layer. It is reported beside.
 - The steps are noisy in the theorem, and exact in the model: `layer_term` says what noise is meant, and a stated floor
-  is part of it. The bound is on a descent with that noise, not on the model's own, whose W_L would tell all.
+  is part of it. The bound is on a descent with that noise; the model's own W_L tells all of its examples. So the
+  noisy descent can be read as well (`read` with a seed): its bound and its error are of one and the same thing.
 """
 
 from __future__ import annotations
@@ -37,12 +38,10 @@ from eckart.functions.training import kept_models
 from eckart.inference import Estimate, seed_and_row_mean
 from eckart.models import check_source, explained
 from eckart.theory.attention import Trajectory, trajectory
-from eckart.theory.bound import LayerTerm, generalization_bound, trajectory_terms
+from eckart.theory.bound import LayerTerm, generalization_bound, noisy_trajectory, trajectory_terms
 
 SUBGAUSSIAN = 0.5
 """R of a loss in [0, 1]."""
-SHOTS, FLOOR = 5, 1e-4
-"""b of Section 3.3 and the floor of the noise, where nothing else is said."""
 
 
 def load_linear(folder: str | Path) -> LinearAttentionModel:
@@ -74,7 +73,9 @@ def load_linear(folder: str | Path) -> LinearAttentionModel:
     model, report = loaded
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if missing:
-        raise ModelError(f"model '{name}' lacks {len(missing)} tensor(s), such as {missing[0]}; copy it again")
+        raise ModelError(
+            f"model '{name}' lacks {len(missing)} tensor(s), such as {missing[0]}; copy it again"
+        )
     return model.eval()
 
 
@@ -120,6 +121,32 @@ def draw_cases(function: str, dimension: int, examples: int, prompts: int, seed:
     return Cases(drawn, examples, kind.variance(dimension))
 
 
+@dataclass(frozen=True)
+class Noise:
+    """The noise of Theorem 2.
+
+    Arguments:
+        shots: b of Section 3.3, from 1 to N.
+        floor: the variance of the noise in every direction beside C_t's; above 0, or the bound is infinite.
+
+    Raises:
+        TaskError: the floor is not above 0.
+    """
+
+    shots: int = 5
+    floor: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not self.floor > 0:
+            raise TaskError(
+                f"floor {self.floor:g}: C_t is never of full rank, so the bound is infinite; give more than 0"
+            )
+
+
+NOISE = Noise()
+"""What is meant where nothing else is said."""
+
+
 def follow(model: LinearAttentionModel, cases: Cases) -> Trajectory:
     """Return Theorem 1's trajectory of a model for every prompt, in float64.
 
@@ -131,19 +158,38 @@ def follow(model: LinearAttentionModel, cases: Cases) -> Trajectory:
         ModelError: the points have another dimension.
         EckartError: a weight is not a number, or the trajectory overflows.
     """
+    return trajectory(*_parts(model, cases))
+
+
+def follow_noisily(model: LinearAttentionModel, cases: Cases, noise: Noise, seed: int) -> Trajectory:
+    """Return a descent along the model's gradients with the noise of Theorem 2 in every step.
+
+    Arguments:
+        model, cases: as for `follow`.
+        noise: how much of it.
+        seed: draws it.
+
+    Raises:
+        ModelError: the points have another dimension.
+        EckartError: shots are out of range, a weight is not a number, or the trajectory overflows.
+    """
+    demonstrations, w_v, w_k, w_q = _parts(model, cases)
+    return noisy_trajectory(demonstrations, w_v, w_k, w_q, noise.shots, noise.floor, seed)
+
+
+def _parts(model: LinearAttentionModel, cases: Cases) -> list[np.ndarray]:
+    """Return the demonstrations, and W_V, W_K and W_Q for each of them."""
     demonstrations = cases.demonstrations
     if demonstrations.shape[1] != model.config.hidden_size:
         raise ModelError(
             f"the model's points have {model.config.dimension} coordinates, and these "
             f"{demonstrations.shape[1] - 1}; draw prompts of its own dimension"
         )
-    stacked = (_stacked(model, f"{name}_proj") for name in "vkq")
-    return trajectory(demonstrations, *(np.broadcast_to(w, (len(demonstrations), *w.shape)) for w in stacked))
-
-
-def _stacked(model: LinearAttentionModel, name: str) -> Float[np.ndarray, "layers width width"]:
-    weights = [getattr(block, name).weight.detach().double().cpu() for block in model.layers]
-    return torch.stack(weights).numpy()
+    parts = [demonstrations]
+    for name in ("v_proj", "k_proj", "q_proj"):
+        w = torch.stack([getattr(block, name).weight.detach().double().cpu() for block in model.layers])
+        parts.append(np.broadcast_to(w.numpy(), (len(demonstrations), *w.shape)))
+    return parts
 
 
 @torch.no_grad()
@@ -180,8 +226,8 @@ class Reading:
         updates, steps, weights: |Delta W_t|, |G_t| and |W_t| for t = 1 to L, medians over prompts.
         terms: Theorem 2's, over prompts (`LayerTerm.expected`), one for each layer.
         examples: N.
-        trained, tested: a prompt's mean squared error / variance on its examples and on its fresh points.
-        trained_loss, tested_loss: likewise, of min(1, squared error / variance) at each point.
+        tested: a prompt's mean squared error / variance on its fresh points.
+        trained_loss, tested_loss: its mean of min(1, squared error / variance) on its examples, and on fresh points.
     """
 
     updates: Float[np.ndarray, " layers"]
@@ -189,7 +235,6 @@ class Reading:
     weights: Float[np.ndarray, " layers"]
     terms: list[LayerTerm]
     examples: int
-    trained: Float[np.ndarray, " prompts"]
     tested: Float[np.ndarray, " prompts"]
     trained_loss: Float[np.ndarray, " prompts"]
     tested_loss: Float[np.ndarray, " prompts"]
@@ -240,32 +285,38 @@ class Reading:
         }
 
 
-def read(model: LinearAttentionModel, cases: Cases, shots: int = SHOTS, floor: float = FLOOR) -> Reading:
+def read(model: LinearAttentionModel, cases: Cases, noise: Noise = NOISE, seed: int | None = None) -> Reading:
     """Return a model's trajectory, bound and error on prompts.
 
     Arguments:
         model: as it is now, clipped or not.
         cases: the prompts.
-        shots: b of Section 3.3, from 1 to N.
-        floor: the variance of the noise in every direction beside C_t's; above 0, or the bound is infinite.
+        noise: of the bound.
+        seed: draws this noise into every step, which makes the descent the one that the bound is on; None for the
+            model's own, exact one.
 
     Raises:
         ModelError: the points have another dimension.
-        EckartError: shots or floor are out of range, a weight is not a number, or the trajectory overflows.
+        EckartError: shots are out of range, a weight is not a number, or the trajectory overflows.
     """
-    path = follow(model, cases)
-    if floor <= 0:
-        raise TaskError(f"floor {floor:g}: C_t is never of full rank, so the bound is infinite; give more than 0")
+    path = follow(model, cases) if seed is None else follow_noisily(model, cases, noise, seed)
     errors = _squared_errors(path, cases)
-    trained, tested = errors[:, : cases.examples], errors[:, cases.examples :]
-    sizes = (path.updates, path.steps, path.weights[..., 1:, :, :])
+    losses = np.minimum(errors, 1.0)
+    n = cases.examples
     return Reading(
-        *(np.median(np.linalg.norm(size, axis=(-1, -2)), axis=0) for size in sizes),
-        [term.expected() for term in trajectory_terms(path, shots, floor)],
-        cases.examples,
-        *(part.mean(axis=1) for part in (trained, tested)),
-        *(np.minimum(part, 1.0).mean(axis=1) for part in (trained, tested)),
+        updates=_norms(path.updates),
+        steps=_norms(path.steps),
+        weights=_norms(path.weights[..., 1:, :, :]),
+        terms=[term.expected() for term in trajectory_terms(path, noise.shots, noise.floor)],
+        examples=n,
+        tested=errors[:, n:].mean(axis=1),
+        trained_loss=losses[:, :n].mean(axis=1),
+        tested_loss=losses[:, n:].mean(axis=1),
     )
+
+
+def _norms(matrices: Float[np.ndarray, "prompts layers d d"]) -> Float[np.ndarray, " layers"]:
+    return np.median(np.linalg.norm(matrices, axis=(-1, -2)), axis=0)
 
 
 def _squared_errors(path: Trajectory, cases: Cases) -> Float[np.ndarray, "prompts points"]:
