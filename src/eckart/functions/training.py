@@ -218,7 +218,9 @@ def _step_(state: _State, training: Training) -> float:
     state.optimizer.zero_grad()
     loss.backward()
     norm = clip_grad_norm_(state.model.parameters(), CLIPPED_NORM)
-    if bool(norm.isfinite()):  # one prompt can overflow a linear model, a polynomial: its batch is passed over
+    if bool(
+        norm.isfinite()
+    ):  # one prompt can overflow a linear model, a polynomial: its batch is passed over
         state.optimizer.step()
     value = float(loss.detach())
     state.losses[state.step] = value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from rich import box
@@ -15,6 +15,22 @@ from eckart.functions.trajectory import Noise, Reading
 from eckart.inference import Estimate
 from eckart.rules import Bounded
 
+BY_LAYER: dict[str, Callable[[Reading], np.ndarray]] = {
+    "|Delta W_t|, t =": lambda reading: reading.updates,
+    "|G_t|, t =": lambda reading: reading.steps,
+    "|W_t|, t =": lambda reading: reading.weights,
+    "norm half, nats, t =": lambda reading: reading.norm_terms,
+    "-log det, nats, t =": lambda reading: -reading.log_determinants,
+}
+AT_ONCE: dict[str, Callable[[Reading], str]] = {
+    "bound on the gap (R = 1/2)": lambda reading: f"{reading.bound:.3f}",
+    "gap: loss, fresh less examples": lambda reading: _estimate(reading.gap),
+    "loss: min(1, squared error / variance)": lambda reading: _estimate(reading.loss),
+    "squared error / variance, mean": lambda reading: f"{reading.error:.3g}",
+    "... median prompt": lambda reading: f"{np.median(reading.tested):.3g}",
+    "... largest prompt": lambda reading: f"{reading.tested.max():.3g}",
+}
+
 
 def readings_table(readings: Mapping[str, Reading], residual: float, noise: Noise) -> RenderableType:
     """Return readings side by side: norms and terms by layer, then bound and error.
@@ -25,25 +41,12 @@ def readings_table(readings: Mapping[str, Reading], residual: float, noise: Nois
         noise: of the bound.
     """
     first = next(iter(readings.values()))
-    layers = range(len(first.steps))
-    rows: list[list[str]] = []
-    for name, of in (
-        ("|Delta W_{}|", lambda reading: reading.updates),
-        ("|G_{}|", lambda reading: reading.steps),
-        ("|W_{}|", lambda reading: reading.weights),
-        ("norm half {}, nats", lambda reading: reading.norm_terms),
-        ("-log det {}, nats", lambda reading: -reading.log_determinants),
-    ):
-        rows += [[name.format(t + 1), *(f"{of(r)[t]:.4g}" for r in readings.values())] for t in layers]
-    for name, say in (
-        ("bound on the gap (R = 1/2)", lambda r: f"{r.bound:.3f}"),
-        ("gap: loss, fresh less examples", lambda r: _estimate(r.gap)),
-        ("loss: min(1, squared error / variance)", lambda r: _estimate(r.loss)),
-        ("squared error / variance, mean", lambda r: f"{r.error:.3g}"),
-        ("... median prompt", lambda r: f"{np.median(r.tested):.3g}"),
-        ("... largest prompt", lambda r: f"{r.tested.max():.3g}"),
-    ):
-        rows.append([name, *map(say, readings.values())])
+    rows = [
+        [f"{name} {t + 1}", *(f"{of(reading)[t]:.4g}" for reading in readings.values())]
+        for name, of in BY_LAYER.items()
+        for t in range(len(first.steps))
+    ]
+    rows += [[name, *(of(reading) for reading in readings.values())] for name, of in AT_ONCE.items()]
     title = (
         f"Theorem 1 against the model's own blocks: residual {residual:.1e}\n"
         f"N = {first.examples}, b = {noise.shots}, floor {noise.floor:g}, {len(first.tested):,} prompts; norms are "

@@ -116,7 +116,7 @@ def _draw_norms(axes: Axes, curves: Sequence[NormCurve], edit: str) -> None:
             label=None if curve.clipped else curve.name,
         )
     axes.set_xticks(range(1, len(curves[0].values) + 1))
-    axes.set(xlabel="block t", ylabel="norm, median over prompts", yscale="log")
+    axes.set(xlabel="t (layer t - 1)", ylabel="norm, median over prompts", ylim=(0, None))
     axes.set_title(f"dashed: after {edit}" if edit else "the trajectory", fontsize=9)
     axes.legend(frameon=False, fontsize=8)
 
