@@ -27,8 +27,8 @@ def test_the_verb_prints_what_was_read(eckart, folder, tmp_path):
     assert ended.status == 0, ended.err
     for word in (
         "Theorem 1 against",
-        "|Delta W_2|",
-        "norm half 1",
+        "|Delta W_t|, t = 2",
+        "norm half, nats, t = 1",
         "unclipped, noisy",
         "1:k:0.75",
         "exact: gap",

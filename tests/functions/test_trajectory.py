@@ -13,7 +13,7 @@ from eckart.errors import EckartError, EditError, ModelError, TaskError
 from eckart.functions.cells import MEASURED, SAID, agreement, clip_cells, matrices
 from eckart.functions.classes import Prompts
 from eckart.functions.models import InContextModel, LinearAttention, LinearAttentionModel, tokens
-from eckart.functions.training import Training, train
+from eckart.functions.training import Training, kept_models, train
 from eckart.functions.trajectory import (
     NOISE,
     Cases,
@@ -57,6 +57,27 @@ def trained(folder) -> LinearAttentionModel:
 @pytest.fixture(scope="module")
 def cases():
     return draw_cases("linear", 3, examples=6, prompts=20, seed=1)
+
+
+def test_a_batch_that_overflows_is_passed_over(tmp_path, monkeypatch):
+    """One prompt of the second batch overflows float32: training goes on as if the batch had not been."""
+    drawn = Training.prompts
+
+    def overflowing(self, step):
+        prompts = drawn(self, step)
+        prompts.x[0] *= 1e30 if step == 1 else 1
+        return prompts
+
+    monkeypatch.setattr(Training, "prompts", overflowing)
+    training = Training(model="linear", dimension=3, layers=2, steps=4, batch=4, warmup=1)
+    train(training, tmp_path / "run", checkpoints=[0, 1, 2], device="cpu")
+    kept = {step: load_linear(path).state_dict() for step, path in kept_models(tmp_path / "run").items()}
+    moved = [
+        any(not torch.equal(kept[a][name], kept[b][name]) for name in kept[0]) for a, b in ((0, 1), (1, 2))
+    ]
+    assert moved == [True, False]
+    assert all(bool(matrix.isfinite().all()) for matrix in kept[4].values())
+    assert any(not torch.equal(kept[2][name], kept[4][name]) for name in kept[0])
 
 
 def test_theorem_1_is_exact_on_an_untrained_model(cases):
