@@ -114,8 +114,13 @@ def correlate(cells: Sequence[Sequence[list[Cell]]]) -> None:
         groups = [seed for seed, own in enumerate(of_models) for _ in own]
         found[name] = agreement([cell for own in of_models for cell in own], groups)
     Console(width=160).print(agreement_table(found, "models"))
-    better = [sum(cell.loss.interval[1] < 0 for cell in own) for own in cells[0]]
-    print(f"cells whose clipping surely lowers the loss, by model: {better} of {len(cells[0][0])}")
+    every = [cell for own in cells[0] for cell in own]
+    falls = [cell for cell in every if cell.bound < 0]
+    for name, some in (("all", every), ("those with a smaller bound", falls)):
+        worse, better = (
+            sum(sign * cell.loss.interval[side] > 0 for cell in some) for sign, side in ((1, 0), (-1, 1))
+        )
+        print(f"cells, {name}: {len(some)}; the loss surely rises in {worse} and surely falls in {better}")
 
 
 if __name__ == "__main__":
