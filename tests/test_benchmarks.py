@@ -56,6 +56,23 @@ def test_the_theory_benchmark_draws_its_figures(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"theory-norms.png", "theory-bound.png"}
 
 
+def test_the_trajectory_benchmark_draws_its_figure(tmp_path):
+    sizes = ["--models", "3", "--layers", "1", "--steps", "20", "--prompts", "20"]
+    arguments = [
+        sys.executable,
+        FOLDER / "trajectory.py",
+        *sizes,
+        "--out",
+        tmp_path,
+        "--runs",
+        tmp_path / "runs",
+    ]
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "rank correlation of the changes" in ended.stdout
+    assert (tmp_path / "theory-trajectory.png").is_file()
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory) -> Path:
     """Return a small table of rows like SST-2's."""

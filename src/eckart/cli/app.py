@@ -15,7 +15,7 @@ from eckart.cli.scoring import Scoring, scoring_options, with_options
 from eckart.cli.sweep import Said, carry_out, show_cost
 from eckart.cli.theory import theory
 from eckart.errors import RunError
-from eckart.records import RATES, TOP_K, Edit
+from eckart.records import TOP_K, Edit
 
 app = typer.Typer(
     name="eckart",
@@ -26,7 +26,6 @@ app = typer.Typer(
 )
 app.add_typer(theory)
 app.add_typer(functions)
-DEFAULT_RATES = ",".join(f"{rate:g}" for rate in RATES)
 
 
 @app.callback(invoke_without_command=True)
@@ -125,7 +124,7 @@ def evaluate(
 def search(
     model: o.Model,
     part: o.Part = "mlp",
-    rates: o.Rates = DEFAULT_RATES,
+    rates: o.Rates = o.DEFAULT_RATES,
     layer: o.Layer = "auto",
     top_k: o.TopK = TOP_K,
     combine: o.Combine = "geometric",

@@ -9,7 +9,7 @@ import typer
 from eckart.cli import options as o
 from eckart.cli.scoring import with_options
 from eckart.cli.training import Settings
-from eckart.records import RATES
+from eckart.cli.trajectory import trajectory
 
 functions = typer.Typer(
     name="functions",
@@ -119,7 +119,7 @@ def clip(
     parts: Annotated[
         str, typer.Option(help="attn, mlp, all, or one matrix; several joined by commas.")
     ] = "attn,mlp",
-    rates: o.Rates = ",".join(f"{rate:g}" for rate in RATES),
+    rates: o.Rates = o.DEFAULT_RATES,
     layers: Annotated[str, typer.Option(help="Layers of the sweep: all, or 0..3, or -1.")] = "all",
     out: o.Out = None,
     plot: o.Plot = None,
@@ -146,3 +146,6 @@ def clip(
     )
     asked = (listed(parts), o.parse_rates(rates), chosen, read_numbers(seeds))
     run_clipping(loaded, task, *asked, out, plot, as_json=json_)
+
+
+functions.command()(trajectory)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eckart.errors import EditError, RunError, TaskError
+from eckart.records import RATES
 
 if TYPE_CHECKING:
     from eckart.models import LoadedModel
@@ -27,6 +28,7 @@ Edits = Annotated[
     typer.Option("--edit", help="LAYER:PART:RATE, such as 26:mlp:0.95; several are clipped together."),
 ]
 Split = Annotated[str, typer.Option(help="validation, test, or all: every row that is no demonstration.")]
+DEFAULT_RATES = ",".join(f"{rate:g}" for rate in RATES)
 Rates = Annotated[str, typer.Option(help="Clipping rates to try; 0 is always among them.")]
 Layer = Annotated[str, typer.Option(help="auto: by condition number; or a layer, negative from the last.")]
 Layers = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from eckart.errors import ModelError, NotANumberError, TaskError
 from eckart.evaluation.scorer import Report, Scorer, scorer_of, silent
-from eckart.functions.classes import FunctionClass, Prompts, find_class, noisy
+from eckart.functions.classes import SEEDS, FunctionClass, Prompts, find_class, held_out_generator, noisy
 from eckart.models import LoadedModel
 from eckart.records import Edit, Row, Rows, fingerprint, parse_rows
 from eckart.scores import SQUARED_ERROR, Errors
@@ -87,7 +87,7 @@ class FunctionTask:
         """Return a hash of a split's rows, without demonstrations."""
         return fingerprint([self.name, self.size, self.split_seed, split])
 
-    def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> Self:
+    def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> FunctionTask:
         """Return the task with other demonstrations; what is None stays."""
         return replace(
             self, shots=self.shots if shots is None else shots, seed=self.seed if seed is None else seed
@@ -121,8 +121,8 @@ class FunctionTask:
         )
 
     def _generator(self, what: str, split: str, seed: int) -> Generator:
-        """Return a generator that no training step and no other split begins with, but by chance."""
-        return Generator().manual_seed(int(fingerprint([what, self.name, split, seed])[:15], 16))
+        """Return a generator of its own for each split and seed; no training draws what it does."""
+        return held_out_generator(int(fingerprint([what, self.name, split, seed])[:8], 16) % SEEDS)
 
 
 def _row(number: int, x: list[float], y: float) -> Row:

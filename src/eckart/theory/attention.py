@@ -6,6 +6,7 @@ array may have leading batch axes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -207,6 +208,25 @@ def trajectory(
     >>> found.updates.ravel(), found.steps.ravel(), found.weights.ravel()
     (array([1., 4.]), array([1., 8.]), array([0., 1., 9.]))
     """
+    return descend(demonstrations, w_v, w_k, w_q, lambda values, inputs: 0.0)
+
+
+def descend(
+    demonstrations: Float[np.ndarray, "*batch d n"],
+    w_v: Float[np.ndarray, "*batch layers d d"],
+    w_k: Float[np.ndarray, "*batch layers k d"],
+    w_q: Float[np.ndarray, "*batch layers k d"],
+    noise: Callable[[np.ndarray, np.ndarray], np.ndarray | float],
+) -> Trajectory:
+    """Return Theorem 1's descent with something added to every step.
+
+    Arguments:
+        demonstrations, w_v, w_k, w_q: as for `trajectory`.
+        noise: what is added to a layer's step, given its v_i and u_i; later layers start from where it leads.
+
+    Raises:
+        EckartError: there are no layers.
+    """
     if w_v.shape[-3] == 0:
         raise EckartError(
             "trajectory: w_v has no layers; give at least one layer's projections, as (L, d, d)"
@@ -216,7 +236,8 @@ def trajectory(
     for t in range(w_v.shape[-3]):
         v, k, q = (w[..., t, :, :] for w in (w_v, w_k, w_q))
         values, keys = v @ past @ demonstrations, k @ past @ demonstrations
-        update = implicit_update(values, keys, q)
-        layers.append((values, transposed(q @ past) @ keys, update, update @ past))
-        past = past + update @ past
+        inputs, update = transposed(q @ past) @ keys, implicit_update(values, keys, q)
+        step = update @ past + noise(values, inputs)
+        layers.append((values, inputs, update, step))
+        past = past + step
     return Trajectory(*(np.stack(parts, axis=-3) for parts in zip(*layers, strict=True)))

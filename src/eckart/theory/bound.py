@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from eckart.errors import EckartError
 from eckart.theory.arrays import Numbers, shaped, squared_norm, transposed
-from eckart.theory.attention import Trajectory
+from eckart.theory.attention import Trajectory, descend
 
 
 @shaped
@@ -66,13 +66,59 @@ def noise_gram(gram: Float[np.ndarray, "*batch n n"], shots: int) -> Float[np.nd
            [-1.,  1.]])
     """
     n = gram.shape[-1]
+    centring = np.eye(n) - 1 / n
+    return _spread(n, shots) * (centring @ gram @ centring)
+
+
+def _spread(n: int, shots: int) -> float:
+    """Return by what C_t exceeds the sum of squares of the centred g_i."""
     if n < 2 or not 1 <= shots <= n:
         raise EckartError(
             f"{shots} shots of {n} demonstrations leave no noise covariance; give two demonstrations or more, and "
             f"shots from 1 to their number"
         )
-    centring = np.eye(n) - 1 / n
-    return (n - shots) / (shots * (n - 1)) * n * (centring @ gram @ centring)
+    return (n - shots) / (shots * (n - 1)) * n
+
+
+@shaped
+def noisy_trajectory(
+    demonstrations: Float[np.ndarray, "*batch d n"],
+    w_v: Float[np.ndarray, "*batch layers d d"],
+    w_k: Float[np.ndarray, "*batch layers k d"],
+    w_q: Float[np.ndarray, "*batch layers k d"],
+    shots: int,
+    floor: float,
+    seed: int,
+) -> Trajectory:
+    """Return a descent with the noise of Assumption 1 in every step: the one that Theorem 2 bounds.
+
+    W_t = W_(t-1) + G_t + (C_t + floor I)^(1/2) N_t with N_t from N(0, I). The result's steps hold their noise, and the
+    gradients and C_t of a layer are those at the noisy W_(t-1) before it.
+
+    Arguments:
+        demonstrations, w_v, w_k, w_q: as for `trajectory`.
+        shots, floor: as for `layer_term`.
+        seed: draws the noise.
+
+    Raises:
+        EckartError: shapes do not fit, there are no layers, shots are out of range, or the floor is negative.
+
+    >>> one = [[[0.1]]]
+    >>> noisy_trajectory([[1, 2, 3]], one, one, one, shots=3, floor=0, seed=0).steps.round(9)  # no noise is left
+    array([[[0.014]]])
+    """
+    if floor < 0:
+        raise EckartError(f"floor {floor}: give a variance of 0 or more")
+    spread, random = _spread(demonstrations.shape[-1], shots), np.random.default_rng(seed)
+
+    def noise(values: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """Draw (C_t + floor I)^(1/2) N_t: demonstrations with random weights, and every entry a little."""
+        weights = random.standard_normal((*values.shape[:-2], 1, values.shape[-1]))
+        weights -= weights.mean(axis=-1, keepdims=True)
+        drawn = np.sqrt(spread) * (values * weights) @ transposed(inputs)
+        return drawn + np.sqrt(floor) * random.standard_normal(drawn.shape)
+
+    return descend(demonstrations, w_v, w_k, w_q, noise)
 
 
 @dataclass(frozen=True, eq=False)

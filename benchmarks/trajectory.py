@@ -1,0 +1,127 @@
+"""Train linear-attention models, and set their trajectory and bound beside their error, clipped and not.
+
+python benchmarks/trajectory.py --out docs     # theory-trajectory.png and its numbers; about half a minute a model
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import machine, show
+from rich.console import Console
+
+from eckart.cli.options import quieten
+from eckart.edits import clip
+from eckart.functions.cells import Cell, agreement, clip_cells
+from eckart.functions.models import LinearAttentionModel
+from eckart.functions.training import Training, train
+from eckart.functions.trajectory import NOISE, Cases, Noise, draw_cases, read, residual
+from eckart.records import Edit
+from eckart.reports.figures.base import save_figure
+from eckart.reports.figures.trajectory import cell_panels, draw_trajectory, norm_curves
+from eckart.reports.trajectory import agreement_table, readings_table
+
+DIMENSION, EXAMPLES = 5, 10
+FLOORS = (1e-6, 1e-4, 1e-2, 1.0)
+NOISE_SEED = 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path(), help="the folder of the figure")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="where trainings are kept, and resume"
+    )
+    parser.add_argument("--models", type=int, default=4, help="how many, of seeds 0, 1, ...; at least 3")
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--prompts", type=int, default=500)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    quieten()
+    print(machine())
+    models = [trained(options.runs, options.layers, options.steps, seed) for seed in range(options.models)]
+    cases = draw_cases("linear", DIMENSION, EXAMPLES, options.prompts)
+    compare(models, cases)
+    floors(models[0], cases)
+    cells = [[clip_cells(model, cases, seed=seed) for model in models] for seed in (None, NOISE_SEED)]
+    correlate(cells)
+    edit = Edit(-1, "attn", 0.5)
+    readings = {"unclipped": read(models[0], cases)}
+    with clip(models[0], edit):
+        readings[f"clipped {edit}"] = read(models[0], cases)
+    readings["unclipped, noisy"] = read(models[0], cases, seed=NOISE_SEED)
+    Console(width=160).print(readings_table(readings, residual(models[0], cases), NOISE))
+    curves = norm_curves(readings["unclipped"], readings[f"clipped {edit}"])
+    figure = draw_trajectory(curves, cell_panels(cells[0][0], cells[1][0]), str(edit))
+    save_figure(figure, options.out / "theory-trajectory.png")
+
+
+def trained(runs: Path, layers: int, steps: int, seed: int) -> LinearAttentionModel:
+    """Train a model, or take the one that was trained before."""
+    start = time.perf_counter()
+    training = Training(
+        model="linear", dimension=DIMENSION, points=EXAMPLES + 1, layers=layers, steps=steps, batch=256, rate=1e-2,
+        warmup=min(200, steps), seed=seed,
+    )  # fmt: skip
+    model = train(training, runs / f"linear-{layers}-{steps}-{seed}", device="cpu", save_every=1000)
+    print(f"seed {seed}: {time.perf_counter() - start:.0f} s")
+    assert isinstance(model, LinearAttentionModel)
+    return model
+
+
+def compare(models: Sequence[LinearAttentionModel], cases: Cases) -> None:
+    """Print every model's residual, errors, gaps and bounds."""
+    rows = []
+    for seed, model in enumerate(models):
+        exact, noisy = read(model, cases), read(model, cases, seed=NOISE_SEED)
+        numbers = (exact.error, float(np.median(exact.tested)), exact.loss.mean, exact.gap.mean, exact.bound)
+        rows.append([
+            str(seed), f"{residual(model, cases):.1e}", *(f"{number:.3f}" for number in numbers),
+            *(f"{number:.3f}" for number in (noisy.loss.mean, noisy.gap.mean, noisy.bound)),
+        ])  # fmt: skip
+    columns = ["seed", "residual", "squared error / d", "median", "loss", "gap", "bound"]
+    columns += [f"noisy: {name}" for name in ("loss", "gap", "bound")]
+    show(
+        f"{len(cases.prompts.x):,} prompts, N = {EXAMPLES}, b = {NOISE.shots}, floor {NOISE.floor:g}",
+        columns,
+        rows,
+    )
+
+
+def floors(model: LinearAttentionModel, cases: Cases) -> None:
+    """Print how the bound and the noisy descent move with the floor."""
+    rows = []
+    for floor in FLOORS:
+        noise = Noise(NOISE.shots, floor)
+        exact, noisy = read(model, cases, noise), read(model, cases, noise, NOISE_SEED)
+        numbers = (exact.bound, noisy.bound, noisy.gap.mean, noisy.loss.mean)
+        rows.append([f"{floor:g}", *(f"{number:.3f}" for number in numbers)])
+    show("seed 0: by floor", ["floor", "bound", "noisy: bound", "noisy: gap", "noisy: loss"], rows)
+
+
+def correlate(cells: Sequence[Sequence[list[Cell]]]) -> None:
+    """Print the rank correlations over the cells of all models, the models as groups."""
+    found = {}
+    for name, of_models in zip(("exact", "noisy"), cells, strict=True):
+        groups = [seed for seed, own in enumerate(of_models) for _ in own]
+        found[name] = agreement([cell for own in of_models for cell in own], groups)
+    Console(width=160).print(agreement_table(found, "models"))
+    every = [cell for own in cells[0] for cell in own]
+    falls = [cell for cell in every if cell.bound < 0]
+    for name, some in (("all", every), ("those with a smaller bound", falls)):
+        worse, better = (
+            sum(sign * cell.loss.interval[side] > 0 for cell in some) for sign, side in ((1, 0), (-1, 1))
+        )
+        print(f"cells, {name}: {len(some)}; the loss surely rises in {worse} and surely falls in {better}")
+
+
+if __name__ == "__main__":
+    main()

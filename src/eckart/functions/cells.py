@@ -1,0 +1,142 @@
+"""What clipping one matrix of a linear-attention model does to its bound and to its error, cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from eckart.anatomy import Anatomy
+from eckart.edits import Factors, clip
+from eckart.functions.models import LinearAttentionModel
+from eckart.functions.trajectory import NOISE, Cases, Noise, Reading, read
+from eckart.inference import Estimate, seed_and_row_mean
+from eckart.records import Edit
+from eckart.rules import Bounded, rank_correlation
+
+PARTS = ("q", "k", "v", "attn")
+"""What a linear model has to clip."""
+CELL_RATES = (0.15, 0.3, 0.5, 0.65, 0.8)
+"""They keep every rank from 5 to 1 of a matrix of width 6."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A model before and after an edit, on the same prompts.
+
+    Arguments:
+        edit: one layer, one part, one rate.
+        rank: what the edit keeps of each of its matrices.
+        before, after: the readings.
+    """
+
+    edit: Edit
+    rank: int
+    before: Reading
+    after: Reading
+
+    @cached_property
+    def loss(self) -> Estimate:
+        """By how much the loss on fresh points rose."""
+        return seed_and_row_mean((self.after.tested_loss - self.before.tested_loss)[None])
+
+    @cached_property
+    def gap(self) -> Estimate:
+        """By how much the generalisation error rose."""
+        gaps = [reading.tested_loss - reading.trained_loss for reading in (self.before, self.after)]
+        return seed_and_row_mean((gaps[1] - gaps[0])[None], bounds=(-2.0, 2.0))
+
+    @property
+    def bound(self) -> float:
+        """By how much the bound rose."""
+        return self.after.bound - self.before.bound
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the edit, every change, and the reading after it as JSON values."""
+        return {
+            "edit": str(self.edit),
+            "rank": self.rank,
+            "changes": {name: float(change(self)) for name, change in {**SAID, **MEASURED}.items()},
+            "after": self.after.to_json(),
+        }
+
+
+SAID: dict[str, Callable[[Cell], float]] = {
+    "bound": lambda cell: cell.bound,
+    "norm half": lambda cell: float((cell.after.norm_terms - cell.before.norm_terms).sum()),
+    "log-determinant half": lambda cell: float(
+        (cell.before.log_determinants - cell.after.log_determinants).sum()
+    ),
+    "sum of |G_t|": lambda cell: float(cell.after.steps.sum() / cell.before.steps.sum()) - 1,
+    "|W_L|": lambda cell: float(cell.after.weights[-1] / cell.before.weights[-1]) - 1,
+}
+"""What the theory says of a cell, each as a change: the bound and its two halves (the signs are those with which they
+enter the bound), and norms as a share of the unclipped."""
+
+MEASURED: dict[str, Callable[[Cell], float]] = {
+    "loss": lambda cell: cell.loss.mean,
+    "gap": lambda cell: cell.gap.mean,
+}
+"""What is measured of a cell, as a change."""
+
+
+def clip_cells(
+    model: LinearAttentionModel,
+    cases: Cases,
+    rates: Sequence[float] = CELL_RATES,
+    noise: Noise = NOISE,
+    seed: int | None = None,
+) -> list[Cell]:
+    """Clip every matrix of every layer, and all three of a layer, at every rate; one at a time, on the live model.
+
+    Arguments:
+        model: as it was before when this returns, byte for byte.
+        cases: the prompts of every reading.
+        rates: the clipping rates.
+        noise: of the bound.
+        seed: draws this noise, the same in every cell, into every step; None for the model's own, exact ones.
+
+    Raises:
+        EditError: a rate is not in [0, 1).
+        EckartError: as `read`.
+    """
+    before, anatomy, factors = read(model, cases, noise, seed), Anatomy.of(model), Factors()
+    cells = []
+    for edit in [
+        Edit(layer, part, rate) for layer in range(len(anatomy.layers)) for part in PARTS for rate in rates
+    ]:
+        with clip(model, edit, anatomy=anatomy, factors=factors) as clipped:
+            cells.append(Cell(edit, clipped[0].rank, before, read(model, cases, noise, seed)))
+    return cells
+
+
+def matrices(cells: Sequence[Cell]) -> list[str]:
+    """Return each cell's layer and part: the groups of cells of one model."""
+    return [f"{cell.edit.layer}:{cell.edit.part}" for cell in cells]
+
+
+def agreement(cells: Sequence[Cell], groups: Sequence[Hashable]) -> dict[str, dict[str, Bounded]]:
+    """Return whether what the theory says of cells ranks them as what is measured: Spearman's correlation.
+
+    Arguments:
+        cells: of one model or of several.
+        groups: each cell's, as for `rank_correlation`: the models, or the `matrices` of one.
+
+    Returns:
+        By what is said, then by what is measured, the correlation of the changes, with its interval.
+
+    Raises:
+        EckartError: fewer than three groups, or changes that are all alike.
+    """
+    measured = {name: _changes(cells, change) for name, change in MEASURED.items()}
+    return {
+        name: {what: rank_correlation(_changes(cells, change), y, groups) for what, y in measured.items()}
+        for name, change in SAID.items()
+    }
+
+
+def _changes(cells: Sequence[Cell], change: Callable[[Cell], float]) -> np.ndarray:
+    return np.array([change(cell) for cell in cells])
