@@ -7,21 +7,27 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, multinomial
+from scipy.stats import binom, multinomial, ttest_1samp
 
 from eckart.errors import EckartError
+from eckart.scores import Errors
 from eckart.statistics import (
     PairedDifference,
     accuracy,
+    accuracy_interval,
     balanced_accuracy,
+    compare,
     confusion_matrix,
     log_loss,
     macro_f1,
     majority_rate,
     mcnemar_exact,
+    outcome_interval,
     paired_difference,
+    paired_errors,
     wilson_interval,
 )
+from samples import score
 
 deterministic = settings(derandomize=True, deadline=None, max_examples=100, database=None)
 CB, RTE = 56, 277  # the two smallest test sets of the paper's tables
@@ -270,3 +276,45 @@ class TestLogLoss:
     def test_refuses_rows_and_labels_that_do_not_match(self, rows, labels, says):
         with pytest.raises(EckartError, match=says):
             log_loss(np.zeros((rows, 2)), labels)
+
+
+def test_paired_errors_are_students_test_of_the_differences():
+    generator = np.random.default_rng(0)
+    before = generator.exponential(size=40)
+    after = before * generator.uniform(0.5, 1.2, size=40)
+    found = paired_errors(before.tolist(), after.tolist())
+    plain = ttest_1samp(before - after, 0)
+    assert found.difference == pytest.approx((before - after).mean())
+    assert found.p_value == pytest.approx(plain.pvalue)
+    assert found.interval == pytest.approx(tuple(plain.confidence_interval(0.95)))
+    assert (found.fixed, found.broken) == (int((after < before).sum()), int((after > before).sum()))
+
+
+def test_errors_that_do_not_change_are_no_difference():
+    found = paired_errors([1.0, 2.0], [1.0, 2.0])
+    assert (found.difference, found.interval, found.p_value, found.fixed, found.broken) == (
+        0.0,
+        (0.0, 0.0),
+        1.0,
+        0,
+        0,
+    )
+
+
+@pytest.mark.parametrize("rows", [([1.0], [1.0]), ([1.0, 2.0], [1.0])])
+def test_errors_without_pairs_are_refused(rows):
+    with pytest.raises(EckartError, match="make no pairs"):
+        paired_errors(*rows)
+
+
+def test_an_outcome_is_compared_with_its_kind():
+    errors = Errors(3, 2.0, (1.0, 2.0, 3.0))
+    better = Errors(3, 1.0, (0.5, 1.5, 1.0))
+    assert compare(errors, better) == paired_errors(errors.errors, better.errors)
+    low, high = outcome_interval(errors)
+    assert low == pytest.approx(ttest_1samp(errors.errors, 0).confidence_interval(0.95).low)
+    assert (low + high) / 2 == pytest.approx(2.0)
+    assert outcome_interval(score()) == accuracy_interval(score())
+    assert compare(score(), score()) == paired_difference(score().right, score().right)
+    with pytest.raises(EckartError, match="labels and numbers cannot be compared"):
+        compare(errors, score())

@@ -195,3 +195,44 @@ WRONG_EVALUATION = {
 def test_evaluations_that_are_refused(eckart, trained, tmp_path, wrong, words):
     refused(eckart("functions", "evaluate", *[str(trained) if a == "TRAINED" else a for a in wrong]), words)
     assert not list(tmp_path.iterdir())
+
+
+CLIP = ["--rows", "20", "--seeds", "0,1", "--rates", "0.5,0.9", "--device", "cpu"]
+
+
+def test_clip_sweeps_searches_and_draws(eckart, trained, tmp_path):
+    ended = eckart("functions", "clip", trained, *CLIP, "--out", "clipped")
+    assert ended.status == 0, ended.err
+    assert (
+        "decision-tree, d = 2, 4 examples: squared error / that of answering 0, test rows (n = 20, 2"
+        in ended.out
+    )
+    assert "after correction for 4 edits (Holm, 0.05)" in ended.out
+    assert (
+        ended.out.count("beside the unpruned model, on n = 20 validation rows") == 2
+    )  # Algorithm 1, a part each
+    assert (tmp_path / "clipped" / "clipping.png").read_bytes().startswith(b"\x89PNG")
+    again = eckart("functions", "clip", trained, *CLIP, "--out", "clipped", "--json")
+    document = json.loads(again.out)
+    assert len(document["cells"]) == 4
+    assert [study["part"] for study in document["algorithm1"]] == ["attn", "mlp"]
+    assert document["metric"] == "squared_error"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--layers", "7"], "no layer 7"),
+        (["--layers", "x"], "'x' is no whole number"),
+        (["--parts", "head"], "no part 'head'"),
+        (["--parts", "gate"], "has no 'gate'"),
+        (["--rates", "1"], "outside [0, 1)"),
+        (["--shots", "9"], "choose --shots 4 or fewer"),
+        (["--function", "cubic"], "no function class 'cubic'"),
+        (["--seeds", "3..1"], "runs down"),
+        (["--plot", "no/where.png"], "there is no folder 'no'"),
+    ],
+)
+def test_clip_refuses_what_it_cannot_do(eckart, trained, tmp_path, arguments, words):
+    refused(eckart("functions", "clip", trained, *CLIP, "--out", "clipped", *arguments), words)
+    assert not (tmp_path / "clipped").exists()
