@@ -174,14 +174,28 @@ def load_checkpoint(
             ignore_mismatched_sizes=True,  # they are in the report, and refused below by name
         )
     model, report = loaded
-    # transformers fills what a checkpoint lacks with random numbers; a score of those would be a lie.
+    refuse_incomplete(name, report)
+    return model
+
+
+def refuse_incomplete(name: str, report: dict[str, Any]) -> None:
+    """Refuse a checkpoint that lacks what its configuration asks for.
+
+    transformers fills that with random numbers, and a score of those would be a lie.
+
+    Arguments:
+        name: what the model was asked for by.
+        report: the loading information of `from_pretrained`.
+
+    Raises:
+        ModelError: a tensor is missing, or of another shape.
+    """
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if missing:
         raise ModelError(
             f"model '{name}' lacks {len(missing)} tensor(s) that its configuration asks for, such as {missing[0]}; "
             "the checkpoint is incomplete or belongs to another configuration"
         )
-    return model
 
 
 def load_stored(loaded: LoadedModel) -> Model | None:

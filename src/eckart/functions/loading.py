@@ -9,7 +9,7 @@ from typing import Any
 from eckart.errors import ModelError
 from eckart.functions.models import FunctionModel, InContextModel, LinearAttentionModel, without_bars
 from eckart.functions.training import STATE, kept_models
-from eckart.models import LoadedModel, check_source, explained, pick_device
+from eckart.models import LoadedModel, check_source, explained, pick_device, refuse_incomplete
 
 SHIPPED = Path(__file__).with_name("trained")
 """The models that come with the package, a folder each."""
@@ -104,11 +104,5 @@ def _load_folder(folder: Path) -> FunctionModel:
             folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
     model, report = loaded
-    # transformers fills what a checkpoint lacks with random numbers.
-    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if missing:
-        raise ModelError(
-            f"model '{folder}' lacks {len(missing)} tensor(s) that its configuration asks for, such as {missing[0]}; "
-            "the checkpoint is incomplete or belongs to another configuration"
-        )
+    refuse_incomplete(str(folder), report)
     return model

@@ -19,7 +19,7 @@ from eckart.records import Edit, Row, Rows, fingerprint, parse_rows
 from eckart.scores import SQUARED_ERROR, Errors
 
 SPLITS = ("validation", "test")
-BATCH_TOKENS = 65_536
+BATCH_TOKENS = 8192
 
 
 @dataclass(frozen=True)

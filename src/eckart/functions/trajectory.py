@@ -20,7 +20,6 @@ What stands for what in Theorem 2:
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,14 +28,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 
 from eckart.errors import ModelError, TaskError
-from eckart.functions.classes import Prompts, draw_prompts, find_class
+from eckart.functions.classes import Prompts, draw_prompts, find_class, held_out_generator
+from eckart.functions.loading import load_function_model
 from eckart.functions.models import LinearAttentionModel, tokens
-from eckart.functions.training import kept_models
 from eckart.inference import Estimate, seed_and_row_mean
-from eckart.models import check_source, explained
 from eckart.theory.attention import Trajectory, trajectory
 from eckart.theory.bound import LayerTerm, generalization_bound, noisy_trajectory, trajectory_terms
 
@@ -53,30 +51,13 @@ def load_linear(folder: str | Path) -> LinearAttentionModel:
     Raises:
         ModelError: there is no such model, it is damaged, or it is of another kind.
     """
-    name = str(max(kept_models(folder).items(), default=(0, folder))[1])
-    check_source(name)
-    if not Path(name).is_dir():
+    model = load_function_model(folder)
+    if not isinstance(model, LinearAttentionModel):
         raise ModelError(
-            f"no model folder '{name}'; give one that a training with --model linear kept in its folder steps"
+            f"model '{folder}' is of type '{model.config.model_type}': Theorem 1 is exact for linear attention alone; "
+            "train one with --model linear"
         )
-    with explained(name):
-        kind = json.loads((Path(name) / "config.json").read_text(encoding="utf-8")).get("model_type")
-    if kind != LinearAttentionModel.config_class.model_type:
-        raise ModelError(
-            f"model '{name}' is of type '{kind}': Theorem 1 is exact for linear attention alone; train one with "
-            "--model linear"
-        )
-    with explained(name):
-        loaded: Any = LinearAttentionModel.from_pretrained(
-            name, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    model, report = loaded
-    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if missing:
-        raise ModelError(
-            f"model '{name}' lacks {len(missing)} tensor(s), such as {missing[0]}; copy it again"
-        )
-    return model.eval()
+    return model
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +97,7 @@ def draw_cases(function: str, dimension: int, examples: int, prompts: int, seed:
     if examples < 2 or prompts < 2:
         raise TaskError(f"{examples} examples and {prompts} prompts: a covariance and a mean need 2 of each")
     kind = find_class(function)
-    generator = Generator().manual_seed(seed)
+    generator = held_out_generator(seed)
     drawn = draw_prompts(kind, generator, prompts, 2 * examples, dimension)
     return Cases(drawn, examples, kind.variance(dimension))
 

@@ -58,7 +58,7 @@ def draw_clipping(panels: Sequence[Panel], title: str) -> Figure:
         if index == 0:
             axes.set_ylabel("test squared error / that of answering 0", size=8)
     handles, names = figure.axes[0].get_legend_handles_labels()
-    columns = min(len(names), 5)
+    columns = min(len(names), 4 * len(panels))
     figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     return figure
 
