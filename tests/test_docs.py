@@ -74,7 +74,10 @@ def small(arguments: list[str], desk: Path) -> list[str]:
             "0,2",
         ]  # what is said last counts
     if arguments[2] not in shipped_models():
-        train(Training(steps=2, batch=2, layers=1), desk / arguments[2], device="cpu")
+        kind = "linear" if arguments[1] == "trajectory" else "gpt2"
+        train(Training(steps=2, batch=2, layers=1, model=kind), desk / arguments[2], device="cpu")
+    if arguments[1] == "clip":
+        return [*arguments, "--rows", "10", "--seeds", "0,1", "--rates", "0.5"]
     return [*arguments, "--prompts", "20"]
 
 
