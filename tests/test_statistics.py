@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, multinomial, ttest_1samp
 
 from eckart.errors import EckartError
-from eckart.scores import Errors
+from eckart.scores import SquaredErrors
 from eckart.statistics import (
     PairedDifference,
     accuracy,
@@ -308,8 +308,8 @@ def test_errors_without_pairs_are_refused(rows):
 
 
 def test_an_outcome_is_compared_with_its_kind():
-    errors = Errors(3, 2.0, (1.0, 2.0, 3.0))
-    better = Errors(3, 1.0, (0.5, 1.5, 1.0))
+    errors = SquaredErrors(3, 2.0, (1.0, 2.0, 3.0))
+    better = SquaredErrors(3, 1.0, (0.5, 1.5, 1.0))
     assert compare(errors, better) == paired_errors(errors.errors, better.errors)
     low, high = outcome_interval(errors)
     assert low == pytest.approx(ttest_1samp(errors.errors, 0).confidence_interval(0.95).low)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 """The fields of a `Score` that a choice may compare."""
 
 SQUARED_ERROR = "squared_error"
-"""The field of `Errors` that a choice compares; smaller is better."""
+"""The field of `SquaredErrors` that a choice compares; smaller is better."""
+
+ALL_METRICS = (*METRICS, SQUARED_ERROR)
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,10 @@ class Score:
         log_likelihoods: one value a label and row, in nats: the values that were ranked. Empty where a run was read
             without them.
     """
+
+    headline: ClassVar[str] = "accuracy"
+    test: ClassVar[str] = "exact McNemar"
+    turned: ClassVar[tuple[str, str]] = ("fixed", "broken")
 
     n: int
     accuracy: float
@@ -58,14 +64,18 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Errors:
+class SquaredErrors:
     """How far a model's predictions were from the numbers asked for, on the rows of a split.
 
     Arguments:
         n: number of rows.
         squared_error: the mean of the rows' errors.
-        errors: each row's squared error, in the split's order, as a multiple of that of always answering 0.
+        errors: each row's squared error, in the split's order, over the variance of what is asked for.
     """
+
+    headline: ClassVar[str] = SQUARED_ERROR
+    test: ClassVar[str] = "paired t test,"
+    turned: ClassVar[tuple[str, str]] = ("closer", "further off")
 
     n: int
     squared_error: float
@@ -81,7 +91,7 @@ class Errors:
         return {"n": self.n, SQUARED_ERROR: self.squared_error}
 
 
-Outcome: TypeAlias = Score | Errors
+Outcome: TypeAlias = Score | SquaredErrors
 
 
 def shown(metric: str, merit: float) -> float:
@@ -92,7 +102,7 @@ def shown(metric: str, merit: float) -> float:
 def read_outcome(values: Mapping[str, Any]) -> Outcome:
     """Return the outcome that `asdict` gave, from JSON."""
     frozen = {name: _frozen(value) for name, value in values.items()}
-    return Errors(**frozen) if SQUARED_ERROR in frozen else Score(**frozen)
+    return SquaredErrors(**frozen) if SQUARED_ERROR in frozen else Score(**frozen)
 
 
 def _frozen(value: Any) -> Any:

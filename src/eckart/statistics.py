@@ -12,7 +12,7 @@ from scipy.special import gammaln, logsumexp
 from scipy.stats import binomtest, norm, t, ttest_rel
 
 from eckart.errors import EckartError
-from eckart.scores import Errors, Outcome, Score
+from eckart.scores import Outcome, Score, SquaredErrors
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -52,9 +52,22 @@ def outcome_interval(outcome: Outcome) -> tuple[float, float]:
     """Return the 95% interval of the accuracy (Wilson's), or of the mean error (Student's)."""
     if isinstance(outcome, Score):
         return accuracy_interval(outcome)
-    errors = np.asarray(outcome.errors)
-    half = t.ppf(0.975, outcome.n - 1) * errors.std(ddof=1) / math.sqrt(outcome.n)
-    return float(outcome.squared_error - half), float(outcome.squared_error + half)
+    mean, margin = mean_interval(np.asarray(outcome.errors))
+    return float(mean - margin), float(mean + margin)
+
+
+def mean_interval(
+    values: Float[np.ndarray, "rows ..."], confidence: float = 0.95
+) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
+    """Return the mean over the first axis, and half the width of Student's interval for it.
+
+    >>> mean, margin = mean_interval(np.array([1.0, 2.0, 3.0]))
+    >>> round(float(mean), 3), round(float(margin), 3)
+    (2.0, 2.484)
+    """
+    n = len(values)
+    spread = values.std(axis=0, ddof=1) / np.sqrt(n)
+    return np.asarray(values.mean(axis=0)), np.asarray(t.ppf((1 + confidence) / 2, n - 1) * spread)
 
 
 def mcnemar_exact(fixed: int, broken: int) -> float:
@@ -225,7 +238,7 @@ def paired_errors(
 
 def compare(before: Outcome, after: Outcome) -> PairedDifference:
     """Compare two models' outcomes on the same rows; see `paired_difference` and `paired_errors`."""
-    if isinstance(before, Errors) and isinstance(after, Errors):
+    if isinstance(before, SquaredErrors) and isinstance(after, SquaredErrors):
         return paired_errors(before.errors, after.errors)
     if isinstance(before, Score) and isinstance(after, Score):
         return paired_difference(before.right, after.right)

@@ -204,8 +204,7 @@ def test_clip_sweeps_searches_and_draws(eckart, trained, tmp_path):
     ended = eckart("functions", "clip", trained, *CLIP, "--out", "clipped")
     assert ended.status == 0, ended.err
     assert (
-        "decision-tree, d = 2, 4 examples: squared error / that of answering 0, test rows (n = 20, 2"
-        in ended.out
+        "decision-tree, d = 2, 4 examples: squared error / variance of f, test rows (n = 20, 2" in ended.out
     )
     assert "after correction for 4 edits (Holm, 0.05)" in ended.out
     assert (

@@ -10,10 +10,11 @@ from scipy.stats import ttest_1samp
 from eckart.errors import NotANumberError, TaskError
 from eckart.functions.baselines import BASELINES, choose_baselines
 from eckart.functions.classes import CLASSES
-from eckart.functions.curves import error_curves, held_out, mean_interval, step_curves
+from eckart.functions.curves import error_curves, held_out, step_curves
 from eckart.functions.loading import load_function_model, training_models
 from eckart.functions.models import InContextModel
 from eckart.functions.training import Training
+from eckart.statistics import mean_interval
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """Functions are a task like any other: the same search and sweep, with the squared error as the score."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,11 @@ from eckart.functions.classes import CLASSES
 from eckart.functions.loading import loaded_model
 from eckart.functions.models import InContextModel, LinearAttentionModel
 from eckart.functions.task import FunctionScorer, FunctionTask
-from eckart.models import load_model
+from eckart.models import LoadedModel, load_model
 from eckart.records import Edit, Trial, name_rows
 from eckart.reports.page import report
 from eckart.runs import read_run
-from eckart.scores import Errors
+from eckart.scores import SquaredErrors
 from eckart.selection.cost import estimate, expected_trials
 
 TASK = FunctionTask("linear", dimension=2, shots=3, size=20)
@@ -81,11 +82,11 @@ def test_the_rows_say_what_is_asked():
 def test_a_score_is_what_a_loop_over_prompts_finds(model, batch_tokens):
     scorer = scorer_of(TASK, load_model(model.eval()), batch_tokens=batch_tokens)
     outcome = scorer([], "test").score
-    assert isinstance(outcome, Errors)
+    assert isinstance(outcome, SquaredErrors)
     assert outcome.errors == pytest.approx(by_hand(model, TASK, "test"), rel=1e-5)
     assert outcome.squared_error == pytest.approx(np.mean(outcome.errors))
     part = scorer([], name_rows("test", 5, 9)).score
-    assert isinstance(part, Errors)
+    assert isinstance(part, SquaredErrors)
     assert part.errors == pytest.approx(outcome.errors[5:9], rel=1e-5)
 
 
@@ -124,7 +125,7 @@ def test_a_search_never_takes_a_worse_rate(kept):
 
         def outcomes(self, edits, split, methods):
             error = 0.5 + sum(edit.rate for edit in edits)
-            return [Errors(3, error, (error,) * 3)]
+            return [SquaredErrors(3, error, (error,) * 3)]
 
     from eckart.selection.plan import Plan, run_plan
 
@@ -139,19 +140,39 @@ def test_a_sweep_is_the_same_scores_kept(kept, tmp_path):
     for trial in trials.values():
         scorer = FunctionScorer(kept, TASK.redrawn(seed=trial.setting.seed))
         assert trial.score.errors == pytest.approx(scorer(trial.edits, trial.split).score.errors, rel=1e-6)
-    line = result.lines[0]
-    assert line.metric == "squared_error"
-    assert line.unpruned > 0
-    assert line.edit is None or line.best < line.unpruned
+    assert {line.metric for line in result.lines} == {"squared_error"}
     again = eckart.sweep([kept], [TASK], out=tmp_path / "run", **ask)
     assert again.run.trials == trials
 
 
+@dataclass(frozen=True)
+class Helped(FunctionTask):
+    """A task on which whatever is clipped halves every error."""
+
+
+class HelpedScorer(FunctionScorer):
+    def outcomes(self, edits, split, methods):
+        errors = tuple((1 + abs(float(y)) / 10) / (2 if edits else 1) for y in self.prepare(split).y[:, -1])
+        return [SquaredErrors(len(errors), sum(errors) / len(errors), errors)]
+
+
+@scorer_of.register
+def _(task: Helped, model: LoadedModel, **options: Any) -> HelpedScorer:
+    return HelpedScorer(model, task, **options)
+
+
 def test_a_sweep_says_what_its_best_does_on_test(kept, tmp_path):
-    result = eckart.sweep([kept], [TASK], layers="all", rates=RATES, out=tmp_path / "run")
-    said = str(result)
-    assert "shots 3, seed 0, squared_error, mlp: validation" in said
-    assert "paired t test" in said or "none of 2 edits does better" in said
+    task = Helped("linear", dimension=2, shots=3, size=20)
+    result = eckart.sweep([kept], [task], layers="all", rates=RATES, out=tmp_path / "run")
+    _, mlp = result.lines
+    assert mlp.best == pytest.approx(mlp.unpruned / 2)
+    assert mlp.edit == Edit(0, "mlp", 0.5)  # of equal errors the smaller rate
+    assert f"validation {mlp.unpruned:.4f} -> {mlp.best:.4f} at 0:mlp:0.5 (best of 2; n = 20)" in str(mlp)
+    assert f"test {mlp.test.difference:+.4f} smaller (95% interval" in str(mlp)
+    assert "paired t test" in str(mlp)
+    study = eckart.search(kept, task, part="mlp", rates=RATES)
+    assert "clipping helps" in str(study)
+    assert f"({mlp.test.fixed} closer, 0 further off)" in str(study)
 
 
 def test_a_trial_of_errors_comes_back_whole(kept):
@@ -242,7 +263,7 @@ def test_a_model_that_cannot_read_a_task_is_refused(kept, change, words):
 
 def test_what_does_not_go_together_is_refused(kept, model, table):
     text = load_model(model)
-    with pytest.raises(ModelError, match="reads text; functions are scored on function models"):
+    with pytest.raises(ModelError, match="was loaded as one that reads text"):
         eckart.search(text, TASK)
     labels = eckart.Task.load(data=table, text_column="review", label_column="verdict", shots=2)
     with pytest.raises(ModelError, match="reads numbers and no text"):

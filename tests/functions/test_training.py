@@ -133,7 +133,7 @@ def test_a_loss_that_is_not_a_number_ends_it_in_one_line(tmp_path):
     with pytest.raises(
         NotANumberError, match="training came apart; begin again in another folder, with a smaller"
     ):
-        train(Training(**{**TINY, "model": "linear", "layers": 6, "rate": 1e6, "warmup": 1}), tmp_path)
+        train(Training(model="linear", layers=6, rate=1e6, warmup=1, steps=30, batch=4), tmp_path)
 
 
 @pytest.mark.parametrize("step", [-1, 31])
@@ -182,11 +182,14 @@ def test_prompts_and_first_weights_follow_from_the_seed():
 
 
 @pytest.mark.parametrize(
-    "checked", [{"model": "linear", "steps": 200, "rate": 1e-2}, {"steps": 150, "rate": 3e-3}]
+    "checked",
+    [
+        {"model": "linear", "layers": 1, "steps": 200, "rate": 1e-2},
+        {"layers": 2, "width": 32, "steps": 150, "rate": 3e-3},
+    ],
 )
 def test_the_loss_falls(tmp_path, checked):
-    sizes = {"dimension": 2, "layers": 1 if "model" in checked else 2, "width": 32, "batch": 64, "warmup": 20}
-    train(Training(**sizes, **checked), tmp_path, device="cpu")
+    train(Training(dimension=2, batch=64, warmup=20, **checked), tmp_path, device="cpu")
     losses = read_losses(tmp_path)
     assert 0.85 < losses[:20].mean() < 1.15
     assert losses[-20:].mean() < (0.5 if "model" in checked else 0.9)
@@ -195,3 +198,10 @@ def test_the_loss_falls(tmp_path, checked):
 def test_models_are_kept_after_doubling_numbers_of_steps():
     assert doubling_steps(64) == (1, 2, 4, 8, 16, 32, 64)
     assert doubling_steps(3) == (1, 3)
+
+
+@pytest.mark.parametrize("unused", [{"width": 128}, {"heads": 2}, {"layout": "separate"}])
+def test_a_linear_model_has_no_settings_of_gpt2(unused):
+    (name,) = unused
+    with pytest.raises(TaskError, match=f"{name} .* is of model gpt2; a linear model has none"):
+        Training(model="linear", **unused)

@@ -239,7 +239,7 @@ def test_a_run_whose_trials_are_mixed_is_not_read(model, task, tmp_path):
 
 def test_a_line_says_what_a_search_says():
     line = Line(
-        Setting("a/m", "t", 2, 0, "sum"), "mlp", 7, 30, 0.5, Edit(0, "mlp", 0.5), 0.6,
+        Setting("a/m", "t", 2, 0, "sum"), "mlp", "accuracy", 7, 30, 0.5, Edit(0, "mlp", 0.5), 0.6,
         paired_difference([False] * 9 + [True] * 31, [True] * 40),
     )  # fmt: skip
     assert "(best of 7; n = 30); test +22.50 points (95% interval +" in str(line)

@@ -69,7 +69,7 @@ def clipping_report(found: Clipping) -> RenderableType:
     unpruned, task = found.unpruned, found.task
     low, high = unpruned.interval
     title = (
-        f"{task.function}, d = {task.dimension}, {task.shots} examples: squared error / that of answering 0, test rows "
+        f"{task.function}, d = {task.dimension}, {task.shots} examples: squared error / variance of f, test rows "
         f"(n = {unpruned.rows}, {unpruned.seeds} seed{'s' * (unpruned.seeds != 1)})"
     )
     better, worse = found.findings()
@@ -82,9 +82,10 @@ def clipping_report(found: Clipping) -> RenderableType:
         Text(title, style="bold"),
         Text(f"unpruned {unpruned.mean:.4f}, 95% interval {low:.4f} to {high:.4f}\n"),
         *(_table(part, [cell for cell in found.cells if cell.edit.part == part]) for part in parts),
+        *(Text(f"failed: {line}") for line in found.failed),
         Text(sure),
         *(Text(f"  {_said(cell)}") for cell in sorted(better, key=lambda cell: -cell.gain.mean)[:3]),
-        Text("\nAlgorithm 1", style="bold"),
+        Text(f"\nAlgorithm 1, examples of seed {task.seed}", style="bold"),
         *(Text(str(study)) for study in found.studies),
     )
 

@@ -107,7 +107,7 @@ class FunctionClass:
     Arguments:
         name: as the command line calls it.
         draw: draws functions, given a generator, how many, and d.
-        variance: the mean of f(x)^2 for x from N(0, I_d), given d: the squared error of always answering 0, by which
+        variance: the mean of f(x)^2 for x from N(0, I_d), given d, by which
             errors are divided.
         noise: the standard deviation of what is added to every value, the asked one included.
     """
@@ -116,6 +116,10 @@ class FunctionClass:
     draw: Callable[[Generator, int, int], Functions]
     variance: Callable[[int], float]
     noise: float = 0.0
+
+    def error_of_0(self, d: int) -> float:
+        """Return the squared error of always answering 0, over the variance of f: 1, and more for noisy functions."""
+        return 1 + self.noise**2 / self.variance(d)
 
 
 CLASSES = {

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from eckart.errors import RunError
 from eckart.functions.task import FunctionTask
 from eckart.inference import Estimate, seed_and_row_mean
 from eckart.models import LoadedModel
 from eckart.multiplicity import holm
 from eckart.records import Edit, Trial
 from eckart.runs import Run
-from eckart.scores import SQUARED_ERROR, Errors
+from eckart.scores import SQUARED_ERROR, SquaredErrors
 from eckart.selection.checks import Sources, resolve
 from eckart.selection.grid import Sweep
 from eckart.selection.study import Study
@@ -27,7 +28,7 @@ class Cell:
 
     Arguments:
         edit: what was clipped.
-        error: mean squared error, as a multiple of that of always answering 0, with its interval.
+        error: mean squared error, over the variance of f, with its interval.
         gain: by how much it is smaller than the unpruned model's, on the same rows and demonstrations.
         adjusted: the gain's p value, adjusted for the number of cells (Holm).
     """
@@ -51,6 +52,7 @@ class Clipping:
         unpruned: its error on the test rows.
         cells: every edit that was scored, by part, layer and rate.
         studies: Algorithm 1's result for each part.
+        failed: test trials without a score, and why; a cell without any is not among the cells.
     """
 
     model: str
@@ -58,6 +60,7 @@ class Clipping:
     unpruned: Estimate
     cells: tuple[Cell, ...]
     studies: tuple[Study, ...]
+    failed: tuple[str, ...] = ()
 
     def findings(self, level: float = 0.05) -> tuple[list[Cell], list[Cell]]:
         """Return the cells that are better, and those that are worse, after correction for their number."""
@@ -72,6 +75,7 @@ class Clipping:
             "metric": SQUARED_ERROR,
             "unpruned": asdict(self.unpruned),
             "cells": [cell.to_json() for cell in self.cells],
+            "failed": list(self.failed),
             "algorithm1": [study.to_json() for study in self.studies],
         }
 
@@ -109,28 +113,45 @@ def gather(run: Run, task: FunctionTask, studies: Sequence[Study] = ()) -> Clipp
         run: of `plan_clipping`'s sweep.
         task: the sweep's.
         studies: Algorithm 1's results.
+
+    Raises:
+        RunError: the unpruned model has no score.
     """
-    trials: dict[tuple[Edit, ...], list[Trial]] = {}
-    for trial in sorted(run.trials.values(), key=lambda trial: trial.setting.seed):
-        if trial.split == "test" and isinstance(trial.score, Errors):
-            trials.setdefault(trial.edits, []).append(trial)
-    unpruned = _errors(trials.pop(()))
-    seeds = len(unpruned)
-    found = {edits[0]: _errors(scored) for edits, scored in trials.items() if len(scored) == seeds}
-    edits = sorted(found, key=lambda edit: (edit.part, edit.layer, edit.rate))
-    gains = {edit: seed_and_row_mean(unpruned - found[edit], bounds=None) for edit in edits}
+    tested = [trial for trial in run.trials.values() if trial.split == "test"]
+    seeds = sorted({trial.setting.seed for trial in tested})
+    errors: dict[tuple[Edit, ...], Float[np.ndarray, "seeds rows"]] = {}
+    for trial in tested:
+        if isinstance(trial.score, SquaredErrors):
+            blank = np.full((len(seeds), trial.score.n), np.nan)
+            errors.setdefault(trial.edits, blank)[seeds.index(trial.setting.seed)] = trial.score.errors
+    unpruned = errors.pop((), None)
+    if unpruned is None:
+        raise RunError(f"run '{run.folder}' holds no test score of the unpruned model; let its sweep go on")
+    paired = {edits[0]: (found, unpruned - found) for edits, found in errors.items()}
+    edits = sorted(
+        (edit for edit, (_, gains) in paired.items() if _whole(gains).size),
+        key=lambda edit: (edit.part, edit.layer, edit.rate),
+    )
+    gains = {edit: seed_and_row_mean(_whole(paired[edit][1]), bounds=None) for edit in edits}
     adjusted = holm([gains[edit].p_value for edit in edits])
     return Clipping(
         model=run.settings["study"]["models"][0]["name"],
         task=task,
-        unpruned=seed_and_row_mean(unpruned, bounds=None),
+        unpruned=seed_and_row_mean(_whole(unpruned), bounds=None),
         cells=tuple(
-            Cell(edit, seed_and_row_mean(found[edit], bounds=None), gains[edit], float(p))
+            Cell(edit, seed_and_row_mean(_whole(paired[edit][0]), bounds=None), gains[edit], float(p))
             for edit, p in zip(edits, adjusted, strict=True)
         ),
         studies=tuple(studies),
+        failed=tuple(sorted(_said(trial) for trial in tested if trial.score is None)),
     )
 
 
-def _errors(trials: Sequence[Trial]) -> Float[np.ndarray, "seeds rows"]:
-    return np.array([trial.score.errors for trial in trials if isinstance(trial.score, Errors)])
+def _whole(values: Float[np.ndarray, "seeds rows"]) -> Float[np.ndarray, "_ rows"]:
+    """Return the seeds that scored; a trial scores all rows or none."""
+    return values[~np.isnan(values).any(axis=1)]
+
+
+def _said(trial: Trial) -> str:
+    edits = ", ".join(map(str, trial.edits)) or "unpruned"
+    return f"{edits}, seed {trial.setting.seed}: {trial.error}"

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.stats import t
 
 from eckart.errors import NotANumberError, TaskError
 from eckart.functions.baselines import BASELINES, Baseline, predict
 from eckart.functions.classes import FunctionClass, Prompts, draw_prompts, find_class, held_out_generator
 from eckart.functions.models import FunctionModel
+from eckart.statistics import mean_interval
 
 PROMPTS = 2_000
 """How many prompts an error is averaged over, if nobody says otherwise."""
@@ -55,7 +55,7 @@ class ErrorCurves:
         n: how many prompts.
         seed: drew them.
         counts: numbers of examples.
-        model, baselines: the mean squared errors, over the mean squared error of always saying 0.
+        model, baselines: the mean squared errors, over the variance of f.
         excess: the model's error less that of least squares, prompt by prompt.
     """
 
@@ -219,20 +219,6 @@ def step_curves(
         report(1)
     reference = _curve(REFERENCE.name, on.of_baseline(REFERENCE))
     return StepCurves(**on.facts(), steps=tuple(found), models=tuple(found.values()), reference=reference)
-
-
-def mean_interval(
-    values: Float[np.ndarray, "prompts ..."], confidence: float = 0.95
-) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
-    """Return the mean over the first axis, and half the width of Student's interval for it.
-
-    >>> mean, margin = mean_interval(np.array([1.0, 2.0, 3.0]))
-    >>> round(float(mean), 3), round(float(margin), 3)
-    (2.0, 2.484)
-    """
-    n = len(values)
-    spread = values.std(axis=0, ddof=1) / np.sqrt(n)
-    return np.asarray(values.mean(axis=0)), np.asarray(t.ppf((1 + confidence) / 2, n - 1) * spread)
 
 
 def _curve(name: str, values: Errors, signed: bool = False) -> Curve:

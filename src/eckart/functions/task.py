@@ -16,7 +16,7 @@ from eckart.evaluation.scorer import Report, Scorer, scorer_of, silent
 from eckart.functions.classes import SEEDS, FunctionClass, Prompts, find_class, held_out_generator, noisy
 from eckart.models import LoadedModel
 from eckart.records import Edit, Row, Rows, fingerprint, parse_rows
-from eckart.scores import SQUARED_ERROR, Errors
+from eckart.scores import SQUARED_ERROR, SquaredErrors
 
 SPLITS = ("validation", "test")
 BATCH_TOKENS = 8192
@@ -131,7 +131,7 @@ def _row(number: int, x: list[float], y: float) -> Row:
 
 
 class FunctionScorer(Scorer):
-    """Scores a model, clipped or not, by its squared error on functions, as a multiple of that of always answering 0.
+    """Scores a model, clipped or not, by its squared error on functions, over the variance of their values.
 
     Arguments:
         model: a function model, as `load_model` wraps it.
@@ -159,7 +159,10 @@ class FunctionScorer(Scorer):
         self._batch_tokens = batch_tokens or BATCH_TOKENS
         self._prompts: dict[str, Prompts] = {}
         if model.tokenizer is not None:
-            raise ModelError(f"model '{model.name}' reads text; functions are scored on function models")
+            raise ModelError(
+                f"model '{model.name}' was loaded as one that reads text; load a model of functions with "
+                "eckart.functions.loading.loaded_model"
+            )
         _check_size(model, task)
 
     def on(self, model: LoadedModel) -> FunctionScorer:
@@ -203,7 +206,7 @@ class FunctionScorer(Scorer):
             self._prompts[split] = self.task.prompts(split)
         return self._prompts[split]
 
-    def outcomes(self, edits: Sequence[Edit], split: str, methods: Sequence[str]) -> list[Errors]:
+    def outcomes(self, edits: Sequence[Edit], split: str, methods: Sequence[str]) -> list[SquaredErrors]:
         """Predict every row through the model as it is now."""
         prompts = self.prepare(split)
         what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
@@ -220,7 +223,7 @@ class FunctionScorer(Scorer):
         return {split: self.task.rows(split) for split in SPLITS}
 
     @torch.inference_mode()
-    def _errors(self, prompts: Prompts, advance: Any) -> Errors:
+    def _errors(self, prompts: Prompts, advance: Any) -> SquaredErrors:
         shots, model = self.task.shots, self.model.model
         size = max(1, self._batch_tokens // (2 * shots + 1))
         found: list[Float[Tensor, " prompts"]] = []
@@ -233,7 +236,7 @@ class FunctionScorer(Scorer):
             raise NotANumberError(
                 f"the model predicts no number for {int((~errors.isfinite()).sum())} of {len(errors)} functions"
             )
-        return Errors(len(errors), float(errors.mean()), tuple(errors.tolist()))
+        return SquaredErrors(len(errors), float(errors.mean()), tuple(errors.tolist()))
 
 
 def _check_method(method: str) -> None:

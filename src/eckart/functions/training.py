@@ -71,9 +71,18 @@ class Training(Closed):
     @model_validator(mode="after")
     def _fits(self) -> Training:
         find_class(self.function)
+        if self.model == "linear":
+            self._refuse_unused("width", "heads", "layout")
         if self.width % self.heads:
             raise TaskError(f"width {self.width} is not a multiple of {self.heads} heads; change one of them")
         return self
+
+    def _refuse_unused(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise TaskError(
+                    f"{name} {getattr(self, name)} is of model gpt2; a linear model has none: leave it out"
+                )
 
     @property
     def longest(self) -> int:
@@ -181,7 +190,7 @@ def train(
         save_every: after how many steps the state is written; a kill loses these at most, an interrupt none.
         device: where to train; see `load_model`.
         command: what the user typed; a new run notes it.
-        watch: told of every step and its loss, the mean squared error over the class's variance.
+        watch: told of every step and its loss, the mean squared error over the class's variance (of all d coordinates).
 
     Raises:
         RunError: the folder is not usable, or holds another training.

@@ -60,7 +60,7 @@ def _titled(curves: ErrorCurves | StepCurves, columns: list[str], rows: list[lis
         table.add_column(Text(column), justify="right")
     for row in rows:
         table.add_row(*row)
-    title = f"{curves.function}, d = {curves.dimension}: squared error over that of always saying 0"
+    title = f"{curves.function}, d = {curves.dimension}: squared error over the variance of f"
     return Group(Text(title, style="bold"), table, Text(NOTE, style="dim"))
 
 

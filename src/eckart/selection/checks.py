@@ -48,8 +48,9 @@ class Sources:
 
     def scorer(self, sweep: Sweep, task: AnyTask, model: LoadedModel) -> Scorer:
         """Return what scores a model on a task."""
-        said = {name: getattr(sweep, name) for name in READING}
-        return scorer_of(task, model, **{name: value for name, value in said.items() if value})
+        asked = {name: getattr(sweep, name) for name in READING}
+        said = {name: value for name, value in asked.items() if value is not None and value is not False}
+        return scorer_of(task, model, **said)
 
 
 def resolve(sweep: Sweep, sources: Sources | None = None) -> Sweep:

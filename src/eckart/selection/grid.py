@@ -26,7 +26,7 @@ from eckart.anatomy import Anatomy
 from eckart.errors import StudyError
 from eckart.records import ATTENTION, PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
 from eckart.runs import folder_name
-from eckart.scores import METRICS, SQUARED_ERROR
+from eckart.scores import ALL_METRICS
 from eckart.selection.space import COMBINATIONS, check_rates
 from eckart.tasks.spec import checked, closest
 
@@ -140,7 +140,7 @@ class TaskEntry(Closed):
     split_seed: int = 0
     split_sizes: str | None = None
     balanced: bool = True
-    metric: Annotated[str | None, _one_of((*METRICS, SQUARED_ERROR), "metric")] = None
+    metric: Annotated[str | None, _one_of(ALL_METRICS, "metric")] = None
     digest: str | None = None
 
     @property

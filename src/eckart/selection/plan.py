@@ -16,7 +16,7 @@ from eckart.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.published import identify, published_rows
 from eckart.records import RATES, TOP_K, Edit, fingerprint, select_layer
 from eckart.runs import RunStore, folder_name
-from eckart.scores import METRICS, SQUARED_ERROR
+from eckart.scores import ALL_METRICS
 from eckart.selection.algorithm1 import score_test, search_rate
 from eckart.selection.racing import ALPHA, check_metric, check_race, race_rates
 from eckart.selection.recorded import Executor, Recorded
@@ -62,7 +62,7 @@ class Plan:
             raise EditError(
                 f"no combination '{self.combine}'; the combinations are {', '.join(COMBINATIONS)}"
             )
-        _check_metric(self.metric, (*METRICS, SQUARED_ERROR))
+        _check_metric(self.metric, ALL_METRICS)
         if self.race and self.metric is not None:
             check_metric(self.metric)
 

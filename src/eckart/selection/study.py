@@ -116,8 +116,8 @@ class Study:
     def __str__(self) -> str:
         paired = self.comparison
         low, high = paired.interval
-        metric = next(iter(_score(self.baseline).merits))
-        test = "exact McNemar" if metric == "accuracy" else "paired t test,"
+        score = _score(self.baseline)
+        metric = score.headline
         said = [
             f"{self.settings['model']} on {self.settings['task']}: {self.verdict()}",
             f"  choice      layer {self.layer}, {self.part}, rate {self.rate:g} "
@@ -125,11 +125,11 @@ class Study:
             f"  unpruned    {_value(self.baseline, metric):.4f} {metric.replace('_', ' ')} on test, n = {paired.n}",
         ]
         if self.rate:
-            better = ("fixed", "broken") if metric == "accuracy" else ("closer", "further off")
+            better, worse = score.turned
             said += [
                 f"  clipped     {_value(self.clipped, metric):.4f}",
                 f"  gain        {paired.difference:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, "
-                f"{test} p = {paired.p_value:.3g} ({paired.fixed} {better[0]}, {paired.broken} {better[1]})",
+                f"{score.test} p = {paired.p_value:.3g} ({paired.fixed} {better}, {paired.broken} {worse})",
             ]
         return "\n".join(said)
 

@@ -26,11 +26,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """A part's lines, and the unpruned model's error."""
+    """A part's lines, the rates of all of them, and the errors of the unpruned model and of always answering 0."""
 
     part: str
     lines: tuple[Line, ...]
     unpruned: float
+    rates: tuple[float, ...]
+    always_0: float
 
 
 def clipping_panels(clipping: Clipping) -> list[Panel]:
@@ -41,7 +43,9 @@ def clipping_panels(clipping: Clipping) -> list[Panel]:
         cells = [cell for cell in clipping.cells if cell.edit.part == part]
         layers = sorted({cell.edit.layer for cell in cells})
         lines = tuple(_line(layer, [c for c in cells if c.edit.layer == layer], clipping) for layer in layers)
-        panels.append(Panel(part, lines, clipping.unpruned.mean))
+        rates = (0.0, *sorted({cell.edit.rate for cell in cells}))
+        always_0 = clipping.task.kind.error_of_0(clipping.task.dimension)
+        panels.append(Panel(part, lines, clipping.unpruned.mean, rates, always_0))
     return panels
 
 
@@ -56,7 +60,7 @@ def draw_clipping(panels: Sequence[Panel], title: str) -> Figure:
         first = first or axes
         _draw(axes, panel)
         if index == 0:
-            axes.set_ylabel("test squared error / that of answering 0", size=8)
+            axes.set_ylabel("test squared error / variance of f", size=8)
     handles, names = figure.axes[0].get_legend_handles_labels()
     columns = min(len(names), 4 * len(panels))
     figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
@@ -76,7 +80,7 @@ def _line(layer: int, cells: Sequence[Cell], clipping: Clipping) -> Line:
 
 def _draw(axes: Axes, panel: Panel) -> None:
     for line, colour, marker in zip(panel.lines, cycle(COLOURS), cycle(MARKERS), strict=False):
-        x = range(len(line.rates))
+        x = [panel.rates.index(rate) for rate in line.rates]
         axes.fill_between(x, line.lows, line.highs, color=colour, alpha=0.12, linewidth=0)
         axes.plot(
             x,
@@ -88,9 +92,9 @@ def _draw(axes: Axes, panel: Panel) -> None:
             label=f"layer {line.layer}",
         )
     axes.axhline(panel.unpruned, color="0.25", linestyle="--", linewidth=1, label="unpruned")
-    axes.axhline(1.0, color="0.55", linestyle=":", linewidth=1, label="always 0")
+    axes.axhline(panel.always_0, color="0.55", linestyle=":", linewidth=1, label="always 0")
     axes.set_yscale("log")
-    axes.set_xticks(range(len(panel.lines[0].rates)), [f"{rate:g}" for rate in panel.lines[0].rates], size=7)
+    axes.set_xticks(range(len(panel.rates)), [f"{rate:g}" for rate in panel.rates], size=7)
     axes.set_xlabel("clipping rate ξ", size=8)
     axes.tick_params(axis="y", labelsize=7)
     axes.set_title(panel.part, size=9)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from eckart.functions.classes import find_class
 from eckart.reports.figures.base import COLOURS, MARKERS, new_figure, plain_text
 
 if TYPE_CHECKING:
@@ -76,7 +77,13 @@ def _draw(curves: ErrorCurves | StepCurves, lines: list[Line], highest: float) -
     top = max(LEAST_TOP, 1.05 * highest)
     for line in lines:
         _draw_line(axes, curves.counts, line)
-    axes.axhline(1, color="0.4", linestyle="--", linewidth=1, label="always 0")
+    axes.axhline(
+        find_class(curves.function).error_of_0(curves.dimension),
+        color="0.4",
+        linestyle="--",
+        linewidth=1,
+        label="always 0",
+    )
     axes.axvline(curves.dimension, color="0.85", linewidth=1, zorder=0)
     axes.annotate(
         f"d = {curves.dimension}", (curves.dimension, 1), (3, -3), size=8, color="0.4", va="top",
@@ -86,7 +93,7 @@ def _draw(curves: ErrorCurves | StepCurves, lines: list[Line], highest: float) -
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     above = [line.curve.name for line in lines if max(line.curve.means) > top]
     axes.set_xlabel("examples" + (f"   (above the frame in part: {', '.join(above)})" if above else ""))
-    axes.set_ylabel("squared error / that of always saying 0")
+    axes.set_ylabel("squared error / variance of f")
     axes.set_title(f"{curves.function}, {curves.n:,} prompts, 95% intervals", size=10)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure
