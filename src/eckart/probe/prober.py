@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -94,8 +95,7 @@ class Prober:
         truncate_demonstrations: bool = False,
         drop_long_rows: bool = False,
     ) -> None:
-        if prompts < 1 or not floor > 0:
-            raise EditError(f"{prompts} prompts and floor {floor:g}: both are to be positive")
+        _check_floor(floor, prompts)
         if task.shots == 0:
             raise TaskError(
                 f"task {task.name} shows no demonstrations, and the probe reads what they do; use --shots 4, say"
@@ -138,6 +138,23 @@ class Prober:
             min((weight.layer + (weight.part == "mlp") for weight in rates), default=len(layers)),
             tuple(layers),
         )
+
+    def with_floor(self, floor: float) -> Prober:
+        """Return a prober of the same prompts with another floor; the two share the factorisations of matrices.
+
+        Raises:
+            EditError: the floor is not positive.
+        """
+        _check_floor(floor)
+        other = copy.copy(self)
+        other.floor, other._updates = floor, {}
+        return other
+
+    def mean_variance(self) -> float:
+        """Return what a floor is small or large beside: the mean over prompts, layers and heads of tr C_t / d."""
+        sizes = [p.keys.shape[-1] * p.values.shape[-1] for p in self.recorder(self.rows[0].tokens)]
+        layers = zip(self().layers, sizes, strict=True)
+        return float(np.mean([layer.trace / size - self.floor for layer, size in layers]))
 
     def release(self) -> None:
         """Let go of the factorisations of matrices; they are made again where they are needed again."""
@@ -253,6 +270,11 @@ class Prober:
                 f"keys and values give; a '{self.anatomy.model_type}' model does more in its attention than the probe "
                 "knows, or its outputs are not numbers"
             )
+
+
+def _check_floor(floor: float, prompts: int = 1) -> None:
+    if prompts < 1 or not floor > 0:
+        raise EditError(f"{prompts} prompts and floor {floor:g}: both are to be positive")
 
 
 def _shown(parts: Parts, shown: Bool[np.ndarray, " tokens"]) -> tuple[np.ndarray, ...]:
