@@ -1,4 +1,4 @@
-"""Does theory predict practice? What the probe reads off a clipped model, against what clipping was measured to gain."""
+"""Does theory predict practice? What the probe reads off a clipped model, beside what clipping was measured to gain."""
 
 from eckart.prediction.predictors import Predictor, predictors
 from eckart.prediction.probing import Cell, Probing

@@ -48,9 +48,9 @@ class Agreement:
 def agreements(cells: Sequence[Cell], predictors: Sequence[Predictor], split: str) -> list[Agreement]:
     """Return every predictor's rank correlations with the gains on a split.
 
-    Ranks are taken among the cells of a stratum, about their mean and as shares of how many they are, so that nothing of
-    what differs between models, tasks and runs is left in them; then over all strata Spearman's correlation, with the
-    interval for new groups of `rank_correlation`.
+    Ranks are taken among the cells of a stratum, about their mean and as shares of how many they are, so that nothing
+    of what differs between models, tasks and runs is left in them; then over all strata Spearman's correlation, with
+    the interval for new groups of `rank_correlation`.
 
     Arguments:
         cells: of any runs.
@@ -102,5 +102,6 @@ def _adjusted(found: Sequence[Agreement]) -> list[Agreement]:
     known = [a for a in found if a.predictor.theory and a.rank is not None]
     p = dict(zip((a.predictor for a in known), holm([a.rank.p_value for a in known if a.rank]), strict=True))
     return [
-        replace(a, p_holm=float(p.get(a.predictor, a.rank.p_value))) if a.rank is not None else a for a in found
+        replace(a, p_holm=float(p.get(a.predictor, a.rank.p_value))) if a.rank is not None else a
+        for a in found
     ]

@@ -34,8 +34,9 @@ class Predictor:
 def predictors(floors: Sequence[float] = FLOORS) -> tuple[Predictor, ...]:
     """Return all of them, each with the direction that is claimed for it, which no measurement has a say in.
 
-    Section 3.4 clips badly conditioned layers: more is better. Clipping is to help by a smaller implicit gradient (Examples
-    1 to 4) and a smaller bound (Remark 4): less is better. The logarithm of a condition number has the same ranks.
+    Section 3.4 clips badly conditioned layers: more is better. Clipping is to help by a smaller implicit gradient
+    (Examples 1 to 4) and a smaller bound (Remark 4): less is better. The logarithm of a condition number has the same
+    ranks.
 
     >>> [p.name for p in predictors((0.01,)) if p.sign < 0][-4:]
     ['norm term, floor 0.01', '-log det, floor 0.01', 'bound, floor 0.01', 'clipping rate']

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,9 +27,10 @@ from eckart.runs import Run
 from eckart.selection.checks import Sources
 from eckart.selection.grid import ModelEntry, Sweep, TaskEntry
 from eckart.selection.space import exact_matrices, layer_condition_numbers, spectra
+from eckart.tasks.task import Task
 
 Drawn = tuple[str, str, int]
-"""A model, a task, and the number of demonstrations: a condition without its scoring, which the probe knows nothing of."""
+"""A model, a task, and the number of demonstrations: a condition without its scoring, which is nothing to the probe."""
 Said = dict[str, float]
 
 
@@ -99,9 +100,15 @@ def study_of(run: Run) -> Sweep:
         )
     scored = [trial for trial in run.trials.values() if trial.labelled and len(trial.edits) == 1]
     if not any(trial.setting.shots for trial in scored):
-        what = "no scored edits" if not scored else "edits without demonstrations alone, which have no implicit gradient"
+        what = (
+            "no scored edits"
+            if not scored
+            else "edits without demonstrations alone, which have no implicit gradient"
+        )
         raise RunError(f"run '{run.folder}' holds {what}; give a sweep over tasks with demonstrations")
-    said = {name: value for name, value in run.settings["study"].items() if value != []}  # what a study left out
+    said = {
+        name: value for name, value in run.settings["study"].items() if value != []
+    }  # what a study left out
     return Sweep.of(said, f"run '{run.folder}'")
 
 
@@ -118,14 +125,20 @@ def cells(run: Run, found: Measurements, how: Probing, report: Report = silent) 
         RunError: it is no sweep's, or its model or rows are no longer those of its trials.
         EckartError: its models or data are gone, or a model cannot be probed.
     """
-    study, sources, said = study_of(run), Sources(), {}
+    study, sources = study_of(run), Sources()
+    said: dict[tuple[Drawn, Edit], Said] = {}
     for entry in study.models:
         model = _load(run, sources, entry, how)
         numbers = _condition_numbers(run, study, model)
         for drawn in _drawn(found, entry):
             moved = _probed(run, found, study, sources, model, drawn, how, report)
             said |= {
-                (drawn, edit): {**values, CONDITION: numbers[edit.part][edit.layer], RATE: edit.rate, DEPTH: edit.layer}
+                (drawn, edit): {
+                    **values,
+                    CONDITION: numbers[edit.part][edit.layer],
+                    RATE: edit.rate,
+                    DEPTH: edit.layer,
+                }
                 for edit, values in moved.items()
             }
     return [
@@ -182,19 +195,23 @@ def _probed(
 ) -> dict[Edit, Said]:
     """Return what the probe says of every edit of a task, as means over draws of its demonstrations."""
     edits = sorted({edit for where, edit in found.cells if edit is not None and _of(where) == drawn})
-    seeds = sorted({trial.setting.seed for trial in run.trials.values() if _is_of(trial.setting, drawn)})[: how.seeds]
+    seeds = sorted({trial.setting.seed for trial in run.trials.values() if _is_of(trial.setting, drawn)})[
+        : how.seeds
+    ]
     entry = next(task for task in study.tasks if task.full_name == drawn[1])
     readings: list[dict[Edit, Said]] = []
     name = f"{drawn[1]}, {drawn[2]} shots, edits probed"
     with report(name, len(edits) * len(seeds)) as advance:
         for seed in seeds:
-            probers = _probers(run, study, sources, entry, model, drawn, seed, how)
+            prober = _prober(run, study, sources, entry, model, drawn, seed, how)
             readings.append({})
-            for edit, said in _moved(probers, edits):
+            for edit, said in _moved(prober, how.floors, edits):
                 readings[-1][edit] = said
                 advance(1)
     return {
-        edit: {name: float(np.mean([reading[edit][name] for reading in readings])) for name in readings[0][edit]}
+        edit: {
+            name: float(np.mean([reading[edit][name] for reading in readings])) for name in readings[0][edit]
+        }
         for edit in edits
     }
 
@@ -203,7 +220,7 @@ def _is_of(setting: Any, drawn: Drawn) -> bool:
     return (setting.model, setting.task, setting.shots) == drawn
 
 
-def _probers(
+def _prober(
     run: Run,
     study: Sweep,
     sources: Sources,
@@ -212,33 +229,40 @@ def _probers(
     drawn: Drawn,
     seed: int,
     how: Probing,
-) -> dict[float, Prober]:
-    """Return a prober for each floor, on the prompts that the trials of one seed are of."""
+) -> Prober:
+    """Return a prober of the prompts that the trials of one seed are of."""
     task = sources.task(entry, drawn[2], seed)
     rows = sources.scorer(study, task, model).rows("validation").digest
     scored = {
         trial.rows
         for trial in run.trials.values()
-        if _is_of(trial.setting, drawn) and trial.setting.seed == seed and trial.split.startswith("validation")
+        if _is_of(trial.setting, drawn)
+        and trial.setting.seed == seed
+        and trial.split.startswith("validation")
     }
     if scored and rows not in scored:
         raise RunError(
             f"task '{drawn[1]}' no longer has the rows of run '{run.folder}': its data changed; bring the old back, or "
             "run the sweep again with another --out"
         )
-    prober = Prober(
+    if not isinstance(task, Task):
+        raise RunError(
+            f"task '{drawn[1]}' of run '{run.folder}' is no text, and the probe reads texts; give another run"
+        )
+    return Prober(
         model,
         task,
         prompts=how.prompts,
         truncate_demonstrations=study.truncate_demonstrations,
         drop_long_rows=study.drop_long_rows,
     )
+
+
+def _moved(prober: Prober, floors: Sequence[float], edits: list[Edit]) -> Iterator[tuple[Edit, Said]]:
     scale = prober.mean_variance()
-    return {share: prober.with_floor(share * scale) for share in how.floors}
-
-
-def _moved(probers: Mapping[float, Prober], edits: list[Edit]) -> Iterator[tuple[Edit, Said]]:
-    before = {share: prober() for share, prober in probers.items()}
+    variances = [floor * scale for floor in floors]
+    before = prober.at_floors(variances)
     for edit in edits:
-        found = {share: before[share].compare(prober(edit)) for share, prober in probers.items()}
+        after = prober.at_floors(variances, edit)
+        found = {f: b.compare(a) for f, b, a in zip(floors, before, after, strict=True)}
         yield edit, {**implicit_changes(next(iter(found.values()))), **bound_changes(found)}

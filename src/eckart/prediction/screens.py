@@ -53,7 +53,7 @@ class Unit:
         return layer_rule(self.layers.gains(self.layers.picks), self.choice(screen, sign))
 
     def blind(self, predictor: str) -> tuple[float, float]:
-        """Return the test gain of the layer *and* rate that a predictor chooses, and its lead over a random layer there."""
+        """Return the test gain of the layer and rate that a predictor chooses, and its lead over a random layer there."""
         layer, rate = divmod(_last_best(self.cell_scores[predictor].ravel()), len(self.rates))
         gains = _means(self.layers.gains([edits[rate] for edits in self.layers.grid]))
         return float(gains[layer]), float(gains[layer] - gains.mean())
@@ -73,8 +73,8 @@ class Screened:
         better, worse: in how many units the interval for new seeds and rows alone lies above 0, and below.
         below_best: less the layer that is best in hindsight, on the same rows: the mean over units.
         learned: as `over_random`, in the direction that does better on the other groups; None for one group.
-        blind_gain, blind: the gain, and the lead over a random layer, if it chooses the rate as well, so that no label is
-            read at all; None for Algorithm 1's rule, which has none.
+        blind_gain, blind: the gain, and the lead over a random layer at the same rate, if it chooses the rate as well,
+            so that no label is read at all; None for Algorithm 1's rule, which chooses none.
     """
 
     screen: str
@@ -100,7 +100,11 @@ class Screened:
         """Return plain values."""
 
         def estimate(found: Estimate | None) -> dict[str, Any] | None:
-            return found and {"mean": found.mean, "interval": list(found.interval), "p_value": found.p_value}
+            return (
+                None
+                if found is None
+                else {"mean": found.mean, "interval": list(found.interval), "p_value": found.p_value}
+            )
 
         return {
             "screen": self.screen,
@@ -121,12 +125,16 @@ class Screened:
 
 
 def units(
-    run: str, found: Sequence[Layers], cells: Sequence[Cell], predictors: Sequence[Predictor], top_k: int = TOP_K
+    run: str,
+    found: Sequence[Layers],
+    cells: Sequence[Cell],
+    predictors: Sequence[Predictor],
+    top_k: int = TOP_K,
 ) -> Iterator[Unit]:
     """Yield what screens choose from: parts whose layers were all scored, at the same rates, on test rows.
 
-    A layer's score is the mean over the rates of its rank among the layers: at the highest rates changes are larger than
-    elsewhere by orders of magnitude, and would decide alone.
+    A layer's score is the mean over the rates of its rank among the layers: at the highest rates changes are larger
+    than elsewhere by orders of magnitude, and would decide alone.
     """
     said = {(cell.condition, cell.edit): cell.said for cell in cells}
     for layers in found:
@@ -143,7 +151,9 @@ def units(
         }
         by_cell = {name: values for name, values in by_cell.items() if not np.isnan(values).any()}
         scores = {name: _by_layer(values) for name, values in by_cell.items()}
-        yield Unit(run, layers, {**scores, ALGORITHM_1: _rule(by_cell[CONDITION][:, 0], top_k)}, by_cell, rates)
+        yield Unit(
+            run, layers, {**scores, ALGORITHM_1: _rule(by_cell[CONDITION][:, 0], top_k)}, by_cell, rates
+        )
 
 
 def screened(found: Sequence[Unit], predictors: Sequence[Predictor]) -> list[Screened]:
@@ -154,7 +164,8 @@ def screened(found: Sequence[Unit], predictors: Sequence[Predictor]) -> list[Scr
     tested = [name for name in names if theory[name]]
     p = dict(zip(tested, holm([leads[name].p_value for name in tested]), strict=True))
     return [
-        _screened(name, theory[name], found, leads[name], float(p.get(name, leads[name].p_value))) for name in names
+        _screened(name, theory[name], found, leads[name], float(p.get(name, leads[name].p_value)))
+        for name in names
     ]
 
 
@@ -201,7 +212,11 @@ def _rule(numbers: Float[np.ndarray, " layers"], top_k: int) -> Float[np.ndarray
 
 def _last_best(values: Float[np.ndarray, " n"]) -> int:
     """Return the index of the largest; of equals, up to rounding, the last."""
-    return int(np.flatnonzero(np.isclose(values, values.max(), rtol=1e-12, atol=1e-12) | (values == values.max()))[-1])
+    return int(
+        np.flatnonzero(np.isclose(values, values.max(), rtol=1e-12, atol=1e-12) | (values == values.max()))[
+            -1
+        ]
+    )
 
 
 def _means(gains: Float[np.ndarray, "edits seeds rows"]) -> Float[np.ndarray, " edits"]:

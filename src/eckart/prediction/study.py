@@ -11,7 +11,7 @@ from eckart.evaluation.scorer import Report, silent
 from eckart.prediction.agreement import Agreement, agreements
 from eckart.prediction.predictors import predictors
 from eckart.prediction.probing import Cell, Probing, cells, study_of
-from eckart.prediction.screens import Screened, screened, units
+from eckart.prediction.screens import Screened, Unit, screened, units
 from eckart.reports.blocks import SPLITS
 from eckart.reports.claims import whole_layers
 from eckart.reports.measured import measure_run
@@ -66,7 +66,8 @@ class Prediction:
 def predict(runs: Sequence[Run], how: Probing | None = None, report: Report = silent) -> Prediction:
     """Ask whether the theory's quantities predict the gains that some sweeps measured.
 
-    Models are read, clipped as the trials were, on the prompts of the trials; nothing is scored again, and no run changed.
+    Models are read, clipped as the trials were, on the prompts of the trials; nothing is scored again, and no run is
+    changed.
 
     Arguments:
         runs: of sweeps; their models and data where their settings say.
@@ -86,7 +87,9 @@ def predict(runs: Sequence[Run], how: Probing | None = None, report: Report = si
             f"{len(groups)} pairs of a model and a task allow no interval: cells of one pair are no independent "
             f"evidence; give runs of at least {FEWEST_GROUPS}"
         )
-    every, names, chosen_from = [], predictors(how.floors), []
+    names = predictors(how.floors)
+    every: list[Cell] = []
+    chosen_from: list[Unit] = []
     for run, study, found in zip(runs, studies, measured, strict=True):
         of_run = cells(run, found, how, report)
         every += of_run

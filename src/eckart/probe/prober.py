@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -105,7 +104,7 @@ class Prober:
         self.recorder = Recorder(self.anatomy)
         self.rows = self._rows(prompts, truncate_demonstrations, drop_long_rows)
         self._factors: Factors = {}
-        self._updates: dict[bytes, Update] = {}
+        self._updates: dict[bytes, dict[float, Update]] = {}
         self._shared = self._sharable()
 
     def __call__(self, edits: Edit | Sequence[Edit] = ()) -> Probe:
@@ -115,40 +114,40 @@ class Prober:
             EditError: the model has no such layer or part.
             ModelError: a head's output cannot be computed from what was recorded of it.
         """
+        return self.at_floors([self.floor], edits)[0]
+
+    def at_floors(self, floors: Sequence[float], edits: Edit | Sequence[Edit] = ()) -> list[Probe]:
+        """Read the model with these edits once, and return what it gives at each of several noise floors.
+
+        Raises:
+            EditError, ModelError: as a call; or a floor is not positive.
+        """
+        for floor in floors:
+            _check_floor(floor)
         chosen = self._canonical([edits] if isinstance(edits, Edit) else edits)
         rates = resolve(self.anatomy, chosen)
+        reach = min(
+            (weight.layer + (weight.part == "mlp") for weight in rates), default=len(self.anatomy.layers)
+        )
         clipped = clip(self.model.model, chosen, anatomy=self.anatomy, factors=self._factors)
         with clipped if chosen else nullcontext():
             prompts = self._recorded()
-            found = [self._layer(layer, [p[layer] for p in prompts]) for layer in range(len(prompts[0]))]
-        path = np.cumsum([steps for _, steps in found], axis=0)
-        layers = [
-            replace(layer, path_norm=np.linalg.norm(past, axis=1))
-            for (layer, _), past in zip(found, path, strict=True)
-        ]
-        return Probe(
-            self.model.name,
-            self.model.dtype,
-            self.task.full_name,
-            self.split,
-            self.task.shots,
-            len(self.rows),
-            self.floor,
-            chosen,
-            min((weight.layer + (weight.part == "mlp") for weight in rates), default=len(layers)),
-            tuple(layers),
-        )
-
-    def with_floor(self, floor: float) -> Prober:
-        """Return a prober of the same prompts with another floor; the two share the factorisations of matrices.
-
-        Raises:
-            EditError: the floor is not positive.
-        """
-        _check_floor(floor)
-        other = copy.copy(self)
-        other.floor, other._updates = floor, {}
-        return other
+            # Inside the clip too: what reaches the residual stream takes the output projection as it is now.
+            return [
+                Probe(
+                    self.model.name,
+                    self.model.dtype,
+                    self.task.full_name,
+                    self.split,
+                    self.task.shots,
+                    len(self.rows),
+                    floor,
+                    chosen,
+                    reach,
+                    self._layers(prompts, floor),
+                )
+                for floor in floors
+            ]
 
     def mean_variance(self) -> float:
         """Return what a floor is small or large beside: the mean over prompts, layers and heads of tr C_t / d."""
@@ -202,12 +201,20 @@ class Prober:
             return 0  # a model that keeps something else than keys and values from one pass to the next
         return shared if all(_agree(a, b, self._tolerance) for a, b in zip(whole, apart, strict=True)) else 0
 
+    def _layers(self, prompts: Sequence[Sequence[Parts]], floor: float) -> tuple[LayerProbe, ...]:
+        found = [self._layer(layer, [p[layer] for p in prompts], floor) for layer in range(len(prompts[0]))]
+        path = np.cumsum([steps for _, steps in found], axis=0)
+        return tuple(
+            replace(layer, path_norm=np.linalg.norm(past, axis=1))
+            for (layer, _), past in zip(found, path, strict=True)
+        )
+
     def _layer(
-        self, layer: int, prompts: Sequence[Parts]
+        self, layer: int, prompts: Sequence[Parts], floor: float
     ) -> tuple[LayerProbe, Float[np.ndarray, "prompts d"]]:
         """Return a layer's quantities but for the trajectory's norm, and its steps."""
         shown = [seen(parts, row.start, row.stop) for parts, row in zip(prompts, self.rows, strict=True)]
-        updates = self._all_updates(layer, prompts, shown)
+        updates = self._all_updates(layer, prompts, shown, floor)
         heads = [attended(parts, which) for parts, which in zip(prompts, shown, strict=True)]
         residuals = np.array([residual(parts) for parts in prompts])
         self._check(layer, residuals)
@@ -229,7 +236,7 @@ class Prober:
         ), steps
 
     def _all_updates(
-        self, layer: int, prompts: Sequence[Parts], shown: Sequence[Bool[np.ndarray, " _"]]
+        self, layer: int, prompts: Sequence[Parts], shown: Sequence[Bool[np.ndarray, " _"]], floor: float
     ) -> list[Update]:
         """Return each prompt's update, computed once for all that show the layer the same."""
         known: list[_Known] = []
@@ -237,19 +244,22 @@ class Prober:
         for parts, which in zip(prompts, shown, strict=True):
             found = next((k for k in known if k.is_of(parts, which, self._tolerance)), None)
             if found is None:
-                found = _Known(which, parts, self._update(layer, parts, which))
+                found = _Known(which, parts, self._update(layer, parts, which, floor))
                 known.append(found)
             updates.append(found.update)
         return updates
 
-    def _update(self, layer: int, parts: Parts, shown: Bool[np.ndarray, " tokens"]) -> Update:
+    def _update(self, layer: int, parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float) -> Update:
         digest = hashlib.blake2b(f"{layer} {parts.scale} {parts.softcap}".encode(), digest_size=16)
         for array in _shown(parts, shown):
             digest.update(np.ascontiguousarray(array).data)
-        key = digest.digest()
-        if key not in self._updates:
-            self._updates[key] = update_of(parts, shown, self.floor)
-        return self._updates[key]
+        known = self._updates.setdefault(digest.digest(), {})
+        if floor not in known:
+            other = next(iter(known.values()), None)
+            known[floor] = (
+                update_of(parts, shown, floor) if other is None else other.at_floor(parts, shown, floor)
+            )
+        return known[floor]
 
     def _steps(self, layer: int, heads: Sequence[Attended]) -> Float[np.ndarray, "prompts d"]:
         """Return what the demonstrations add to the last token through the output projection as it is now."""

@@ -7,7 +7,7 @@ special token, an instruction, the query's own text, sinks) only shares the soft
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -42,6 +42,12 @@ class Update:
     trace: Float[np.ndarray, " heads"]
     norm_term: Float[np.ndarray, " heads"]
     log_determinant: Float[np.ndarray, " heads"]
+
+    def at_floor(self, parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float) -> Update:
+        """Return the same update, of the same tokens, with another floor: only the linear form knows it."""
+        keys, values, _ = _grouped(parts, shown)
+        found = _linear_form(keys, values, floor)
+        return replace(self, **{name: np.repeat(x, len(self.trace) // len(x)) for name, x in found.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +109,20 @@ def update_of(parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float) ->
         shown: (tokens,), which tokens.
         floor: the variance of the noise in every direction of the linear form; see `layer_term`.
     """
-    heads = len(parts.query)
-    bias = parts.bias[:, shown]
+    keys, values, bias = _grouped(parts, shown)
+    per_group = {**_softmax_form(parts, keys, values, bias), **_linear_form(keys, values, floor)}
+    repeats = len(parts.query) // len(keys)
+    return Update(**{f.name: np.repeat(per_group[f.name], repeats) for f in fields(Update)})
+
+
+def _grouped(
+    parts: Parts, shown: Bool[np.ndarray, " tokens"]
+) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, "_ n"]]:
+    """Return some tokens' keys and values, a column a token, and biases; once for heads that share all three."""
+    heads, bias = len(parts.query), parts.bias[:, shown]
     groups = len(parts.keys) if not bias.any() else heads  # a bias of its own for each query head, or none
     keys, values = (transposed(_of_query_heads(x[:, shown], groups)) for x in (parts.keys, parts.values))
-    softmax = _softmax_form(parts, keys, values, bias)
-    per_group = {**softmax, **_linear_form(keys, values, floor)}
-    return Update(**{f.name: np.repeat(per_group[f.name], heads // groups) for f in fields(Update)})
+    return keys, values, bias
 
 
 def _scores(parts: Parts) -> Float[np.ndarray, "heads tokens"]:

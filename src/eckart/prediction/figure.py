@@ -1,0 +1,155 @@
+"""Rank correlations by predictor, leads over a random layer by screen, and the cells of the predictor that ranks best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from eckart.prediction.agreement import Agreement
+from eckart.prediction.study import Prediction
+from eckart.reports.blocks import short_name
+from eckart.reports.figures.base import COLOURS, MARKERS, plain_text, tidy
+
+
+@dataclass(frozen=True)
+class Line:
+    """One predictor's value with its interval.
+
+    Arguments:
+        name: what it is of.
+        theory: whether the theory names it.
+        value, low, high: the numbers; in points where they are accuracies.
+    """
+
+    name: str
+    theory: bool
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One cell: what is said of it, in the predictor's own units, and its gain in points."""
+
+    model: str
+    part: str
+    said: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a figure shows.
+
+    Arguments:
+        split: whose gains.
+        ranks: correlations among layers.
+        leads: of screens over a random layer.
+        best: the theory's predictor whose correlation among layers is farthest from 0, and its claimed sign.
+        points: its cells.
+    """
+
+    split: str
+    ranks: tuple[Line, ...]
+    leads: tuple[Line, ...]
+    best: tuple[str, int]
+    points: tuple[Point, ...]
+
+
+def prediction_drawing(found: Prediction) -> Drawing:
+    """Gather what is drawn, of the test rows where there are some."""
+    known = {
+        split: [a for a in found.agreement(split, "layers") if a.rank is not None]
+        for split in ("test", "validation")
+    }
+    split = "test" if known["test"] else "validation"
+    theory = [a for a in known[split] if a.predictor.theory]
+    best = max(theory, key=_strength).predictor if theory else found.agreements[0].predictor
+    return Drawing(
+        split,
+        tuple(
+            Line(a.predictor.name, a.predictor.theory, a.rank.value, *a.rank.interval)
+            for a in known[split]
+            if a.rank
+        ),
+        tuple(
+            Line(
+                s.screen,
+                s.theory,
+                100 * s.over_random.mean,
+                100 * s.over_random.interval[0],
+                100 * s.over_random.interval[1],
+            )
+            for s in found.screens
+        ),
+        (best.name, best.sign),
+        tuple(
+            Point(short_name(c.condition.model), c.edit.part, c.said[best.name], 100 * c.gains[split])
+            for c in found.cells
+            if split in c.gains
+        ),
+    )
+
+
+@plain_text
+def draw_prediction(drawing: Drawing) -> Figure:
+    """Draw correlations, leads and cells side by side; the theory in one colour, baselines in another."""
+    figure = Figure(figsize=(13.0, 5.2), layout="constrained")
+    left, middle, right = (tidy(axes) for axes in figure.subplots(1, 3, width_ratios=(1, 1, 1.1)))
+    _draw_lines(left, drawing.ranks)
+    left.set(xlabel=f"rank correlation with the {drawing.split} gain, among layers", xlim=(-1, 1))
+    _draw_lines(middle, drawing.leads)
+    middle.set(xlabel="as a screen: lead over a random layer, points")
+    _draw_points(right, drawing)
+    handles = [
+        Line2D([], [], color=COLOURS[index], marker="o", linestyle="none", label=name)
+        for index, name in enumerate(("the theory's", "baseline"))
+    ]
+    left.legend(handles=handles, frameon=False, fontsize=8, loc="lower left")
+    return figure
+
+
+def _strength(agreement: Agreement) -> float:
+    return abs(agreement.rank.value) if agreement.rank else 0.0
+
+
+def _draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
+    for place, line in enumerate(lines):
+        colour = COLOURS[0] if line.theory else COLOURS[1]
+        axes.plot([line.low, line.high], [place, place], color=colour, linewidth=1.4)
+        axes.plot(line.value, place, color=colour, marker="o", markersize=5)
+    axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+    axes.set_yticks(range(len(lines)), [line.name for line in lines], fontsize=8)
+    axes.invert_yaxis()
+
+
+def _draw_points(axes: Axes, drawing: Drawing) -> None:
+    models, parts = (sorted({getattr(p, of) for p in drawing.points}) for of in ("model", "part"))
+    for point in drawing.points:
+        axes.plot(
+            point.said,
+            point.gain,
+            color=COLOURS[models.index(point.model) % len(COLOURS)],
+            marker=MARKERS[parts.index(point.part) % len(MARKERS)],
+            markersize=4,
+            alpha=0.45,
+            linestyle="none",
+        )
+    for index, model in enumerate(models):
+        axes.plot([], [], color=COLOURS[index % len(COLOURS)], marker="o", linestyle="none", label=model)
+    for index, part in enumerate(parts):
+        marker = MARKERS[index % len(MARKERS)]
+        axes.plot([], [], color="0.4", marker=marker, linestyle="none", label=part)
+    axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    sizes = [abs(point.said) for point in drawing.points if point.said]
+    if sizes and max(sizes) > 100 * min(sizes):
+        axes.set_xscale("symlog", linthresh=max(min(sizes), max(sizes) * 1e-3))
+    name, sign = drawing.best
+    claimed = "more" if sign > 0 else "less"
+    axes.set(xlabel=f"{name} (theory: {claimed} is better)", ylabel=f"{drawing.split} gain, points")
+    axes.legend(frameon=False, fontsize=8)

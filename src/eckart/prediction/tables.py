@@ -1,0 +1,133 @@
+"""What was predicted and what was measured, as tables for the terminal, and the answer in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from eckart.inference import Estimate
+from eckart.prediction.agreement import Agreement
+from eckart.prediction.screens import Screened
+from eckart.prediction.study import Prediction
+from eckart.reports.blocks import SPLITS, short_name
+from eckart.reports.tabular import p_text, points
+
+AMONG = {"all": "all edits of a task", "layers": "layers, at one part and rate"}
+
+
+def prediction_report(found: Prediction) -> RenderableType:
+    """Return the tables of the correlations and of the screens, and the answer."""
+    tables = [
+        _ranks(found, split) for split in SPLITS if any(a.cells for a in found.agreements if a.split == split)
+    ]
+    screens = [_screens(found.screens)] if found.screens else []
+    return Group(_heading(found), *tables, *screens, Text(answer(found), style="bold"))
+
+
+def answer(found: Prediction) -> str:
+    """Say whether a screen by the theory beats a random layer."""
+    theory = [screen for screen in found.screens if screen.theory]
+    if not theory:
+        return "No run scored several layers whole on validation and test rows: no screen can be judged."
+    if not found.beating:
+        best = max(theory, key=lambda screen: screen.over_random.mean)
+        return (
+            f"None of the theory's {len(theory)} screens beats a random layer. The best, {best.screen}, leads by "
+            f"{_points(best.over_random)} points, p = {p_text(best.p_holm)} corrected."
+        )
+    named = "; ".join(f"{screen.screen}, by {_points(screen.over_random)} points" for screen in found.beating)
+    return f"{len(found.beating)} of the theory's {len(theory)} screens beat a random layer: {named}."
+
+
+def _heading(found: Prediction) -> Text:
+    groups = ", ".join(f"{short_name(model)} {task}" for model, task in found.groups)
+    how = found.how
+    seeds = "1 draw" if how.seeds == 1 else f"up to {how.seeds} draws"
+    return Text(
+        f"{len(found.cells)} cells of {len(found.groups)} models and tasks: {groups}\n"
+        f"read: {how.prompts} validation prompts, no label of theirs, of {seeds} of demonstrations; floors as shares of "
+        "the unpruned mean variance",
+        style="dim",
+    )
+
+
+def _ranks(found: Prediction, split: str) -> RenderableType:
+    ranked = {among: found.agreement(split, among) for among in AMONG}
+    columns = ["predictor"]
+    for among, name in AMONG.items():
+        some = ranked[among][0]
+        columns += [f"{name} ({some.cells} cells, {some.groups} groups)", "p, corrected"]
+    rows = [
+        [agreements[0].predictor.name, *(text for agreement in agreements for text in _rank(agreement))]
+        for agreements in zip(*ranked.values(), strict=True)
+    ]
+    theory = [agreement.predictor.theory for agreement in ranked["all"]]
+    title = (
+        f"rank correlation with the gain on {split} rows; above 0: in the direction that the theory claims"
+    )
+    return _titled(title, columns, rows, theory)
+
+
+def _rank(found: Agreement) -> list[str]:
+    if found.rank is None or found.p_holm is None:
+        return ["-", "-"]
+    low, high = found.rank.interval
+    return [f"{found.rank.value:+.2f} ({low:+.2f} to {high:+.2f})", p_text(found.p_holm)]
+
+
+def _screens(found: Sequence[Screened]) -> RenderableType:
+    first = found[0]
+    title = (
+        f"as a screen for the layer: {first.units} choices in {first.groups} models and tasks, in points on test rows; "
+        "each layer at the rate that validation chose for it"
+    )
+    columns = (
+        "chosen by",
+        "gain",
+        "over a random layer",
+        "p, corrected",
+        "choices surely above, below",
+        "below hindsight",
+        "direction learned elsewhere",
+        "layer and rate: gain",
+        "over a random layer there",
+    )
+    rows = [
+        [
+            screen.screen,
+            points(screen.gain),
+            _points(screen.over_random),
+            p_text(screen.p_holm),
+            f"{screen.better}, {screen.worse}",
+            points(screen.below_best),
+            _points(screen.learned),
+            "-" if screen.blind_gain is None else points(screen.blind_gain),
+            _points(screen.blind),
+        ]
+        for screen in found
+    ]
+    return _titled(title, columns, rows, [screen.theory for screen in found])
+
+
+def _points(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "-"
+    low, high = estimate.interval
+    return f"{points(estimate.mean)} ({points(low)} to {points(high)})"
+
+
+def _titled(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], theory: Sequence[bool]
+) -> RenderableType:
+    """Return a table in which baselines stand apart from the theory's rows."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    for row, is_theory in sorted(zip(rows, theory, strict=True), key=lambda pair: not pair[1]):
+        name, *cells = row
+        table.add_row(Text(name if is_theory else f"baseline: {name}"), *map(Text, cells))
+    return Group(Text(title, style="bold"), table)
