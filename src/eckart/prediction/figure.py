@@ -1,4 +1,4 @@
-"""Rank correlations by predictor, leads over a random layer by screen, and the cells of the predictor that ranks best."""
+"""Rank correlations by predictor, leads over a random layer by screen, and the cells of the best predictor."""
 
 from __future__ import annotations
 

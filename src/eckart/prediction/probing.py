@@ -137,7 +137,7 @@ def cells(run: Run, found: Measurements, how: Probing, report: Report = silent) 
                     **values,
                     CONDITION: numbers[edit.part][edit.layer],
                     RATE: edit.rate,
-                    DEPTH: edit.layer,
+                    DEPTH: float(edit.layer),
                 }
                 for edit, values in moved.items()
             }

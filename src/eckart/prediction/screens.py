@@ -53,7 +53,7 @@ class Unit:
         return layer_rule(self.layers.gains(self.layers.picks), self.choice(screen, sign))
 
     def blind(self, predictor: str) -> tuple[float, float]:
-        """Return the test gain of the layer and rate that a predictor chooses, and its lead over a random layer there."""
+        """Return the test gain of the layer and rate that a predictor chooses, and its lead over a random layer."""
         layer, rate = divmod(_last_best(self.cell_scores[predictor].ravel()), len(self.rates))
         gains = _means(self.layers.gains([edits[rate] for edits in self.layers.grid]))
         return float(gains[layer]), float(gains[layer] - gains.mean())
@@ -144,8 +144,10 @@ def units(
         if not whole or not known:
             continue
         by_cell = {
-            p.name: np.array(
-                [[p.sign * said[layers.condition, edit][p.name] for edit in edits] for edits in layers.grid]
+            p.name: p.sign
+            * np.array(
+                [[said[layers.condition, edit][p.name] for edit in edits] for edits in layers.grid],
+                dtype=float,
             )
             for p in predictors
         }

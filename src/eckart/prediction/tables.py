@@ -49,8 +49,8 @@ def _heading(found: Prediction) -> Text:
     seeds = "1 draw" if how.seeds == 1 else f"up to {how.seeds} draws"
     return Text(
         f"{len(found.cells)} cells of {len(found.groups)} models and tasks: {groups}\n"
-        f"read: {how.prompts} validation prompts, no label of theirs, of {seeds} of demonstrations; floors as shares of "
-        "the unpruned mean variance",
+        f"read: {how.prompts} validation prompts, no label of theirs, of {seeds} of demonstrations; floors as shares "
+        "of the unpruned mean variance",
         style="dim",
     )
 
@@ -82,19 +82,20 @@ def _rank(found: Agreement) -> list[str]:
 def _screens(found: Sequence[Screened]) -> RenderableType:
     first = found[0]
     title = (
-        f"as a screen for the layer: {first.units} choices in {first.groups} models and tasks, in points on test rows; "
-        "each layer at the rate that validation chose for it"
+        f"as a screen for the layer: {first.units} choices in {first.groups} models and tasks, in points on test rows\n"
+        "each layer at the rate that validation chose for it; sure: choices whose own interval is above, below 0; turned: "
+        "in the\ndirection that does better on the other groups; blind: the rate chosen by the same number, without labels"
     )
     columns = (
         "chosen by",
         "gain",
         "over a random layer",
-        "p, corrected",
-        "choices surely above, below",
-        "below hindsight",
-        "direction learned elsewhere",
-        "layer and rate: gain",
-        "over a random layer there",
+        "p, corr.",
+        "sure",
+        "hindsight",
+        "turned: over random",
+        "blind",
+        "over random",
     )
     rows = [
         [
@@ -126,7 +127,7 @@ def _titled(
     """Return a table in which baselines stand apart from the theory's rows."""
     table = Table(box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left")
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
     for row, is_theory in sorted(zip(rows, theory, strict=True), key=lambda pair: not pair[1]):
         name, *cells = row
         table.add_row(Text(name if is_theory else f"baseline: {name}"), *map(Text, cells))
