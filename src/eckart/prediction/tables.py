@@ -83,8 +83,9 @@ def _screens(found: Sequence[Screened]) -> RenderableType:
     first = found[0]
     title = (
         f"as a screen for the layer: {first.units} choices in {first.groups} models and tasks, in points on test rows\n"
-        "each layer at the rate that validation chose for it; sure: choices whose own interval is above, below 0; turned: "
-        "in the\ndirection that does better on the other groups; blind: the rate chosen by the same number, without labels"
+        "each layer at the rate that validation chose for it; sure: choices whose own interval is above, below 0; "
+        "turned: in the\ndirection that does better on the other groups; blind: the rate chosen by the same number, "
+        "without labels"
     )
     columns = (
         "chosen by",

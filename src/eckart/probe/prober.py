@@ -150,10 +150,13 @@ class Prober:
             ]
 
     def mean_variance(self) -> float:
-        """Return what a floor is small or large beside: the mean over prompts, layers and heads of tr C_t / d."""
+        """Return what a floor is small or large beside: the mean over prompts, layers and heads of tr C_t / d.
+
+        Layers in which fewer than two of the demonstrations' tokens are seen have none, and are left out.
+        """
         sizes = [p.keys.shape[-1] * p.values.shape[-1] for p in self.recorder(self.rows[0].tokens)]
         layers = zip(self().layers, sizes, strict=True)
-        return float(np.mean([layer.trace / size - self.floor for layer, size in layers]))
+        return float(np.nanmean([layer.trace / size - self.floor for layer, size in layers]))
 
     def release(self) -> None:
         """Let go of the factorisations of matrices; they are made again where they are needed again."""
