@@ -223,7 +223,8 @@ class Prober:
         self._check(layer, residuals)
         steps = self._steps(layer, heads)
         log_normaliser = np.array([found.log_normaliser for found in heads])
-        of_updates = {f.name: np.array([getattr(u, f.name) for u in updates]) for f in fields(Update)}
+        names = {f.name for f in fields(Update)} & {f.name for f in fields(LayerProbe)}
+        of_updates = {name: np.array([getattr(u, name) for u in updates]) for name in sorted(names)}
         of_updates["log_norm"] = of_updates["log_norm"] - log_normaliser
         step_norm = np.linalg.norm(steps, axis=1)
         return LayerProbe(
@@ -259,9 +260,7 @@ class Prober:
         known = self._updates.setdefault(digest.digest(), {})
         if floor not in known:
             other = next(iter(known.values()), None)
-            known[floor] = (
-                update_of(parts, shown, floor) if other is None else other.at_floor(parts, shown, floor)
-            )
+            known[floor] = update_of(parts, shown, floor) if other is None else other.at_floor(floor)
         return known[floor]
 
     def _steps(self, layer: int, heads: Sequence[Attended]) -> Float[np.ndarray, "prompts d"]:
