@@ -216,6 +216,11 @@ def judged(run: Run, cells: list[Cell], names: list[Predictor]) -> tuple[list[Un
     return chosen, {screen.screen: screen for screen in screened(chosen, names)}
 
 
+def by_edit(unit: Unit) -> np.ndarray:
+    """Return mean test gains, a row a layer, a column a rate."""
+    return np.array([np.nanmean(unit.layers.gains(edits), axis=2).mean(axis=1) for edits in unit.layers.grid])
+
+
 def test_a_screen_that_knows_the_layer_beats_a_random_one_and_one_that_shuns_it_does_not() -> None:
     run, cells = made()
     shuns = Predictor("reversed", 1)
@@ -233,6 +238,13 @@ def test_a_screen_that_knows_the_layer_beats_a_random_one_and_one_that_shuns_it_
     assert shunning.learned.mean == pytest.approx(planted.over_random.mean), (
         "the others say: the other way round"
     )
+    for name, screen in (("planted", planted), ("reversed", shunning), (ALGORITHM_1, found[ALGORITHM_1])):
+        index = 0 if name == "reversed" else 3
+        by_rate = [by_edit(unit) for unit in chosen]
+        leads = [np.mean(gains[index] - gains.mean(axis=0)) for gains in by_rate]
+        assert screen.each_rate.mean == pytest.approx(np.mean(leads)), name
+    assert planted.beats_random_at_each_rate
+    assert not shunning.beats_random_at_each_rate
     blind = [unit.blind("planted") for unit in chosen]
     assert planted.blind.mean == pytest.approx(np.mean([lead for _, lead in blind]))
     assert min(lead for _, lead in blind) > 0.1
@@ -255,10 +267,12 @@ def test_the_answer_names_what_beats_a_random_layer_and_what_does_not(found: Pre
     run, cells = made()
     chosen, _ = judged(run, cells, [PLANTED, CONDITION])
     some = replace(found, screens=tuple(screened(chosen, [PLANTED, CONDITION])))
-    assert answer(some).startswith("3 of the theory's 3 screens beat a random layer: planted, by +")
+    assert "3 of the theory's 3 screens beats a random layer: planted, condition number, Algorithm" in answer(
+        some
+    )
     chosen, _ = judged(run, cells, [Predictor("reversed", 1), Predictor("condition number", -1)])
     none = replace(found, screens=tuple(screened(chosen, [Predictor("reversed", 1)])))
-    assert "None of the theory's 2 screens beats a random layer" in answer(none)
+    assert answer(none).count("none of the theory's 2 screens beats a random layer. The best, ") == 2
     assert "no screen can be judged" in answer(replace(found, screens=()))
 
 

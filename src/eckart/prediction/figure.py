@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from eckart.inference import Estimate
 from eckart.prediction.agreement import Agreement
 from eckart.prediction.study import Prediction
 from eckart.reports.blocks import short_name
@@ -49,7 +51,8 @@ class Drawing:
     Arguments:
         split: whose gains.
         ranks: correlations among layers.
-        leads: of screens over a random layer.
+        leads: of screens over a random layer, each layer at the rate that validation chose.
+        at_rates: the same at one rate for all layers.
         best: the theory's predictor whose correlation among layers is farthest from 0, and its claimed sign.
         points: its cells.
     """
@@ -57,6 +60,7 @@ class Drawing:
     split: str
     ranks: tuple[Line, ...]
     leads: tuple[Line, ...]
+    at_rates: tuple[Line, ...]
     best: tuple[str, int]
     points: tuple[Point, ...]
 
@@ -77,16 +81,8 @@ def prediction_drawing(found: Prediction) -> Drawing:
             for a in known[split]
             if a.rank
         ),
-        tuple(
-            Line(
-                s.screen,
-                s.theory,
-                100 * s.over_random.mean,
-                100 * s.over_random.interval[0],
-                100 * s.over_random.interval[1],
-            )
-            for s in found.screens
-        ),
+        tuple(_lead(s.screen, s.theory, s.over_random) for s in found.screens),
+        tuple(_lead(s.screen, s.theory, s.each_rate) for s in found.screens),
         (best.name, best.sign),
         tuple(
             Point(short_name(c.condition.model), c.edit.part, c.said[best.name], 100 * c.gains[split])
@@ -104,7 +100,11 @@ def draw_prediction(drawing: Drawing) -> Figure:
     _draw_lines(left, drawing.ranks)
     left.set(xlabel=f"rank correlation with the {drawing.split} gain, among layers", xlim=(-1, 1))
     _draw_lines(middle, drawing.leads)
+    _draw_lines(middle, drawing.at_rates, shift=0.3)
     middle.set(xlabel="as a screen: lead over a random layer, points")
+    for fill, name in (("0.3", "rate by validation"), ("white", "same rate for all layers")):
+        middle.plot([], [], color="0.3", marker="o", markerfacecolor=fill, linestyle="none", label=name)
+    middle.legend(frameon=False, fontsize=8)
     _draw_points(right, drawing)
     handles = [
         Line2D([], [], color=COLOURS[index], marker="o", linestyle="none", label=name)
@@ -118,14 +118,21 @@ def _strength(agreement: Agreement) -> float:
     return abs(agreement.rank.value) if agreement.rank else 0.0
 
 
-def _draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
+def _lead(name: str, theory: bool, lead: Estimate) -> Line:
+    low, high = lead.interval
+    return Line(name, theory, 100 * lead.mean, 100 * low, 100 * high)
+
+
+def _draw_lines(axes: Axes, lines: Sequence[Line], shift: float = 0.0) -> None:
+    """Draw a line a predictor, the first on top; those that are shifted down are hollow."""
     for place, line in enumerate(lines):
         colour = COLOURS[0] if line.theory else COLOURS[1]
-        axes.plot([line.low, line.high], [place, place], color=colour, linewidth=1.4)
-        axes.plot(line.value, place, color=colour, marker="o", markersize=5)
+        axes.plot([line.low, line.high], [place + shift] * 2, color=colour, linewidth=1.2)
+        fill = "white" if shift else colour
+        axes.plot(line.value, place + shift, color=colour, marker="o", markersize=4.5, markerfacecolor=fill)
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     axes.set_yticks(range(len(lines)), [line.name for line in lines], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(lines) - 0.4, -0.8)
 
 
 def _draw_points(axes: Axes, drawing: Drawing) -> None:
@@ -146,10 +153,21 @@ def _draw_points(axes: Axes, drawing: Drawing) -> None:
         marker = MARKERS[index % len(MARKERS)]
         axes.plot([], [], color="0.4", marker=marker, linestyle="none", label=part)
     axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
-    sizes = [abs(point.said) for point in drawing.points if point.said]
-    if sizes and max(sizes) > 100 * min(sizes):
-        axes.set_xscale("symlog", linthresh=max(min(sizes), max(sizes) * 1e-3))
+    _stretch(axes, max((abs(point.said) for point in drawing.points), default=0.0))
     name, sign = drawing.best
     claimed = "more" if sign > 0 else "less"
     axes.set(xlabel=f"{name} (theory: {claimed} is better)", ylabel=f"{drawing.split} gain, points")
     axes.legend(frameon=False, fontsize=8)
+
+
+def _stretch(axes: Axes, largest: float) -> None:
+    """Draw numbers of many sizes on one axis: by their logarithms above about a tenth of the largest, plainly below."""
+    if largest == 0:
+        return
+    power = math.floor(math.log10(largest))
+    axes.set_xscale("symlog", linthresh=10.0 ** (power - 1))
+    sizes = [10.0**power, 10.0 ** (power - 1)]
+    # The scale's own labels are formulas, which are not drawn here.
+    ticks = [-sizes[0], -sizes[1], 0.0, sizes[1], sizes[0]]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()

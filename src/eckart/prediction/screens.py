@@ -52,6 +52,19 @@ class Unit:
         """Judge a screen's layer by test gains, each layer at the rate that validation chose for it."""
         return layer_rule(self.layers.gains(self.layers.picks), self.choice(screen, sign))
 
+    def at_each_rate(self, screen: str) -> float:
+        """Return the mean over rates of a screen's lead at that rate over a random layer, in test gain.
+
+        A predictor chooses a layer for each rate, by what it says at that rate, so that no label is read; what is no
+        predictor, Algorithm 1's rule, has one layer for all.
+        """
+        leads = []
+        for rate in range(len(self.rates)):
+            scores = self.cell_scores[screen][:, rate] if screen in self.cell_scores else self.scores[screen]
+            gains = _means(self.layers.gains([edits[rate] for edits in self.layers.grid]))
+            leads.append(gains[_last_best(scores)] - gains.mean())
+        return float(np.mean(leads))
+
     def blind(self, predictor: str) -> tuple[float, float]:
         """Return the test gain of the layer and rate that a predictor chooses, and its lead over a random layer."""
         layer, rate = divmod(_last_best(self.cell_scores[predictor].ravel()), len(self.rates))
@@ -73,6 +86,8 @@ class Screened:
         better, worse: in how many units the interval for new seeds and rows alone lies above 0, and below.
         below_best: less the layer that is best in hindsight, on the same rows: the mean over units.
         learned: as `over_random`, in the direction that does better on the other groups; None for one group.
+        each_rate: its lead over a random layer at the same rate, the mean over the rates: no label is read.
+        each_rate_p_holm: its p value, adjusted likewise.
         blind_gain, blind: the gain, and the lead over a random layer at the same rate, if it chooses the rate as well,
             so that no label is read at all; None for Algorithm 1's rule, which chooses none.
     """
@@ -88,13 +103,20 @@ class Screened:
     worse: int
     below_best: float
     learned: Estimate | None
+    each_rate: Estimate
+    each_rate_p_holm: float
     blind_gain: float | None
     blind: Estimate | None
 
     @property
     def beats_random(self) -> bool:
-        """Whether its interval lies above 0, and its adjusted p value says so too."""
+        """Whether it does where validation chooses the rate, as in a search: by interval and adjusted p value."""
         return self.over_random.interval[0] > 0 and self.p_holm <= 0.05
+
+    @property
+    def beats_random_at_each_rate(self) -> bool:
+        """Whether it does at the same rate for all layers: by interval and adjusted p value."""
+        return self.each_rate.interval[0] > 0 and self.each_rate_p_holm <= 0.05
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -119,6 +141,9 @@ class Screened:
             "units_worse": self.worse,
             "below_best": self.below_best,
             "over_random_learned_sign": estimate(self.learned),
+            "each_rate_over_random": estimate(self.each_rate),
+            "each_rate_p_holm": self.each_rate_p_holm,
+            "beats_random_at_each_rate": self.beats_random_at_each_rate,
             "blind_gain": self.blind_gain,
             "blind_over_random": estimate(self.blind),
         }
@@ -163,15 +188,25 @@ def screened(found: Sequence[Unit], predictors: Sequence[Predictor]) -> list[Scr
     theory = {**{p.name: p.theory for p in predictors}, ALGORITHM_1: True}
     names = [name for name in theory if found and all(name in unit.scores for unit in found)]
     leads = {name: _over_groups([u.rule(name).over_random.mean for u in found], found) for name in names}
-    tested = [name for name in names if theory[name]]
-    p = dict(zip(tested, holm([leads[name].p_value for name in tested]), strict=True))
-    return [
-        _screened(name, theory[name], found, leads[name], float(p.get(name, leads[name].p_value)))
-        for name in names
-    ]
+    at_rates = {name: _over_groups([u.at_each_rate(name) for u in found], found) for name in names}
+    p, rates_p = (_adjusted(estimates, theory) for estimates in (leads, at_rates))
+    return [_screened(n, theory[n], found, (leads[n], p[n]), (at_rates[n], rates_p[n])) for n in names]
 
 
-def _screened(name: str, theory: bool, found: Sequence[Unit], lead: Estimate, p: float) -> Screened:
+def _adjusted(estimates: Mapping[str, Estimate], theory: Mapping[str, bool]) -> dict[str, float]:
+    """Return p values, those of the theory's screens adjusted for their number."""
+    own = {name: estimate.p_value for name, estimate in estimates.items()}
+    tested = [name for name in own if theory[name]]
+    return own | dict(zip(tested, holm([own[name] for name in tested]).tolist(), strict=True))
+
+
+def _screened(
+    name: str,
+    theory: bool,
+    found: Sequence[Unit],
+    lead: tuple[Estimate, float],
+    at_rates: tuple[Estimate, float],
+) -> Screened:
     rules = [unit.rule(name) for unit in found]
     chosen = [_means(u.layers.gains(u.layers.picks))[u.choice(name)] for u in found]
     groups = {unit.group for unit in found}
@@ -182,12 +217,14 @@ def _screened(name: str, theory: bool, found: Sequence[Unit], lead: Estimate, p:
         units=len(found),
         groups=len(groups),
         gain=_over_groups(chosen, found).mean,
-        over_random=lead,
-        p_holm=p,
+        over_random=lead[0],
+        p_holm=lead[1],
         better=sum(rule.over_random.interval[0] > 0 for rule in rules),
         worse=sum(rule.over_random.interval[1] < 0 for rule in rules),
         below_best=float(np.mean([rule.below_best.value for rule in rules])),
         learned=_learned(name, found) if len(groups) > 1 else None,
+        each_rate=at_rates[0],
+        each_rate_p_holm=at_rates[1],
         blind_gain=_over_groups([gain for gain, _ in blind], found).mean if blind else None,
         blind=_over_groups([ahead for _, ahead in blind], found) if blind else None,
     )

@@ -24,23 +24,29 @@ def prediction_report(found: Prediction) -> RenderableType:
     tables = [
         _ranks(found, split) for split in SPLITS if any(a.cells for a in found.agreements if a.split == split)
     ]
-    screens = [_screens(found.screens)] if found.screens else []
+    screens = [_screens(found.screens), _blind(found.screens)] if found.screens else []
     return Group(_heading(found), *tables, *screens, Text(answer(found), style="bold"))
 
 
 def answer(found: Prediction) -> str:
-    """Say whether a screen by the theory beats a random layer."""
+    """Say whether a screen by the theory beats a random layer, in a search and without any label."""
     theory = [screen for screen in found.screens if screen.theory]
     if not theory:
         return "No run scored several layers whole on validation and test rows: no screen can be judged."
-    if not found.beating:
-        best = max(theory, key=lambda screen: screen.over_random.mean)
-        return (
-            f"None of the theory's {len(theory)} screens beats a random layer. The best, {best.screen}, leads by "
-            f"{_points(best.over_random)} points, p = {p_text(best.p_holm)} corrected."
-        )
-    named = "; ".join(f"{screen.screen}, by {_points(screen.over_random)} points" for screen in found.beating)
-    return f"{len(found.beating)} of the theory's {len(theory)} screens beat a random layer: {named}."
+    at_rates = {screen.screen: (screen.each_rate, screen.each_rate_p_holm) for screen in theory}
+    in_search = {screen.screen: (screen.over_random, screen.p_holm) for screen in theory}
+    return "\n".join([
+        _beaten("With the rate by validation, as in a search", in_search, [s.screen for s in found.beating]),
+        _beaten("At the same rate for all layers", at_rates, [s.screen for s in theory if s.beats_random_at_each_rate]),
+    ])  # fmt: skip
+
+
+def _beaten(where: str, leads: dict[str, tuple[Estimate, float]], beating: Sequence[str]) -> str:
+    best = max(leads, key=lambda name: leads[name][0].mean)
+    estimate, p = leads[best]
+    said = f"{where}, {len(beating) or 'none'} of the theory's {len(leads)} screens beats a random layer"
+    named = f": {', '.join(beating)}" if beating else ""
+    return f"{said}{named}. The best, {best}: {_points(estimate)} points, p = {p_text(p)} corrected."
 
 
 def _heading(found: Prediction) -> Text:
@@ -84,19 +90,16 @@ def _screens(found: Sequence[Screened]) -> RenderableType:
     title = (
         f"as a screen for the layer: {first.units} choices in {first.groups} models and tasks, in points on test rows\n"
         "each layer at the rate that validation chose for it; sure: choices whose own interval is above, below 0; "
-        "turned: in the\ndirection that does better on the other groups; blind: the rate chosen by the same number, "
-        "without labels"
+        "turned: in the\ndirection that does better on the other groups"
     )
     columns = (
         "chosen by",
         "gain",
         "over a random layer",
-        "p, corr.",
+        "p, corrected",
         "sure",
-        "hindsight",
+        "below hindsight",
         "turned: over random",
-        "blind",
-        "over random",
     )
     rows = [
         [
@@ -107,6 +110,23 @@ def _screens(found: Sequence[Screened]) -> RenderableType:
             f"{screen.better}, {screen.worse}",
             points(screen.below_best),
             _points(screen.learned),
+        ]
+        for screen in found
+    ]
+    return _titled(title, columns, rows, [screen.theory for screen in found])
+
+
+def _blind(found: Sequence[Screened]) -> RenderableType:
+    title = (
+        "the same without any label: the layer at each rate, leads averaged over the rates; and the layer and the "
+        "rate,\nthe lead being that over a random layer at this rate"
+    )
+    columns = ("chosen by", "layer: over random", "p, corrected", "layer and rate: gain", "over random")
+    rows = [
+        [
+            screen.screen,
+            _points(screen.each_rate),
+            p_text(screen.each_rate_p_holm),
             "-" if screen.blind_gain is None else points(screen.blind_gain),
             _points(screen.blind),
         ]
