@@ -259,8 +259,9 @@ def test_no_screen_beats_a_random_layer_where_no_layer_is_better() -> None:
 
 def test_of_equal_layers_the_deepest_is_chosen() -> None:
     run, cells = made()
-    chosen, _ = judged(run, cells, [FLAT, CONDITION])
+    chosen, found = judged(run, cells, [FLAT, CONDITION])
     assert {unit.choice("flat") for unit in chosen} == {3}
+    assert "flat" not in found, "what cannot tell layers apart is no screen"
 
 
 def test_the_answer_names_what_beats_a_random_layer_and_what_does_not(found: Prediction) -> None:

@@ -184,9 +184,13 @@ def units(
 
 
 def screened(found: Sequence[Unit], predictors: Sequence[Predictor]) -> list[Screened]:
-    """Judge every predictor, and Algorithm 1's rule, as a screen; no unit, nothing to judge."""
+    """Judge every predictor, and Algorithm 1's rule, as a screen; no unit, nothing to judge.
+
+    What says the same of all layers, as the clipping rate does, is no screen for layers.
+    """
     theory = {**{p.name: p.theory for p in predictors}, ALGORITHM_1: True}
-    names = [name for name in theory if found and all(name in unit.scores for unit in found)]
+    known = [name for name in theory if found and all(name in unit.scores for unit in found)]
+    names = [name for name in known if any(np.ptp(unit.scores[name]) > 0 for unit in found)]
     leads = {name: _over_groups([u.rule(name).over_random.mean for u in found], found) for name in names}
     at_rates = {name: _over_groups([u.at_each_rate(name) for u in found], found) for name in names}
     p, rates_p = (_adjusted(estimates, theory) for estimates in (leads, at_rates))
