@@ -48,6 +48,11 @@ class Unit:
         """Return the index of the layer that a screen chooses, the deepest of equals; or, by -1, shuns."""
         return _last_best(sign * self.scores[screen])
 
+    def tells_apart(self, screen: str) -> bool:
+        """Say whether a screen says other things of some layers than of others, at any rate."""
+        said = self.cell_scores.get(screen, self.scores[screen][:, None])
+        return bool((said != said[:1]).any())
+
     def rule(self, screen: str, sign: int = 1) -> LayerRule:
         """Judge a screen's layer by test gains, each layer at the rate that validation chose for it."""
         return layer_rule(self.layers.gains(self.layers.picks), self.choice(screen, sign))
@@ -190,7 +195,7 @@ def screened(found: Sequence[Unit], predictors: Sequence[Predictor]) -> list[Scr
     """
     theory = {**{p.name: p.theory for p in predictors}, ALGORITHM_1: True}
     known = [name for name in theory if found and all(name in unit.scores for unit in found)]
-    names = [name for name in known if any(np.ptp(unit.scores[name]) > 0 for unit in found)]
+    names = [name for name in known if any(unit.tells_apart(name) for unit in found)]
     leads = {name: _over_groups([u.rule(name).over_random.mean for u in found], found) for name in names}
     at_rates = {name: _over_groups([u.at_each_rate(name) for u in found], found) for name in names}
     p, rates_p = (_adjusted(estimates, theory) for estimates in (leads, at_rates))
