@@ -21,6 +21,7 @@ TENSOR_MODULES = [
     "checkpoints",
     "functions",
     "probe",
+    "prediction",
     "reports.blocks",
     "reports.measured",
     "reports.findings",

@@ -131,3 +131,11 @@ def test_the_report_benchmark():
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "the page, from the run" in ended.stdout
+
+
+def test_the_study_of_the_demos_model_runs(tmp_path):
+    sizes = ["--seeds", "1", "--rows", "10,10", "--rates", "0.9"]
+    command = [sys.executable, FOLDER / "predicts.py", "--out", tmp_path / "run", *sizes]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert f"{5 * 2 * 11} trials" in ended.stdout

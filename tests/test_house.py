@@ -32,7 +32,7 @@ ORDER = [
     ["anatomy", "edits", "models", "stored", "tasks"],
     ["evaluation"],
     ["runs", "selection"],
-    ["checkpoints", "probe", "functions", "reports", "demo", "cluster"],
+    ["checkpoints", "probe", "functions", "reports", "prediction", "demo", "cluster"],
     ["spec"],
     ["cli", "__main__"],
 ]

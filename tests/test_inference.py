@@ -351,6 +351,16 @@ class TestRankCorrelation:
         ranks = rank_correlation(np.arange(9.0), np.exp(np.arange(9.0)), list("aaabbbccc"))
         assert (ranks.value, *ranks.interval) == pytest.approx((1.0, 1.0, 1.0))
 
+    @pytest.mark.parametrize("confidence", [0.9, 0.99])
+    def test_the_p_value_is_that_of_the_interval(self, draw, confidence):
+        x, y = draw.standard_normal((2, 30))
+        groups = np.repeat(range(6), 5).tolist()
+        p = rank_correlation(x, y + x / 2, groups).p_value
+        low, high = rank_correlation(x, y + x / 2, groups, 1 - p).interval
+        assert min(abs(low), abs(high)) == pytest.approx(0, abs=1e-9), "the interval of 1 - p ends at 0"
+        low, high = rank_correlation(x, y + x / 2, groups, confidence).interval
+        assert (low <= 0 <= high) == (p >= 1 - confidence)
+
     @pytest.mark.parametrize("groups", ["aabb", "aab", "abcde"])
     def test_refuses_few_groups(self, groups):
         with pytest.raises(EckartError, match="groups"):

@@ -278,6 +278,25 @@ def test_demonstrations_out_of_the_window_add_nothing(task: Task) -> None:
     assert np.isnan(update.norm_term).all()
 
 
+def test_several_floors_from_one_reading_are_several_readings(task: Task) -> None:
+    model, edit, floors = loaded("llama"), Edit(1, "attn", 0.5), [1e-3, FLOOR, 1.0]
+    prober = Prober(model, task, prompts=2, floor=FLOOR)
+    for at_once in (prober.at_floors(floors, edit), prober.at_floors(floors, edit)):  # computed, and known
+        for floor, found in zip(floors, at_once, strict=True):
+            alone = Prober(model, task, prompts=2, floor=floor)(edit)
+            for name in QUANTITIES:
+                np.testing.assert_allclose(found.means(name), alone.means(name), rtol=1e-12)
+            assert (found.floor, found.edits, found.reach) == (floor, alone.edits, alone.reach)
+    with pytest.raises(EditError, match="floor 0: both are to be positive"):
+        prober.at_floors([1.0, 0.0])
+
+
+def test_the_mean_variance_is_that_of_a_plain_loop(read: tuple[Prober, Probe]) -> None:
+    prober, found = read
+    traces = [layer.trace[p, h] for layer in found.layers for p in range(2) for h in range(4)]
+    assert prober.mean_variance() == pytest.approx(np.mean(traces) / 8**2 - FLOOR)
+
+
 # ---------------------------------------------------------------- clipping
 
 

@@ -25,6 +25,13 @@ class Bounded:
 
 
 @dataclass(frozen=True)
+class Correlation(Bounded):
+    """A correlation, with the p value of the hypothesis that there is none; two-sided, by the interval's own test."""
+
+    p_value: float
+
+
+@dataclass(frozen=True)
 class Stability:
     """How much the clipping rate matters at each layer.
 
@@ -223,7 +230,7 @@ def rank_correlation(
     y: Float[np.ndarray, " units"],
     groups: Sequence[Hashable],
     confidence: float = 0.95,
-) -> Bounded:
+) -> Correlation:
     """Return Spearman's rank correlation over all units, with an interval for new groups of units.
 
     Units of one group (the cells of one model, say) are no independent evidence. Each group is left out in turn; the
@@ -261,7 +268,9 @@ def rank_correlation(
     error = np.arctanh(others).std() * np.sqrt(len(names) - 1)
     margin = t.ppf((1 + confidence) / 2, len(names) - 1) * error
     low, high = np.tanh(np.arctanh(value) + np.array([-margin, margin]))
-    return Bounded(value, (float(low), float(high)))
+    with np.errstate(divide="ignore"):  # an order that no group changes
+        distance = np.abs(np.arctanh(value)) / error if value else 0.0
+    return Correlation(value, (float(low), float(high)), float(2 * t.sf(distance, len(names) - 1)))
 
 
 def _spearman(x: Float[np.ndarray, " units"], y: Float[np.ndarray, " units"]) -> float:

@@ -1,4 +1,4 @@
-"""The verbs `theory check` and `theory probe`: the paper's mathematics, checked, and asked of a real model."""
+"""The verbs of `theory`: the paper's mathematics, checked, and asked of a real model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import errors, print_json, say, show
+from eckart.cli.predicts import predicts
 from eckart.cli.scoring import Probing, probing_options
 from eckart.records import Edit
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 theory = typer.Typer(
     name="theory", help="The paper's mathematics: every statement checked, its quantities asked of a model."
 )
+theory.command()(predicts)
 
 TITLES = {
     "identity": "equal: the largest relative difference of the two sides",

@@ -94,8 +94,7 @@ class Prober:
         truncate_demonstrations: bool = False,
         drop_long_rows: bool = False,
     ) -> None:
-        if prompts < 1 or not floor > 0:
-            raise EditError(f"{prompts} prompts and floor {floor:g}: both are to be positive")
+        _check_floor(floor, prompts)
         if task.shots == 0:
             raise TaskError(
                 f"task {task.name} shows no demonstrations, and the probe reads what they do; use --shots 4, say"
@@ -105,7 +104,7 @@ class Prober:
         self.recorder = Recorder(self.anatomy)
         self.rows = self._rows(prompts, truncate_demonstrations, drop_long_rows)
         self._factors: Factors = {}
-        self._updates: dict[bytes, Update] = {}
+        self._updates: dict[bytes, dict[float, Update]] = {}
         self._shared = self._sharable()
 
     def __call__(self, edits: Edit | Sequence[Edit] = ()) -> Probe:
@@ -115,29 +114,49 @@ class Prober:
             EditError: the model has no such layer or part.
             ModelError: a head's output cannot be computed from what was recorded of it.
         """
+        return self.at_floors([self.floor], edits)[0]
+
+    def at_floors(self, floors: Sequence[float], edits: Edit | Sequence[Edit] = ()) -> list[Probe]:
+        """Read the model with these edits once, and return what it gives at each of several noise floors.
+
+        Raises:
+            EditError, ModelError: as a call; or a floor is not positive.
+        """
+        for floor in floors:
+            _check_floor(floor)
         chosen = self._canonical([edits] if isinstance(edits, Edit) else edits)
         rates = resolve(self.anatomy, chosen)
+        reach = min(
+            (weight.layer + (weight.part == "mlp") for weight in rates), default=len(self.anatomy.layers)
+        )
         clipped = clip(self.model.model, chosen, anatomy=self.anatomy, factors=self._factors)
         with clipped if chosen else nullcontext():
             prompts = self._recorded()
-            found = [self._layer(layer, [p[layer] for p in prompts]) for layer in range(len(prompts[0]))]
-        path = np.cumsum([steps for _, steps in found], axis=0)
-        layers = [
-            replace(layer, path_norm=np.linalg.norm(past, axis=1))
-            for (layer, _), past in zip(found, path, strict=True)
-        ]
-        return Probe(
-            self.model.name,
-            self.model.dtype,
-            self.task.full_name,
-            self.split,
-            self.task.shots,
-            len(self.rows),
-            self.floor,
-            chosen,
-            min((weight.layer + (weight.part == "mlp") for weight in rates), default=len(layers)),
-            tuple(layers),
-        )
+            # Inside the clip too: what reaches the residual stream takes the output projection as it is now.
+            return [
+                Probe(
+                    self.model.name,
+                    self.model.dtype,
+                    self.task.full_name,
+                    self.split,
+                    self.task.shots,
+                    len(self.rows),
+                    floor,
+                    chosen,
+                    reach,
+                    self._layers(prompts, floor),
+                )
+                for floor in floors
+            ]
+
+    def mean_variance(self) -> float:
+        """Return what a floor is small or large beside: the mean over prompts, layers and heads of tr C_t / d.
+
+        Layers in which fewer than two of the demonstrations' tokens are seen have none, and are left out.
+        """
+        sizes = [p.keys.shape[-1] * p.values.shape[-1] for p in self.recorder(self.rows[0].tokens)]
+        layers = zip(self().layers, sizes, strict=True)
+        return float(np.nanmean([layer.trace / size - self.floor for layer, size in layers]))
 
     def release(self) -> None:
         """Let go of the factorisations of matrices; they are made again where they are needed again."""
@@ -185,18 +204,27 @@ class Prober:
             return 0  # a model that keeps something else than keys and values from one pass to the next
         return shared if all(_agree(a, b, self._tolerance) for a, b in zip(whole, apart, strict=True)) else 0
 
+    def _layers(self, prompts: Sequence[Sequence[Parts]], floor: float) -> tuple[LayerProbe, ...]:
+        found = [self._layer(layer, [p[layer] for p in prompts], floor) for layer in range(len(prompts[0]))]
+        path = np.cumsum([steps for _, steps in found], axis=0)
+        return tuple(
+            replace(layer, path_norm=np.linalg.norm(past, axis=1))
+            for (layer, _), past in zip(found, path, strict=True)
+        )
+
     def _layer(
-        self, layer: int, prompts: Sequence[Parts]
+        self, layer: int, prompts: Sequence[Parts], floor: float
     ) -> tuple[LayerProbe, Float[np.ndarray, "prompts d"]]:
         """Return a layer's quantities but for the trajectory's norm, and its steps."""
         shown = [seen(parts, row.start, row.stop) for parts, row in zip(prompts, self.rows, strict=True)]
-        updates = self._all_updates(layer, prompts, shown)
+        updates = self._all_updates(layer, prompts, shown, floor)
         heads = [attended(parts, which) for parts, which in zip(prompts, shown, strict=True)]
         residuals = np.array([residual(parts) for parts in prompts])
         self._check(layer, residuals)
         steps = self._steps(layer, heads)
         log_normaliser = np.array([found.log_normaliser for found in heads])
-        of_updates = {f.name: np.array([getattr(u, f.name) for u in updates]) for f in fields(Update)}
+        names = {f.name for f in fields(Update)} & {f.name for f in fields(LayerProbe)}
+        of_updates = {name: np.array([getattr(u, name) for u in updates]) for name in sorted(names)}
         of_updates["log_norm"] = of_updates["log_norm"] - log_normaliser
         step_norm = np.linalg.norm(steps, axis=1)
         return LayerProbe(
@@ -212,7 +240,7 @@ class Prober:
         ), steps
 
     def _all_updates(
-        self, layer: int, prompts: Sequence[Parts], shown: Sequence[Bool[np.ndarray, " _"]]
+        self, layer: int, prompts: Sequence[Parts], shown: Sequence[Bool[np.ndarray, " _"]], floor: float
     ) -> list[Update]:
         """Return each prompt's update, computed once for all that show the layer the same."""
         known: list[_Known] = []
@@ -220,19 +248,20 @@ class Prober:
         for parts, which in zip(prompts, shown, strict=True):
             found = next((k for k in known if k.is_of(parts, which, self._tolerance)), None)
             if found is None:
-                found = _Known(which, parts, self._update(layer, parts, which))
+                found = _Known(which, parts, self._update(layer, parts, which, floor))
                 known.append(found)
             updates.append(found.update)
         return updates
 
-    def _update(self, layer: int, parts: Parts, shown: Bool[np.ndarray, " tokens"]) -> Update:
+    def _update(self, layer: int, parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float) -> Update:
         digest = hashlib.blake2b(f"{layer} {parts.scale} {parts.softcap}".encode(), digest_size=16)
         for array in _shown(parts, shown):
             digest.update(np.ascontiguousarray(array).data)
-        key = digest.digest()
-        if key not in self._updates:
-            self._updates[key] = update_of(parts, shown, self.floor)
-        return self._updates[key]
+        known = self._updates.setdefault(digest.digest(), {})
+        if floor not in known:
+            other = next(iter(known.values()), None)
+            known[floor] = update_of(parts, shown, floor) if other is None else other.at_floor(floor)
+        return known[floor]
 
     def _steps(self, layer: int, heads: Sequence[Attended]) -> Float[np.ndarray, "prompts d"]:
         """Return what the demonstrations add to the last token through the output projection as it is now."""
@@ -253,6 +282,11 @@ class Prober:
                 f"keys and values give; a '{self.anatomy.model_type}' model does more in its attention than the probe "
                 "knows, or its outputs are not numbers"
             )
+
+
+def _check_floor(floor: float, prompts: int = 1) -> None:
+    if prompts < 1 or not floor > 0:
+        raise EditError(f"{prompts} prompts and floor {floor:g}: both are to be positive")
 
 
 def _shown(parts: Parts, shown: Bool[np.ndarray, " tokens"]) -> tuple[np.ndarray, ...]:

@@ -7,7 +7,8 @@ special token, an instruction, the query's own text, sinks) only shares the soft
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -15,7 +16,7 @@ from scipy.special import logsumexp
 
 from eckart.probe.recording import Parts
 from eckart.theory.arrays import transposed
-from eckart.theory.bound import demonstration_gram, layer_term
+from eckart.theory.bound import demonstration_gram, floored_term, noise_variances
 from eckart.theory.duals import log_kernel, log_singular_values
 
 RESOLVED = 1e-6
@@ -33,6 +34,8 @@ class Update:
         linear_norm: (heads,), |sum_i v_i ⊗ k_i|, the norm of Lemma 1's Delta W.
         trace, norm_term, log_determinant: (heads,), of the linear form's part of Theorem 2; NaN for fewer than two
             tokens.
+        variances: (heads, r), the eigenvalues of its C_t; none for fewer than two tokens.
+        dimension: of its Delta W, the number of entries.
     """
 
     log_norm: Float[np.ndarray, " heads"]
@@ -42,6 +45,12 @@ class Update:
     trace: Float[np.ndarray, " heads"]
     norm_term: Float[np.ndarray, " heads"]
     log_determinant: Float[np.ndarray, " heads"]
+    variances: Float[np.ndarray, "heads r"]
+    dimension: int
+
+    def at_floor(self, floor: float) -> Update:
+        """Return the same update with another floor: only the linear form's term knows it."""
+        return replace(self, **_term(self.variances, self.linear_norm**2, self.dimension, floor))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +116,10 @@ def update_of(parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float) ->
     bias = parts.bias[:, shown]
     groups = len(parts.keys) if not bias.any() else heads  # a bias of its own for each query head, or none
     keys, values = (transposed(_of_query_heads(x[:, shown], groups)) for x in (parts.keys, parts.values))
-    softmax = _softmax_form(parts, keys, values, bias)
-    per_group = {**softmax, **_linear_form(keys, values, floor)}
-    return Update(**{f.name: np.repeat(per_group[f.name], heads // groups) for f in fields(Update)})
+    dimension = keys.shape[-2] * values.shape[-2]
+    per_group = {**_softmax_form(parts, keys, values, bias), **_linear_form(keys, values, dimension, floor)}
+    of_heads = {name: np.repeat(value, heads // groups, axis=0) for name, value in per_group.items()}
+    return Update(**of_heads, dimension=dimension)
 
 
 def _scores(parts: Parts) -> Float[np.ndarray, "heads tokens"]:
@@ -147,15 +157,24 @@ def _softmax_form(
     return {"log_norm": log_norm, "rank": rank, "stable_rank": stable_rank}
 
 
-def _linear_form(keys: np.ndarray, values: np.ndarray, floor: float) -> dict[str, np.ndarray]:
-    tokens, dimension = keys.shape[-1], keys.shape[-2] * values.shape[-2]
+def _linear_form(keys: np.ndarray, values: np.ndarray, dimension: int, floor: float) -> dict[str, np.ndarray]:
+    tokens = keys.shape[-1]
     gram = demonstration_gram(values, keys)
     square = np.maximum(gram.sum(axis=(-1, -2)), 0)
-    found = {"linear_norm": np.sqrt(square)}
-    if tokens < 2:
-        return found | dict.fromkeys(("trace", "norm_term", "log_determinant"), np.full(len(keys), np.nan))
-    term = layer_term(gram, square, tokens // 2, dimension, floor)
-    return found | {
+    few = np.zeros((len(keys), 0))
+    variances = few if tokens < 2 else noise_variances(gram, tokens // 2, dimension)
+    return {
+        "linear_norm": np.sqrt(square),
+        "variances": variances,
+        **_term(variances, square, dimension, floor),
+    }
+
+
+def _term(variances: np.ndarray, square: np.ndarray, dimension: int, floor: float) -> dict[str, Any]:
+    if variances.shape[-1] == 0:
+        return dict.fromkeys(("trace", "norm_term", "log_determinant"), np.full(len(square), np.nan))
+    term = floored_term(variances, square, dimension, floor)
+    return {
         "trace": np.asarray(term.trace),
         "norm_term": np.asarray(term.norm_term),
         "log_determinant": np.asarray(term.log_determinant),

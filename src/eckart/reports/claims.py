@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from eckart.records import TOP_K, Edit, select_layer
 from eckart.reports.blocks import Block, Condition
 from eckart.reports.findings import Findings, metric_of, pick
+from eckart.reports.measured import Measurements
 from eckart.reports.sections import WHERE
 from eckart.reports.tabular import Column, Table
 from eckart.rules import LayerRule, Stability, WinnersCurse, layer_rule, stability, winners_curse
@@ -100,23 +101,56 @@ class Ruled:
     rule: LayerRule
 
 
-def ruled(run: Run, found: Findings) -> Iterator[Ruled]:
-    """Judge the choice by condition number wherever several layers were scored on validation and test."""
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """The layers of a part that were scored at all their rates on validation and test rows, under the same seeds.
+
+    Arguments:
+        condition, part: where.
+        layers: ascending.
+        grid: each layer's edits, by rate.
+        picks: each layer's edit that validation chose; None where unpruned was as good.
+        test: the block of the test rows.
+    """
+
+    condition: Condition
+    part: str
+    layers: tuple[int, ...]
+    grid: tuple[tuple[Edit, ...], ...]
+    picks: tuple[Edit | None, ...]
+    test: Block
+
+    def gains(self, edits: Sequence[Edit | None]) -> Float[np.ndarray, "edits seeds rows"]:
+        """Return test gains, right after less right before; 0 for the unpruned model, NaN where it was not asked."""
+        unpruned = np.where(np.isnan(self.test.unpruned), np.nan, 0.0)
+        found = (self.test.gains[self.test.edits.index(edit)] if edit else unpruned for edit in edits)
+        return np.stack(list(found))
+
+
+def whole_layers(run: Run, found: Measurements) -> Iterator[Layers]:
+    """Yield every part of every condition of which several layers were scored whole on validation and test rows."""
     for condition, part in found.units:
-        chosen = _chosen_layer(run, condition, part)
         before, test = (found.blocks.get((condition, split)) for split in ("validation", "test"))
         edits = found.edits(condition, part)
-        layers = sorted({edit.layer for edit in edits})
-        grids = [[edit for edit in edits if edit.layer == layer] for layer in layers]
-        if before is None or test is None or chosen not in layers or len(layers) < 2:
+        layers = tuple(sorted({edit.layer for edit in edits}))
+        grid = tuple(tuple(edit for edit in edits if edit.layer == layer) for layer in layers)
+        if before is None or test is None or len(layers) < 2:
             continue
-        if not _holds(test, grids) or before.seeds != test.seeds:
+        if not _holds(test, grid) or before.seeds != test.seeds:
             continue
         metric = metric_of(run, condition.task)
-        picks = [pick(before, grid, metric, list(before.seeds)) for grid in grids]
-        unpruned = np.where(np.isnan(test.unpruned), np.nan, 0.0)
-        gains = np.stack([test.gains[test.edits.index(edit)] if edit else unpruned for edit in picks])
-        yield Ruled(condition, part, tuple(layers), chosen, layer_rule(gains, layers.index(chosen)))
+        picks = tuple(pick(before, list(edits), metric, list(before.seeds)) for edits in grid)
+        yield Layers(condition, part, layers, grid, picks, test)
+
+
+def ruled(run: Run, found: Measurements) -> Iterator[Ruled]:
+    """Judge the choice by condition number wherever several layers were scored on validation and test."""
+    for whole in whole_layers(run, found):
+        condition, part, layers = whole.condition, whole.part, whole.layers
+        chosen = _chosen_layer(run, condition, part)
+        if chosen in layers:
+            rule = layer_rule(whole.gains(whole.picks), layers.index(chosen))
+            yield Ruled(condition, part, layers, chosen, rule)
 
 
 @dataclass(frozen=True)
@@ -284,7 +318,7 @@ def _blocks(found: Findings, condition: Condition) -> Iterator[Block]:
             yield found.blocks[condition, split]
 
 
-def _holds(block: Block, grid: list[list[Edit]]) -> bool:
+def _holds(block: Block, grid: Sequence[Sequence[Edit]]) -> bool:
     """Whether every edit of a grid was scored wherever the unpruned model was, on rows enough to say something."""
     edits = [edit for line in grid for edit in line]
     asked = ~np.isnan(block.unpruned)

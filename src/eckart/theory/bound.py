@@ -185,13 +185,47 @@ def layer_term(
         raise EckartError(
             f"dimension {dimension} and floor {floor}: give 1 entry or more, and a variance of 0 or more"
         )
+    return floored_term(noise_variances(gram, shots, dimension), squared, dimension, floor)
+
+
+@shaped
+def noise_variances(
+    gram: Float[np.ndarray, "*batch n n"], shots: int, dimension: int
+) -> Float[np.ndarray, "*batch r"]:
+    """Return the eigenvalues of C_t that may be above 0, the largest first.
+
+    Arguments:
+        gram, shots, dimension: as for `layer_term`.
+
+    Raises:
+        EckartError: fewer than two demonstrations, or shots out of range.
+
+    >>> noise_variances([[1, 0], [0, 1]], shots=1, dimension=4)
+    array([2.])
+    """
     noise = noise_gram(gram, shots)
     most = min(noise.shape[-1] - 1, dimension)  # the rank that C_t can have; its other eigenvalues are zero
-    eigenvalues = _without_rounding(np.linalg.eigvalsh(noise)[..., ::-1][..., :most])
+    return _without_rounding(np.linalg.eigvalsh(noise)[..., ::-1][..., :most])
+
+
+@shaped
+def floored_term(
+    variances: Float[np.ndarray, "*batch r"],
+    squared: Float[np.ndarray, "*batch"],
+    dimension: int,
+    floor: float,
+) -> LayerTerm:
+    """Return one layer's part of Theorem 2 from C_t's eigenvalues: for several floors, which share them.
+
+    Arguments:
+        variances: of `noise_variances`.
+        squared, dimension, floor: as for `layer_term`.
+    """
+    rank = variances.shape[-1]
     with np.errstate(divide="ignore"):
-        rest = (dimension - most) * np.log(floor) if dimension > most else 0.0
-        log_determinant = np.log(eigenvalues + floor).sum(axis=-1) + rest
-    return LayerTerm(dimension, squared, eigenvalues.sum(axis=-1) + dimension * floor, log_determinant)
+        rest = (dimension - rank) * np.log(floor) if dimension > rank else 0.0
+        log_determinant = np.log(variances + floor).sum(axis=-1) + rest
+    return LayerTerm(dimension, squared, variances.sum(axis=-1) + dimension * floor, log_determinant)
 
 
 def _without_rounding(eigenvalues: Float[np.ndarray, "*batch r"]) -> Float[np.ndarray, "*batch r"]:
