@@ -29,6 +29,8 @@ Model: TypeAlias = PreTrainedModel
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+READS_NUMBERS = frozenset({"InContextModel", "LinearAttentionModel"})
+"""The architectures of `eckart.functions`."""
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation")
 
@@ -130,6 +132,7 @@ def load_config(name: str, trust_remote_code: bool = False) -> Any:
         ModelError: there is none, or transformers does not know it.
     """
     check_source(name)
+    _refuse_numbers(name)
     with explained(name):
         return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
 
@@ -163,6 +166,7 @@ def load_checkpoint(
     Raises:
         ModelError: there is no such model, or it is incomplete, damaged, not safetensors, or not a causal one.
     """
+    _refuse_numbers(name)
     with explained(name):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
@@ -289,6 +293,16 @@ def check_source(name: str) -> None:
         raise ModelError(f"'{name}' is a file; give the folder that holds config.json and model.safetensors")
     if not (path / "config.json").is_file():
         raise ModelError(f"folder '{name}' holds no config.json, so it is no transformers checkpoint")
+
+
+def _refuse_numbers(name: str) -> None:
+    """Refuse a model of functions, whose decoder would pass for a language model with one word."""
+    path = Path(name).expanduser() / "config.json"
+    with explained(name):
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kinds = config.get("architectures") if isinstance(config, dict) else None
+    if isinstance(kinds, list) and not READS_NUMBERS.isdisjoint(map(str, kinds)):
+        raise ModelError(f"model '{name}' reads numbers and no text; it is scored by eckart functions")
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:

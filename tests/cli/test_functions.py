@@ -10,6 +10,7 @@ import torch
 from eckart.cli.training import Settings
 from eckart.functions import training as library
 from eckart.functions.training import Training, kept_models, read_losses
+from eckart.runs import read_run
 
 TINY = [
     "--dimension",
@@ -197,6 +198,15 @@ def test_evaluations_that_are_refused(eckart, trained, tmp_path, wrong, words):
     assert not list(tmp_path.iterdir())
 
 
+def test_clip_searches_with_the_first_seed_and_each_part_once(eckart, trained):
+    seeds = ["--seeds", "3,4", "--rates", "0.5", "--rows", "20", "--parts", "mlp,mlp", "--device", "cpu"]
+    ended = eckart("functions", "clip", trained, *seeds, "--out", "clipped")
+    assert "Algorithm 1, examples of seed 3" in ended.out
+    assert ended.out.count("beside the unpruned model, on n = 20 validation rows") == 1
+    (trial, *_) = read_run("clipped/mlp").trials.values()
+    assert trial.setting.seed == 3
+
+
 CLIP = ["--rows", "20", "--seeds", "0,1", "--rates", "0.5,0.9", "--device", "cpu"]
 
 
@@ -226,6 +236,7 @@ def test_clip_sweeps_searches_and_draws(eckart, trained, tmp_path):
         (["--parts", "head"], "no part 'head'"),
         (["--parts", "gate"], "has no 'gate'"),
         (["--rates", "1"], "outside [0, 1)"),
+        (["--rates", "0"], "no rate above 0"),
         (["--shots", "9"], "choose --shots 4 or fewer"),
         (["--function", "cubic"], "no function class 'cubic'"),
         (["--seeds", "3..1"], "runs down"),

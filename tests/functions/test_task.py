@@ -237,7 +237,7 @@ def test_what_a_sweep_costs_is_counted(kept, tmp_path):
     ("task", "words"),
     [
         ({"function": "cubic"}, "no function class 'cubic'; the classes are linear"),
-        ({"dimension": 0}, "dimension 0 of function class 'linear': give 1 or more"),
+        ({"dimension": 0}, "dimension 0 of function class 'linear': give a whole number, 1 or more"),
         ({"shots": -1}, "shots -1"),
         ({"size": 1}, "size 1"),
     ],
@@ -286,3 +286,14 @@ def test_a_text_task_has_no_squared_error(model, table):
     labels = eckart.Task.load(data=table, text_column="review", label_column="verdict", shots=2)
     with pytest.raises(EditError, match="no metric 'squared_error'; the metrics are accuracy"):
         eckart.search(model, labels, metric="squared_error")
+
+
+def test_a_folder_of_a_function_model_is_no_language_model(trained, table):
+    from eckart.functions.training import kept_models
+    from eckart.models import empty_model
+
+    folder = kept_models(trained)[20]
+    labels = eckart.Task.load(data=table, text_column="review", label_column="verdict", shots=2)
+    for refused in (lambda: eckart.search(folder, labels), lambda: empty_model(str(folder))):
+        with pytest.raises(ModelError, match="reads numbers and no text; it is scored by eckart functions"):
+            refused()

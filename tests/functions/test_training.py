@@ -205,3 +205,17 @@ def test_a_linear_model_has_no_settings_of_gpt2(unused):
     (name,) = unused
     with pytest.raises(TaskError, match=f"{name} .* is of model gpt2; a linear model has none"):
         Training(model="linear", **unused)
+
+
+def test_a_curriculum_that_never_ends_is_refused():
+    Training(dimension=8, curriculum=100, steps=601)
+    with pytest.raises(TaskError, match="the last of 8 coordinates at step 600, and there are 600 steps"):
+        Training(dimension=8, curriculum=100, steps=600)
+
+
+def test_the_loss_of_a_stage_is_over_the_variance_of_its_coordinates(tmp_path):
+    """An untrained model answers about 0: the loss is about 1 from the first coordinate on."""
+    train(
+        Training(dimension=8, curriculum=2, steps=20, layers=1, batch=400, rate=1e-9), tmp_path, device="cpu"
+    )
+    assert (read_losses(tmp_path) - 1).abs().max() < 0.35

@@ -138,13 +138,15 @@ def clip(
     chosen = layers if layers == "all" else read_numbers(layers)
     loaded = loaded_model(model, device)
     reads: Any = loaded.model
+    drawn = read_numbers(seeds)
     task = FunctionTask(
         function=function or function_of(reads),
         dimension=reads.config.dimension,
         shots=reads.points - 1 if shots is None else shots,
+        seed=drawn[0],
         size=rows,
     )
-    asked = (listed(parts), o.parse_rates(rates), chosen, read_numbers(seeds))
+    asked = (list(dict.fromkeys(listed(parts))), o.parse_rates(rates), chosen, drawn)
     run_clipping(loaded, task, *asked, out, plot, as_json=json_)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from eckart.errors import RunError
+from eckart.errors import EditError, RunError
 from eckart.functions.task import FunctionTask
 from eckart.inference import Estimate, seed_and_row_mean
 from eckart.models import LoadedModel
@@ -93,6 +93,8 @@ def plan_clipping(
     Raises:
         EckartError: a part, a layer or a rate does not exist, or the model does not read the task.
     """
+    if not any(rates):
+        raise EditError("no rate above 0: there is nothing to clip; give some, such as 0.5,0.9")
     values = {
         "models": [{"name": model.name, "live": True}],
         "tasks": [{"name": task.name, "digest": task.digest}],

@@ -63,8 +63,10 @@ class FunctionTask:
             ("shots", self.shots, 0),
             ("size", self.size, 2),
         ):
-            if value < least:
-                raise TaskError(f"{name} {value} of function class '{self.function}': give {least} or more")
+            if not isinstance(value, int) or value < least:
+                raise TaskError(
+                    f"{name} {value} of function class '{self.function}': give a whole number, {least} or more"
+                )
 
     @property
     def kind(self) -> FunctionClass:

@@ -73,6 +73,12 @@ class Training(Closed):
         find_class(self.function)
         if self.model == "linear":
             self._refuse_unused("width", "heads", "layout")
+        last = self.curriculum * (self.dimension - math.ceil(self.dimension / 4))
+        if self.curriculum and last >= self.steps:
+            raise TaskError(
+                f"curriculum {self.curriculum} lets in the last of {self.dimension} coordinates at step {last:,}, and there "
+                f"are {self.steps:,} steps; choose fewer steps a coordinate, or more steps"
+            )
         if self.width % self.heads:
             raise TaskError(f"width {self.width} is not a multiple of {self.heads} heads; change one of them")
         return self
@@ -190,7 +196,8 @@ def train(
         save_every: after how many steps the state is written; a kill loses these at most, an interrupt none.
         device: where to train; see `load_model`.
         command: what the user typed; a new run notes it.
-        watch: told of every step and its loss, the mean squared error over the class's variance (of all d coordinates).
+        watch: told of every step and its loss, the mean squared error over the variance of f on the coordinates that the
+            step has.
 
     Raises:
         RunError: the folder is not usable, or holds another training.
@@ -277,9 +284,9 @@ def _step_(state: _State, training: Training) -> float:
     counts = range(y.shape[1]) if training.model == "gpt2" else [y.shape[1] - 1]
     for group in state.optimizer.param_groups:
         group["lr"] = training.learning_rate(state.step)
-    variance = find_class(training.function).variance(training.dimension)
-    loss = (state.model(x, y, counts) - y[:, list(counts)]).square().mean() / variance
-    value = float(loss.detach())
+    variance, active = find_class(training.function).variance, training.stage(state.step)[0]
+    loss = (state.model(x, y, counts) - y[:, list(counts)]).square().mean() / variance(training.dimension)
+    value = float(loss.detach()) * variance(training.dimension) / variance(active)
     # A linear model is a polynomial: one prompt can overflow it, and its batch is passed over.
     if not math.isfinite(value) and state.step and not math.isfinite(state.losses[state.step - 1]):
         raise NotANumberError(
