@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from eckart.functions.cells import MATRICES, ClippedCell
 from eckart.functions.trajectory import TrajectoryReading
@@ -142,6 +143,7 @@ def _draw_cells(axes: Axes, panel: CellPanel) -> None:
         )
     axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set(xlabel="change in the bound", ylabel=panel.measured)
 
 
