@@ -17,7 +17,7 @@ from rich.console import Console
 
 from eckart.cli.options import quieten
 from eckart.edits import clip
-from eckart.functions.cells import Cell, agreement, clip_cells
+from eckart.functions.cells import ClippedCell, agreement, clip_cells, surely
 from eckart.functions.models import LinearAttentionModel
 from eckart.functions.training import Training, train
 from eckart.functions.trajectory import NOISE, Cases, Noise, draw_cases, read, residual
@@ -27,6 +27,7 @@ from eckart.reports.figures.trajectory import cell_panels, draw_trajectory, norm
 from eckart.reports.trajectory import agreement_table, readings_table
 
 DIMENSION, EXAMPLES = 5, 10
+LEVEL = 0.05
 FLOORS = (1e-6, 1e-4, 1e-2, 1.0)
 NOISE_SEED = 0
 
@@ -43,6 +44,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--prompts", type=int, default=500)
+    parser.add_argument(
+        "--many", type=int, default=20_000, help="prompts on which rare large errors are looked for"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     quieten()
@@ -50,6 +54,8 @@ def main() -> None:
     models = [trained(options.runs, options.layers, options.steps, seed) for seed in range(options.models)]
     cases = draw_cases("linear", DIMENSION, EXAMPLES, options.prompts)
     compare(models, cases)
+    halves(models, cases)
+    rare(models, draw_cases("linear", DIMENSION, EXAMPLES, options.many))
     floors(models[0], cases)
     cells = [[clip_cells(model, cases, seed=seed) for model in models] for seed in (None, NOISE_SEED)]
     correlate(cells)
@@ -60,7 +66,7 @@ def main() -> None:
     readings["unclipped, noisy"] = read(models[0], cases, seed=NOISE_SEED)
     Console(width=160).print(readings_table(readings, residual(models[0], cases), NOISE))
     curves = norm_curves(readings["unclipped"], readings[f"clipped {edit}"])
-    figure = draw_trajectory(curves, cell_panels(cells[0][0], cells[1][0]), str(edit))
+    figure = draw_trajectory(curves, cell_panels(cells[0][0], cells[1][0]), str(edit), of="seed 0")
     save_figure(figure, options.out / "theory-trajectory.png")
 
 
@@ -96,6 +102,41 @@ def compare(models: Sequence[LinearAttentionModel], cases: Cases) -> None:
     )
 
 
+def halves(models: Sequence[LinearAttentionModel], cases: Cases) -> None:
+    """Print what the bounds are made of: Theorem 2's sum over layers, its halves, and how much of it is the floor's."""
+    unseen = (DIMENSION + 1) ** 2 - (EXAMPLES - 1)  # directions that have no other noise
+    rows = []
+    for seed, model in enumerate(models):
+        reading = read(model, cases)
+        norm, log_det = reading.norm_terms.sum(), -reading.log_determinants.sum()
+        floors = -len(reading.terms) * unseen * np.log(NOISE.floor)
+        rows.append([str(seed), *(f"{nats:.1f}" for nats in (norm, log_det, norm + log_det, floors))])
+    show(
+        "nats under the bound's root, all layers",
+        [
+            "seed",
+            "norm half",
+            "-log det",
+            "both",
+            f"of -log det, the floor's: {unseen} log(1 / floor) a layer",
+        ],
+        rows,
+    )
+
+
+def rare(models: Sequence[LinearAttentionModel], cases: Cases) -> None:
+    """Print how much of the mean squared error is a rare prompt's."""
+    rows = []
+    for seed, model in enumerate(models):
+        errors = read(model, cases).tested
+        rows.append(
+            [str(seed), *(f"{number:.3g}" for number in (errors.mean(), np.median(errors), errors.max()))]
+        )
+    show(
+        f"squared error / d of {len(cases.prompts.x):,} prompts", ["seed", "mean", "median", "largest"], rows
+    )
+
+
 def floors(model: LinearAttentionModel, cases: Cases) -> None:
     """Print how the bound and the noisy descent move with the floor."""
     rows = []
@@ -107,20 +148,38 @@ def floors(model: LinearAttentionModel, cases: Cases) -> None:
     show("seed 0: by floor", ["floor", "bound", "noisy: bound", "noisy: gap", "noisy: loss"], rows)
 
 
-def correlate(cells: Sequence[Sequence[list[Cell]]]) -> None:
+def correlate(cells: Sequence[Sequence[list[ClippedCell]]]) -> None:
     """Print the rank correlations over the cells of all models, the models as groups."""
     found = {}
     for name, of_models in zip(("exact", "noisy"), cells, strict=True):
         groups = [seed for seed, own in enumerate(of_models) for _ in own]
         found[name] = agreement([cell for own in of_models for cell in own], groups)
-    Console(width=160).print(agreement_table(found, "models"))
+    Console(width=160).print(agreement_table(found))
     every = [cell for own in cells[0] for cell in own]
-    falls = [cell for cell in every if cell.bound < 0]
-    for name, some in (("all", every), ("those with a smaller bound", falls)):
-        worse, better = (
-            sum(sign * cell.loss.interval[side] > 0 for cell in some) for sign, side in ((1, 0), (-1, 1))
-        )
-        print(f"cells, {name}: {len(some)}; the loss surely rises in {worse} and surely falls in {better}")
+    signs = dict(zip(every, surely(every, LEVEL), strict=True))
+    layers = sorted({cell.edit.layer for cell in every})
+    chosen = {
+        "all": every,
+        **{f"layer {n}": [cell for cell in every if cell.edit.layer == n] for n in layers},
+    }
+    rows = []
+    for name, some in chosen.items():
+        falls = [cell for cell in some if cell.bound < 0]
+        counts = [sum(signs[cell] == sign for cell in of) for of in (some, falls) for sign in (1, -1)]
+        rows.append([name, *map(str, (len(some), *counts[:2], len(falls), *counts[2:]))])
+    show(
+        f"cells; surely: p <= {LEVEL:g} after Holm's adjustment for all {len(every)}",
+        [
+            "",
+            "cells",
+            "loss surely rises",
+            "surely falls",
+            "bound falls",
+            "and loss surely rises",
+            "surely falls",
+        ],
+        rows,
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from eckart.anatomy import Anatomy, Weight
-from eckart.edits import Clipped, Factors, clip, clip_, resolve
+from eckart.edits import Clipped, Factors, canonical, clip, clip_, resolve
 from eckart.errors import EditError, ModelError
 from eckart.linalg import Factor
 from eckart.records import Edit
@@ -99,6 +99,16 @@ def test_clipping_in_place_is_what_the_block_sees_and_stays(model: PreTrainedMod
         during = bits(model)
     assert clip_(model, edits) == temporary
     assert not changed(model, during)
+
+
+def test_equal_edits_are_equal_values(anatomy: Anatomy) -> None:
+    last = len(anatomy.layers) - 1
+    given = [Edit(-1, "q", 0.5), Edit(0, "v", 0.0), Edit(0, "mlp", 0.25)]
+    assert canonical(anatomy, given) == (Edit(0, "mlp", 0.25), Edit(last, "q", 0.5))
+    assert canonical(anatomy, reversed(given)) == canonical(anatomy, given)
+    assert canonical(anatomy, []) == ()
+    with pytest.raises(EditError, match="no layer"):
+        canonical(anatomy, [Edit(last + 1, "q", 0.5)])
 
 
 def test_the_same_matrix_of_every_layer_is_clipped(model: PreTrainedModel) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedModel
@@ -117,6 +117,20 @@ def resolve(anatomy: Anatomy, edits: Edit | Sequence[Edit]) -> dict[Weight, floa
                 )
             rates[weight] = edit.rate
     return rates
+
+
+def canonical(anatomy: Anatomy, edits: Iterable[Edit]) -> tuple[Edit, ...]:
+    """Resolve negative layers, drop edits at rate 0, and sort, so that equal edits are equal values.
+
+    Arguments:
+        anatomy: the model's.
+        edits: any number.
+
+    Raises:
+        EditError: the model has no such layer.
+    """
+    resolved = [replace(edit, layer=anatomy.layer_index(edit.layer)) for edit in edits]
+    return tuple(sorted(edit for edit in resolved if edit.rate > 0))
 
 
 def _targets(

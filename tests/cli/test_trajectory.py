@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from eckart.functions.cells import agreement, clip_cells, matrices
+from eckart.functions.cells import clip_cells, correlations
 from eckart.functions.models import InContextModel, LinearAttentionModel
 from eckart.functions.trajectory import Noise, draw_cases, load_linear, read
+from eckart.multiplicity import holm
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,10 @@ def test_the_verb_prints_what_was_read(eckart, folder, tmp_path):
         "unclipped, noisy",
         "1:k:0.75",
         "exact: gap",
+        "its p (Holm)",
+        "adjusted for 16 cells",
+        "of this one model",
+        "no interval",
     ):
         assert word in ended.out
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
@@ -41,11 +46,22 @@ def test_the_verb_prints_what_was_read(eckart, folder, tmp_path):
     assert document["readings"]["unclipped"] == read(live, cases, noise).to_json()
     assert set(document["readings"]) == {"unclipped", "unclipped, noisy"}
     cells = clip_cells(live, cases, [0.5, 0.75], noise)
+    adjusted = [cell.pop("adjusted_p") for cell in document["cells"]]
     assert document["cells"] == [cell.to_json() for cell in cells]
-    assert (
-        document["agreement"]["exact"]["bound"]["gap"]["value"]
-        == agreement(cells, matrices(cells))["bound"]["gap"].value
-    )
+    assert adjusted == holm([cell.loss.p_value for cell in cells]).tolist()
+    assert document["correlations"]["exact"] == correlations(cells)
+
+
+def test_the_function_and_the_examples_are_the_models_own(eckart, tmp_path):
+    """Without options: the class that it was trained on, and all examples that it reads."""
+    torch.manual_seed(0)
+    model = LinearAttentionModel.of_size(dimension=3, points=6, layers=1)
+    model.config.function = "relu-network"
+    model.save_pretrained(tmp_path / "relu")
+    document = json.loads(eckart("functions", "trajectory", "relu", "--prompts", 20, "--json").out)
+    assert [document[name] for name in ("function", "examples", "shots")] == ["relu-network", 5, 2]
+    cases = draw_cases("relu-network", 3, 5, 20)
+    assert document["readings"]["unclipped"] == read(model.eval(), cases, Noise(2)).to_json()
 
 
 @pytest.mark.parametrize(
@@ -53,7 +69,9 @@ def test_the_verb_prints_what_was_read(eckart, folder, tmp_path):
     [
         (["--function", "cubic"], "no function class 'cubic'"),
         (["--floor", "0"], "floor 0"),
-        (["--shots", "11"], "11 shots of 10 demonstrations"),
+        (["--shots", "11"], "11 shots of 6 demonstrations"),
+        (["--examples", "7"], "the model reads 6 examples and the point after them, and these are 7"),
+        (["--rates", "0"], "8 cells, and changes in bound that have no order"),
         (["--edit", "9:attn:0.5"], "no layer 9"),
         (["--edit", "0:mlp:0.5"], "has no 'mlp'"),
         (["--rates", "0.5,1.5"], "clipping rate 1.5"),

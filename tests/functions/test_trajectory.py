@@ -3,14 +3,16 @@
 import copy
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import rankdata
 
 from eckart.edits import clip
 from eckart.errors import EckartError, EditError, ModelError, TaskError
-from eckart.functions.cells import MEASURED, SAID, agreement, clip_cells, matrices
+from eckart.functions.cells import MEASURED, SAID, adjusted, agreement, clip_cells, correlations, surely
 from eckart.functions.classes import Prompts
 from eckart.functions.models import InContextModel, LinearAttention, LinearAttentionModel, tokens
 from eckart.functions.training import Training, kept_models, train
@@ -96,6 +98,32 @@ def test_the_residual_sees_a_model_that_is_not_eq_3(cases, monkeypatch):
 
     monkeypatch.setattr(LinearAttention, "forward", unmasked)
     assert residual(untrained(), cases) > 1e-3
+
+
+def test_the_residual_sees_an_answer_that_is_not_the_last_row_of_w(cases, monkeypatch):
+    """The blocks are right, and the model says something else."""
+    answer = LinearAttentionModel._last
+    monkeypatch.setattr(LinearAttentionModel, "_last", lambda self, h: answer(self, h) + 0.01 * h[:, 0, 0])
+    assert residual(untrained(), cases) > 1e-4
+
+
+@pytest.mark.parametrize("token", [0, -1])
+def test_the_residual_is_that_of_each_token(cases, monkeypatch, token):
+    """A demonstration, or the asked token, a thousandth as long as the others and wrong by a thousandth of itself."""
+    x, y = cases.prompts.x.clone(), cases.prompts.y.clone()
+    x[:, [0, cases.examples]] *= 1e-3
+    y[:, 0] *= 1e-3
+    right = LinearAttention.forward
+
+    def wrong(self, h):
+        out = right(self, h)
+        out[:, token] *= 1.001
+        return out
+
+    small = Cases(Prompts(x, y), cases.examples, cases.variance)
+    assert residual(untrained(), small) < 1e-10
+    monkeypatch.setattr(LinearAttention, "forward", wrong)
+    assert residual(untrained(layers=1), small) == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_the_answers_are_the_models_own(trained, cases):
@@ -206,12 +234,47 @@ def test_cells_and_their_agreement(trained, cases):
     assert cell.gap.mean == pytest.approx(clipped.gap.mean - whole.gap.mean)
     halves = SAID["norm half"](cell) + SAID["log-determinant half"](cell)
     assert halves == pytest.approx(6 / 0.25 * (clipped.bound**2 - whole.bound**2), rel=1e-6)
-    found = agreement(cells, matrices(cells))
+    found = correlations(cells)
     assert set(found) == set(SAID)
-    for ranks in found.values():
+    for name, ranks in found.items():
         assert set(ranks) == set(MEASURED)
+        for what, rank in ranks.items():
+            x, y = ([of[n](cell) for cell in cells] for of, n in ((SAID, name), (MEASURED, what)))
+            assert rank == pytest.approx(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+    with pytest.raises(EckartError, match=r"^16 cells, and changes in bound that have no order"):
+        correlations([replace(cell, after=cell.before) for cell in cells])
+
+
+def test_models_as_groups_have_an_interval(cases):
+    """Over three models the correlation is that of all their cells, with an interval for new models."""
+    models = [untrained(layers=2, std=std) for std in (0.2, 0.25, 0.3)]
+    of_models = [clip_cells(model, cases, rates=[0.5, 0.75]) for model in models]
+    cells = [cell for own in of_models for cell in own]
+    found = agreement(cells, [index for index, own in enumerate(of_models) for _ in own])
+    assert {name: {what: rank.value for what, rank in ranks.items()} for name, ranks in found.items()} == (
+        correlations(cells)
+    )
+    for ranks in found.values():
         for rank in ranks.values():
             assert -1 <= rank.interval[0] <= rank.value <= rank.interval[1] <= 1
+
+
+def test_what_is_sure_is_adjusted_for_all_cells(trained, cases):
+    """One cell whose interval just leaves 0 out is sure alone, and not among many."""
+    (cell,) = clip_cells(trained, cases, rates=[0.5])[:1]
+
+    def shifted(gain: float):
+        noise = np.linspace(-0.05, 0.05, 20)
+        losses = [replace(cell.before, tested_loss=0.3 + part) for part in (0 * noise, noise + gain)]
+        return replace(cell, before=losses[0], after=losses[1])
+
+    just = next(found for found in map(shifted, np.linspace(0, 0.5, 200)) if found.loss.p_value < 0.04)
+    others = [shifted(0.0)] * 2
+    assert just.loss.interval[0] > 0
+    assert surely([just]) == [1]
+    assert surely([just, *others]) == [0, 0, 0]
+    assert adjusted([just, *others])[0] == pytest.approx(3 * just.loss.p_value)
+    assert surely([shifted(-0.3), shifted(0.3), *others]) == [-1, 1, 0, 0]
 
 
 def test_bad_input_is_one_line(folder, trained, cases, tmp_path):
@@ -225,6 +288,7 @@ def test_bad_input_is_one_line(folder, trained, cases, tmp_path):
         (lambda: draw_cases("cubic", 3, 6, 20), TaskError, "no function class 'cubic'"),
         (lambda: draw_cases("linear", 3, 1, 20), TaskError, "1 examples and 20 prompts"),
         (lambda: read(trained, draw_cases("linear", 4, 6, 20)), ModelError, "3 coordinates, and these 4"),
+        (lambda: read(trained, draw_cases("linear", 3, 7, 20)), ModelError, "reads 6 examples and"),
         (lambda: clip_cells(trained, cases, rates=[1.0]), EditError, "clipping rate 1 is outside"),
     ]
     for call, kind, says in wrong:
@@ -259,3 +323,7 @@ def test_the_figure_draws_every_cell(trained, cases):
     drawn = {(line.get_xdata()[0], line.get_ydata()[0]) for line in loss.lines if line.get_marker() != "None"}
     assert drawn == {(cell.bound, cell.loss.mean) for cell in cells}
     assert gap.get_ylabel() == "change in the noisy descent's gap"
+    assert norms.get_title() == "dashed: after 0:q:0.5"
+    titles = [axes.get_title() for axes in draw_trajectory(curves, panels, "0:q:0.5", of="seed 0").axes]
+    assert len(titles) == 3
+    assert all(title.startswith("seed 0; ") for title in titles)

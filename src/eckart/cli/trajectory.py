@@ -14,11 +14,8 @@ from eckart.records import Edit, check_rate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eckart.functions.cells import Cell
-    from eckart.functions.trajectory import Reading
-    from eckart.rules import Bounded
-
-    Agreement = dict[str, dict[str, Bounded]]
+    from eckart.functions.cells import ClippedCell
+    from eckart.functions.trajectory import TrajectoryReading
 
 NOISE_SEED = 0
 """Draws the noise of Theorem 2; one for all cells, so that they differ by the edit alone."""
@@ -32,11 +29,20 @@ def trajectory(
         ),
     ],
     function: Annotated[
-        str, typer.Option(help="linear, sparse-linear, noisy-linear, decision-tree or relu-network.")
-    ] = "linear",
+        str | None,
+        typer.Option(
+            help="linear, sparse-linear, noisy-linear, decision-tree or relu-network; by default the one that the "
+            "model was trained on."
+        ),
+    ] = None,
     prompts: Annotated[int, typer.Option(help="Functions drawn.", min=2)] = 500,
-    examples: Annotated[int, typer.Option(help="N, the examples of each.", min=2)] = 10,
-    shots: Annotated[int, typer.Option(help="b of Theorem 2, below N.", min=1)] = 5,
+    examples: Annotated[
+        int | None,
+        typer.Option(help="N, the examples of each; by default all that the model reads.", min=2),
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="b of Theorem 2, below N; by default half of N.", min=1)
+    ] = None,
     floor: Annotated[float, typer.Option(help="Variance of the noise beside C_t's, above 0.")] = 1e-4,
     edit: o.Edits = None,
     rates: Annotated[
@@ -49,16 +55,19 @@ def trajectory(
     """Set a linear model's trajectory (Theorem 1) and bound (Theorem 2) beside its error, before and after clipping."""
     edits, chosen = [Edit.parse(text) for text in edit or []], [check_rate(r) for r in o.parse_rates(rates)]
     from eckart.edits import clip
-    from eckart.functions.cells import agreement, clip_cells, matrices
+    from eckart.functions.cells import clip_cells, correlations
+    from eckart.functions.loading import function_of
     from eckart.functions.trajectory import Noise, draw_cases, load_linear, read, residual
 
-    noise = Noise(shots, floor)
+    Noise(floor=floor)  # refused before anything is loaded
     if plot:
         from eckart.reports.figures import check_figure_path
 
         check_figure_path(plot)
     o.quieten()
     live = load_linear(model)
+    function, examples = function or function_of(live), examples or live.points - 1
+    noise = Noise(shots or max(1, examples // 2), floor)
     cases = draw_cases(function, live.config.dimension, examples, prompts, seed)
     readings = {"unclipped": read(live, cases, noise)}
     off = residual(live, cases)
@@ -67,37 +76,36 @@ def trajectory(
             readings["clipped"] = read(live, cases, noise)
     readings["unclipped, noisy"] = read(live, cases, noise, NOISE_SEED)
     exact, noisy = (clip_cells(live, cases, chosen, noise, s) for s in (None, NOISE_SEED))
-    agreements = {
-        name: agreement(cells, matrices(cells)) for name, cells in (("exact", exact), ("noisy", noisy))
-    }
+    found = {"exact": correlations(exact), "noisy": correlations(noisy)}
     if plot:
         _plot(plot, readings, (exact, noisy), edits)
     if json_:
         print_json({
-            "model": model, "function": function, "prompts": prompts, "examples": examples, "shots": shots,
+            "model": model, "function": function, "prompts": prompts, "examples": examples, "shots": noise.shots,
             "floor": floor, "seed": seed, "edits": [str(e) for e in edits], "residual": off,
             "readings": {name: reading.to_json() for name, reading in readings.items()},
-            "cells": [cell.to_json() for cell in exact],
-            "noisy_cells": [cell.to_json() for cell in noisy],
-            "agreement": {name: _document(found) for name, found in agreements.items()},
+            "cells": _documents(exact), "noisy_cells": _documents(noisy),
+            "correlations": found,
         })  # fmt: skip
         return
-    from eckart.reports.trajectory import agreement_table, cells_table, readings_table
+    from eckart.reports.trajectory import cells_table, correlation_table, readings_table
 
     show(readings_table(readings, off, noise))
     show(cells_table(exact))
-    show(agreement_table(agreements, "layer and part"))
+    show(correlation_table(found))
 
 
-def _document(found: Agreement) -> dict[str, Any]:
-    return {
-        said: {what: {"value": rank.value, "interval": list(rank.interval)} for what, rank in ranks.items()}
-        for said, ranks in found.items()
-    }
+def _documents(cells: Sequence[ClippedCell]) -> list[dict[str, Any]]:
+    from eckart.functions.cells import adjusted
+
+    return [cell.to_json() | {"adjusted_p": float(p)} for cell, p in zip(cells, adjusted(cells), strict=True)]
 
 
 def _plot(
-    path: Path, readings: dict[str, Reading], cells: tuple[Sequence[Cell], Sequence[Cell]], edits: list[Edit]
+    path: Path,
+    readings: dict[str, TrajectoryReading],
+    cells: tuple[Sequence[ClippedCell], Sequence[ClippedCell]],
+    edits: list[Edit],
 ) -> None:
     from eckart.reports.figures import save_figure
     from eckart.reports.figures.trajectory import cell_panels, draw_trajectory, norm_curves

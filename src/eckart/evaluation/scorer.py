@@ -11,7 +11,7 @@ from functools import cached_property, singledispatch
 from typing import Any
 
 from eckart.anatomy import Anatomy
-from eckart.edits import Factors, clip
+from eckart.edits import Factors, canonical, clip
 from eckart.errors import TaskError
 from eckart.evaluation.scoring import SCORING_VERSION
 from eckart.models import LoadedModel
@@ -101,9 +101,8 @@ class Scorer(ABC):
             self._factors.pop(weight.key, None)
 
     def canonical(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
-        """Resolve negative layers, drop edits at rate 0, and sort, so that equal edits are equal values."""
-        resolved = [replace(edit, layer=self.anatomy.layer_index(edit.layer)) for edit in edits]
-        return tuple(sorted(edit for edit in resolved if edit.rate > 0))
+        """Return these edits as trials name them; see `eckart.edits.canonical`."""
+        return canonical(self.anatomy, edits)
 
     def key(self, edits: Sequence[Edit], split: str, method: str | None = None) -> str:
         """Return the trial's key: a hash of everything that its outcome depends on.

@@ -8,23 +8,27 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from scipy.stats import spearmanr
 
 from eckart.anatomy import Anatomy
 from eckart.edits import Factors, clip
+from eckart.errors import EckartError
 from eckart.functions.models import LinearAttentionModel
-from eckart.functions.trajectory import NOISE, Cases, Noise, Reading, read
+from eckart.functions.trajectory import NOISE, Cases, Noise, TrajectoryReading, read
 from eckart.inference import Estimate, seed_and_row_mean
+from eckart.multiplicity import holm
 from eckart.records import Edit
 from eckart.rules import Bounded, rank_correlation
 
-PARTS = ("q", "k", "v", "attn")
+MATRICES = ("q", "k", "v", "attn")
 """What a linear model has to clip."""
 CELL_RATES = (0.15, 0.3, 0.5, 0.65, 0.8)
 """They keep every rank from 5 to 1 of a matrix of width 6."""
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class ClippedCell:
     """A model before and after an edit, on the same prompts.
 
     Arguments:
@@ -35,8 +39,8 @@ class Cell:
 
     edit: Edit
     rank: int
-    before: Reading
-    after: Reading
+    before: TrajectoryReading
+    after: TrajectoryReading
 
     @cached_property
     def loss(self) -> Estimate:
@@ -64,7 +68,7 @@ class Cell:
         }
 
 
-SAID: dict[str, Callable[[Cell], float]] = {
+SAID: dict[str, Callable[[ClippedCell], float]] = {
     "bound": lambda cell: cell.bound,
     "norm half": lambda cell: float((cell.after.norm_terms - cell.before.norm_terms).sum()),
     "log-determinant half": lambda cell: float(
@@ -76,7 +80,7 @@ SAID: dict[str, Callable[[Cell], float]] = {
 """What the theory says of a cell, each as a change: the bound and its two halves (the signs are those with which they
 enter the bound), and norms as a share of the unclipped."""
 
-MEASURED: dict[str, Callable[[Cell], float]] = {
+MEASURED: dict[str, Callable[[ClippedCell], float]] = {
     "loss": lambda cell: cell.loss.mean,
     "gap": lambda cell: cell.gap.mean,
 }
@@ -89,7 +93,7 @@ def clip_cells(
     rates: Sequence[float] = CELL_RATES,
     noise: Noise = NOISE,
     seed: int | None = None,
-) -> list[Cell]:
+) -> list[ClippedCell]:
     """Clip every matrix of every layer, and all three of a layer, at every rate; one at a time, on the live model.
 
     Arguments:
@@ -106,24 +110,63 @@ def clip_cells(
     before, anatomy, factors = read(model, cases, noise, seed), Anatomy.of(model), Factors()
     cells = []
     for edit in [
-        Edit(layer, part, rate) for layer in range(len(anatomy.layers)) for part in PARTS for rate in rates
+        Edit(layer, part, rate) for layer in range(len(anatomy.layers)) for part in MATRICES for rate in rates
     ]:
         with clip(model, edit, anatomy=anatomy, factors=factors) as clipped:
-            cells.append(Cell(edit, clipped[0].rank, before, read(model, cases, noise, seed)))
+            cells.append(ClippedCell(edit, clipped[0].rank, before, read(model, cases, noise, seed)))
     return cells
 
 
-def matrices(cells: Sequence[Cell]) -> list[str]:
-    """Return each cell's layer and part: the groups of cells of one model."""
-    return [f"{cell.edit.layer}:{cell.edit.part}" for cell in cells]
+def adjusted(cells: Sequence[ClippedCell]) -> Float[np.ndarray, " cells"]:
+    """Return the p value of each cell's change of the loss, adjusted for the number of cells (Holm).
+
+    Arguments:
+        cells: all that are looked at, of all models: leaving some out makes the others look surer than they are.
+    """
+    return holm([cell.loss.p_value for cell in cells])
 
 
-def agreement(cells: Sequence[Cell], groups: Sequence[Hashable]) -> dict[str, dict[str, Bounded]]:
+def surely(cells: Sequence[ClippedCell], level: float = 0.05) -> list[int]:
+    """Say of each cell whether the loss surely rises (1), surely falls (-1), or neither (0).
+
+    Arguments:
+        cells: all that are looked at, as for `adjusted`.
+        level: with at most this probability any of them is called wrongly.
+    """
+    found = zip(cells, adjusted(cells), strict=True)
+    return [int(np.sign(cell.loss.mean)) if p <= level else 0 for cell, p in found]
+
+
+def correlations(cells: Sequence[ClippedCell]) -> dict[str, dict[str, float]]:
+    """Return whether what the theory says of one model's cells ranks them as what is measured: Spearman's correlation.
+
+    Without an interval: cells of one model are every one that there is, and no sample of anything; other models would
+    have other correlations, and one model does not say how different. `agreement` is for several.
+
+    Returns:
+        By what is said, then by what is measured, the correlation of the changes.
+
+    Raises:
+        EckartError: fewer than three cells, or changes that are all alike.
+    """
+    said, measured = ({n: _changes(cells, of) for n, of in every.items()} for every in (SAID, MEASURED))
+    for name, changes in {**said, **measured}.items():
+        if len(cells) < 3 or np.ptp(changes) == 0:
+            raise EckartError(
+                f"{len(cells)} cells, and changes in {name} that have no order; give more rates, which clip more"
+            )
+    return {
+        name: {what: float(spearmanr(x, y).statistic) for what, y in measured.items()}
+        for name, x in said.items()
+    }
+
+
+def agreement(cells: Sequence[ClippedCell], groups: Sequence[Hashable]) -> dict[str, dict[str, Bounded]]:
     """Return whether what the theory says of cells ranks them as what is measured: Spearman's correlation.
 
     Arguments:
-        cells: of one model or of several.
-        groups: each cell's, as for `rank_correlation`: the models, or the `matrices` of one.
+        cells: of several models.
+        groups: each cell's model, as for `rank_correlation`.
 
     Returns:
         By what is said, then by what is measured, the correlation of the changes, with its interval.
@@ -138,5 +181,5 @@ def agreement(cells: Sequence[Cell], groups: Sequence[Hashable]) -> dict[str, di
     }
 
 
-def _changes(cells: Sequence[Cell], change: Callable[[Cell], float]) -> np.ndarray:
+def _changes(cells: Sequence[ClippedCell], change: Callable[[ClippedCell], float]) -> np.ndarray:
     return np.array([change(cell) for cell in cells])

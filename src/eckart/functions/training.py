@@ -76,8 +76,8 @@ class Training(Closed):
         last = self.curriculum * (self.dimension - math.ceil(self.dimension / 4))
         if self.curriculum and last >= self.steps:
             raise TaskError(
-                f"curriculum {self.curriculum} lets in the last of {self.dimension} coordinates at step {last:,}, and there "
-                f"are {self.steps:,} steps; choose fewer steps a coordinate, or more steps"
+                f"curriculum {self.curriculum} lets in the last of {self.dimension} coordinates at step {last:,}, and "
+                f"there are {self.steps:,} steps; choose fewer steps a coordinate, or more steps"
             )
         if self.width % self.heads:
             raise TaskError(f"width {self.width} is not a multiple of {self.heads} heads; change one of them")
@@ -196,8 +196,8 @@ def train(
         save_every: after how many steps the state is written; a kill loses these at most, an interrupt none.
         device: where to train; see `load_model`.
         command: what the user typed; a new run notes it.
-        watch: told of every step and its loss, the mean squared error over the variance of f on the coordinates that the
-            step has.
+        watch: told of every step and its loss, the mean squared error over the variance of f on the coordinates that
+            the step has.
 
     Raises:
         RunError: the folder is not usable, or holds another training.

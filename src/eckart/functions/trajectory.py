@@ -136,7 +136,7 @@ def follow(model: LinearAttentionModel, cases: Cases) -> Trajectory:
         cases: the prompts; their demonstrations alone are used.
 
     Raises:
-        ModelError: the points have another dimension.
+        ModelError: the points have another dimension, or the examples are more than the model reads.
         EckartError: a weight is not a number, or the trajectory overflows.
     """
     return trajectory(*_parts(model, cases))
@@ -161,6 +161,11 @@ def follow_noisily(model: LinearAttentionModel, cases: Cases, noise: Noise, seed
 def _parts(model: LinearAttentionModel, cases: Cases) -> list[np.ndarray]:
     """Return the demonstrations, and W_V, W_K and W_Q for each of them."""
     demonstrations = cases.demonstrations
+    if cases.examples >= model.points:
+        raise ModelError(
+            f"the model reads {model.points - 1} examples and the point after them, and these are {cases.examples}; "
+            "give no more than it was trained to read"
+        )
     if demonstrations.shape[1] != model.config.hidden_size:
         raise ModelError(
             f"the model's points have {model.config.dimension} coordinates, and these "
@@ -175,10 +180,12 @@ def _parts(model: LinearAttentionModel, cases: Cases) -> list[np.ndarray]:
 
 @torch.no_grad()
 def residual(model: LinearAttentionModel, cases: Cases) -> float:
-    """Return by how much h^t = h^0 + W_t h^0 fails against the model's own blocks, the largest relative difference.
+    """Return by how much h^t = h^0 + W_t h^0 (Theorem 1) fails against the model itself: the largest share of a token.
 
-    Every token of every prompt is compared after every block, the demonstrations too (Theorem 1); and the model's
-    answer with the last row of W_L. The blocks run in float64, on a copy.
+    After every block, every token is compared with the block's own output: the asked one, and each demonstration. What
+    W_L makes of the asked token is compared with the answer of the model's own forward as well. Differences are
+    relative to the one token that they are of, so that no small token hides behind a large one. The model runs in
+    float64, on a copy.
 
     Raises:
         ModelError, EckartError: as `follow`.
@@ -191,16 +198,18 @@ def residual(model: LinearAttentionModel, cases: Cases) -> float:
     for t, block in enumerate(double.layers, start=1):
         h = block(h)
         worst = max(worst, _difference(first + first @ weights[:, t].mT, h))
+    asked = (first + first @ weights[:, -1].mT)[:, -1:]
     answers = double(x, y, [cases.examples])
-    return max(worst, _difference(h[:, -1:], torch.cat([h[:, -1:, :-1], answers[..., None]], dim=2)))
+    return max(worst, _difference(asked, torch.cat([h[:, -1:, :-1], answers[..., None]], dim=2)))
 
 
 def _difference(one: Float[Tensor, "prompts n w"], other: Float[Tensor, "prompts n w"]) -> float:
-    return float(((one - other).norm(dim=(1, 2)) / other.norm(dim=(1, 2))).max())
+    """Return the largest difference of two tokens, as a share of the second's length."""
+    return float(((one - other).norm(dim=2) / other.norm(dim=2)).max())
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class TrajectoryReading:
     """What a model does on prompts, beside what the theory says of it.
 
     Arguments:
@@ -266,7 +275,9 @@ class Reading:
         }
 
 
-def read(model: LinearAttentionModel, cases: Cases, noise: Noise = NOISE, seed: int | None = None) -> Reading:
+def read(
+    model: LinearAttentionModel, cases: Cases, noise: Noise = NOISE, seed: int | None = None
+) -> TrajectoryReading:
     """Return a model's trajectory, bound and error on prompts.
 
     Arguments:
@@ -284,7 +295,7 @@ def read(model: LinearAttentionModel, cases: Cases, noise: Noise = NOISE, seed: 
     errors = _squared_errors(path, cases)
     losses = np.minimum(errors, 1.0)
     n = cases.examples
-    return Reading(
+    return TrajectoryReading(
         updates=_norms(path.updates),
         steps=_norms(path.steps),
         weights=_norms(path.weights[..., 1:, :, :]),

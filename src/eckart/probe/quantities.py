@@ -31,11 +31,11 @@ class Update:
         log_norm: (heads,), log of |sum_i v_i ⊗ phi(k_i)|; NaN under a soft cap, which leaves no kernel.
         rank, stable_rank: (heads,), of Delta W': the number of its singular values above `RESOLVED` of the largest;
             the sum of their squares as a multiple of the largest's. NaN under a soft cap.
-        linear_norm: (heads,), |sum_i v_i ⊗ k_i|, the norm of Lemma 1's Delta W.
-        trace, norm_term, log_determinant: (heads,), of the linear form's part of Theorem 2; NaN for fewer than two
-            tokens.
+        linear_norm: (heads,), |sum_i v_i ⊗ k_i|, W_Q left out: Lemma 1's Delta W is this sum times W_Q.
+        trace, norm_term, log_determinant: (heads,), of Theorem 2 with g_i = v_i ⊗ k_i, W_Q left out; NaN for fewer than
+            two tokens.
         variances: (heads, r), the eigenvalues of its C_t; none for fewer than two tokens.
-        dimension: of its Delta W, the number of entries.
+        dimension: the number of entries of the sum.
     """
 
     log_norm: Float[np.ndarray, " heads"]
@@ -104,8 +104,10 @@ def update_of(parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float) ->
     feature phi(k_i) that is exp(b_i) times as long. A soft cap is no kernel: phi(k) · phi(q) as a function of k · q = s
     has a power series without negative terms, and exp(c tanh(s / c)), which is bounded, has not.
 
-    The linear form is that of Lemma 1, without softmax and scale: g_i = v_i ⊗ k_i, with a term of Theorem 2 in m k
-    dimensions and half of the tokens shown.
+    The linear form is without softmax and scale, and without W_Q: g_i = v_i ⊗ k_i, with a term of Theorem 2 in m k
+    dimensions and half of the tokens shown. Lemma 1's Delta W is (sum_i v_i ⊗ k_i) W_Q, and Theorem 2's g_i has
+    (W_Q (1 + W_(t-1)))^T k_i in place of k_i: both of tokens before rotary positions and head norms, behind which no
+    one W_Q is left. So the linear form says nothing of W_Q: clipping it moves nothing here in its own layer.
 
     Arguments:
         parts: of the layer.

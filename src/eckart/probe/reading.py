@@ -22,10 +22,10 @@ OF_HEADS = {
     "rank": "numerical rank of ΔW'",
     "stable_rank": "stable rank of ΔW'",
     "update_norm": "|ΔW' φ(q)|, the norm of what it adds",
-    "linear_norm": "|ΔW|, the norm of the linear form",
-    "norm_term": "Theorem 2, linear form: the norm term",
-    "log_determinant": "Theorem 2, linear form: log det",
-    "term": "Theorem 2, linear form: the term",
+    "linear_norm": "|Σ v ⊗ k|, the linear form's norm, W_Q left out",
+    "norm_term": "Theorem 2 with g = v ⊗ k, W_Q left out: the norm term",
+    "log_determinant": "Theorem 2 with g = v ⊗ k, W_Q left out: log det",
+    "term": "Theorem 2 with g = v ⊗ k, W_Q left out: the term",
 }
 OF_LAYERS = {
     "step_norm": "|τ_t|, the norm of the layer's step",
@@ -46,9 +46,10 @@ class LayerProbe:
         log_norm: log of |Delta W'|, the implicit gradient's norm, Appendix B.2. NaN under a soft cap, as are the ranks.
         rank, stable_rank: of Delta W'; see `eckart.probe.quantities.Update`.
         update_norm: norm of Delta W' phi(q), what the demonstrations add to the head's output.
-        linear_norm: norm of the linear form's Delta W = sum_i v_i ⊗ k_i (Lemma 1).
-        trace, norm_term, log_determinant: of the linear form's part of Theorem 2, see `eckart.theory.bound.LayerTerm`;
-            NaN for fewer than two tokens.
+        linear_norm: norm of the linear form's sum_i v_i ⊗ k_i, W_Q left out: Lemma 1's Delta W is this times W_Q.
+        trace, norm_term, log_determinant: of Theorem 2 with g_i = v_i ⊗ k_i, W_Q and earlier layers left out, see
+            `eckart.theory.bound.LayerTerm`; NaN for fewer than two tokens. Clipping `q` moves neither these nor
+            `linear_norm` in its own layer.
         step_norm: (prompts,), norm of tau_t = W_O sum over heads of Delta W' phi(q): what the demonstrations add to the
             residual stream at the last token through this layer's attention. A norm or a multiplier that some models
             have behind the output projection is left out.
@@ -75,7 +76,7 @@ class LayerProbe:
 
     @property
     def term(self) -> Heads:
-        """The linear form's part of Theorem 2, `norm_term - log_determinant`."""
+        """Theorem 2's with g_i = v_i ⊗ k_i, W_Q left out: `norm_term - log_determinant`."""
         return self.norm_term - self.log_determinant
 
     def mean(self, quantity: str) -> float:
@@ -109,6 +110,7 @@ class Probe:
         model, dtype, task, split: what was read.
         shots: demonstrations in a prompt, at most.
         prompts: how many prompts.
+        rows: a hash of what the model read: every prompt's tokens, and which of them are demonstrations'.
         floor: the noise's variance in every direction, of the linear form.
         edits: what was clipped.
         reach: the lowest layer whose quantities these edits may move (Remark 5): the clipped one for a matrix of its
@@ -122,6 +124,7 @@ class Probe:
     split: str
     shots: int
     prompts: int
+    rows: str
     floor: float
     edits: tuple[Edit, ...]
     reach: int
@@ -142,13 +145,19 @@ class Probe:
         Raises:
             EditError: the other is of another model, of other prompts, or has another floor.
         """
-        for name in ("model", "dtype", "task", "split", "shots", "prompts", "floor"):
+        for name in ("model", "dtype", "floor"):
             mine, other = getattr(self, name), getattr(after, name)
             if mine != other:
                 raise EditError(
-                    f"probes with {name} {mine} and {other} are not of the same prompts of one model; "
-                    "make both with one Prober"
+                    f"probes with {name} {mine} and {other} cannot be compared; make both with one Prober"
                 )
+        if self.rows != after.rows:
+            read = " and ".join(
+                f"{p.prompts} {p.split} prompts of {p.task}, {p.shots} shots" for p in (self, after)
+            )
+            raise EditError(
+                f"probes read different tokens ({read}): another task, seed or tokenizer; make both with one Prober"
+            )
         return Comparison(self, after)
 
     def to_json(self) -> dict[str, Any]:

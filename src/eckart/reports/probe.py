@@ -18,7 +18,7 @@ COLUMNS = {
     "rank": "rank",
     "stable_rank": "stable rank",
     "update_norm": "|ΔW' φ(q)|",
-    "linear_norm": "linear |ΔW|",
+    "linear_norm": "|Σ v ⊗ k|",
     "norm_term": "norm term",
     "log_determinant": "log det",
     "term": "term",
@@ -55,7 +55,8 @@ def _heading(found: Probe) -> Text:
     read = f"{found.task}, {found.shots} shots, {found.prompts} {found.split} prompts, {found.dtype}"
     residual = f"heads' outputs computed anew differ by {found.residual:.1e} at most, relatively"
     tokens = f"N: tokens of demonstrations that the last token sees; noise floor {found.floor:g}"
-    text = f"{read}: means over heads and prompts\n{residual}; {tokens}"
+    linear = "|Σ v ⊗ k| and, with g = v ⊗ k, Theorem 2's norm term, log det and term leave W_Q out"
+    text = f"{read}: means over heads and prompts\n{residual}; {tokens}\n{linear}"
     return Text(text, style="dim")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from rich import box
@@ -10,19 +11,21 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from eckart.functions.cells import Cell
-from eckart.functions.trajectory import Noise, Reading
+from eckart.functions.cells import ClippedCell, adjusted
+from eckart.functions.trajectory import Noise, TrajectoryReading
 from eckart.inference import Estimate
 from eckart.rules import Bounded
 
-BY_LAYER: dict[str, Callable[[Reading], np.ndarray]] = {
+T = TypeVar("T")
+
+BY_LAYER: dict[str, Callable[[TrajectoryReading], np.ndarray]] = {
     "|Delta W_t|, t =": lambda reading: reading.updates,
     "|G_t|, t =": lambda reading: reading.steps,
     "|W_t|, t =": lambda reading: reading.weights,
     "norm half, nats, t =": lambda reading: reading.norm_terms,
     "-log det, nats, t =": lambda reading: -reading.log_determinants,
 }
-AT_ONCE: dict[str, Callable[[Reading], str]] = {
+AT_ONCE: dict[str, Callable[[TrajectoryReading], str]] = {
     "bound on the gap (R = 1/2)": lambda reading: f"{reading.bound:.3f}",
     "gap: loss, fresh less examples": lambda reading: _estimate(reading.gap),
     "loss: min(1, squared error / variance)": lambda reading: _estimate(reading.loss),
@@ -32,7 +35,9 @@ AT_ONCE: dict[str, Callable[[Reading], str]] = {
 }
 
 
-def readings_table(readings: Mapping[str, Reading], residual: float, noise: Noise) -> RenderableType:
+def readings_table(
+    readings: Mapping[str, TrajectoryReading], residual: float, noise: Noise
+) -> RenderableType:
     """Return readings side by side: norms and terms by layer, then bound and error.
 
     Arguments:
@@ -55,8 +60,11 @@ def readings_table(readings: Mapping[str, Reading], residual: float, noise: Nois
     return _titled(title, ["", *readings], rows)
 
 
-def cells_table(cells: Sequence[Cell]) -> RenderableType:
-    """Return what each cell does to the bound and to what is measured, as changes with 95% intervals."""
+def cells_table(cells: Sequence[ClippedCell]) -> RenderableType:
+    """Return what each cell does to the bound and to what is measured, as changes with 95% intervals.
+
+    The intervals are each cell's own; the p value of the loss is adjusted for the number of cells.
+    """
     rows = [
         [
             str(cell.edit),
@@ -64,34 +72,54 @@ def cells_table(cells: Sequence[Cell]) -> RenderableType:
             f"{cell.bound:+.3f}",
             _estimate(cell.gap, "+"),
             _estimate(cell.loss, "+"),
+            f"{p:.2g}",
             f"{cell.after.error:.3g}",
         ]
-        for cell in cells
+        for cell, p in zip(cells, adjusted(cells), strict=True)
     ]
-    columns = ["clipped", "rank", "bound", "gap", "loss", "squared error / variance"]
-    return _titled("changes by clipping, and the squared error after it", columns, rows)
+    columns = ["clipped", "rank", "bound", "gap", "loss", "its p (Holm)", "squared error / variance"]
+    title = (
+        "changes by clipping, and the squared error after it\n"
+        f"intervals: 95%, of each cell alone; p: that the loss does not change, adjusted for {len(cells)} cells"
+    )
+    return _titled(title, columns, rows)
 
 
 def agreement_table(
-    agreements: Mapping[str, Mapping[str, Mapping[str, Bounded]]], groups: str
+    agreements: Mapping[str, Mapping[str, Mapping[str, Bounded]]],
 ) -> RenderableType:
-    """Return whether what the theory says ranks the cells as what is measured.
+    """Return whether what the theory says ranks the cells of several models as what is measured.
 
     Arguments:
-        agreements: of `agreement`, by the descent that they are of.
-        groups: what the intervals take as independent.
+        agreements: of `agreement`, with the models as groups, by the descent that they are of.
     """
-    columns = [f"{descent}: {what}" for descent, found in agreements.items() for what in _measured(found)]
+    title = "rank correlation of the changes, over cells (95%, new draws of models)"
+    return _correlated(title, agreements, _rank)
+
+
+def correlation_table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> RenderableType:
+    """Return whether what the theory says ranks one model's cells as what is measured.
+
+    Arguments:
+        found: of `correlations`, by the descent that they are of.
+    """
+    title = (
+        "rank correlation of the changes, over the cells of this one model\n"
+        "no interval: other models would have others, and one does not say how different"
+    )
+    return _correlated(title, found, "{:+.2f}".format)
+
+
+def _correlated(
+    title: str, found: Mapping[str, Mapping[str, Mapping[str, T]]], written: Callable[[T], str]
+) -> RenderableType:
+    first = next(iter(found.values()))
+    measured = list(next(iter(first.values())))
+    columns = [f"{descent}: {what}" for descent in found for what in measured]
     rows = [
-        [said, *(_rank(found[said][what]) for found in agreements.values() for what in _measured(found))]
-        for said in next(iter(agreements.values()))
+        [said, *(written(of[said][what]) for of in found.values() for what in measured)] for said in first
     ]
-    title = f"rank correlation of the changes, over cells (95%, new draws of {groups})"
     return _titled(title, ["change in", *columns], rows)
-
-
-def _measured(found: Mapping[str, Mapping[str, Bounded]]) -> list[str]:
-    return list(next(iter(found.values())))
 
 
 def _estimate(estimate: Estimate, sign: str = "") -> str:

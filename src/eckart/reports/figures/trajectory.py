@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from eckart.functions.cells import PARTS, Cell
-from eckart.functions.trajectory import Reading
+from eckart.functions.cells import MATRICES, ClippedCell
+from eckart.functions.trajectory import TrajectoryReading
 from eckart.reports.figures.base import COLOURS, MARKERS, plain_text, tidy
 
 SIZES = {"updates": "|ΔW_t|", "steps": "|G_t|", "weights": "|W_t|"}
@@ -59,7 +60,7 @@ class CellPanel:
     points: tuple[CellPoint, ...]
 
 
-def norm_curves(before: Reading, after: Reading | None = None) -> list[NormCurve]:
+def norm_curves(before: TrajectoryReading, after: TrajectoryReading | None = None) -> list[NormCurve]:
     """Gather the norms of a trajectory, and those after an edit where there is one."""
     readings = [(before, False)] + ([(after, True)] if after else [])
     return [
@@ -69,7 +70,7 @@ def norm_curves(before: Reading, after: Reading | None = None) -> list[NormCurve
     ]
 
 
-def cell_panels(exact: Sequence[Cell], noisy: Sequence[Cell]) -> list[CellPanel]:
+def cell_panels(exact: Sequence[ClippedCell], noisy: Sequence[ClippedCell]) -> list[CellPanel]:
     """Gather the cells of the model's own descent and of the noisy one that the bound is on."""
     return [
         CellPanel(
@@ -84,24 +85,33 @@ def cell_panels(exact: Sequence[Cell], noisy: Sequence[Cell]) -> list[CellPanel]
 
 
 @plain_text
-def draw_trajectory(curves: Sequence[NormCurve], panels: Sequence[CellPanel], edit: str = "") -> Figure:
+def draw_trajectory(
+    curves: Sequence[NormCurve], panels: Sequence[CellPanel], edit: str = "", of: str = ""
+) -> Figure:
     """Draw norms by layer, and beside them each panel of cells.
 
     Arguments:
         curves: solid before, dashed after the edit.
         panels: one set of axes each; colours are layers and marks are parts.
         edit: what the dashed curves are after.
+        of: which model all of it is of, where there are several.
     """
     figure = Figure(figsize=(4.2 * (1 + len(panels)), 3.9), layout="constrained")
     first, *others = figure.subplots(1, 1 + len(panels), squeeze=False)[0]
-    _draw_norms(tidy(first), curves, edit)
+    _draw_norms(tidy(first), curves)
     for axes, panel in zip(others, panels, strict=True):
         _draw_cells(tidy(axes), panel)
+    titles = [
+        f"dashed: after {edit}" if edit else "the trajectory",
+        *["a mark for each clipped cell"] * len(panels),
+    ]
+    for axes, title in zip([first, *others], titles, strict=True):
+        axes.set_title(f"{of}; {title}" if of else title, fontsize=9)
     _legend(figure, panels)
     return figure
 
 
-def _draw_norms(axes: Axes, curves: Sequence[NormCurve], edit: str) -> None:
+def _draw_norms(axes: Axes, curves: Sequence[NormCurve]) -> None:
     names = list(SIZES.values())
     for curve in curves:
         index = names.index(curve.name)
@@ -117,7 +127,6 @@ def _draw_norms(axes: Axes, curves: Sequence[NormCurve], edit: str) -> None:
         )
     axes.set_xticks(range(1, len(curves[0].values) + 1))
     axes.set(xlabel="t (layer t - 1)", ylabel="norm, median over prompts", ylim=(0, None))
-    axes.set_title(f"dashed: after {edit}" if edit else "the trajectory", fontsize=9)
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -127,13 +136,14 @@ def _draw_cells(axes: Axes, panel: CellPanel) -> None:
             point.bound,
             point.measured,
             color=COLOURS[point.layer % len(COLOURS)],
-            marker=MARKERS[PARTS.index(point.part)],
+            marker=MARKERS[MATRICES.index(point.part)],
             markersize=5,
             alpha=0.6,
             linestyle="none",
         )
     axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set(xlabel="change in the bound", ylabel=panel.measured)
 
 
@@ -150,6 +160,6 @@ def _legend(figure: Figure, panels: Sequence[CellPanel]) -> None:
     ]
     handles += [
         Line2D([], [], color="0.4", marker=MARKERS[index], linestyle="none", label=part)
-        for index, part in enumerate(PARTS)
+        for index, part in enumerate(MATRICES)
     ]
     figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False, fontsize=8)
