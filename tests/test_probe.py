@@ -440,13 +440,13 @@ def test_updates_are_shared_by_prompts_and_edits_to_the_bit(
     assert len(made) == LAYERS + 1
     row, parts = prober.rows[0], prober.recorder(prober.rows[0].tokens)[0]
     shown = seen(parts, row.start, row.stop)
-    prober._update(0, parts, shown)
+    prober._update(0, parts, shown, 1e-3)
     known = len(made)
     keys = parts.keys.copy()
     keys[0, row.start, 0] = np.nextafter(keys[0, row.start, 0], np.inf)
-    prober._update(0, replace(parts, keys=keys), shown)
+    prober._update(0, replace(parts, keys=keys), shown, 1e-3)
     assert len(made) == known + 1
-    prober._update(0, parts, shown)
+    prober._update(0, parts, shown, 1e-3)
     assert len(made) == known + 1
 
 

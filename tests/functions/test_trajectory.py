@@ -241,8 +241,15 @@ def test_cells_and_their_agreement(trained, cases):
         for what, rank in ranks.items():
             x, y = ([of[n](cell) for cell in cells] for of, n in ((SAID, name), (MEASURED, what)))
             assert rank == pytest.approx(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
-    with pytest.raises(EckartError, match=r"^16 cells, and changes in bound that have no order"):
-        correlations([replace(cell, after=cell.before) for cell in cells])
+    still = correlations([replace(cell, after=cell.before) for cell in cells])
+    assert {rank for ranks in still.values() for rank in ranks.values()} == {None}  # nothing has an order
+
+
+def test_rates_that_leave_the_same_rank_are_one_cell(trained, cases):
+    cells = clip_cells(trained, cases, rates=[0.0, 0.5, 0.75, 0.8])
+    assert [cell.edit.rate for cell in cells if (cell.edit.layer, cell.edit.part) == (0, "q")] == [0.5, 0.75]
+    with pytest.raises(EditError, match="no rate above 0"):
+        clip_cells(trained, cases, rates=[0.0])
 
 
 def test_models_as_groups_have_an_interval(cases):

@@ -70,7 +70,10 @@ def probe(
     how: Probing,
 ) -> None:
     """Read the implicit gradient, its rank and its trajectory off a real model, and how clipping moves them."""
-    edits = [Edit.parse(text) for text in edit or []]
+    asked = [Edit.parse(text) for text in edit or []]
+    edits = [each for each in asked if each.rate]
+    if asked and not edits:
+        say("at rate 0 nothing is clipped, so there is nothing to compare")
     if plot is not None:
         from eckart.reports.figures import check_figure_path
 

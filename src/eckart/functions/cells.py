@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from eckart.anatomy import Anatomy
 from eckart.edits import Factors, clip
-from eckart.errors import EckartError
+from eckart.errors import EditError
 from eckart.functions.models import LinearAttentionModel
 from eckart.functions.trajectory import NOISE, Cases, Noise, TrajectoryReading, read
 from eckart.inference import Estimate, seed_and_row_mean
@@ -99,22 +99,27 @@ def clip_cells(
     Arguments:
         model: as it was before when this returns, byte for byte.
         cases: the prompts of every reading.
-        rates: the clipping rates.
+        rates: the clipping rates; of those that leave the same rank the first counts alone.
         noise: of the bound.
         seed: draws this noise, the same in every cell, into every step; None for the model's own, exact ones.
 
     Raises:
-        EditError: a rate is not in [0, 1).
+        EditError: a rate is not in [0, 1), or none is above 0.
         EckartError: as `read`.
     """
+    if not any(rates):
+        raise EditError("no rate above 0: there is nothing to clip; give some, such as 0.5,0.9")
     before, anatomy, factors = read(model, cases, noise, seed), Anatomy.of(model), Factors()
-    cells = []
+    cells: dict[tuple[int, str, int], ClippedCell] = {}
     for edit in [
         Edit(layer, part, rate) for layer in range(len(anatomy.layers)) for part in MATRICES for rate in rates
     ]:
         with clip(model, edit, anatomy=anatomy, factors=factors) as clipped:
-            cells.append(ClippedCell(edit, clipped[0].rank, before, read(model, cases, noise, seed)))
-    return cells
+            rank = clipped[0].rank
+            if edit.rate and (edit.layer, edit.part, rank) not in cells:
+                after = read(model, cases, noise, seed)
+                cells[edit.layer, edit.part, rank] = ClippedCell(edit, rank, before, after)
+    return list(cells.values())
 
 
 def adjusted(cells: Sequence[ClippedCell]) -> Float[np.ndarray, " cells"]:
@@ -137,28 +142,23 @@ def surely(cells: Sequence[ClippedCell], level: float = 0.05) -> list[int]:
     return [int(np.sign(cell.loss.mean)) if p <= level else 0 for cell, p in found]
 
 
-def correlations(cells: Sequence[ClippedCell]) -> dict[str, dict[str, float]]:
+def correlations(cells: Sequence[ClippedCell]) -> dict[str, dict[str, float | None]]:
     """Return whether what the theory says of one model's cells ranks them as what is measured: Spearman's correlation.
 
     Without an interval: cells of one model are every one that there is, and no sample of anything; other models would
     have other correlations, and one model does not say how different. `agreement` is for several.
 
     Returns:
-        By what is said, then by what is measured, the correlation of the changes.
-
-    Raises:
-        EckartError: fewer than three cells, or changes that are all alike.
+        By what is said, then by what is measured, the correlation of the changes; None where there are fewer than three
+        cells, or changes are all alike.
     """
     said, measured = ({n: _changes(cells, of) for n, of in every.items()} for every in (SAID, MEASURED))
-    for name, changes in {**said, **measured}.items():
-        if len(cells) < 3 or np.ptp(changes) == 0:
-            raise EckartError(
-                f"{len(cells)} cells, and changes in {name} that have no order; give more rates, which clip more"
-            )
-    return {
-        name: {what: float(spearmanr(x, y).statistic) for what, y in measured.items()}
-        for name, x in said.items()
-    }
+    return {name: {what: _rank(x, y) for what, y in measured.items()} for name, x in said.items()}
+
+
+def _rank(x: np.ndarray, y: np.ndarray) -> float | None:
+    ordered = len(x) > 2 and np.isfinite([x, y]).all() and np.ptp(x) > 0 and np.ptp(y) > 0
+    return float(spearmanr(x, y).statistic) if ordered else None
 
 
 def agreement(cells: Sequence[ClippedCell], groups: Sequence[Hashable]) -> dict[str, dict[str, Bounded]]:

@@ -20,6 +20,7 @@ What stands for what in Theorem 2:
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,9 +119,9 @@ class Noise:
     floor: float = 1e-4
 
     def __post_init__(self) -> None:
-        if not self.floor > 0:
+        if not 0 < self.floor < math.inf:
             raise TaskError(
-                f"floor {self.floor:g}: C_t is never of full rank, so the bound is infinite; give more than 0"
+                f"floor {self.floor:g}: C_t is never of full rank, so the bound is infinite; give a number above 0"
             )
 
 

@@ -97,7 +97,7 @@ def agreement_table(
     return _correlated(title, agreements, _rank)
 
 
-def correlation_table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> RenderableType:
+def correlation_table(found: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> RenderableType:
     """Return whether what the theory says ranks one model's cells as what is measured.
 
     Arguments:
@@ -107,7 +107,7 @@ def correlation_table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) ->
         "rank correlation of the changes, over the cells of this one model\n"
         "no interval: other models would have others, and one does not say how different"
     )
-    return _correlated(title, found, "{:+.2f}".format)
+    return _correlated(title, found, lambda rank: "-" if rank is None else f"{rank:+.2f}")
 
 
 def _correlated(
