@@ -72,6 +72,8 @@ def small(arguments: list[str], desk: Path) -> list[str]:
             "2",
             "--checkpoints",
             "0,2",
+            "--curriculum",
+            "0",
         ]  # what is said last counts
     if arguments[2] not in shipped_models():
         kind = "linear" if arguments[1] == "trajectory" else "gpt2"
