@@ -102,7 +102,8 @@ class Scorer(ABC):
 
     def canonical(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
         """Return these edits as trials name them; see `eckart.edits.canonical`."""
-        return canonical(self.anatomy, edits)
+        # A model that cannot be taken apart can still be scored, as it is.
+        return canonical(self.anatomy, edits) if edits else ()
 
     def key(self, edits: Sequence[Edit], split: str, method: str | None = None) -> str:
         """Return the trial's key: a hash of everything that its outcome depends on.
