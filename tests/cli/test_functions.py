@@ -59,7 +59,7 @@ def test_train_says_where_the_model_is_and_goes_on(eckart, tmp_path):
     ended = eckart(*arguments)
     assert ended.status == 0, ended.err
     assert "run: run\n" in ended.err
-    assert "model: run/steps/0000064; squared error over variance, mean of the last 64 steps: " in ended.err
+    assert "squared error over variance, mean of all points of a prompt and the last 64 steps" in ended.err
     assert "Writing" not in ended.err
     assert list(kept_models("run")) == [1, 2, 4, 8, 16, 32, 64]
     before = (tmp_path / "run" / "state.safetensors").read_bytes()

@@ -297,3 +297,9 @@ def test_a_folder_of_a_function_model_is_no_language_model(trained, table):
     for refused in (lambda: eckart.search(folder, labels), lambda: empty_model(str(folder))):
         with pytest.raises(ModelError, match="reads numbers and no text; it is scored by eckart functions"):
             refused()
+
+
+def test_a_report_says_that_a_training_is_none(trained, tmp_path):
+    with pytest.raises(RunError, match="holds a training, which eckart functions evaluate measures"):
+        report(trained, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()

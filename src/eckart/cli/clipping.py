@@ -43,7 +43,10 @@ def run_clipping(
     studies = [_search(model, task, part, rates, folder / part) for part in parts]
     found = gather(result.run, task, studies)
     figure = plot or folder / "clipping.png"
-    title = f"{Path(model.name).name}: {task.function}, d = {task.dimension}, {task.shots} examples"
+    title = (
+        f"{Path(model.name).name}: {task.function}, d = {task.dimension}, {task.shots} examples, {len(seeds)} draws of "
+        f"them, n = {task.size:,}, 95% bands"
+    )
     save_figure(draw_clipping(clipping_panels(found), title), figure)
     if as_json:
         print_json(found.to_json())
@@ -85,7 +88,7 @@ def clipping_report(found: Clipping) -> RenderableType:
         *(Text(f"failed: {line}") for line in found.failed),
         Text(sure),
         *(Text(f"  {_said(cell)}") for cell in sorted(better, key=lambda cell: -cell.gain.mean)[:3]),
-        Text(f"\nAlgorithm 1, examples of seed {task.seed}", style="bold"),
+        Text(f"\nAlgorithm 1, examples of seed {task.seed}; its tests are not corrected", style="bold"),
         *(Text(str(study)) for study in found.studies),
     )
 

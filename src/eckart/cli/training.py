@@ -137,7 +137,14 @@ def run_training(
         })  # fmt: skip
         return
     last = min(LAST, training.steps)
-    say(f"model: {model}; squared error over variance, mean of the last {last} steps: {loss:.4g}")
+    where = (
+        "all points of a prompt"
+        if training.model == "gpt2"
+        else "the last point, where one prompt can decide it"
+    )
+    said = f"squared error over variance, mean of {where} and the last {last} steps"
+    say(f"model: {model}; training loss {loss:.4g}: {said}")
+    say(f"its error by the number of examples: eckart functions evaluate {folder}")
 
 
 @contextmanager

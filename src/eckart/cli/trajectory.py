@@ -55,6 +55,7 @@ def trajectory(
     """Set a linear model's trajectory (Theorem 1) and bound (Theorem 2) beside its error, before and after clipping."""
     edits, chosen = [Edit.parse(text) for text in edit or []], [check_rate(r) for r in o.parse_rates(rates)]
     from eckart.edits import clip
+    from eckart.errors import TaskError
     from eckart.functions.cells import clip_cells, correlations
     from eckart.functions.loading import function_of
     from eckart.functions.trajectory import Noise, draw_cases, load_linear, read, residual
@@ -67,6 +68,10 @@ def trajectory(
     o.quieten()
     live = load_linear(model)
     function, examples = function or function_of(live), examples or live.points - 1
+    if shots is not None and shots >= examples:
+        raise TaskError(
+            f"{shots} shots of {examples} demonstrations leave C_t no noise; choose --shots below {examples}"
+        )
     noise = Noise(shots or max(1, examples // 2), floor)
     cases = draw_cases(function, live.config.dimension, examples, prompts, seed)
     readings = {"unclipped": read(live, cases, noise)}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 NOTE = (
     "95% intervals, Student's over the prompts; squared errors have heavy tails, which they take too lightly"
 )
+STEPS_NOTE = "means over the prompts; their 95% intervals are in the figure (--plot) and in --json"
 
 
 def error_table(curves: ErrorCurves) -> RenderableType:
@@ -36,7 +37,7 @@ def error_table(curves: ErrorCurves) -> RenderableType:
         ]
         for i, count in enumerate(curves.counts)
     ]
-    return _titled(curves, columns, rows)
+    return _titled(curves, columns, rows, NOTE)
 
 
 def step_table(curves: StepCurves) -> RenderableType:
@@ -51,17 +52,19 @@ def step_table(curves: StepCurves) -> RenderableType:
         ]
         for i, count in enumerate(curves.counts)
     ]
-    return _titled(curves, columns, rows)
+    return _titled(curves, columns, rows, STEPS_NOTE)
 
 
-def _titled(curves: ErrorCurves | StepCurves, columns: list[str], rows: list[list[str]]) -> RenderableType:
+def _titled(
+    curves: ErrorCurves | StepCurves, columns: list[str], rows: list[list[str]], note: str
+) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(Text(column), justify="right")
     for row in rows:
         table.add_row(*row)
     title = f"{curves.function}, d = {curves.dimension}: squared error over the variance of f"
-    return Group(Text(title, style="bold"), table, Text(NOTE, style="dim"))
+    return Group(Text(title, style="bold"), table, Text(note, style="dim"))
 
 
 def _with_interval(curve: Curve, i: int) -> str:

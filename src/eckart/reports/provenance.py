@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from eckart.errors import RunError
 from eckart.records import draws
 from eckart.reports.blocks import short_name, split_of
 from eckart.runs import Run
@@ -52,6 +53,11 @@ class Provenance:
 def provenance(run: Run) -> Provenance:
     """Gather where a run's numbers come from."""
     kind = str(run.settings.get("kind", "run"))
+    if kind == "training":
+        raise RunError(
+            f"'{run.folder}' holds a training, which eckart functions evaluate measures; a report is of a search, a "
+            "sweep or a spectrum"
+        )
     recorded = run.origin.get("versions") or {}
     return Provenance(
         title=_title(run, kind),
