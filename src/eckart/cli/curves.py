@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ def show_error_curves(
     chosen, name = choose_baselines(on.kind.name, baselines), Path(source).resolve().name
     with progress_bar("baselines, by number of examples", len(chosen) * len(on.counts)) as advance:
         curves = error_curves(model, on, chosen, name, report=advance)
-    _finish(curves, error_table(curves), draw_error_curves(curves), plot, as_json)
+    _finish(curves, error_table(curves), draw_error_curves, plot, as_json)
 
 
 def show_step_curves(
@@ -68,7 +68,7 @@ def show_step_curves(
     models = ((step, load_function_model(path, device)) for step, path in kept.items())
     with progress_bar("models", len(kept)) as advance:
         curves = step_curves(models, on, report=advance)
-    _finish(curves, step_table(curves), draw_step_curves(curves), plot, as_json)
+    _finish(curves, step_table(curves), draw_step_curves, plot, as_json)
 
 
 def _prompts(model: FunctionModel, function: str | None, drawn: dict[str, Any]) -> HeldOut:
@@ -78,12 +78,12 @@ def _prompts(model: FunctionModel, function: str | None, drawn: dict[str, Any]) 
 def _finish(
     curves: ErrorCurves | StepCurves,
     table: RenderableType,
-    figure: Figure,
+    draw: Callable[[Any], Figure],
     plot: Path | None,
     as_json: bool,
 ) -> None:
     if plot is not None:
-        save_figure(figure, plot)
+        save_figure(draw(curves), plot)
     if as_json:
         print_json({**curves.to_json(), "figure": None if plot is None else str(plot)})
         return

@@ -188,9 +188,7 @@ class FunctionScorer(Scorer):
         Raises:
             TaskError: there is no such method.
         """
-        for method in methods:
-            _check_method(method)
-        return len(self.prepare(split).y) * (2 * self.task.shots + 1)
+        return len(self.prepare(split, methods).y) * (2 * self.task.shots + 1)
 
     def prepare(self, split: str, methods: Sequence[str] = ()) -> Prompts:
         """Draw a split's prompts once.
