@@ -11,7 +11,8 @@ from eckart import Edit, Task
 from eckart.edits import clip
 from eckart.errors import TaskError
 from eckart.evaluation import Evaluator
-from eckart.evaluation.reading import Reader, plain_log_likelihoods
+from eckart.evaluation.plain import plain_log_likelihoods
+from eckart.evaluation.reading import Reader
 from eckart.evaluation.requests import build_requests
 from eckart.evaluation.scoring import METHODS, check_method
 from eckart.models import load_model
