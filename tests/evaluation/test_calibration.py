@@ -112,7 +112,7 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
     alone = [Evaluator(model, task, method=method)(EDITS, "validation") for method in methods]
     evaluator = Evaluator(model, task)
     evaluator.prepare("validation", methods)
-    reader, read = evaluator.prepare("validation").reader, []
+    reader, read = evaluator.prepare("validation").rows.reader, []
     real = Reader.sums
     monkeypatch.setattr(
         Reader, "sums", lambda reader, *args, **kw: (read.append(reader), real(reader, *args, **kw))[1]

@@ -11,12 +11,13 @@ from typing import Any
 from eckart.errors import ModelError
 from eckart.evaluation.agreement import sizes
 from eckart.evaluation.calibration import INPUTS, Nulls, null_prompts
+from eckart.evaluation.encoding import differently_encoded, shared_text
 from eckart.evaluation.fitting import Fitted, fit
 from eckart.evaluation.outcome import Evaluation
 from eckart.evaluation.requests import build_requests, context_window
 from eckart.evaluation.route import Point, Route
 from eckart.evaluation.scorer import Report, Scorer, scorer_of, silent
-from eckart.evaluation.scoring import Reading, check_method, combine, score
+from eckart.evaluation.scoring import Reading, check_finite, check_method, check_winnable, combine, score
 from eckart.evaluation.trunk import Trunk
 from eckart.evaluation.ways import BOTTOM, Part, Readable, Ways
 from eckart.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
@@ -24,6 +25,9 @@ from eckart.records import Edit, Rows, parse_rows
 from eckart.scores import Score
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
+
+LOOKED_AT = 256
+"""Rows of a split whose tokens are compared with what tokenizer.json gives."""
 
 BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
 
@@ -129,6 +133,8 @@ class Evaluator(Scorer):
         """Read what `prepare` prepared through the model as it is now, and score it once a method."""
         reading, prompts = self._read(split, methods, edits), self._rows(split).prompts
         labels, ids = [p.label for p in prompts], [p.id for p in prompts]
+        for values in reading.measured:
+            check_finite(values, ids, self.model.dtype)
         return [score(combine(method, reading), labels, ids) for method in methods]
 
     def tokens(self, split: str, methods: Sequence[str] = ()) -> int:
@@ -139,7 +145,10 @@ class Evaluator(Scorer):
         """
         for method in methods:
             check_method(method, self.task.kind)
-        requests = build_requests(self.fitted(split).prompts, self.tokenizer, self.window)
+        prompts = self.fitted(split).prompts
+        requests = build_requests(prompts, self.tokenizer, self.window)
+        for method in methods:
+            check_winnable(method, self.task.kind, requests, prompts)
         return len(requests.prefix) + sum(map(len, requests.rows))
 
     def rows(self, split: str) -> Rows:
@@ -177,7 +186,22 @@ class Evaluator(Scorer):
 
     def notes(self, *splits: str) -> tuple[str, ...]:
         """Return what a reader should know about the rows of these splits."""
-        return (*self.task.notes, *(note for split in splits for note in self.fitted(split).notes))
+        said = (note for split in splits for note in (*self.fitted(split).notes, *self._token_notes(split)))
+        return (*self.task.notes, *said)
+
+    def _token_notes(self, split: str) -> list[str]:
+        """Say where tokenizer.json and the tokenizer's class differ on a split's own rows."""
+        prompts = self.fitted(split).prompts
+        looked = prompts[:: max(1, len(prompts) // LOOKED_AT)]
+        texts = [prompt.context + prompt.continuations[prompt.label] for prompt in looked]
+        shared = len(shared_text(looked)) if len(looked) > 1 else 0
+        differ = differently_encoded(self.tokenizer, [texts[0], *(text[shared:] for text in texts[1:])])
+        name = type(self.tokenizer).__name__
+        return [
+            f"{split}: tokenizer.json and {name}, which transformers takes for it, give other tokens for {differ} of "
+            f"{len(looked)} rows that were compared; the model reads those of {name}. For the file's, write "
+            '"tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_config.json'
+        ] * bool(differ)
 
     def prepare(self, split: str, methods: Sequence[str] = ()) -> _Prepared:
         """Tokenise a split once, with the prompts without content that these methods need, and settle how to read it.
@@ -189,7 +213,10 @@ class Evaluator(Scorer):
             check_method(method, self.task.kind, split)
             if method in INPUTS:
                 self._null(split, method)
-        return self._rows(split)
+        rows = self._rows(split)
+        for method in methods or (self.method,):
+            check_winnable(method, self.task.kind, rows.rows.requests, rows.prompts)
+        return rows
 
     def _rows(self, split: str) -> _Prepared:
         if split not in self._prepared:

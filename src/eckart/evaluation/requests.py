@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from eckart.errors import ModelError, TaskError
-from eckart.evaluation.encoding import CHUNK, Encoder, Tokens, common_prefix, shared_text
+from eckart.evaluation.encoding import CHUNK, Encoder, Tokens, common_prefix
 from eckart.models import Tokenizer
 from eckart.tasks.prompts import Prompt
 
@@ -95,7 +95,7 @@ def build_requests(
         TaskError: two different candidates are the same tokens.
         ModelError: the tokenizer gives nothing to predict the first token from, or drops a candidate.
     """
-    encoder, rows = Encoder(tokenizer, shared_text(prompts)), _Rows()
+    encoder, rows = Encoder(tokenizer, prompts), _Rows()
     choices: list[tuple[Continuation, ...]] = []
     for start in range(0, len(prompts), CHUNK):
         chunk = prompts[start : start + CHUNK]
