@@ -34,8 +34,8 @@ def sizes(requests: Requests) -> tuple[Counts, Counts]:
     return np.array(tokens), np.array(lengths)
 
 
-def sample_of(requests: Requests, lengths: Lengths) -> list[int]:
-    """Return the prompts with the shortest and the longest rows, of all and on either side of a switch.
+def sample_of(requests: Requests, lengths: Lengths) -> tuple[list[int], int]:
+    """Return the prompts with the shortest and the longest rows, and which has the longest.
 
     Where the model reads long rows otherwise than short ones, these are the longest of the first regime and the
     shortest of the second, too: whatever the switch, there is a row on each side of it.
@@ -45,7 +45,7 @@ def sample_of(requests: Requests, lengths: Lengths) -> list[int]:
     sides = [lengths.regime(longest[prompt]) for prompt in order]
     second = next((i for i, side in enumerate(sides) if side != sides[0]), None)
     near = [] if second is None else [order[second - 1], order[second]]
-    return sorted({order[0], *near, order[-1]})
+    return sorted({order[0], *near, order[-1]}), order[-1]
 
 
 def neighbours(reader: Reader, prompt: int) -> list[int]:

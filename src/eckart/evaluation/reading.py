@@ -74,6 +74,7 @@ class Reader(ABC):
         self._tokens = [token for found in requests.continuations for c in found for token in c.tokens]
         self._head_size = max(1, LOGITS // model.config.get_text_config(decoder=True).vocab_size)
         self.prefix = PREFIX
+        self.together = False  # all rows of a regime in one batch, however long
         self._start: Point | None = None
         self._keep: frozenset[Point] = frozenset()
 
@@ -103,6 +104,8 @@ class Reader(ABC):
         """Return the rows of each batch: of all, or of these, which may be read together."""
         if rows is None:
             return [batch for _, together in self.regimes for batch in self.batches(together)]
+        if self.together:
+            return [list(rows)]
         planned = self.plan([self.requests.rows[row] for row in rows])
         return [[rows[place] for place in batch] for batch in planned]
 

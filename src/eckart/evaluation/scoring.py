@@ -164,7 +164,7 @@ def check_finite(
     broken = ~np.isfinite(values).all(axis=-1).reshape(-1, len(ids)).all(axis=0)
     if broken.any():
         raise NotANumberError(
-            f"the model gives no finite probability for {int(broken.sum())} of {len(ids)} row(s), such as "
+            f"the model gives no probability (NaN or infinite) for {int(broken.sum())} of {len(ids)} row(s), such as "
             f"{ids[int(broken.argmax())]}; {REMEDIES.get(dtype, 'the weights are damaged, or were clipped too far')}"
         )
 

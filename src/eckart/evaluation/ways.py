@@ -154,7 +154,7 @@ class Readable:
         self.requests = requests
         self.what = what
         self.tails = True  # passes may begin above the bottom
-        self._chosen = sample_of(requests, ways.lengths)
+        self._chosen, self._longest = sample_of(requests, ways.lengths)
         self._sample = requests.subset(self._chosen)
         self._tokens = sizes(self._sample)[0]
         self._checked: set[Point] = set()
@@ -234,9 +234,14 @@ class Readable:
             return True
 
     def _made_right(self) -> bool:
-        """Say whether the unedited model is read right in float32, by a whole batch around the longest row."""
-        near = sorted({*neighbours(self.reader, self._chosen[-1]), *self._chosen})
+        """Say whether the unedited model is read right in float32.
+
+        The sample's rows are read in one batch, so that whatever a forward decides by the length of its batch shows, and
+        with a whole batch of others, so that places far into a batch are looked at.
+        """
+        near = sorted({*neighbours(self.reader, self._longest), *self._chosen})
         reader = self._way.make(self.requests.subset(near), Trunk(0))
+        reader.together = True
         with self.ways.wide():
             self._unedited = plain = self._unedited or self._plain()
             found = reader.log_likelihoods()[[near.index(prompt) for prompt in self._chosen]]
