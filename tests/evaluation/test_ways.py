@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from eckart import Edit, Task
-from eckart.evaluation import Evaluator, attention, reading
+from eckart.evaluation import Evaluator, activation, attention, head, reading
 from eckart.evaluation.packed import Packed
 from eckart.evaluation.padding import SharedPrefix
 from eckart.evaluation.precision import in_float32

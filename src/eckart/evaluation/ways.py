@@ -236,8 +236,8 @@ class Readable:
     def _made_right(self) -> bool:
         """Say whether the unedited model is read right in float32.
 
-        The sample's rows are read in one batch, so that whatever a forward decides by the length of its batch shows, and
-        with a whole batch of others, so that places far into a batch are looked at.
+        The sample's rows are read in one batch, so that whatever a forward decides by the length of its batch shows,
+        and with a whole batch of others, so that places far into a batch are looked at.
         """
         near = sorted({*neighbours(self.reader, self._longest), *self._chosen})
         reader = self._way.make(self.requests.subset(near), Trunk(0))
