@@ -31,18 +31,17 @@ def finish_search(study: Study, folder: Path, save: Path | None, as_json: bool) 
 
 def saved_sentences(saved: Saved, study: Study) -> str:
     """Say where a model was saved, and what clipping turned apart from what rounding to the stored dtype turned."""
-    n = saved.score.n
-    clipping = f"clipping turned {study.turned} of {n}" if study.rate else "nothing was clipped"
-    rounding = (
-        f"rounding to {saved.dtype} turned {saved.changed} of {n}"
-        if saved.changed
-        else "rounding turned none"
+    n, dtype = saved.score.n, study.settings["dtype"]
+    clipping = (
+        f"clipping turned {study.turned} of {n} (unpruned against clipped, both in {dtype})"
+        if study.rate
+        else "nothing was clipped"
     )
     return (
         f"saved: {saved.path} in {saved.dtype}; loaded again and scored again on the same {n} test rows: accuracy "
-        f"{saved.score.accuracy:.4f}\npredictions: {clipping} (unpruned against clipped, both in "
-        f"{study.settings['dtype']}); {rounding} (clipped as scored against clipped as stored; ranked values moved by "
-        f"up to {saved.largest_change:.2g} nats)"
+        f"{saved.score.accuracy:.4f}\npredictions: {clipping}; apart from that, rounding to {saved.dtype} turned "
+        f"{saved.changed} of {n} (as scored against as stored; ranked values moved by up to "
+        f"{saved.largest_change:.2g} nats)"
     )
 
 

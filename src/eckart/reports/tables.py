@@ -60,7 +60,7 @@ def layers_list(study: Study) -> RenderableType:
     """Return condition numbers by layer, the chosen layer marked."""
     how = f"top {study.settings['top_k']}, deepest of them; {study.settings['combine']} over the matrices"
     entries = [
-        f"{layer}: {condition(value)}{' *' if layer == study.layer else '  '}"
+        f"{'*' if layer == study.layer else ''}{layer}: {condition(value)}"
         for layer, value in study.condition_numbers.items()
     ]
     return titled(f"condition number of {study.part} by layer, * chosen ({how})", listed(entries))
@@ -233,7 +233,7 @@ def spectrum_table(matrices: Sequence[MatrixSpectrum]) -> RenderableType:
             f"{m.shape[0]} x {m.shape[1]}",
             f"{m.sigma_max:.6g}",
             f"{m.sigma_min:.6g}",
-            condition(math.inf if m.singular else m.condition_number),
+            condition(m.condition_number),
             f"{m.rounding:.2g}",
             f"rank {m.rank}" if m.singular else "" if m.resolved else "*",
         ]
@@ -244,10 +244,10 @@ def spectrum_table(matrices: Sequence[MatrixSpectrum]) -> RenderableType:
 
 
 def _worst(matrices: Sequence[MatrixSpectrum]) -> str:
-    worst = max(matrices, key=lambda m: math.inf if m.singular else m.condition_number)
-    value = "which is singular" if worst.singular else f"{condition(worst.condition_number)}"
-    unsure = sum(not m.resolved for m in matrices)
+    worst = max(matrices, key=lambda m: m.condition_number)
+    unsure = sum(not m.resolved and not m.singular for m in matrices)
     within = f"; {unsure} within rounding (*)" if unsure else ""
+    value = condition(worst.condition_number)
     return (
         f"worst conditioned of {len(matrices)} matrices: {worst.name} of layer {worst.layer}, {value}{within}"
     )
