@@ -210,7 +210,8 @@ def evaluation_verdict(result: Evaluation) -> str:
         f"{result.model} on {task.name} {result.trial.split}, {edits}: accuracy {score.accuracy:.4f} (95% interval "
         f"{low:.4f} to {high:.4f}; n = {score.n}; {drawn(task.shots, task.seed)})."
     )
-    return f"{nothing_learned({edits: score})} {right}".lstrip()
+    name = "clipped" if result.trial.edits else "unpruned"
+    return f"{nothing_learned({name: score})} {right}".lstrip()
 
 
 def _prompt(prompt: Prompt) -> list[RenderableType]:
