@@ -9,7 +9,7 @@ import torch
 from transformers import Lfm2Config, Lfm2ForCausalLM
 
 from eckart import Edit, Task, evaluate
-from eckart.errors import EditError, ModelError, TaskError
+from eckart.errors import EditError, ModelError, NotANumberError, TaskError
 from eckart.evaluation import Evaluator
 from eckart.evaluation.encoding import Encoder
 from eckart.evaluation.fitting import fed_lengths
@@ -274,12 +274,54 @@ def test_rows_that_never_fit_are_left_out_when_asked(task):
         Evaluator(model, task, drop_long_rows=True)([], "validation")
 
 
-def test_a_model_that_gives_nan_is_an_error(task):
-    model = loaded()
+@pytest.mark.parametrize(
+    ("dtype", "remedy"),
+    [("float16", "bfloat16 or float32"), ("bfloat16", "--dtype float32"), ("float32", "damaged")],
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", ["every logit", "one logit", "a layer"])
+def test_outputs_that_are_no_numbers_are_an_error(task, dtype, remedy, value, where):
+    model = load_model(build("llama").to(getattr(torch, dtype)), tokenizer=tiny_tokenizer())
+    head = model.model.lm_head.weight
+    tensor = {
+        "every logit": head,
+        "one logit": head[300],
+        "a layer": model.model.model.layers[1].mlp.down_proj.weight,
+    }[where]
     with torch.no_grad():
-        model.model.lm_head.weight.fill_(float("nan"))
-    with pytest.raises(ModelError, match="NaN"):
+        tensor.fill_(value)
+    with pytest.raises(NotANumberError, match=rf"\(NaN or infinite\) for .* row\(s\), such as .*{remedy}"):
         Evaluator(model, task)([], "validation")
+
+
+def test_an_edit_whose_outputs_overflow_is_a_failed_trial(task, tmp_path, monkeypatch):
+    model = loaded()
+    real = Reader.sums
+
+    def overflows(reader, start=None, *args, **kwargs):
+        return real(reader, start, *args, **kwargs) - (np.inf if start is not None else 0.0)
+
+    plan, scorer = Plan("mlp", (0.0, 0.5, 0.9), layer=1), Evaluator(model, task)
+    monkeypatch.setattr(Reader, "sums", overflows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study = run_plan(plan, scorer, tmp_path / "run")
+    assert [c.trial.status for c in study.candidates] == ["done", "failed", "failed"]
+    assert "NaN or infinite" in study.candidates[1].trial.error
+    assert study.rate == 0
+
+
+def test_a_label_that_begins_with_another_is_refused_where_it_can_never_win(table):
+    said = {"data": table, "text_column": "review", "label_column": "verdict", "shots": 2}
+    task = Task.load(**said, labels={"good": "the food", "bad": "the food is bad"})
+    with pytest.raises(
+        TaskError, match=r"'the food is bad' begins with the tokens of 'the food'.*--scoring mean"
+    ):
+        Evaluator(loaded(), task)([], "validation")
+    with pytest.raises(TaskError, match="never predicted"):
+        Evaluator(loaded(), task).tokens("validation", ["sum"])
+    for method in ("mean", "byte", "prior", "contextual"):
+        assert Evaluator(loaded(), task, method=method)([], "validation").score is not None
 
 
 def test_no_such_layer(task):
