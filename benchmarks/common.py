@@ -12,7 +12,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-
 TOLERANCE = {"float32": 1e-3, "float16": 0.03, "bfloat16": 0.25}
 """How far, in nats a token, two readings may be from each other and still be called the same, by dtype."""
 
