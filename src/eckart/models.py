@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from typing import Any, TypeAlias
 import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
-from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,6 +22,7 @@ from transformers import (
 )
 
 from eckart.errors import ModelError
+from eckart.identity import Identity
 
 Model: TypeAlias = PreTrainedModel
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
@@ -32,7 +31,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 READS_NUMBERS = frozenset({"InContextModel", "LinearAttentionModel"})
 """The architectures of `eckart.functions`."""
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +57,14 @@ class LoadedModel:
         return str(self.model.dtype).removeprefix("torch.")
 
     @cached_property
+    def identity(self) -> Identity:
+        """What the model is known by, whatever is done to it in memory."""
+        return Identity(self.model, self.tokenizer)
+
+    @property
     def fingerprint(self) -> str:
-        """A hash of weights, configuration and tokenizer: two models that score alike by construction share it."""
-        digest = hashlib.blake2b(digest_size=16)
-        config = {k: v for k, v in self.model.config.to_dict().items() if k not in _VOLATILE}
-        digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-        digest.update(_tokenizer_text(self.tokenizer).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(raw_bytes(tensor))
-        return digest.hexdigest()
+        """A hash of weights, configuration, tokenizer and code, as they are now; see `eckart.identity`."""
+        return self.identity.fingerprint
 
 
 def load_model(
@@ -96,6 +92,7 @@ def load_model(
         ModelError: there is no such model, it is incomplete, damaged, not safetensors, or not a causal one.
     """
     if isinstance(source, LoadedModel):
+        source.identity.renew()  # it may have been trained since
         return source
     if isinstance(source, Model):
         return _adopt(source, tokenizer, dtype, device)
@@ -305,11 +302,6 @@ def _refuse_numbers(name: str) -> None:
         raise ModelError(f"model '{name}' reads numbers and no text; it is scored by eckart functions")
 
 
-def raw_bytes(tensor: Tensor) -> memoryview:
-    """Return a tensor's bytes, which on the CPU are not copied."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-
-
 @contextmanager
 def explained(name: str) -> Iterator[None]:
     """Turn what transformers and safetensors raise about a user's model into one line.
@@ -361,10 +353,3 @@ def _absent(name: str, error: BaseException) -> str:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
-
-
-def _tokenizer_text(tokenizer: Tokenizer | None) -> str:
-    if tokenizer is None:
-        return ""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)

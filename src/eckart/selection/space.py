@@ -12,7 +12,8 @@ from torch import Tensor
 
 from eckart.anatomy import Anatomy, Weight
 from eckart.errors import EditError
-from eckart.models import LoadedModel, raw_bytes
+from eckart.identity import raw_bytes
+from eckart.models import LoadedModel
 from eckart.records import MatrixSpectrum, check_rate
 from eckart.spectrum import Spectrum
 from eckart.stored import StoredWeights, rounded
