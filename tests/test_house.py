@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Lowest first; inside a level, in this order. A module may import what stands before it, and its own package.
 ORDER = [
-    ["errors"],
+    ["errors", "files"],
     [
         "scores",
         "records",

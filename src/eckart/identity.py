@@ -6,8 +6,8 @@ A trial's key (`Scorer.key`) holds, and so a trial is computed anew where one of
   transformers' own, an attention that is not the default one, rotary frequencies and adapters changed in memory;
 - the dtype that it computes in; in half precision the most tokens in a batch, on which the last bits depend;
 - of the task (`Task.digest`): kind, labels, template, joins, instruction, and the demonstrations as they are shown;
-- of the rows (`Scorer.digest`): ids, prompts as they are read (shortened or left out, where asked for), candidates, labels,
-  and their order;
+- of the rows (`Scorer.digest`): ids, prompts as they are read (shortened or left out, where asked for), candidates,
+  labels, and their order;
 - the edits, the scoring, and the scoring's version.
 
 What must not change it: paths and names, the number of threads, the device, and in float32 the size of a batch.
@@ -99,7 +99,7 @@ class Identity:
 
 
 def identify(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """Return a hash of weights, configuration, tokenizer and code: two models that score alike by construction share it."""
+    """Return a hash of weights, configuration, tokenizer and code: models that score alike by construction share it."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(_configuration(model).encode())
     digest.update(_tokenizer_text(tokenizer).encode())

@@ -101,7 +101,7 @@ def evaluate(
     """Score a model on a task, with any number of edits at once."""
     chosen, task = [Edit.parse(text) for text in edit or []], how.read_task()
     if predictions is not None:
-        from eckart.runs import check_writable, write_whole
+        from eckart.files import check_writable, write_whole
 
         check_writable(predictions)
         if how.data is not None and predictions.resolve() == how.data.resolve():

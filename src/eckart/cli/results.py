@@ -10,9 +10,9 @@ from rich.console import Console
 
 from eckart.checkpoints import export
 from eckart.cli.console import print_json, say, show
+from eckart.files import write_whole
 from eckart.reports.figures import draw_rates, rate_points, save_figure
 from eckart.reports.tables import study_report
-from eckart.runs import write_whole
 from eckart.selection import Study
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
 from eckart.models import pick_device
@@ -14,7 +15,7 @@ from eckart.runs import RunStore
 from eckart.selection.space import matrices, spectra
 from eckart.stored import StoredWeights
 
-# Any model's spectra may lie in one folder: a matrix is known by its bytes.
+# Any model's spectra may lie in one folder: a matrix is known by its bytes, and a model by those that it was made of.
 SETTINGS = {"kind": "spectrum"}
 
 
@@ -44,7 +45,8 @@ def run_spectrum(
     say_run(folder)
     with RunStore(folder, SETTINGS, typed()) as store:
         with progress_bar("spectra", len(weights)) as advance:
-            found = spectra(stored.read(weights), store=store, device=target, advance=advance)
+            noted = Noted(store, stored.name)
+            found = spectra(stored.read(weights), store=noted, device=target, advance=advance)
         document = _document(stored, folder, figure, found)
         store.write("result.json", json.dumps(document, indent=2) + "\n")
     save_figure(draw_condition_numbers(condition_curves(found), Path(stored.name).name), figure)
@@ -53,6 +55,36 @@ def run_spectrum(
         return
     show(spectrum_table(found))
     say(f"figure: {figure}")
+
+
+class Noted:
+    """A run's spectra, with a note of which are a model's as it is now: it may have had other weights before.
+
+    Arguments:
+        store: the run.
+        model: its name.
+    """
+
+    def __init__(self, store: RunStore, model: str) -> None:
+        self._store = store
+        self._model = model
+        self._names: list[str] = []
+
+    def spectrum(self, matrix: str) -> dict[str, Any] | None:
+        """Return what is known of a matrix's spectrum."""
+        known = self._store.spectrum(matrix)
+        if known is not None:
+            self._note(matrix)
+        return known
+
+    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
+        """Write a matrix's spectrum."""
+        self._store.keep_spectrum(matrix, spectrum)
+        self._note(matrix)
+
+    def _note(self, matrix: str) -> None:
+        self._names.append(matrix)
+        self._store.keep_model(self._model, {"spectra": self._names})
 
 
 def _document(

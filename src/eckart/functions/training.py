@@ -22,10 +22,11 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from eckart.errors import NotANumberError, RunError, TaskError
+from eckart.files import write_whole
 from eckart.functions.classes import SEEDS, Prompts, draw_prompts, find_class, training_generator
 from eckart.functions.models import FunctionModel, InContextModel, LinearAttentionModel, without_bars
 from eckart.models import pick_device
-from eckart.runs import RunStore, write_whole
+from eckart.runs import RunStore
 from eckart.selection.grid import Closed
 
 STATE = "state.safetensors"

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from eckart.errors import RunError
+from eckart.files import check_writable, write_whole
 from eckart.published import slips
 from eckart.reports.blocks import short_name
 from eckart.reports.claims import curse_table, rule_table, steadiness_table
@@ -32,7 +33,7 @@ from eckart.reports.sections import (
 )
 from eckart.reports.tabular import Table, escaped
 from eckart.reports.words import Headline, choice_name, ordered, summary, verdicts, worst_matrix
-from eckart.runs import Run, check_writable, read_run, write_whole
+from eckart.runs import Run, read_run
 
 MOST_VERDICTS = 24
 MOST_ROWS = 400
