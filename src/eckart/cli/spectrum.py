@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
+from eckart.files import home
 from eckart.models import pick_device
 from eckart.records import MatrixSpectrum
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
 from eckart.reports.tables import spectrum_table
 from eckart.runs import RunStore
-from eckart.selection.space import matrices, spectra
+from eckart.selection.space import Noted, matrices, spectra
 from eckart.stored import StoredWeights
 
 # Any model's spectra may lie in one folder: a matrix is known by its bytes, and a model by those that it was made of.
@@ -45,7 +46,7 @@ def run_spectrum(
     say_run(folder)
     with RunStore(folder, SETTINGS, typed()) as store:
         with progress_bar("spectra", len(weights)) as advance:
-            noted = Noted(store, stored.name)
+            noted = Noted(store, partial(_note, store, stored.name))
             found = spectra(stored.read(weights), store=noted, device=target, advance=advance)
         document = _document(stored, folder, figure, found)
         store.write("result.json", json.dumps(document, indent=2) + "\n")
@@ -57,34 +58,10 @@ def run_spectrum(
     say(f"figure: {figure}")
 
 
-class Noted:
-    """A run's spectra, with a note of which are a model's as it is now: it may have had other weights before.
-
-    Arguments:
-        store: the run.
-        model: its name.
-    """
-
-    def __init__(self, store: RunStore, model: str) -> None:
-        self._store = store
-        self._model = model
-        self._names: list[str] = []
-
-    def spectrum(self, matrix: str) -> dict[str, Any] | None:
-        """Return what is known of a matrix's spectrum."""
-        known = self._store.spectrum(matrix)
-        if known is not None:
-            self._note(matrix)
-        return known
-
-    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
-        """Write a matrix's spectrum."""
-        self._store.keep_spectrum(matrix, spectrum)
-        self._note(matrix)
-
-    def _note(self, matrix: str) -> None:
-        self._names.append(matrix)
-        self._store.keep_model(self._model, {"spectra": self._names})
+def _note(store: RunStore, name: str, matrices: list[str]) -> None:
+    """Keep which spectra are a model's as it is now: before, it may have had other weights."""
+    folder = home(name)
+    store.keep_model(str(folder.resolve()) if folder.exists() else name, {"spectra": matrices})
 
 
 def _document(

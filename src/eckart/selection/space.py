@@ -31,6 +31,37 @@ class Spectra(Protocol):
         ...
 
 
+class Noted:
+    """Spectra, and a note of those that were asked for: which matrices a model has now, whatever it had before.
+
+    Arguments:
+        store: remembers them.
+        note: told of all names so far at each new one.
+    """
+
+    def __init__(self, store: Spectra, note: Callable[[list[str]], None] = lambda names: None) -> None:
+        self._store = store
+        self._note = note
+        self.names: list[str] = []
+
+    def spectrum(self, matrix: str) -> dict[str, Any] | None:
+        """Return what is known of a matrix's spectrum."""
+        known = self._store.spectrum(matrix)
+        if known is not None:
+            self._add(matrix)
+        return known
+
+    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
+        """Remember a matrix's spectrum."""
+        self._store.keep_spectrum(matrix, spectrum)
+        self._add(matrix)
+
+    def _add(self, matrix: str) -> None:
+        if matrix not in self.names:
+            self.names.append(matrix)
+            self._note(self.names)
+
+
 COMBINATIONS: dict[str, Callable[[Sequence[float]], float]] = {
     "geometric": lambda values: float(np.exp(np.mean(np.log(values)))),
     "mean": lambda values: float(np.mean(values)),

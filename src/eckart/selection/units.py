@@ -15,6 +15,7 @@ from eckart.models import LoadedModel
 from eckart.records import Edit, Rows, Setting, Trial, best_edit, finite, select_layer
 from eckart.selection.grid import Sweep, Unit, cells
 from eckart.selection.space import (
+    Noted,
     Spectra,
     exact_matrices,
     layer_condition_numbers,
@@ -98,24 +99,9 @@ class Known:
         self.settings[found.key] = self.settings.get(found.key, frozenset()) | {found.setting}
 
 
-class _Noted:
-    """Spectra, and the names of those that were asked for."""
-
-    def __init__(self, store: Spectra) -> None:
-        self._store = store
-        self.names: list[str] = []
-
-    def spectrum(self, matrix: str) -> dict[str, Any] | None:
-        self.names.append(matrix)
-        return self._store.spectrum(matrix)
-
-    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
-        self._store.keep_spectrum(matrix, spectrum)
-
-
 def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
     """Settle which layers of a model a sweep edits, and measure its spectra where they are asked for."""
-    given, noted = sweep.layers_of(Anatomy.of(model.model)), _Noted(store)
+    given, noted = sweep.layers_of(Anatomy.of(model.model)), Noted(store)
     conditions: dict[str, dict[int, float]] = {}
     if given is None or sweep.spectra:
         for part in sweep.parts:
