@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from eckart.errors import ModelError
+from eckart.files import home
 from eckart.identity import Identity
 
 Model: TypeAlias = PreTrainedModel
@@ -96,7 +97,7 @@ def load_model(
         return source
     if isinstance(source, Model):
         return _adopt(source, tokenizer, dtype, device)
-    name = str(source)
+    name = at_home(str(source))
     check_source(name)
     target = pick_device(device)
     _check_device_map(device_map)
@@ -110,6 +111,11 @@ def load_model(
         )
     tokenizer = tokenizer or load_tokenizer(name, trust_remote_code)
     return LoadedModel(model, tokenizer, name, trust_remote_code=trust_remote_code)
+
+
+def at_home(name: str) -> str:
+    """Return a model's name; of a path that begins with `~`, the path that is meant."""
+    return str(home(name)) if name.startswith("~") else name
 
 
 def _check_device_map(device_map: str | dict[str, Any] | None) -> None:
@@ -131,7 +137,7 @@ def load_config(name: str, trust_remote_code: bool = False) -> Any:
     check_source(name)
     _refuse_numbers(name)
     with explained(name):
-        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(at_home(name), trust_remote_code=trust_remote_code)
 
 
 def empty_model(name: str, trust_remote_code: bool = False) -> Model:
@@ -166,7 +172,7 @@ def load_checkpoint(
     _refuse_numbers(name)
     with explained(name):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name,
+            at_home(name),
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
@@ -213,7 +219,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> Tokenizer:
         ModelError: the folder or repository has none.
     """
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(at_home(name), trust_remote_code=trust_remote_code)
     except Exception as error:
         raise ModelError(
             f"model '{name}' has no usable tokenizer ({_first_line(error)}); "
@@ -280,7 +286,7 @@ def check_source(name: str) -> None:
     Raises:
         ModelError: the path does not exist, is a file, or holds no config.json.
     """
-    path = Path(name).expanduser()
+    path = home(name)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if not path.exists():
         if looks_local:
@@ -294,7 +300,7 @@ def check_source(name: str) -> None:
 
 def _refuse_numbers(name: str) -> None:
     """Refuse a model of functions, whose decoder would pass for a language model with one word."""
-    path = Path(name).expanduser() / "config.json"
+    path = home(name) / "config.json"
     with explained(name):
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     kinds = config.get("architectures") if isinstance(config, dict) else None
@@ -339,7 +345,7 @@ def _adopt(model: Model, tokenizer: Tokenizer | None, dtype: str, device: str) -
 
 
 def _absent(name: str, error: BaseException) -> str:
-    path = Path(name).expanduser()
+    path = home(name)
     if not path.exists():
         return (
             f"no model '{name}': there is no such folder, and the hub gave none ({_first_line(error)}); "

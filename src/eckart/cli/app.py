@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import print_json, say, say_run, show, typed
+from eckart.cli.console import at_home, print_json, say, say_run, show, typed
 from eckart.cli.functions import functions
 from eckart.cli.scoring import Scoring, scoring_options, with_options
 from eckart.cli.sweep import Said, carry_out, show_cost
@@ -225,3 +225,6 @@ def demo(
     from eckart.cli.demo import run_demo
 
     run_demo(task, part, shots, out, as_json=json_)
+
+
+at_home(app)

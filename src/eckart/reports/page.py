@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from eckart.errors import RunError
-from eckart.files import check_writable, write_whole
+from eckart.files import check_writable, home, write_whole
 from eckart.published import slips
 from eckart.reports.blocks import short_name
 from eckart.reports.claims import curse_table, rule_table, steadiness_table
@@ -195,11 +195,11 @@ def report(
     Raises:
         RunError: there is no run, it is damaged or in use, the format is unknown, or a file cannot be written.
     """
-    path = Path(out) if out is not None else Path(run) / f"report.{format}"
+    path = home(out) if out is not None else home(run) / f"report.{format}"
     found = read_report(run, path, format)
     found.write(path, format)
     if figures is not None:
-        found.write_figures(Path(figures))
+        found.write_figures(home(figures))
     return path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart.errors import RunError
+from eckart.files import home
 from eckart.models import LoadedModel, Model, load_model
 from eckart.records import RATES, TOP_K, Rows, Trial, fingerprint
 from eckart.runs import RunStore, folder_name, read_run
@@ -189,7 +190,7 @@ def run_sweep(
         RunError: the folder is not usable or holds another run, or a model or a task's data, prompts or demonstrations
             have changed since the run began.
     """
-    folder, sources = Path(out) if out is not None else default_folder(sweep), sources or Sources()
+    folder, sources = home(out) if out is not None else default_folder(sweep), sources or Sources()
     asked = contents(sweep, sources)
     with RunStore(folder, sweep.settings) as store:
         _keep_contents(store, asked)
