@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from eckart.errors import RunError
 
+KEPT = ("run.sqlite", "study.yaml", "result.json")
+"""The files of a run's folder that no other command makes again."""
 DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.draft")
 
 
@@ -34,26 +37,52 @@ def same_file(one: Path, other: Path) -> bool:
         return one.resolve() == other.resolve()
 
 
-def check_outputs(outputs: Sequence[tuple[str, Path]], inputs: Iterable[Path]) -> None:
-    """Refuse to write over what is read, and two outputs in one place.
+@dataclass(frozen=True)
+class Read:
+    """What a command reads.
 
     Arguments:
-        outputs: what each is called on the command line, and where it goes.
-        inputs: the files that the command reads, each once it is there.
+        what: it is, for messages: `the data`.
+        path: a file, or a folder of which some files are read.
+        files: whether a file of that name in the folder is read, whether or not it is there yet; none by default.
+    """
+
+    what: str
+    path: Path
+    files: Callable[[str], bool] = lambda name: False
+
+    def is_at(self, path: Path) -> bool:
+        """Say whether writing to a path would change what is read."""
+        return same_file(path, self.path) or (self.files(path.name) and same_file(path.parent, self.path))
+
+
+def check_outputs(outputs: Sequence[tuple[str, Path]], inputs: Sequence[Read]) -> None:
+    """Refuse to write over what is read, and two outputs in one place; whatever is no file (a terminal) takes both.
+
+    Arguments:
+        outputs: by the option that names each.
+        inputs: what the command reads.
 
     Raises:
         RunError: an output is an input, or another output.
     """
-    read = list(inputs)
-    for number, (option, path) in enumerate(outputs):
-        over = next((file for file in read if same_file(path, file)), None)
+    places = [
+        (option, path) for option, path in outputs if path.is_file() or path.is_dir() or not path.exists()
+    ]
+    for number, (option, path) in enumerate(places):
+        over = next((read for read in inputs if not path.is_dir() and read.is_at(path)), None)
         if over is not None:
             raise RunError(
-                f"{option} '{path}' would overwrite '{over}', which this command reads; name another file"
+                f"{option} '{path}' is {over.what} itself, or would be read as part of it; name another"
             )
-        twice = next((other for other, place in outputs[:number] if same_file(path, place)), None)
+        twice = next((other for other, place in places[:number] if _clash(path, place, other)), None)
         if twice is not None:
-            raise RunError(f"{twice} and {option} are both '{path}'; name another file for one of them")
+            raise RunError(f"{twice} and {option} share a place, '{path}'; name another for one of them")
+
+
+def _clash(path: Path, other: Path, option: str) -> bool:
+    """Say whether two outputs cannot both be written; the folder of a checkpoint holds nothing else."""
+    return same_file(path, other) or (option == "--save" and other.resolve() in path.resolve().parents)
 
 
 def check_writable(path: Path) -> None:

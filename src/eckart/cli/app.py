@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import at_home, print_json, say, say_run, show, typed
+from eckart.cli.console import print_json, say, say_run, show, typed
 from eckart.cli.functions import functions
+from eckart.cli.paths import with_paths
 from eckart.cli.scoring import Scoring, scoring_options, with_options
 from eckart.cli.sweep import Said, carry_out, show_cost
 from eckart.cli.theory import theory
-from eckart.errors import RunError
 from eckart.records import TOP_K, Edit
 
 app = typer.Typer(
@@ -104,8 +104,6 @@ def evaluate(
         from eckart.files import check_writable, write_whole
 
         check_writable(predictions)
-        if how.data is not None and predictions.resolve() == how.data.resolve():
-            raise RunError(f"'{predictions}' is the data itself; name another file for the predictions")
     evaluation = how.evaluator(model, task).evaluate(chosen, split)
     if predictions is not None:
         lines = [json.dumps(row, ensure_ascii=False) for row in evaluation.rows(prompts)]
@@ -227,4 +225,4 @@ def demo(
     run_demo(task, part, shots, out, as_json=json_)
 
 
-at_home(app)
+with_paths(app)

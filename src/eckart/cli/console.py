@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import json
 import os
 import shlex
@@ -32,16 +31,12 @@ from rich.progress import (
 from rich.text import Text
 
 from eckart.errors import EckartError
-from eckart.files import home
 
 # Newer typers bring their own click, older ones share the installed one: ask typer for its exceptions.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
 INTERRUPTED = 130
-
-NAMED = ("model", "models", "source", "study", "task")
-"""Options and arguments that are text, because what they name need not be a path."""
 
 _runs: list[Path] = []  # of the command that is running
 
@@ -102,32 +97,6 @@ def show(renderable: Any) -> None:
     """Print a table or text on standard output; a pipe gets the full width."""
     console = output if output.is_terminal else Console(width=160, markup=False, emoji=False)
     console.print(renderable, highlight=False, soft_wrap=True)
-
-
-def at_home(app: typer.Typer) -> None:
-    """Let every verb take `~` in a path for the home folder; a shell leaves that of `--out=~/runs` to the program."""
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            at_home(group.typer_instance)
-    for command in app.registered_commands:
-        if command.callback is not None:
-            command.callback = _at_home(command.callback)
-
-
-def _at_home(verb: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(verb)
-    def called(*said: Any, **named: Any) -> Any:
-        return verb(*said, **{name: _expanded(name, value) for name, value in named.items()})
-
-    return called
-
-
-def _expanded(name: str, value: Any) -> Any:
-    if isinstance(value, list):
-        return [_expanded(name, one) for one in value]
-    if isinstance(value, Path):
-        return home(value)
-    return str(home(value)) if isinstance(value, str) and name in NAMED and value.startswith("~") else value
 
 
 def run(command: Callable[[], Any]) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from eckart.errors import RunError
-from eckart.files import check_writable, home, write_whole
+from eckart.files import KEPT, Read, check_outputs, check_writable, home, write_whole
 from eckart.published import slips
 from eckart.reports.blocks import short_name
 from eckart.reports.claims import curse_table, rule_table, steadiness_table
@@ -217,8 +217,7 @@ def read_report(run: str | Path, path: Path | None, format: str) -> Report:
     _check_format(format)
     kept = read_run(run)
     if path is not None:
-        if path.resolve() == (kept.folder / "run.sqlite").resolve():
-            raise RunError(f"'{path}' is the run itself; name another file for its report")
+        check_outputs([("out", path)], [Read("the run", kept.folder / name) for name in KEPT])
         check_writable(path)
     return Report.of(kept)
 
