@@ -16,7 +16,9 @@ What nothing here can see: hooks and plain attributes that a caller puts on a li
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import importlib.util
 import inspect
 import json
 import sys
@@ -24,7 +26,7 @@ import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -248,10 +250,19 @@ def _reached(names: set[str]) -> set[str]:
     while left:
         name = left.pop()
         found.add(name)
-        values = list(vars(sys.modules[name]).values()) if name in sys.modules else []
-        inner = {v.__name__ if isinstance(v, ModuleType) else getattr(v, "__module__", None) for v in values}
-        left |= {str(one) for one in inner if str(one).startswith(REMOTE)} - found
+        left |= _imported(name) - found
     return found
+
+
+def _imported(name: str) -> set[str]:
+    """Return the modules beside it that a module imports: what comes of them, a number say, may not tell its origin."""
+    package = name.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(_module_text(name))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package).rstrip(".")
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return {one for one in found if one in sys.modules and one.startswith(REMOTE)}
 
 
 def _module_text(name: str) -> str:

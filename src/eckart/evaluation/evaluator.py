@@ -126,8 +126,11 @@ class Evaluator(Scorer):
         return {"batch_tokens": self._budget} if self.model.dtype in HALF else {}
 
     def forget(self) -> None:
-        """Let go of factorisations, and of the states that edits share with the unpruned model."""
+        """Let go of whatever was made of the model's weights, the states that edits share and all readers included."""
         super().forget()
+        self.__dict__.pop("route", None)
+        self._prepared.clear()
+        self._nulls.clear()
         self.trunk.clear()
 
     @cached_property

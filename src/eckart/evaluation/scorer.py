@@ -102,8 +102,9 @@ class Scorer(ABC):
             del self._factors[key]
 
     def forget(self) -> None:
-        """Let go of whatever was made of the model's weights."""
+        """Let go of whatever was made of the model's weights: the very parameters may be others now."""
         self._factors.clear()
+        self.__dict__.pop("anatomy", None)
 
     def release(self, layer: int) -> None:
         """Let go of the factorisations of a layer's matrices; they are made again where they are needed again."""
