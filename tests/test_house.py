@@ -17,7 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Lowest first; inside a level, in this order. A module may import what stands before it, and its own package.
 ORDER = [
-    ["errors"],
+    ["errors", "files"],
     [
         "scores",
         "records",
@@ -30,7 +30,7 @@ ORDER = [
         "theory",
         "published",
     ],
-    ["anatomy", "edits", "models", "stored", "tasks"],
+    ["anatomy", "edits", "identity", "models", "stored", "tasks"],
     ["evaluation"],
     ["runs", "selection"],
     ["checkpoints", "probe", "functions", "reports", "prediction", "demo", "cluster"],

@@ -45,6 +45,9 @@ def on_cluster(address: str = "auto", cpus: float = 1, gpus: float = 0) -> Execu
     except ImportError:
         raise StudyError("a cluster needs Ray: pip install 'eckart[cluster]'") from None
     _check_address(address)
+    if address == "auto":
+        with _connected(ray, address):
+            pass  # now, and not once the run's folder is made
 
     def execute(job: Job) -> Iterator[Finding]:
         """Yield a sweep's findings as its units find them on the cluster."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from typing import Any, TypeAlias
 import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
-from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,6 +22,8 @@ from transformers import (
 )
 
 from eckart.errors import ModelError
+from eckart.files import home
+from eckart.identity import Identity
 
 Model: TypeAlias = PreTrainedModel
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
@@ -32,7 +32,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 READS_NUMBERS = frozenset({"InContextModel", "LinearAttentionModel"})
 """The architectures of `eckart.functions`."""
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +58,14 @@ class LoadedModel:
         return str(self.model.dtype).removeprefix("torch.")
 
     @cached_property
+    def identity(self) -> Identity:
+        """What the model is known by, whatever is done to it in memory."""
+        return Identity(self.model, self.tokenizer)
+
+    @property
     def fingerprint(self) -> str:
-        """A hash of weights, configuration and tokenizer: two models that score alike by construction share it."""
-        digest = hashlib.blake2b(digest_size=16)
-        config = {k: v for k, v in self.model.config.to_dict().items() if k not in _VOLATILE}
-        digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-        digest.update(_tokenizer_text(self.tokenizer).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(raw_bytes(tensor))
-        return digest.hexdigest()
+        """A hash of weights, configuration, tokenizer and code, as they are now; see `eckart.identity`."""
+        return self.identity.fingerprint
 
 
 def load_model(
@@ -96,10 +93,11 @@ def load_model(
         ModelError: there is no such model, it is incomplete, damaged, not safetensors, or not a causal one.
     """
     if isinstance(source, LoadedModel):
+        source.identity.renew()  # it may have been trained since
         return source
     if isinstance(source, Model):
         return _adopt(source, tokenizer, dtype, device)
-    name = str(source)
+    name = at_home(str(source))
     check_source(name)
     target = pick_device(device)
     _check_device_map(device_map)
@@ -113,6 +111,11 @@ def load_model(
         )
     tokenizer = tokenizer or load_tokenizer(name, trust_remote_code)
     return LoadedModel(model, tokenizer, name, trust_remote_code=trust_remote_code)
+
+
+def at_home(name: str) -> str:
+    """Return a model's name; of a path that begins with `~`, the path that is meant."""
+    return str(home(name)) if name.startswith("~") else name
 
 
 def _check_device_map(device_map: str | dict[str, Any] | None) -> None:
@@ -134,7 +137,7 @@ def load_config(name: str, trust_remote_code: bool = False) -> Any:
     check_source(name)
     _refuse_numbers(name)
     with explained(name):
-        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(at_home(name), trust_remote_code=trust_remote_code)
 
 
 def empty_model(name: str, trust_remote_code: bool = False) -> Model:
@@ -169,7 +172,7 @@ def load_checkpoint(
     _refuse_numbers(name)
     with explained(name):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name,
+            at_home(name),
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
@@ -216,7 +219,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> Tokenizer:
         ModelError: the folder or repository has none.
     """
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(at_home(name), trust_remote_code=trust_remote_code)
     except Exception as error:
         raise ModelError(
             f"model '{name}' has no usable tokenizer ({_first_line(error)}); "
@@ -283,7 +286,7 @@ def check_source(name: str) -> None:
     Raises:
         ModelError: the path does not exist, is a file, or holds no config.json.
     """
-    path = Path(name).expanduser()
+    path = home(name)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if not path.exists():
         if looks_local:
@@ -297,17 +300,12 @@ def check_source(name: str) -> None:
 
 def _refuse_numbers(name: str) -> None:
     """Refuse a model of functions, whose decoder would pass for a language model with one word."""
-    path = Path(name).expanduser() / "config.json"
+    path = home(name) / "config.json"
     with explained(name):
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     kinds = config.get("architectures") if isinstance(config, dict) else None
     if isinstance(kinds, list) and not READS_NUMBERS.isdisjoint(map(str, kinds)):
         raise ModelError(f"model '{name}' reads numbers and no text; it is scored by eckart functions")
-
-
-def raw_bytes(tensor: Tensor) -> memoryview:
-    """Return a tensor's bytes, which on the CPU are not copied."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 @contextmanager
@@ -347,7 +345,7 @@ def _adopt(model: Model, tokenizer: Tokenizer | None, dtype: str, device: str) -
 
 
 def _absent(name: str, error: BaseException) -> str:
-    path = Path(name).expanduser()
+    path = home(name)
     if not path.exists():
         return (
             f"no model '{name}': there is no such folder, and the hub gave none ({_first_line(error)}); "
@@ -361,10 +359,3 @@ def _absent(name: str, error: BaseException) -> str:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
-
-
-def _tokenizer_text(tokenizer: Tokenizer | None) -> str:
-    if tokenizer is None:
-        return ""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import sqlite3
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
@@ -21,7 +19,8 @@ import numpy as np
 
 from eckart import __version__
 from eckart.errors import RunError
-from eckart.records import Rows, Trial
+from eckart.files import home, write_whole
+from eckart.records import Rows, Setting, Trial, fingerprint
 from eckart.scores import Score
 
 APPLICATION_ID = 0x65636B72  # "eckr"
@@ -63,7 +62,7 @@ class RunStore:
     """
 
     def __init__(self, folder: str | Path, settings: dict[str, Any], command: str | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder = home(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -104,8 +103,17 @@ class RunStore:
             yield from [Trial.from_json(json.loads(text)) for text in texts]
 
     def keep(self, trial: Trial) -> None:
-        """Write a trial, in a transaction of its own."""
-        self._write("INSERT OR REPLACE INTO trials VALUES (?, ?, ?)", trial.key, *_packed(trial))
+        """Write a trial, in a transaction of its own; one of another setting that asks the same stays beside it."""
+        known = self.trial(trial.key)
+        other = known is not None and known.setting != trial.setting
+        place = f"{trial.key} {fingerprint(asdict(trial.setting))}" if other else trial.key
+        self._write("INSERT OR REPLACE INTO trials VALUES (?, ?, ?)", place, *_packed(trial))
+
+    def keep_same(self, key: str, setting: Setting) -> None:
+        """Write a trial that is kept once more, as another setting's; it took no time."""
+        known = self.trial(key)
+        if known is not None:
+            self.keep(replace(known, setting=setting, seconds=0.0))
 
     def row_digests(self) -> list[str]:
         """Return the digests of the rows that are kept."""
@@ -209,7 +217,7 @@ class Run:
     Arguments:
         folder: where it lies.
         settings: what it is about.
-        trials: every trial, by key, without log-likelihoods.
+        trials: every trial, by where it is kept, without log-likelihoods.
         rows: the rows of every split that was scored, by digest.
         spectra: what is known of each matrix's spectrum.
         models: of a sweep, what is known of each model: its fingerprint, dtype, layers and spectra.
@@ -246,7 +254,7 @@ def read_run(folder: str | Path) -> Run:
     Raises:
         RunError: there is none, or it is damaged or in use.
     """
-    path = Path(folder) / "run.sqlite"
+    path = home(folder) / "run.sqlite"
     if not path.is_file():
         raise RunError(
             f"'{folder}' holds no run (no run.sqlite); give the folder that a search or sweep wrote"
@@ -279,41 +287,6 @@ def folder_name(model: str) -> str:
     ('gpt-j-6b', 'my-model')
     """
     return re.sub(r"[^\w.-]+", "-", Path(model).name)
-
-
-def check_writable(path: Path) -> None:
-    """Refuse a file that could not be written, before anything is computed.
-
-    Raises:
-        RunError: it is a folder, or it or its folder is absent or read-only.
-    """
-    if path.is_dir() or not path.parent.is_dir():
-        raise RunError(f"'{path}' cannot be written: it is a folder, or there is no folder '{path.parent}'")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise RunError(f"'{path}' cannot be written: it or its folder is read-only; name another")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part.
-
-    A link stays a link, and what is no file (a terminal, a pipe) is written to as it is.
-
-    Raises:
-        RunError: it cannot be written.
-    """
-    target = path.resolve()
-    try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(content)
-            return
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-            draft = Path(folder) / target.name
-            draft.write_bytes(content)
-            draft.replace(target)
-    except OSError as error:
-        raise RunError(
-            f"'{path}' cannot be written ({error.strerror}); check space and permissions"
-        ) from error
 
 
 def _changes(was: Any, now: Any, name: str = "") -> Iterator[str]:

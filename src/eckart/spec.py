@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart.errors import StudyError
+from eckart.files import home
 from eckart.selection.grid import ModelEntry, Sweep, TaskEntry, entries, located
 from eckart.tasks.spec import closest, parse_yaml, read_text
 
@@ -44,7 +45,7 @@ def read_study(
     'float32'
     """
     where = "the sweep" if source is None else str(source)
-    values = {} if source is None else _read(Path(source) if Path(source).suffix else _find(str(source)))
+    values = {} if source is None else _read(home(source) if Path(source).suffix else _find(str(source)))
     mine, models, tasks = _sorted(said or {})
     values |= located(mine, folder or Path.cwd())
     tasks = located({"tasks": [tasks]}, folder or Path.cwd())["tasks"][0]

@@ -18,6 +18,7 @@ from torch import nn
 from transformers.utils.hub import cached_file
 
 from eckart.anatomy import Anatomy, Weight
+from eckart.files import home
 from eckart.models import LoadedModel, empty_model, explained, load_checkpoint
 
 T = TypeVar("T")
@@ -160,7 +161,7 @@ def _fetched(name: str, file: str) -> str:
     Raises:
         OSError: there is none.
     """
-    path = cached_file(str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name, file)
+    path = cached_file(str(home(name)) if home(name).is_dir() else name, file)
     assert path is not None
     return path
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,12 +10,13 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eckart import Edit, clip_
 from eckart.errors import ModelError
 from eckart.evaluation.scoring import METHODS
-from families import build
+from families import build, save_family
 
 
 def document(ended) -> dict:
@@ -88,6 +90,29 @@ def test_spectrum_goes_on_where_it_was(eckart, model, monkeypatch):
     monkeypatch.setattr("eckart.spectrum.Spectrum.of", None)
     again = document(eckart("spectrum", model, "--json", "--layers", "0,2", "--part", "mlp", "--out", "run"))
     assert again == some
+
+
+def matrices_of(ended):
+    """How many matrices of each model a report speaks of."""
+    return [int(number) for number in re.findall(r"[Oo]f (\d+) matri", ended.out)]
+
+
+def test_a_spectrum_s_report_is_of_the_weights_as_they_are(eckart, model, tmp_path):
+    one = shutil.copytree(model, tmp_path / "one")
+    before = document(eckart("spectrum", one, "--part", "q", "--json", "--out", "run"))
+    tensors = load_file(one / "model.safetensors")
+    save_file({k: v + 1 if "q_proj" in k else v for k, v in tensors.items()}, one / "model.safetensors")
+    after = document(eckart("spectrum", "./one", "--part", "q", "--json", "--out", "run"))
+    shown = {
+        row["condition_number"] for row in document(eckart("report", "run", "--json"))["tables"]["spectra"]
+    }
+    assert shown == {m["condition_number"] for m in after["matrices"]}
+    assert shown.isdisjoint(m["condition_number"] for m in before["matrices"])
+    assert matrices_of(eckart("report", "run")) == [3]
+
+    save_family("gpt2", tmp_path / "other")
+    eckart("spectrum", "other", "--part", "q", "--out", "run")
+    assert matrices_of(eckart("report", "run")) == [3, 3], "two models in one folder are two"
 
 
 def test_spectrum_of_half_precision_says_where_it_ends(eckart, tmp_path):

@@ -221,7 +221,7 @@ def test_a_run_refuses_other_weights_and_other_rows(kept, trained, tmp_path):
     other = replace(loaded_model(trained), name=kept.name)
     with torch.no_grad():
         other.model.read_out.bias += 1
-    with pytest.raises(RunError, match="other weights, configuration or tokenizer"):
+    with pytest.raises(RunError, match="other weights, configuration, tokenizer or code"):
         eckart.sweep([other], [TASK], **ask)
     with pytest.raises(RunError, match="has other validation rows, test rows than when"):
         eckart.sweep([kept], [replace(TASK, size=30)], **ask)

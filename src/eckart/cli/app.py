@@ -11,10 +11,10 @@ import typer
 from eckart.cli import options as o
 from eckart.cli.console import print_json, say, say_run, show, typed
 from eckart.cli.functions import functions
+from eckart.cli.paths import with_paths
 from eckart.cli.scoring import Scoring, scoring_options, with_options
 from eckart.cli.sweep import Said, carry_out, show_cost
 from eckart.cli.theory import theory
-from eckart.errors import RunError
 from eckart.records import TOP_K, Edit
 
 app = typer.Typer(
@@ -101,11 +101,9 @@ def evaluate(
     """Score a model on a task, with any number of edits at once."""
     chosen, task = [Edit.parse(text) for text in edit or []], how.read_task()
     if predictions is not None:
-        from eckart.runs import check_writable, write_whole
+        from eckart.files import check_writable, write_whole
 
         check_writable(predictions)
-        if how.data is not None and predictions.resolve() == how.data.resolve():
-            raise RunError(f"'{predictions}' is the data itself; name another file for the predictions")
     evaluation = how.evaluator(model, task).evaluate(chosen, split)
     if predictions is not None:
         lines = [json.dumps(row, ensure_ascii=False) for row in evaluation.rows(prompts)]
@@ -225,3 +223,6 @@ def demo(
     from eckart.cli.demo import run_demo
 
     run_demo(task, part, shots, out, as_json=json_)
+
+
+with_paths(app)

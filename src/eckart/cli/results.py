@@ -7,10 +7,10 @@ from typing import Any
 
 from eckart.checkpoints import Saved, export
 from eckart.cli.console import print_json, say, show
+from eckart.files import write_whole
 from eckart.reports.figures import draw_rates, rate_points, save_figure
 from eckart.reports.tables import study_report
 from eckart.reports.terminal import as_text
-from eckart.runs import write_whole
 from eckart.selection import Study
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
+from eckart.files import home
 from eckart.models import pick_device
 from eckart.records import MatrixSpectrum
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
 from eckart.reports.tables import spectrum_table
 from eckart.runs import RunStore
-from eckart.selection.space import matrices, spectra
+from eckart.selection.space import Noted, matrices, spectra
 from eckart.stored import StoredWeights
 
-# Any model's spectra may lie in one folder: a matrix is known by its bytes.
+# Any model's spectra may lie in one folder: a matrix is known by its bytes, and a model by those that it was made of.
 SETTINGS = {"kind": "spectrum"}
 
 
@@ -44,7 +46,8 @@ def run_spectrum(
     say_run(folder)
     with RunStore(folder, SETTINGS, typed()) as store:
         with progress_bar("spectra", len(weights)) as advance:
-            found = spectra(stored.read(weights), store=store, device=target, advance=advance)
+            noted = Noted(store, partial(_note, store, stored.name))
+            found = spectra(stored.read(weights), store=noted, device=target, advance=advance)
         document = _document(stored, folder, figure, found)
         store.write("result.json", json.dumps(document, indent=2) + "\n")
     save_figure(draw_condition_numbers(condition_curves(found), Path(stored.name).name), figure)
@@ -53,6 +56,12 @@ def run_spectrum(
         return
     show(spectrum_table(found))
     say(f"figure: {figure}")
+
+
+def _note(store: RunStore, name: str, matrices: list[str]) -> None:
+    """Keep which spectra are a model's as it is now: before, it may have had other weights."""
+    folder = home(name)
+    store.keep_model(str(folder.resolve()) if folder.exists() else name, {"spectra": matrices})
 
 
 def _document(

@@ -157,6 +157,7 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
     from eckart.records import Trial
     from eckart.selection.cost import expected_trials
     from eckart.selection.grid import Unit
+    from eckart.selection.units import Same
 
     total, units = expected_trials(study, folder, sources), len(list(study.units))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -167,7 +168,7 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
         def watch(finding: Finding) -> None:
             """Count a trial, and say that a unit is done."""
             nonlocal done, trials
-            if isinstance(finding, Trial):
+            if isinstance(finding, Trial | Same):
                 trials += 1
                 bar.advance(job)
             elif isinstance(finding, Unit):

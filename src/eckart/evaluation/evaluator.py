@@ -30,6 +30,15 @@ LOOKED_AT = 256
 """Rows of a split whose tokens are compared with what tokenizer.json gives."""
 
 BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
+"""The most tokens in a batch where nobody says otherwise."""
+
+
+HALF = frozenset({"bfloat16", "float16"})
+
+
+def most_tokens(model: LoadedModel, said: int | None) -> int:
+    """Return the most tokens in a batch."""
+    return said or BATCH_TOKENS.get(model.model.device.type, 4096)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +97,7 @@ class Evaluator(Scorer):
             "drop_long_rows": drop_long_rows,
             "report": report,
         }
-        self._budget = batch_tokens or BATCH_TOKENS.get(model.model.device.type, 4096)
+        self._budget = most_tokens(model, batch_tokens)
         self._fitting = {"truncate": truncate_demonstrations, "drop": drop_long_rows}
         self.trunk = Trunk.on(model.model.device, cache_memory)
         self._probes = Trunk.on(model.model.device, cache_memory)
@@ -101,6 +110,19 @@ class Evaluator(Scorer):
     def on(self, model: LoadedModel) -> Evaluator:
         """Return an evaluator that does the same with another model."""
         return Evaluator(model, self.task, **self._options)
+
+    @property
+    def rounding(self) -> dict[str, int]:
+        """In half precision the most tokens in a batch: what is read together decides the last bits."""
+        return {"batch_tokens": self._budget} if self.model.dtype in HALF else {}
+
+    def forget(self) -> None:
+        """Let go of whatever was made of the model's weights, the states that edits share and all readers included."""
+        super().forget()
+        self.__dict__.pop("route", None)
+        self._prepared.clear()
+        self._nulls.clear()
+        self.trunk.clear()
 
     @cached_property
     def route(self) -> Route | None:

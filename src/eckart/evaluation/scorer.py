@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, singledispatch
 from typing import Any
@@ -44,6 +44,7 @@ class Scorer(ABC):
         self.method = method
         self.report = report
         self._factors: Factors = {}
+        self._weights: str | None = None
 
     @abstractmethod
     def on(self, model: LoadedModel) -> Scorer:
@@ -83,6 +84,11 @@ class Scorer(ABC):
         return Anatomy.of(self.model.model)
 
     @property
+    def rounding(self) -> dict[str, int]:
+        """What the last bits of an outcome depend on besides the dtype; nothing where they matter to nobody."""
+        return {}
+
+    @property
     def setting(self) -> Setting:
         """What is scored before anything is clipped."""
         task = self.task
@@ -95,6 +101,11 @@ class Scorer(ABC):
         for key in self._factors.keys() - touched:
             del self._factors[key]
 
+    def forget(self) -> None:
+        """Let go of whatever was made of the model's weights: the very parameters may be others now."""
+        self._factors.clear()
+        self.__dict__.pop("anatomy", None)
+
     def release(self, layer: int) -> None:
         """Let go of the factorisations of a layer's matrices; they are made again where they are needed again."""
         for weight in self.anatomy.layers[layer]:
@@ -106,7 +117,7 @@ class Scorer(ABC):
         return canonical(self.anatomy, edits) if edits else ()
 
     def key(self, edits: Sequence[Edit], split: str, method: str | None = None) -> str:
-        """Return the trial's key: a hash of everything that its outcome depends on.
+        """Return the trial's key: a hash of everything that its outcome depends on, which `eckart.identity` lists.
 
         Arguments:
             method: how the outcome is made; the scorer's own by default.
@@ -119,6 +130,7 @@ class Scorer(ABC):
             "edits": [str(edit) for edit in self.canonical(edits)],
             "method": method or self.method,
             "scoring": SCORING_VERSION,
+            **self.rounding,
         }
         return fingerprint(parts)
 
@@ -145,6 +157,7 @@ class Scorer(ABC):
             EditError: the model has no such layer or part.
         """
         begin = time.perf_counter()
+        self._notice()
         chosen, wanted = self.canonical(edits), methods or (self.method,)
         self.prepare(split, wanted)
         with self._clipped(chosen):
@@ -163,10 +176,21 @@ class Scorer(ABC):
             for method, found in zip(wanted, outcomes, strict=True)
         ]
 
-    def _clipped(self, edits: Sequence[Edit]) -> AbstractContextManager[Any]:
-        if not edits:
-            return nullcontext()  # a model that cannot be taken apart can still be scored
-        return clip(self.model.model, edits, anatomy=self.anatomy, factors=self._factors)
+    def _notice(self) -> None:
+        """Forget what was made of other weights than the model has now: it may have been trained in between."""
+        weights = self.model.identity.look()
+        if self._weights not in (None, weights):
+            self.forget()
+        self._weights = weights
+
+    @contextmanager
+    def _clipped(self, edits: Sequence[Edit]) -> Iterator[None]:
+        if not edits:  # a model that cannot be taken apart can still be scored
+            yield
+            return
+        clipped = clip(self.model.model, edits, anatomy=self.anatomy, factors=self._factors)
+        with self.model.identity.restored(), clipped:
+            yield
 
 
 @singledispatch

@@ -104,7 +104,7 @@ def plan_clipping(
         "seeds": list(seeds),
         "test": "all",
     }
-    sources = Sources({model.name: model}, {task.digest: task})
+    sources = Sources({model.name: model}, {task.full_name: task})
     return resolve(Sweep.of(values, "the sweep"), sources), sources
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart.errors import ModelError
+from eckart.files import home
 from eckart.functions.models import FunctionModel, InContextModel, LinearAttentionModel, without_bars
 from eckart.functions.training import STATE, kept_models
 from eckart.models import LoadedModel, check_source, explained, pick_device, refuse_incomplete
@@ -29,7 +30,7 @@ def load_function_model(source: str | Path | FunctionModel, device: str = "cpu")
     """
     if isinstance(source, InContextModel | LinearAttentionModel):
         return source
-    target, folder = pick_device(device), _find_folder(str(source))
+    target, folder = pick_device(device), _find_folder(str(home(source)))
     model = _load_folder(folder)
     model.to(target)  # type: ignore[arg-type]
     return model.eval()  # type: ignore[no-untyped-call]
@@ -58,7 +59,7 @@ def training_models(source: str | Path) -> dict[int, Path]:
     Raises:
         ModelError: the folder is no training's, or no model was kept yet.
     """
-    folder = Path(source)
+    folder = home(source)
     if not _is_training(folder):
         raise ModelError(
             f"'{source}' is no training's folder (no {STATE}); give the --out of `eckart functions train`"

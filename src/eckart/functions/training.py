@@ -22,10 +22,11 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from eckart.errors import NotANumberError, RunError, TaskError
+from eckart.files import home, write_whole
 from eckart.functions.classes import SEEDS, Prompts, draw_prompts, find_class, training_generator
 from eckart.functions.models import FunctionModel, InContextModel, LinearAttentionModel, without_bars
 from eckart.models import pick_device
-from eckart.runs import RunStore, write_whole
+from eckart.runs import RunStore
 from eckart.selection.grid import Closed
 
 STATE = "state.safetensors"
@@ -244,14 +245,14 @@ def read_losses(folder: str | Path) -> Float[Tensor, " steps"]:
     Raises:
         RunError: the folder holds no state, or a damaged one.
     """
-    path = Path(folder) / STATE
+    path = home(folder) / STATE
     with _readable(path), safe_open(path, "pt") as file:
         return file.get_tensor(LOSSES)[: int(file.get_tensor("step"))]
 
 
 def kept_models(folder: str | Path) -> dict[int, Path]:
     """Return the models that a training kept, by the number of steps."""
-    kept = (path for path in (Path(folder) / STEPS).glob("[0-9]*") if path.is_dir())
+    kept = (path for path in (home(folder) / STEPS).glob("[0-9]*") if path.is_dir())
     return {int(path.name): path for path in sorted(kept)}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from eckart.errors import RunError
+from eckart.files import KEPT, Read, check_outputs, check_writable, home, write_whole
 from eckart.published import slips
 from eckart.reports.blocks import short_name
 from eckart.reports.claims import curse_table, rule_table, steadiness_table
@@ -32,7 +33,7 @@ from eckart.reports.sections import (
 )
 from eckart.reports.tabular import Table, escaped
 from eckart.reports.words import Headline, choice_name, ordered, summary, verdicts, worst_matrix
-from eckart.runs import Run, check_writable, read_run, write_whole
+from eckart.runs import Run, read_run
 
 MOST_VERDICTS = 24
 MOST_ROWS = 400
@@ -194,11 +195,11 @@ def report(
     Raises:
         RunError: there is no run, it is damaged or in use, the format is unknown, or a file cannot be written.
     """
-    path = Path(out) if out is not None else Path(run) / f"report.{format}"
+    path = home(out) if out is not None else home(run) / f"report.{format}"
     found = read_report(run, path, format)
     found.write(path, format)
     if figures is not None:
-        found.write_figures(Path(figures))
+        found.write_figures(home(figures))
     return path
 
 
@@ -216,8 +217,7 @@ def read_report(run: str | Path, path: Path | None, format: str) -> Report:
     _check_format(format)
     kept = read_run(run)
     if path is not None:
-        if path.resolve() == (kept.folder / "run.sqlite").resolve():
-            raise RunError(f"'{path}' is the run itself; name another file for its report")
+        check_outputs([("out", path)], [Read("the run", kept.folder / name) for name in KEPT])
         check_writable(path)
     return Report.of(kept)
 

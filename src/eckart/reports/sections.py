@@ -198,8 +198,10 @@ def spectra_table(run: Run) -> Table:
 
 
 def spectra_by_model(run: Run) -> dict[str, list[dict[str, Any]]]:
-    """Return the known spectra of each model, by layer; a run that names no models has one, without a name."""
+    """Return the known spectra of each model, by layer; the only model of a spectrum's run goes without a name."""
     names = {model: facts["spectra"] for model, facts in run.models.items()} or {"": list(run.spectra)}
+    if run.settings.get("kind") == "spectrum" and len(names) == 1:
+        names = {"": next(iter(names.values()))}
     return {
         model: sorted((run.spectra[name] for name in own if name in run.spectra), key=_place_of_matrix)
         for model, own in names.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ READING = ("batch_tokens", "cache_memory", "truncate_demonstrations", "drop_long
 
 @dataclass(frozen=True)
 class Sources:
-    """The models and tasks that the caller holds in memory: models by name, tasks by digest."""
+    """The models and tasks that the caller holds in memory, by their names; no two of a sweep share one."""
 
     models: Mapping[str, LoadedModel] = field(default_factory=dict)
     tasks: Mapping[str, AnyTask] = field(default_factory=dict)
@@ -32,13 +33,13 @@ class Sources:
     def model(self, entry: ModelEntry) -> LoadedModel:
         """Load a model."""
         if entry.live:
-            return _held(self.models, entry.name, entry.name)
+            return _held(self.models, entry.name)
         return load_model(entry.name, **entry.model_dump(exclude={"name", "live"}))
 
     def task(self, entry: TaskEntry, shots: int | None, seed: int | None) -> AnyTask:
         """Load a task with these demonstrations; its rows are read once, however often it is asked for."""
         if entry.digest is not None:
-            return _held(self.tasks, entry.digest, entry.full_name).redrawn(shots=shots, seed=seed)
+            return _held(self.tasks, entry.full_name).redrawn(shots=shots, seed=seed)
         said = entry.model_dump(exclude={"task", "name", "metric", "digest"})
         key = fingerprint([entry.task, said])
         if key not in self._read:
@@ -62,11 +63,19 @@ def resolve(sweep: Sweep, sources: Sources | None = None) -> Sweep:
     sources = sources or Sources()
     outlines = [Outline.of(entry, sweep, sources) for entry in sweep.models]
     tasks = tuple(_resolved(entry, sweep, sources, outlines) for entry in sweep.tasks)
-    names = [task.full_name for task in tasks]
+    check_names([task.full_name for task in tasks], "tasks")
+    return sweep.model_copy(update={"tasks": tasks})
+
+
+def check_names(names: Sequence[str], what: str) -> None:
+    """Refuse names by which two models or two tasks could not be told apart.
+
+    Raises:
+        StudyError: a name stands twice.
+    """
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise StudyError(f"two tasks are called '{twice}'; give one of them another name")
-    return sweep.model_copy(update={"tasks": tasks})
+        raise StudyError(f"two {what} are called '{twice}'; give one of them another name")
 
 
 def _resolved(entry: TaskEntry, sweep: Sweep, sources: Sources, outlines: Sequence[Outline]) -> TaskEntry:
@@ -82,8 +91,23 @@ def _resolved(entry: TaskEntry, sweep: Sweep, sources: Sources, outlines: Sequen
                 scorer = sources.scorer(sweep, task, outline.model)
                 for split in sweep.splits:
                     scorer.tokens(split, sweep.scorings)
+    _tell_alike(entry, drawn)
     first = drawn[sweep.draws[0]]
     return entry.model_copy(update={"name": first.name, "metric": entry.metric or first.metric})
+
+
+def _tell_alike(entry: TaskEntry, drawn: Mapping[tuple[int | None, int | None], AnyTask]) -> None:
+    """Warn of seeds that draw the same demonstrations: their results are one result, not several."""
+    alike: dict[str, list[int]] = {}
+    for task in drawn.values():
+        alike.setdefault(task.digest, []).append(task.seed)
+    for seeds in alike.values():
+        if len(seeds) > 1:
+            warnings.warn(
+                f"{entry.full_name}: seeds {', '.join(map(str, seeds))} draw the same demonstrations, so theirs is one "
+                "result and not several",
+                stacklevel=2,
+            )
 
 
 def contents(sweep: Sweep, sources: Sources) -> dict[str, dict[str, Any]]:
@@ -133,12 +157,12 @@ class Outline:
 HeldT = TypeVar("HeldT")
 
 
-def _held(things: Mapping[str, HeldT], key: str, name: str) -> HeldT:
-    if key not in things:
+def _held(things: Mapping[str, HeldT], name: str) -> HeldT:
+    if name not in things:
         raise StudyError(
             f"'{name}' was in the memory of the process that began this sweep; go on from Python"
         )
-    return things[key]
+    return things[name]
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from pydantic import (
 
 from eckart.anatomy import Anatomy
 from eckart.errors import StudyError
+from eckart.files import home
 from eckart.records import ATTENTION, PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
 from eckart.runs import folder_name
 from eckart.scores import ALL_METRICS
@@ -334,7 +335,7 @@ def _absolute(entry: Mapping[str, Any], keys: Sequence[str], folder: Path) -> di
         said = found.get(key)
         if not isinstance(said, str) or found.get("live"):
             continue
-        path = folder / Path(said).expanduser()
+        path = folder / home(said)
         if path.exists() or key == "data" or said.startswith((".", "/", "~")):
             found[key] = os.path.normpath(path.absolute())
     return found

@@ -11,6 +11,7 @@ from typing import Any
 
 from eckart.errors import EditError
 from eckart.evaluation.scorer import Scorer, scorer_of
+from eckart.files import home
 from eckart.linalg import factored_size, rank_at
 from eckart.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.published import identify, published_rows
@@ -120,7 +121,7 @@ def run_plan(
     # What cannot be done is refused before anything long is computed, and before a new run's folder is made.
     first = scorer.anatomy.layer_index(plan.layer or 0)
     scorer.anatomy.select(first, plan.part)
-    if out is None or not (Path(out) / "run.sqlite").exists():
+    if out is None or not (home(out) / "run.sqlite").exists():
         for split in ("validation", "test"):
             scorer.prepare(split)
     settings = describe(plan, scorer)
@@ -168,6 +169,7 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         "combine": plan.combine,
         # Only where there is one: a run of Algorithm 1 as written goes on whatever made it.
         **({"race": ALPHA} if plan.race else {}),
+        **scorer.rounding,
     }
 
 

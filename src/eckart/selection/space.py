@@ -12,7 +12,8 @@ from torch import Tensor
 
 from eckart.anatomy import Anatomy, Weight
 from eckart.errors import EditError
-from eckart.models import LoadedModel, raw_bytes
+from eckart.identity import raw_bytes
+from eckart.models import LoadedModel
 from eckart.records import MatrixSpectrum, check_rate
 from eckart.spectrum import Spectrum
 from eckart.stored import StoredWeights, rounded
@@ -28,6 +29,37 @@ class Spectra(Protocol):
     def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
         """Remember a matrix's spectrum."""
         ...
+
+
+class Noted:
+    """Spectra, and a note of those that were asked for: which matrices a model has now, whatever it had before.
+
+    Arguments:
+        store: remembers them.
+        note: told of all names so far at each new one.
+    """
+
+    def __init__(self, store: Spectra, note: Callable[[list[str]], None] = lambda names: None) -> None:
+        self._store = store
+        self._note = note
+        self.names: list[str] = []
+
+    def spectrum(self, matrix: str) -> dict[str, Any] | None:
+        """Return what is known of a matrix's spectrum."""
+        known = self._store.spectrum(matrix)
+        if known is not None:
+            self._add(matrix)
+        return known
+
+    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
+        """Remember a matrix's spectrum."""
+        self._store.keep_spectrum(matrix, spectrum)
+        self._add(matrix)
+
+    def _add(self, matrix: str) -> None:
+        if matrix not in self.names:
+            self.names.append(matrix)
+            self._note(self.names)
 
 
 COMBINATIONS: dict[str, Callable[[Sequence[float]], float]] = {

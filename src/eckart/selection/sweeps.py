@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from eckart.errors import RunError
+from eckart.files import home
 from eckart.models import LoadedModel, Model, load_model
 from eckart.records import RATES, TOP_K, Rows, Trial, fingerprint
 from eckart.runs import RunStore, folder_name, read_run
-from eckart.selection.checks import Sources, contents, resolve
+from eckart.selection import units
+from eckart.selection.checks import Sources, check_names, contents, resolve
 from eckart.selection.grid import Sweep, Unit, located
 from eckart.selection.summary import SweepResult
-from eckart.selection.units import Facts, Known, look_at, run_unit
+from eckart.selection.units import Facts, Known, Same, look_at, run_unit
 from eckart.tasks.task import AnyTask
 
-Finding = Facts | Rows | Trial | Unit
+Finding = Facts | units.Finding | Unit
 """What comes out of a sweep as it runs: of a model, of a split, of an edit; a unit comes when it is done."""
 
 
@@ -46,12 +48,11 @@ Execute = Callable[[Job], Iterator[Finding]]
 
 def locally(job: Job) -> Iterator[Finding]:
     """Score every unit in this process, one after the other; each model is loaded once."""
-    units = list(job.sweep.units)
     for entry in job.sweep.models:
         model = job.sources.model(entry)
         facts = look_at(model, job.sweep, job.store)
         yield facts
-        for unit in units:
+        for unit in job.sweep.units:
             if unit.model is entry:
                 yield from score_unit(job.sweep, unit, job.sources, model, facts.layers, job.known)
 
@@ -132,9 +133,11 @@ def sweep(
         "top_k": top_k,
         **options,
     }
+    check_names([model.name for _, model in held if model is not None], "models")
+    check_names([task.full_name for _, task in own if task is not None], "tasks")
     sources = Sources(
-        {entry["name"]: model for entry, model in held if model is not None},
-        {task.digest: task for _, task in own if task is not None},
+        {model.name: model for _, model in held if model is not None},
+        {task.full_name: task for _, task in own if task is not None},
     )
     grid = resolve(Sweep.of(located(values, Path.cwd()), "the sweep"), sources)
     return run_sweep(grid, out, sources, execute)
@@ -187,7 +190,7 @@ def run_sweep(
         RunError: the folder is not usable or holds another run, or a model or a task's data, prompts or demonstrations
             have changed since the run began.
     """
-    folder, sources = Path(out) if out is not None else default_folder(sweep), sources or Sources()
+    folder, sources = home(out) if out is not None else default_folder(sweep), sources or Sources()
     asked = contents(sweep, sources)
     with RunStore(folder, sweep.settings) as store:
         _keep_contents(store, asked)
@@ -198,7 +201,7 @@ def run_sweep(
             known.add(trial)
         for finding in execute(Job(sweep, sources, store, known, asked)):
             _keep(store, finding)
-            if isinstance(finding, Trial | Rows):
+            if isinstance(finding, Trial | Rows | Same):
                 known.add(finding)
             watch(finding)
     return SweepResult(read_run(folder))
@@ -214,6 +217,8 @@ def _keep(store: RunStore, finding: Finding) -> None:
         store.keep(finding)
     elif isinstance(finding, Rows):
         store.keep_rows(finding)
+    elif isinstance(finding, Same):
+        store.keep_same(finding.key, finding.setting)
     elif isinstance(finding, Facts):
         _keep_facts(store, finding)
 
@@ -232,14 +237,21 @@ def _keep_contents(store: RunStore, asked: dict[str, dict[str, Any]]) -> None:
             )
 
 
+_MADE_OF = {
+    "dtype": "dtype",
+    "fingerprint": "weights, configuration, tokenizer or code",
+    "batch_tokens": "batches (--batch-tokens), on which the last bits in half precision depend,",
+}
+
+
 def _keep_facts(store: RunStore, facts: Facts) -> None:
     kept = store.model(facts.name)
     if kept is None:
         store.keep_model(facts.name, facts.to_json())
         return
-    for name, what in (("dtype", "dtype"), ("fingerprint", "weights, configuration or tokenizer")):
-        if kept[name] != getattr(facts, name):
+    for name, what in _MADE_OF.items():
+        if kept.get(name) != getattr(facts, name):
             raise RunError(
-                f"model '{facts.name}' has other {what} than when run '{store.folder}' began ({kept[name]}, now "
+                f"model '{facts.name}' has other {what} than when run '{store.folder}' began ({kept.get(name)}, now "
                 f"{getattr(facts, name)}); bring the old one back, or choose another --out"
             )

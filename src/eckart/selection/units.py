@@ -9,11 +9,13 @@ from typing import Any
 
 from eckart.anatomy import Anatomy
 from eckart.errors import NotANumberError
+from eckart.evaluation.evaluator import HALF, most_tokens
 from eckart.evaluation.scorer import Scorer
 from eckart.models import LoadedModel
 from eckart.records import Edit, Rows, Setting, Trial, best_edit, finite, select_layer
 from eckart.selection.grid import Sweep, Unit, cells
 from eckart.selection.space import (
+    Noted,
     Spectra,
     exact_matrices,
     layer_condition_numbers,
@@ -31,6 +33,7 @@ class Facts:
         layers: the layers of each part that are edited.
         condition_numbers: of each part by layer, where they were measured; null where a matrix is singular.
         spectra: under which names the spectra of its matrices are kept.
+        batch_tokens: in half precision the most tokens in a batch, on which the last bits depend.
     """
 
     name: str
@@ -39,10 +42,30 @@ class Facts:
     layers: dict[str, list[int]]
     condition_numbers: dict[str, dict[str, float | None]]
     spectra: list[str]
+    batch_tokens: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Same:
+    """A trial that was computed for another unit, and is this setting's too: both ask the model the very same.
+
+    Two seeds may draw the same demonstrations; a task or a model may stand in a sweep under two names.
+
+    Arguments:
+        key: the trial's.
+        setting: what asks for it again.
+    """
+
+    key: str
+    setting: Setting
+
+
+Finding = Rows | Trial | Same
+"""What comes out of a unit as it runs."""
 
 
 @dataclass
@@ -51,48 +74,34 @@ class Known:
 
     Arguments:
         outcomes: the merits of every trial by its key; None for one that failed.
-        settings: what each trial is of.
+        settings: what each trial is of; units that ask the same share it.
         rows: the digests of the rows that are kept.
     """
 
     outcomes: dict[str, dict[str, float] | None] = field(default_factory=dict)
-    settings: dict[str, Setting] = field(default_factory=dict)
+    settings: dict[str, frozenset[Setting]] = field(default_factory=dict)
     rows: set[str] = field(default_factory=set)
 
     def about(self, unit: Unit) -> Known:
         """Return what is known of a unit."""
-        keys = [key for key, setting in self.settings.items() if unit.has(setting)]
+        keys = [key for key, settings in self.settings.items() if any(map(unit.has, settings))]
         return Known(
             {key: self.outcomes[key] for key in keys}, {key: self.settings[key] for key in keys}, self.rows
         )
 
-    def add(self, found: Trial | Rows) -> None:
+    def add(self, found: Finding) -> None:
         """Remember a trial or rows."""
         if isinstance(found, Rows):
             self.rows.add(found.digest)
-        else:
+            return
+        if isinstance(found, Trial):
             self.outcomes[found.key] = None if found.score is None else found.score.merits
-            self.settings[found.key] = found.setting
-
-
-class _Noted:
-    """Spectra, and the names of those that were asked for."""
-
-    def __init__(self, store: Spectra) -> None:
-        self._store = store
-        self.names: list[str] = []
-
-    def spectrum(self, matrix: str) -> dict[str, Any] | None:
-        self.names.append(matrix)
-        return self._store.spectrum(matrix)
-
-    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
-        self._store.keep_spectrum(matrix, spectrum)
+        self.settings[found.key] = self.settings.get(found.key, frozenset()) | {found.setting}
 
 
 def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
     """Settle which layers of a model a sweep edits, and measure its spectra where they are asked for."""
-    given, noted = sweep.layers_of(Anatomy.of(model.model)), _Noted(store)
+    given, noted = sweep.layers_of(Anatomy.of(model.model)), Noted(store)
     conditions: dict[str, dict[int, float]] = {}
     if given is None or sweep.spectra:
         for part in sweep.parts:
@@ -111,12 +120,13 @@ def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
             for part, found in conditions.items()
         },
         spectra=list(dict.fromkeys(noted.names)),
+        batch_tokens=most_tokens(model, sweep.batch_tokens) if model.dtype in HALF else None,
     )
 
 
 def run_unit(
     sweep: Sweep, scorer: Scorer, layers: Mapping[str, Sequence[int]], metric: str, known: Known
-) -> Iterator[Trial | Rows]:
+) -> Iterator[Finding]:
     """Score a unit's edits, and yield what is not known yet, as it is found: validation, then test.
 
     Arguments:
@@ -146,8 +156,9 @@ class _Work:
     scorer: Scorer
     known: Known
 
-    def score(self, wanted: Mapping[tuple[Edit, ...], Iterable[str]], split: str) -> Iterator[Trial | Rows]:
+    def score(self, wanted: Mapping[tuple[Edit, ...], Iterable[str]], split: str) -> Iterator[Finding]:
         """Yield what is not known of these edits under these scorings: rows first, then trial by trial."""
+        yield from map(self._found, list(self._shared(wanted, split)))
         missing = {edits: self._missing(edits, split, scorings) for edits, scorings in wanted.items()}
         missing = {edits: scorings for edits, scorings in missing.items() if scorings}
         if not missing:
@@ -190,6 +201,15 @@ class _Work:
     def _outcome(self, edits: tuple[Edit, ...], scoring: str, metric: str) -> float | None:
         outcome = self.known.outcomes[self.scorer.key(edits, "validation", scoring)]
         return None if outcome is None else outcome[metric]
+
+    def _shared(self, wanted: Mapping[tuple[Edit, ...], Iterable[str]], split: str) -> Iterator[Same]:
+        """Yield the trials that are known of other settings alone."""
+        for edits, scorings in wanted.items():
+            for scoring in scorings:
+                key = self.scorer.key(edits, split, scoring)
+                setting = replace(self.scorer.setting, scoring=scoring)
+                if key in self.known.outcomes and setting not in self.known.settings[key]:
+                    yield Same(key, setting)
 
     def _missing(self, edits: tuple[Edit, ...], split: str, scorings: Iterable[str]) -> list[str]:
         return [s for s in scorings if self.scorer.key(edits, split, s) not in self.known.outcomes]

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from eckart.errors import EckartError, TaskError
+from eckart.files import home
 
 DEFAULT_SHOTS = 10
 """The number of demonstrations where the task does not say otherwise (C.3)."""
@@ -255,7 +256,7 @@ def find_spec(source: str | Path) -> TaskSpec:
     if str(source) in catalog():
         text = resources.files("eckart.tasks").joinpath("catalog", f"{source}.yaml").read_text("utf-8")
         return parse_spec(text, f"task '{source}'")
-    path = Path(source)
+    path = home(source)
     if path.suffix.lower() in (".yaml", ".yml"):
         return _read_spec(path)
     if path.exists():
@@ -269,5 +270,5 @@ def _read_spec(path: Path) -> TaskSpec:
     spec = parse_spec(read_text(path, "task file"), str(path))
     update = {"name": spec.name or path.stem}
     if spec.data is not None:
-        update["data"] = str(path.parent / Path(spec.data).expanduser())
+        update["data"] = str(path.parent / home(spec.data))
     return spec.model_copy(update=update)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from eckart.errors import TaskError
+from eckart.files import home
 from eckart.records import fingerprint, full_name
 from eckart.scores import METRICS
 from eckart.tasks.examples import find_columns, find_labels, make_examples, shown_words, with_template
@@ -326,7 +327,7 @@ def _find_task(source: str | Path | None, data: str | Path | None) -> TaskSpec:
 def _read(spec: TaskSpec, data: str | Path | None) -> Source:
     place = data if data is not None else spec.data
     if place is not None:
-        return read_local(Path(place).expanduser(), spec.config)
+        return read_local(home(place), spec.config)
     if spec.hub is None:
         raise TaskError(f"task '{spec.name}' says neither data nor hub, so it has no rows; give it data")
     return read_hub(spec.hub, spec.config)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eckart.errors import RunError
-from eckart.runs import write_whole
+from eckart.files import write_whole
 
 # Okabe and Ito's colours stay apart for colour-blind readers; the markers stay apart in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F", "#000000")

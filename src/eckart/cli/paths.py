@@ -1,0 +1,162 @@
+"""The paths of a command: `~` is the home folder in each, and nothing that it writes lies where it reads.
+
+Every verb's options pass here, told apart by their names alone, so that a new verb need say nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eckart.errors import EckartError
+from eckart.files import KEPT, Read, check_outputs, home
+
+if TYPE_CHECKING:
+    import typer
+
+NAMED = ("model", "models", "source", "study", "task")
+"""Options and arguments that are text, because what they name need not be a path."""
+WRITTEN = ("predictions", "plot", "figures", "save", "out")
+RUN_FILES = (*KEPT, "result.txt", "validation.png")
+"""What a verb writes into its run's folder."""
+MODEL_FILES = frozenset({".safetensors", ".json", ".py", ".model", ".txt", ".jinja", ".bin", ".tiktoken"})
+DATA_FILE = re.compile(r"\.(csv|tsv|jsonl?|ndjson|parquet|arrow)(\.\w+)?$", re.IGNORECASE)
+
+
+def with_paths(app: typer.Typer) -> None:
+    """Let every verb of an app, and of those in it, have its paths read and checked before it begins."""
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            with_paths(group.typer_instance)
+    for command in app.registered_commands:
+        if command.callback is not None:
+            command.callback = _checked(command.callback)
+
+
+def _checked(verb: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(verb)
+    def called(**said: Any) -> Any:
+        said = {name: _at_home(name, value) for name, value in said.items()}
+        written = list(_written(said))
+        if written:
+            check_outputs(written, list(_read(said)))
+        return verb(**said)
+
+    return called
+
+
+def _at_home(name: str, value: Any) -> Any:
+    """Return a path as it is meant; a shell leaves the `~` of `--out=~/runs` to the program."""
+    if isinstance(value, list):
+        return [_at_home(name, one) for one in value]
+    if isinstance(value, Path):
+        return home(value)
+    return str(home(value)) if isinstance(value, str) and name in NAMED and value.startswith("~") else value
+
+
+def _written(said: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Yield what a command writes, by the option that says so."""
+    for name in WRITTEN:
+        if said.get(name) is not None:
+            yield f"--{name}", said[name]
+    if said.get("out") is not None:
+        yield from (("--out", said["out"] / file) for file in RUN_FILES)
+
+
+def _read(said: Mapping[str, Any]) -> Iterator[Read]:
+    """Yield what a command reads."""
+    models = [said.get("model"), *(said.get("models") or [])]
+    for model in filter(None, models):
+        yield from _model(str(model))
+    tasks = str(said.get("tasks") or said.get("task") or "").split(",")
+    for task in tasks:
+        yield from _task(task.strip(), said.get("data"))
+    for run in [said.get("run"), *(said.get("runs") or [])]:
+        yield from (Read("the run", run / file) for file in KEPT if run is not None)
+    if said.get("study"):
+        yield from _study(Path(said["study"]), said.get("out"))
+
+
+def _model(name: str) -> Iterator[Read]:
+    folder = home(name)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.suffix in MODEL_FILES and path.name not in RUN_FILES:
+            yield Read("the model", path)
+
+
+def _task(task: str, data: str | Path | None) -> Iterator[Read]:
+    """Yield a task's file and its data, wherever that is named."""
+    from eckart.tasks.spec import find_spec
+
+    config = None
+    if task.endswith((".yaml", ".yml")):
+        yield Read("the task file", home(task))
+        try:
+            spec = find_spec(task)
+        except EckartError:  # the verb says so itself
+            return
+        data, config = data or spec.data, spec.config
+    if data:
+        yield from _data(home(data), [config or "", "data", Path(task).stem])
+
+
+def _data(path: Path, inner: list[str]) -> Iterator[Read]:
+    """Yield a file of data, or those of a folder, and those that would be read with them were they there."""
+    if not path.is_dir():
+        yield Read("the data", path)
+        return
+    folders = [path, *(path / name for name in inner if name)]
+    splits = [
+        place
+        for folder in folders
+        for place in _entries(folder)
+        if place.is_dir() and _of_a_split(place.name)
+    ]
+    divided = splits or any(_of_a_split(file.stem) for folder in folders for file in _entries(folder))
+    yield from (Read("the data", folder, _is_split if divided else _is_data) for folder in folders)
+    yield from (Read("the data", place, _is_data) for place in splits)
+
+
+def _is_data(name: str) -> bool:
+    return DATA_FILE.search(name) is not None
+
+
+def _is_split(name: str) -> bool:
+    return _is_data(name) and _of_a_split(name.partition(".")[0])
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _of_a_split(stem: str) -> bool:
+    from eckart.tasks.sources import SPLIT_NAMES
+
+    words = {word for synonyms in SPLIT_NAMES.values() for word in synonyms}
+    return not words.isdisjoint(re.split(r"[^a-z]+", stem.lower()))
+
+
+def _study(path: Path, out: Path | None) -> Iterator[Read]:
+    """Yield a study file and what it names; a run's own study is written again as it is."""
+    from eckart.selection.grid import entries, located
+    from eckart.tasks.spec import parse_yaml, read_text
+
+    if not path.suffix:
+        return  # one that comes with the package
+    resumed = out is not None and path.parent.resolve() == out.resolve() and (out / "run.sqlite").exists()
+    if not resumed:
+        yield Read("the study file", path)
+    try:
+        values = located(parse_yaml(read_text(path, "study file"), str(path)), path.parent.absolute())
+        models, tasks = (
+            entries(values.get(key, ()), name) for key, name in (("models", "name"), ("tasks", "task"))
+        )
+    except (EckartError, AttributeError, TypeError):  # the verb says so itself
+        return
+    for model in models:
+        yield from _model(str(model.get("name")))
+    for task in tasks:
+        yield from _task(str(task.get("task") or ""), task.get("data"))
