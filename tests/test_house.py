@@ -29,7 +29,7 @@ ORDER = [
         "theory",
         "published",
     ],
-    ["anatomy", "edits", "models", "stored", "tasks"],
+    ["loading", "anatomy", "edits", "models", "stored", "tasks"],
     ["evaluation"],
     ["runs", "selection"],
     ["checkpoints", "probe", "functions", "reports", "prediction", "demo", "cluster"],

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from eckart.errors import ModelError
-from eckart.models import empty_model, load_model, load_stored, pick_device, pick_dtype
+from eckart.loading.devices import pick_device, pick_dtype
+from eckart.models import empty_model, load_model, load_stored
 from families import build, save_family, tiny_tokenizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

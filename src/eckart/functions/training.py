@@ -24,7 +24,7 @@ from torch.optim import AdamW
 from eckart.errors import NotANumberError, RunError, TaskError
 from eckart.functions.classes import SEEDS, Prompts, draw_prompts, find_class, training_generator
 from eckart.functions.models import FunctionModel, InContextModel, LinearAttentionModel, without_bars
-from eckart.models import pick_device
+from eckart.loading.devices import pick_device
 from eckart.runs import RunStore, write_whole
 from eckart.selection.grid import Closed
 
