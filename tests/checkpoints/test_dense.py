@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from eckart import Edit, Task, clip, export, search
@@ -62,12 +63,15 @@ def test_a_checkpoint_that_scores_differently_is_not_kept(task, tmp_path, monkey
     source = save_family("llama", tmp_path / "source")
     study = study_of(source, task)
 
-    def spoiled(model, folder):
-        with torch.no_grad():
-            model.lm_head.weight.mul_(-1)
-        model.save_pretrained(folder)
+    real = dense.copy_clipped
 
-    monkeypatch.setattr(dense, "_save", spoiled)
+    def spoiled(source, edits, folder):
+        real(source, edits, folder)
+        tensors = load_file(folder / "model.safetensors")
+        tensors["lm_head.weight"].mul_(-1)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    monkeypatch.setattr(dense, "copy_clipped", spoiled)
     with pytest.raises(RunError, match="scores differently"):
         export(study, tmp_path / "saved")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
@@ -76,11 +80,11 @@ def test_a_checkpoint_that_scores_differently_is_not_kept(task, tmp_path, monkey
 def test_a_full_disk_leaves_nothing_behind(task, tmp_path, monkeypatch):
     study = study_of(save_family("llama", tmp_path / "source"), task)
 
-    def full(model, folder):
+    def full(source, edits, folder):
         (folder / "model.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(dense, "_save", full)
+    monkeypatch.setattr(dense, "copy_clipped", full)
     with pytest.raises(RunError, match="No space left on device"):
         export(study, tmp_path / "saved")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
@@ -90,8 +94,10 @@ def test_an_empty_folder_is_taken_and_a_full_one_is_not(task, tmp_path):
     study = study_of(save_family("llama", tmp_path / "source"), task)
     (tmp_path / "empty").mkdir()
     assert export(study, tmp_path / "empty").path == tmp_path / "empty"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
     with pytest.raises(RunError, match="not an empty folder"):
-        export(study, tmp_path / "empty")
+        export(study, tmp_path / "full")
 
 
 def test_long_rows_are_scored_again_as_they_were(task, tmp_path):

@@ -26,8 +26,11 @@ def finish_search(study: Study, folder: Path, save: Path | None, as_json: bool) 
             "path": str(kept.path),
             "dtype": kept.dtype,
             "accuracy": kept.score.accuracy,
+            "predictions_turned_by_clipping": kept.turned,
             "predictions_changed": kept.changed,
             "largest_change": kept.largest_change,
+            "run_dtype": study.scorer.model.dtype,
+            "written_before": kept.before,
         }
     if as_json:
         print_json({**study.to_json(), "run": str(folder), **({"saved": saved} if saved else {})})
@@ -35,10 +38,21 @@ def finish_search(study: Study, folder: Path, save: Path | None, as_json: bool) 
     show(study_report(study))
     say(f"run: {folder} (result.json, result.txt, validation.png)")
     if saved:
-        say(
-            f"saved: {saved['path']} in {saved['dtype']}; loaded again and scored again on the test rows: accuracy "
-            f"{saved['accuracy']:.4f}, {saved['predictions_changed']} prediction(s) changed by rounding"
-        )
+        say(_saved_line(saved))
+
+
+def _saved_line(saved: dict[str, Any]) -> str:
+    """Say what was saved, and keep apart what clipping turned and what rounding did."""
+    clipping, rounding = saved["predictions_turned_by_clipping"], saved["predictions_changed"]
+    before = " before, by the same command" * saved["written_before"]
+    hint = (
+        "; with --dtype float32 rounding turns fewer" if rounding and saved["run_dtype"] != "float32" else ""
+    )
+    return (
+        f"saved{before}: {saved['path']} in {saved['dtype']}; loaded again and scored again on the test rows: accuracy "
+        f"{saved['accuracy']:.4f}. Of the unpruned model's predictions clipping turned {clipping}; of the clipped "
+        f"model's, rounding to {saved['dtype']} turned {rounding}{hint}"
+    )
 
 
 def write_search(study: Study, folder: Path) -> None:
