@@ -22,6 +22,7 @@ from eckart.evaluation.route import Point, Route
 from eckart.evaluation.scorer import Report, Scorer, scorer_of, silent
 from eckart.evaluation.scoring import Reading, check_method, combine, score
 from eckart.evaluation.trunk import Trunk
+from eckart.evaluation.vocabulary import check_vocabulary
 from eckart.evaluation.ways import agrees, find_reader, sample_of, sizes
 from eckart.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
 from eckart.records import Edit, Rows, parse_rows
@@ -146,6 +147,7 @@ class Evaluator(Scorer):
         for method in methods:
             check_method(method, self.task.kind)
         requests = build_requests(self.fitted(split).prompts, self.tokenizer, self.window)
+        check_vocabulary(self.model, requests)
         return len(requests.prefix) + sum(map(len, requests.rows))
 
     def rows(self, split: str) -> Rows:
@@ -236,6 +238,7 @@ class Evaluator(Scorer):
         """Tokenise prompts, and settle how to read them."""
         with self.report(f"tokens of {what}", len(prompts)) as advance:
             requests = build_requests(prompts, self.tokenizer, self.window, advance)
+        check_vocabulary(self.model, requests)
         return find_reader(self.model, requests, self._budget, self.route, self.trunk, what)
 
     def _start(self, edits: Sequence[Edit]) -> Point | None:
