@@ -50,6 +50,13 @@ def test_what_sees_later_tokens_is_refused(kind, dtype):
         check_causal(model, kind)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_encoder_that_was_never_trained_hardly_moves_and_is_refused(dtype):
+    torch.manual_seed(0)
+    with pytest.raises(ModelError, match="not a causal decoder"):
+        check_causal(ENCODERS["bert"]().eval().to(dtype), "bert")
+
+
 @pytest.mark.parametrize("kind", DECODERS)
 def test_what_does_not_is_taken(kind):
     check_causal(made(DECODERS[kind]), kind)

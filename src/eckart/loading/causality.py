@@ -12,8 +12,10 @@ from transformers import PreTrainedModel
 from eckart.errors import ModelError
 
 ROWS, LENGTH = 3, 32
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.02}
-"""The share of what a changed token moves later outputs by that rounding may move earlier ones by."""
+TOLERANCE, ROUTED = 1e-3, 0.03
+"""The share of what changed tokens move later outputs by that they may move earlier ones by, in half precision: next to
+nothing in forwards of one shape, and rounding where experts are handed other numbers of tokens."""
+TOLERANCE_FLOAT32 = 1e-4
 
 
 @torch.inference_mode()
@@ -44,12 +46,18 @@ def check_causal(model: PreTrainedModel, name: str) -> None:
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
         return  # what it cannot read as plain rows of tokens, scoring says in its own words
     earlier, later = moved[:, :half].amax(-1), moved[:, half:].amax(-1)
-    if bool((earlier > TOLERANCE.get(model.dtype, 0.05) * later).all()):
+    if bool((earlier > _tolerance(model) * later).all()):
         raise ModelError(
             f"model '{name}' ({type(model).__name__}) is not a causal decoder: other tokens at the end of a row change "
             "what it says before them, so it is an encoder, or its configuration makes it one (is_decoder, is_causal, "
             "use_bidirectional_attention); give a decoder-only language model"
         )
+
+
+def _tolerance(model: PreTrainedModel) -> float:
+    if model.dtype in (torch.float32, torch.float64):
+        return TOLERANCE_FLOAT32
+    return ROUTED if any("expert" in name for name, _ in model.named_modules()) else TOLERANCE
 
 
 def _outputs(model: PreTrainedModel, tokens: Tensor) -> Tensor:
