@@ -132,12 +132,9 @@ def _missing(model: PreTrainedModel, used: Mapping[str, list[str]], report: Mapp
     """Return what the model asks for and the files lack, or hold in another shape."""
     missing = {*map(str, report["missing_keys"]), *map(str, report["mismatched_keys"])}
     if _one_for_one(model):
-        filled = {id(model.get_parameter(home)) for home in used if home in dict(model.named_parameters())}
-        missing |= {
-            path
-            for path, parameter in model.named_parameters(remove_duplicate=False)
-            if path not in used and id(parameter) not in filled
-        }
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        filled = {id(parameters[home]) for home in used if home in parameters}
+        missing |= {path for path, parameter in parameters.items() if id(parameter) not in filled}
     return sorted(missing)
 
 
