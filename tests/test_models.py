@@ -81,6 +81,15 @@ def test_auto_picks_what_the_processor_does_well(monkeypatch, instructions, dtyp
     assert pick_dtype("auto", torch.device("mps")) == torch.float32
 
 
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("old", [True, False])
+def test_auto_is_never_float16(monkeypatch, native, old):
+    asked = (lambda: native) if old else (lambda including_emulation=True: including_emulation or native)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", asked)
+    expected = torch.bfloat16 if native else torch.float32
+    assert pick_dtype("auto", torch.device("cuda")) == expected
+
+
 def test_an_older_torch_is_asked_otherwise(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
