@@ -15,11 +15,10 @@ import time
 
 import numpy as np
 import torch
-from common import machine, matmul_rate, show, synchronise
+from common import TOLERANCE, machine, matmul_rate, show, synchronise
 from setting import RATES, arguments, setting
 
 from eckart.evaluation import Evaluator
-from eckart.evaluation.ways import TOLERANCE
 from eckart.records import Edit
 
 

@@ -12,6 +12,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+TOLERANCE = {"float32": 1e-3, "float16": 0.03, "bfloat16": 0.25}
+"""How far, in nats a token, two readings may be from each other and still be called the same, by dtype."""
+
 
 def best_of(function: Callable[[], object], repeats: int = 3) -> float:
     """Return the shortest wall-clock time in seconds of several calls, a GPU's queued work included."""

@@ -26,12 +26,11 @@ import numpy as np
 import psutil
 import torch
 from algorithm1 import compared
-from common import machine, matmul_rate, show, synchronise
+from common import TOLERANCE, machine, matmul_rate, show, synchronise
 from setting import arguments, setting
 
 from eckart.evaluation import Evaluator
 from eckart.evaluation.requests import Requests, build_requests
-from eckart.evaluation.ways import TOLERANCE
 from eckart.models import LoadedModel, Tokenizer
 from eckart.tasks import Task
 from eckart.tasks.prompts import Prompt

@@ -145,11 +145,88 @@ MORE_FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {  # for the anatomy's
 }
 
 
+def _scaled(kind: str, **settings: Any) -> dict[str, Any]:
+    """Return rotary parameters of a kind."""
+    return {"rope_type": kind, "rope_theta": 10000.0, **settings}
+
+
+SWITCH = 64
+"""Where the models below read longer rows otherwise than shorter ones."""
+
+FACTORS = {
+    "short_factor": [1.0] * 4,
+    "long_factor": [8.0] * 4,
+    "factor": POSITIONS / SWITCH,
+    "original_max_position_embeddings": SWITCH,
+}
+LLAMA4 = {
+    **MOE,
+    "intermediate_size_mlp": 44,
+    "head_dim": 8,
+    "num_local_experts": 4,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+
+SWITCHING: dict[
+    str, Callable[[], PreTrainedModel]
+] = {  # what a forward decides by length: rows on either side differ
+    "longrope": _of(
+        "Phi3",
+        **GROUPED,
+        original_max_position_embeddings=SWITCH,
+        rope_parameters=_scaled("longrope", **FACTORS),
+    ),
+    "longrope_scaled": _of(
+        "Phimoe",
+        **GROUPED,
+        num_local_experts=4,
+        rope_parameters=_scaled("longrope", **FACTORS, short_mscale=1.1, long_mscale=1.3),
+    ),
+    "dynamic_ntk": _of(
+        "Llama",
+        **{**GROUPED, "max_position_embeddings": SWITCH},
+        rope_parameters=_scaled("dynamic", factor=4.0),
+    ),
+    "window": _of("Mistral", **GROUPED, sliding_window=SWITCH),
+    "window_not_handed_on": _of(
+        "Qwen2Moe",
+        **MOE,
+        num_experts=4,
+        shared_expert_intermediate_size=28,
+        use_sliding_window=True,
+        max_window_layers=1,
+        sliding_window=SWITCH,
+    ),
+    "chunks": _of("Llama4Text", "Llama4ForCausalLM", **LLAMA4, attention_chunk_size=SWITCH),
+    "scaled_logits": _of(
+        "Llama4Text",
+        "Llama4ForCausalLM",
+        **LLAMA4,
+        attention_chunk_size=POSITIONS,
+        no_rope_layers=[1, 0, 1],
+        attn_temperature_tuning=True,
+        floor_scale=SWITCH,
+        attn_scale=0.5,
+    ),
+    "scaled_logits_by_position": _of(
+        "Ministral3",
+        **GROUPED,
+        head_dim=8,
+        rope_parameters=_scaled(
+            "yarn",
+            factor=POSITIONS / SWITCH,
+            original_max_position_embeddings=SWITCH,
+            llama_4_scaling_beta=0.5,
+        ),
+    ),
+}
+
+
 def build(name: str, *, seed: int = 0) -> PreTrainedModel:
     """Return a fresh random model of a family: float32, evaluation mode, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = (FAMILIES | MORE_FAMILIES)[name]()
+        model = (FAMILIES | MORE_FAMILIES | SWITCHING)[name]()
     fill_(model, seed=seed)
     return model.eval()
 

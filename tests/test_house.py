@@ -1,6 +1,7 @@
 """The house: imports only point down, no cycles, nothing too long, nothing heavy at the door."""
 
 import ast
+import re
 import statistics
 import subprocess
 import sys
@@ -118,6 +119,14 @@ def test_the_lowest_level_knows_no_transformers(level):
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not any(name.split(".")[0] in ("transformers", "datasets", "pathlib") for name in names)
+
+
+def test_one_module_makes_every_table_of_a_terminal():
+    """Tables that make themselves cut numbers where a terminal is narrow."""
+    makers = [
+        path.name for path in FILES if re.search(r"rich\.table|rich import box", path.read_text("utf-8"))
+    ]
+    assert makers == ["terminal.py"]
 
 
 def test_no_pickle_and_no_stub():

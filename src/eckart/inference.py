@@ -8,6 +8,7 @@ in {-1, 0, 1}, or hits in {0, 1}.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,8 @@ from scipy.optimize import brentq
 from scipy.stats import binom, t
 
 from eckart.errors import EckartError
+from eckart.scores import Score
+from eckart.statistics import accuracy_interval
 
 Verdict = Literal["gain", "loss", "cannot tell"]
 
@@ -198,6 +201,29 @@ def verdict(estimate: Estimate, p: float, level: float = 0.05) -> Verdict:
     if estimate.interval[0] > 0:
         return "gain"
     return "loss" if estimate.interval[1] < 0 else "cannot tell"
+
+
+def nothing_learned(scores: Mapping[str, Score]) -> str:
+    """Say which models do no better than always answering the most frequent label; nothing where all do.
+
+    That is where the accuracy's 95% interval does not lie above that label's share.
+
+    Arguments:
+        scores: on the same rows, by what was scored.
+    """
+    intervals = {name: accuracy_interval(score) for name, score in scores.items()}
+    said = [
+        f"{name} {scores[name].accuracy:.4f} (95% interval {low:.4f} to {high:.4f})"
+        for name, (low, high) in intervals.items()
+        if low <= scores[name].majority_rate
+    ]
+    if not said:
+        return ""
+    first = next(iter(scores.values()))
+    return (
+        f"Learned nothing here, as far as accuracy on n = {first.n} rows shows: {', '.join(said)}; always answering "
+        f"the most frequent label scores {first.majority_rate:.4f}."
+    )
 
 
 def smallest_detectable(n: int, discordance: float, power: float = 0.8, level: float = 0.05) -> float:

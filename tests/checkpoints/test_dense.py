@@ -217,7 +217,7 @@ def test_what_clipping_turned_and_what_rounding_turned_are_counted_apart(task, t
     study = study_of(save_family("llama", tmp_path / "source"), task, dtype="bfloat16")
     saved, run = export(study, tmp_path / "saved"), study.clipped.labelled.predictions
     unpruned = study.baseline.labelled.predictions
-    assert saved.turned == sum(a != b for a, b in zip(unpruned, run, strict=True))
+    assert study.turned == sum(a != b for a, b in zip(unpruned, run, strict=True))
     assert saved.changed == sum(a != b for a, b in zip(run, saved.score.predictions, strict=True))
 
 

@@ -11,7 +11,8 @@ from eckart import Edit, Task
 from eckart.edits import clip
 from eckart.errors import TaskError
 from eckart.evaluation import Evaluator
-from eckart.evaluation.reading import Reader, plain_log_likelihoods
+from eckart.evaluation.plain import plain_log_likelihoods
+from eckart.evaluation.reading import Reader
 from eckart.evaluation.requests import build_requests
 from eckart.evaluation.scoring import METHODS, check_method
 from eckart.models import load_model
@@ -111,7 +112,7 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
     alone = [Evaluator(model, task, method=method)(EDITS, "validation") for method in methods]
     evaluator = Evaluator(model, task)
     evaluator.prepare("validation", methods)
-    reader, read = evaluator.prepare("validation").reader, []
+    reader, read = evaluator.prepare("validation").rows.reader, []
     real = Reader.sums
     monkeypatch.setattr(
         Reader, "sums", lambda reader, *args, **kw: (read.append(reader), real(reader, *args, **kw))[1]

@@ -15,19 +15,23 @@ from eckart.anatomy import Anatomy
 from eckart.edits import clip
 from eckart.evaluation import attention
 from eckart.evaluation.activation import fused_activations
+from eckart.evaluation.agreement import sizes
 from eckart.evaluation.batching import is_out_of_memory, pad, plan_batches, run_halving
 from eckart.evaluation.packed import Packed, can_pack
-from eckart.evaluation.reading import PREFIX, Padded, plain_log_likelihoods
+from eckart.evaluation.plain import plain_log_likelihoods
+from eckart.evaluation.reading import PREFIX, Padded
 from eckart.evaluation.requests import build_requests
 from eckart.evaluation.route import Point, Route
 from eckart.evaluation.trunk import Trunk
-from eckart.evaluation.ways import TOLERANCE, sizes
 from eckart.records import Edit
 from eckart.tasks.prompts import Prompt
 from families import FAMILIES, build, tiny_tokenizer
 
 DEMONSTRATIONS = "the food is good yes\nthe view is bad no\nthe inn is edited maybe so\n"
 LABELS = (" yes", " no", " maybe so")
+
+
+TOLERANCE = {"float64": 1e-6, "float32": 1e-4, "float16": 0.03, "bfloat16": 0.25}  # nats a token
 
 
 WAYS = {"packed": Packed, "padded": Padded}

@@ -1,11 +1,13 @@
 """The scoring contract: what is encoded, where it is split, what is scored."""
 
+import json
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from eckart.errors import ModelError, TaskError
-from eckart.evaluation.encoding import Encoder, common_prefix, shared_text
+from eckart.evaluation.encoding import Encoder, common_prefix, differently_encoded, shared_text
 from eckart.evaluation.fitting import fed_lengths
 from eckart.evaluation.requests import build_requests, context_window
 from eckart.tasks.prompts import Prompt
@@ -56,6 +58,39 @@ def test_bos_stands_once_in_front(add_bos):
     assert [ids.count(bos) for ids in encoder(["the food", "<bos>the food"])] == (
         [1, 1] if add_bos else [0, 1]
     )
+
+
+@pytest.mark.parametrize("alphabet", ["0123456789 :", "ACGT:", "天地人：", "\n\t "])
+@pytest.mark.parametrize("front", ["<bos>", "<bos> <pad>", ""])
+def test_what_a_tokenizer_puts_in_front_is_found_in_any_alphabet(alphabet, front):
+    pieces = ["<bos>", "<eos>", "<pad>", *alphabet]
+    tokenizer = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[]))
+    tokenizer.add_special_tokens(pieces[:3])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{front} $A <eos>".strip(), special_tokens=[("<bos>", 0), ("<eos>", 1), ("<pad>", 2)]
+    )
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>")
+    expected = tuple(pieces.index(piece) for piece in front.split())
+    for encoder in (Encoder(wrapped), Encoder(wrapped, [Prompt("a", "", (alphabet,), 0)])):
+        assert encoder([alphabet[::-1]]) == [expected + tuple(pieces.index(c) for c in alphabet[::-1])]
+
+
+def test_a_tokenizer_class_that_reads_otherwise_than_its_file_is_noticed(tmp_path):
+    """transformers builds GPT-2's pre-tokenizer anew, whatever tokenizer.json says of it."""
+    tiny = tiny_tokenizer()
+    tiny.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("oo", "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tiny.save_pretrained(tmp_path)
+    texts = ["the tea is good", "the bad and the rest", "a good end"]
+    assert differently_encoded(AutoTokenizer.from_pretrained(tmp_path), texts) == 0
+    settings = tmp_path / "tokenizer_config.json"
+    said = json.loads(settings.read_text(encoding="utf-8")) | {"tokenizer_class": "GPT2Tokenizer"}
+    settings.write_text(json.dumps(said), encoding="utf-8")
+    by_class = AutoTokenizer.from_pretrained(tmp_path)
+    assert type(by_class).__name__ == "GPT2Tokenizer"
+    assert differently_encoded(by_class, texts) == 2
+    assert differently_encoded(tiny_tokenizer(), texts) == 0  # it has no file
 
 
 def test_what_a_tokenizer_puts_at_the_end_is_left_out():
@@ -177,7 +212,7 @@ def test_what_texts_share_is_encoded_once_and_nothing_changes(kind):
     shared = shared_text(prompts)
     assert shared.endswith("text: ")
     texts = [p.context + c for p in prompts for c in p.continuations]
-    whole, once = Encoder(tokenizer), Encoder(tokenizer, shared)
+    whole, once = Encoder(tokenizer), Encoder(tokenizer, prompts)
     assert once(texts) == whole(texts)
     assert (
         (once._cut is not None) or "un" in kind or "over" in kind
@@ -187,11 +222,13 @@ def test_what_texts_share_is_encoded_once_and_nothing_changes(kind):
 def test_a_cut_is_where_no_piece_of_the_vocabulary_could_span_it():
     tokenizer = tiny_tokenizer(add_bos=True)
     shared = "the food is good yes\n" * 10
-    cut = Encoder(tokenizer, shared)._cut
+    beginning = [Prompt("a", shared, (" good",), 0)]
+    cut = Encoder(tokenizer, beginning)._cut
     assert cut.tokens[0] == tokenizer.bos_token_id
     assert shared[: cut.start].count("\n") >= 7
-    assert Encoder(tokenizer, "the food")._cut is None
-    assert Encoder(tokenizer, shared)(["another beginning"]) == Encoder(tokenizer)(["another beginning"])
+    assert Encoder(tokenizer, [Prompt("a", "the food", (" good",), 0)])._cut is None
+    other = Encoder(tokenizer, beginning)(["another beginning"])
+    assert other == Encoder(tokenizer)(["another beginning"])
 
 
 def test_texts_without_anything_in_common():

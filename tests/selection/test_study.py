@@ -9,6 +9,7 @@ from rich.console import Console
 
 from eckart import Anatomy, Task, search
 from eckart.models import load_model
+from eckart.records import Trial
 from eckart.reports.tables import conclusion, outcome_table
 from eckart.scores import Score
 from eckart.selection import plan as module
@@ -40,7 +41,15 @@ def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> Study:
     before = [False] * fixed + [True] * broken + [True] * same
     after = [True] * fixed + [False] * broken + [True] * same
     return Study(
-        settings={"model": "m", "task": "t", "top_k": 3, "combine": "geometric", "scoring": "sum", "seed": 0},
+        settings={
+            "model": "m",
+            "task": "t",
+            "top_k": 3,
+            "combine": "geometric",
+            "scoring": "sum",
+            "shots": 2,
+            "seed": 0,
+        },
         part="mlp",
         layer=1,
         rate=rate,
@@ -57,30 +66,57 @@ def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> Study:
 
 @pytest.mark.parametrize(
     ("fixed", "broken", "says"),
-    [(30, 2, "clipping helps"), (2, 30, "clipping hurts"), (6, 4, "no difference can be told with n = 70")],
+    [(30, 2, "clipping helps"), (2, 30, "clipping hurts"), (6, 4, "no difference can be told")],
 )
 def test_the_verdict(fixed, broken, says):
     found = study(fixed, broken)
-    assert found.verdict() == says
-    assert says[1:] in conclusion(found)
-    points = 100 * (fixed - broken) / (fixed + broken + 60)
-    assert f"by {points:+.2f} points" in conclusion(found)
-    tried = "1 clipping rate tried on validation beside the unpruned model"
-    assert f"{fixed} rows fixed, {broken} broken; {tried}" in conclusion(found)
-    assert "80% smaller" in conclusion(found)
-    assert says in str(found)
+    n = fixed + broken + 60
+    assert found.verdict() == f"{says} with n = {n} test rows and one draw of demonstrations, seed 0"
+    assert found.verdict()[1:] in conclusion(found)
+    assert found.verdict() in str(found)
+    assert f"by {100 * (fixed - broken) / n:+.2f} points" in conclusion(found)
+    turned = f"{fixed} rows fixed, {broken} broken; {fixed + broken} predictions turned)"
+    assert turned in conclusion(found)
+    assert conclusion(found).endswith(
+        "Tried on 2 validation rows: 1 clipping rate beside the unpruned model."
+    )
 
 
-def test_a_gain_that_stays_below_the_trivial_answer_is_called_so():
+def test_the_verdict_of_no_demonstrations_speaks_of_none():
     found = study(30, 2)
-    assert "Always answering the most frequent label would be right in 1.0000" in conclusion(found)
-    better = replace(found.clipped, score=replace(found.clipped.score, majority_rate=0.5))
-    assert "Always answering" not in conclusion(replace(found, clipped=better))
+    assert replace(found, settings={**found.settings, "shots": 0}).verdict().endswith("and no demonstrations")
+
+
+def share(trial_: Trial, majority: float) -> Trial:
+    """Return a trial on rows whose most frequent label has another share."""
+    return replace(trial_, score=replace(trial_.score, majority_rate=majority))
+
+
+@pytest.mark.parametrize(
+    ("unpruned", "clipped", "named"),
+    [
+        (0.9, 0.95, ["unpruned 0.6739", "clipped 0.9783"]),
+        (0.6, 0.95, ["unpruned", "clipped"]),
+        (0.6, 0.6, ["unpruned"]),
+        (0.5, 0.99, ["clipped"]),
+        (0.5, 0.6, []),
+    ],
+)
+def test_a_model_that_does_not_beat_the_most_frequent_label_is_the_first_thing_said(unpruned, clipped, named):
+    found = study(30, 2)
+    found = replace(found, baseline=share(found.baseline, unpruned), clipped=share(found.clipped, clipped))
+    for said in (conclusion(found), str(found)):
+        assert said.startswith("Learned nothing here, as far as accuracy on n = 92 rows shows: ") == bool(
+            named
+        )
+        first = said.partition(";")[0]
+        assert all(f"{name}" in first for name in named)
+        assert bool(named) == (f"the most frequent label scores {unpruned:.4f}." in said)
 
 
 def test_not_to_clip_is_said_plainly():
     found = study(0, 0, rate=0.0)
-    assert "nothing is clipped" in found.verdict()
+    assert "nothing is clipped (one draw of demonstrations, seed 0)" in found.verdict()
     assert "Tried on 2 validation rows: 1 clipping rate beside the unpruned model." in conclusion(found)
 
 

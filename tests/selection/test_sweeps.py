@@ -242,7 +242,9 @@ def test_a_line_says_what_a_search_says():
         Setting("a/m", "t", 2, 0, "sum"), "mlp", "accuracy", 7, 30, 0.5, Edit(0, "mlp", 0.5), 0.6,
         paired_difference([False] * 9 + [True] * 31, [True] * 40),
     )  # fmt: skip
-    assert "(best of 7; n = 30); test +22.50 points (95% interval +" in str(line)
+    assert "validation accuracy 0.5000 -> 0.6000 at 0:mlp:0.5 (best" in str(line)
+    assert "validation macro f1 0.5000" in str(replace(line, metric="macro_f1"))
+    assert "(best of 7; n = 30); test accuracy +22.50 points (95% interval +" in str(line)
     assert "exact McNemar p = 0.00391; n = 40)" in str(line)
 
 

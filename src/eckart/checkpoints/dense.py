@@ -39,7 +39,6 @@ class Saved:
         path: its folder.
         dtype: of the stored weights; where they are of several, the one of most numbers.
         score: the reloaded model's score, in the run's dtype.
-        turned: on how many rows the run's clipped model predicts otherwise than its unpruned one: what clipping did.
         changed: on how many rows the reloaded model predicts otherwise than the run's clipped one: what rounding did,
             since a run clips the weights that it has in memory, and a checkpoint is clipped as it is stored.
         largest_change: of any ranked value by that rounding, in nats.
@@ -49,7 +48,6 @@ class Saved:
     path: Path
     dtype: str
     score: Score
-    turned: int
     changed: int
     largest_change: float
     before: bool = False
@@ -186,16 +184,11 @@ def _score_again(study: Study, folder: Path, target: Path, dtype: str, *, before
             f"the saved model scores differently from the run (by up to {largest:.2g} nats, {allowed:g} allowed for "
             f"{dtype}), so it is not {'what this command writes' if before else 'kept'}"
         )
-    turned, changed = _turned(_score(study.baseline), run), _turned(run, again)
-    return Saved(target, dtype, again, turned, changed, largest, before)
+    changed = sum(a != b for a, b in zip(run.predictions, again.predictions, strict=True))
+    return Saved(target, dtype, again, changed, largest, before)
 
 
 def _score(trial: Trial) -> Score:
     score = trial.labelled
     assert score is not None
     return score
-
-
-def _turned(one: Score, other: Score) -> int:
-    """Return how many rows two models predict otherwise."""
-    return sum(a != b for a, b in zip(one.predictions, other.predictions, strict=True))

@@ -65,9 +65,10 @@ def _search(model: LoadedModel, task: FunctionTask, part: str, rates: Sequence[f
 
 
 def clipping_report(found: Clipping) -> RenderableType:
-    """Return a table a part, what is sure of it, and Algorithm 1's results."""
+    """Return what is sure, a table a part, and Algorithm 1's results."""
     from rich.console import Group
-    from rich.text import Text
+
+    from eckart.reports.terminal import Said
 
     unpruned, task = found.unpruned, found.task
     low, high = unpruned.interval
@@ -82,14 +83,14 @@ def clipping_report(found: Clipping) -> RenderableType:
     )
     parts = dict.fromkeys(cell.edit.part for cell in found.cells)
     return Group(
-        Text(title, style="bold"),
-        Text(f"unpruned {unpruned.mean:.4f}, 95% interval {low:.4f} to {high:.4f}\n"),
+        Said(sure, "bold"),
+        *(Said(f"  {_said(cell)}") for cell in sorted(better, key=lambda cell: -cell.gain.mean)[:3]),
+        Said(f"\n{title}", "bold"),
+        Said(f"unpruned {unpruned.mean:.4f}, 95% interval {low:.4f} to {high:.4f}\n"),
         *(_table(part, [cell for cell in found.cells if cell.edit.part == part]) for part in parts),
-        *(Text(f"failed: {line}") for line in found.failed),
-        Text(sure),
-        *(Text(f"  {_said(cell)}") for cell in sorted(better, key=lambda cell: -cell.gain.mean)[:3]),
-        Text(f"\nAlgorithm 1, examples of seed {task.seed}; its tests are not corrected", style="bold"),
-        *(Text(str(study)) for study in found.studies),
+        *(Said(f"failed: {line}", hang=2) for line in found.failed),
+        Said(f"Algorithm 1, examples of seed {task.seed}; its tests are not corrected", "bold"),
+        *(Said(str(study), hang=2) for study in found.studies),
     )
 
 
@@ -102,22 +103,20 @@ def _said(cell: Cell) -> str:
 
 
 def _table(part: str, cells: Sequence[Cell]) -> RenderableType:
-    from rich import box
-    from rich.table import Table
+    from eckart.reports.terminal import Sheet, titled
 
     by_place = {(cell.edit.layer, cell.edit.rate): cell for cell in cells}
     layers, rates = (sorted(set(values)) for values in zip(*by_place, strict=True))
-    table = Table(box=box.SIMPLE_HEAD, title=f"{part}, by layer and clipping rate", title_justify="left")
-    table.add_column("layer", justify="right")
-    for rate in rates:
-        table.add_column(f"{rate:g}", justify="right")
-    for layer in layers:
-        row = [by_place.get((layer, rate)) for rate in rates]
-        table.add_row(str(layer), *("failed" if cell is None else _entry(cell) for cell in row))
-    return table
+    rows = [[str(layer), *(_entry(by_place.get((layer, rate))) for rate in rates)] for layer in layers]
+    columns = ["layer", *(f"{rate:g}" for rate in rates)]
+    return titled(
+        f"{part}, by layer and clipping rate; + better, - worse for sure", Sheet(columns, rows, names=0)
+    )
 
 
-def _entry(cell: Cell) -> str:
+def _entry(cell: Cell | None) -> str:
     """Return an error; + and - say that it is better or worse for sure."""
+    if cell is None:
+        return "failed"
     mark = "" if cell.adjusted > 0.05 else " +" if cell.gain.mean > 0 else " -"
     return f"{cell.error.mean:.4f}{mark}"

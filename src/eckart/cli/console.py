@@ -31,12 +31,15 @@ from rich.progress import (
 from rich.text import Text
 
 from eckart.errors import EckartError
+from eckart.reports.terminal import Said, print_on
 
 # Newer typers bring their own click, older ones share the installed one: ask typer for its exceptions.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
 INTERRUPTED = 130
+PIPE = 160
+"""The width of a table that is read by a program or kept in a file."""
 
 _runs: list[Path] = []  # of the command that is running
 
@@ -74,7 +77,12 @@ def progress_bar(what: str, rows: int) -> Iterator[Callable[[int], None]]:
 
 def say(text: str) -> None:
     """Tell the user something on standard error."""
-    errors.print(text, style="dim", highlight=False, soft_wrap=True, markup=False)
+    print_on(errors, Said(text, "dim"))
+
+
+def say_error(text: str) -> None:
+    """Tell the user what is wrong, on standard error, in one line."""
+    print_on(errors, Said(f"error: {' '.join(text.split())}", "red"))
 
 
 def say_run(folder: Path) -> None:
@@ -93,10 +101,11 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
-def show(renderable: Any) -> None:
-    """Print a table or text on standard output; a pipe gets the full width."""
-    console = output if output.is_terminal else Console(width=160, markup=False, emoji=False)
-    console.print(renderable, highlight=False, soft_wrap=True)
+def show(what: Any) -> None:
+    """Print a table or text on standard output; a pipe is as wide as COLUMNS says, or wide enough."""
+    wide = os.environ.get("COLUMNS", "")
+    width = int(wide) if wide.isdecimal() and int(wide) else PIPE
+    print_on(output if output.is_terminal else Console(width=width, markup=False, emoji=False), what)
 
 
 def run(command: Callable[[], Any]) -> int:
@@ -177,8 +186,7 @@ def _discard_output() -> None:
 
 
 def _refuse(message: str) -> int:
-    line = " ".join(message.split())
-    errors.print(f"error: {line}", style="red", highlight=False, soft_wrap=True, markup=False)
+    say_error(message)
     return 2
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from eckart.checkpoints import export
+from eckart.checkpoints import Saved, export
 from eckart.cli.console import print_json, say, show
 from eckart.reports.figures import draw_rates, rate_points, save_figure
 from eckart.reports.tables import study_report
+from eckart.reports.terminal import as_text
 from eckart.runs import write_whole
 from eckart.selection import Study
 
@@ -19,47 +17,50 @@ from eckart.selection import Study
 def finish_search(study: Study, folder: Path, save: Path | None, as_json: bool) -> None:
     """Write the result as text and figure into the run's folder, save the clipped model, and print."""
     write_search(study, folder)
-    saved: dict[str, Any] | None = None
-    if save is not None:
-        kept = export(study, save)
-        saved = {
-            "path": str(kept.path),
-            "dtype": kept.dtype,
-            "accuracy": kept.score.accuracy,
-            "predictions_turned_by_clipping": kept.turned,
-            "predictions_changed": kept.changed,
-            "largest_change": kept.largest_change,
-            "run_dtype": study.scorer.model.dtype,
-            "written_before": kept.before,
-        }
+    kept = None if save is None else export(study, save)
     if as_json:
-        print_json({**study.to_json(), "run": str(folder), **({"saved": saved} if saved else {})})
+        print_json(
+            {**study.to_json(), "run": str(folder), **({"saved": _document(kept, study)} if kept else {})}
+        )
         return
     show(study_report(study))
     say(f"run: {folder} (result.json, result.txt, validation.png)")
-    if saved:
-        say(_saved_line(saved))
+    if kept:
+        say(saved_sentences(kept, study))
 
 
-def _saved_line(saved: dict[str, Any]) -> str:
-    """Say what was saved, and keep apart what clipping turned and what rounding did."""
-    clipping, rounding = saved["predictions_turned_by_clipping"], saved["predictions_changed"]
-    before = " before, by the same command" * saved["written_before"]
-    hint = (
-        "; with --dtype float32 rounding turns fewer" if rounding and saved["run_dtype"] != "float32" else ""
+def saved_sentences(saved: Saved, study: Study) -> str:
+    """Say where a model was saved, and what clipping turned apart from what rounding to the stored dtype turned."""
+    n, dtype = saved.score.n, study.settings["dtype"]
+    clipping = (
+        f"clipping turned {study.turned} of {n} (unpruned against clipped, both in {dtype})"
+        if study.rate
+        else "nothing was clipped"
     )
     return (
-        f"saved{before}: {saved['path']} in {saved['dtype']}; loaded again and scored again on the test rows: accuracy "
-        f"{saved['accuracy']:.4f}. Of the unpruned model's predictions clipping turned {clipping}; of the clipped "
-        f"model's, rounding to {saved['dtype']} turned {rounding}{hint}"
+        f"saved{' before, by the same command' * saved.before}: {saved.path} in {saved.dtype}; loaded again and scored "
+        f"again on the same {n} test rows: accuracy "
+        f"{saved.score.accuracy:.4f}\npredictions: {clipping}; apart from that, rounding to {saved.dtype} turned "
+        f"{saved.changed} of {n} (as scored against as stored; ranked values moved by up to "
+        f"{saved.largest_change:.2g} nats)"
     )
+
+
+def _document(saved: Saved, study: Study) -> dict[str, Any]:
+    return {
+        "path": str(saved.path),
+        "dtype": saved.dtype,
+        "accuracy": saved.score.accuracy,
+        "predictions_changed": saved.changed,
+        "predictions_turned_by_clipping": study.turned,
+        "largest_change": saved.largest_change,
+        "written_before": saved.before,
+    }
 
 
 def write_search(study: Study, folder: Path) -> None:
     """Write `result.txt` and `validation.png`."""
-    text = io.StringIO()
-    Console(file=text, width=120, markup=False, emoji=False).print(study_report(study), highlight=False)
-    write_whole(folder / "result.txt", text.getvalue().encode())
+    write_whole(folder / "result.txt", as_text(study_report(study)).encode())
     score = study.chosen.trial.labelled
     assert score is not None
     title = f"{Path(study.settings['model']).name} on {study.settings['task']}: {study.part} of layer {study.layer}"

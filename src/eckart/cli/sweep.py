@@ -16,6 +16,8 @@ from eckart.cli import options as o
 from eckart.cli.console import errors, print_json, say, say_run, show
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from eckart.selection.checks import Sources
     from eckart.selection.cost import Cost
     from eckart.selection.grid import Sweep
@@ -122,24 +124,26 @@ def show_cost(cost: Cost, as_json: bool) -> None:
     )
 
 
-def summary(result: SweepResult) -> str:
-    """Return a line for each unit, scoring and part, and a count."""
-    failed = [trial for trial in result.run.trials.values() if trial.status == "failed"]
-    lines = [str(result)] if result.lines else []
-    for name, facts in result.run.models.items():
-        lines += [_conditions(name, part, values) for part, values in facts["condition_numbers"].items()]
-    ended = (
-        f"{len(result.run.trials)} trials, {len(failed)} of them failed"
-        if failed
-        else f"{len(result.run.trials)} trials"
+def summary(result: SweepResult) -> RenderableType:
+    """Return what the choices are worth, a line for each unit, scoring and part, and a count."""
+    from rich.console import Group
+
+    from eckart.reports.terminal import Said
+
+    failed = sum(trial.status == "failed" for trial in result.run.trials.values())
+    tested = any(line.test for line in result.lines)
+    corrected = f" (not corrected for their number; 'eckart report {result.run.folder}' corrects them)"
+    conditions = [
+        _conditions(name, part, values)
+        for name, facts in result.run.models.items()
+        for part, values in facts["condition_numbers"].items()
+    ]
+    ended = f"{len(result.run.trials)} trials" + (f", {failed} of them failed" if failed else "")
+    return Group(
+        *([Said(result.verdict() + (corrected if tested else ""), "bold")] if result.lines else []),
+        *(Said(line, hang=2) for line in (*map(str, result.lines), *conditions)),
+        Said(ended),
     )
-    lines.append(ended)
-    if any(line.test for line in result.lines):
-        lines.append(
-            f"intervals and p values are not corrected for the number of lines ({len(result.lines)}); "
-            f"'eckart report {result.run.folder}' corrects them"
-        )
-    return "\n".join(lines)
 
 
 def _conditions(name: str, part: str, values: dict[str, float | None]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import errors, print_json, say, show
+from eckart.cli.console import print_json, say, say_error, show
 from eckart.cli.predicts import predicts
 from eckart.cli.scoring import Probing, probing_options
 from eckart.records import Edit
@@ -26,6 +27,11 @@ TITLES = {
     "identity": "equal: the largest relative difference of the two sides",
     "inequality": "no larger: the most by which it is, relative to the larger side; negative where there is room",
     "slip": "printed or suggested, and false: by how much, on one counter-example",
+}
+VERDICTS = {
+    "holds": "hold",
+    "false": "are false as printed or suggested",
+    "FAILED": "are not as they are said to be",
 }
 
 
@@ -52,8 +58,7 @@ def check(
         show(_tables(checks))
     if failed:
         first = f"{failed[0].reference}, {failed[0].statement} (residual {failed[0].residual:.3g})"
-        line = f"error: {len(failed)} of {len(checks)} statements failed, the first: {first}"
-        errors.print(line, style="red", highlight=False, soft_wrap=True)
+        say_error(f"{len(failed)} of {len(checks)} statements failed, the first: {first}")
         raise typer.Exit(1)
 
 
@@ -98,24 +103,21 @@ def probe(
 def _tables(checks: list[Check]) -> RenderableType:
     from rich.console import Group
 
-    return Group(*(_table(title, [c for c in checks if c.kind == kind]) for kind, title in TITLES.items()))
+    from eckart.reports.terminal import Said
+
+    counts = Counter(found.verdict for found in checks)
+    said = ", ".join(f"{counts[verdict]} {words}" for verdict, words in VERDICTS.items() if counts[verdict])
+    return Group(
+        Said(f"{len(checks)} statements: {said}\n", "bold"),
+        *(_table(title, [c for c in checks if c.kind == kind]) for kind, title in TITLES.items()),
+    )
 
 
 def _table(title: str, checks: list[Check]) -> RenderableType:
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
+    from eckart.reports.terminal import Said, Sheet, titled
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for column, justify in (
-        ("statement", "left"),
-        ("where", "left"),
-        ("residual", "right"),
-        ("verdict", "left"),
-    ):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for found in checks:
-        table.add_row(Text(found.statement), found.reference, f"{found.residual:.1e}", found.verdict)
     instances = f"{checks[0].instances:,} instances each" if checks[0].instances > 1 else ""
-    return Group(Text(title, style="bold"), Text(instances, style="dim"), table)
+    rows = [[found.statement, found.reference, f"{found.residual:.1e}", found.verdict] for found in checks]
+    return titled(
+        title, Said(instances, "dim"), Sheet(["statement", "where", "residual", "verdict"], rows, names=2)
+    )

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from scipy.special import log_softmax, logsumexp
 
 from eckart.evaluation.fitting import Fitted
-from eckart.evaluation.reading import Reader
 from eckart.evaluation.route import Point
+from eckart.evaluation.ways import Readable
 from eckart.tasks.prompts import CONTENT_FREE, Prompt
 from eckart.tasks.task import Task
 
@@ -25,22 +25,22 @@ class Nulls:
     """The prompts without content of a split's rows.
 
     Arguments:
-        reader: reads the distinct ones.
+        rows: the distinct ones.
         which: for each content-free input, which of them is each row's.
     """
 
-    reader: Reader
+    rows: Readable
     which: Int[np.ndarray, "inputs prompts"]
 
     def log_likelihoods(
         self, start: Point | None, keep: frozenset[Point]
     ) -> Float[np.ndarray, "inputs prompts labels"]:
-        """Return what every row's continuations score after each content-free input; see `Reader.log_likelihoods`."""
-        return self.reader.log_likelihoods(start, keep)[self.which]
+        """Return what every row's continuations score after each content-free input; see `Reader.sums`."""
+        return self.rows.sums(start, keep, lambda prompts: None)[0][self.which]
 
     def rows_of(self, start: int, stop: int) -> Nulls:
         """Return those of rows `start` to `stop - 1`."""
-        return Nulls(self.reader, self.which[:, start:stop])
+        return Nulls(self.rows, self.which[:, start:stop])
 
 
 def null_prompts(

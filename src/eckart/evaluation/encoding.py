@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+from transformers.utils.hub import cached_file
 
 from eckart.models import Tokenizer
 from eckart.tasks.prompts import Prompt
@@ -68,17 +72,21 @@ class Encoder:
 
     Arguments:
         tokenizer: the model's own.
-        shared: what every text begins with, such as demonstrations; encoded once where there is a place to cut.
+        prompts: those that texts belong to. What all begin with, such as demonstrations, is encoded once where there is
+            a place to cut.
     """
 
-    def __init__(self, tokenizer: Tokenizer, shared: str = "") -> None:
+    def __init__(self, tokenizer: Tokenizer, prompts: Sequence[Prompt] = ()) -> None:
         self._tokenizer = tokenizer
-        self._front = _tokens_in_front(tokenizer)
-        self._shared = shared
-        self._cut = self._find_cut(shared)
+        self._shared = shared_text(prompts)
+        self._front: Tokens | None = None
+        for prompt in prompts[:1]:
+            self._look_in_front([prompt.context + prompt.continuations[0]])
+        self._cut = self._find_cut(self._shared)
 
     def __call__(self, texts: Sequence[str]) -> list[Tokens]:
         """Encode texts; a text that already spells out the tokenizer's BOS does not get a second one."""
+        self._look_in_front(texts)
         if self._cut is None or not all(text.startswith(self._shared) for text in texts):
             return [self._dressed(ids) for ids in self._encode(texts)]
         cut = self._cut
@@ -90,9 +98,15 @@ class Encoder:
         encoded = self._tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         return [tuple(ids) for ids in encoded]
 
+    def _look_in_front(self, texts: Sequence[str]) -> None:
+        """See what the tokenizer puts in front of the first of some texts that is not empty."""
+        text = next(filter(None, texts), None)
+        if self._front is None and text is not None:
+            self._front = _tokens_in_front(self._tokenizer, text)
+
     def _dressed(self, ids: Tokens) -> Tokens:
-        front = len(self._front)
-        return ids if front and ids[:front] == self._front else self._front + ids
+        front = self._front or ()
+        return ids if front and ids[: len(front)] == front else front + ids
 
     def _find_cut(self, shared: str) -> _Cut | None:
         """Return the last safe place of a text, or None.
@@ -128,7 +142,44 @@ def _spanned(left: str, right: str, vocabulary: Iterable[str]) -> bool:
     return any(pair in piece for piece in vocabulary)
 
 
-def _tokens_in_front(tokenizer: Tokenizer) -> Tokens:
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    dressed = tokenizer("a")["input_ids"]
-    return tuple(dressed[: dressed.index(plain[0])]) if plain and plain[0] in dressed else ()
+def _tokens_in_front(tokenizer: Tokenizer, text: str) -> Tokens:
+    """Return what a tokenizer puts in front of texts, as it does with this one."""
+    plain, dressed = (
+        tuple(tokenizer(text, add_special_tokens=added, verbose=False)["input_ids"])
+        for added in (False, True)
+    )
+    starts = (start for start in range(len(dressed)) if dressed[start : start + len(plain)] == plain)
+    special = set(tokenizer.all_special_ids)
+    first = next((place for place, token in enumerate(dressed) if token not in special), 0)
+    return dressed[: next(starts, first)]
+
+
+def differently_encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
+    """Return how many of some texts have other tokens by `tokenizer.json` than by the class that stands for it.
+
+    transformers builds some classes' pre-tokenizers anew, whatever the file says of them; what a model was trained on
+    is what its makers' own program read, which is mostly the file.
+    """
+    path = _tokenizer_file(tokenizer)
+    if path is None:
+        return 0
+    try:
+        plain = tokenizers.Tokenizer.from_file(path)
+    except Exception:  # a file that this library cannot read says nothing against the class
+        return 0
+    plain.no_truncation()
+    plain.no_padding()
+    by_file = plain.encode_batch(list(texts), add_special_tokens=False)
+    by_class = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return sum(found.ids != list(ids) for found, ids in zip(by_file, by_class, strict=True))
+
+
+def _tokenizer_file(tokenizer: Tokenizer) -> str | None:
+    if not getattr(tokenizer, "is_fast", False) or not tokenizer.name_or_path:
+        return None
+    try:
+        return cached_file(
+            str(Path(tokenizer.name_or_path).expanduser()), "tokenizer.json", local_files_only=True
+        )
+    except OSError:
+        return None

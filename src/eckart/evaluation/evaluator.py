@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
 from eckart.errors import ModelError
+from eckart.evaluation.agreement import sizes
 from eckart.evaluation.calibration import INPUTS, Nulls, null_prompts
+from eckart.evaluation.encoding import differently_encoded, shared_text
 from eckart.evaluation.fitting import Fitted, fit
 from eckart.evaluation.outcome import Evaluation
-from eckart.evaluation.reading import Reader
 from eckart.evaluation.requests import build_requests, context_window
 from eckart.evaluation.route import Point, Route
 from eckart.evaluation.scorer import Report, Scorer, scorer_of, silent
-from eckart.evaluation.scoring import Reading, check_method, combine, score
+from eckart.evaluation.scoring import Reading, check_finite, check_method, check_winnable, combine, score
 from eckart.evaluation.trunk import Trunk
 from eckart.evaluation.vocabulary import check_vocabulary
-from eckart.evaluation.ways import agrees, find_reader, sample_of, sizes
+from eckart.evaluation.ways import BOTTOM, Part, Readable, Ways
 from eckart.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
 from eckart.records import Edit, Rows, parse_rows
 from eckart.scores import Score
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
 
-BOTTOM = Point(0)
-HARSH = 0.9
-"""From this clipping rate on, a reading that ignored the edit would be far from the plain forward."""
+LOOKED_AT = 256
+"""Rows of a split whose tokens are compared with what tokenizer.json gives."""
 
 BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
 
@@ -43,17 +39,11 @@ class _Prepared:
 
     Arguments:
         prompts: the rows.
-        reader: reads them.
-        checked: points from which reading was found to agree with the plain forward, under a mild edit or a harsh one.
+        rows: their tokens, and how they are read.
     """
 
     prompts: tuple[Prompt, ...]
-    reader: Reader
-    checked: set[tuple[Point, bool]] = field(default_factory=set)
-
-    def rows_of(self, start: int, stop: int) -> _Prepared:
-        """Return rows `start` to `stop - 1` as a split of their own."""
-        return _Prepared(self.prompts[start:stop], self.reader.part(range(start, stop)), self.checked)
+    rows: Readable | Part
 
 
 class Evaluator(Scorer):
@@ -102,8 +92,9 @@ class Evaluator(Scorer):
         self._budget = batch_tokens or BATCH_TOKENS.get(model.model.device.type, 4096)
         self._fitting = {"truncate": truncate_demonstrations, "drop": drop_long_rows}
         self.trunk = Trunk.on(model.model.device, cache_memory)
+        self._probes = Trunk.on(model.model.device, cache_memory)
         self._points: frozenset[Point] = frozenset()
-        self._tails = True
+        self._readables: list[Readable] = []
         self._fitted: dict[str, Fitted] = {}
         self._prepared: dict[str, _Prepared] = {}
         self._nulls: dict[tuple[str, str], Nulls] = {}
@@ -120,6 +111,11 @@ class Evaluator(Scorer):
         except ModelError:
             return None
 
+    @cached_property
+    def ways(self) -> Ways:
+        """How the model's rows can be read."""
+        return Ways(self.model.model, self._budget, self.route, self.trunk, self._probes)
+
     def expect(self, edits: Iterable[Edit]) -> None:
         """Say which single edits are to come: the next pass leaves the states that they share with the unpruned model.
 
@@ -127,15 +123,19 @@ class Evaluator(Scorer):
         """
         chosen = self.canonical(list(edits))
         super().expect(chosen)
-        route = self.route if self._tails else None
-        points = {route.point([edit]) for edit in chosen} if route else set()
+        points = {self.route.point([edit]) for edit in chosen} if self.route else set()
         self._points = frozenset(point for point in points if point is not None and point != BOTTOM)
         self.trunk.clear()
+        self._probes.clear()
+        for rows in self._readables:
+            rows.forget()
 
     def outcomes(self, edits: Sequence[Edit], split: str, methods: Sequence[str]) -> list[Score]:
         """Read what `prepare` prepared through the model as it is now, and score it once a method."""
         reading, prompts = self._read(split, methods, edits), self._rows(split).prompts
         labels, ids = [p.label for p in prompts], [p.id for p in prompts]
+        for values in reading.measured:
+            check_finite(values, ids, self.model.dtype)
         return [score(combine(method, reading), labels, ids) for method in methods]
 
     def tokens(self, split: str, methods: Sequence[str] = ()) -> int:
@@ -146,8 +146,11 @@ class Evaluator(Scorer):
         """
         for method in methods:
             check_method(method, self.task.kind)
-        requests = build_requests(self.fitted(split).prompts, self.tokenizer, self.window)
+        prompts = self.fitted(split).prompts
+        requests = build_requests(prompts, self.tokenizer, self.window)
         check_vocabulary(self.model, requests)
+        for method in methods:
+            check_winnable(method, self.task.kind, requests, prompts)
         return len(requests.prefix) + sum(map(len, requests.rows))
 
     def rows(self, split: str) -> Rows:
@@ -185,7 +188,22 @@ class Evaluator(Scorer):
 
     def notes(self, *splits: str) -> tuple[str, ...]:
         """Return what a reader should know about the rows of these splits."""
-        return (*self.task.notes, *(note for split in splits for note in self.fitted(split).notes))
+        said = (note for split in splits for note in (*self.fitted(split).notes, *self._token_notes(split)))
+        return (*self.task.notes, *said)
+
+    def _token_notes(self, split: str) -> list[str]:
+        """Say where tokenizer.json and the tokenizer's class differ on a split's own rows."""
+        prompts = self.fitted(split).prompts
+        looked = prompts[:: max(1, len(prompts) // LOOKED_AT)]
+        texts = [prompt.context + prompt.continuations[prompt.label] for prompt in looked]
+        shared = len(shared_text(looked)) if len(looked) > 1 else 0
+        differ = differently_encoded(self.tokenizer, [texts[0], *(text[shared:] for text in texts[1:])])
+        name = type(self.tokenizer).__name__
+        return [
+            f"{split}: tokenizer.json and {name}, which transformers takes for it, give other tokens for {differ} of "
+            f"{len(looked)} rows that were compared; the model reads those of {name}. For the file's, write "
+            '"tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_config.json'
+        ] * bool(differ)
 
     def prepare(self, split: str, methods: Sequence[str] = ()) -> _Prepared:
         """Tokenise a split once, with the prompts without content that these methods need, and settle how to read it.
@@ -197,16 +215,21 @@ class Evaluator(Scorer):
             check_method(method, self.task.kind, split)
             if method in INPUTS:
                 self._null(split, method)
-        return self._rows(split)
+        rows = self._rows(split)
+        for method in methods or (self.method,):
+            check_winnable(method, self.task.kind, rows.rows.requests, rows.prompts)
+        return rows
 
     def _rows(self, split: str) -> _Prepared:
         if split not in self._prepared:
             part, prompts = parse_rows(split), self.fitted(split).prompts
-            self._prepared[split] = (
-                self._rows(part[0]).rows_of(*part[1:])
-                if part
-                else _Prepared(prompts, self._readable(prompts, split))
-            )
+            if part is None:
+                rows: Readable | Part = self._readable(prompts, split)
+            else:
+                whole = self._rows(part[0]).rows
+                assert isinstance(whole, Readable)
+                rows = whole.part(range(*part[1:]))
+            self._prepared[split] = _Prepared(prompts, rows)
         return self._prepared[split]
 
     def _null(self, split: str, method: str) -> Nulls:
@@ -221,52 +244,21 @@ class Evaluator(Scorer):
 
     def _read(self, split: str, methods: Sequence[str], edits: Sequence[Edit]) -> Reading:
         """Read what `prepare` prepared, through the model as it is now."""
-        data, start = self._rows(split), self._start(edits)
+        data, start = self._rows(split), self.route.point(edits) if self.route else None
         what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
         with self.report(what, len(data.prompts)) as advance:
-            sums = data.reader.sums(start, self._points, advance, logits="logit" in methods)
-        if start is not None and start in self._points:
-            harsh = max(edit.rate for edit in edits) >= HARSH
-            if (start, harsh) not in data.checked:
-                start, sums = self._checked(data, start, sums)
-                data.checked.add((start, harsh))
+            sums = data.rows.sums(start, self._points, advance, logits="logit" in methods)
         nulls = {method: self._null(split, method) for method in methods if method in INPUTS}
         null_sums = {method: null.log_likelihoods(start, self._points) for method, null in nulls.items()}
-        return Reading(sums[0], *sizes(data.reader.requests), null_sums, sums[1] if len(sums) > 1 else None)
+        return Reading(sums[0], *sizes(data.rows.requests), null_sums, sums[1] if len(sums) > 1 else None)
 
-    def _readable(self, prompts: Sequence[Prompt], what: str) -> Reader:
+    def _readable(self, prompts: Sequence[Prompt], what: str) -> Readable:
         """Tokenise prompts, and settle how to read them."""
         with self.report(f"tokens of {what}", len(prompts)) as advance:
-            requests = build_requests(prompts, self.tokenizer, self.window, advance)
+            requests = build_requests(prompts, self.tokenizer, self.window, advance, self.ways.lengths.regime)
         check_vocabulary(self.model, requests)
-        return find_reader(self.model, requests, self._budget, self.route, self.trunk, what)
-
-    def _start(self, edits: Sequence[Edit]) -> Point | None:
-        """Return the lowest point that edits change; the bottom where passes are not to begin above it."""
-        start = self.route.point(edits) if self.route else None
-        return start if self._tails or start is None else BOTTOM
-
-    def _checked(
-        self, data: _Prepared, start: Point, sums: Float[np.ndarray, "measures prompts labels"]
-    ) -> tuple[Point, Float[np.ndarray, "measures prompts labels"]]:
-        """Return sums whose log-likelihoods agree with the plain forward on a prompt, and where their passes began.
-
-        Raises:
-            ModelError: they do not agree even where passes begin at the bottom.
-        """
-        sample = sample_of(data.reader.requests)[:1]
-        requests = data.reader.requests.subset(sample)
-        if agrees(self.model, sums[0, sample], requests):
-            return start, sums
-        warnings.warn("candidates run through all layers: sharing the lower ones fails here", stacklevel=2)
-        self._tails = False
-        self.expect(())
-        sums = data.reader.sums(BOTTOM, logits=len(sums) > 1)
-        if not agrees(self.model, sums[0, sample], requests):
-            raise ModelError(
-                f"{type(self.model.model).__name__} scores rows differently in a batch when clipped"
-            )
-        return BOTTOM, sums
+        self._readables.append(Readable(self.ways, requests, what))
+        return self._readables[-1]
 
 
 @scorer_of.register

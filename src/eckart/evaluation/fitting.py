@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from eckart.errors import TaskError
-from eckart.evaluation.encoding import CHUNK, Encoder, shared_text
+from eckart.evaluation.encoding import CHUNK, Encoder
 from eckart.models import Tokenizer
 from eckart.records import Row, Rows, fingerprint
 from eckart.tasks.prompts import Example, Prompt
@@ -74,7 +74,7 @@ def fit(
     prompts = task.prompts(split)
     if window is None or not (truncate or drop):
         return Fitted(prompts, _described(task, task.examples(split)), (task.shots,) * len(prompts))
-    encoder = Encoder(tokenizer, shared_text(prompts))
+    encoder = Encoder(tokenizer, prompts)
     fitting = range(task.shots - 1, -1, -1) if truncate else range(0)
     kept: list[tuple[Example, Prompt, int]] = []
     for example, prompt, length in zip(

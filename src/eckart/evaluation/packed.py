@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from eckart.evaluation.attention import Keys, Packing, View, packed_attention, replaceable
+from eckart.evaluation.encoding import Tokens
 from eckart.evaluation.packing import Pack, pack, plan_packs
-from eckart.evaluation.reading import PREFIX, Places, Reader
+from eckart.evaluation.reading import Places, Reader
 from eckart.evaluation.route import Forward, PassEnded, Point, Route, replace_forward
 
 
@@ -23,15 +25,15 @@ class Packed(Reader):
     _prefix: dict[nn.Module, Keys]
     _below: bool  # whether the prefix's keys are known in the layers below the start, too
 
-    def batches(self) -> list[list[int]]:
-        """Return the rows of each pack."""
-        return plan_packs(self.requests.rows, self.budget)
+    def plan(self, rows: Sequence[Tokens]) -> list[list[int]]:
+        """Group rows into packs."""
+        return plan_packs(rows, self.budget)
 
     def read_prefix(self) -> None:
         """Run the prefix, from where the rows will begin, and keep the keys and values of every layer above."""
         self._prefix, self._below = {}, False
         if self._start is None or self._start.unchanged < len(self.route.blocks):
-            self._below = not self.begins(PREFIX)
+            self._below = not self.begins(self.prefix)
             self._run_prefix()
 
     def forget_prefix(self) -> None:
@@ -62,14 +64,14 @@ class Packed(Reader):
         if self.requests.prefix:
             row, _ = pack([self.requests.prefix], [[]], self.model.device)
             packing = Packing(View.of_all(row), record=True)
-            self._run(row, packing, PREFIX, whole=self._below)
+            self._run(row, packing, self.prefix, whole=self._below)
             self._prefix = packing.known
 
     def _run(
         self, batch: Pack, packing: Packing, name: str, whole: bool = False
     ) -> Float[Tensor, "1 scored size"] | None:
         """Run the layers on a pack, down to the last one's output at the scored tokens; None if none are."""
-        positions = batch.depths[None] + (0 if name == PREFIX else len(self.requests.prefix))
+        positions = batch.depths[None] + (0 if name == self.prefix else len(self.requests.prefix))
         ends = _Ends(batch, packing, self.route.last_query)
         with self.passing(name, ends, whole), packed_attention(self.model, packing), suppress(PassEnded):
             self.model(input_ids=batch.tokens[None], position_ids=positions, use_cache=False)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from eckart.evaluation.activation import fused_activations
 from eckart.evaluation.batching import pad, plan_batches, run_halving
 from eckart.evaluation.encoding import Tokens
 from eckart.evaluation.head import exact_logits, head_at
+from eckart.evaluation.lengths import Lengths
 from eckart.evaluation.padding import SharedPrefix
-from eckart.evaluation.requests import Continuation, Requests
+from eckart.evaluation.requests import Requests
 from eckart.evaluation.route import Ends, Point, Route
 from eckart.evaluation.trunk import Trunk
 from eckart.models import Model
@@ -67,10 +68,13 @@ class Reader(ABC):
         self.budget = budget
         self.route = route
         self.trunk = trunk or Trunk(0)
+        self.lengths = Lengths(model)
         self._id = next(_IDS)
         self._wanted = _wanted(requests)
         self._tokens = [token for found in requests.continuations for c in found for token in c.tokens]
         self._head_size = max(1, LOGITS // model.config.get_text_config(decoder=True).vocab_size)
+        self.prefix = PREFIX
+        self.together = False  # all rows of a regime in one batch, however long
         self._start: Point | None = None
         self._keep: frozenset[Point] = frozenset()
 
@@ -79,8 +83,31 @@ class Reader(ABC):
         return type(self)(self.model, self.requests.subset(prompts), self.budget, self.route, self.trunk)
 
     @abstractmethod
-    def batches(self) -> list[list[int]]:
-        """Return the rows of each batch."""
+    def plan(self, rows: Sequence[Tokens]) -> list[list[int]]:
+        """Group rows, which may be read together, into batches."""
+
+    @cached_property
+    def regimes(self) -> list[tuple[int | None, list[int]]]:
+        """The rows that may be read together, by ascending length.
+
+        Each with the length of one of them where the model reads other lengths otherwise, and None where none does.
+        """
+        lengths = [self.requests.length(row) for row in range(len(self.requests.rows))]
+        if not self.lengths.several(lengths):
+            return [(None, list(range(len(lengths))))]
+        found: dict[bytes, list[int]] = {}
+        for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+            found.setdefault(self.lengths.regime(lengths[row]), []).append(row)
+        return [(lengths[rows[0]], rows) for rows in found.values()]
+
+    def batches(self, rows: Sequence[int] | None = None) -> list[list[int]]:
+        """Return the rows of each batch: of all, or of these, which may be read together."""
+        if rows is None:
+            return [batch for _, together in self.regimes for batch in self.batches(together)]
+        if self.together:
+            return [list(rows)]
+        planned = self.plan([self.requests.rows[row] for row in rows])
+        return [[rows[place] for place in batch] for batch in planned]
 
     @abstractmethod
     def read_prefix(self) -> None:
@@ -143,14 +170,28 @@ class Reader(ABC):
                 np.add.at(measure, (prompts, labels), scores)
             advance(len(set(prompts[labels == 0].tolist())))
 
-        laid = self.route.laid() if self.route else nullcontext()
-        with exact_logits(self.model, self._tokens), fused_activations(self.model), laid:
-            self.read_prefix()
-            run_halving(read, self.batches(), f"{len(self.requests.rows)} rows")
-            if waiting:
-                score()
-        self.forget_prefix()
+        with exact_logits(self.model, self._tokens), self._helped():
+            for length, rows in self.regimes:
+                with self._within(length):
+                    self.read_prefix()
+                    run_halving(read, self.batches(rows), f"{len(rows)} rows")
+                    if waiting:
+                        score()
+                    self.forget_prefix()
         return sums
+
+    @contextmanager
+    def _helped(self) -> Iterator[None]:
+        """Let the model's own forward go faster, or begin above its lower layers, while a `with` block runs."""
+        with fused_activations(self.model), self.route.laid() if self.route else nullcontext():
+            yield
+
+    @contextmanager
+    def _within(self, length: int | None) -> Iterator[None]:
+        """Read rows of one regime: what they share is computed as in rows of their length, though it is shorter."""
+        self.prefix = PREFIX if length is None else f"{PREFIX} of {length}"
+        with nullcontext() if length is None else self.lengths.pinned(length):
+            yield
 
     def _score(
         self, batches: Sequence[_Read], with_logits: bool
@@ -212,9 +253,9 @@ class Padded(Reader):
     What every architecture understands.
     """
 
-    def batches(self) -> list[list[int]]:
-        """Return the rows of each batch, longest first."""
-        return plan_batches(self.requests.rows, self.budget, len(self.requests.prefix))
+    def plan(self, rows: Sequence[Tokens]) -> list[list[int]]:
+        """Group rows into batches, longest first."""
+        return plan_batches(rows, self.budget, len(self.requests.prefix))
 
     _prefix: SharedPrefix | None = None
 
@@ -244,28 +285,6 @@ class Padded(Reader):
     def head(self, outputs: Float[Tensor, "scored vocabulary"]) -> Float[Tensor, "scored vocabulary"]:
         """Return the outputs: they are logits."""
         return outputs
-
-
-@torch.inference_mode()
-def plain_log_likelihoods(model: Model, requests: Requests) -> Float[np.ndarray, "prompts labels"]:
-    """Compute what `Reader` does, the slow and obvious way: one row at a time, all logits, nothing shared.
-
-    Arguments:
-        model: a causal language model.
-        requests: token rows, written out in full.
-    """
-    longest = max(len(c.tokens) for found in requests.continuations for c in found)
-
-    @cache
-    def log_probabilities(row: Tokens) -> Float[Tensor, "last vocabulary"]:
-        logits = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0]
-        return logits[-longest:].double().log_softmax(-1)
-
-    def plain(c: Continuation) -> float:
-        chosen = log_probabilities(requests.rows[c.row][: c.start + len(c.tokens)])[-len(c.tokens) :]
-        return float(chosen[range(len(c.tokens)), list(c.tokens)].sum())
-
-    return np.array([[plain(c) for c in choices] for choices in requests.continuations])
 
 
 def _wanted(requests: Requests) -> dict[int, Wanted]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from eckart.errors import ModelError, TaskError
-from eckart.evaluation.encoding import CHUNK, Encoder, Tokens, common_prefix, shared_text
+from eckart.evaluation.encoding import CHUNK, Encoder, Tokens, common_prefix
 from eckart.models import Tokenizer
 from eckart.tasks.prompts import Prompt
 
@@ -43,6 +43,10 @@ class Requests:
     rows: tuple[Tokens, ...]
     continuations: tuple[tuple[Continuation, ...], ...]
 
+    def length(self, row: int) -> int:
+        """Return how many tokens are fed for a row."""
+        return len(self.prefix) + len(self.rows[row])
+
     def without_prefix(self) -> Requests:
         """Return the same requests with the prefix written out in every row."""
         shift = len(self.prefix)
@@ -71,6 +75,7 @@ def build_requests(
     tokenizer: Tokenizer,
     window: int | None = None,
     advance: Callable[[int], None] = lambda prompts: None,
+    regime: Callable[[int], object] = lambda length: None,
 ) -> Requests:
     """Turn prompts into the fewest token rows that score all their continuations.
 
@@ -83,13 +88,14 @@ def build_requests(
         tokenizer: the model's own.
         window: the most tokens that the model reads, or None where it has no limit.
         advance: told of prompts done.
+        regime: tells lengths apart that the model reads otherwise; a row serves continuations of one regime.
 
     Raises:
         TaskError: a prompt is longer than the window.
         TaskError: two different candidates are the same tokens.
         ModelError: the tokenizer gives nothing to predict the first token from, or drops a candidate.
     """
-    encoder, rows = Encoder(tokenizer, shared_text(prompts)), _Rows()
+    encoder, rows = Encoder(tokenizer, prompts), _Rows()
     choices: list[tuple[Continuation, ...]] = []
     for start in range(0, len(prompts), CHUNK):
         chunk = prompts[start : start + CHUNK]
@@ -98,7 +104,7 @@ def build_requests(
         for prompt, context in zip(chunk, contexts, strict=True):
             tokens = [next(candidates) for _ in prompt.continuations]
             _check_length(prompt, tokens, window)
-            choices.append(_place(prompt, tokens, _split(prompt, context, tokens), rows))
+            choices.append(_place(prompt, tokens, _split(prompt, context, tokens), rows, regime))
         advance(len(chunk))
     shift = len(rows.prefix)
     return Requests(
@@ -172,12 +178,23 @@ def _check_told_apart(prompt: Prompt, candidates: list[Tokens]) -> None:
             )
 
 
-def _place(prompt: Prompt, candidates: list[Tokens], split: int, rows: _Rows) -> tuple[Continuation, ...]:
+def _place(
+    prompt: Prompt,
+    candidates: list[Tokens],
+    split: int,
+    rows: _Rows,
+    regime: Callable[[int], object],
+) -> tuple[Continuation, ...]:
     """Give each candidate a row; one that another's row begins with shares it, so one row serves most labels."""
     fed = [tokens[:-1] for tokens in candidates]
     own: dict[Tokens, int] = {}
     for tokens in sorted(set(fed), key=len, reverse=True):
-        home = next((row for longer, row in own.items() if longer[: len(tokens)] == tokens), None)
+        serves = (
+            row
+            for longer, row in own.items()
+            if longer[: len(tokens)] == tokens and regime(len(longer)) == regime(len(tokens))
+        )
+        home = next(serves, None)
         if home is None:
             home = rows.add(tokens, split)
         own[tokens] = home

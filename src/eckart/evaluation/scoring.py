@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -11,9 +12,11 @@ from jaxtyping import Float, Int
 
 from eckart.errors import NotANumberError, TaskError
 from eckart.evaluation.calibration import batch, contextual
+from eckart.evaluation.requests import Requests
 from eckart.records import parse_rows
 from eckart.scores import Score
 from eckart.statistics import accuracy, balanced_accuracy, confusion_matrix, log_loss, macro_f1, majority_rate
+from eckart.tasks.prompts import Prompt
 
 Method = Literal["sum", "mean", "byte", "prior", "contextual", "batch", "logit"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -37,6 +40,12 @@ class Reading:
     lengths: Int[np.ndarray, "prompts labels"]
     null_sums: Mapping[str, Float[np.ndarray, "inputs prompts labels"]] = field(default_factory=dict)
     logit_sums: Float[np.ndarray, "prompts labels"] | None = None
+
+    @property
+    def measured(self) -> list[Float[np.ndarray, "... prompts labels"]]:
+        """All that was measured."""
+        logits = [] if self.logit_sums is None else [self.logit_sums]
+        return [self.sums, *self.null_sums.values(), *logits]
 
 
 def check_method(method: str, kind: str = "classification", split: str = "validation") -> str:
@@ -70,6 +79,37 @@ def check_method(method: str, kind: str = "classification", split: str = "valida
     return method
 
 
+def check_winnable(method: str, kind: str, requests: Requests, prompts: Sequence[Prompt]) -> None:
+    """Refuse labels of which one can never be predicted: its tokens begin with another's, and are added up.
+
+    Each further token takes something away, so that the longer one's sum is always behind.
+
+    Arguments:
+        method: how labels are ranked.
+        kind: the task's; candidates of single rows may be so.
+        requests: the tokens of
+        prompts: these rows.
+
+    Raises:
+        TaskError: so it is.
+    """
+    if method != "sum" or kind != "classification":
+        return
+    tokens_of = {
+        tuple(c.tokens for c in found): prompt
+        for prompt, found in zip(prompts, requests.continuations, strict=True)
+    }
+    for tokens, prompt in tokens_of.items():
+        for short, long in itertools.permutations(range(len(tokens)), 2):
+            if tokens[long][: len(tokens[short])] == tokens[short]:
+                behind, ahead = (prompt.continuations[i].strip() for i in (long, short))
+                raise TaskError(
+                    f"label '{behind}' begins with the tokens of '{ahead}': its summed log-likelihood is always "
+                    "behind, so it is never predicted; use --scoring mean, or --label-end '\\n', which scores every "
+                    "label together with the line break after it"
+                )
+
+
 def combine(method: str, reading: Reading) -> Float[np.ndarray, "prompts labels"]:
     """Turn what was read into the value that ranks each label.
 
@@ -101,6 +141,34 @@ def combine(method: str, reading: Reading) -> Float[np.ndarray, "prompts labels"
     return reading.sums
 
 
+REMEDIES = {
+    "float16": "numbers beyond 65,504 overflow in float16; use --dtype bfloat16 or float32",
+    "bfloat16": "use --dtype float32, and if that gives none either, the weights are damaged",
+}
+"""What may help where a model's outputs are not numbers, by its dtype."""
+
+
+def check_finite(
+    values: Float[np.ndarray, "... prompts labels"], ids: Sequence[str], dtype: str = ""
+) -> None:
+    """Refuse values of which one is infinite or not a number: a row of equal infinities would go to its first label.
+
+    Arguments:
+        values: of each row's labels; several measures of them, perhaps.
+        ids: each row's name, for the error.
+        dtype: what the model computes in.
+
+    Raises:
+        NotANumberError: so it is.
+    """
+    broken = ~np.isfinite(values).all(axis=-1).reshape(-1, len(ids)).all(axis=0)
+    if broken.any():
+        raise NotANumberError(
+            f"the model gives no probability (NaN or infinite) for {int(broken.sum())} of {len(ids)} row(s), such as "
+            f"{ids[int(broken.argmax())]}; {REMEDIES.get(dtype, 'the weights are damaged, or were clipped too far')}"
+        )
+
+
 def join_scores(parts: Sequence[Score]) -> Score:
     """Return the score of all the parts' rows together, in their order."""
     values = np.array([row for part in parts for row in part.log_likelihoods])
@@ -117,15 +185,9 @@ def score(values: Float[np.ndarray, "prompts labels"], labels: Sequence[int], id
         ids: each row's name, for the error.
 
     Raises:
-        NotANumberError: a value is not a number, so that nothing could be ranked.
+        NotANumberError: a value is infinite or not a number, so that nothing could be ranked.
     """
-    broken = np.isnan(values).any(axis=1)
-    if broken.any():
-        raise NotANumberError(
-            f"the model gives no probability (NaN) for {int(broken.sum())} row(s), "
-            f"such as {ids[int(broken.argmax())]}; "
-            "half precision may have overflowed: try --dtype bfloat16 or float32"
-        )
+    check_finite(values, ids)
     predictions = values.argmax(axis=1)
     confusion = confusion_matrix(labels, predictions.tolist(), values.shape[1])
     return Score(

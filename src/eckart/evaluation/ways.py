@@ -1,101 +1,318 @@
-"""Finding the fastest way of reading that agrees with the model's plain forward."""
+"""The ways of reading, fastest first, and which of them is trusted.
+
+A way can be wrong by its making: an architecture is built otherwise than it expects. That is looked at in float32,
+whatever the run's dtype, where nothing hides behind rounding. Or its rounding goes too far, which is measured by how
+far the plain forward's own goes. Where a way does not agree, the next slower one is tried; the last is the plain
+forward itself, a row at a time, so no check ends a run.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from eckart.errors import ModelError
-from eckart.evaluation.batching import is_out_of_memory
+from eckart.evaluation.agreement import (
+    close,
+    half_tolerance,
+    neighbours,
+    noise_of,
+    sample_of,
+    sizes,
+    tolerance,
+)
+from eckart.evaluation.batching import is_out_of_memory, release_memory
+from eckart.evaluation.lengths import Lengths, Regime
 from eckart.evaluation.packed import Packed, can_pack
 from eckart.evaluation.padding import can_share
-from eckart.evaluation.reading import Padded, Reader, plain_log_likelihoods
+from eckart.evaluation.plain import Alone, Plain, read_plainly
+from eckart.evaluation.precision import HALF, in_float32
+from eckart.evaluation.reading import Advance, Padded, Reader
 from eckart.evaluation.requests import Requests
-from eckart.evaluation.route import Route
+from eckart.evaluation.route import Point, Route
 from eckart.evaluation.trunk import Trunk
-from eckart.models import LoadedModel
+from eckart.models import Model
 
-TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 0.03, "bfloat16": 0.25}
-"""How far, in nats per token, the fast path may be from the plain forward before it is given up, by dtype."""
+BOTTOM = Point(0)
 
-Values = Float[np.ndarray, "prompts labels"]
-Way = Callable[[Requests], Reader]
-"""Makes a reader of requests."""
+SHOWS = 10
+"""How many tolerances an edit must move the plain forward by, for a way that ignored it to be found out."""
+
+MISFITS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError)
+"""What a model raises that is built otherwise than a way expects."""
+
+Sums = Float[np.ndarray, "measures prompts labels"]
 
 
-def find_reader(
-    model: LoadedModel, requests: Requests, budget: int, route: Route | None, trunk: Trunk, what: str
-) -> Reader:
-    """Return the fastest reader of requests that agrees with the plain forward on two of the prompts.
+@dataclass(frozen=True)
+class Way:
+    """A way of reading.
 
     Arguments:
-        model: the unedited model.
-        requests: what to read.
+        said: what is said of rows that are read so; nothing of the fastest.
+        make: makes a reader of requests that leaves states in a trunk.
+        certain: it is the plain forward itself.
+    """
+
+    said: str
+    make: Callable[[Requests, Trunk], Reader]
+    certain: bool = False
+
+
+def known_ways(model: Model, budget: int, route: Route | None) -> list[Way]:
+    """Return how a model's rows can be read, fastest first.
+
+    Arguments:
+        model: a causal language model.
         budget: the most tokens in a batch.
         route: None for a model that cannot be taken apart.
-        trunk: where readers leave states.
-        what: names the requests in messages.
-
-    Raises:
-        ModelError: no way of reading agrees.
     """
-    sample = requests.subset(sample_of(requests))
-    plain = plain_log_likelihoods(model.model, sample.without_prefix())
-    for name, way in _ways(model, budget, route, trunk):
-        if _reads_right(way, model, sample, plain):
-            if name:
-                warnings.warn(f"{what} rows are read {name}: sharing fails on this model", stacklevel=2)
-            return way(requests)
-    raise ModelError(
-        f"{type(model.model).__name__} scores rows differently in a batch and alone, so no result could be "
-        "trusted; is it a causal decoder?"
-    )
-
-
-def agrees(model: LoadedModel, found: Values, requests: Requests) -> bool:
-    """Say whether log-likelihoods are those of the plain forward of the model as it is now."""
-    return _close(model, found, plain_log_likelihoods(model.model, requests.without_prefix()), requests)
-
-
-def _close(model: LoadedModel, found: Values, plain: Values, requests: Requests) -> bool:
-    """Say whether two readings agree; where the plain one is not a number, nothing can be said against the other."""
-    close = np.abs(found - plain) <= TOLERANCE[model.dtype] * sizes(requests)[0]
-    return bool((close | ~np.isfinite(plain)).all())
-
-
-def sample_of(requests: Requests) -> list[int]:
-    """Return the prompt with the shortest and the one with the longest row."""
-    lengths = [max(len(requests.rows[c.row]) for c in choices) for choices in requests.continuations]
-    return sorted({int(np.argmin(lengths)), int(np.argmax(lengths))})
-
-
-def sizes(requests: Requests) -> tuple[Int[np.ndarray, "prompts labels"], Int[np.ndarray, "prompts labels"]]:
-    """Return the number of tokens, and of bytes, of every continuation."""
-    tokens = [[len(c.tokens) for c in choices] for choices in requests.continuations]
-    lengths = [[c.bytes for c in choices] for choices in requests.continuations]
-    return np.array(tokens), np.array(lengths)
-
-
-def _reads_right(way: Way, model: LoadedModel, sample: Requests, plain: Values) -> bool:
-    try:
-        return _close(model, way(sample).log_likelihoods(), plain, sample)
-    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
-        if is_out_of_memory(error):
-            raise
-        return False  # an architecture that is built otherwise than this way expects
-
-
-def _ways(loaded: LoadedModel, budget: int, route: Route | None, trunk: Trunk) -> Iterator[tuple[str, Way]]:
-    """Yield how rows can be read, fastest first, each with what to say of it where a faster one fails."""
-    model = loaded.model
-    packs = route is not None and can_pack(route)
-    if route is not None and packs:
-        yield "", lambda rows: Packed(model, rows, budget, route, trunk)
+    ways = []
+    if route is not None and can_pack(route):
+        ways.append(Way("", lambda rows, trunk: Packed(model, rows, budget, route, trunk)))
     if can_share(model):
-        yield "padded" if packs else "", lambda rows: Padded(model, rows, budget, route, trunk)
+        said = "padded" if ways else ""
+        ways.append(Way(said, lambda rows, trunk: Padded(model, rows, budget, route, trunk)))
     apart = "without sharing their demonstrations"
-    yield apart, lambda rows: Padded(model, rows.without_prefix(), budget, route, trunk)
-    yield "one by one", lambda rows: Padded(model, rows.without_prefix(), 1)
+    return [
+        *ways,
+        Way(apart, lambda rows, trunk: Padded(model, rows.without_prefix(), budget, route, trunk)),
+        Way("one by one", lambda rows, _: Alone(model, rows.without_prefix(), 1), certain=True),
+    ]
+
+
+@dataclass(eq=False)
+class Ways:
+    """A model's ways of reading, and what was seen of them.
+
+    Arguments:
+        model: a causal language model.
+        budget: the most tokens in a batch.
+        route: None for a model that cannot be taken apart.
+        trunk: where readings leave states.
+        probes: where the readings of checks leave theirs.
+        first: the fastest way that was not found wrong.
+        noise: how far, in nats a token, half precision was seen to move the plain forward.
+    """
+
+    model: Model
+    budget: int
+    route: Route | None
+    trunk: Trunk
+    probes: Trunk
+    first: int = 0
+    noise: float = 0.0
+    _regimes: set[Regime] = field(default_factory=set)
+    _longest: int = 0
+
+    def __post_init__(self) -> None:
+        self.known = known_ways(self.model, self.budget, self.route)
+        self.lengths = Lengths(self.model)
+
+    @property
+    def half(self) -> bool:
+        """Whether the model computes in half precision."""
+        return self.model.dtype in HALF
+
+    def seen(self, requests: Requests) -> bool:
+        """Say whether rows of such lengths were seen to agree in float32."""
+        lengths, regimes = self._reach(requests)
+        return max(lengths) <= self._longest and regimes <= self._regimes
+
+    def see(self, requests: Requests) -> None:
+        """Note that rows of such lengths agree in float32."""
+        lengths, regimes = self._reach(requests)
+        self._longest = max(self._longest, *lengths)
+        self._regimes |= regimes
+
+    def _reach(self, requests: Requests) -> tuple[set[int], set[Regime]]:
+        lengths = {requests.length(row) for row in range(len(requests.rows))}
+        return lengths, {self.lengths.regime(length) for length in lengths}
+
+    @contextmanager
+    def wide(self) -> Iterator[None]:
+        """Let the model compute in float32 at least, while a `with` block runs."""
+        with in_float32(self.model, self.route.blocks if self.route else ()):
+            yield
+
+
+class Readable:
+    """Requests, and the way of reading them that is trusted: the fastest that agrees with the plain forward.
+
+    Arguments:
+        ways: those of the model, which is unedited now.
+        requests: what is read.
+        what: names the requests in messages.
+    """
+
+    def __init__(self, ways: Ways, requests: Requests, what: str) -> None:
+        self.ways = ways
+        self.requests = requests
+        self.what = what
+        self.tails = True  # passes may begin above the bottom
+        self._chosen, self._longest = sample_of(requests, ways.lengths)
+        self._sample = requests.subset(self._chosen)
+        self._tokens = sizes(self._sample)[0]
+        self._checked: set[Point] = set()
+        self._unedited: Plain | None = None
+        self._take(ways.first)
+        while not self._way.certain and not self._agrees():
+            self._take(self._number + 1)
+        ways.first = self._number
+        if self._way.said:
+            warnings.warn(f"{what} rows are read {self._way.said}: sharing fails on this model", stacklevel=3)
+
+    def sums(
+        self, start: Point | None, keep: frozenset[Point], advance: Advance, logits: bool = False
+    ) -> Sums:
+        """Read the requests through the model as it is now; see `Reader.sums`."""
+        return self.reader.sums(*self.entered(start, keep), advance, logits)
+
+    def part(self, prompts: Sequence[int]) -> Part:
+        """Return some of the prompts, which are read as all are."""
+        return Part(self, prompts)
+
+    def forget(self) -> None:
+        """Let go of the states that checks left."""
+        self._left: frozenset[Point] = frozenset()
+
+    def entered(self, start: Point | None, keep: Iterable[Point]) -> tuple[Point | None, frozenset[Point]]:
+        """Return where a reading of the model as it is now begins, and at which points it leaves states.
+
+        Before the first that begins at a point, it is made sure that it may; where it may not, a slower way is taken.
+
+        Arguments:
+            start: the lowest point at which the weights differ from the unedited model's; None: nowhere.
+            keep: the points that readings are to begin at.
+        """
+        while True:
+            begin = start if self.tails or start is None else BOTTOM
+            kept = frozenset(keep) if self.tails else frozenset[Point]()
+            if self._way.certain or self._may_begin(begin, kept):
+                return begin, kept
+            self._descend()
+
+    def _take(self, number: int) -> None:
+        """Read in this way from now on."""
+        self._number, self._way = number, self.ways.known[number]
+        self.reader = self._way.make(self.requests, self.ways.trunk)
+        self._prober = self._way.make(self._sample, self.ways.probes)
+        self.forget()
+
+    def _descend(self) -> None:
+        """Take a slower way: an edited model's rows do not agree in this one."""
+        if self.tails:
+            self.tails = False
+            said = "candidates run through all layers: sharing the lower ones fails here"
+        else:
+            self._take(self._number + 1)
+            said = f"{self.what} rows are read {self._way.said}: clipped, the model does not agree otherwise"
+        self._checked.clear()
+        warnings.warn(said, stacklevel=4)
+
+    def _agrees(self) -> bool:
+        """Say whether the way agrees on the unedited model."""
+        if not self.ways.half:
+            return self._tried(self._made_right)
+        if not self.ways.seen(self.requests) and not self._tried(self._made_right):
+            return False
+        return self._tried(self._rounds_right)
+
+    def _tried(self, check: Callable[[], bool]) -> bool:
+        try:
+            return check()
+        except (*MISFITS, MemoryError) as error:
+            if not is_out_of_memory(error):
+                return False
+            if not self.ways.half:
+                raise
+            release_memory()  # there is no room for a look in float32
+            return True
+
+    def _made_right(self) -> bool:
+        """Say whether the unedited model is read right in float32.
+
+        The sample's rows are read in one batch, so that whatever a forward decides by the length of its batch shows,
+        and with a whole batch of others, so that places far into a batch are looked at.
+        """
+        near = sorted({*neighbours(self.reader, self._longest), *self._chosen})
+        reader = self._way.make(self.requests.subset(near), Trunk(0))
+        reader.together = True
+        with self.ways.wide():
+            self._unedited = plain = self._unedited or self._plain()
+            found = reader.log_likelihoods()[[near.index(prompt) for prompt in self._chosen]]
+        if not close(found, plain, tolerance(plain, self._tokens)):
+            return False
+        self.ways.see(self.requests)
+        return True
+
+    def _rounds_right(self) -> bool:
+        """Say whether the unedited model is read in half precision as near to float32 as the plain forward is."""
+        plain = self._plain()
+        if self._unedited is not None:
+            self.ways.noise = max(self.ways.noise, noise_of(plain, self._unedited, self._tokens))
+        found = self._way.make(self._sample, Trunk(0)).log_likelihoods()
+        return close(found, plain, half_tolerance(self.ways.noise, self._tokens, self.ways.model.dtype))
+
+    def _may_begin(self, begin: Point | None, kept: frozenset[Point]) -> bool:
+        """Say whether the model as it is now may be read from a point on; of the unedited one, leave states there."""
+        if begin is None:
+            return (not kept - self._left and True) or self._tried(lambda: self._leave(kept))
+        if begin in self._checked or (self.tails and begin not in kept):
+            return True
+        return self._tried(lambda: self._edited_right(begin, kept))
+
+    def _leave(self, kept: frozenset[Point]) -> bool:
+        """Leave the unedited model's states for checks to come."""
+        with self.ways.wide():
+            self._unedited = self._unedited or self._plain()
+            self._prober.log_likelihoods(None, kept)
+        self._left |= kept
+        return True
+
+    def _edited_right(self, begin: Point, kept: frozenset[Point]) -> bool:
+        """Say whether the model as it is now is read right in float32 by a pass that begins at a point."""
+        with self.ways.wide():
+            plain = self._plain()
+            if begin in kept - self._left:
+                self._prober.log_likelihoods(begin, kept)
+                self._left |= {point for point in kept if point <= begin}
+            found = self._prober.log_likelihoods(begin, kept)
+        allowed = tolerance(plain, self._tokens)
+        if not close(found, plain, allowed):
+            return False
+        if self._unedited is None or (np.abs(plain.values - self._unedited.values) > SHOWS * allowed).any():
+            self._checked.add(begin)
+        return True
+
+    def _plain(self) -> Plain:
+        return read_plainly(self.ways.model, self._sample.without_prefix())
+
+
+class Part:
+    """Some of the prompts of requests, read in the way that is trusted for all.
+
+    Arguments:
+        whole: all of them.
+        prompts: which.
+    """
+
+    def __init__(self, whole: Readable, prompts: Sequence[int]) -> None:
+        self.whole = whole
+        self.requests = whole.requests.subset(prompts)
+        self._prompts = prompts
+        self._of: Reader | None = None
+
+    def sums(
+        self, start: Point | None, keep: frozenset[Point], advance: Advance, logits: bool = False
+    ) -> Sums:
+        """Read them through the model as it is now; see `Reader.sums`."""
+        entered = self.whole.entered(start, keep)
+        if self._of is not self.whole.reader:
+            self._of = self.whole.reader
+            self.reader = self._of.part(self._prompts)
+        return self.reader.sums(*entered, advance, logits)

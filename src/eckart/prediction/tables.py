@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from eckart.inference import Estimate
 from eckart.prediction.agreement import Agreement
@@ -15,6 +12,7 @@ from eckart.prediction.screens import Screened
 from eckart.prediction.study import Prediction
 from eckart.reports.blocks import SPLITS, short_name
 from eckart.reports.tabular import p_text, points
+from eckart.reports.terminal import Said, Sheet, titled
 
 AMONG = {"all": "all edits of a task", "layers": "layers, at one part and rate"}
 
@@ -25,7 +23,7 @@ def prediction_report(found: Prediction) -> RenderableType:
         _ranks(found, split) for split in SPLITS if any(a.cells for a in found.agreements if a.split == split)
     ]
     screens = [_screens(found.screens), _blind(found.screens)] if found.screens else []
-    return Group(_heading(found), *tables, *screens, Text(answer(found), style="bold"))
+    return Group(Said(f"{answer(found)}\n", "bold"), _heading(found), *tables, *screens)
 
 
 def answer(found: Prediction) -> str:
@@ -49,15 +47,15 @@ def _beaten(where: str, leads: dict[str, tuple[Estimate, float]], beating: Seque
     return f"{said}{named}. The best, {best}: {_points(estimate)} points, p = {p_text(p)} corrected."
 
 
-def _heading(found: Prediction) -> Text:
+def _heading(found: Prediction) -> RenderableType:
     groups = ", ".join(f"{short_name(model)} {task}" for model, task in found.groups)
     how = found.how
     seeds = "1 draw" if how.seeds == 1 else f"up to {how.seeds} draws"
-    return Text(
+    return Said(
         f"{len(found.cells)} cells of {len(found.groups)} models and tasks: {groups}\n"
         f"read: {how.prompts} validation prompts, no label of theirs, of {seeds} of demonstrations; floors as shares "
         "of the unpruned mean variance",
-        style="dim",
+        "dim",
     )
 
 
@@ -90,7 +88,7 @@ def _screens(found: Sequence[Screened]) -> RenderableType:
     title = (
         f"as a screen for the layer: {first.units} choices in {first.groups} models and tasks, in points on test rows\n"
         "each layer at the rate that validation chose for it; sure: choices whose own interval is above, below 0; "
-        "turned: in the\ndirection that does better on the other groups"
+        "turned: in the direction that does better on the other groups"
     )
     columns = (
         "chosen by",
@@ -119,7 +117,7 @@ def _screens(found: Sequence[Screened]) -> RenderableType:
 def _blind(found: Sequence[Screened]) -> RenderableType:
     title = (
         "the same without any label: the layer at each rate, leads averaged over the rates; and the layer and the "
-        "rate,\nthe lead being that over a random layer at this rate"
+        "rate, the lead being that over a random layer at this rate"
     )
     columns = ("chosen by", "layer: over random", "p, corrected", "layer and rate: gain", "over random")
     rows = [
@@ -146,10 +144,8 @@ def _titled(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], theory: Sequence[bool]
 ) -> RenderableType:
     """Return a table in which baselines stand apart from the theory's rows."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
-    for row, is_theory in sorted(zip(rows, theory, strict=True), key=lambda pair: not pair[1]):
-        name, *cells = row
-        table.add_row(Text(name if is_theory else f"baseline: {name}"), *map(Text, cells))
-    return Group(Text(title, style="bold"), table)
+    named = [
+        [name if is_theory else f"baseline: {name}", *cells]
+        for (name, *cells), is_theory in sorted(zip(rows, theory, strict=True), key=lambda pair: not pair[1])
+    ]
+    return titled(title, Sheet(columns, named))

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from eckart.anatomy import Anatomy
 from eckart.edits import Factors, canonical, clip, resolve
 from eckart.errors import EditError, ModelError, TaskError
-from eckart.evaluation.encoding import Encoder, Tokens, common_prefix, shared_text
+from eckart.evaluation.encoding import Encoder, Tokens, common_prefix
 from eckart.evaluation.fitting import fit
 from eckart.evaluation.requests import build_requests, context_window
 from eckart.evaluation.vocabulary import check_vocabulary
@@ -165,7 +165,7 @@ class Prober:
         if not fitted.prompts:
             raise TaskError(f"task {self.task.name} has no {self.split} rows to read; give it more rows")
         fitted = fitted.rows(0, min(prompts, len(fitted.prompts)))
-        encoder = Encoder(tokenizer, shared_text(fitted.prompts))
+        encoder = Encoder(tokenizer, fitted.prompts)
         requests = build_requests(fitted.prompts, tokenizer, window).without_prefix()
         check_vocabulary(self.model, requests)
         rows = []

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import RenderableType
+
+from eckart.reports.terminal import Said, Sheet, titled
 
 if TYPE_CHECKING:
     from eckart.functions.curves import Curve, ErrorCurves, StepCurves
@@ -58,13 +57,8 @@ def step_table(curves: StepCurves) -> RenderableType:
 def _titled(
     curves: ErrorCurves | StepCurves, columns: list[str], rows: list[list[str]], note: str
 ) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(Text(column), justify="right")
-    for row in rows:
-        table.add_row(*row)
     title = f"{curves.function}, d = {curves.dimension}: squared error over the variance of f"
-    return Group(Text(title, style="bold"), table, Text(note, style="dim"))
+    return titled(title, Sheet(columns, rows, names=0), Said(note, "dim"))
 
 
 def _with_interval(curve: Curve, i: int) -> str:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from eckart.probe.reading import Comparison, Probe
+from eckart.reports.terminal import Said, Sheet, titled
 
 COLUMNS = {
     "share": "share",
@@ -35,11 +33,11 @@ def probe_report(found: Probe | Comparison) -> RenderableType:
     before, after = found.before, found.after
     changes = {name: [_signed(value) for value in found.change(name)] for name in COLUMNS}
     return Group(
+        Said(moved(found), "bold"),
         _heading(before),
         _table("unpruned", _rows(before)),
         _table(_named(after), _rows(after)),
         _table("clipped less unpruned", [_row(before, i, changes) for i in range(len(before.layers))]),
-        Text(moved(found), style="bold"),
     )
 
 
@@ -51,13 +49,13 @@ def moved(found: Comparison) -> str:
     return f"Remark 5: {below}, below what was clipped, moved by {found.moved_below:.3g} at most"
 
 
-def _heading(found: Probe) -> Text:
+def _heading(found: Probe) -> RenderableType:
     read = f"{found.task}, {found.shots} shots, {found.prompts} {found.split} prompts, {found.dtype}"
     residual = f"heads' outputs computed anew differ by {found.residual:.1e} at most, relatively"
     tokens = f"N: tokens of demonstrations that the last token sees; noise floor {found.floor:g}"
     linear = "|Σ v ⊗ k| and, with g = v ⊗ k, Theorem 2's norm term, log det and term leave W_Q out"
     text = f"{read}: means over heads and prompts\n{residual}; {tokens}\n{linear}"
-    return Text(text, style="dim")
+    return Said(text, "dim")
 
 
 def _named(found: Probe) -> str:
@@ -75,12 +73,7 @@ def _row(found: Probe, index: int, cells: dict[str, list[str]]) -> list[str]:
 
 
 def _table(title: str, rows: list[list[str]]) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("layer", "N", *COLUMNS.values()):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return Group(Text(title, style="bold"), table)
+    return titled(title, Sheet(["layer", "N", *COLUMNS.values()], rows, names=0))
 
 
 def _plain(value: float) -> str:

@@ -6,65 +6,81 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from eckart.evaluation import Evaluation
+from eckart.inference import nothing_learned
 from eckart.records import MatrixSpectrum
 from eckart.reports.tabular import points
+from eckart.reports.terminal import Said, Sheet, listed, titled
 from eckart.scores import Score
 from eckart.selection.racing import Race
-from eckart.selection.study import Study
+from eckart.selection.study import Candidate, Study, drawn
 from eckart.statistics import accuracy_interval
+from eckart.tasks.prompts import Prompt
 
 RECORD_NOTE = (
     "differs, cannot tell: whatever the pairs of rows before and after, which are not known; depends: on the pairs\n"
     "log is the authors'. Intervals and p values: eckart report published --format md"
+)
+LEGEND = (
+    "balanced: accuracy averaged over the labels; macro-F1: F1 averaged over them; log-loss in nats; majority: the "
+    "share of the most frequent label"
+)
+ROUNDING_NOTE = (
+    "* within rounding: storage in this dtype may move a singular value by as much as this one is, so how close to "
+    "singular the matrix was before is not known"
 )
 WIDEST = 8
 """The most labels whose confusion matrix is printed."""
 
 
 def study_report(study: Study) -> RenderableType:
-    """Return everything that a search found, in the order in which it was found."""
-    parts: list[RenderableType] = []
-    if study.condition_numbers:
-        parts.append(layers_table(study))
-    parts += [candidates_table(study)]
+    """Return everything that a search found: the verdict first, then what it rests on, condition numbers after that."""
+    failed = [c for c in study.candidates if c.trial.score is None]
+    parts: list[RenderableType] = [
+        Said(f"{conclusion(study)}\n", "bold"),
+        outcome_table(study),
+        Said(f"{LEGEND}\n", "dim"),
+        candidates_table(study),
+        *(Said(f"failed at {candidate.rate:g}: {candidate.trial.error}") for candidate in failed),
+    ]
     if study.race:
-        parts.append(Text(race_summary(study.race), style="dim"))
-    parts.append(outcome_table(study))
+        parts.append(Said(race_summary(study.race), "dim"))
     if study.published:
         parts.append(published_table(study))
-    parts += [Text(f"note: {note}", style="dim") for note in study.notes]
-    parts.append(Text(f"\n{conclusion(study)}", style="bold"))
+    if study.condition_numbers:
+        parts.append(layers_list(study))
+    parts += [Said(f"note: {note}", "dim") for note in study.notes]
     return Group(*parts)
 
 
-def layers_table(study: Study) -> RenderableType:
+def layers_list(study: Study) -> RenderableType:
     """Return condition numbers by layer, the chosen layer marked."""
     how = f"top {study.settings['top_k']}, deepest of them; {study.settings['combine']} over the matrices"
-    table = _table("layer", "condition number", "")
-    for layer, value in study.condition_numbers.items():
-        table.add_row(str(layer), condition(value), "chosen" if layer == study.layer else "")
-    return _titled(f"condition number of {study.part} by layer ({how})", table)
+    entries = [
+        f"{'*' if layer == study.layer else ''}{layer}: {condition(value)}"
+        for layer, value in study.condition_numbers.items()
+    ]
+    return titled(f"condition number of {study.part} by layer, * chosen ({how})", listed(entries))
 
 
 def candidates_table(study: Study) -> RenderableType:
     """Return every rate with its validation scores, and in a race the rows that it saw, the chosen rate marked."""
     title = f"validation: layer {study.layer}, {study.part} (n = {study.chosen.seen})"
-    raced = ["rows"] if study.race else []
-    table = _table("rate", "ranks", *raced, "accuracy", "balanced", "macro-F1", "log-loss", "majority", "")
+    seen = ["rows"] if study.race else []
+    columns = ["rate", "ranks", *seen, "accuracy", "balanced", "macro-F1", "log-loss", "majority", ""]
+    return titled(title, Sheet(columns, [_candidate(study, c) for c in study.candidates], names=2))
+
+
+def _candidate(study: Study, candidate: Candidate) -> list[str]:
+    score, rate = candidate.trial.labelled, candidate.rate
+    numbers = ["failed", "", "", "", ""] if score is None else _metrics(score)
     dropped = {drop.rate for drop in study.race.drops} if study.race else set()
-    for candidate in study.candidates:
-        score, rate = candidate.trial.labelled, candidate.rate
-        numbers = ["failed", "", "", "", ""] if score is None else _metrics(score)
-        fate = "chosen" if rate == study.rate else "dropped" if rate in dropped else ""
-        seen = [str(candidate.seen)] if study.race else []
-        table.add_row(f"{rate:g}", _ranks(candidate.ranks), *seen, *numbers, fate)
-    return _titled(title, table)
+    fate = "chosen" if rate == study.rate else "dropped" if rate in dropped else ""
+    seen = [str(candidate.seen)] if study.race else []
+    return [f"{rate:g}", _ranks(candidate.ranks), *seen, *numbers, fate]
 
 
 def race_summary(race: Race) -> str:
@@ -76,29 +92,38 @@ def race_summary(race: Race) -> str:
 
 
 def outcome_table(study: Study) -> RenderableType:
-    """Return the test set's verdict: unpruned and clipped on the same rows; unpruned alone where nothing is clipped."""
+    """Return the test set's outcome: unpruned and clipped on the same rows; unpruned alone where nothing is clipped."""
     paired = study.comparison
-    table = _table("", "accuracy", "95% interval", "balanced", "macro-F1", "log-loss", "majority")
-    trials = {"unpruned": study.baseline} | ({"clipped": study.clipped} if study.rate else {})
-    for name, trial in trials.items():
+    columns = ["", "accuracy", "95% interval", "balanced", "macro-F1", "log-loss"]
+    rows, majority = [], ""
+    for name, trial in study.tested.items():
         assert trial.labelled is not None
         low, high = accuracy_interval(trial.labelled)
-        first, *rest = _metrics(trial.labelled)
-        table.add_row(name, first, f"{low:.4f} to {high:.4f}", *rest)
+        first, *rest, majority = _metrics(trial.labelled)
+        rows.append([name, first, f"{low:.4f} to {high:.4f}", *rest])
     if study.rate:
         low, high = paired.interval
-        table.add_row("difference", f"{paired.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", "", "", "", "")
+        rows.append(["difference", f"{paired.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", *[""] * 3])
     choice = "the frozen choice" if study.rate else "nothing is clipped"
-    return _titled(f"test: {choice}, looked at once (n = {paired.n})", table)
+    return titled(
+        f"test: {choice}, looked at once (n = {paired.n}; majority {majority})", Sheet(columns, rows)
+    )
 
 
 def published_table(study: Study) -> RenderableType:
     """Return what the paper and its authors' logs report for the same model, task and part."""
-    table = _table("source", "layer", "rate", "unpruned", "clipped")
-    for row in study.published:
-        numbers = f"{row['rate']:g}", f"{row['test_baseline']:.4f}", f"{row['test_clipped']:.4f}"
-        table.add_row(row["source"], str(row["layer"]), *numbers)
-    return _titled("published for this model, task and part", table)
+    columns = ["source", "layer", "rate", "unpruned", "clipped"]
+    rows = [
+        [
+            row["source"],
+            str(row["layer"]),
+            f"{row['rate']:g}",
+            f"{row['test_baseline']:.4f}",
+            f"{row['test_clipped']:.4f}",
+        ]
+        for row in study.published
+    ]
+    return titled("published for this model, task and part", Sheet(columns, rows))
 
 
 def record_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -108,115 +133,144 @@ def record_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
         rows: of `eckart.reports.record.published_table`.
     """
     models = sorted({row["model"] for row in rows})
-    tables = [_titled(name, _record_of([row for row in rows if row["model"] == name])) for name in models]
-    return Group(*tables, Text(RECORD_NOTE, style="dim"))
+    tables = [titled(name, _record_of([row for row in rows if row["model"] == name])) for name in models]
+    return Group(*tables, Said(RECORD_NOTE, "dim"))
 
 
-def _record_of(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("source", "edit", "n", "before", "after", "points", "so")
-    table.padding = (0, 1, 0, 0)  # fits a terminal of 80 columns
+def _record_of(rows: Sequence[Mapping[str, Any]]) -> Sheet:
+    cells = []
     for row in rows:
         source = "{source}: {task}".format(**row).removeprefix("authors' ")
         edit = f"{row['layer']}:{row['part']}:{row['rate']:g}"
         accuracies = f"{row['test_baseline']:.4f}", f"{row['test_clipped']:.4f}", points(row["gain"])
         says = row["says"].partition(",")[0].removesuffix(" on the pairs")
-        table.add_row(source, edit, str(row["n"]), *accuracies, says)
-    return table
+        cells.append([source, edit, str(row["n"]), *accuracies, says])
+    return Sheet(["source", "edit", "n", "before", "after", "points", "so"], cells)
 
 
 def conclusion(study: Study) -> str:
-    """Return the result in a few sentences that claim no more than the test set allows."""
-    paired, score = study.comparison, study.clipped.labelled
-    assert score is not None
-    verdict = f"{study.verdict()[0].upper()}{study.verdict()[1:]}."
-    trivial = (
-        f" Always answering the most frequent label would be right in {score.majority_rate:.4f} of the test rows, "
-        "which is no worse."
-        if score.accuracy <= score.majority_rate
-        else ""
-    )
+    """Return the result in a few sentences that claim no more than the test set allows.
+
+    First comes a model that does not beat always answering the most frequent label, then what clipping does.
+    """
+    paired, verdict = study.comparison, study.verdict()
+    said = [study.caution()] if study.caution() else []
+    tried = f"Tried on {study.chosen.seen} validation rows: {study.tried()} beside the unpruned model."
     if study.rate == 0:
-        tried = f"{study.tried()} beside the unpruned model"
-        return f"{verdict} Tried on {study.chosen.seen} validation rows: {tried}.{trivial}"
+        return " ".join([*said, f"{_capital(verdict)}.", tried])
     low, high = paired.interval
-    saved = study.parameters["saved"] / study.parameters["dense"]
-    return (
-        f"{verdict} Clipping {study.part} of layer {study.layer} at {study.rate:g} changes test accuracy by "
-        f"{100 * paired.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}; exact McNemar "
-        f"p = {paired.p_value:.3g}; {paired.fixed} rows fixed, {paired.broken} broken; {study.tried()} "
-        f"tried on validation beside the unpruned model; one draw of demonstrations, seed {study.settings['seed']})."
-        f"{trivial} Stored as factors, that part would be {100 * saved:.0f}% smaller."
+    said.append(
+        f"{_capital(verdict)}: clipping {study.part} of layer {study.layer} at {study.rate:g} changes test accuracy "
+        f"by {100 * paired.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}; exact McNemar "
+        f"p = {paired.p_value:.3g}; {paired.fixed} rows fixed, {paired.broken} broken; {study.turned} predictions "
+        f"turned)."
     )
+    return " ".join([*said, tried])
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def score_table(score: Score, labels: Sequence[str], title: str) -> RenderableType:
     """Return a score's metrics and its confusion matrix."""
-    metrics = _table("n", "accuracy", "balanced", "macro-F1", "log-loss", "majority")
-    metrics.add_row(str(score.n), *_metrics(score))
+    metrics = Sheet(
+        ["n", "accuracy", "balanced", "macro-F1", "log-loss", "majority"],
+        [[str(score.n), *_metrics(score)]],
+        names=0,
+    )
     if len(labels) > WIDEST:
-        return Group(
-            _titled(title, metrics), Text(f"confusion of {len(labels)} labels: see --json", style="dim")
-        )
-    confusion = _table("label", *(f"predicted {printable(label)}" for label in labels))
-    for label, counts in zip(labels, score.confusion, strict=True):
-        confusion.add_row(printable(label), *map(str, counts))
-    return _titled(title, metrics, confusion)
+        return titled(title, metrics, Said(f"confusion of {len(labels)} labels: see --json", "dim"))
+    shown = [" ".join(printable(label).split()) for label in labels]
+    confusion = Sheet(
+        ["label", *(f"predicted {label}" for label in shown)],
+        [[label, *map(str, counts)] for label, counts in zip(shown, score.confusion, strict=True)],
+    )
+    return titled(title, metrics, confusion)
 
 
 def evaluation_report(result: Evaluation, shown: int = 0) -> RenderableType:
-    """Return a score, and the first rows as the model reads them."""
+    """Return a score, the verdict first, and in the end the first rows as the model reads them."""
+    title = f"{result.dtype}, {result.task.shots} shots, scoring {result.scoring}"
+    return Group(
+        Said(f"{evaluation_verdict(result)}\n", "bold"),
+        score_table(result.score, result.task.labels, title),
+        Said(LEGEND, "dim"),
+        *(Said(f"note: {note}", "dim") for note in result.notes),
+        *(part for prompt in result.prompts[:shown] for part in _prompt(prompt)),
+    )
+
+
+def evaluation_verdict(result: Evaluation) -> str:
+    """Say how often a model is right, of how many rows, and under which demonstrations."""
+    score, task = result.score, result.task
     edits = ", ".join(map(str, result.trial.edits)) or "unpruned"
-    how = f"{result.dtype}, {result.task.shots} shots"
-    title = f"{result.model} on {result.task.name} {result.trial.split}: {edits} ({how})"
-    parts: list[RenderableType] = []
-    for prompt in result.prompts[:shown]:
-        parts += [Text(f"--- {prompt.id}", style="dim"), Text(printable(prompt.context))]
-        parts += [
-            Text(repr(text), style="bold" if i == prompt.label else "")
-            for i, text in enumerate(prompt.continuations)
-        ]
-    parts.append(score_table(result.score, result.task.labels, title))
-    low, high = accuracy_interval(result.score)
-    parts.append(Text(f"accuracy {result.score.accuracy:.4f}, 95% interval {low:.4f} to {high:.4f}"))
-    parts += [Text(f"note: {note}", style="dim") for note in result.notes]
-    return Group(*parts)
+    low, high = accuracy_interval(score)
+    right = (
+        f"{result.model} on {task.name} {result.trial.split}, {edits}: accuracy {score.accuracy:.4f} (95% interval "
+        f"{low:.4f} to {high:.4f}; n = {score.n}; {drawn(task.shots, task.seed)})."
+    )
+    name = "clipped" if result.trial.edits else "unpruned"
+    return f"{nothing_learned({name: score})} {right}".lstrip()
+
+
+def _prompt(prompt: Prompt) -> list[RenderableType]:
+    """Return a row as the model reads it, the right answer marked: never wrapped, for every space counts."""
+    answers = [
+        Text(repr(text), "bold" if i == prompt.label else "", no_wrap=True, overflow="ignore")
+        for i, text in enumerate(prompt.continuations)
+    ]
+    context = Text(printable(prompt.context), no_wrap=True, overflow="ignore")
+    return [Text(f"--- {prompt.id}", "dim"), context, *answers]
 
 
 def spectrum_table(matrices: Sequence[MatrixSpectrum]) -> RenderableType:
-    """Return both ends of every matrix's spectrum, and which lower ends storage may have made."""
-    table = _table("layer", "matrix", "shape", "sigma max", "sigma min", "condition number", "rounding", "")
-    for m in matrices:
-        says = f"singular (rank {m.rank} of {min(m.shape)})" if m.singular else condition(m.condition_number)
-        shape = f"{m.shape[0]} x {m.shape[1]}"
-        ends = f"{m.sigma_max:.6g}", f"{m.sigma_min:.6g}"
-        mark = "" if m.resolved else "within rounding"
-        table.add_row(str(m.layer), m.name, shape, *ends, says, f"{m.rounding:.2g}", mark)
-    if all(m.resolved for m in matrices):
-        return table
-    return Group(
-        table,
-        Text(
-            "within rounding: storage in this dtype may move a singular value by as much as this one is, so how "
-            "close to singular the matrix was before is not known",
-            style="dim",
-        ),
+    """Return the worst-conditioned matrix, and both ends of every spectrum: which storage may have made is marked."""
+    columns = ["layer", "matrix", "shape", "sigma max", "sigma min", "condition number", "rounding", ""]
+    rows = [
+        [
+            str(m.layer),
+            m.name,
+            f"{m.shape[0]} x {m.shape[1]}",
+            f"{m.sigma_max:.6g}",
+            f"{m.sigma_min:.6g}",
+            condition(m.condition_number),
+            f"{m.rounding:.2g}",
+            f"rank {m.rank}" if m.singular else "" if m.resolved else "*",
+        ]
+        for m in matrices
+    ]
+    told = [] if all(m.resolved for m in matrices) else [Said(ROUNDING_NOTE, "dim")]
+    return Group(Said(_worst(matrices), "bold"), Sheet(columns, rows, names=2, keys=2), *told)
+
+
+def _worst(matrices: Sequence[MatrixSpectrum]) -> str:
+    worst = max(matrices, key=lambda m: m.condition_number)
+    unsure = sum(not m.resolved and not m.singular for m in matrices)
+    within = f"; {unsure} within rounding (*)" if unsure else ""
+    value = condition(worst.condition_number)
+    return (
+        f"worst conditioned of {len(matrices)} matrices: {worst.name} of layer {worst.layer}, {value}{within}"
     )
 
 
 def anatomy_table(document: dict[str, Any]) -> RenderableType:
     """Return a model's layers and matrices, those of equal layers once."""
     title = f"{document['model']}: {document['model_type']}, {document['parameters']:,} parameters"
-    table = _table("layers", "matrix", "part", "shape", "parameters", "of model", "stored")
-    for layers, matrices in _alike(document["layers"]):
-        for index, m in enumerate(matrices):
-            count = m["shape"][0] * m["shape"][1]
-            stored = ", ".join(word for word, yes in (("fused", m["fused"]), ("tied", m["tied"])) if yes)
-            share = f"{100 * count / document['parameters']:.2f}%"
-            shape = f"{m['shape'][0]} x {m['shape'][1]}"
-            table.add_row(
-                layers if index == 0 else "", m["name"], m["part"], shape, f"{count:,}", share, stored
-            )
-    return _titled(title, table)
+    rows = [
+        [layers if index == 0 else "", *_matrix(m, document["parameters"])]
+        for layers, matrices in _alike(document["layers"])
+        for index, m in enumerate(matrices)
+    ]
+    columns = ["layers", "matrix", "part", "shape", "parameters", "of model", "stored"]
+    return titled(title, Sheet(columns, rows, names=2, keys=2))
+
+
+def _matrix(matrix: dict[str, Any], parameters: int) -> list[str]:
+    (height, width), count = matrix["shape"], math.prod(matrix["shape"])
+    stored = ", ".join(word for word in ("fused", "tied") if matrix[word])
+    share = f"{100 * count / parameters:.2f}%"
+    return [matrix["name"], matrix["part"], f"{height} x {width}", f"{count:,}", share, stored]
 
 
 def printable(text: str) -> str:
@@ -248,23 +302,11 @@ def _metrics(score: Score) -> list[str]:
     return [f"{value:.4f}" for value in values]
 
 
-def _titled(title: str, *tables: Table) -> RenderableType:
-    """Put a title over tables; rich's own would be as narrow as its table."""
-    return Group(Text(title, style="bold"), *tables)
-
-
 def _ranks(ranks: dict[str, int]) -> str:
-    """Write ranks once where all matrices share them."""
-    distinct = set(ranks.values())
-    return (
-        str(distinct.pop())
-        if len(distinct) == 1
-        else ", ".join(f"{name} {rank}" for name, rank in ranks.items())
-    )
+    """Write each rank once, with the matrices that it is left of where they differ.
 
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
-    return table
+    >>> _ranks({"q": 288, "k": 96, "v": 96, "o": 288}), _ranks({"up": 16, "down": 16})
+    ('288 q o, 96 k v', '16')
+    """
+    names = {rank: " ".join(n for n in ranks if ranks[n] == rank) for rank in ranks.values()}
+    return str(*names) if len(names) == 1 else ", ".join(f"{rank} {of}" for rank, of in names.items())

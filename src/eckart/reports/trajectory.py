@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import RenderableType
 
 from eckart.functions.cells import ClippedCell, adjusted
 from eckart.functions.trajectory import Noise, TrajectoryReading
 from eckart.inference import Estimate
+from eckart.reports.terminal import Sheet, titled
 from eckart.rules import Bounded
 
 T = TypeVar("T")
@@ -57,7 +55,7 @@ def readings_table(
         f"N = {first.examples}, b = {noise.shots}, floor {noise.floor:g}, {len(first.tested):,} prompts; norms are "
         "medians"
     )
-    return _titled(title, ["", *readings], rows)
+    return titled(title, Sheet(["", *readings], rows))
 
 
 def cells_table(cells: Sequence[ClippedCell]) -> RenderableType:
@@ -82,7 +80,7 @@ def cells_table(cells: Sequence[ClippedCell]) -> RenderableType:
         "changes by clipping, and the squared error after it\n"
         f"intervals: 95%, of each cell alone; p: that the loss does not change, adjusted for {len(cells)} cells"
     )
-    return _titled(title, columns, rows)
+    return titled(title, Sheet(columns, rows, names=0))
 
 
 def agreement_table(
@@ -119,7 +117,7 @@ def _correlated(
     rows = [
         [said, *(written(of[said][what]) for of in found.values() for what in measured)] for said in first
     ]
-    return _titled(title, ["change in", *columns], rows)
+    return titled(title, Sheet(["change in", *columns], rows))
 
 
 def _estimate(estimate: Estimate, sign: str = "") -> str:
@@ -130,12 +128,3 @@ def _estimate(estimate: Estimate, sign: str = "") -> str:
 def _rank(rank: Bounded) -> str:
     low, high = rank.interval
     return f"{rank.value:+.2f} ({low:+.2f} to {high:+.2f})"
-
-
-def _titled(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return Group(Text(title, style="bold"), table)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from eckart.evaluation.scorer import Scorer
+from eckart.inference import nothing_learned
 from eckart.records import Edit, Trial, finite
-from eckart.scores import Outcome, shown
+from eckart.scores import Outcome, Score, shown
 from eckart.selection.racing import Race
 from eckart.statistics import PairedDifference, compare, outcome_interval
 
@@ -82,6 +83,19 @@ class Study:
         """Clipped against unpruned, on the same test rows."""
         return compare(_score(self.baseline), _score(self.clipped))
 
+    @property
+    def tested(self) -> dict[str, Trial]:
+        """The trials on the test rows by what they are of; where nothing is clipped, there is but one."""
+        return {"unpruned": self.baseline} | ({"clipped": self.clipped} if self.rate else {})
+
+    @property
+    def turned(self) -> int:
+        """On how many test rows clipping changed the prediction, whether it was right before, or after, or neither."""
+        before, after = self.baseline.labelled, self.clipped.labelled
+        assert before is not None
+        assert after is not None
+        return sum(a != b for a, b in zip(before.predictions, after.predictions, strict=True))
+
     def to_json(self) -> dict[str, Any]:
         """Return the whole result as one document."""
         paired = self.comparison
@@ -131,7 +145,7 @@ class Study:
                 f"  gain        {paired.difference:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, "
                 f"{score.test} p = {paired.p_value:.3g} ({paired.fixed} {better}, {paired.broken} {worse})",
             ]
-        return "\n".join(said)
+        return "\n".join(filter(None, [self.caution(), *said]))
 
     def tried(self) -> str:
         """Say how many candidates there were; not to clip is none of them."""
@@ -139,13 +153,24 @@ class Study:
         return f"{clipped} clipping rate{'s' * (clipped != 1)}"
 
     def verdict(self) -> str:
-        """Say in words what the test set allows to be said."""
+        """Say in words what the test set allows to be said, of how many rows and under which demonstrations."""
+        paired, shots = self.comparison, drawn(self.settings["shots"], self.settings["seed"])
         if self.rate == 0:
-            return "no clipping rate did better than not clipping, so nothing is clipped"
-        low, high = self.comparison.interval
-        if self.comparison.p_value < 0.05 and low * high > 0:
-            return "clipping helps" if low > 0 else "clipping hurts"
-        return f"no difference can be told with n = {self.comparison.n}"
+            return f"no clipping rate did better than not clipping, so nothing is clipped ({shots})"
+        low, high = paired.interval
+        told = paired.p_value < 0.05 and low * high > 0
+        word = ("clipping helps" if low > 0 else "clipping hurts") if told else "no difference can be told"
+        return f"{word} with n = {paired.n} test rows and {shots}"
+
+    def caution(self) -> str:
+        """Say which models do no better on the test rows than always giving the most frequent label, if any."""
+        scores = {name: trial.score for name, trial in self.tested.items()}
+        return nothing_learned({name: score for name, score in scores.items() if isinstance(score, Score)})
+
+
+def drawn(shots: int, seed: int) -> str:
+    """Say how many draws of demonstrations a result is of: one, or none where there are no demonstrations."""
+    return f"one draw of demonstrations, seed {seed}" if shots else "no demonstrations"
 
 
 def _value(trial: Trial, metric: str) -> float:

@@ -51,7 +51,7 @@ class Line:
         unit = f"{folder_name(s.model)}, {s.task}, shots {s.shots}, seed {s.seed}, {s.scoring}, {self.part}"
         if self.unpruned is None:
             return f"{unit}: the unpruned model cannot be scored"
-        validation = f"{unit}: validation {self.unpruned:.4f}"
+        validation = f"{unit}: validation {self.metric.replace('_', ' ')} {self.unpruned:.4f}"
         if self.edit is None:
             return f"{validation} (n = {self.rows}); none of {self.candidates} edits does better"
         found = f"{validation} -> {self.best:.4f} at {self.edit} (best of {self.candidates}; n = {self.rows})"
@@ -118,6 +118,22 @@ class SweepResult:
             "lines": [line.to_json() for line in self.lines],
         }
 
+    def verdict(self) -> str:
+        """Say of how many choices the test rows show a gain or a loss, or neither; not corrected for their number."""
+        tests = [line.test for line in self.lines if line.test]
+        found = [test for test in tests if test.p_value < 0.05 and test.interval[0] * test.interval[1] > 0]
+        gains, losses = sum(t.difference > 0 for t in found), sum(t.difference < 0 for t in found)
+        told = f"{gains} better on test rows, {losses} worse, {len(tests) - gains - losses} cannot be told"
+        rest = {
+            "with nothing clipped": sum(
+                line.unpruned is not None and line.edit is None for line in self.lines
+            ),
+            "not tested": sum(line.edit is not None and line.test is None for line in self.lines),
+            "not scored": sum(line.unpruned is None for line in self.lines),
+        }
+        others = "".join(f", {count} {what}" for what, count in rest.items() if count)
+        return f"{len(self.lines)} choices: {told}{others}"
+
     def __str__(self) -> str:
         return "\n".join(map(str, self.lines))
 
@@ -130,8 +146,8 @@ def _said(test: PairedDifference, metric: str) -> str:
             f"{test.p_value:.3g}; n = {n})"
         )
     return (
-        f"{100 * test.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}; exact McNemar p = "
-        f"{test.p_value:.3g}; n = {n})"
+        f"accuracy {100 * test.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}; exact "
+        f"McNemar p = {test.p_value:.3g}; n = {n})"
     )
 
 

@@ -1,0 +1,104 @@
+"""Reading the slow and obvious way, which every faster one has to agree with: one row at a time, nothing shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from eckart.evaluation.encoding import Tokens
+from eckart.evaluation.lengths import Lengths
+from eckart.evaluation.reading import Places, Reader
+from eckart.evaluation.requests import Continuation, Requests
+from eckart.models import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Plain:
+    """What the plain forward says.
+
+    Arguments:
+        values: the summed log-likelihood, in nats, of every continuation of every prompt.
+        scale: the largest logit's size at the places that are scored.
+    """
+
+    values: Float[np.ndarray, "prompts labels"]
+    scale: float
+
+
+@torch.inference_mode()
+def read_plainly(model: Model, requests: Requests) -> Plain:
+    """Compute what `Reader` does, a continuation at a time: the whole row, all logits, no cache, no batch.
+
+    Arguments:
+        model: a causal language model.
+        requests: token rows, written out in full.
+    """
+    longest = max(len(c.tokens) for found in requests.continuations for c in found)
+    scales = [0.0]
+
+    @cache
+    def log_probabilities(row: Tokens) -> Float[Tensor, "last vocabulary"]:
+        logits = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0]
+        scored = logits[-longest:].double()
+        scales.append(float(scored.abs().max()))
+        return scored.log_softmax(-1)
+
+    def plain(c: Continuation) -> float:
+        chosen = log_probabilities(requests.rows[c.row][: c.start + len(c.tokens)])[-len(c.tokens) :]
+        return float(chosen[range(len(c.tokens)), list(c.tokens)].sum())
+
+    with Lengths(model).pinned(None):
+        values = np.array([[plain(c) for c in choices] for choices in requests.continuations])
+    return Plain(values, max(scales))
+
+
+def plain_log_likelihoods(model: Model, requests: Requests) -> Float[np.ndarray, "prompts labels"]:
+    """Return the values of `read_plainly`."""
+    return read_plainly(model, requests).values
+
+
+class Alone(Reader):
+    """Rows written out in full, each in a plain pass of its own: what is left where nothing faster agrees."""
+
+    @cached_property
+    def regimes(self) -> list[tuple[int | None, list[int]]]:
+        """All rows: each is a pass of its own, which decides by its own length."""
+        return [(None, list(range(len(self.requests.rows))))]
+
+    @contextmanager
+    def _helped(self) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def _within(self, length: int | None) -> Iterator[None]:
+        with self.lengths.pinned(None):
+            yield
+
+    def plan(self, rows: Sequence[Tokens]) -> list[list[int]]:
+        """Return each row by itself."""
+        return [[row] for row in range(len(rows))]
+
+    def read_prefix(self) -> None:
+        """Do nothing: nothing is shared."""
+
+    def forget_prefix(self) -> None:
+        """Do nothing: nothing is kept."""
+
+    def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored vocabulary"], Places]:
+        """Run one row; return the logits of its scored positions, and which is which."""
+        (row,) = rows
+        tokens = torch.tensor([self.requests.rows[row]], device=self.model.device)
+        logits = self.model(input_ids=tokens, use_cache=False).logits[0]
+        positions = sorted({position for _, _, position, _ in self._wanted[row]})
+        return logits[positions], {(0, position): place for place, position in enumerate(positions)}
+
+    def head(self, outputs: Float[Tensor, "scored vocabulary"]) -> Float[Tensor, "scored vocabulary"]:
+        """Return the outputs: they are logits."""
+        return outputs

@@ -1,0 +1,162 @@
+"""What a terminal shows: tables and sentences that fit its width, in which no number is ever cut."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich import box
+from rich.cells import cell_len
+from rich.columns import Columns
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+UNBROKEN = 24
+"""A word of a heading or a name is never broken up to this many characters, however narrow the terminal is."""
+
+WIDE, CLOSE = 3, 2
+"""Spaces between columns: where there is room, and where there is not."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table that fits what it is printed on: names and headings wrap, numbers stay whole.
+
+    Where the width does not do, columns stand closer, then headings wrap, then names; where that does not do either,
+    the columns go into several tables, one below the other, each with the first columns. Nothing is left out.
+
+    Arguments:
+        columns: their headings.
+        rows: a cell for each column.
+        names: how many columns, from the left, hold names, which may wrap; the others hold numbers.
+        keys: how many columns, from the left, say what a row is of, and stand in every table.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    names: int = 1
+    keys: int = 1
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for columns in self._pieces(options.max_width):
+            yield self._drawn(columns, options.max_width)
+
+    def _pieces(self, room: int) -> list[list[int]]:
+        """Return each table's columns: all of them where they fit, else as many as fit beside the keys."""
+        keys = list(range(self.keys))
+        pieces: list[list[int]] = []
+        for column in range(self.keys, len(self.columns)):
+            if pieces and self._fitted([*pieces[-1], column], room):
+                pieces[-1].append(column)
+            else:
+                pieces.append([*keys, column])
+        return pieces or [keys]
+
+    def _fitted(self, columns: list[int], room: int) -> tuple[int, list[int]] | None:
+        """Return the gap and the widths with which columns fit into the room; None where they do not."""
+        whole = [self._whole(column) for column in columns]
+        wrapped = [
+            width if column < self.names else self._least(column)
+            for column, width in zip(columns, whole, strict=True)
+        ]
+        for gap, widths in ((WIDE, whole), (CLOSE, whole), (CLOSE, wrapped)):
+            if _total(gap, widths) <= room:
+                return gap, widths
+        least = [self._least(column) for column in columns]
+        spare = room - _total(CLOSE, least)
+        return None if spare < 0 else (CLOSE, _shared(least, wrapped, spare))
+
+    def _drawn(self, columns: list[int], room: int) -> Table:
+        gap, widths = self._fitted(columns, room) or (CLOSE, [self._least(column) for column in columns])
+        padding = (0, 1) if gap == WIDE else (0, 1, 0, 0)
+        table = Table(box=box.SIMPLE_HEAD, width=_total(gap, widths), padding=padding, pad_edge=gap == WIDE)
+        for column, width in zip(columns, widths, strict=True):
+            side: Literal["left", "right"] = "left" if column < self.names else "right"
+            table.add_column(Text(self.columns[column]), width=width, justify=side, overflow="fold")
+        for row in self.rows:
+            table.add_row(*(Text(row[column]) for column in columns))
+        return table
+
+    def _cells(self, column: int) -> list[str]:
+        return [row[column] for row in self.rows]
+
+    def _whole(self, column: int) -> int:
+        """Return the width with which nothing in a column wraps."""
+        return max(map(cell_len, (self.columns[column], *self._cells(column))))
+
+    def _least(self, column: int) -> int:
+        """Return the width below which a number, or a word that is not too long, would be cut."""
+        cells = self._cells(column)
+        words = [*self.columns[column].split(), *(" ".join(cells).split() if column < self.names else ())]
+        numbers = [] if column < self.names else cells
+        return max((*(min(cell_len(word), UNBROKEN) for word in words), *map(cell_len, numbers), 1))
+
+
+@dataclass(frozen=True)
+class Said:
+    """Sentences, broken between words alone: a name or a path is never cut, and stays whole for who copies it.
+
+    Arguments:
+        text: lines of their own are kept.
+        style: of rich.
+        hang: by how many spaces what follows a break is moved in.
+    """
+
+    text: str
+    style: str = ""
+    hang: int = 0
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = self.text.split("\n")
+        if not options.no_wrap:
+            lines = [self._broken(line, options.max_width) for line in lines]
+        yield Text("\n".join(lines), style=self.style, no_wrap=True, overflow="ignore")
+
+    def _broken(self, line: str, width: int) -> str:
+        indent = " " * (len(line) - len(line.lstrip()) + self.hang)
+        return textwrap.fill(
+            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+
+
+def titled(title: str, *parts: RenderableType) -> RenderableType:
+    """Put a title over tables; rich's own would be as narrow as its table."""
+    return Group(Said(title, "bold"), *parts)
+
+
+def listed(entries: Sequence[str]) -> RenderableType:
+    """Return short entries side by side, as many in a line as fit."""
+    return Padding(Columns(map(Text, entries), padding=(0, 2), equal=True, align="right"), (1, 0, 1, 2))
+
+
+def print_on(console: Console, what: RenderableType) -> None:
+    """Print on a console, sentences fitted to a terminal and left in one line each for anything else."""
+    shown = Said(what) if isinstance(what, str) else what
+    console.print(shown, highlight=False, soft_wrap=not console.is_terminal, crop=False)
+
+
+def _total(gap: int, widths: Sequence[int]) -> int:
+    """Return a table's width: with the edges that are drawn at that gap."""
+    return sum(widths) + gap * (len(widths) - 1) + (4 if gap == WIDE else 2)
+
+
+def _shared(least: Sequence[int], wanted: Sequence[int], spare: int) -> list[int]:
+    """Return widths between the least and the wanted ones, the last columns served first."""
+    widths = list(least)
+    for i in reversed(range(len(widths))):
+        more = min(spare, wanted[i] - widths[i])
+        widths[i] += more
+        spare -= more
+    return widths
+
+
+def as_text(what: RenderableType, width: int = 80) -> str:
+    """Return what a terminal of a width shows, as plain text."""
+    file = io.StringIO()
+    Console(file=file, width=width, markup=False, emoji=False).print(what, highlight=False, crop=False)
+    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())

@@ -1,0 +1,188 @@
+"""What a terminal shows: nothing that matters is cut, however narrow it is and whatever stands in a table."""
+
+import io
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from eckart.records import Edit, MatrixSpectrum
+from eckart.reports.tables import evaluation_report, score_table, spectrum_table, study_report
+from eckart.reports.terminal import Said, Sheet, as_text, listed, print_on
+from eckart.scores import Score
+from eckart.selection.study import Candidate, Study
+from samples import trial
+
+NARROW = 40
+"""Here numbers stay whole, even where a line is too long for it."""
+WIDTHS = (NARROW, 60, 80, 120)
+LONG_MODEL = "an-organisation-of-some-length/a-model-with-a-long-name-7b-instruct-v0.3"
+LONG_LABELS = ("not applicable to this customer", "Donaudampfschifffahrtsgesellschaft", "a", "否定的な評価")
+
+
+def numbers(text: str) -> set[str]:
+    """Return every number that stands in a text, whole."""
+    return set(re.findall(r"[-+]?\d[\d.,:]*(?:e[-+]?\d+)?", text))
+
+
+def scored(classes: int = 2, n: int = 100_000) -> Score:
+    labels = tuple(i % classes for i in range(n))
+    predictions = tuple((i * 7 // 3) % classes for i in range(n))
+    confusion = [[0] * classes for _ in range(classes)]
+    for label, prediction in zip(labels, predictions, strict=True):
+        confusion[label][prediction] += 1
+    right = sum(confusion[i][i] for i in range(classes)) / n
+    return Score(
+        n=n, accuracy=right, balanced_accuracy=right, macro_f1=0.123456, log_loss=1234.56789, majority_rate=1 / classes,
+        confusion=tuple(map(tuple, confusion)), labels=labels, predictions=predictions, log_likelihoods=(),
+    )  # fmt: skip
+
+
+def finished(layers: int = 96, rates: int = 9) -> Study:
+    """Return a search whose every entry is as wide as entries become."""
+    before = scored()
+    after = replace(before, predictions=before.labels, accuracy=1.0)
+    ranks = {"q": 11264, "k": 1024, "v": 1024, "o": 11264}
+    steps = [round(i / rates, 4) for i in range(rates)]
+    tried = [Candidate(rate, ranks, trial(score=scored(n=2000)), 2000) for rate in steps]
+    tried.append(Candidate(0.995, ranks, trial(score=None, status="failed", error="its scores are NaN"), 0))
+    return Study(
+        settings={
+            "model": LONG_MODEL, "task": "a-task-with-a-long-name", "top_k": 3, "combine": "geometric", "shots": 32,
+            "seed": 1234, "dtype": "bfloat16",
+        },
+        part="attn", layer=layers - 1, rate=steps[-1],
+        condition_numbers={i: 1.2345678 * 10 ** (i % 9) for i in range(layers - 1)} | {layers - 1: float("inf")},
+        candidates=tuple(tried), baseline=trial(score=before), clipped=trial(score=after),
+        parameters={"dense": 1, "factored": 1, "saved": 0},
+        published=({"source": "authors' log: a-long-task", "layer": 27, "rate": 0.995, "test_baseline": 0.5,
+                    "test_clipped": 0.123456},),
+        notes=("train: left out 12,345 rows for repeating an input",),
+        scorer=SimpleNamespace(task=SimpleNamespace(labels=("a", "b"))),
+    )  # fmt: skip
+
+
+def evaluated():
+    task = SimpleNamespace(name="a-task", shots=10, seed=0, labels=LONG_LABELS)
+    shown = trial(score=scored(4), edits=(Edit(126, "attn", 0.3333333333333333),))
+    return evaluation_report(SimpleNamespace(
+        model=LONG_MODEL, dtype="bfloat16", task=task, scoring="sum", trial=shown, score=shown.score, prompts=(),
+        notes=("7 rows were left out",),
+    ))  # fmt: skip
+
+
+def spectra():
+    return spectrum_table([
+        MatrixSpectrum(
+            layer, name, f"model.layers.{layer}.{name}", (28672, 8192), 123456.789, small, 8192 - (small < 1e-20),
+            float("inf") if small < 1e-20 else 123456.789 / small, rounding=0.00012345,
+        )
+        for layer, small in ((0, 1.23456e-5), (125, 1e-30), (125, 0.0123456))
+        for name in ("gate", "fc_out")
+    ])  # fmt: skip
+
+
+SHOWN = {
+    "a search": lambda: study_report(finished()),
+    "a search that clips nothing": lambda: study_report(replace(finished(), rate=0.0)),
+    "an evaluation": evaluated,
+    "eight long labels": lambda: score_table(scored(8), [f"{name} {i}" for i in (1, 2) for name in LONG_LABELS], "t"),
+    "many labels": lambda: score_table(scored(77), [f"label {i}" for i in range(77)], "77 labels"),
+    "a spectrum": spectra,
+    "a wide grid": lambda: Sheet(
+        ["layer", *map(str, range(40))],
+        [[str(i), *(f"{1.5 * i * j:,.4f} -" for j in range(40))] for i in range(32)],
+        names=0,
+    ),
+    "intervals": lambda: Sheet(
+        ["predictor", "all edits of a task (1234 cells, 12 groups)", "p, corrected", "over a random layer"],
+        [["baseline: the deepest of the worst-conditioned", "+0.12 (-0.34 to +0.56)", "1.2e-300", "+12.34 (+1 to +2)"]],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("what", SHOWN)
+def test_no_number_is_cut_and_no_line_is_too_long(what, width):
+    shown = SHOWN[what]()
+    said = as_text(shown, width)
+    assert "…" not in said
+    assert numbers(as_text(shown, 10_000)) <= numbers(said)
+    too_long = [line for line in said.splitlines() if cell_len(line) > width]
+    assert width == NARROW or [line for line in too_long if LONG_MODEL not in line] == []
+
+
+cells = st.from_regex(r"[+-]?[0-9]{1,12}(\.[0-9]{1,8})?(e-[0-9]{2,3})?", fullmatch=True)
+names = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1, max_size=60)
+grids = st.tuples(st.integers(1, 9), st.integers(0, 12)).flatmap(
+    lambda size: st.tuples(
+        st.lists(names, min_size=size[0] + 1, max_size=size[0] + 1),
+        st.lists(
+            st.tuples(names, st.lists(cells, min_size=size[0], max_size=size[0])),
+            min_size=size[1],
+            max_size=size[1],
+        ),
+    )
+)
+
+
+@given(grids, st.integers(1, 130))
+def test_every_cell_of_any_table_stands_in_it_whole_at_any_width(grid, width):
+    columns, rows = grid
+    said = as_text(Sheet(columns, [[name, *values] for name, values in rows]), width).split()
+    assert all(value in said for _, values in rows for value in values)
+
+
+def test_what_fits_is_one_table_and_what_does_not_repeats_the_names():
+    sheet = Sheet(["name", *"abcdef"], [["one", *["123456789"] * 6], ["two", *["987654321"] * 6]])
+    assert as_text(sheet, 100).count("one") == 1
+    narrow = as_text(sheet, 50)
+    assert (narrow.count("one"), narrow.count("two")) == (2, 2)
+    assert max(map(len, narrow.splitlines())) <= 50
+
+
+@pytest.mark.parametrize("width", [16, 20, 60, 200])
+def test_entries_side_by_side_are_whole(width):
+    entries = [f"{i}: {10**i}" for i in range(9)]
+    assert numbers(as_text(listed(entries), width)) >= {str(10**i) for i in range(9)}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("width", [20, 60, 80])
+def test_sentences_break_between_words_on_a_terminal_and_nowhere_else(terminal, width):
+    said = f"note: {LONG_MODEL} was not found; give --trust-remote-code or 'pip install eckart[adapter]'"
+    file = io.StringIO()
+    print_on(Console(file=file, width=width, force_terminal=terminal, color_system=None), said)
+    lines = file.getvalue().splitlines()
+    assert " ".join(lines) == said
+    assert len(lines) == 1 or terminal
+    assert all(len(line) <= width or " " not in line for line in lines) or not terminal
+
+
+def test_lines_of_their_own_and_what_is_moved_in_stay_so():
+    said = as_text(Said("first\n  a line that is moved in and goes on\n\nlast", hang=2), 20)
+    assert said == "first\n  a line that is\n    moved in and\n    goes on\n\nlast\n"
+
+
+def test_the_verdict_is_the_first_thing_and_one_screen_holds_all_but_the_condition_numbers():
+    said = as_text(study_report(finished(layers=32, rates=7)), 80)
+    said = said.replace("seed\n1234", "seed 1234")
+    assert said.startswith(
+        "Clipping helps with n = 100000 test rows and one draw of demonstrations, seed 1234:"
+    )
+    order = [
+        "Clipping helps",
+        "looked at once",
+        "validation: layer",
+        "failed at 0.995",
+        "condition number of",
+        "note: ",
+    ]
+    assert sorted(order, key=said.index) == order
+    assert said[: said.index("condition number of")].count("\n") <= 45
+    assert said[said.index("condition number of") :].count("\n") <= 14
