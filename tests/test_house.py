@@ -30,7 +30,7 @@ ORDER = [
         "theory",
         "published",
     ],
-    ["anatomy", "edits", "identity", "models", "stored", "tasks"],
+    ["loading", "anatomy", "edits", "identity", "models", "stored", "tasks"],
     ["evaluation"],
     ["runs", "selection"],
     ["checkpoints", "probe", "functions", "reports", "prediction", "demo", "cluster"],

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from eckart.errors import ModelError
-from eckart.models import empty_model, load_model, load_stored, pick_device, pick_dtype
+from eckart.loading.devices import pick_device, pick_dtype
+from eckart.models import empty_model, load_model, load_stored
 from families import build, save_family, tiny_tokenizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -78,6 +79,15 @@ def test_auto_picks_what_the_processor_does_well(monkeypatch, instructions, dtyp
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
     assert pick_dtype("auto", torch.device("cpu")) == dtype
     assert pick_dtype("auto", torch.device("mps")) == torch.float32
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("old", [True, False])
+def test_auto_is_never_float16(monkeypatch, native, old):
+    asked = (lambda: native) if old else (lambda including_emulation=True: including_emulation or native)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", asked)
+    expected = torch.bfloat16 if native else torch.float32
+    assert pick_dtype("auto", torch.device("cuda")) == expected
 
 
 def test_an_older_torch_is_asked_otherwise(monkeypatch):

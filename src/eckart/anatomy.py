@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from eckart.errors import EditError, ModelError
+from eckart.loading.config import UNQUANTISED, quantised
 from eckart.records import ATTENTION, PARTS
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 PACKED_MODULES = re.compile(
     r"4bit|8bit|quant(?!izable)|gptq|awq|wqlinear|hqq|fp8|marlin|exllama", re.IGNORECASE
 )
-UNQUANTISED = "load it unquantised: the original checkpoint in bfloat16, float16 or float32"
 Aliases = Mapping[tuple[str, int], list[str]]
 
 
@@ -235,10 +235,7 @@ def _decoder_config(model: PreTrainedModel) -> PreTrainedConfig:
         raise ModelError(f"model type '{kind}' is an encoder-decoder; load a decoder-only language model")
     quantisation = getattr(config, "quantization_config", None)
     if quantisation is not None:
-        settings = quantisation if isinstance(quantisation, dict) else quantisation.to_dict()
-        method = settings.get("quant_method", "by an unnamed method")
-        name = getattr(method, "value", method)  # transformers' own settings hold an enumeration
-        raise ModelError(f"this '{kind}' model is quantised ({name}), its weights packed; {UNQUANTISED}")
+        raise ModelError(f"this '{kind}' model {quantised(quantisation)}")
     try:
         return config.get_text_config(decoder=True)
     except ValueError as error:

@@ -74,7 +74,7 @@ def clip(
     ...     [(c.layer, c.name, c.rank, c.shape) for c in clipped]
     [(1, 'fc_in', 2, (32, 8)), (1, 'fc_out', 2, (8, 32))]
     """
-    targets = _targets(model, edits, anatomy)
+    targets = targets_of(model, edits, anatomy)
     with _hold(targets), ExitStack() as undo:
         yield _clip_all(undo, targets, factors)
 
@@ -90,7 +90,7 @@ def clip_(
 
     Arguments, Returns, Raises: as `clip`.
     """
-    targets = _targets(model, edits, anatomy)
+    targets = targets_of(model, edits, anatomy)
     with _hold(targets), ExitStack() as undo:
         clipped = _clip_all(undo, targets, factors)
         undo.pop_all()  # all went well: nothing is brought back
@@ -133,10 +133,13 @@ def canonical(anatomy: Anatomy, edits: Iterable[Edit]) -> tuple[Edit, ...]:
     return tuple(sorted(edit for edit in resolved if edit.rate > 0))
 
 
-def _targets(
-    model: PreTrainedModel, edits: Edit | Sequence[Edit], anatomy: Anatomy | None
+def targets_of(
+    model: PreTrainedModel, edits: Edit | Sequence[Edit], anatomy: Anatomy | None = None
 ) -> dict[Weight, float]:
-    """Return what to clip, a tied matrix once, after every check that needs no arithmetic."""
+    """Return what edits clip and at which rate, a tied matrix once, after every check that needs no arithmetic.
+
+    Arguments, Raises: as `clip`.
+    """
     anatomy = Anatomy.of(model) if anatomy is None else anatomy
     if anatomy.model is not model:
         raise EditError(

@@ -1,16 +1,25 @@
 """Saving a clipped model: plain transformers loads it, it scores the same, and nothing is left half-written."""
 
 import json
+import subprocess
+import sys
+import zlib
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from eckart import Edit, Task, clip, export, search
 from eckart.checkpoints import dense
+from eckart.checkpoints.copying import copy_clipped
+from eckart.checkpoints.drafts import drafted, remove_abandoned
+from eckart.edits import clip_
 from eckart.errors import RunError
-from eckart.models import load_model
+from eckart.loading.files import stored_tensors
+from eckart.models import LoadedModel, load_checkpoint, load_model
 from families import build, save_family, tiny_tokenizer
 
 
@@ -62,12 +71,15 @@ def test_a_checkpoint_that_scores_differently_is_not_kept(task, tmp_path, monkey
     source = save_family("llama", tmp_path / "source")
     study = study_of(source, task)
 
-    def spoiled(model, folder):
-        with torch.no_grad():
-            model.lm_head.weight.mul_(-1)
-        model.save_pretrained(folder)
+    real = dense.copy_clipped
 
-    monkeypatch.setattr(dense, "_save", spoiled)
+    def spoiled(source, edits, folder):
+        real(source, edits, folder)
+        tensors = load_file(folder / "model.safetensors")
+        tensors["lm_head.weight"].mul_(-1)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    monkeypatch.setattr(dense, "copy_clipped", spoiled)
     with pytest.raises(RunError, match="scores differently"):
         export(study, tmp_path / "saved")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
@@ -76,11 +88,11 @@ def test_a_checkpoint_that_scores_differently_is_not_kept(task, tmp_path, monkey
 def test_a_full_disk_leaves_nothing_behind(task, tmp_path, monkeypatch):
     study = study_of(save_family("llama", tmp_path / "source"), task)
 
-    def full(model, folder):
+    def full(source, edits, folder):
         (folder / "model.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(dense, "_save", full)
+    monkeypatch.setattr(dense, "copy_clipped", full)
     with pytest.raises(RunError, match="No space left on device"):
         export(study, tmp_path / "saved")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
@@ -90,8 +102,10 @@ def test_an_empty_folder_is_taken_and_a_full_one_is_not(task, tmp_path):
     study = study_of(save_family("llama", tmp_path / "source"), task)
     (tmp_path / "empty").mkdir()
     assert export(study, tmp_path / "empty").path == tmp_path / "empty"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
     with pytest.raises(RunError, match="not an empty folder"):
-        export(study, tmp_path / "empty")
+        export(study, tmp_path / "full")
 
 
 def test_long_rows_are_scored_again_as_they_were(task, tmp_path):
@@ -115,3 +129,115 @@ def test_a_draft_of_somebody_elses_is_left_alone(task, tmp_path):
     export(study_of(save_family("llama", tmp_path / "source"), task), tmp_path / "saved")
     assert (tmp_path / ".saved.part" / "thesis.txt").read_text() == "years of work"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".saved.part", "saved", "source"]
+
+
+KEPT = {
+    "as the configuration says": ("llama", ["float16"], "float16"),
+    "wider than the configuration says": ("llama", ["float32"], "bfloat16"),
+    "another half than the configuration says": ("llama", ["bfloat16"], "float16"),
+    "of several dtypes": ("llama", ["bfloat16", "float32", "float16"], "bfloat16"),
+    "fused": ("phi3", ["bfloat16", "float32"], "float32"),
+    "transposed and fused": ("gpt2", ["float16", "float32"], "float16"),
+    "tied": ("qwen2", ["float32", "bfloat16"], "float16"),
+    "joined on loading": ("mixtral", ["bfloat16", "float32"], "bfloat16"),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+@pytest.mark.parametrize("shards", [None, "40KB"])
+def test_what_is_not_clipped_keeps_its_dtype_and_its_bytes(kind, shards, tmp_path):
+    family, dtypes, said = KEPT[kind]
+    source = tmp_path / "source"
+    model = build(family)
+    model.save_pretrained(source, **({"max_shard_size": shards} if shards else {}))
+    for file in source.glob("*.safetensors"):
+        tensors = {
+            key: tensor.to(getattr(torch, dtypes[zlib.crc32(key.encode()) % len(dtypes)]))
+            for key, tensor in load_file(file).items()
+        }
+        save_file(tensors, file, metadata={"format": "pt", "by": "hand"})
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "dtype": said}))
+    before = stored_tensors(str(source))
+
+    (tmp_path / "saved").mkdir()
+    loaded = LoadedModel(model, None, str(source))
+    copy_clipped(loaded, [Edit(1, "mlp", 0.5)], tmp_path / "saved")
+    after = stored_tensors(str(tmp_path / "saved"))
+    assert [(t.key, t.dtype, t.shape, t.file.name) for t in before.values()] == [
+        (t.key, t.dtype, t.shape, t.file.name) for t in after.values()
+    ]
+    changed = {key for key in before if not torch.equal(read(before[key]), read(after[key]))}
+    assert changed
+    assert all(".1." in key and "norm" not in key and "self_attn" not in key for key in changed), changed
+    exact = load_checkpoint(str(source), None, trust_remote_code=False)
+    clip_(exact, Edit(1, "mlp", 0.5))
+    plain = load_checkpoint(str(tmp_path / "saved"), None, trust_remote_code=False).state_dict()
+    for name, tensor in exact.state_dict().items():
+        assert torch.allclose(plain[name], tensor, rtol=1e-2, atol=1e-3), name
+    assert (tmp_path / "saved" / "config.json").read_bytes() == (source / "config.json").read_bytes()
+
+
+def read(place):
+    with safe_open(place.file, framework="pt") as file:
+        return file.get_tensor(place.key)
+
+
+def test_what_belongs_to_a_checkpoint_is_copied_and_other_weights_are_not(task, tmp_path):
+    source = save_family("llama", tmp_path / "source")
+    for name in ("LICENSE", "chat_template.jinja", "modeling_mine.py", "pytorch_model.bin", "README.md"):
+        (source / name).write_text("x")
+    export(study_of(source, task), tmp_path / "saved")
+    names = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert {"LICENSE", "chat_template.jinja", "modeling_mine.py", "tokenizer.json", "eckart.json"} <= names
+    assert not {"pytorch_model.bin", "README.md"} & names
+
+
+def test_another_tokenizer_that_was_asked_for_is_saved(task, tmp_path):
+    source = save_family("llama", tmp_path / "source")
+    study = study_of(source, task, tokenizer=tiny_tokenizer(add_bos=True))
+    assert export(study, tmp_path / "saved").changed == 0
+    assert load_model(tmp_path / "saved").tokenizer("a")["input_ids"][0] == 0
+
+
+def test_the_same_again_is_scored_again_and_another_is_refused(task, tmp_path):
+    study = study_of(save_family("llama", tmp_path / "source"), task)
+    first = export(study, tmp_path / "saved")
+    written = (tmp_path / "saved" / "model.safetensors").stat().st_mtime_ns
+    again = export(study, tmp_path / "saved")
+    assert again == replace(first, before=True)
+    assert (tmp_path / "saved" / "model.safetensors").stat().st_mtime_ns == written
+    with pytest.raises(RunError, match="nor what this command writes"):
+        export(replace(study, rate=0.25), tmp_path / "saved")
+    with pytest.raises(RunError, match="nor what this command writes"):
+        export(study_of(save_family("llama", tmp_path / "other", seed=1), task), tmp_path / "saved")
+
+
+def test_what_clipping_turned_and_what_rounding_turned_are_counted_apart(task, tmp_path):
+    study = study_of(save_family("llama", tmp_path / "source"), task, dtype="bfloat16")
+    saved, run = export(study, tmp_path / "saved"), study.clipped.labelled.predictions
+    unpruned = study.baseline.labelled.predictions
+    assert study.turned == sum(a != b for a, b in zip(unpruned, run, strict=True))
+    assert saved.changed == sum(a != b for a, b in zip(run, saved.score.predictions, strict=True))
+
+
+class TestDrafts:
+    def test_what_a_killed_process_left_is_removed(self, tmp_path):
+        program = (
+            "import os, pathlib, sys\n"
+            "from eckart.checkpoints.drafts import drafted\n"
+            "with drafted(pathlib.Path(sys.argv[1])) as draft:\n"
+            "    (draft / 'half').write_text('x')\n"
+            "    os.kill(os.getpid(), 9)\n"
+        )
+        ended = subprocess.run([sys.executable, "-c", program, str(tmp_path / "saved")], check=False)
+        assert ended.returncode == -9
+        assert [path.name.startswith(".saved.") for path in tmp_path.iterdir()] == [True]
+        with drafted(tmp_path / "saved") as draft:
+            (draft / "whole").write_text("x")
+        assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+    def test_what_a_living_one_holds_is_left_alone(self, tmp_path):
+        with drafted(tmp_path / "saved") as draft:
+            remove_abandoned(tmp_path / "saved")
+            assert draft.is_dir()

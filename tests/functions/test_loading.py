@@ -50,7 +50,7 @@ def test_a_trainings_folder_is_its_last_model(trained):
 
 
 def test_a_live_model_is_itself():
-    model = LinearAttentionModel.of_size(2, 5, 1)
+    model = LinearAttentionModel.of_size(2, 5, 1).eval()
     assert load_function_model(model) is model
 
 

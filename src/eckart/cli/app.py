@@ -144,6 +144,8 @@ def search(
         check_target(save)
     plan = Plan(part, chosen_rates, top_k, chosen_layer, combine, metric, race)
     evaluator = how.evaluator(model, task)
+    if save is not None:
+        check_target(save, evaluator.model)
     folder = out or default_folder(plan, evaluator)
     say_run(folder)
     study = run_plan(plan, evaluator, folder, tell=say, command=typed())

@@ -38,7 +38,8 @@ def saved_sentences(saved: Saved, study: Study) -> str:
         else "nothing was clipped"
     )
     return (
-        f"saved: {saved.path} in {saved.dtype}; loaded again and scored again on the same {n} test rows: accuracy "
+        f"saved{' before, by the same command' * saved.before}: {saved.path} in {saved.dtype}; loaded again and scored "
+        f"again on the same {n} test rows: accuracy "
         f"{saved.score.accuracy:.4f}\npredictions: {clipping}; apart from that, rounding to {saved.dtype} turned "
         f"{saved.changed} of {n} (as scored against as stored; ranked values moved by up to "
         f"{saved.largest_change:.2g} nats)"
@@ -53,6 +54,7 @@ def _document(saved: Saved, study: Study) -> dict[str, Any]:
         "predictions_changed": saved.changed,
         "predictions_turned_by_clipping": study.turned,
         "largest_change": saved.largest_change,
+        "written_before": saved.before,
     }
 
 

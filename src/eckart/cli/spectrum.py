@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
 from eckart.files import home
-from eckart.models import pick_device
+from eckart.loading.devices import pick_device
 from eckart.records import MatrixSpectrum
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
 from eckart.reports.tables import spectrum_table

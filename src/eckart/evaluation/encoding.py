@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import tokenizers
 from transformers.utils.hub import cached_file
 
+from eckart.files import home
 from eckart.models import Tokenizer
 from eckart.tasks.prompts import Prompt
 
@@ -178,8 +178,6 @@ def _tokenizer_file(tokenizer: Tokenizer) -> str | None:
     if not getattr(tokenizer, "is_fast", False) or not tokenizer.name_or_path:
         return None
     try:
-        return cached_file(
-            str(Path(tokenizer.name_or_path).expanduser()), "tokenizer.json", local_files_only=True
-        )
+        return cached_file(str(home(tokenizer.name_or_path)), "tokenizer.json", local_files_only=True)
     except OSError:
         return None

@@ -14,11 +14,13 @@ from eckart.evaluation.calibration import INPUTS, Nulls, null_prompts
 from eckart.evaluation.encoding import differently_encoded, shared_text
 from eckart.evaluation.fitting import Fitted, fit
 from eckart.evaluation.outcome import Evaluation
+from eckart.evaluation.precision import HALF
 from eckart.evaluation.requests import build_requests, context_window
 from eckart.evaluation.route import Point, Route
 from eckart.evaluation.scorer import Report, Scorer, scorer_of, silent
 from eckart.evaluation.scoring import Reading, check_finite, check_method, check_winnable, combine, score
 from eckart.evaluation.trunk import Trunk
+from eckart.evaluation.vocabulary import check_vocabulary
 from eckart.evaluation.ways import BOTTOM, Part, Readable, Ways
 from eckart.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
 from eckart.records import Edit, Rows, parse_rows
@@ -31,9 +33,6 @@ LOOKED_AT = 256
 
 BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
 """The most tokens in a batch where nobody says otherwise."""
-
-
-HALF = frozenset({"bfloat16", "float16"})
 
 
 def most_tokens(model: LoadedModel, said: int | None) -> int:
@@ -114,15 +113,15 @@ class Evaluator(Scorer):
     @property
     def rounding(self) -> dict[str, int]:
         """In half precision the most tokens in a batch: what is read together decides the last bits."""
-        return {"batch_tokens": self._budget} if self.model.dtype in HALF else {}
+        return {"batch_tokens": self._budget} if self.model.model.dtype in HALF else {}
 
     def forget(self) -> None:
         """Let go of whatever was made of the model's weights, the states that edits share and all readers included."""
         super().forget()
-        self.__dict__.pop("route", None)
-        self._prepared.clear()
-        self._nulls.clear()
-        self.trunk.clear()
+        for made in ("route", "ways"):
+            self.__dict__.pop(made, None)
+        for kept in (self._prepared, self._nulls, self._readables, self.trunk, self._probes):
+            kept.clear()
 
     @cached_property
     def route(self) -> Route | None:
@@ -169,6 +168,7 @@ class Evaluator(Scorer):
             check_method(method, self.task.kind)
         prompts = self.fitted(split).prompts
         requests = build_requests(prompts, self.tokenizer, self.window)
+        check_vocabulary(self.model, requests)
         for method in methods:
             check_winnable(method, self.task.kind, requests, prompts)
         return len(requests.prefix) + sum(map(len, requests.rows))
@@ -276,6 +276,7 @@ class Evaluator(Scorer):
         """Tokenise prompts, and settle how to read them."""
         with self.report(f"tokens of {what}", len(prompts)) as advance:
             requests = build_requests(prompts, self.tokenizer, self.window, advance, self.ways.lengths.regime)
+        check_vocabulary(self.model, requests)
         self._readables.append(Readable(self.ways, requests, what))
         return self._readables[-1]
 

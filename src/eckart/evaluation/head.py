@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from eckart.errors import ModelError
+from eckart.evaluation.precision import HALF
 from eckart.evaluation.route import replace_forward
 from eckart.models import Model
-
-HALF = (torch.bfloat16, torch.float16)
 
 
 @contextmanager
@@ -60,7 +59,7 @@ def exact_logits(model: Model, tokens: Sequence[int]) -> Iterator[None]:
         ModelError: the model has no output embeddings.
     """
     head = _head(model)
-    if not isinstance(head, nn.Linear) or head.weight.dtype not in HALF or head.weight.is_meta:
+    if type(head) is not nn.Linear or head.weight.dtype not in HALF or head.weight.is_meta:
         yield
         return
     columns = torch.tensor(sorted(set(tokens)), device=head.weight.device)

@@ -10,7 +10,12 @@ from eckart.errors import ModelError
 from eckart.files import home
 from eckart.functions.models import FunctionModel, InContextModel, LinearAttentionModel, without_bars
 from eckart.functions.training import STATE, kept_models
-from eckart.models import LoadedModel, check_source, explained, pick_device, refuse_incomplete
+from eckart.loading.accounts import refuse_unaccounted
+from eckart.loading.devices import pick_device
+from eckart.loading.failures import explained
+from eckart.loading.files import check_source, stored_tensors
+from eckart.loading.live import check_evaluation_mode
+from eckart.models import LoadedModel
 
 SHIPPED = Path(__file__).with_name("trained")
 """The models that come with the package, a folder each."""
@@ -26,9 +31,11 @@ def load_function_model(source: str | Path | FunctionModel, device: str = "cpu")
         device: see `load_model`.
 
     Raises:
-        ModelError: there is no such model, it is incomplete or damaged, or it is no model of functions.
+        ModelError: there is no such model, it is incomplete or damaged, or it is no model of functions; or a live one
+            is in training mode.
     """
     if isinstance(source, InContextModel | LinearAttentionModel):
+        check_evaluation_mode(source)
         return source
     target, folder = pick_device(device), _find_folder(str(home(source)))
     model = _load_folder(folder)
@@ -101,9 +108,10 @@ def _load_folder(folder: Path) -> FunctionModel:
             f"{' or '.join(KINDS)}); give what `eckart functions train` wrote"
         )
     with explained(str(folder)), without_bars():
+        stored = stored_tensors(str(folder))
         loaded: Any = kind.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
     model, report = loaded
-    refuse_incomplete(str(folder), report)
+    refuse_unaccounted(str(folder), model, stored, report, config)
     return model

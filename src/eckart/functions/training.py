@@ -25,7 +25,7 @@ from eckart.errors import NotANumberError, RunError, TaskError
 from eckart.files import home, write_whole
 from eckart.functions.classes import SEEDS, Prompts, draw_prompts, find_class, training_generator
 from eckart.functions.models import FunctionModel, InContextModel, LinearAttentionModel, without_bars
-from eckart.models import pick_device
+from eckart.loading.devices import pick_device
 from eckart.runs import RunStore
 from eckart.selection.grid import Closed
 

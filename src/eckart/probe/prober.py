@@ -19,6 +19,7 @@ from eckart.errors import EditError, ModelError, TaskError
 from eckart.evaluation.encoding import Encoder, Tokens, common_prefix
 from eckart.evaluation.fitting import fit
 from eckart.evaluation.requests import build_requests, context_window
+from eckart.evaluation.vocabulary import check_vocabulary
 from eckart.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
 from eckart.probe.quantities import Attended, Update, attended, residual, seen, update_of
 from eckart.probe.reading import LayerProbe, Probe
@@ -166,6 +167,7 @@ class Prober:
         fitted = fitted.rows(0, min(prompts, len(fitted.prompts)))
         encoder = Encoder(tokenizer, fitted.prompts)
         requests = build_requests(fitted.prompts, tokenizer, window).without_prefix()
+        check_vocabulary(self.model, requests)
         rows = []
         for (first, *_), shots in zip(requests.continuations, fitted.shots, strict=True):
             tokens = requests.rows[first.row][: first.start + 1]
