@@ -9,7 +9,8 @@ from typing import Any
 
 from eckart.anatomy import Anatomy
 from eckart.errors import NotANumberError
-from eckart.evaluation.evaluator import HALF, most_tokens
+from eckart.evaluation.evaluator import most_tokens
+from eckart.evaluation.precision import HALF
 from eckart.evaluation.scorer import Scorer
 from eckart.models import LoadedModel
 from eckart.records import Edit, Rows, Setting, Trial, best_edit, finite, select_layer
@@ -120,7 +121,7 @@ def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
             for part, found in conditions.items()
         },
         spectra=list(dict.fromkeys(noted.names)),
-        batch_tokens=most_tokens(model, sweep.batch_tokens) if model.dtype in HALF else None,
+        batch_tokens=most_tokens(model, sweep.batch_tokens) if model.model.dtype in HALF else None,
     )
 
 
