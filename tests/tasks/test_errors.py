@@ -55,7 +55,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 
 FILES = {
-    "unknown ending": ("mine.xlsx", b"PK", "ends in none of .parquet, .csv, .tsv, .jsonl"),
+    "unknown ending": ("mine.xlsx", b"PK", "ends in none of .parquet, .arrow, .feather, .csv, .tsv, .jsonl"),
     "empty file": ("mine.csv", b"", "has no rows"),
     "header alone": ("mine.csv", b"review,verdict\n", "has no rows"),
     "empty JSON Lines": ("mine.jsonl", b"\n\n", "has no rows"),
@@ -104,7 +104,7 @@ def test_folders_without_data(tmp_path: Path) -> None:
 
 def test_missing_columns(data: Path) -> None:
     assert refused(data=data).endswith(
-        "no column 'label'; say which of its columns is the label: review, verdict"
+        "no column 'label'; say which of its columns is the label (--label-column): review, verdict"
     )
     assert "no column 'label'" in refused(data=data, template="{{ review }}")
     message = refused(data=data, label_column="verdict", text_column="reviews")
@@ -144,7 +144,7 @@ TEMPLATES = {
     "{% include review %}": "'include' is not for prompts",
     "{{ review }}{{ row.update({}) }}": "'call' is not for prompts",
     "verdict:": "names no column",
-    "{% if review == 'x' %}{{ review }}{% endif %}": "the template renders to nothing for row mine:0",
+    "{% if review == 'x' %}{{ review }}{% endif %}": "the template renders to nothing for row train:0",
 }
 
 
@@ -180,15 +180,16 @@ def test_labels(data: Path, tmp_path: Path) -> None:
 
 
 def test_too_few_rows(data: Path) -> None:
-    assert "42 balanced shots need 21 rows of each class, and mine has 20 of 'bad'" in own(data, shots=42)
-    assert "41 shots need 41 rows of mine, which has 40" in own(data, shots=41, balanced=False)
-    assert "validation is left empty: besides the demonstrations mine has 0 rows;" in own(data, shots=40)
-    assert "validation is left empty: besides the demonstrations mine has 1 row;" in own(data, shots=39)
+    assert "42 balanced shots need 21 rows of each class, and train has 20 of 'bad'" in own(data, shots=42)
+    assert "41 shots need 41 rows of train, which has 40" in own(data, shots=41, balanced=False)
+    assert "validation is left empty: besides the demonstrations train has 0 rows;" in own(data, shots=40)
+    assert "validation is left empty: besides the demonstrations train has 1 row;" in own(data, shots=39)
     message = own(data, shots=10, split_sizes=(20, 20))
     assert (
-        "validation and test want 40 rows of mine, which has 30 without repeats and demonstrations" in message
+        "validation and test want 40 rows of train, which has 30 without repeats and demonstrations"
+        in message
     )
-    assert "want 99 rows of mine, which has 30" in own(data, split_sizes=(99, 1))
+    assert "want 99 rows of train, which has 30" in own(data, split_sizes=(99, 1))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_too_few_rows(data: Path) -> None:
         ((1, 2, 3), "are not (validation, test)"),
         ({"train": 3}, "are not (validation, test)"),
         ((True, 2), "split size True is neither"),
-        ((0.7, 0.7), "validation and test want 42 rows of mine, which has 30"),
+        ((0.7, 0.7), "validation and test want 42 rows of train, which has 30"),
     ],
 )
 def test_split_sizes(data: Path, sizes: Any, message: str) -> None:
