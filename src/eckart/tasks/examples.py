@@ -142,6 +142,9 @@ class _Maker:
         if self.columns.row:
             fields["row"] = {name: self._clean(row[name]) for name in row if name != self.columns.label}
         choices = self._candidates(row)
+        if self.labels.choices is not None and len(choices) != len(self.labels.names):
+            left_out[f"with other than {len(self.labels.names)} candidates, which most rows have"] += 1
+            return None
         if self.columns.choices and (len(set(choices)) < max(2, len(choices)) or "" in choices):
             left_out["with an empty choice or two equal ones"] += 1
             return None

@@ -142,6 +142,7 @@ def _check_alike(values: Counter[str], column: str, where: str) -> None:
         return
     pairs = [(value, max(group, key=lambda v: values[v])) for group in groups.values() for value in group]
     example = ",".join(f"{escaped(value)}={escaped(word)}" for value, word in pairs[:24])
+    example += ",..." if len(pairs) > 24 else ""
     seen = "; ".join(" and ".join(f"{v!a} ({values[v]:,} rows)" for v in group) for group in alike[:3])
     raise TaskError(
         f"column '{column}' of {where} holds labels that differ only in case, white space, invisible characters, "
@@ -197,19 +198,22 @@ def _order(value: str) -> tuple[float, str]:
 def _list_labels(
     spec: TaskSpec, source: Source, column: str, values: Counter[str], none: frozenset[str]
 ) -> Labels:
-    """Return the places of the longest list of candidates; each row's own list says which place its label means."""
+    """Return the places in a list of candidates; each row's own list says which place its label means.
+
+    All rows of a task are scored with as many candidates as most of its rows have.
+    """
     reader = ChoiceList.of(spec.choices[0] if spec.choices else "", column, values, spec.labels)
-    longest = 0
+    sizes: Counter[int] = Counter()
     index: dict[str, int] = {}
     for split, rows in source.splits.items():
         for number, row in enumerate(rows):
             if (value := label_text(row.get(column))) in values:
                 place, size = reader.place(row, value, f"{source.where}, row {split}:{number}")
                 index.setdefault(value, place)
-                longest = max(longest, size)
-    if longest < 2:
+                sizes[size] += 1
+    if not sizes:
         raise TaskError(f"column '{column}' of {source.where} holds no label; is it the label column?")
-    return Labels(tuple(map(str, range(longest))), index, none, choices=reader)
+    return Labels(tuple(map(str, range(sizes.most_common(1)[0][0]))), index, none, choices=reader)
 
 
 def _check_known(values: Iterable[str], mapping: Mapping[str, str], column: str, where: str) -> None:

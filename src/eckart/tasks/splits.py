@@ -183,7 +183,9 @@ def _draw_demonstrations(
     order = _shuffled(pool, f"demonstrations {draw.seed}")
     if not draw.balanced:
         if draw.shots > len(order):
-            raise TaskError(f"{draw.shots} shots need {draw.shots} rows of {where}, which has {len(order)}")
+            raise TaskError(
+                f"{draw.shots} shots need {draw.shots} rows of {where}, which has {len(order)} without repeats"
+            )
         return order[: max(draw.shots, min(draw.reserve, len(order) // 3))]
     classes = [[example for example in order if example.label == label] for label in range(len(labels))]
     # Demonstrations that nobody asked to see never take more than a third of a class away.

@@ -10,8 +10,8 @@ import yaml
 
 from eckart.errors import EckartError, TaskError
 
-MOST_BYTES = 1024**2
-MOST_NODES = 100_000
+MOST_BYTES = 256 * 1024
+MOST_NODES = 20_000
 """Of a file's values, aliases counted as often as they are named."""
 
 
