@@ -379,6 +379,43 @@ def test_choices_from_flags(tmp_path: Path) -> None:
     assert "train: left out 1 row with an empty choice or two equal ones" in task.notes
 
 
+@pytest.mark.parametrize(
+    ("written", "options", "join"),
+    [
+        ("verdict:", {}, " "),
+        ("verdict: ", {}, " "),
+        ("verdict:\n", {}, "\n"),
+        ("verdict: \n\n", {}, " \n\n"),
+        ("verdict:\n", {"label_join": "- "}, "\n- "),
+        ("verdict:", {"label_join": ""}, ""),
+    ],
+)
+def test_the_line_breaks_that_a_template_ends_in_are_kept(
+    tmp_path: Path, written: str, options: dict[str, Any], join: str
+) -> None:
+    task = load(
+        write(tmp_path / "mine.csv", reviews()), template="{{ review }}\n" + written, shots=1, **options
+    )
+    prompt = task.prompts("test")[0]
+    assert prompt.continuations == (f"{join}0", f"{join}1")
+    shown = task.demonstrations[0]
+    assert prompt.context.startswith(f"{shown.fields['review']}\nverdict:{join}{shown.label}\n")
+    assert prompt.context.endswith("\nverdict:")
+
+
+@pytest.mark.parametrize(
+    ("block", "join"), [("|", " "), (">", " "), ("|-", " "), ("|+", "\n"), ("|2+", "\n"), ("| # a+b", " ")]
+)
+def test_a_block_of_yaml_ends_in_a_line_break_that_nobody_wrote(
+    tmp_path: Path, block: str, join: str
+) -> None:
+    write(tmp_path / "mine.csv", reviews())
+    (tmp_path / "t.yaml").write_text(
+        f"template: {block}\n  {{{{ review }}}} verdict:\ndata: mine.csv\nlabel: verdict\nshots: 1\n"
+    )
+    assert Task.load(tmp_path / "t.yaml").prompts("test")[0].continuations[0] == f"{join}0"
+
+
 def test_null_prompt_keeps_all_but_the_input(tmp_path: Path) -> None:
     task = load(write(tmp_path / "mine.csv", reviews()), shots=2)
     prompt = task.prompts("test")[0]

@@ -73,19 +73,14 @@ def read_table(text: str, separator: str) -> Table:
         raise TaskError(
             f"line 1 can be separated by {marks}; separate the columns by commas (pandas: sep=',')"
         )
-    if rows is None:
-        raise _with_separator(text, separator, failure)
-    return Table(rows)
-
-
-def _with_separator(text: str, separator: str, failure: TaskError) -> TaskError:
-    """Name the separator that the first line seems to have, where it has none of the expected."""
     first = text.split("\n", 1)[0]
     other = next((mark for mark in SEPARATORS if mark in first and separator not in first), None)
-    if other is None:
-        return failure
-    _, why = _reading(text, other)
-    return TaskError(f"{why} (the first line is separated by {SEPARATORS[other]})")
+    if other is not None:
+        _, failure = _reading(text, other)
+        raise TaskError(f"{failure} (the first line is separated by {SEPARATORS[other]})")
+    if rows is None:
+        raise failure
+    return Table(rows)
 
 
 def _reading(text: str, separator: str) -> tuple[list[Row] | None, TaskError]:
