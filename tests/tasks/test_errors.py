@@ -157,7 +157,7 @@ ENDLESS = {
     "{{ " + "[" * 100 + "0" + "]" * 100 + " }}{{ review }}": "is broken",
     "{% if review %}" * 150 + "{{ review }}" + "{% endif %}" * 150: "is broken",
     "{{ review }} {{ " + "9" * 19_000 + " }}": "is broken",
-    "{{ review|trim }}" * 1200: "is broken: it has more than 2,000 parts",
+    "{{ review|trim }}" * 1100: "is broken: it has more than 2,000 parts",
     "{{ review }}" + "x" * 30_000: "is broken: it has more than 20,000 characters",
 }
 
