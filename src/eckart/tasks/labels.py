@@ -151,10 +151,10 @@ def _check_alike(values: Counter[str], column: str, where: str) -> None:
 
 
 def escaped(value: str) -> str:
-    """Return a label as `--labels` takes it: with escapes for what shows nothing or separates.
+    r"""Return a label as `--labels` takes it: with escapes for what shows nothing or separates.
 
-    >>> print(escaped("so,\\u200b so"))
-    so\\\\,\\\\u200b so
+    >>> print(escaped("so,\u200b so"))
+    so\,\u200b so
     """
     shown = (f"\\{c}" if c in "\\,=" else c if c.isprintable() and c.isascii() else _escape(c) for c in value)
     return "".join(shown)
