@@ -336,4 +336,4 @@ def test_a_sweep_draws_only_what_it_asks_for(model, task, table, tmp_path):
     few.write_text("".join(table.read_text().splitlines(keepends=True)[:9]))
     entry = {**task, "data": str(few)}
     sweep(model, entry, shots=[2, 0], layers=[0], parts=["mlp"], rates=[0.5], out=tmp_path / "run")
-    assert {trial.setting.shots for trial in read_run(tmp_path / "run").trials} == {0, 2}
+    assert {trial.setting.shots for trial in read_run(tmp_path / "run").trials.values()} == {0, 2}
