@@ -10,7 +10,8 @@ from typing import Any
 from eckart.errors import StudyError
 from eckart.files import home
 from eckart.selection.grid import ModelEntry, Sweep, TaskEntry, entries, located
-from eckart.tasks.spec import closest, parse_yaml, read_text
+from eckart.tasks.spec import closest
+from eckart.tasks.yaml_text import parse_yaml, read_text
 
 SHIPPED = Path(str(resources.files("eckart"))) / "studies"
 """The studies that come with the package."""

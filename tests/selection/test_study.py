@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -190,3 +191,16 @@ def test_rates_that_differ_in_the_last_digit_are_two_trials(task):
     scores = [candidate.trial.score for candidate in found.candidates]
     assert found.candidates[1].ranks != found.candidates[2].ranks
     assert scores[1] != scores[2]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../escaped", "/etc/passwd", "..", "a b/c", "n" * 120, "\u4e2d" * 120]
+)
+def test_a_run_stays_in_its_folder_whatever_the_task_is_called(table, name):
+    own = Task.load(data=table, text_column="review", label_column="verdict", shots=2, name=name)
+    model = SimpleNamespace(name="models/../m", fingerprint="f", dtype="float32")
+    scorer = SimpleNamespace(model=model, task=own, digest=lambda split: split, method="sum")
+    folder = module.default_folder(module.Plan(part="mlp", rates=(0.5,)), scorer)
+    assert folder.parent == Path("runs")
+    assert len(folder.name.encode()) < 200
+    assert folder.name not in (".", "..")

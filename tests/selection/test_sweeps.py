@@ -323,7 +323,7 @@ def test_two_tasks_of_one_name_are_refused(model, task, tmp_path):
 
 def test_a_study_says_itself():
     grid = Sweep.of({"models": "gpt2", "tasks": ["sst2"], "layers": "0,-1", "seeds": "0..2", "rates": "0.5"})
-    from eckart.tasks.spec import parse_yaml
+    from eckart.tasks.yaml_text import parse_yaml
 
     assert Sweep.of(parse_yaml(grid.to_yaml(), "x")) == grid
     assert [str(edit) for edit in cells(grid, {"attn": [0, 3], "mlp": [3]})] == [
@@ -331,3 +331,11 @@ def test_a_study_says_itself():
         "3:attn:0.5",
         "0:attn:0.5",
     ]
+
+
+def test_a_sweep_draws_only_what_it_asks_for(model, task, table, tmp_path):
+    few = tmp_path / "few.csv"
+    few.write_text("".join(table.read_text().splitlines(keepends=True)[:9]))
+    entry = {**task, "data": str(few)}
+    sweep(model, entry, shots=[2, 0], layers=[0], parts=["mlp"], rates=[0.5], out=tmp_path / "run")
+    assert {trial.setting.shots for trial in read_run(tmp_path / "run").trials.values()} == {0, 2}

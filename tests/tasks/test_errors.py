@@ -45,7 +45,7 @@ def test_no_such_variant() -> None:
 
 
 def test_data_in_place_of_a_task(data: Path) -> None:
-    assert f"data='{data}'" in refused(str(data))
+    assert f"--data '{data}' (data='{data}' from Python)" in refused(str(data))
 
 
 def test_no_such_file(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 
 FILES = {
-    "unknown ending": ("mine.xlsx", b"PK", "ends in none of .parquet, .csv, .tsv, .jsonl"),
+    "unknown ending": ("mine.xlsx", b"PK", "ends in none of .parquet, .arrow, .feather, .csv, .tsv, .jsonl"),
     "empty file": ("mine.csv", b"", "has no rows"),
     "header alone": ("mine.csv", b"review,verdict\n", "has no rows"),
     "empty JSON Lines": ("mine.jsonl", b"\n\n", "has no rows"),
@@ -104,7 +104,7 @@ def test_folders_without_data(tmp_path: Path) -> None:
 
 def test_missing_columns(data: Path) -> None:
     assert refused(data=data).endswith(
-        "no column 'label'; say which of its columns is the label: review, verdict"
+        "no column 'label'; say which of its columns is the label (--label-column): review, verdict"
     )
     assert "no column 'label'" in refused(data=data, template="{{ review }}")
     message = refused(data=data, label_column="verdict", text_column="reviews")
@@ -144,8 +144,35 @@ TEMPLATES = {
     "{% include review %}": "'include' is not for prompts",
     "{{ review }}{{ row.update({}) }}": "'call' is not for prompts",
     "verdict:": "names no column",
-    "{% if review == 'x' %}{{ review }}{% endif %}": "the template renders to nothing for row mine:0",
+    "{% if review == 'x' %}{{ review }}{% endif %}": "the template renders to nothing for row train:0",
 }
+
+
+ENDLESS = {
+    "{{ review }} {{ review | length | round(99999999999, 'ceil') }}": "round to 99999999999 places",
+    "{{ review | length | round(-99999999999) }}": "round to -99999999999 places",
+    "{{ " + "(" * 3000 + "review" + ")" * 3000 + " }}": "nested too deeply",
+    "{{ " + "not " * 4000 + "review }}": "nested",
+    "{{ " + "not " * 100 + "review }}": "nested more than",
+    "{{ " + "[" * 100 + "0" + "]" * 100 + " }}{{ review }}": "is broken",
+    "{% if review %}" * 150 + "{{ review }}" + "{% endif %}" * 150: "is broken",
+    "{{ review }} {{ " + "9" * 19_000 + " }}": "is broken",
+    "{{ review|trim }}" * 1100: "is broken: it has more than 2,000 parts",
+    "{{ review }}" + "x" * 30_000: "is broken: it has more than 20,000 characters",
+}
+
+
+@pytest.mark.parametrize("template", ENDLESS, ids=range(len(ENDLESS)))
+def test_a_template_ends_whatever_it_computes(data: Path, template: str) -> None:
+    message = refused(data=data, label_column="verdict", template=template)
+    assert ENDLESS[template] in message
+    assert len(message) < 700
+
+
+def test_a_template_that_shows_a_long_row_too_often(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text("review,verdict\n" + "".join(f"{i}{'long' * 50_000},{i % 2}\n" for i in range(4)))
+    assert "renders to more than" in refused(data=path, label_column="verdict", template="{{ review }}" * 500)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -180,15 +207,17 @@ def test_labels(data: Path, tmp_path: Path) -> None:
 
 
 def test_too_few_rows(data: Path) -> None:
-    assert "42 balanced shots need 21 rows of each class, and mine has 20 of 'bad'" in own(data, shots=42)
-    assert "41 shots need 41 rows of mine, which has 40" in own(data, shots=41, balanced=False)
-    assert "validation is left empty: besides the demonstrations mine has 0 rows;" in own(data, shots=40)
-    assert "validation is left empty: besides the demonstrations mine has 1 row;" in own(data, shots=39)
+    assert "42 balanced shots need 21 rows of each class, and train has 20 of 'bad'" in own(data, shots=42)
+    assert "--unbalanced (balanced=False from Python)" in own(data, shots=42)
+    assert "41 shots need 41 rows of train, which has 40" in own(data, shots=41, balanced=False)
+    assert "validation is left empty: besides the demonstrations train has 0 rows;" in own(data, shots=40)
+    assert "validation is left empty: besides the demonstrations train has 1 row;" in own(data, shots=39)
     message = own(data, shots=10, split_sizes=(20, 20))
     assert (
-        "validation and test want 40 rows of mine, which has 30 without repeats and demonstrations" in message
+        "validation and test want 40 rows of train, which has 30 without repeats and demonstrations"
+        in message
     )
-    assert "want 99 rows of mine, which has 30" in own(data, split_sizes=(99, 1))
+    assert "want 99 rows of train, which has 30" in own(data, split_sizes=(99, 1))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +229,7 @@ def test_too_few_rows(data: Path) -> None:
         ((1, 2, 3), "are not (validation, test)"),
         ({"train": 3}, "are not (validation, test)"),
         ((True, 2), "split size True is neither"),
-        ((0.7, 0.7), "validation and test want 42 rows of mine, which has 30"),
+        ((0.7, 0.7), "validation and test want 42 rows of train, which has 30"),
     ],
 )
 def test_split_sizes(data: Path, sizes: Any, message: str) -> None:
@@ -242,6 +271,31 @@ YAML = {
     "data: no.csv\n": "no data at",
     "data: mine.csv\nlabel: verdict\ndemonstration_words: {goood: x}\n": "'goood', which is no label; did you mean",
 }
+
+
+BOMB = "labels:\n  k0: &k0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"  k{i}: &k{i} [{', '.join([f'*k{i - 1}'] * 9)}]\n" for i in range(1, 10)
+)
+LARGE = {
+    "aliases": (BOMB, "it holds more than 20,000 values"),
+    "depth": ("labels: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+    "a cycle": ("labels: &a [*a]\n", "nested too deeply"),
+    "size": ("template: " + "x" * 300_000, "is larger than 256 KiB"),
+    "a list for a word": ("labels: {good: [a, b], bad: c}\n", "labels.good is ['a', 'b']"),
+}
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_a_task_file_is_read_in_bounded_memory(data: Path, case: str) -> None:
+    text, message = LARGE[case]
+    path = data.parent / "task.yaml"
+    path.write_text(text)
+    assert message in refused(path)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\0b", "a\nb", "a\x1b[31mb", "n" * 400])
+def test_names_that_cannot_be_a_folders(data: Path, name: str) -> None:
+    assert "a task's name is one line" in own(data, name=name)
 
 
 @pytest.mark.parametrize("text", YAML)

@@ -54,7 +54,7 @@ def test_every_kind_of_file_gives_the_same_task(tmp_path: Path, suffix: str) -> 
     assert (len(task.validation), len(task.test), len(task.all)) == (15, 15, 36)
     assert task.digest == load(write(tmp_path / "x" / "mine.jsonl", reviews())).digest
     prompt = task.prompts("test")[0]
-    row = int(prompt.id.removeprefix("mine:"))
+    row = int(prompt.id.removeprefix("train:"))
     assert prompt.context.endswith(f"\nreview: film number {row}\nverdict:")
     assert prompt.continuations == (" 0", " 1")
     assert prompt.label == row % 2
@@ -98,7 +98,7 @@ def test_without_flags_the_columns_speak_for_themselves(tmp_path: Path) -> None:
     assert task.prompts("test")[0].context.endswith("\nlabel:")
     assert task.labels == ("a", "b")
     rows = [{"id": i, "text": f"row {i}", "label": i % 2} for i in range(30)]
-    assert everything(Task.load(data=write(tmp_path / "other.csv", rows)))["other:3"] == "text: row 3\nlabel:"
+    assert everything(Task.load(data=write(tmp_path / "other.csv", rows)))["train:3"] == "text: row 3\nlabel:"
 
 
 def test_text_stays_text(tmp_path: Path) -> None:
@@ -120,10 +120,10 @@ def test_text_stays_text(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbfreview,verdict\r\n" + lines.encode() + b"\r\n")
     task = load(path, shots=2)
     assert everything(task) == {
-        f"mine:{i}": f"review: {t.strip()}\nverdict:" for i, t in enumerate(texts) if t
+        f"train:{i}": f"review: {t.strip()}\nverdict:" for i, t in enumerate(texts) if t
     }
     assert task.labels == ("0", "1")
-    assert "mine: left out 1 row without an input" in task.notes
+    assert "train: left out 1 row without an input" in task.notes
 
 
 def test_unquoted_tab_separated_text_keeps_its_quotation_marks(tmp_path: Path) -> None:
@@ -131,11 +131,11 @@ def test_unquoted_tab_separated_text_keeps_its_quotation_marks(tmp_path: Path) -
     path.write_text(
         "review\tverdict\n" + "".join(f'" opened and never closed {i}\t{i % 2}\n' for i in range(20))
     )
-    assert everything(load(path))["mine:3"] == 'review: " opened and never closed 3\nverdict:'
+    assert everything(load(path))["train:3"] == 'review: " opened and never closed 3\nverdict:'
     path.write_text('review\tverdict\n" one\t0\ntwo\t1\nthree"\t0\nfour\t1\nfive\t0\nsix\t1\n')
     assert len(everything(load(path, shots=2))) == 6
     path.write_text("review\tverdict\n" + "".join(f'"say ""hi""\t{i}"\t{i % 2}\n' for i in range(20)))
-    assert everything(load(path))["mine:3"] == 'review: say "hi"\t3\nverdict:'
+    assert everything(load(path))["train:3"] == 'review: say "hi"\t3\nverdict:'
 
 
 def test_integer_like_labels_are_one_label(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_integer_like_labels_are_one_label(tmp_path: Path) -> None:
 
 def test_markup_is_not_escaped(tmp_path: Path) -> None:
     rows = [{"review": f"<b>it's</b> & {{{{ 7 }}}} {i}", "verdict": i % 2} for i in range(20)]
-    assert everything(load(write(tmp_path / "mine.jsonl", rows)))["mine:0"] == (
+    assert everything(load(write(tmp_path / "mine.jsonl", rows)))["train:0"] == (
         "review: <b>it's</b> & {{ 7 }} 0\nverdict:"
     )
 
@@ -175,7 +175,7 @@ def test_a_long_field_is_read_and_the_limit_comes_back(tmp_path: Path) -> None:
 
     before = csv.field_size_limit()
     rows = [{"review": f"{i} " + "long " * 50_000, "verdict": i % 2} for i in range(6)]
-    assert len(everything(load(write(tmp_path / "mine.csv", rows), shots=2))["mine:1"]) > 200_000
+    assert len(everything(load(write(tmp_path / "mine.csv", rows), shots=2))["train:1"]) > 200_000
     assert csv.field_size_limit() == before
 
 
@@ -191,7 +191,8 @@ def test_a_long_field_is_read_and_the_limit_comes_back(tmp_path: Path) -> None:
         (["train.jsonl", "test.jsonl"], ("train", "train", "test")),
         (["train/0000.parquet", "valid/0000.parquet"], ("train", "train", "validation")),
         (["train.csv"], ("train", "train", "train")),
-        (["mine.csv"], ("mine", "mine", "mine")),
+        (["mine.csv"], ("train", "train", "train")),
+        (["test.csv"], ("train", "train", "train")),
     ],
 )
 def test_folders_like_the_hubs(tmp_path: Path, files: list[str], sources: tuple[str, str, str]) -> None:
@@ -248,7 +249,7 @@ def test_the_same_text_in_two_splits_stays_in_test_then_validation(tmp_path: Pat
 def test_a_repeat_with_another_label_is_told(tmp_path: Path) -> None:
     rows = [*reviews(20), {"review": " film number 3 ", "verdict": 0}]
     assert load(write(tmp_path / "mine.jsonl", rows)).notes[-1] == (
-        "mine: left out 1 row for repeating an input (1 with another label)"
+        "train: left out 1 row for repeating an input (1 with another label)"
     )
 
 
@@ -256,7 +257,7 @@ def test_rows_without_a_label_are_told(tmp_path: Path) -> None:
     rows = [*reviews(20), {"review": "a", "verdict": None}, {"review": "c"}]
     task = load(write(tmp_path / "mine.jsonl", rows))
     assert len(task.all) == 16
-    assert "mine: left out 2 rows without a label" in task.notes
+    assert "train: left out 2 rows without a label" in task.notes
 
 
 def test_minus_one_can_be_a_label(tmp_path: Path) -> None:
@@ -264,8 +265,10 @@ def test_minus_one_can_be_a_label(tmp_path: Path) -> None:
         tmp_path / "mine.csv", [{"review": f"film {i}", "verdict": 1 - 2 * (i % 2)} for i in range(20)]
     )
     assert load(path, labels={-1: "bad", 1: "good"}).labels == ("bad", "good")
-    assert load(path).labels == ("-1", "1")
-    assert len(load(path).all) == 20 - load(path).shots
+    with pytest.raises(
+        TaskError, match="'-1' stands for none unless --labels maps it; two classes are needed"
+    ):
+        load(path)
 
 
 def test_a_split_whose_every_label_is_minus_one_has_none(tmp_path: Path) -> None:
@@ -280,11 +283,11 @@ def test_a_split_whose_every_label_is_minus_one_has_none(tmp_path: Path) -> None
 
 
 def test_labels_that_read_as_no_number_are_words(tmp_path: Path) -> None:
-    labels = ["nan", "good", "2", "-1", "inf"]
+    labels = ["null", "good", "2", "None", "inf"]
     path = write(
         tmp_path / "mine.csv", [{"review": f"film {i}", "verdict": labels[i % 5]} for i in range(50)]
     )
-    assert load(path).labels == ("-1", "2", "good", "inf", "nan")
+    assert load(path).labels == ("2", "None", "good", "inf", "null")
 
 
 @pytest.mark.parametrize(
@@ -330,7 +333,7 @@ def test_shots_drawn_at_random_need_no_balance(tmp_path: Path) -> None:
     rows = [{"review": f"film {i}", "verdict": int(i == 7)} for i in range(40)]
     path = write(tmp_path / "mine.csv", rows)
     assert load(path, balanced=False).shots == 4
-    with pytest.raises(TaskError, match="4 balanced shots need 2 rows of each class, and mine has 1 of '1'"):
+    with pytest.raises(TaskError, match="4 balanced shots need 2 rows of each class, and train has 1 of '1'"):
         load(path)
 
 
@@ -366,14 +369,51 @@ def test_choices_from_flags(tmp_path: Path) -> None:
     task = Task.load(data=write(tmp_path / "mine.csv", rows), shots=2, **options)  # type: ignore[arg-type]
     assert (task.kind, task.labels, task.default_score) == ("choices", ("a", "b"), "mean")
     prompt = task.prompts("test")[0]
-    number = int(prompt.id.removeprefix("mine:"))
+    number = int(prompt.id.removeprefix("train:"))
     assert prompt.context.endswith(f"\ngoal {number}")
     assert prompt.continuations == (f" way {number}", f" other {number}")
     assert prompt.label == number % 2
     null = task.null_prompt(prompt)
     assert null.context == prompt.context.removesuffix(f"goal {number}") + "N/A"
     assert (null.continuations, null.label) == (prompt.continuations, prompt.label)
-    assert "mine: left out 1 row with an empty choice or two equal ones" in task.notes
+    assert "train: left out 1 row with an empty choice or two equal ones" in task.notes
+
+
+@pytest.mark.parametrize(
+    ("written", "options", "join"),
+    [
+        ("verdict:", {}, " "),
+        ("verdict: ", {}, " "),
+        ("verdict:\n", {}, "\n"),
+        ("verdict: \n\n", {}, " \n\n"),
+        ("verdict:\n", {"label_join": "- "}, "\n- "),
+        ("verdict:", {"label_join": ""}, ""),
+    ],
+)
+def test_the_line_breaks_that_a_template_ends_in_are_kept(
+    tmp_path: Path, written: str, options: dict[str, Any], join: str
+) -> None:
+    task = load(
+        write(tmp_path / "mine.csv", reviews()), template="{{ review }}\n" + written, shots=1, **options
+    )
+    prompt = task.prompts("test")[0]
+    assert prompt.continuations == (f"{join}0", f"{join}1")
+    shown = task.demonstrations[0]
+    assert prompt.context.startswith(f"{shown.fields['review']}\nverdict:{join}{shown.label}\n")
+    assert prompt.context.endswith("\nverdict:")
+
+
+@pytest.mark.parametrize(
+    ("block", "join"), [("|", " "), (">", " "), ("|-", " "), ("|+", "\n"), ("|2+", "\n"), ("| # a+b", " ")]
+)
+def test_a_block_of_yaml_ends_in_a_line_break_that_nobody_wrote(
+    tmp_path: Path, block: str, join: str
+) -> None:
+    write(tmp_path / "mine.csv", reviews())
+    (tmp_path / "t.yaml").write_text(
+        f"template: {block}\n  {{{{ review }}}} verdict:\ndata: mine.csv\nlabel: verdict\nshots: 1\n"
+    )
+    assert Task.load(tmp_path / "t.yaml").prompts("test")[0].continuations[0] == f"{join}0"
 
 
 def test_null_prompt_keeps_all_but_the_input(tmp_path: Path) -> None:

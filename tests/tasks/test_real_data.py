@@ -68,7 +68,10 @@ def test_demonstrations_are_balanced_and_prompts_end_where_the_label_begins(name
 
 
 def test_repeats_are_told() -> None:
-    assert load("sst2").notes == ("train: left out 371 rows for repeating an input (5 with another label)",)
+    assert load("sst2").notes == (
+        "train: left out 371 rows for repeating an input (5 with another label)",
+        "train: kept 8,404 rows that repeat a row of train but for case, white space, punctuation or Unicode form",
+    )
     assert load("cb").notes == ()
 
 
@@ -201,7 +204,9 @@ def test_sizes_can_be_chosen() -> None:
 def test_one_file_of_a_catalogue_task_is_divided() -> None:
     task = Task.load("sst2", data=DATA / "sst2" / "validation.parquet", shots=4)
     assert (len(task.validation), len(task.test), len(task.all)) == (431, 431, 868)
-    assert task.notes == ("demonstrations, validation and test all come from validation",)
+    assert task.notes == (
+        "demonstrations, validation and test all come from one file, whose rows are called train:0, train:1, ...",
+    )
 
 
 def test_a_folder_without_a_plan_is_taken_as_it_is() -> None:

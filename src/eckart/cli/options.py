@@ -98,7 +98,8 @@ TaskName = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Parquet, JSONL or CSV, or a folder with train, validation and test files.", rich_help_panel=TASK
+        help="Parquet, Arrow, JSON or CSV, or a folder with train, validation and test files.",
+        rich_help_panel=TASK,
     ),
 ]
 TextColumn = Annotated[str | None, typer.Option(help="The column that is read.", rich_help_panel=TASK)]
@@ -110,7 +111,8 @@ Template = Annotated[
 Labels = Annotated[
     str | None,
     typer.Option(
-        help="Label words by the column's values: 0=bad,1=good. By default the values.", rich_help_panel=TASK
+        help="Label words by the column's values: 0=bad,1=good. By default the values, or the file's words.",
+        rich_help_panel=TASK,
     ),
 ]
 Variant = Annotated[
@@ -219,17 +221,38 @@ def read_model(
 
 
 def parse_labels(text: str | None) -> dict[str, str] | None:
-    """Read `0=bad,1=good`.
+    r"""Read `0=bad,1=good`; a backslash takes away what `,` and `=` mean, and begins escapes such as `\u200b`.
 
-    >>> parse_labels("0=bad,1=good")
-    {'0': 'bad', '1': 'good'}
+    >>> parse_labels("0=bad,1=good"), parse_labels(r"yes\, sir=yes,no=no")
+    ({'0': 'bad', '1': 'good'}, {'yes, sir': 'yes', 'no': 'no'})
     """
     if text is None:
         return None
-    pairs = [pair.partition("=") for pair in text.split(",")]
-    if not all(value.strip() and equals and word.strip() for value, equals, word in pairs):
-        raise TaskError(f"--labels '{text}' is not VALUE=WORD,VALUE=WORD, such as 0=bad,1=good")
-    return {value.strip(): word.strip() for value, _, word in pairs}
+    pairs = [_pair.fullmatch(pair) for pair in _comma.split(text)]
+    found: dict[str, str] = {}
+    for pair in pairs:
+        value, word = map(_unescaped, pair.groups()) if pair else ("", "")
+        if not (value and word):
+            raise TaskError(f"--labels '{text}' is not VALUE=WORD,VALUE=WORD, such as 0=bad,1=good")
+        if value in found:
+            raise TaskError(
+                f"--labels names the value '{value}' twice, as '{found[value]}' and '{word}'; give it one word"
+            )
+        found[value] = word
+    return found
+
+
+_comma = re.compile(r"(?<!\\),")
+_pair = re.compile(r"\s*((?:[^=\\]|\\.)+)=(.+)", re.DOTALL)
+_escape = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([,=\\]))")
+
+
+def _unescaped(text: str) -> str:
+    def meant(found: re.Match[str]) -> str:
+        code = found[1] or found[2]
+        return chr(int(code, 16)) if code and int(code, 16) < 0x110000 else found[3] or found[0]
+
+    return _escape.sub(meant, text.strip())
 
 
 def parse_memory(text: str | None) -> int | None:

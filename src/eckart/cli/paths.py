@@ -142,7 +142,7 @@ def _of_a_split(stem: str) -> bool:
 def _study(path: Path, out: Path | None) -> Iterator[Read]:
     """Yield a study file and what it names; a run's own study is written again as it is."""
     from eckart.selection.grid import entries, located
-    from eckart.tasks.spec import parse_yaml, read_text
+    from eckart.tasks.yaml_text import parse_yaml, read_text
 
     if not path.suffix:
         return  # one that comes with the package

@@ -41,9 +41,10 @@ class Sources:
         if entry.digest is not None:
             return _held(self.tasks, entry.full_name).redrawn(shots=shots, seed=seed)
         said = entry.model_dump(exclude={"task", "name", "metric", "digest"})
-        key = fingerprint([entry.task, said])
+        # Drawn at once as it was asked for: the task's own number of demonstrations may be more than its rows allow.
+        key = fingerprint([entry.task, said, shots is None, seed is None])
         if key not in self._read:
-            self._read[key] = Task.load(entry.task, **said)
+            self._read[key] = Task.load(entry.task, **said, shots=shots, seed=seed or 0)
         task = self._read[key].redrawn(shots=shots, seed=seed)
         return task if entry.name is None else replace(task, name=entry.name)
 

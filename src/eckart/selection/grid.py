@@ -135,7 +135,7 @@ class TaskEntry(Closed):
     text_column: str | None = None
     label_column: str | None = None
     labels: dict[str, str] | None = None
-    choices: tuple[str, ...] | None = None
+    choices: str | tuple[str, ...] | None = None
     instruction: str | None = None
     name: str | None = None
     split_seed: int = 0

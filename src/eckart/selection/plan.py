@@ -144,7 +144,13 @@ def default_folder(plan: Plan, scorer: Scorer) -> Path:
     """Name a run by its settings: the same search goes on where it stopped, another one never meets it."""
     settings = describe(plan, scorer)
     digest = fingerprint(settings)[:8]
-    return Path("runs") / f"{folder_name(scorer.model.name)}-{scorer.task.name}-{plan.part}-{digest}"
+    # A task's name is no path: it may come from a task file of somebody else's.
+    task = (
+        folder_name(scorer.task.name.replace("/", "-"))
+        .encode("utf-8", "ignore")[:80]
+        .decode("utf-8", "ignore")
+    )
+    return Path("runs") / f"{folder_name(scorer.model.name)}-{task}-{plan.part}-{digest}"
 
 
 def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from eckart.errors import TaskError
-from eckart.tasks.prompts import Example, PromptFormat, compiled, counted
-from eckart.tasks.sources import Row, Source
-from eckart.tasks.spec import TaskSpec, closest, label_text
-
-HIDDEN = "-1"
-"""What the hub's unlabelled splits have for a label, in every row; among others it is a label like any."""
+from eckart.tasks.choices import check_choice
+from eckart.tasks.labels import Labels, missing_reason
+from eckart.tasks.prompts import Example, PromptFormat, counted
+from eckart.tasks.sources import Source
+from eckart.tasks.spec import TaskSpec, closest, decoded, is_missing, label_text
+from eckart.tasks.tables import Row
+from eckart.tasks.templates import compiled
 
 
 @dataclass(frozen=True)
@@ -34,26 +34,6 @@ class Columns:
     choices: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Labels:
-    """The classes, and the values that stand for them.
-
-    Arguments:
-        names: the label words, or for multiple choice the columns of the candidates.
-        index: a value of the label column -> its class.
-    """
-
-    names: tuple[str, ...]
-    index: Mapping[str, int]
-
-    def count(self, source: Source, column: str) -> dict[str, int]:
-        """Return the number of rows in each split that have a label."""
-        return {
-            split: sum(label_text(row.get(column)) in self.index for row in rows)
-            for split, rows in source.splits.items()
-        }
-
-
 def with_template(spec: TaskSpec, columns: tuple[str, ...], where: str) -> TaskSpec:
     """Return the task with a label column, and with the template `<text>: ...` where it has none.
 
@@ -63,7 +43,8 @@ def with_template(spec: TaskSpec, columns: tuple[str, ...], where: str) -> TaskS
     label = spec.label or "label"
     if label not in columns:
         raise TaskError(
-            f"{where} has no column '{label}'; say which of its columns is the label: {', '.join(columns)}"
+            f"{where} has no column '{label}'; say which of its columns is the label (--label-column): "
+            f"{', '.join(columns)}"
         )
     if spec.template is not None:
         return spec.model_copy(update={"label": label})
@@ -73,7 +54,8 @@ def with_template(spec: TaskSpec, columns: tuple[str, ...], where: str) -> TaskS
         others = [spec.text or "text"]
     if len(others) != 1:
         raise TaskError(
-            f"{where} has the columns {', '.join(columns)}; say which one is the text, or give a template such as "
+            f"{where} has the columns {', '.join(columns)}; say which one is the text (--text-column), "
+            f"or give a template such as "
             f"'{others[0] if others else 'text'}: {{{{ {others[0] if others else 'text'} }}}}'"
         )
     ending = "" if spec.choices else f"\n{label}:"
@@ -106,74 +88,6 @@ def find_columns(spec: TaskSpec, columns: tuple[str, ...], where: str) -> Column
             f"template {spec.template!r} names no column of {where}; its columns are {', '.join(columns)}"
         )
     return Columns(str(spec.label), fields, row, spec.choices or ())
-
-
-def find_labels(spec: TaskSpec, source: Source, column: str) -> Labels:
-    """Return the classes: as the task maps them, or the column's values, sorted.
-
-    Raises:
-        TaskError: a value has no class, there are fewer than two classes, or a label word is empty or like another.
-    """
-    values: Counter[str] = sum((_labels_of(rows, column) for rows in source.splits.values()), Counter())
-    mapping = spec.labels or _default_mapping(spec, values)
-    unknown = [value for value in values if value not in mapping]
-    if unknown:
-        raise TaskError(
-            f"column '{column}' of {source.where} holds the label '{unknown[0]}', and the task knows "
-            f"{', '.join(mapping) or 'none'}; map it in labels"
-        )
-    names = spec.choices or tuple(dict.fromkeys(mapping.values()))
-    wrong = [word for word in mapping.values() if word not in names]
-    if wrong:
-        raise TaskError(f"label '{wrong[0]}' is no column of the choices, which are {', '.join(names)}")
-    if not spec.choices:
-        _check_words(names)
-        _check_classes({mapping[value] for value in values if value in mapping}, values, column, source.where)
-    return Labels(names, {value: names.index(word) for value, word in mapping.items()})
-
-
-def _default_mapping(spec: TaskSpec, values: Counter[str]) -> dict[str, str]:
-    if spec.choices:
-        return {str(index): name for index, name in enumerate(spec.choices)}
-    return {value: value for value in sorted(values, key=_order)}
-
-
-def _labels_of(rows: Sequence[Mapping[str, Any]], column: str) -> Counter[str]:
-    """Count a split's labels: a row without one has none, and a split whose every label is -1 has none at all."""
-    found = Counter(label_text(row.get(column)) for row in rows)
-    del found[""]
-    return Counter() if set(found) == {HIDDEN} else found
-
-
-def _order(value: str) -> tuple[float, str]:
-    """Sort numbers as numbers, before everything else; `nan` and `inf` are words."""
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.inf
-    return (number if math.isfinite(number) else math.inf, value)
-
-
-def _check_words(names: tuple[str, ...]) -> None:
-    if not all(name.strip() for name in names):
-        raise TaskError("a label word is empty; every label needs a word that can be scored")
-    stripped = [name.strip() for name in names]
-    for name in stripped:
-        if stripped.count(name) > 1:
-            raise TaskError(
-                f"two label words are '{name}' and differ in white space only; give each class its own word"
-            )
-
-
-def _check_classes(present: set[str], values: Counter[str], column: str, where: str) -> None:
-    """Refuse what cannot be a label column: one class only, or nearly as many classes as rows."""
-    if len(present) < 2:
-        held = f"one label, '{present.pop()}'" if present else "no label"
-        raise TaskError(
-            f"column '{column}' of {where} holds {held}; two classes are needed, so add rows or map labels"
-        )
-    if len(present) > max(20, sum(values.values()) // 2):
-        raise TaskError(f"column '{column}' of {where} has {len(present):,} values; is it the label column?")
 
 
 def shown_words(spec: TaskSpec, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -216,9 +130,10 @@ class _Maker:
 
     def example(self, id: str, row: Row, left_out: Counter[str]) -> Example | None:
         """Return the row's example; None, counted with its reason, where it cannot be one."""
-        value = label_text(row.get(self.columns.label))
+        held = row.get(self.columns.label)
+        value = label_text(held)
         if value not in self.labels.index:
-            left_out["without a label"] += 1
+            left_out[missing_reason(held)] += 1
             return None
         fields = {name: self._clean(row.get(column)) for name, column in self.columns.fields.items()}
         if not any(fields.values()) and not self.columns.row:
@@ -226,11 +141,50 @@ class _Maker:
             return None
         if self.columns.row:
             fields["row"] = {name: self._clean(row[name]) for name in row if name != self.columns.label}
-        choices = tuple(str(self._clean(row.get(column))) for column in self.columns.choices)
-        if len(set(choices)) < len(choices) or "" in choices:
+        choices = self._candidates(row)
+        if self.labels.choices is not None and len(choices) != len(self.labels.names):
+            left_out[f"with other than {len(self.labels.names)} candidates, which most rows have"] += 1
+            return None
+        if self.columns.choices and (len(set(choices)) < max(2, len(choices)) or "" in choices):
             left_out["with an empty choice or two equal ones"] += 1
             return None
-        return Example(id, self._text(id, fields, choices), self.labels.index[value], choices, fields)
+        text = self._text(id, fields, choices)
+        return Example(
+            id, text, self._label(row, value, id), choices, fields, self._question(row, text, fields, choices)
+        )
+
+    def _candidates(self, row: Row) -> tuple[str, ...]:
+        if self.labels.choices is not None:
+            column = self.columns.choices[0]
+            pairs = [(column, text) for text in self.labels.choices.texts(row)]
+        else:
+            pairs = [(column, row.get(column)) for column in self.columns.choices]
+        for column, value in pairs:
+            check_choice(value, column, listed=self.labels.choices is not None)
+        return tuple(str(self._clean(value)) for _, value in pairs)
+
+    def _label(self, row: Row, value: str, id: str) -> int:
+        if self.labels.choices is not None:
+            return self.labels.choices.place(row, value, f"row {id}")[0]
+        return self.labels.index[value]
+
+    def _question(self, row: Row, text: str, fields: Mapping[str, Any], choices: tuple[str, ...]) -> str:
+        """Return the text with the candidates in alphabetical order, where the template shows them."""
+        shown = {name for name, column in self.columns.fields.items() if column in self.columns.choices}
+        if not choices or not (shown or self.columns.row):
+            return text
+        places: list[Any] = sorted(choices)
+        if self.labels.choices is not None:
+            places = [self.labels.choices.sorted_cell(row, choices)]
+        ordered = dict(zip(self.columns.choices, places, strict=True))
+        again = {**fields, **{name: ordered[self.columns.fields[name]] for name in shown}}
+        if self.columns.row:
+            again["row"] = {**fields["row"], **ordered}
+        try:
+            return self.prompts.query(again)
+        # A template may ask a list of candidates for what a sorted one has not, such as its names.
+        except TaskError:
+            return text
 
     def _text(self, id: str, fields: Mapping[str, Any], choices: tuple[str, ...]) -> str:
         text = self.prompts.query(fields)
@@ -245,16 +199,21 @@ class _Maker:
         return text
 
     def _clean(self, value: Any) -> Any:
-        if isinstance(value, list | dict):
-            return value
-        text = "" if value is None else _decoded(value) if isinstance(value, bytes) else str(value)
+        if isinstance(value, list):
+            return [self._clean(item) if _no_text(item) else item for item in value]
+        if isinstance(value, dict):
+            return {name: self._clean(item) if _no_text(item) else item for name, item in value.items()}
+        text = "" if is_missing(value) else _decoded(value) if isinstance(value, bytes) else str(value)
         return text.strip() if self.spec.strip else text
+
+
+def _no_text(value: Any) -> bool:
+    """Return whether a value inside a list or an object would be shown as what it is not: nan, None, b'...'."""
+    return is_missing(value) or isinstance(value, bytes | list | dict)
 
 
 def _decoded(value: bytes) -> str:
     try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise TaskError(
-            f"a column holds bytes that are no text ({value[:20]!r}...); name a text column"
-        ) from None
+        return decoded(value)
+    except TaskError as error:
+        raise TaskError(f"a column {error}") from None

@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
-import jinja2
-import jinja2.meta
-from jinja2 import nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from eckart.errors import TaskError
+from eckart.tasks.templates import compiled
 
 CONTENT_FREE = "N/A"
 """Stands for every input in a null prompt (contextual calibration: Zhao et al. 2021, Calibrate Before Use)."""
@@ -29,6 +23,8 @@ class Example:
         label: index into the task's labels.
         choices: the row's candidates, for multiple choice.
         fields: what a template can name.
+        question: the text as it would be with the candidates in alphabetical order: what makes two rows one question.
+            The same as the text, unless the template shows the candidates.
     """
 
     id: str
@@ -36,6 +32,7 @@ class Example:
     label: int
     choices: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    question: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -55,116 +52,6 @@ class Prompt:
     label: int
 
 
-# Escaping is for HTML: here it would turn the ' of a review into &#39;, which the model then reads.
-_ENVIRONMENT = ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
-)
-_ENVIRONMENT.globals.clear()
-
-# A task file may come from somebody else. A template fills in a row: it tests and it trims, but nothing in it repeats
-# or grows, so it ends, and it says the same each time.
-FILTERS = frozenset(
-    [
-        "capitalize",
-        "d",
-        "default",
-        "first",
-        "int",
-        "last",
-        "length",
-        "lower",
-        "round",
-        "string",
-        "title",
-        "trim",
-        "truncate",
-        "upper",
-    ]
-)
-METHODS = frozenset(
-    ["capitalize", "endswith", "lower", "lstrip", "rstrip", "startswith", "strip", "title", "upper"]
-)
-_PLAIN = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.If, nodes.CondExpr)
-_EXPRESSIONS = (
-    nodes.Getattr,
-    nodes.Getitem,
-    nodes.Slice,
-    nodes.Concat,
-    nodes.Compare,
-    nodes.Operand,
-    nodes.Test,
-)
-_LOGIC = (nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Add, nodes.Sub, nodes.Keyword)
-
-
-def _check_plain(node: nodes.Node) -> None:
-    """Refuse whatever a prompt does not need.
-
-    Raises:
-        jinja2.TemplateError: the template loops, calculates, or calls what is not listed.
-    """
-    for part in node.iter_child_nodes():
-        if (isinstance(part, nodes.Filter) and part.name in FILTERS) or (
-            isinstance(part, nodes.Call)
-            and isinstance(part.node, nodes.Getattr)
-            and part.node.attr in METHODS
-        ):
-            pass
-        elif not isinstance(part, _PLAIN + _EXPRESSIONS + _LOGIC):
-            name = getattr(part, "name", type(part).__name__.lower())
-            raise jinja2.TemplateError(
-                f"'{name}' is not for prompts; fill in columns, trim them, and test them with if"
-            )
-        _check_plain(part)
-
-
-class Template:
-    """A Jinja2 template that names columns: `{{ review }}`, or `{{ row["my column"] }}`.
-
-    Raises:
-        TaskError: the template is broken.
-
-    >>> Template("review: {{ review }}").render({"review": "a < b"})
-    'review: a < b'
-    """
-
-    def __init__(self, source: str):
-        self.source = source
-        try:
-            parsed = _ENVIRONMENT.parse(source)
-            _check_plain(parsed)
-            self.names = frozenset(jinja2.meta.find_undeclared_variables(parsed))
-            self._compiled = _ENVIRONMENT.from_string(source)
-        except jinja2.TemplateError as error:
-            raise TaskError(f"template {source!r} is broken: {_line(error)}") from None
-
-    def render(self, fields: Mapping[str, Any]) -> str:
-        """Return the text for one row.
-
-        Raises:
-            TaskError: the template asks for something that it may not have, or that the row does not hold.
-        """
-        try:
-            return self._compiled.render(fields)
-        # A filter that is given the wrong thing raises whatever Python raises: a fault of the template in any case.
-        except Exception as error:
-            raise TaskError(f"template {self.source!r} cannot be filled in: {_line(error)}") from None
-
-
-@lru_cache(maxsize=64)
-def compiled(source: str) -> Template:
-    """Return the template of that text, compiled once.
-
-    Raises:
-        TaskError: the template is broken.
-    """
-    return Template(source)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 @dataclass(frozen=True)
 class PromptFormat:
     """How examples become prompts (Table 1).
@@ -174,7 +61,9 @@ class PromptFormat:
             of what it renders to goes, because it belongs to the continuation.
         query_template: for the example that is asked about; white space at its end stays as it was written.
         instruction: comes first, where given.
-        label_join: between the prompt and its label.
+        label_join: between the prompt and its label. The line breaks that a template ends in are a part of it, for what
+            a tokenizer puts before a word belongs to the continuation.
+        shown_join: the same in demonstrations, where it differs.
         separator: between one demonstration and the next, and before the query.
         words: the label words; none for multiple choice, where each example brings its own candidates.
         shown: the words as the demonstrations show them.
@@ -187,6 +76,7 @@ class PromptFormat:
     separator: str = "\n"
     words: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
+    shown_join: str | None = None
 
     def query(self, fields: Mapping[str, Any]) -> str:
         """Return the text of a row that is asked about."""
@@ -197,7 +87,8 @@ class PromptFormat:
     def demonstration(self, example: Example) -> str:
         """Return the text of a labelled row that is shown."""
         text = compiled(self.template).render(example.fields).rstrip()
-        return text + self.label_join + (example.choices or self.shown or self.words)[example.label]
+        join = self.label_join if self.shown_join is None else self.shown_join
+        return text + join + (example.choices or self.shown or self.words)[example.label]
 
     def prefix(self, demonstrations: Sequence[Example]) -> str:
         """Return all that stands before the query."""
@@ -213,6 +104,17 @@ class PromptFormat:
         """Return a query that says nothing: every input is `text`."""
         names = compiled(self.query_template or self.template).names
         return self.query({name: defaultdict(lambda: text) if name == "row" else text for name in names})
+
+
+def joined(template: str, label_join: str | None) -> str:
+    """Return what stands between a template and a label: its last line breaks, and what was asked for, or else a space.
+
+    >>> joined("verdict:", None), joined("verdict:\\n", None), joined("verdict:\\n", "- ")
+    (' ', '\\n', '\\n- ')
+    """
+    ending = template[len(template.rstrip()) :]
+    breaks = ending if "\n" in ending else ""
+    return breaks + ((" " if not breaks else "") if label_join is None else label_join)
 
 
 def counted(rows: int) -> str:

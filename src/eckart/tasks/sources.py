@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from eckart.errors import TaskError
+from eckart.tasks.files import bare_name, read_file, readable, split_words
+from eckart.tasks.tables import Row, Table
 
-Row = dict[str, Any]
-"""A row: a column's name -> its value."""
+ONE = "train"
+"""What the only split is called, whatever the file is: the rows alone decide what is drawn from them."""
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -30,18 +28,27 @@ class Source:
 
     Arguments:
         where: the file, folder or hub id, for messages.
-        splits: a split's name -> its rows in the file's order. A single file is one split, called like the file.
+        splits: a split's name -> its rows in the file's order. A single file is one split, `train`.
         single: whether it is one file, that is, nobody has divided the rows yet.
+        classes: a column -> what the files call the numbers in it; more than one answer where they differ.
+        notes: how the files were read, where that needs to be said.
     """
 
     where: str
     splits: dict[str, list[Row]]
     single: bool = False
+    classes: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of all columns, in the order in which they are met."""
         return tuple(dict.fromkeys(name for rows in self.splits.values() for row in rows for name in row))
+
+    def undivided(self) -> Source:
+        """Return the only split under the name that a single file's has; several splits stay as they are."""
+        rows = list(self.splits.values())
+        return replace(self, splits={ONE: rows[0]}) if len(rows) == 1 else self
 
     def only(self, names: Collection[str]) -> Source:
         """Return the splits with these names.
@@ -64,8 +71,9 @@ def read_local(path: Path, config: str | None = None) -> Source:
     Text stays text: 'NA', 'null' and '1e5' are not made into anything else.
 
     Arguments:
-        path: a parquet, JSON Lines, JSON, CSV or TSV file; or a folder with, say, `train.parquet` or
-            `data/train-00000-of-00002.parquet` (`dev`, `val`, `valid` and `validation` are one split).
+        path: a parquet, Arrow, JSON Lines, JSON, CSV or TSV file, texts also packed; or a folder with, say,
+            `train.parquet` or `data/train-00000-of-00002.parquet` (`dev`, `val`, `valid` and `validation` are one
+            split), or as `save_to_disk` of the datasets library writes it.
         config: the folder's subfolder to look in first, where there is one: a data set's configuration on the hub.
 
     Raises:
@@ -76,7 +84,7 @@ def read_local(path: Path, config: str | None = None) -> Source:
             raise TaskError(f"no data at '{path}'; is the path right?")
         if path.is_dir():
             return _read_folder(path, config)
-        return Source(str(path), {path.stem: _read_file(path)}, single=True)
+        return _single(path, [path])
     except OSError as error:
         raise TaskError(f"cannot read '{path}': {' '.join(str(error).split())}") from None
 
@@ -97,137 +105,40 @@ def read_hub(hub: str, config: str | None) -> Source:
         raise TaskError(
             f"cannot load '{hub}' from the hub ({reason[:200]}); with the data on this machine, give it as --data"
         ) from None
-    return Source(hub, {str(name): split.to_list() for name, split in loaded.items()})
+    tables = {
+        str(name): Table(split.to_list(), _hub_classes(split.features)) for name, split in loaded.items()
+    }
+    return Source(
+        hub, {name: table.rows for name, table in tables.items()}, classes=_classes(tables.values())
+    )
 
 
-def _read_file(path: Path) -> list[Row]:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise TaskError(
-            f"'{path}' ends in none of {', '.join(_READERS)}; convert it, or rename it if it is one"
-        )
-    rows = reader(path)
-    if not rows:
-        raise TaskError(f"'{path}' has no rows; was it written to its end?")
-    return rows
+def _hub_classes(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    named = {column: getattr(feature, "names", None) for column, feature in features.items()}
+    return {column: tuple(names) for column, names in named.items() if names}
 
 
-def _parquet(path: Path) -> list[Row]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        return parquet.ParquetFile(path).read().to_pylist()
-    except (pyarrow.ArrowException, ValueError) as error:
-        raise TaskError(
-            f"'{path}' is no whole parquet file ({' '.join(str(error).split())[:120]}); was it copied to its end?"
-        ) from None
+def _classes(tables: Iterable[Table]) -> dict[str, set[tuple[str, ...]]]:
+    found: dict[str, set[tuple[str, ...]]] = {}
+    for table in tables:
+        for column, names in table.classes.items():
+            found.setdefault(column, set()).add(names)
+    return found
 
 
-def _text(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        # Spreadsheets begin a UTF-8 file with a byte order mark, which is no part of the first column's name.
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise TaskError(
-            f"'{path}' line {line} is not UTF-8 (byte {content[error.start]:#04x}); save the file as UTF-8"
-        ) from None
+def _single(where: Path, files: Sequence[Path]) -> Source:
+    """Read one file, or the numbered files that are one."""
+    return replace(_source(where, {ONE: files}), single=True)
 
 
-def _csv(path: Path) -> list[Row]:
-    return _table(path, _text(path), delimiter=",")
-
-
-def _tsv(path: Path) -> list[Row]:
-    # Two customs share the name: quoted as in CSV, and not quoted at all, where a lone quotation mark is text. Read
-    # as CSV, a file of the second custom does not come out even, or runs several lines together into one row.
-    text = _text(path)
-    readings, failures = [], []
-    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
-        try:
-            readings.append(_table(path, text, delimiter="\t", quoting=quoting))
-        except TaskError as error:
-            failures.append(error)
-    if not readings:
-        raise failures[0]
-    return max(readings, key=len)
-
-
-def _table(path: Path, text: str, *, delimiter: str, quoting: Any = csv.QUOTE_MINIMAL) -> list[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-    rows: list[Row] = []
-    header: list[str] = []
-    try:
-        with _any_field_size(len(text)):
-            for fields in reader:
-                if not header:
-                    header = _header(path, fields)
-                elif len(fields) == len(header):
-                    rows.append(dict(zip(header, fields, strict=True)))
-                elif fields:
-                    raise csv.Error(
-                        f"{len(fields)} fields, where the first line has {len(header)}; unquoted text?"
-                    )
-    except csv.Error as error:
-        raise TaskError(f"'{path}' line {reader.line_num}: {error}") from None
-    return rows
-
-
-def _header(path: Path, fields: list[str]) -> list[str]:
-    names = [field.strip() for field in fields]
-    if len(set(names)) < len(names):
-        raise TaskError(f"'{path}' has two columns of one name: {', '.join(names)}")
-    return names
-
-
-@contextmanager
-def _any_field_size(size: int) -> Iterator[None]:
-    # The csv module refuses fields above 128 KiB, and only a limit for the whole process can be set.
-    before = csv.field_size_limit(max(size, csv.field_size_limit()))
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _json(path: Path) -> list[Row]:
-    text = _text(path)
-    if not text.lstrip().startswith("["):
-        return _json_lines(path, text)
-    rows = _parsed(text, f"'{path}'")
-    return [_object(row, f"'{path}' item {index}") for index, row in enumerate(rows)]
-
-
-def _json_lines(path: Path, text: str) -> list[Row]:
-    # Not str.splitlines: a JSON text may hold U+2028, which that takes for the end of a line.
-    lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
-    return [_object(_parsed(line, f"'{path}' line {n}"), f"'{path}' line {n}") for n, line in lines]
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        hint = "a JSON file holds one array of objects, or one object a line"
-        raise TaskError(f"{where} is not whole JSON ({getattr(error, 'msg', error)}); {hint}") from None
-
-
-def _object(value: Any, where: str) -> Row:
-    if not isinstance(value, dict):
-        raise TaskError(f'{where} is not an object such as {{"text": ..., "label": ...}}')
-    return value
-
-
-_READERS: dict[str, Callable[[Path], list[Row]]] = {
-    ".parquet": _parquet,
-    ".csv": _csv,
-    ".tsv": _tsv,
-    ".jsonl": lambda path: _json_lines(path, _text(path)),
-    ".ndjson": lambda path: _json_lines(path, _text(path)),
-    ".json": _json,
-}
+def _source(where: Path, files: Mapping[str, Sequence[Path]]) -> Source:
+    tables = {path: read_file(path) for shards in files.values() for path in shards}
+    return Source(
+        str(where),
+        {name: [row for path in shards for row in tables[path].rows] for name, shards in files.items()},
+        classes=_classes(tables.values()),
+        notes=tuple(f"{path.name}: {note}" for path, table in tables.items() for note in table.notes),
+    )
 
 
 def _read_folder(folder: Path, config: str | None) -> Source:
@@ -235,16 +146,13 @@ def _read_folder(folder: Path, config: str | None) -> Source:
     for place in (*places, folder, folder / "data"):
         files = _files_by_split(place)
         if files:
-            return Source(
-                str(place),
-                {
-                    name: [row for file in shards for row in _read_file(file)]
-                    for name, shards in files.items()
-                },
-            )
-    alone = [file for file in folder.iterdir() if _readable(file)]
-    if len(alone) == 1:
-        return read_local(alone[0])
+            return _source(place, files)
+    alone = sorted(filter(readable, folder.iterdir()))
+    numbered = bool(alone) and all(_SHARD.search(bare_name(file)) for file in alone)
+    if numbered:
+        _check_shards("only", alone)
+    if numbered or len(alone) == 1:
+        return _single(folder if numbered else alone[0], alone)
     seen = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
     raise TaskError(
         f"'{folder}' has no file called like a split, such as train.csv or test.parquet; it holds {seen}"
@@ -255,29 +163,29 @@ def _files_by_split(folder: Path) -> dict[str, list[Path]]:
     """Return the files of each split, in the order of their names: `train-*`, or all in a folder `train`."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        split = _split_name(path.stem)
+        split = _split_name(path)
         files = sorted(path.iterdir()) if path.is_dir() else [path]
-        if split and any(map(_readable, files)):
-            found.setdefault(split, []).extend(filter(_readable, files))
+        if split and any(map(readable, files)):
+            found.setdefault(split, []).extend(filter(readable, files))
     for split, files in found.items():
         _check_shards(split, files)
     return {name: found[name] for name in SPLIT_NAMES if name in found}
 
 
-def _readable(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in _READERS and not path.name.startswith(".")
+def _split_name(path: Path) -> str | None:
+    words = split_words(path)
+    return next((name for name, synonyms in SPLIT_NAMES.items() if not words.isdisjoint(synonyms)), None)
 
 
-def _split_name(stem: str) -> str | None:
-    words = re.split(r"[^a-z]+", stem.lower())
-    return next((name for name, synonyms in SPLIT_NAMES.items() if not set(synonyms).isdisjoint(words)), None)
+_SHARD = re.compile(r"-(\d+)-of-(\d+)$")
 
 
 def _check_shards(split: str, files: list[Path]) -> None:
     """Refuse what is not one whole set of numbered files: a copy beside the original would be read twice."""
-    of_total = [match for file in files if (match := re.search(r"-(\d+)-of-(\d+)$", file.stem))]
+    of_total = [match for file in files if (match := _SHARD.search(bare_name(file)))]
     numbered = (
-        all(re.search(r"\d$", file.stem) for file in files) and len({file.suffix for file in files}) == 1
+        all(re.search(r"\d$", bare_name(file)) for file in files)
+        and len({file.suffix for file in files}) == 1
     )
     if len(files) > 1 and not numbered:
         names = ", ".join(file.name for file in files)

@@ -7,12 +7,13 @@ The seven sets of the paper's Table 1 lie in `catalog/`, and a user's own task h
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -25,6 +26,10 @@ from pydantic import (
 
 from eckart.errors import EckartError, TaskError
 from eckart.files import home
+from eckart.tasks.yaml_text import parse_yaml, read_text
+
+LONGEST_NAME = 120
+"""A task's name is a part of a folder's name."""
 
 DEFAULT_SHOTS = 10
 """The number of demonstrations where the task does not say otherwise (C.3)."""
@@ -33,16 +38,55 @@ DEFAULT_SHOTS = 10
 def label_text(value: object) -> str:
     """Return the text by which a label is known: `1`, `1.0` and `"1"` are one label, and nothing is ''.
 
-    >>> [label_text(value) for value in (1, 1.0, " 1 ", True, None, float("nan"))]
-    ['1', '1', '1', 'true', '', '']
+    Raises:
+        TaskError: it is no label: a list, an object, a date, bytes that are no text.
+
+    >>> [label_text(value) for value in (1, 1.0, " 1 ", True, b"1", None, float("nan"))]
+    ['1', '1', '1', 'true', '1', '', '']
     """
-    if value is None or value != value:
+    if hasattr(value, "item"):  # a number of numpy's or torch's
+        value = value.item()
+    if is_missing(value):
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
         return str(int(value))
+    if isinstance(value, bytes):
+        return decoded(value).strip()
+    if not isinstance(value, str | int | float | Decimal):
+        raise TaskError(
+            f"holds {_kind_of(value)} for a label, {value!r:.60}; name a column that holds one word or number a row"
+        )
     return str(value).strip()
+
+
+def is_missing(value: object) -> bool:
+    """Return whether a cell holds nothing: None, NaN, or what pandas has for them."""
+    # A comparison with pandas' NA is neither true nor false.
+    return (
+        value is None
+        or type(value).__name__ in ("NAType", "NaTType")
+        or (isinstance(value, float | Decimal) and value != value)
+    )
+
+
+def decoded(value: bytes) -> str:
+    """Return the text that bytes hold.
+
+    Raises:
+        TaskError: they hold none.
+    """
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise TaskError(f"holds bytes that are no text ({value[:20]!r}...); name a text column") from None
+
+
+def _kind_of(value: object) -> str:
+    if isinstance(value, list | tuple | set):
+        return "a list (several labels)"
+    return "an object" if isinstance(value, Mapping) else f"a {type(value).__name__}"
 
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
@@ -75,8 +119,9 @@ class PromptSpec(_Closed):
     query_template: str | None = None
     """For the example that is asked about, where it differs; kept to the letter, white space at its end too."""
     instruction: str | None = None
-    label_join: str = " "
-    """Between the prompt and the label; it belongs to the continuation that is scored."""
+    label_join: str | None = None
+    """Between the prompt and the label; it belongs to the continuation that is scored. Where nothing is said, the line
+    breaks that the template ends in, or else a space."""
     separator: str = "\n"
     """Between two demonstrations, and between the last one and the query."""
     strip: bool = True
@@ -92,7 +137,16 @@ class PromptSpec(_Closed):
     def _label_values(cls, labels: Any) -> Any:
         if not isinstance(labels, Mapping):
             return labels
-        return {label_text(value): str(word) for value, word in labels.items()}
+        words = [
+            (label_text(value), str(word) if isinstance(word, int | float) else word)
+            for value, word in labels.items()
+        ]
+        for value, word in words:
+            if not value:
+                raise ValueError("an empty value is no label: such rows are left out; fill the column")
+            if any(other != word for same, other in words if same == value):
+                raise ValueError(f"the value {value!r} stands twice, with different words")
+        return dict(words)
 
     def overridden(self, other: PromptSpec) -> Self:
         """Return this specification with whatever `other` says."""
@@ -113,12 +167,28 @@ class TaskSpec(PromptSpec):
     text: str | None = None
     """The text column, which a template can name as `text`."""
     label: str | None = None
-    choices: tuple[str, ...] | None = Field(default=None, min_length=2)
-    """The columns that hold the candidates, for multiple choice."""
+    choices: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """The columns that hold the candidates, for multiple choice; or the one whose cells are lists of them."""
     splits: SplitSpec | None = None
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
     """What a search compares; the paper's evaluation index is accuracy."""
     variants: dict[str, PromptSpec] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _named(cls, name: str | None) -> str | None:
+        if name is not None and (len(name) > LONGEST_NAME or not name.isprintable() or not name.strip()):
+            raise ValueError(
+                f"a task's name is one line of at most {LONGEST_NAME} characters that can be printed"
+            )
+        return name
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _choice_columns(cls, choices: Any) -> Any:
+        if isinstance(choices, list | tuple) and len(choices) == 1:
+            raise ValueError(f"name two columns or more, or one that holds lists: choices: {choices[0]}")
+        return (choices,) if isinstance(choices, str) else choices
 
     def variant(self, name: str) -> TaskSpec:
         """Return the task as its variant `name` has it.
@@ -130,20 +200,6 @@ class TaskSpec(PromptSpec):
             known = ", ".join(self.variants) or "none"
             raise TaskError(f"task '{self.name}' has no variant '{name}'; it has {known}")
         return self.overridden(self.variants[name])
-
-
-class _Loader(yaml.BaseLoader):
-    # The base loader leaves every scalar as it was typed. YAML 1.1 would read the label words `yes` and `no` as
-    # booleans, 010 as eight and 1e5 as a number; pydantic turns the few keys that are numbers into numbers.
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Return a mapping's values by its keys; a key that stands twice is an error."""
-        keys = [self.construct_object(key) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                mark = node.value[index][0].start_mark
-                raise yaml.constructor.ConstructorError(problem=f"'{key}' stands twice", problem_mark=mark)
-        return super().construct_mapping(node, deep)
 
 
 def parse_spec(text: str, where: str) -> TaskSpec:
@@ -164,40 +220,6 @@ def parse_spec(text: str, where: str) -> TaskSpec:
     return checked(TaskSpec, values, where)
 
 
-def read_text(path: Path, what: str, wrong: type[EckartError] = TaskError) -> str:
-    """Return the text of a file that a user names.
-
-    Arguments:
-        path: the file.
-        what: what it is, for messages: `task file`.
-
-    Raises:
-        wrong: there is no such file, or it cannot be read.
-    """
-    try:
-        return path.read_text("utf-8-sig")
-    except FileNotFoundError:
-        raise wrong(f"no {what} '{path}'; is the path right?") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise wrong(f"cannot read {what} '{path}': {error}") from None
-
-
-def parse_yaml(text: str, where: str, error: type[EckartError] = TaskError) -> Any:
-    """Read YAML, every scalar as the text that was typed.
-
-    Raises:
-        error: the YAML is broken; the message gives the line.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as broken:
-        mark = broken.problem_mark or broken.context_mark
-        line = f" line {mark.line + 1}" if mark else ""
-        raise error(f"{where}{line}: broken YAML: {broken.problem or broken.context}") from None
-    except yaml.YAMLError as broken:
-        raise error(f"{where}: broken YAML: {' '.join(str(broken).split())}") from None
-
-
 def checked(
     kind: type[SpecT], values: Mapping[str, Any], where: str, wrong: type[EckartError] = TaskError
 ) -> SpecT:
@@ -216,7 +238,8 @@ def checked(
             known = f"; {closest(key, kind.model_fields)}" if len(first["loc"]) == 1 else ""
             raise wrong(f"{where}: unknown key '{key}'{known}") from None
         value = repr(first["input"])[:80]
-        raise wrong(f"{where}: {key} is {value}: {first['msg'].lower()}") from None
+        why = str(first.get("ctx", {}).get("error") or first["msg"])
+        raise wrong(f"{where}: {key} is {value}: {why[0].lower()}{why[1:]}") from None
 
 
 def closest(name: str, known: Iterable[str]) -> str:
@@ -261,7 +284,8 @@ def find_spec(source: str | Path) -> TaskSpec:
         return _read_spec(path)
     if path.exists():
         raise TaskError(
-            f"'{source}' is no task file (.yaml); if it holds the rows, give it as the data: data='{source}'"
+            f"'{source}' is no task file (.yaml); if it holds the rows, give it as the data: --data '{source}' "
+            f"(data='{source}' from Python)"
         )
     raise TaskError(f"no task '{source}'; {closest(str(source), catalog())}; an own task is a .yaml file")
 

@@ -24,14 +24,12 @@ class Splits:
         validation, test: no row of the one has the text of a row of the other, or of a reserved demonstration.
             Their order is random, so that the first few are a fair sample.
         all: every row that is not shown, in the file's order.
-        notes: what was left out and why, in sentences.
     """
 
     demonstrations: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
     all: tuple[Example, ...]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,8 @@ def plan_splits(sizes: Mapping[str, int], single: bool) -> tuple[SplitSpec, tupl
     if len(names) == 2:
         notes = [f"demonstrations and validation come from {first}, and {last} serves as the test"]
     if len(names) == 1:
-        notes = [f"demonstrations, validation and test all come from {first}"]
+        where = "one file, whose rows are called train:0, train:1, ..." if single else first
+        notes = [f"demonstrations, validation and test all come from {where}"]
     return plan, tuple(notes)
 
 
@@ -137,7 +136,7 @@ def _checked(size: object) -> Size:
 
 
 def make_splits(
-    examples: Mapping[str, Sequence[Example]],
+    kept: Mapping[str, Sequence[Example]],
     plan: SplitSpec,
     sizes: Mapping[str, Size],
     draw: Draw,
@@ -149,7 +148,7 @@ def make_splits(
     another `seed` or another number of shots changes as few of their rows as can be.
 
     Arguments:
-        examples: the labelled rows of each of the source's splits.
+        kept: the labelled rows of each of the source's splits, without repeats.
         plan: which of these serve as what.
         sizes: those of validation and test, where they differ from the plan's.
         draw: the numbers and seeds.
@@ -159,7 +158,6 @@ def make_splits(
         TaskError: there are too few rows, or a split is left empty.
     """
     sources = used_splits(plan)
-    kept, notes = _without_repeats(examples, sources)
     reserved = _draw_demonstrations(kept[plan.demonstrations], draw, labels, plan.demonstrations)
     apart = {example.id for example in reserved}
     pools = {
@@ -170,31 +168,7 @@ def make_splits(
     shown = tuple(reserved[: draw.shots])
     names = {example.id for example in shown}
     rest = tuple(example for name in reversed(sources) for example in kept[name] if example.id not in names)
-    return Splits(shown, tuple(validation), tuple(test), rest, notes)
-
-
-def _without_repeats(
-    examples: Mapping[str, Sequence[Example]], order: Sequence[str]
-) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
-    """Keep each input once: a text that stands in several splits stays in the first of `order`."""
-    seen: dict[tuple[str, ...], int] = {}
-    kept: dict[str, list[Example]] = {}
-    notes = []
-    for name in order:
-        conflicts = 0
-        kept[name] = []
-        for example in examples[name]:
-            key = (example.text.strip(), *example.choices)
-            if key not in seen:
-                seen[key] = example.label
-                kept[name].append(example)
-            else:
-                conflicts += seen[key] != example.label
-        dropped = len(examples[name]) - len(kept[name])
-        if dropped:
-            other = f" ({conflicts:,} with another label)" if conflicts else ""
-            notes.append(f"{name}: left out {counted(dropped)} for repeating an input{other}")
-    return kept, tuple(notes)
+    return Splits(shown, tuple(validation), tuple(test), rest)
 
 
 def _shuffled(examples: Iterable[Example], salt: str) -> list[Example]:
@@ -209,12 +183,18 @@ def _draw_demonstrations(
     order = _shuffled(pool, f"demonstrations {draw.seed}")
     if not draw.balanced:
         if draw.shots > len(order):
-            raise TaskError(f"{draw.shots} shots need {draw.shots} rows of {where}, which has {len(order)}")
+            raise TaskError(
+                f"{draw.shots} shots need {draw.shots} rows of {where}, which has {len(order)} without repeats"
+            )
         return order[: max(draw.shots, min(draw.reserve, len(order) // 3))]
     classes = [[example for example in order if example.label == label] for label in range(len(labels))]
     # Demonstrations that nobody asked to see never take more than a third of a class away.
     spare = len(classes) * (min(map(len, classes)) // 3)
-    rounds = list(islice(_interleaved(classes, draw.seed), max(draw.shots, min(draw.reserve, spare))))
+    turns = _interleaved(classes, draw.seed)
+    if order and order[0].choices:
+        # The places of candidates are no classes: lists are of several lengths, and the last place may be rare.
+        turns = (example for example in turns if example is not None)
+    rounds = list(islice(turns, max(draw.shots, min(draw.reserve, spare))))
     drawn = [example for example in rounds if example is not None]
     if len(drawn) < draw.shots:
         raise _too_poor(draw, classes, labels, where)
@@ -241,7 +221,8 @@ def _too_poor(
     poor = min(range(len(classes)), key=lambda label: len(classes[label]))
     return TaskError(
         f"{draw.shots} balanced shots need {each} rows of each class, and {where} has {len(classes[poor])} of "
-        f"'{labels[poor]}'; give fewer shots, or balanced=False"
+        f"'{labels[poor]}'; give fewer shots, or draw at random: --unbalanced (balanced=False from "
+        "Python)"
     )
 
 

@@ -12,10 +12,13 @@ from eckart.errors import TaskError
 from eckart.files import home
 from eckart.records import fingerprint, full_name
 from eckart.scores import METRICS
-from eckart.tasks.examples import find_columns, find_labels, make_examples, shown_words, with_template
-from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat
+from eckart.tasks.examples import find_columns, make_examples, shown_words, with_template
+from eckart.tasks.files import bare_name
+from eckart.tasks.labels import find_labels
+from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat, joined
+from eckart.tasks.repeats import without_repeats
 from eckart.tasks.sources import Source, read_hub, read_local
-from eckart.tasks.spec import DEFAULT_SHOTS, SplitSpec, TaskSpec, checked, find_spec
+from eckart.tasks.spec import DEFAULT_SHOTS, LONGEST_NAME, SplitSpec, TaskSpec, checked, find_spec
 from eckart.tasks.splits import Draw, Size, make_splits, parse_sizes, plan_splits, used_splits
 
 Kind = Literal["classification", "choices"]
@@ -86,7 +89,7 @@ class Gathered:
 
     Arguments:
         spec: what the task says.
-        examples: the rows of each of the source's splits.
+        examples: the rows of each of the source's splits, without repeats.
         plan, sizes: which splits serve as what, and how many rows.
         format, names: how examples become prompts, and the labels.
         where: what was read.
@@ -150,7 +153,7 @@ class Task:
         text_column: str | None = None,
         label_column: str | None = None,
         labels: Mapping[Any, str] | None = None,
-        choices: Sequence[str] | None = None,
+        choices: str | Sequence[str] | None = None,
         instruction: str | None = None,
         label_join: str | None = None,
         separator: str | None = None,
@@ -165,15 +168,16 @@ class Task:
 
         Arguments:
             source: a catalogue name such as `sst2`, or the path of a task file (.yaml); None with `data` alone.
-            data: a local file (parquet, JSON Lines, CSV, TSV) or a folder laid out like the hub's, in place of the
+            data: a local file (parquet, Arrow, JSON, CSV, TSV) or a folder laid out like the hub's, in place of the
                 task's own. One file is divided by `split_seed`.
             variant: a named variant of the task's prompts, such as `released`.
             template: Jinja2 over the columns' names; a typed `\\n` is a line break.
             text_column, label_column: what the data calls them. Without a template the prompt is
                 `<text column>: ...`, a line break and `<label column>:`.
             labels: a value of the label column -> its word; two values with one word are one class.
-            choices: the columns of the candidates, for multiple choice.
-            instruction, label_join, separator: what comes first, stands before a label, and between demonstrations.
+            choices: the columns of the candidates, for multiple choice, or the one column that lists them.
+            instruction, label_join, separator: what comes first, stands before a label (the line breaks that the
+                template ends in, or else a space), and between demonstrations.
             name: what reports call the task.
             shots: the number of demonstrations; the task's own (10 where it says nothing) if None.
             seed: draws the demonstrations.
@@ -222,7 +226,7 @@ class Task:
         spec = source.spec
         divided = make_splits(source.examples, source.plan, source.sizes, draw, source.names)
         return cls(
-            name=spec.name or Path(source.where).stem,
+            name=spec.name or _printable(bare_name(Path(source.where))),
             kind="choices" if spec.choices else "classification",
             labels=source.names,
             format=source.format,
@@ -235,7 +239,7 @@ class Task:
             balanced=draw.balanced,
             variant=variant,
             metric=spec.metric,
-            notes=(*source.notes, *divided.notes),
+            notes=source.notes,
             source=source,
             draw=draw,
         )
@@ -342,16 +346,31 @@ def _gather(spec: TaskSpec, rows: Source, sizes: Mapping[str, Size]) -> Gathered
     columns = find_columns(spec, rows.columns, rows.where)
     labels = find_labels(spec, rows, columns.label)
     if plan is None:
+        rows = rows.undivided()
         plan, notes = plan_splits(labels.count(rows, columns.label), rows.single)
         rows = rows.only(used_splits(plan))
-    prompts = PromptFormat(
-        template=str(spec.template),
+    prompts = _format(spec, labels.names)
+    examples, left_out = make_examples(rows, spec, columns, labels, prompts)
+    kept, repeats = without_repeats(examples, used_splits(plan))
+    said = (*rows.notes, *notes, *labels.notes, *left_out, *repeats)
+    return Gathered(spec, kept, plan, sizes, prompts, labels.names, rows.where, said)
+
+
+def _format(spec: TaskSpec, names: tuple[str, ...]) -> PromptFormat:
+    template, own = str(spec.template), spec.label_join
+    shown = joined(template, own)
+    return PromptFormat(
+        template=template,
         query_template=spec.query_template,
         instruction=spec.instruction,
-        label_join=spec.label_join,
+        label_join=shown if spec.query_template is None else " " if own is None else own,
         separator=spec.separator,
-        words=() if spec.choices else labels.names,
-        shown=() if spec.choices else shown_words(spec, labels.names),
+        words=() if spec.choices else names,
+        shown=() if spec.choices else shown_words(spec, names),
+        shown_join=shown,
     )
-    examples, left_out = make_examples(rows, spec, columns, labels, prompts)
-    return Gathered(spec, examples, plan, sizes, prompts, labels.names, rows.where, (*notes, *left_out))
+
+
+def _printable(name: str) -> str:
+    """Return a file's name as a task's: it may hold line breaks, and bytes that are no text."""
+    return "".join(letter if letter.isprintable() else "-" for letter in name)[:LONGEST_NAME]

@@ -1,0 +1,186 @@
+"""One file of rows, by its ending: CSV, TSV, JSON, parquet, Arrow; packed or not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, cast
+
+from eckart.errors import TaskError
+from eckart.tasks.documents import read_json, read_lines
+from eckart.tasks.tables import Table, read_table
+
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+# What a text packs to is seldom a thirtieth; what is made to fill a memory, a thousandth.
+MOST_UNPACKED = 30
+LEAST_LIMIT = 256 * 1024**2
+
+NO_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+"""What the datasets library writes beside the rows."""
+
+
+def read_file(path: Path) -> Table:
+    """Read a file.
+
+    Raises:
+        TaskError: it has no rows, or cannot be read; one line that names it.
+    """
+    suffix = _suffix(path)
+    try:
+        if suffix in _TEXTS:
+            table = _TEXTS[suffix](_text(path))
+        elif path.suffix.lower() in _COLUMNS:
+            table = _arrow_table(path, _COLUMNS[path.suffix.lower()])
+        else:
+            known = ", ".join((*_COLUMNS, *_TEXTS))
+            raise TaskError(
+                f"'{path}' ends in none of {known} (texts also packed: {', '.join(PACKED)}); convert it, or "
+                "rename it if it is one"
+            )
+    except TaskError as error:
+        raise error if str(path) in str(error) else TaskError(f"'{path}' {error}") from None
+    if not table.rows:
+        raise TaskError(f"'{path}' has no rows; was it written to its end?")
+    return table
+
+
+def readable(path: Path) -> bool:
+    """Return whether a file seems to hold rows."""
+    known = _suffix(path) in _TEXTS or path.suffix.lower() in _COLUMNS
+    cached = path.name.startswith("cache-") and path.suffix == ".arrow"
+    return path.is_file() and known and path.name not in NO_ROWS and path.name[0] != "." and not cached
+
+
+def bare_name(path: Path) -> str:
+    """Return a file's name without the endings that say how it is written.
+
+    >>> bare_name(Path("data/reviews.v2.csv.gz")), bare_name(Path("my.data"))
+    ('reviews.v2', 'my.data')
+    """
+    name = path.name
+    for endings in (PACKED, (*_TEXTS, *_COLUMNS)):
+        ending = next((ending for ending in endings if name.lower().endswith(ending)), "")
+        name = name[: len(name) - len(ending)] or name
+    return name
+
+
+def _suffix(path: Path) -> str:
+    """Return the ending that says what a text holds, whether it is packed or not."""
+    inner = path.with_suffix("") if path.suffix.lower() in PACKED else path
+    return inner.suffix.lower()
+
+
+def _text(path: Path) -> str:
+    content = _unpacked(path) if path.suffix.lower() in PACKED else path.read_bytes()
+    try:
+        # Spreadsheets begin a UTF-8 file with a byte order mark, which is no part of the first column's name.
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise TaskError(
+            f"'{path}' line {line} is not UTF-8 (byte {content[error.start]:#04x}); save the file as UTF-8"
+        ) from None
+
+
+def _unpacked(path: Path) -> bytes:
+    limit = max(LEAST_LIMIT, MOST_UNPACKED * path.stat().st_size)
+    try:
+        with _opened(path) as file:
+            content = file.read(limit + 1)
+    # Each of the packers raises errors of its own, and OSError and EOFError too, for a file that is cut or damaged.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise TaskError(f"'{path}' cannot be unpacked ({reason}); was it copied to its end?") from None
+    if len(content) > limit:
+        raise TaskError(
+            f"'{path}' unpacks to more than {limit // 1024**2:,} MB, {MOST_UNPACKED} times its size; if you trust "
+            "it, unpack it yourself"
+        )
+    return content
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a packed file."""
+    if path.suffix.lower() == ".gz":
+        import gzip
+
+        return cast("IO[bytes]", gzip.open(path))
+    if path.suffix.lower() == ".bz2":
+        import bz2
+
+        return bz2.open(path)
+    if path.suffix.lower() == ".xz":
+        import lzma
+
+        return lzma.open(path)
+    import pyarrow
+
+    stream: IO[bytes] = pyarrow.input_stream(str(path), compression="zstd")
+    return stream
+
+
+def _arrow_table(path: Path, read: Callable[[Path], Any]) -> Table:
+    import pyarrow
+
+    try:
+        table = read(path)
+        names = table.column_names
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise TaskError(f"has two columns of one name: {', '.join(names)}; rename one '{twice}'")
+        return Table(table.to_pylist(), _class_names(path, table.schema.metadata or {}))
+    except (pyarrow.ArrowException, ValueError, OSError) as error:
+        raise TaskError(
+            f"is no whole {path.suffix[1:].lower()} file ({' '.join(str(error).split())[:120]}); was it copied to "
+            "its end?"
+        ) from None
+
+
+def _parquet(path: Path) -> Any:
+    from pyarrow import parquet
+
+    return parquet.ParquetFile(path).read()
+
+
+def _arrow(path: Path) -> Any:
+    """Read an Arrow file, or the stream that the datasets library writes under the same ending."""
+    from pyarrow import ipc
+
+    with path.open("rb") as file:
+        opened = ipc.open_file if file.read(6) == b"ARROW1" else ipc.open_stream
+        file.seek(0)
+        return opened(file).read_all()
+
+
+def _class_names(path: Path, metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
+    """Return what the datasets library says of the numbers in a file: in it, or else in a file beside it."""
+    try:
+        if b"huggingface" in metadata:
+            features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        else:
+            features = json.loads((path.parent / "dataset_info.json").read_bytes())["features"]
+        return {
+            str(column): tuple(map(str, feature["names"]))
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+        }
+    # What others write there is no promise; rows without names for their numbers are rows all the same.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+_COLUMNS: dict[str, Callable[[Path], Any]] = {".parquet": _parquet, ".arrow": _arrow, ".feather": _arrow}
+_TEXTS: dict[str, Callable[[str], Table]] = {
+    ".csv": lambda text: read_table(text, ","),
+    ".tsv": lambda text: read_table(text, "\t"),
+    ".jsonl": lambda text: Table(read_lines(text)),
+    ".ndjson": lambda text: Table(read_lines(text)),
+    ".json": lambda text: Table(read_json(text)),
+}
+
+
+def split_words(path: Path) -> set[str]:
+    """Return the words of a file's name, by which a split is known."""
+    return set(re.split(r"[^a-z]+", bare_name(path).lower()))
