@@ -327,6 +327,18 @@ def test_a_label_that_begins_with_another_is_refused_where_it_can_never_win(tabl
         assert Evaluator(loaded(), task, method=method)([], "validation").score is not None
 
 
+def test_a_label_scored_with_its_end_can_win_although_it_begins_with_another(table):
+    said = {"data": table, "text_column": "review", "label_column": "verdict", "shots": 2}
+    task = Task.load(**said, labels={"good": "the", "bad": "the food"}, label_end="\\n")
+    prompt = task.prompts("validation")[0]
+    assert set(prompt.continuations) == {" the\n", " the food\n"}
+    assert prompt.context.count("\n\n") == 0, "the separator is that line break already"
+    assert Evaluator(loaded(), task)([], "validation").score is not None
+    ended = Task.load(**said, label_end="<eos>")
+    assert ended.prompts("validation")[0].context.count("<eos>\n") == 2
+    assert len({t.digest for t in (task, ended, Task.load(**said))}) == 3
+
+
 def test_no_such_layer(task):
     with pytest.raises(EditError, match="7"):
         Evaluator(loaded(), task)([Edit(7, "mlp", 0.5)], "validation")

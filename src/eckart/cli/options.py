@@ -115,6 +115,13 @@ Labels = Annotated[
         rich_help_panel=TASK,
     ),
 ]
+LabelEnd = Annotated[
+    str | None,
+    typer.Option(
+        help=r"Scored with every label, after it: '\n', say, where a label begins with another.",
+        rich_help_panel=TASK,
+    ),
+]
 Variant = Annotated[
     str | None, typer.Option(help="released: prompts as in the paper's released code.", rich_help_panel=TASK)
 ]

@@ -27,6 +27,7 @@ class Shown:
     label_column: o.LabelColumn = None
     template: o.Template = None
     labels: o.Labels = None
+    label_end: o.LabelEnd = None
     variant: o.Variant = None
     shots: o.Shots = None
     seed: o.Seed = 0
@@ -47,6 +48,7 @@ class Shown:
             label_column=self.label_column,
             template=self.template,
             labels=o.parse_labels(self.labels),
+            label_end=self.label_end,
             variant=self.variant,
             shots=self.shots,
             seed=self.seed,

@@ -66,6 +66,7 @@ class Said:
     label_column: o.LabelColumn = None
     template: o.Template = None
     labels: o.Labels = None
+    label_end: o.LabelEnd = None
     variant: o.Variant = None
     split_seed: Annotated[
         int | None, typer.Option(help="Draws validation and test rows.", rich_help_panel=o.TASK)

@@ -137,6 +137,7 @@ class TaskEntry(Closed):
     labels: dict[str, str] | None = None
     choices: str | tuple[str, ...] | None = None
     instruction: str | None = None
+    label_end: str | None = None
     name: str | None = None
     split_seed: int = 0
     split_sizes: str | None = None
@@ -239,7 +240,11 @@ class Sweep(Closed):
             "batch_tokens": True,
             "cache_memory": True,
         }
-        return {"kind": "sweep", "study": self.model_dump(mode="json", exclude=where)}
+        study = self.model_dump(mode="json", exclude=where)
+        for task in study["tasks"]:
+            if task["label_end"] is None:  # runs that were begun before there was one go on
+                del task["label_end"]
+        return {"kind": "sweep", "study": study}
 
     def to_yaml(self) -> str:
         """Return the study file that says the same."""

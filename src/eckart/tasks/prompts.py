@@ -64,6 +64,7 @@ class PromptFormat:
         label_join: between the prompt and its label. The line breaks that a template ends in are a part of it, for what
             a tokenizer puts before a word belongs to the continuation.
         shown_join: the same in demonstrations, where it differs.
+        label_end: after the label, scored with it. A demonstration shows it, too, unless the separator begins with it.
         separator: between one demonstration and the next, and before the query.
         words: the label words; none for multiple choice, where each example brings its own candidates.
         shown: the words as the demonstrations show them.
@@ -77,6 +78,7 @@ class PromptFormat:
     words: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     shown_join: str | None = None
+    label_end: str = ""
 
     def query(self, fields: Mapping[str, Any]) -> str:
         """Return the text of a row that is asked about."""
@@ -88,7 +90,8 @@ class PromptFormat:
         """Return the text of a labelled row that is shown."""
         text = compiled(self.template).render(example.fields).rstrip()
         join = self.label_join if self.shown_join is None else self.shown_join
-        return text + join + (example.choices or self.shown or self.words)[example.label]
+        end = "" if self.separator.startswith(self.label_end) else self.label_end
+        return text + join + (example.choices or self.shown or self.words)[example.label] + end
 
     def prefix(self, demonstrations: Sequence[Example]) -> str:
         """Return all that stands before the query."""
@@ -98,7 +101,7 @@ class PromptFormat:
 
     def continuations(self, example: Example) -> tuple[str, ...]:
         """Return what is scored after the query: one string for each label or candidate."""
-        return tuple(self.label_join + word for word in example.choices or self.words)
+        return tuple(self.label_join + word + self.label_end for word in example.choices or self.words)
 
     def null_query(self, text: str = CONTENT_FREE) -> str:
         """Return a query that says nothing: every input is `text`."""

@@ -122,6 +122,8 @@ class PromptSpec(_Closed):
     label_join: str | None = None
     """Between the prompt and the label; it belongs to the continuation that is scored. Where nothing is said, the line
     breaks that the template ends in, or else a space."""
+    label_end: str = ""
+    """After the label, scored with it: `\\n`, say, so that a label that begins with another can win."""
     separator: str = "\n"
     """Between two demonstrations, and between the last one and the query."""
     strip: bool = True

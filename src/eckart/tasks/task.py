@@ -156,6 +156,7 @@ class Task:
         choices: str | Sequence[str] | None = None,
         instruction: str | None = None,
         label_join: str | None = None,
+        label_end: str | None = None,
         separator: str | None = None,
         name: str | None = None,
         shots: int | None = None,
@@ -178,6 +179,8 @@ class Task:
             choices: the columns of the candidates, for multiple choice, or the one column that lists them.
             instruction, label_join, separator: what comes first, stands before a label (the line breaks that the
                 template ends in, or else a space), and between demonstrations.
+            label_end: what is scored together with every label, after it, such as a line break or the model's own end
+                of text: a label whose tokens begin with another's can win then.
             name: what reports call the task.
             shots: the number of demonstrations; the task's own (10 where it says nothing) if None.
             seed: draws the demonstrations.
@@ -192,7 +195,8 @@ class Task:
             TaskError: the task or its data is not usable; one line says why.
         """
         said = _said(
-            template=template, instruction=instruction, label_join=label_join, separator=separator, labels=labels,
+            template=template, instruction=instruction, label_join=label_join, label_end=label_end,
+            separator=separator, labels=labels,
             text=text_column, label=label_column, choices=choices, name=name, shots=shots,
         )  # fmt: skip
         base = _find_task(source, data)
@@ -310,13 +314,14 @@ class Task:
         """The SHA-256 of all that prompts depend on besides their rows: template, joins, labels, demonstrations."""
         form = self.format
         joins = [form.template, form.query_template, form.label_join, form.separator, form.words]
+        joins += [form.label_end] if form.label_end else []  # tasks without one are known as they always were
         return fingerprint([self.kind, self.labels, joins, self._prefix])
 
 
 def _said(**values: Any) -> TaskSpec:
     """Return what the caller said about the task."""
     given = {key: value for key, value in values.items() if value is not None}
-    for key in ("template", "instruction", "label_join", "separator"):
+    for key in ("template", "instruction", "label_join", "label_end", "separator"):
         if isinstance(given.get(key), str):
             given[key] = given[key].replace("\\n", "\n")  # as it is typed in a shell
     return checked(TaskSpec, given, "the task")
@@ -364,6 +369,7 @@ def _format(spec: TaskSpec, names: tuple[str, ...]) -> PromptFormat:
         query_template=spec.query_template,
         instruction=spec.instruction,
         label_join=shown if spec.query_template is None else " " if own is None else own,
+        label_end=spec.label_end,
         separator=spec.separator,
         words=() if spec.choices else names,
         shown=() if spec.choices else shown_words(spec, names),
