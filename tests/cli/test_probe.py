@@ -12,8 +12,9 @@ from families import save_family
 
 
 @pytest.fixture
-def probed(eckart, model, own_task):
-    """Probe the tiny model on the tiny task."""
+def probed(eckart, model, own_task, monkeypatch):
+    """Probe the tiny model on the tiny task, and show what was found wide enough for one table."""
+    monkeypatch.setenv("COLUMNS", "240")
     return lambda *options, of=model: eckart("theory", "probe", of, *own_task, "--prompts", "2", *options)
 
 

@@ -351,7 +351,7 @@ def test_labels_are_shown_as_they_are(eckart, model, own_task, labels):
 
 
 def test_many_labels_do_not_squeeze_the_table(eckart, model, tmp_path):
-    rows = "".join(f"text {i},class{i % 12}\n" for i in range(120))
+    rows = "".join(f"text {i},class{i % 12:02}\n" for i in range(120))
     (tmp_path / "many.csv").write_text("review,verdict\n" + rows)
     ended = eckart(
         "evaluate",

@@ -78,7 +78,7 @@ def test_what_rounding_turned_is_told_apart_from_what_clipping_turned(changed, r
     study = SimpleNamespace(rate=rate, turned=7, settings={"dtype": "bfloat16"})
     said = saved_sentences(
         SimpleNamespace(
-            path="out", dtype="float16", score=score(), changed=changed, largest_change=0.25, turned=7
+            path="out", dtype="float16", score=score(), changed=changed, largest_change=0.25, before=False
         ),
         study,
     )

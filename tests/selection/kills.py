@@ -58,7 +58,7 @@ def main(model: str, data: str, folder: str) -> None:
     dice, landed, history = random.Random(0), 0, [[]]
     while landed < 20:
         killed = runs / str(len(history))
-        ended = in_a_child(lambda: run(model, data, killed), after=dice.uniform(0.1, 0.6) * whole)  # noqa: B023
+        ended = in_a_child(lambda: run(model, data, killed), after=dice.uniform(0.1, 0.95) * whole)  # noqa: B023
         assert ended in (0, signal.SIGKILL), ended
         landed += ended == signal.SIGKILL
         history[-1].append(kept(killed))

@@ -38,7 +38,7 @@ def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None
     if name not in tasks():
         raise TaskError(f"no demo task '{name}'; the tasks are {', '.join(tasks())}")
     data = _write_corpus(out)[name]
-    model = replace(read_model(str(MODEL), "float32", "cpu", False), name="demo model")
+    model = replace(read_model(str(MODEL), "float32", "cpu", False), name="demo model", live=True)
     run = out / f"{name}-{part}-{shots}-shots"
     say_run(run)
     study = run_plan(Plan(part), Evaluator(model, _task(data, name, shots), report=progress_bar), run)

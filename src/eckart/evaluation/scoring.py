@@ -161,11 +161,11 @@ def check_finite(
     Raises:
         NotANumberError: so it is.
     """
-    broken = ~np.isfinite(values).all(axis=-1).reshape(-1, len(ids)).all(axis=0)
+    broken = ~np.isfinite(values).all(axis=-1).reshape(-1, values.shape[-2]).all(axis=0)
     if broken.any():
         raise NotANumberError(
-            f"the model gives no probability (NaN or infinite) for {int(broken.sum())} of {len(ids)} row(s), such as "
-            f"{ids[int(broken.argmax())]}; {REMEDIES.get(dtype, 'the weights are damaged, or were clipped too far')}"
+            f"the model gives no probability (NaN or infinite) for {int(broken.sum())} of {len(broken)} row(s), such "
+            f"as {ids[int(broken.argmax())]}; {REMEDIES.get(dtype, 'the weights are damaged, or were clipped too far')}"
         )
 
 
