@@ -107,7 +107,7 @@ ROWS = {
     "a row's text": lambda lines: [lines[0], *(line.replace("town", "city") for line in lines[1:])],
     "the rows' order": lambda lines: [lines[0], *reversed(lines[1:])],
     "the labels": lambda lines: [lines[0], *map(swap_label, lines[1:])],
-    "some rows fewer": lambda lines: lines[:-12],
+    "some rows fewer": lambda lines: [line for i, line in enumerate(lines) if i % 9 != 8],
 }
 
 

@@ -12,8 +12,9 @@ from safetensors import safe_open
 from torch import nn
 
 from eckart.anatomy import Anatomy, Weight
+from eckart.loading.accounts import refuse_left_out
 from eckart.loading.failures import explained
-from eckart.loading.files import FLOATS, StoredTensor, stored_tensors
+from eckart.loading.files import FLOATS, StoredTensor, raw_config, stored_tensors
 from eckart.models import LoadedModel, empty_model, load_checkpoint
 
 EXACT = {
@@ -51,7 +52,9 @@ class StoredWeights:
         """
         anatomy = Anatomy.of(empty_model(name, trust_remote_code))
         with explained(name):
-            places = _places(anatomy, stored_tensors(name))
+            stored = stored_tensors(name)
+            places = _places(anatomy, stored)
+        refuse_left_out(name, anatomy.model, stored, raw_config(name))
         if places is None:
             warnings.warn(
                 f"the checkpoint of '{name}' does not hold the model's matrices one for one: it is loaded whole",

@@ -84,10 +84,7 @@ def refuse_unaccounted(
     if missing:
         raise ModelError(_lacking(name, missing, unused, config))
     if unused:
-        raise ModelError(
-            f"model '{name}' holds {len(unused)} tensor(s) that would be left out, such as {unused[0]}: "
-            f"{_cause(unused, config)}"
-        )
+        raise _left_out(name, unused, config)
     if twice:
         key, home = next(iter(twice.items()))
         raise ModelError(
@@ -96,6 +93,37 @@ def refuse_unaccounted(
         )
     _refuse_codes(name, model, stored, used)
     _refuse_untied(name, model, stored, used)
+
+
+def refuse_left_out(
+    name: str, model: PreTrainedModel, stored: Mapping[str, StoredTensor], config: Mapping[str, Any]
+) -> None:
+    """Refuse a checkpoint of which something would be left out, as far as its files' headers tell.
+
+    They do where each of the model's parameters stands in the files under its own name.
+
+    Arguments:
+        name: what the model was asked for by.
+        model: its modules, with or without weights.
+        stored: every tensor of the files.
+        config: the checkpoint's config.json.
+
+    Raises:
+        ModelError: a tensor would be left out.
+    """
+    used = _used(model, stored)
+    if all(path in used for path, _ in model.named_parameters()):
+        direct = {key for keys in used.values() for key in keys}
+        unused = [key for key in stored if key not in direct and not _harmless(key, stored, config)]
+        if unused:
+            raise _left_out(name, unused, config)
+
+
+def _left_out(name: str, unused: list[str], config: Mapping[str, Any]) -> ModelError:
+    return ModelError(
+        f"model '{name}' holds {len(unused)} tensor(s) that would be left out, such as {unused[0]}: "
+        f"{_cause(unused, config)}"
+    )
 
 
 def _used(model: PreTrainedModel, stored: Iterable[str]) -> dict[str, list[str]]:
