@@ -112,8 +112,11 @@ def test_memory_that_runs_out_is_not_taken_for_a_way_that_fails(task, monkeypatc
 
     monkeypatch.setattr(Reader, "read_prefix", short, raising=False)
     monkeypatch.setattr(Packed, "read_prefix", short)
+    evaluator = Evaluator(loaded(), task)
+    with pytest.warns(UserWarning, match="memory is full"):
+        evaluator.prepare("validation")
     with pytest.raises(MemoryError):
-        Evaluator(loaded(), task)([], "validation")
+        evaluator([], "validation")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -152,7 +152,7 @@ def test_a_dynamic_model_forgets_the_longest_row_that_it_has_read():
 
 def test_the_last_way_is_certain_and_no_other_is():
     model = build("llama")
-    assert [way.certain for way in known_ways(model, 64, Route(Anatomy.of(model)))] == [
+    assert [way.certain for way in known_ways(model, 64, Route(Anatomy.of(model)), Lengths(model))] == [
         False,
         False,
         False,

@@ -5,10 +5,13 @@ import pytest
 import torch
 
 from eckart import Edit, Task
-from eckart.evaluation import Evaluator, activation, attention, head, reading
+from eckart.edits import clip
+from eckart.evaluation import Evaluator, activation, attention, head, reading, ways
 from eckart.evaluation.packed import Packed
 from eckart.evaluation.padding import SharedPrefix
+from eckart.evaluation.plain import read_plainly
 from eckart.evaluation.precision import in_float32
+from eckart.evaluation.ways import Readable
 from eckart.models import load_model
 from families import build, tiny_tokenizer
 
@@ -95,22 +98,68 @@ def test_a_broken_way_is_left_for_one_that_agrees(task, monkeypatch, broken, dty
     assert np.allclose(found.log_likelihoods, expected.log_likelihoods, atol=allowed)
 
 
+@pytest.mark.parametrize("value", [-torch.inf, torch.finfo(torch.float32).min])
+@pytest.mark.parametrize("broken", ["packs see the future", "packs without the prefix"])
+def test_a_masked_token_hides_no_broken_way(task, monkeypatch, broken, value):
+    """Some models give tokens that are never meant minus infinity, or the least number there is."""
+
+    def masked():
+        scorer = evaluator(task)
+        scorer.model.model.lm_head.register_forward_hook(
+            lambda module, inputs, logits: logits.index_fill(-1, torch.tensor([300]), value)
+        )
+        return scorer
+
+    expected = masked()([], "validation").score
+    BROKEN[broken][0](monkeypatch)
+    with pytest.warns(UserWarning, match="padded"):
+        found = masked()([], "validation").score
+    assert np.allclose(found.log_likelihoods, expected.log_likelihoods, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_logits_that_are_wrong_in_half_precision_alone_are_found_out(task, monkeypatch, dtype):
     """float32 needs no exact columns, so the look in float32 cannot see what is wrong with them."""
+    expected = evaluator(task, "llama", dtype)([], "validation").score
     real = head.linear
 
     def tripled(hidden, weight, bias=None):
         return real(hidden, weight, bias) * (3 if weight.dtype == torch.float32 else 1)
 
     monkeypatch.setattr(head, "linear", tripled)
-    with pytest.warns(UserWarning, match="are read"):
-        evaluator(task, "llama", dtype)([], "validation")
+    with pytest.warns(UserWarning, match="one by one"):
+        found = evaluator(task, "llama", dtype)([], "validation").score
+    assert np.allclose(found.log_likelihoods, expected.log_likelihoods, atol=0.3)
+
+
+def test_a_slower_way_is_looked_at_in_float32_too(task, monkeypatch):
+    """What was seen of one way says nothing of the next."""
+    real = Readable._rounds_right
+    monkeypatch.setattr(Readable, "_rounds_right", lambda self: self._number > 0 and real(self))
+    without_repeated_prefix(monkeypatch)
+    with pytest.warns(UserWarning, match="without sharing"):
+        evaluator(task, "llama", "bfloat16")([], "validation")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_check_that_finds_no_room_is_left_out_and_said(task, monkeypatch, dtype):
+    expected = evaluator(task, dtype=dtype)([], "validation").score
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(ways, "read_plainly", full)
+    scorer = evaluator(task, dtype=dtype)
+    scorer.expect([Edit(1, "mlp", 0.5)])
+    with pytest.warns(UserWarning, match="memory is full"):
+        found = scorer([], "validation").score
+    scorer([Edit(1, "mlp", 0.5)], "validation")  # it is said once, and another warning would be an error here
+    assert found == expected
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_check_ends_a_run(task, dtype):
-    """Harsh edits of every layer, in every dtype: each is scored, or fails for what its own outputs are."""
+    """Harsh edits of every layer, in every dtype, are read as near to float32 as the plain forward is."""
     scorer = evaluator(task, "llama", dtype)
     edits = [
         Edit(layer, part, rate)
@@ -121,7 +170,13 @@ def test_no_check_ends_a_run(task, dtype):
     scorer.expect(edits)
     scorer([], "validation")
     for edit in edits:
-        assert scorer([edit], "validation").score is not None
+        found = np.array(scorer([edit], "validation").score.log_likelihoods)
+        with clip(scorer.model.model, [edit]):
+            plain = read_plainly(
+                scorer.model.model, scorer.prepare("validation").rows.requests.without_prefix()
+            )
+        allowed = {"float32": 1e-4, "bfloat16": 0.3, "float16": 0.05}[dtype]
+        assert np.allclose(found, plain.values, atol=allowed), edit
 
 
 def test_a_model_computes_in_float32_for_a_while_and_is_as_before():
@@ -139,13 +194,16 @@ def test_a_model_computes_in_float32_for_a_while_and_is_as_before():
 
 def test_the_look_in_float32_is_taken_once_and_again_for_longer_rows(task, monkeypatch):
     scorer, looks = evaluator(task, dtype="bfloat16"), []
-    real = type(scorer.ways).wide
-
-    def counted(self):
-        looks.append(self)
-        return real(self)
-
-    monkeypatch.setattr(type(scorer.ways), "wide", counted)
-    for split in ("validation", "test", "all"):
-        scorer([], split)
-    assert 1 <= len(looks) <= 3
+    real = Readable._made_right
+    monkeypatch.setattr(Readable, "_made_right", lambda self: looks.append(self.what) or real(self))
+    requests = scorer.prepare("validation").rows.requests
+    order = sorted(
+        range(12), key=lambda prompt: max(requests.length(c.row) for c in requests.continuations[prompt])
+    )
+    for what, prompts in (("short", order[:4]), ("shorter", order[:2]), ("long", order[4:])):
+        Readable(scorer.ways, requests.subset(prompts), what)
+    assert looks == ["validation"]
+    fresh = evaluator(task, dtype="bfloat16").ways
+    for what, prompts in (("short", order[:4]), ("shorter", order[:2]), ("long", order[4:])):
+        Readable(fresh, requests.subset(prompts), what)
+    assert looks == ["validation", "short", "long"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,16 +37,16 @@ def sizes(requests: Requests) -> tuple[Counts, Counts]:
 
 
 def sample_of(requests: Requests, lengths: Lengths) -> tuple[list[int], int]:
-    """Return the prompts with the shortest and the longest rows, and which has the longest.
+    """Return some prompts, and which of them has the longest row.
 
-    Where the model reads long rows otherwise than short ones, these are the longest of the first regime and the
-    shortest of the second, too: whatever the switch, there is a row on each side of it.
+    They are the one with the shortest row and the one with the longest, and where the model reads rows of some lengths
+    otherwise than others, those on either side of the first switch, and of the last one.
     """
     longest = [max(requests.length(c.row) for c in choices) for choices in requests.continuations]
     order = sorted(range(len(longest)), key=longest.__getitem__)
-    sides = [lengths.regime(longest[prompt]) for prompt in order]
-    second = next((i for i, side in enumerate(sides) if side != sides[0]), None)
-    near = [] if second is None else [order[second - 1], order[second]]
+    regimes = [lengths.regime(longest[prompt]) for prompt in order]
+    switches = [place for place, pair in enumerate(pairwise(regimes), start=1) if pair[0] != pair[1]]
+    near = [order[place - step] for place in (*switches[:1], *switches[-1:]) for step in (0, 1)]
     return sorted({order[0], *near, order[-1]}), order[-1]
 
 

@@ -69,7 +69,7 @@ class Evaluator(Scorer):
 
     Raises:
         TaskError: a prompt is longer than the model reads.
-        ModelError: the model's batched forward does not agree with its own plain one.
+        ModelError: the model reads no text.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Evaluator(Scorer):
         return Evaluator(model, self.task, **self._options)
 
     @property
-    def rounding(self) -> dict[str, int]:
+    def reading_key(self) -> dict[str, int]:
         """In half precision the most tokens in a batch: what is read together decides the last bits."""
         return {"batch_tokens": self._budget} if self.model.model.dtype in HALF else {}
 

@@ -25,7 +25,8 @@ class Plain:
 
     Arguments:
         values: the summed log-likelihood, in nats, of every continuation of every prompt.
-        scale: the largest logit's size at the places that are scored.
+        scale: the largest size that a scored token's logit has, or the log of the sum that it is compared with. Other
+            tokens' logits do not count: masked ones are minus infinity.
     """
 
     values: Float[np.ndarray, "prompts labels"]
@@ -33,28 +34,30 @@ class Plain:
 
 
 @torch.inference_mode()
-def read_plainly(model: Model, requests: Requests) -> Plain:
+def read_plainly(model: Model, requests: Requests, lengths: Lengths | None = None) -> Plain:
     """Compute what `Reader` does, a continuation at a time: the whole row, all logits, no cache, no batch.
 
     Arguments:
         model: a causal language model.
         requests: token rows, written out in full.
+        lengths: the model's, if they are at hand.
     """
     longest = max(len(c.tokens) for found in requests.continuations for c in found)
     scales = [0.0]
 
     @cache
-    def log_probabilities(row: Tokens) -> Float[Tensor, "last vocabulary"]:
+    def last_logits(row: Tokens) -> Float[Tensor, "last vocabulary"]:
         logits = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0]
-        scored = logits[-longest:].double()
-        scales.append(float(scored.abs().max()))
-        return scored.log_softmax(-1)
+        return logits[-longest:].double()
 
     def plain(c: Continuation) -> float:
-        chosen = log_probabilities(requests.rows[c.row][: c.start + len(c.tokens)])[-len(c.tokens) :]
-        return float(chosen[range(len(c.tokens)), list(c.tokens)].sum())
+        logits = last_logits(requests.rows[c.row][: c.start + len(c.tokens)])[-len(c.tokens) :]
+        chosen, sums = logits[range(len(c.tokens)), list(c.tokens)], logits.logsumexp(-1)
+        sizes = torch.cat([chosen, sums]).abs()
+        scales.extend(sizes[sizes.isfinite()].tolist())
+        return float((chosen - sums).sum())
 
-    with Lengths(model).pinned(None):
+    with (lengths or Lengths(model)).pinned(None):
         values = np.array([[plain(c) for c in choices] for choices in requests.continuations])
     return Plain(values, max(scales))
 

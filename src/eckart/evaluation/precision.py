@@ -53,7 +53,9 @@ def _converted(modules: Iterable[nn.Module]) -> Iterator[None]:
                 for name, tensor in held.items():
                     if tensor is not None and tensor.dtype in HALF:
                         undo.callback(held.__setitem__, name, tensor)
-                        held[name] = copies.setdefault(id(tensor), _wide(tensor))
+                        if id(tensor) not in copies:
+                            copies[id(tensor)] = _wide(tensor)
+                        held[name] = copies[id(tensor)]
         yield
 
 

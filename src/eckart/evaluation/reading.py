@@ -53,6 +53,7 @@ class Reader(ABC):
         budget: the most tokens in a batch.
         route: leads passes through the model's layers from any point on; None for a model that cannot be taken apart.
         trunk: where passes leave states for later ones.
+        lengths: the model's, if they are at hand.
     """
 
     def __init__(
@@ -62,13 +63,14 @@ class Reader(ABC):
         budget: int,
         route: Route | None = None,
         trunk: Trunk | None = None,
+        lengths: Lengths | None = None,
     ) -> None:
         self.model = model
         self.requests = requests
         self.budget = budget
         self.route = route
         self.trunk = trunk or Trunk(0)
-        self.lengths = Lengths(model)
+        self.lengths = lengths or Lengths(model)
         self._id = next(_IDS)
         self._wanted = _wanted(requests)
         self._tokens = [token for found in requests.continuations for c in found for token in c.tokens]
@@ -80,7 +82,8 @@ class Reader(ABC):
 
     def part(self, prompts: Sequence[int]) -> Reader:
         """Return a reader of some of the prompts."""
-        return type(self)(self.model, self.requests.subset(prompts), self.budget, self.route, self.trunk)
+        requests = self.requests.subset(prompts)
+        return type(self)(self.model, requests, self.budget, self.route, self.trunk, self.lengths)
 
     @abstractmethod
     def plan(self, rows: Sequence[Tokens]) -> list[list[int]]:
@@ -170,7 +173,7 @@ class Reader(ABC):
                 np.add.at(measure, (prompts, labels), scores)
             advance(len(set(prompts[labels == 0].tolist())))
 
-        with exact_logits(self.model, self._tokens), self._helped():
+        with self._helped():
             for length, rows in self.regimes:
                 with self._within(length):
                     self.read_prefix()
@@ -182,8 +185,9 @@ class Reader(ABC):
 
     @contextmanager
     def _helped(self) -> Iterator[None]:
-        """Let the model's own forward go faster, or begin above its lower layers, while a `with` block runs."""
-        with fused_activations(self.model), self.route.laid() if self.route else nullcontext():
+        """Let the model's own forward be exact where it counts, and faster, while a `with` block runs."""
+        laid = self.route.laid() if self.route else nullcontext()
+        with exact_logits(self.model, self._tokens), fused_activations(self.model), laid:
             yield
 
     @contextmanager

@@ -84,7 +84,7 @@ class Scorer(ABC):
         return Anatomy.of(self.model.model)
 
     @property
-    def rounding(self) -> dict[str, int]:
+    def reading_key(self) -> dict[str, int]:
         """What the last bits of an outcome depend on besides the dtype; nothing where they matter to nobody."""
         return {}
 
@@ -130,7 +130,7 @@ class Scorer(ABC):
             "edits": [str(edit) for edit in self.canonical(edits)],
             "method": method or self.method,
             "scoring": SCORING_VERSION,
-            **self.rounding,
+            **self.reading_key,
         }
         return fingerprint(parts)
 

@@ -9,8 +9,8 @@ forward itself, a row at a time, so no check ends a run.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,25 +63,33 @@ class Way:
     certain: bool = False
 
 
-def known_ways(model: Model, budget: int, route: Route | None) -> list[Way]:
+def known_ways(model: Model, budget: int, route: Route | None, lengths: Lengths) -> list[Way]:
     """Return how a model's rows can be read, fastest first.
 
     Arguments:
         model: a causal language model.
         budget: the most tokens in a batch.
         route: None for a model that cannot be taken apart.
+        lengths: the model's.
     """
-    ways = []
-    if route is not None and can_pack(route):
-        ways.append(Way("", lambda rows, trunk: Packed(model, rows, budget, route, trunk)))
+
+    def packed(requests: Requests, trunk: Trunk) -> Reader:
+        return Packed(model, requests, budget, route, trunk, lengths)
+
+    def padded(requests: Requests, trunk: Trunk) -> Reader:
+        return Padded(model, requests, budget, route, trunk, lengths)
+
+    def alone(requests: Requests, trunk: Trunk) -> Reader:
+        return Alone(model, requests.without_prefix(), 1, lengths=lengths)
+
+    ways = [Way("", packed)] if route is not None and can_pack(route) else []
     if can_share(model):
-        said = "padded" if ways else ""
-        ways.append(Way(said, lambda rows, trunk: Padded(model, rows, budget, route, trunk)))
+        ways.append(Way("padded" if ways else "", padded))
     apart = "without sharing their demonstrations"
     return [
         *ways,
-        Way(apart, lambda rows, trunk: Padded(model, rows.without_prefix(), budget, route, trunk)),
-        Way("one by one", lambda rows, _: Alone(model, rows.without_prefix(), 1), certain=True),
+        Way(apart, lambda requests, trunk: padded(requests.without_prefix(), trunk)),
+        Way("one by one", alone, certain=True),
     ]
 
 
@@ -106,38 +114,46 @@ class Ways:
     probes: Trunk
     first: int = 0
     noise: float = 0.0
-    _regimes: set[Regime] = field(default_factory=set)
-    _longest: int = 0
+    _seen: dict[int, set[Regime]] = field(default_factory=dict)
+    _longest: dict[int, int] = field(default_factory=dict)
+    _told: bool = False
 
     def __post_init__(self) -> None:
-        self.known = known_ways(self.model, self.budget, self.route)
         self.lengths = Lengths(self.model)
+        self.known = known_ways(self.model, self.budget, self.route, self.lengths)
 
     @property
     def half(self) -> bool:
         """Whether the model computes in half precision."""
         return self.model.dtype in HALF
 
-    def seen(self, requests: Requests) -> bool:
-        """Say whether rows of such lengths were seen to agree in float32."""
+    def seen(self, way: int, requests: Requests) -> bool:
+        """Say whether rows of such lengths were seen to agree in float32, read in one of the ways."""
         lengths, regimes = self._reach(requests)
-        return max(lengths) <= self._longest and regimes <= self._regimes
+        return max(lengths) <= self._longest.get(way, 0) and regimes <= self._seen.get(way, set())
 
-    def see(self, requests: Requests) -> None:
-        """Note that rows of such lengths agree in float32."""
+    def see(self, way: int, requests: Requests) -> None:
+        """Note that these rows agree in float32, read in one of the ways."""
         lengths, regimes = self._reach(requests)
-        self._longest = max(self._longest, *lengths)
-        self._regimes |= regimes
+        self._longest[way] = max(self._longest.get(way, 0), *lengths)
+        self._seen[way] = self._seen.get(way, set()) | regimes
+
+    def wide(self) -> AbstractContextManager[None]:
+        """Let the model compute in float32 at least, while a `with` block runs."""
+        return in_float32(self.model, self.route.blocks if self.route else ())
+
+    def leave_unchecked(self) -> None:
+        """Go on although a check found no room in memory, and say so once."""
+        release_memory()
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                "not every reading is compared with the plain forward: memory is full", stacklevel=5
+            )
 
     def _reach(self, requests: Requests) -> tuple[set[int], set[Regime]]:
         lengths = {requests.length(row) for row in range(len(requests.rows))}
         return lengths, {self.lengths.regime(length) for length in lengths}
-
-    @contextmanager
-    def wide(self) -> Iterator[None]:
-        """Let the model compute in float32 at least, while a `with` block runs."""
-        with in_float32(self.model, self.route.blocks if self.route else ()):
-            yield
 
 
 class Readable:
@@ -164,7 +180,8 @@ class Readable:
             self._take(self._number + 1)
         ways.first = self._number
         if self._way.said:
-            warnings.warn(f"{what} rows are read {self._way.said}: sharing fails on this model", stacklevel=3)
+            said = f"{what} rows are read {self._way.said}: faster ways do not agree with the plain forward"
+            warnings.warn(said, stacklevel=3)
 
     def sums(
         self, start: Point | None, keep: frozenset[Point], advance: Advance, logits: bool = False
@@ -216,22 +233,19 @@ class Readable:
 
     def _agrees(self) -> bool:
         """Say whether the way agrees on the unedited model."""
-        if not self.ways.half:
-            return self._tried(self._made_right)
-        if not self.ways.seen(self.requests) and not self._tried(self._made_right):
+        known = self.ways.half and self.ways.seen(self._number, self.requests)
+        if not known and not self._tried(self._made_right):
             return False
-        return self._tried(self._rounds_right)
+        return not self.ways.half or self._tried(self._rounds_right)
 
     def _tried(self, check: Callable[[], bool]) -> bool:
         try:
             return check()
         except (*MISFITS, MemoryError) as error:
-            if not is_out_of_memory(error):
-                return False
-            if not self.ways.half:
-                raise
-            release_memory()  # there is no room for a look in float32
-            return True
+            if is_out_of_memory(error):
+                self.ways.leave_unchecked()
+                return True
+            return False
 
     def _made_right(self) -> bool:
         """Say whether the unedited model is read right in float32.
@@ -247,7 +261,7 @@ class Readable:
             found = reader.log_likelihoods()[[near.index(prompt) for prompt in self._chosen]]
         if not close(found, plain, tolerance(plain, self._tokens)):
             return False
-        self.ways.see(self.requests)
+        self.ways.see(self._number, self._sample)
         return True
 
     def _rounds_right(self) -> bool:
@@ -259,12 +273,14 @@ class Readable:
         return close(found, plain, half_tolerance(self.ways.noise, self._tokens, self.ways.model.dtype))
 
     def _may_begin(self, begin: Point | None, kept: frozenset[Point]) -> bool:
-        """Say whether the model as it is now may be read from a point on; of the unedited one, leave states there."""
+        """Say whether the model as it is now may be read from a point on; of the unedited one, leave states there.
+
+        An edited model that is read from the bottom is read as the unedited one is, unless a check has failed before.
+        """
         if begin is None:
-            return (not kept - self._left and True) or self._tried(lambda: self._leave(kept))
-        if begin in self._checked or (self.tails and begin not in kept):
-            return True
-        return self._tried(lambda: self._edited_right(begin, kept))
+            return kept <= self._left or self._tried(lambda: self._leave(kept))
+        whole = begin not in kept and self.tails
+        return whole or begin in self._checked or self._tried(lambda: self._edited_right(begin, kept))
 
     def _leave(self, kept: frozenset[Point]) -> bool:
         """Leave the unedited model's states for checks to come."""
@@ -285,12 +301,13 @@ class Readable:
         allowed = tolerance(plain, self._tokens)
         if not close(found, plain, allowed):
             return False
-        if self._unedited is None or (np.abs(plain.values - self._unedited.values) > SHOWS * allowed).any():
-            self._checked.add(begin)
+        before = plain if self._unedited is None else self._unedited
+        if (np.abs(plain.values - before.values) > SHOWS * allowed).any():
+            self._checked.add(begin)  # a way that ignored the edit would have been found out
         return True
 
     def _plain(self) -> Plain:
-        return read_plainly(self.ways.model, self._sample.without_prefix())
+        return read_plainly(self.ways.model, self._sample.without_prefix(), self.ways.lengths)
 
 
 class Part:

@@ -175,7 +175,7 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         "combine": plan.combine,
         # Only where there is one: a run of Algorithm 1 as written goes on whatever made it.
         **({"race": ALPHA} if plan.race else {}),
-        **scorer.rounding,
+        **scorer.reading_key,
     }
 
 
