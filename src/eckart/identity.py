@@ -104,7 +104,7 @@ def identify(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) 
     """Return a hash of weights, configuration, tokenizer and code: models that score alike by construction share it."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(_configuration(model).encode())
-    digest.update(_tokenizer_text(tokenizer).encode())
+    digest.update(tokenizer_text(tokenizer).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(raw_bytes(tensor))
@@ -187,7 +187,7 @@ def _adapters(model: PreTrainedModel) -> str:
     return json.dumps(layers) if layers else ""
 
 
-def _tokenizer_text(tokenizer: PreTrainedTokenizerBase | None) -> str:
+def tokenizer_text(tokenizer: PreTrainedTokenizerBase | None) -> str:
     """Return what a tokenizer does, as text."""
     if tokenizer is None:
         return ""

@@ -200,6 +200,17 @@ def test_another_tokenizer_that_was_asked_for_is_saved(task, tmp_path):
     assert load_model(tmp_path / "saved").tokenizer("a")["input_ids"][0] == 0
 
 
+def test_what_reading_does_to_a_tokenizer_makes_it_no_other(task, tmp_path):
+    """A call of the tokenizer clears the truncation that its file has."""
+    source = save_family("llama", tmp_path / "source")
+    path = source / "tokenizer.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    told["truncation"] = {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+    path.write_text(json.dumps(told), encoding="utf-8")
+    export(study_of(source, task), tmp_path / "saved")
+    assert (tmp_path / "saved" / "tokenizer.json").read_bytes() == path.read_bytes()
+
+
 def test_the_same_again_is_scored_again_and_another_is_refused(task, tmp_path):
     study = study_of(save_family("llama", tmp_path / "source"), task)
     first = export(study, tmp_path / "saved")

@@ -52,6 +52,7 @@ OVER = {
     "a model's file": [*EVALUATE, "m/config.json"],
     "a folder's file": ["evaluate", "m", *FOLDER, "--predictions", "d/test.csv"],
     "a split that would be read": ["evaluate", "m", *FOLDER, "--predictions", "d/validation.jsonl"],
+    "a split by a word of its name": ["evaluate", "m", *FOLDER, "--predictions", "d/my.dev.csv.gz"],
     "a second file beside the only one": [
         "evaluate", "m", "--data", "alone", *OWN, "--predictions", "alone/new.jsonl"
     ],

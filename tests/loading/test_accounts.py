@@ -182,3 +182,8 @@ def test_every_number_is_held_by_the_dtype_of_the_files(tmp_path, kept):
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     loaded = load_stored(load_model(folder)).state_dict()
     assert all(torch.equal(loaded[key].double(), tensor.double()) for key, tensor in state.items())
+
+
+def test_a_tensor_of_another_shape_is_named_with_both(llama):
+    put(llama, {"model.layers.0.mlp.up_proj.weight": torch.ones(40, 32)})
+    refused(llama, "model.layers.0.mlp.up_proj.weight as 40 x 32", "asks for 44 x 32")

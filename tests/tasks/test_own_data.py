@@ -11,9 +11,14 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from eckart.cli.options import parse_labels
 from eckart.errors import TaskError
 from eckart.tasks import Prompt, Task
+from eckart.tasks.documents import read_json
+from eckart.tasks.labels import escaped
 
 
 def reviews(n: int = 40) -> list[dict[str, Any]]:
@@ -460,3 +465,25 @@ def test_the_hub_out_of_reach_is_one_line(tmp_path: Path) -> None:
     assert done.stdout.startswith("TaskError cannot load 'nyu-mll/glue' from the hub (")
     assert done.stdout.endswith("with the data on this machine, give it as --data\n")
     assert done.stdout.count("\n") == 1
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1)
+
+
+@given(st.lists(WORDS, unique_by=str.strip, min_size=1, max_size=4))
+def test_labels_are_read_back_as_messages_write_them(labels):
+    labels = [label for label in labels if label == label.strip()]
+    written = ",".join(f"{escaped(value)}={escaped(value)}" for value in labels)
+    assert parse_labels(written or None) == ({label: label for label in labels} or None)
+
+
+@pytest.mark.parametrize(
+    ("whole", "rows"),
+    [
+        ({"question": "q", "choices": [{"text": "a"}, {"text": "b"}], "answer": "A"}, 1),
+        ({"data": [{"review": "a"}, {"review": "b"}], "version": "1.1"}, 2),
+        ({"anything": [{"review": "a"}, {"review": "b"}]}, 2),
+    ],
+)
+def test_a_record_is_no_table_of_its_candidates(whole, rows):
+    assert len(read_json(json.dumps(whole))) == rows

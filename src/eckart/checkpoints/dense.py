@@ -18,7 +18,8 @@ from eckart.checkpoints.drafts import drafted, remove_abandoned
 from eckart.edits import clip
 from eckart.errors import RunError
 from eckart.files import home
-from eckart.models import LoadedModel, Tokenizer, load_model, load_tokenizer, needed_tokenizer
+from eckart.identity import tokenizer_text
+from eckart.models import LoadedModel, load_model, load_tokenizer, needed_tokenizer
 from eckart.records import Edit, Trial
 from eckart.scores import Score
 from eckart.selection.study import Study
@@ -154,18 +155,9 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
         tokenizer.save_pretrained(folder)
     else:
         copy_clipped(source, edits, folder)
-        if not _alike(tokenizer, load_tokenizer(source.name, source.trust_remote_code)):
+        if tokenizer_text(tokenizer) != tokenizer_text(load_tokenizer(source.name, source.trust_remote_code)):
             tokenizer.save_pretrained(folder)  # another one than the checkpoint's was asked for
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-
-
-def _alike(one: Tokenizer, other: Tokenizer) -> bool:
-    return _described(one) == _described(other)
-
-
-def _described(tokenizer: Tokenizer) -> Any:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return tokenizer.get_vocab() if backend is None else backend.to_str()
 
 
 def _score_again(study: Study, folder: Path, target: Path, dtype: str, *, before: bool = False) -> Saved:

@@ -235,7 +235,7 @@ def parse_labels(text: str | None) -> dict[str, str] | None:
     """
     if text is None:
         return None
-    pairs = [_pair.fullmatch(pair) for pair in _comma.split(text)]
+    pairs = [_pair.fullmatch(pair) for pair in _split_at_commas(text)]
     found: dict[str, str] = {}
     for pair in pairs:
         value, word = map(_unescaped, pair.groups()) if pair else ("", "")
@@ -249,9 +249,19 @@ def parse_labels(text: str | None) -> dict[str, str] | None:
     return found
 
 
-_comma = re.compile(r"(?<!\\),")
 _pair = re.compile(r"\s*((?:[^=\\]|\\.)+)=(.+)", re.DOTALL)
 _escape = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([,=\\]))")
+
+
+def _split_at_commas(text: str) -> list[str]:
+    """Split at the commas that no backslash stands before, unless that one has a backslash before it itself."""
+    parts = [""]
+    for piece in re.findall(r"\\.|\\$|,|[^\\,]+", text, re.DOTALL):
+        if piece == ",":
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
 
 
 def _unescaped(text: str) -> str:

@@ -6,7 +6,6 @@ Every verb's options pass here, told apart by their names alone, so that a new v
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,6 @@ WRITTEN = ("predictions", "plot", "figures", "save", "out")
 RUN_FILES = (*KEPT, "result.txt", "validation.png")
 """What a verb writes into its run's folder."""
 MODEL_FILES = frozenset({".safetensors", ".json", ".py", ".model", ".txt", ".jinja", ".bin", ".tiktoken"})
-DATA_FILE = re.compile(r"\.(csv|tsv|jsonl?|ndjson|parquet|arrow)(\.\w+)?$", re.IGNORECASE)
 
 
 def with_paths(app: typer.Typer) -> None:
@@ -92,7 +90,7 @@ def _task(task: str, data: str | Path | None) -> Iterator[Read]:
     from eckart.tasks.spec import find_spec
 
     config = None
-    if task.endswith((".yaml", ".yml")):
+    if task.lower().endswith((".yaml", ".yml")):
         yield Read("the task file", home(task))
         try:
             spec = find_spec(task)
@@ -105,38 +103,34 @@ def _task(task: str, data: str | Path | None) -> Iterator[Read]:
 
 def _data(path: Path, inner: list[str]) -> Iterator[Read]:
     """Yield a file of data, or those of a folder, and those that would be read with them were they there."""
+    from eckart.tasks.sources import split_name
+
     if not path.is_dir():
         yield Read("the data", path)
         return
     folders = [path, *(path / name for name in inner if name)]
     splits = [
-        place
-        for folder in folders
-        for place in _entries(folder)
-        if place.is_dir() and _of_a_split(place.name)
+        place for folder in folders for place in _entries(folder) if place.is_dir() and split_name(place)
     ]
-    divided = splits or any(_of_a_split(file.stem) for folder in folders for file in _entries(folder))
+    divided = splits or any(_is_split(file.name) for folder in folders for file in _entries(folder))
     yield from (Read("the data", folder, _is_split if divided else _is_data) for folder in folders)
     yield from (Read("the data", place, _is_data) for place in splits)
 
 
 def _is_data(name: str) -> bool:
-    return DATA_FILE.search(name) is not None
+    from eckart.tasks.files import named_like_rows
+
+    return named_like_rows(Path(name))
 
 
 def _is_split(name: str) -> bool:
-    return _is_data(name) and _of_a_split(name.partition(".")[0])
+    from eckart.tasks.sources import split_name
+
+    return _is_data(name) and split_name(Path(name)) is not None
 
 
 def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
-def _of_a_split(stem: str) -> bool:
-    from eckart.tasks.sources import SPLIT_NAMES
-
-    words = {word for synonyms in SPLIT_NAMES.values() for word in synonyms}
-    return not words.isdisjoint(re.split(r"[^a-z]+", stem.lower()))
 
 
 def _study(path: Path, out: Path | None) -> Iterator[Read]:

@@ -80,6 +80,7 @@ def refuse_unaccounted(
     used = _used(model, stored)
     twice = {key: home for home, keys in used.items() for key in keys[1:]}
     unused = [key for key in _unused(model, stored, used, report) if not _harmless(key, stored, config)]
+    _refuse_other_shapes(name, report)
     missing = _missing(model, used, report)
     if missing:
         raise ModelError(_lacking(name, missing, unused, config))
@@ -157,13 +158,23 @@ def _unused(
 
 
 def _missing(model: PreTrainedModel, used: Mapping[str, list[str]], report: Mapping[str, Any]) -> list[str]:
-    """Return what the model asks for and the files lack, or hold in another shape."""
-    missing = {*map(str, report["missing_keys"]), *map(str, report["mismatched_keys"])}
+    """Return what the model asks for and the files lack."""
+    missing = {*map(str, report["missing_keys"])}
     if _one_for_one(model):
         parameters = dict(model.named_parameters(remove_duplicate=False))
         filled = {id(parameters[home]) for home in used if home in parameters}
         missing |= {path for path, parameter in parameters.items() if id(parameter) not in filled}
     return sorted(missing)
+
+
+def _refuse_other_shapes(name: str, report: Mapping[str, Any]) -> None:
+    """Refuse tensors of another shape than the configuration asks for."""
+    for key, stored, wanted in sorted(report["mismatched_keys"]):
+        held, asked = (" x ".join(map(str, shape)) for shape in (stored, wanted))
+        raise ModelError(
+            f"model '{name}' holds {key} as {held}, and its configuration asks for {asked}; "
+            f"{len(report['mismatched_keys'])} tensor(s) have another shape: they belong to another configuration"
+        )
 
 
 def _one_for_one(model: PreTrainedModel) -> bool:

@@ -9,6 +9,14 @@ from typing import Any
 from eckart.errors import TaskError
 from eckart.tasks.tables import Row
 
+WRAPPERS = frozenset(
+    {"data", "rows", "records", "examples", "items", "instances", "train", "validation", "test"}
+)
+"""What the one table of a file is called beside a version or a date."""
+
+ABOUT = frozenset({"schema", "metadata", "info", "features"})
+"""What stands beside a table and says something of it."""
+
 FORMS = "a JSON file holds one array of objects, or one object a line (pandas: orient='records', lines=True)"
 
 
@@ -30,7 +38,7 @@ def read_json(text: str) -> list[Row]:
         TaskError: it is broken, or of another form; the message begins with where.
     """
     try:
-        whole = json.loads(text, object_pairs_hook=_once)
+        whole = json.loads(text, object_pairs_hook=_named_once)
     except (ValueError, RecursionError):
         if text.lstrip().startswith("["):
             _parsed(text, "it")
@@ -46,16 +54,23 @@ def _of_object(whole: dict[str, Any]) -> list[Row]:
     values = list(whole.values())
     if {"columns", "data"} <= set(whole) and all(isinstance(whole[key], list) for key in ("columns", "data")):
         return _of_split(whole["columns"], whole["data"])
-    tables = [value for value in values if _objects(value)]
-    if len(tables) == 1:
-        return list(tables[0])
-    if len(tables) > 1:
+    tables = [name for name, value in whole.items() if _objects(value)]
+    if len(tables) == 1 and _wraps(whole, tables[0]):
+        return list(whole[tables[0]])
+    if len(tables) == len(values) > 1:
         raise TaskError(f"it holds several tables: {_names(whole)}; write each to a file of its own")
     if all(isinstance(value, dict) for value in values):
         return _of_nested(whole)
     if all(isinstance(value, list) for value in values):
         return _of_columns({name: dict(enumerate(value)) for name, value in whole.items()})
     return [whole]
+
+
+def _wraps(whole: Mapping[str, Any], table: str) -> bool:
+    """Whether an object is there for one table in it, and is no row that holds a list of its candidates."""
+    others = {name: value for name, value in whole.items() if name != table and name.lower() not in ABOUT}
+    said = not any(isinstance(value, list | dict) for value in others.values())
+    return len(whole) == 1 or (table.lower() in WRAPPERS and said)
 
 
 def _of_split(columns: list[Any], data: list[Any]) -> list[Row]:
@@ -97,15 +112,11 @@ def _object(value: Any, where: str) -> Row:
 
 def _parsed(text: str, where: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_named_once)
     except (ValueError, RecursionError) as error:
         raise TaskError(f"{where} is not whole JSON ({getattr(error, 'msg', error)}); {FORMS}") from None
     except TaskError as error:
         raise TaskError(f"{where} {error}") from None
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    return _named_once(pairs)
 
 
 def _named_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -48,9 +48,14 @@ def read_file(path: Path) -> Table:
 
 def readable(path: Path) -> bool:
     """Return whether a file seems to hold rows."""
+    return path.is_file() and named_like_rows(path)
+
+
+def named_like_rows(path: Path) -> bool:
+    """Return whether a file of that name would be taken to hold rows, were it there."""
     known = _suffix(path) in _TEXTS or path.suffix.lower() in _COLUMNS
     cached = path.name.startswith("cache-") and path.suffix == ".arrow"
-    return path.is_file() and known and path.name not in NO_ROWS and path.name[0] != "." and not cached
+    return known and path.name not in NO_ROWS and path.name[0] != "." and not cached
 
 
 def bare_name(path: Path) -> str:

@@ -56,14 +56,15 @@ def _near_repeats(kept: Mapping[str, Sequence[Example]]) -> list[str]:
     pairs: Counter[tuple[str, str]] = Counter()
     for name, examples in kept.items():
         for example in examples:
-            met = first.setdefault(_nearly(example), name)
-            pairs[name, met] += 1
-        pairs[name, name] -= sum(met == name for met in first.values())
+            key = _nearly(example)
+            if key in first:
+                pairs[name, first[key]] += 1
+            else:
+                first[key] = name
     return [
         f"{name}: kept {counted(count)} that repeat{'s' * (count == 1)} a row of {met} but for case, white space, "
         "punctuation or Unicode form"
         for (name, met), count in pairs.items()
-        if count
     ]
 
 

@@ -163,7 +163,7 @@ def _files_by_split(folder: Path) -> dict[str, list[Path]]:
     """Return the files of each split, in the order of their names: `train-*`, or all in a folder `train`."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        split = _split_name(path)
+        split = split_name(path)
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         if split and any(map(readable, files)):
             found.setdefault(split, []).extend(filter(readable, files))
@@ -172,7 +172,8 @@ def _files_by_split(folder: Path) -> dict[str, list[Path]]:
     return {name: found[name] for name in SPLIT_NAMES if name in found}
 
 
-def _split_name(path: Path) -> str | None:
+def split_name(path: Path) -> str | None:
+    """Return the split that a file or folder of that name is; None if of none."""
     words = split_words(path)
     return next((name for name, synonyms in SPLIT_NAMES.items() if not words.isdisjoint(synonyms)), None)
 
