@@ -9,7 +9,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from eckart.errors import ModelError, TaskError
 from eckart.evaluation.encoding import Encoder, common_prefix, differently_encoded, shared_text
 from eckart.evaluation.fitting import fed_lengths
-from eckart.evaluation.requests import build_requests, context_window
+from eckart.evaluation.requests import build_requests
+from eckart.loading.config import context_window
 from eckart.tasks.prompts import Prompt
 from families import build, tiny_tokenizer
 

@@ -15,13 +15,14 @@ from eckart.evaluation.encoding import differently_encoded, shared_text
 from eckart.evaluation.fitting import Fitted, fit
 from eckart.evaluation.outcome import Evaluation
 from eckart.evaluation.precision import HALF
-from eckart.evaluation.requests import build_requests, context_window
+from eckart.evaluation.requests import build_requests
 from eckart.evaluation.route import Point, Route
 from eckart.evaluation.scorer import Report, Scorer, scorer_of, silent
 from eckart.evaluation.scoring import Reading, check_finite, check_method, check_winnable, combine, score
 from eckart.evaluation.trunk import Trunk
 from eckart.evaluation.vocabulary import check_vocabulary
 from eckart.evaluation.ways import BOTTOM, Part, Readable, Ways
+from eckart.loading.config import context_window
 from eckart.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
 from eckart.records import Edit, Rows, parse_rows
 from eckart.scores import Score

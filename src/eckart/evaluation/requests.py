@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from eckart.errors import ModelError, TaskError
 from eckart.evaluation.encoding import CHUNK, Encoder, Tokens, common_prefix
@@ -133,22 +132,6 @@ class _Rows:
         self.prefix = shared
         self.tails.append(row[len(shared) :])
         return len(self.tails) - 1
-
-
-def context_window(config: Any) -> int | None:
-    """Return the most tokens that a model reads, from its configuration; None where it names no limit."""
-    text = config.get_text_config(decoder=True)
-    for name in (
-        "max_position_embeddings",
-        "n_positions",
-        "max_sequence_length",
-        "max_seq_len",
-        "seq_length",
-    ):
-        value = getattr(text, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return None
 
 
 def _split(prompt: Prompt, context: Tokens, candidates: list[Tokens]) -> int:

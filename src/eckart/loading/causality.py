@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from eckart.errors import ModelError
+from eckart.loading.config import context_window
 
 ROWS, LENGTH = 3, 32
 TOLERANCE, ROUTED = 1e-3, 0.03
@@ -74,22 +75,9 @@ def _rows(model: PreTrainedModel) -> Tensor | None:
     plain = [token for token in range(min(size, 4096)) if token not in special]
     if len(plain) < 2 * ROWS:
         return None
-    length = min([LENGTH, *_windows(text)])
+    length = min(LENGTH, context_window(model.config) or LENGTH)
     chosen = torch.randint(len(plain), (ROWS, length), generator=torch.Generator().manual_seed(0))
     return torch.tensor(plain)[chosen] if length >= 4 else None
-
-
-def _windows(config: Any) -> Iterator[int]:
-    for name in (
-        "max_position_embeddings",
-        "n_positions",
-        "max_sequence_length",
-        "max_seq_len",
-        "seq_length",
-    ):
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value > 0:
-            yield value
 
 
 def _special(config: Mapping[Any, Any]) -> Iterator[int]:

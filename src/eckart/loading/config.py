@@ -90,3 +90,19 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def context_window(config: Any) -> int | None:
+    """Return the most tokens that a model reads, from its configuration; None where it names no limit."""
+    text = config.get_text_config(decoder=True)
+    for name in (
+        "max_position_embeddings",
+        "n_positions",
+        "max_sequence_length",
+        "max_seq_len",
+        "seq_length",
+    ):
+        value = getattr(text, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None

@@ -18,8 +18,9 @@ from eckart.edits import Factors, canonical, clip, resolve
 from eckart.errors import EditError, ModelError, TaskError
 from eckart.evaluation.encoding import Encoder, Tokens, common_prefix
 from eckart.evaluation.fitting import fit
-from eckart.evaluation.requests import build_requests, context_window
+from eckart.evaluation.requests import build_requests
 from eckart.evaluation.vocabulary import check_vocabulary
+from eckart.loading.config import context_window
 from eckart.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
 from eckart.probe.quantities import Attended, Update, attended, residual, seen, update_of
 from eckart.probe.reading import LayerProbe, Probe
