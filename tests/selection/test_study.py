@@ -98,7 +98,7 @@ def share(trial_: Trial, majority: float) -> Trial:
     [
         (0.9, 0.95, ["unpruned 0.6739", "clipped 0.9783"]),
         (0.6, 0.95, ["unpruned", "clipped"]),
-        (0.6, 0.6, ["unpruned"]),
+        (0.6, 0.6, []),  # the clipped one does better: that is what clipping gained
         (0.5, 0.99, ["clipped"]),
         (0.5, 0.6, []),
     ],

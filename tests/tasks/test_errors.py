@@ -185,8 +185,9 @@ def own(data: Path, **options: Any) -> str:
 
 
 def test_labels(data: Path, tmp_path: Path) -> None:
-    assert "holds the label 'good', and the task knows 0, 1; map it in labels" in own(
-        data, labels={0: "a", 1: "b"}
+    assert (
+        "holds the label 'good', and the task knows 0, 1; map them all in labels (--labels 'good=...,bad=...')"
+        in own(data, labels={0: "a", 1: "b"})
     )
     assert "holds one label, 'fine'" in own(data, labels={"good": "fine", "bad": "fine"})
     assert "a label word is empty" in own(data, labels={"good": " ", "bad": "bad"})

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eckart.cli.options import parse_labels
@@ -467,9 +467,11 @@ def test_the_hub_out_of_reach_is_one_line(tmp_path: Path) -> None:
     assert done.stdout.count("\n") == 1
 
 
+ROWS_OF_TWO = [{"review": "a"}, {"review": "b"}]
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1)
 
 
+@example(["a\\", "b"])
 @given(st.lists(WORDS, unique_by=str.strip, min_size=1, max_size=4))
 def test_labels_are_read_back_as_messages_write_them(labels):
     labels = [label for label in labels if label == label.strip()]
@@ -477,13 +479,13 @@ def test_labels_are_read_back_as_messages_write_them(labels):
     assert parse_labels(written or None) == ({label: label for label in labels} or None)
 
 
-@pytest.mark.parametrize(
-    ("whole", "rows"),
-    [
-        ({"question": "q", "choices": [{"text": "a"}, {"text": "b"}], "answer": "A"}, 1),
-        ({"data": [{"review": "a"}, {"review": "b"}], "version": "1.1"}, 2),
-        ({"anything": [{"review": "a"}, {"review": "b"}]}, 2),
-    ],
-)
-def test_a_record_is_no_table_of_its_candidates(whole, rows):
-    assert len(read_json(json.dumps(whole))) == rows
+@pytest.mark.parametrize("whole", [{"data": ROWS_OF_TWO, "version": "1.1"}, {"anything": ROWS_OF_TWO}])
+def test_a_table_stands_in_an_object_beside_what_is_said_of_it(whole):
+    assert read_json(json.dumps(whole)) == ROWS_OF_TWO
+
+
+@pytest.mark.parametrize("table", ["choices", "examples", "items"])
+def test_a_record_is_no_table_of_its_candidates(table):
+    """Whichever was meant, something would be dropped without a word."""
+    with pytest.raises(TaskError, match="a table, or one row with a list"):
+        read_json(json.dumps({"question": "q", table: ROWS_OF_TWO, "answer": "A"}))

@@ -163,9 +163,15 @@ class Study:
         return f"{word} with n = {paired.n} test rows and {shots}"
 
     def caution(self) -> str:
-        """Say which models do no better on the test rows than always giving the most frequent label, if any."""
-        scores = {name: trial.score for name, trial in self.tested.items()}
-        return nothing_learned({name: score for name, score in scores.items() if isinstance(score, Score)})
+        """Say that no model does better on the test rows than always giving the most frequent label, if so it is.
+
+        Where the clipped one does, that is no caution: it is what clipping gained.
+        """
+        scores = {name: trial.score for name, trial in self.tested.items() if isinstance(trial.score, Score)}
+        learned = any(
+            not nothing_learned({name: score}) for name, score in scores.items() if name == "clipped"
+        )
+        return "" if learned else nothing_learned(scores)
 
 
 def drawn(shots: int, seed: int) -> str:

@@ -72,7 +72,8 @@ class ChoiceList:
         known = ", ".join(names) if names else f"a place from 0 to {len(texts) - 1}, or a letter from A"
         raise TaskError(
             f"{where}: the label '{value}' in column '{self.label}' means none of the {len(texts)} candidates in "
-            f"'{self.column}', which wants {known}; map it in labels, such as {{1: 0, 2: 1}} where places count from 1"
+            f"'{self.column}', which wants {known}; map it in labels, such as {_from_one(len(texts))} where places "
+            "count from 1"
         )
 
     def _read(self, cell: Any) -> tuple[list[Any], list[str]]:
@@ -116,3 +117,8 @@ def check_choice(value: Any, column: str, listed: bool) -> None:
         kind = "an object" if isinstance(value, Mapping) else "a list"
         remedy = "flatten it" if listed else f"a column of lists stands alone: choices: {column}"
         raise TaskError(f"a candidate in column '{column}' is {kind}, {_shown(value)}; {remedy}")
+
+
+def _from_one(candidates: int) -> str:
+    """Return the labels that make places counted from 1 places counted from 0."""
+    return "{" + ", ".join(f"{place + 1}: {place}" for place in range(candidates)) + "}"

@@ -9,15 +9,12 @@ from typing import Any
 from eckart.errors import TaskError
 from eckart.tasks.tables import Row
 
-WRAPPERS = frozenset(
-    {"data", "rows", "records", "examples", "items", "instances", "train", "validation", "test"}
-)
-"""What the one table of a file is called beside a version or a date."""
-
-ABOUT = frozenset({"schema", "metadata", "info", "features"})
-"""What stands beside a table and says something of it."""
-
 FORMS = "a JSON file holds one array of objects, or one object a line (pandas: orient='records', lines=True)"
+
+ABOUT = frozenset(
+    {"schema", "metadata", "info", "features", "version", "date", "name", "description", "split"}
+)
+"""What stands beside the one table of a file and says something of it."""
 
 
 def read_lines(text: str) -> list[Row]:
@@ -55,22 +52,19 @@ def _of_object(whole: dict[str, Any]) -> list[Row]:
     if {"columns", "data"} <= set(whole) and all(isinstance(whole[key], list) for key in ("columns", "data")):
         return _of_split(whole["columns"], whole["data"])
     tables = [name for name, value in whole.items() if _objects(value)]
-    if len(tables) == 1 and _wraps(whole, tables[0]):
+    if len(tables) == 1 and {name.lower() for name in whole if name != tables[0]} <= ABOUT:
         return list(whole[tables[0]])
-    if len(tables) == len(values) > 1:
+    if len(tables) == 1:
+        raise TaskError(
+            f"it holds one object, with {_names(whole)}: a table, or one row with a list? {FORMS}"
+        )
+    if len(tables) > 1:
         raise TaskError(f"it holds several tables: {_names(whole)}; write each to a file of its own")
     if all(isinstance(value, dict) for value in values):
         return _of_nested(whole)
     if all(isinstance(value, list) for value in values):
         return _of_columns({name: dict(enumerate(value)) for name, value in whole.items()})
     return [whole]
-
-
-def _wraps(whole: Mapping[str, Any], table: str) -> bool:
-    """Whether an object is there for one table in it, and is no row that holds a list of its candidates."""
-    others = {name: value for name, value in whole.items() if name != table and name.lower() not in ABOUT}
-    said = not any(isinstance(value, list | dict) for value in others.values())
-    return len(whole) == 1 or (table.lower() in WRAPPERS and said)
 
 
 def _of_split(columns: list[Any], data: list[Any]) -> list[Row]:

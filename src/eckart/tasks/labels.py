@@ -217,13 +217,15 @@ def _list_labels(
 
 
 def _check_known(values: Iterable[str], mapping: Mapping[str, str], column: str, where: str) -> None:
+    values = list(dict.fromkeys(values))
     unknown = next((value for value in values if value not in mapping), None)
     if unknown is not None:
+        all_of_them = ",".join(f"{escaped(value)}=..." for value in values[:12])
         near = next((value for value in mapping if folded(value) == folded(unknown)), None)
         hint = f", which {near!a} is not" if near is not None else ""
         raise TaskError(
             f"column '{column}' of {where} holds the label '{_visible(unknown)}'{hint}, and the task knows "
-            f"{', '.join(mapping) or 'none'}; map it in labels (--labels '{escaped(unknown)}=...')"
+            f"{', '.join(mapping) or 'none'}; map them all in labels (--labels '{all_of_them}')"
         )
 
 
