@@ -18,8 +18,8 @@ import torch
 from common import TOLERANCE, machine, matmul_rate, show, synchronise
 from setting import RATES, arguments, setting
 
-from eckart.evaluation import Evaluator
 from eckart.records import Edit
+from eckart.scoring.evaluator import Evaluator
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ import torch
 from common import machine, show
 from setting import arguments, setting
 
-from eckart.evaluation import Evaluator
 from eckart.records import Edit
+from eckart.scoring.evaluator import Evaluator
 
 GIB = 2**30
 

@@ -13,8 +13,8 @@ import torch
 from common import machine, matmul_rate, show, synchronise
 from setting import RATES, arguments, computed_tokens, setting
 
-from eckart.evaluation import Evaluator
 from eckart.records import Edit
+from eckart.scoring.evaluator import Evaluator
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ import argparse
 import pickle
 
 from eckart.records import Edit, Row, Rows, Setting, Trial
-from eckart.selection.grid import Sweep
-from eckart.selection.units import Facts, Known
+from eckart.sweeps.grid import Sweep
+from eckart.sweeps.units import Facts, Known
 
 LAYERS = list(range(80))
 
@@ -16,7 +16,7 @@ LAYERS = list(range(80))
 def trial(rows: int, labels: int) -> Trial:
     import numpy as np
 
-    from eckart.evaluation.scoring import score
+    from eckart.scoring.methods import score
 
     draw = np.random.default_rng(0)
     values = draw.normal(-3, 1, (rows, labels))

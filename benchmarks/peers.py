@@ -29,11 +29,11 @@ from algorithm1 import compared
 from common import TOLERANCE, machine, matmul_rate, show, synchronise
 from setting import arguments, setting
 
-from eckart.evaluation import Evaluator
-from eckart.evaluation.requests import Requests, build_requests
-from eckart.models import LoadedModel, Tokenizer
+from eckart.scoring.evaluator import Evaluator
+from eckart.scoring.requests import Requests, build_requests
 from eckart.tasks import Task
 from eckart.tasks.prompts import Prompt
+from eckart.weights.models import LoadedModel, Tokenizer
 
 SIZES = (1, 8, 32, 64)
 UNSEEN = "ÿ"

@@ -11,9 +11,9 @@ import time
 from common import best_of, machine, show
 from setting import arguments, setting
 
-from eckart.evaluation import Evaluator
-from eckart.probe import Prober
+from eckart.paper.probe import Prober
 from eckart.records import Edit
+from eckart.scoring.evaluator import Evaluator
 
 
 def main() -> None:

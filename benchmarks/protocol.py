@@ -15,8 +15,8 @@ import torch
 from common import machine, matmul_rate, show
 from setting import RATES, arguments, setting
 
-from eckart.evaluation import Evaluator
 from eckart.records import Edit, Trial
+from eckart.scoring.evaluator import Evaluator
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from common import machine, show
 from setting import arguments, setting
 
-from eckart.evaluation import Evaluator
 from eckart.records import Edit
+from eckart.scoring.evaluator import Evaluator
 
 
 def main() -> None:

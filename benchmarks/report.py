@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from common import machine, show
 
-from eckart.evaluation.scoring import score
 from eckart.records import Edit, Row, Rows, Setting, Trial
 from eckart.reports.page import FORMATS, Report
 from eckart.runs import RunStore, read_run
+from eckart.scoring.methods import score
 
 TASKS, PARTS, RATES = ("films", "topics"), ("attn", "mlp"), (0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
 

@@ -16,11 +16,11 @@ import numpy as np
 from common import machine, show
 
 from eckart.errors import EckartError
-from eckart.evaluation import Evaluator
-from eckart.models import load_model
 from eckart.records import Edit
 from eckart.scores import Score
+from eckart.scoring.evaluator import Evaluator
 from eckart.tasks.task import Task
+from eckart.weights.models import load_model
 
 RATES = (0.5, 0.9, 0.95, 0.99, 0.995)
 

@@ -13,10 +13,10 @@ import torch
 import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from eckart.evaluation import Evaluator
-from eckart.evaluation.packing import pack, plan_packs
-from eckart.models import LoadedModel, load_model
+from eckart.scoring.evaluator import Evaluator
+from eckart.scoring.forward.packing import pack, plan_packs
 from eckart.tasks import Task
+from eckart.weights.models import LoadedModel, load_model
 
 RATES = (0.0, 0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995)
 """Eight candidates, as in the paper's protocol."""

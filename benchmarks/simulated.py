@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm, rankdata, t
 
-from eckart.inference import crossed_moments
-from eckart.multiplicity import max_statistic_p, selected_gain
-from eckart.rules import layer_rule, rank_correlation, stability
-from eckart.statistics import mcnemar_exact
+from eckart.statistics.crossed import crossed_moments
+from eckart.statistics.grids import layer_rule, rank_correlation, stability
+from eckart.statistics.multiplicity import max_statistic_p, selected_gain
+from eckart.statistics.paired import mcnemar_exact
 
 THRESHOLD = 1.3
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from common import best_of, machine, matmul_rate, show, synchronise
 
-from eckart.linalg import Factor, prepared
-from eckart.spectrum import Spectrum
+from eckart.weights.linalg import Factor, prepared
+from eckart.weights.spectrum import Spectrum
 
 Shape = tuple[int, int]
 SHAPES = "256x256,512x512,1024x1024,4096x1024,1024x4096,2048x2048"

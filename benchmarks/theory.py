@@ -13,11 +13,11 @@ from common import machine, show
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from eckart.paper.theory.arrays import squared_norm
+from eckart.paper.theory.attention import implicit_update, trajectory
+from eckart.paper.theory.bound import LayerTerm, demonstration_gram, layer_term
+from eckart.paper.theory.norms import mlp_norms, projection_bounds, q_norms, qkv_bounds, truncate
 from eckart.reports.figures.base import COLOURS, MARKERS, save_figure
-from eckart.theory.arrays import squared_norm
-from eckart.theory.attention import implicit_update, trajectory
-from eckart.theory.bound import LayerTerm, demonstration_gram, layer_term
-from eckart.theory.norms import mlp_norms, projection_bounds, q_norms, qkv_bounds, truncate
 
 WIDTH, SHOTS, FEW = 32, 10, 4
 FLOORS = np.logspace(-8, 4, 61)

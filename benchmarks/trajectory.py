@@ -16,15 +16,15 @@ from common import machine, show
 from rich.console import Console
 
 from eckart.cli.options import quieten
-from eckart.edits import clip
-from eckart.functions.cells import ClippedCell, agreement, clip_cells, surely
-from eckart.functions.models import LinearAttentionModel
-from eckart.functions.training import Training, train
-from eckart.functions.trajectory import NOISE, Cases, Noise, draw_cases, read, residual
+from eckart.paper.functions.cells import ClippedCell, agreement, clip_cells, surely
+from eckart.paper.functions.figures.trajectory import cell_panels, draw_trajectory, norm_curves
+from eckart.paper.functions.models import LinearAttentionModel
+from eckart.paper.functions.training import Training, train
+from eckart.paper.functions.trajectory import NOISE, Cases, Noise, draw_cases, read, residual
+from eckart.paper.functions.trajectory_tables import agreement_table, readings_table
 from eckart.records import Edit
 from eckart.reports.figures.base import save_figure
-from eckart.reports.figures.trajectory import cell_panels, draw_trajectory, norm_curves
-from eckart.reports.trajectory import agreement_table, readings_table
+from eckart.weights.edits import clip
 
 DIMENSION, EXAMPLES = 5, 10
 LEVEL = 0.05

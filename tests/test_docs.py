@@ -60,8 +60,8 @@ def test_every_command_runs(command, desk, model, request):
 
 def small(arguments: list[str], desk: Path) -> list[str]:
     """Return a verb of `functions` with little to do, on a training such as the pages' own commands leave behind."""
-    from eckart.functions.loading import shipped_models
-    from eckart.functions.training import Training, train
+    from eckart.paper.functions.loading import shipped_models
+    from eckart.paper.functions.training import Training, train
 
     if arguments[1] == "train":
         return [
@@ -95,7 +95,7 @@ def test_links_lead_somewhere(page):
 
 def test_the_python_of_the_readme_runs(desk, model, monkeypatch):
     import eckart
-    from eckart.models import load_model
+    from eckart.weights.models import load_model
 
     (code,) = blocks(ROOT / "README.md", "python")
     load = eckart.Task.load

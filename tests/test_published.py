@@ -67,7 +67,7 @@ def test_the_packages_copy_is_the_record(shared, name):
 
 
 def scored(right: int, n: int):
-    from eckart.evaluation.scoring import score
+    from eckart.scoring.methods import score
 
     return score(np.array([[0.0, -1.0]] * n), [0] * right + [1] * (n - right), [str(i) for i in range(n)])
 

@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from samples import score, trial
 
 from eckart.errors import EditError
 from eckart.records import PARTS, Edit, Trial
-from samples import score, trial
 
 
 @pytest.mark.parametrize(

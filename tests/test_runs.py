@@ -5,12 +5,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from samples import ROWS, SETTING, score, trial
 
 from eckart.errors import ModelError, NotANumberError, RunError
 from eckart.records import Edit
 from eckart.runs import RunStore, read_run, write_whole
 from eckart.selection.recorded import Recorded
-from samples import ROWS, SETTING, score, trial
 
 SETTINGS = {"model": "m", "rates": [0.0, 0.5], "layer": None}
 

@@ -6,23 +6,22 @@ Each name is imported when it is first used, so that `import eckart` is quick an
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 _HOME = {
-    "Anatomy": "eckart.anatomy",
+    "Anatomy": "eckart.weights.anatomy",
     "EckartError": "eckart.errors",
     "Edit": "eckart.records",
-    "Factor": "eckart.linalg",
+    "Factor": "eckart.weights.linalg",
     "Task": "eckart.tasks",
-    "clip": "eckart.edits",
-    "clip_": "eckart.edits",
-    "evaluate": "eckart.evaluation",
-    "export": "eckart.checkpoints",
+    "clip": "eckart.weights.edits",
+    "clip_": "eckart.weights.edits",
+    "evaluate": "eckart.scoring.evaluator",
+    "export": "eckart.exports.dense",
     "report": "eckart.reports.page",
-    "search": "eckart.selection",
-    "sweep": "eckart.selection",
+    "search": "eckart.selection.search",
+    "sweep": "eckart.sweeps.sweep",
 }
 __all__ = [
     "Anatomy",
@@ -40,19 +39,22 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from eckart.anatomy import Anatomy
-    from eckart.checkpoints import export
-    from eckart.edits import clip, clip_
     from eckart.errors import EckartError
-    from eckart.evaluation import evaluate
-    from eckart.linalg import Factor
+    from eckart.exports.dense import export
     from eckart.records import Edit
     from eckart.reports.page import report
-    from eckart.selection import search, sweep
+    from eckart.scoring.evaluator import evaluate
+    from eckart.selection.search import search
+    from eckart.sweeps.sweep import sweep
     from eckart.tasks import Task
+    from eckart.weights.anatomy import Anatomy
+    from eckart.weights.edits import clip, clip_
+    from eckart.weights.linalg import Factor
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("eckart")
     if name not in _HOME:
         raise AttributeError(f"module 'eckart' has no attribute '{name}'")
     return getattr(import_module(_HOME[name]), name)

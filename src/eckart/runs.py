@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from eckart import __version__
 from eckart.errors import RunError
 from eckart.files import home, write_whole
 from eckart.records import Rows, Setting, Trial, fingerprint
@@ -312,7 +311,7 @@ def _short(value: Any) -> str:
 def _versions() -> dict[str, str]:
     """Return the versions of what makes a run's numbers."""
     packages = {name: metadata.version(name) for name in ("torch", "transformers")}
-    return {"eckart": __version__, **packages, "python": platform.python_version()}
+    return {"eckart": metadata.version("eckart"), **packages, "python": platform.python_version()}
 
 
 def _packed(trial: Trial) -> tuple[str, bytes | None]:

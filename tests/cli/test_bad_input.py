@@ -5,9 +5,8 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-
 from families import build, tiny_tokenizer
+from safetensors.torch import load_file, save_file
 
 OWN = ["--text-column", "review", "--label-column", "verdict", "--shots", "4"]
 

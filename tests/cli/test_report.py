@@ -4,11 +4,11 @@ import io
 import json
 import sqlite3
 
+from made_runs import Made
 from rich.console import Console
 
-from eckart.reports.record import published_table
-from eckart.reports.tables import record_table
-from made_runs import Made
+from eckart.reports.published import published_table
+from eckart.reports.results import record_table
 
 
 def test_it_writes_beside_the_run_and_says_what_was_found(eckart, tmp_path):

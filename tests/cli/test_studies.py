@@ -8,7 +8,7 @@ from eckart.cli.sweep import Said
 from eckart.errors import StudyError
 from eckart.records import RATES
 from eckart.runs import read_run
-from eckart.spec import read_study, shipped
+from eckart.sweeps.files import read_study, shipped
 from eckart.tasks import Task
 
 PAPER = {"figure1": 3, "figure2": 1, "figure3": 0, "figure4": 7}

@@ -10,13 +10,13 @@ import sys
 
 import pytest
 import torch
+from families import build, save_family
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eckart import Edit, clip_
 from eckart.errors import ModelError
-from eckart.evaluation.scoring import METHODS
-from families import build, save_family
+from eckart.scoring.methods import METHODS
 
 
 def document(ended) -> dict:
@@ -87,7 +87,7 @@ def test_spectrum_goes_on_where_it_was(eckart, model, monkeypatch):
     assert [(m["layer"], m["name"]) for m in some["matrices"]] == [
         (layer, name) for layer in (0, 2) for name in ("gate", "up", "down")
     ]
-    monkeypatch.setattr("eckart.spectrum.Spectrum.of", None)
+    monkeypatch.setattr("eckart.weights.spectrum.Spectrum.of", None)
     again = document(eckart("spectrum", model, "--json", "--layers", "0,2", "--part", "mlp", "--out", "run"))
     assert again == some
 
@@ -237,7 +237,7 @@ def test_interrupting_ends_with_130_and_a_fault_of_ours_with_1(eckart, model, ow
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("eckart.evaluation.Evaluator.trials", interrupt)
+    monkeypatch.setattr("eckart.scoring.evaluator.Evaluator.trials", interrupt)
     ended = eckart("search", model, *own_task, "--out", "run")
     assert (ended.status, ended.out) == (130, "")
     assert "the same command goes on" in ended.err
@@ -248,7 +248,7 @@ def test_interrupting_ends_with_130_and_a_fault_of_ours_with_1(eckart, model, ow
     def fault(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("eckart.evaluation.Evaluator.trials", fault)
+    monkeypatch.setattr("eckart.scoring.evaluator.Evaluator.trials", fault)
     ended = eckart("evaluate", model, *own_task)
     assert (ended.status, ended.out) == (1, "")
     assert "Traceback" in ended.err
@@ -262,7 +262,7 @@ def test_whatever_an_interrupt_breaks_is_an_interrupt(eckart, model, own_task, m
         except KeyboardInterrupt:
             raise error("an import half done") from None
 
-    monkeypatch.setattr("eckart.models.load_model", interrupted)
+    monkeypatch.setattr("eckart.weights.models.load_model", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     try:
         ended = eckart("evaluate", model, *own_task)
@@ -306,8 +306,8 @@ def test_a_search_that_is_asked_again_recomputes_nothing(eckart, model, own_task
     def refuse(*_):
         raise AssertionError("a kept trial was computed again")
 
-    monkeypatch.setattr("eckart.evaluation.evaluator.Evaluator.__call__", refuse)
-    monkeypatch.setattr("eckart.selection.space.measure", refuse)
+    monkeypatch.setattr("eckart.scoring.evaluator.Evaluator.__call__", refuse)
+    monkeypatch.setattr("eckart.weights.conditioning.measure", refuse)
     assert document(eckart("search", model, *own_task, "--rates", "0,0.5", "--out", "run", "--json")) == first
 
 

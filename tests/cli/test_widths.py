@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from samples import score
 
 from eckart.cli.results import saved_sentences
-from eckart.functions.models import LinearAttentionModel
+from eckart.paper.functions.models import LinearAttentionModel
 from eckart.reports.terminal import as_text
-from samples import score
 
 
 def numbers(text: str) -> set[str]:

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from families import FAMILIES, LAYERS, MORE_FAMILIES, VOCAB, build
+from spies import attention_states, flow
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from eckart.anatomy import Anatomy, Weight, table
-from eckart.edits import clip
 from eckart.errors import ModelError
 from eckart.records import Edit
-from families import FAMILIES, LAYERS, MORE_FAMILIES, VOCAB, build
-from spies import attention_states, flow
+from eckart.weights.anatomy import Anatomy, Weight, table
+from eckart.weights.edits import clip
 
 EVERY = {**FAMILIES, **MORE_FAMILIES}
 EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss")

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_runs import Made
 
+from eckart.analysis.findings import find
 from eckart.records import Edit
 from eckart.reports.claims import curse_table, rule_table, steadiness, steadiness_table
-from eckart.reports.findings import find
 from eckart.reports.page import Report
-from made_runs import Made
 
 CONDITIONS = {"mlp": {"0": 10.0, "1": None, "6": 20.0, "7": 90.0}}
 

@@ -4,7 +4,9 @@ import math
 from dataclasses import replace
 
 import pytest
+from made_runs import Made
 
+from eckart.analysis.findings import find
 from eckart.errors import RunError
 from eckart.records import MatrixSpectrum
 from eckart.reports.figures import (
@@ -17,9 +19,7 @@ from eckart.reports.figures import (
 )
 from eckart.reports.figures.bars import draw_bars, outcome_panel
 from eckart.reports.figures.gains import draw_gain_pairs, gain_pairs
-from eckart.reports.findings import find
 from eckart.reports.page import Report
-from made_runs import Made
 
 
 def matrix(layer: int, name: str, condition: float) -> MatrixSpectrum:

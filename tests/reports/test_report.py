@@ -8,20 +8,20 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from made_runs import Made
 
 import eckart
+from eckart.analysis.findings import find
 from eckart.errors import RunError
 from eckart.published import record, sizes
 from eckart.records import Edit
-from eckart.reports.findings import find
 from eckart.reports.page import FORMATS, Report, published_page
 from eckart.reports.provenance import progress
-from eckart.reports.record import exact_interval, paired_bounds, published_table
-from eckart.reports.tabular import Column, Table
+from eckart.reports.published import exact_interval, paired_bounds, published_table
+from eckart.reports.table import Column, Table
 from eckart.runs import RunStore, read_run
-from eckart.selection.grid import Sweep
-from eckart.statistics import mcnemar_exact
-from made_runs import Made
+from eckart.statistics.paired import mcnemar_exact
+from eckart.sweeps.grid import Sweep
 
 EVIL = '<script>document.title = "broken in"</script> "><img src=x onerror=alert(1)> | `$x_1$` film {}'
 

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
+from samples import trial
 
 from eckart.records import Edit, MatrixSpectrum
-from eckart.reports.tables import evaluation_report, score_table, spectrum_table, study_report
+from eckart.reports.results import evaluation_report, score_table, spectrum_table, study_report
 from eckart.reports.terminal import Said, Sheet, as_text, listed, print_on
 from eckart.scores import Score
 from eckart.selection.study import Candidate, Study
-from samples import trial
 
 NARROW = 40
 """Here numbers stay whole, even where a line is too long for it."""

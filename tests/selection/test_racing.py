@@ -7,21 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import ROWS, SETTING, trial
 from scipy.integrate import quad
 from scipy.special import betaincc, betaln
 from scipy.stats import binom
 
 from eckart import Task, search
+from eckart.algorithm1 import search_rate
 from eckart.errors import EckartError, EditError, RunError, TaskError
-from eckart.evaluation import Evaluator
-from eckart.evaluation.scoring import join_scores, score
-from eckart.models import load_model
 from eckart.records import parse_rows
-from eckart.selection.algorithm1 import search_rate
-from eckart.selection.plan import Plan, describe, run_plan
+from eckart.scoring.evaluator import Evaluator
+from eckart.scoring.methods import join_scores, score
 from eckart.selection.racing import ALPHA, plan_looks, race_rates
-from eckart.statistics import log_e_value
-from samples import ROWS, SETTING, trial
+from eckart.selection.search import Plan, describe, run_plan
+from eckart.statistics.paired import log_e_value
+from eckart.weights.models import load_model
 
 RATES = (0.0, 0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995)
 

@@ -6,18 +6,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from families import build, save_family, tiny_tokenizer
 from rich.console import Console
+from samples import score, trial
 
 from eckart import Anatomy, Task, search
-from eckart.models import load_model
 from eckart.records import Trial
-from eckart.reports.tables import conclusion, outcome_table
+from eckart.reports.results import conclusion, outcome_table
 from eckart.scores import Score
-from eckart.selection import plan as module
-from eckart.selection.space import layer_condition_numbers, matrices, spectra
+from eckart.selection import search as module
 from eckart.selection.study import Candidate, Study
-from families import build, save_family, tiny_tokenizer
-from samples import score, trial
+from eckart.weights.conditioning import layer_condition_numbers, matrices, spectra
+from eckart.weights.models import load_model
 
 
 def rows(right: list[bool]) -> Score:
@@ -177,8 +177,8 @@ def test_the_layer_does_not_depend_on_the_dtype(task, tmp_path):
 def test_exact_numbers_need_no_second_model(task, tmp_path, monkeypatch):
     folder = save_family("llama", tmp_path)
     half = load_model(folder, dtype="bfloat16")
-    monkeypatch.setattr("eckart.models.load_checkpoint", None)
-    monkeypatch.setattr("eckart.stored.load_checkpoint", None)
+    monkeypatch.setattr("eckart.weights.models.load_checkpoint", None)
+    monkeypatch.setattr("eckart.weights.stored.load_checkpoint", None)
     found = search(half, task, part="mlp", rates=[0.5])
     exact = layer_condition_numbers(spectra(matrices(Anatomy.of(build("llama")), "mlp")))
     assert found.condition_numbers == pytest.approx(exact, rel=1e-12)

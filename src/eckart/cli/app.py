@@ -10,11 +10,11 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import print_json, say, say_run, show, typed
-from eckart.cli.functions import functions
+from eckart.cli.paper.functions import functions
+from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
 from eckart.cli.scoring import Scoring, scoring_options, with_options
 from eckart.cli.sweep import Said, carry_out, show_cost
-from eckart.cli.theory import theory
 from eckart.records import TOP_K, Edit
 
 app = typer.Typer(
@@ -44,15 +44,15 @@ def _root(
 @app.command()
 def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCode = False) -> None:
     """Show a model's layers and matrices: parts, shapes, what is fused or tied. Reads no weights."""
-    from eckart.anatomy import Anatomy
-    from eckart.models import empty_model
     from eckart.reports.documents import anatomy_document
+    from eckart.weights.anatomy import Anatomy
+    from eckart.weights.models import empty_model
 
     document = anatomy_document(model, Anatomy.of(empty_model(model, trust_remote_code)))
     if json_:
         print_json(document)
         return
-    from eckart.reports.tables import anatomy_table
+    from eckart.reports.results import anatomy_table
 
     show(anatomy_table(document))
 
@@ -76,7 +76,7 @@ def spectrum(
     from eckart.cli.spectrum import run_spectrum
     from eckart.reports.figures import check_figure_path
     from eckart.runs import folder_name
-    from eckart.stored import StoredWeights
+    from eckart.weights.stored import StoredWeights
 
     check_figure_path(figure)
     o.quieten()
@@ -112,7 +112,7 @@ def evaluate(
     if json_:
         print_json(evaluation.to_json())
         return
-    from eckart.reports.tables import evaluation_report
+    from eckart.reports.results import evaluation_report
 
     show(evaluation_report(evaluation, show_prompts))
 
@@ -136,9 +136,9 @@ def search(
 ) -> None:
     """Algorithm 1: choose the layer by condition number, the rate on validation, and test the choice once."""
     chosen_rates, chosen_layer, task = o.parse_rates(rates), o.parse_layer(layer), how.read_task()
-    from eckart.checkpoints.dense import check_target
     from eckart.cli.results import finish_search
-    from eckart.selection.plan import Plan, default_folder, run_plan
+    from eckart.exports.dense import check_target
+    from eckart.selection.search import Plan, default_folder, run_plan
 
     if save is not None:
         check_target(save)
@@ -169,11 +169,11 @@ def sweep(
     how: Said,
 ) -> None:
     """Run a grid over models, tasks, layers, parts, rates, shots, seeds and scorings; stop and go on at will."""
-    from eckart.cluster import on_cluster
-    from eckart.selection.checks import Sources, resolve
-    from eckart.selection.cost import estimate
-    from eckart.selection.sweeps import default_folder, locally
-    from eckart.spec import read_study
+    from eckart.sweeps.cluster import on_cluster
+    from eckart.sweeps.cost import estimate
+    from eckart.sweeps.files import read_study
+    from eckart.sweeps.sources import Sources, resolve
+    from eckart.sweeps.sweep import default_folder, locally
 
     grid = read_study(study, how.values())
     execute = locally if cluster is None else on_cluster(cluster, cpus, gpus)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from eckart.anatomy import Anatomy
 from eckart.cli.console import print_json, progress_bar, say, say_run, show
 from eckart.cli.options import read_model
 from eckart.cli.results import write_search
 from eckart.demo import MODEL
 from eckart.demo.corpus import TEMPLATE, tasks, write
 from eckart.errors import RunError, TaskError
-from eckart.evaluation import Evaluator
-from eckart.models import LoadedModel
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
-from eckart.reports.tables import study_report
+from eckart.reports.results import study_report
 from eckart.scores import Score
-from eckart.selection.plan import Plan, run_plan
-from eckart.selection.space import matrices, spectra
+from eckart.scoring.evaluator import Evaluator
+from eckart.selection.search import Plan, run_plan
 from eckart.tasks import Task
+from eckart.weights.anatomy import Anatomy
+from eckart.weights.conditioning import matrices, spectra
+from eckart.weights.models import LoadedModel
 
 
 def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from eckart.errors import EditError, RunError, TaskError
 from eckart.records import RATES
 
 if TYPE_CHECKING:
-    from eckart.models import LoadedModel
+    from eckart.weights.models import LoadedModel
 
 MODEL = "The model"
 TASK = "The task"
@@ -219,7 +219,7 @@ def read_model(
     name: str, dtype: str, device: str, trust_remote_code: bool, device_map: str | None = None
 ) -> LoadedModel:
     """Load the model that the options name."""
-    from eckart.models import load_model
+    from eckart.weights.models import load_model
 
     quieten()
     return load_model(

@@ -135,7 +135,7 @@ def _entries(folder: Path) -> list[Path]:
 
 def _study(path: Path, out: Path | None) -> Iterator[Read]:
     """Yield a study file and what it names; a run's own study is written again as it is."""
-    from eckart.selection.grid import entries, located
+    from eckart.sweeps.grid import entries, located
     from eckart.tasks.yaml_text import parse_yaml, read_text
 
     if not path.suffix:

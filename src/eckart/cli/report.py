@@ -9,8 +9,8 @@ from eckart.cli.console import print_json, say, show
 from eckart.errors import RunError
 from eckart.files import write_whole
 from eckart.reports.page import published_page, read_report
-from eckart.reports.record import published_table
-from eckart.reports.tables import record_table
+from eckart.reports.published import published_table
+from eckart.reports.results import record_table
 
 
 def run_report(run: Path, out: Path | None, name: str, figures: Path | None, as_json: bool) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eckart.checkpoints import Saved, export
 from eckart.cli.console import print_json, say, show
+from eckart.exports.dense import Saved, export
 from eckart.files import write_whole
 from eckart.reports.figures import draw_rates, rate_points, save_figure
-from eckart.reports.tables import study_report
+from eckart.reports.results import study_report
 from eckart.reports.terminal import as_text
-from eckart.selection import Study
+from eckart.selection.study import Study
 
 
 def finish_search(study: Study, folder: Path, save: Path | None, as_json: bool) -> None:

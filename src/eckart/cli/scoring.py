@@ -12,8 +12,7 @@ from eckart.cli import options as o
 from eckart.cli.console import progress_bar
 
 if TYPE_CHECKING:
-    from eckart.evaluation import Evaluator
-    from eckart.probe import Prober
+    from eckart.scoring.evaluator import Evaluator
     from eckart.tasks import Task
 
 
@@ -72,7 +71,7 @@ class Scoring(Shown):
 
     def evaluator(self, model: str, task: Task) -> Evaluator:
         """Load the model, and return what scores it on the task."""
-        from eckart.evaluation import Evaluator
+        from eckart.scoring.evaluator import Evaluator
 
         memory = o.parse_memory(self.cache_memory)
         return Evaluator(
@@ -84,31 +83,6 @@ class Scoring(Shown):
             truncate_demonstrations=self.truncate_demonstrations,
             drop_long_rows=self.drop_long_rows,
             report=progress_bar,
-        )
-
-
-@dataclass(frozen=True)
-class Probing(Shown):
-    """What is probed and how: in float32 unless said otherwise, so that a recomputed output is exact."""
-
-    floor: o.Floor = 1e-3
-    dtype: o.Dtype = "float32"
-    device: o.Device = "auto"
-    device_map: o.DeviceMap = None
-    trust_remote_code: o.RemoteCode = False
-
-    def prober(self, model: str, task: Task, split: str, prompts: int) -> Prober:
-        """Load the model, and return what reads the theory's quantities off it."""
-        from eckart.probe import Prober
-
-        return Prober(
-            o.read_model(model, self.dtype, self.device, self.trust_remote_code, self.device_map),
-            task,
-            prompts=prompts,
-            split=split,
-            floor=self.floor,
-            truncate_demonstrations=self.truncate_demonstrations,
-            drop_long_rows=self.drop_long_rows,
         )
 
 
@@ -138,4 +112,3 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
 
 
 scoring_options = with_options(Scoring)
-probing_options = with_options(Probing)

@@ -18,11 +18,11 @@ from eckart.cli.console import errors, print_json, say, say_run, show
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from eckart.selection.checks import Sources
-    from eckart.selection.cost import Cost
-    from eckart.selection.grid import Sweep
-    from eckart.selection.summary import SweepResult
-    from eckart.selection.sweeps import Execute, Finding
+    from eckart.sweeps.cost import Cost
+    from eckart.sweeps.grid import Sweep
+    from eckart.sweeps.result import SweepResult
+    from eckart.sweeps.sources import Sources
+    from eckart.sweeps.sweep import Execute, Finding
 
 GRID = "The grid"
 
@@ -98,7 +98,7 @@ class Said:
 
 def carry_out(study: Sweep, folder: Path, sources: Sources, execute: Execute, as_json: bool) -> None:
     """Run a study, show how far it is, and what came of it."""
-    from eckart.selection.sweeps import run_sweep
+    from eckart.sweeps.sweep import run_sweep
 
     say_run(folder)
     with progress(study, folder, sources) as watch:
@@ -156,9 +156,9 @@ def _conditions(name: str, part: str, values: dict[str, float | None]) -> str:
 def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[[Finding], None]]:
     """Show trials done and the time left; where standard error is no terminal, a line a unit."""
     from eckart.records import Trial
-    from eckart.selection.cost import expected_trials
-    from eckart.selection.grid import Unit
-    from eckart.selection.units import Same
+    from eckart.sweeps.cost import expected_trials
+    from eckart.sweeps.grid import Unit
+    from eckart.sweeps.units import Same
 
     total, units = expected_trials(study, folder, sources), len(list(study.units))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

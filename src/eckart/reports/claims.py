@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from eckart.analysis.findings import Findings, metric_of, pick
+from eckart.analysis.measured import Measurements
+from eckart.analysis.outcomes import Block, Condition
 from eckart.records import TOP_K, Edit, select_layer
-from eckart.reports.blocks import Block, Condition
-from eckart.reports.findings import Findings, metric_of, pick
-from eckart.reports.measured import Measurements
-from eckart.reports.sections import WHERE
-from eckart.reports.tabular import Column, Table
-from eckart.rules import LayerRule, Stability, WinnersCurse, layer_rule, stability, winners_curse
+from eckart.reports.table import Column, Table
+from eckart.reports.tables import WHERE
 from eckart.runs import Run
+from eckart.statistics.grids import LayerRule, Stability, WinnersCurse, layer_rule, stability, winners_curse
 
 FEWEST_ROWS = 10
 STEADY_NOTE = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eckart.anatomy import Anatomy, Weight
+from eckart.weights.anatomy import Anatomy, Weight
 
 
 def anatomy_document(name: str, anatomy: Anatomy) -> dict[str, Any]:

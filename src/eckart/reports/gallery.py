@@ -10,16 +10,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from eckart.analysis.calibration import scorings
+from eckart.analysis.findings import Choice, Findings
+from eckart.analysis.outcomes import Condition, sample, short_name
 from eckart.published import named, published_rows
 from eckart.records import MatrixSpectrum
-from eckart.reports.blocks import Condition, sample, short_name
-from eckart.reports.calibration import scorings
 from eckart.reports.figures import condition_curves, draw_condition_numbers
 from eckart.reports.figures.accuracy import MOST_LINES, accuracy_panel, draw_accuracy
 from eckart.reports.figures.bars import calibration_panel, draw_bars, outcome_panel
 from eckart.reports.figures.gains import MOST_LABELS, draw_gain_maps, draw_gain_pairs, gain_map, gain_pairs
-from eckart.reports.findings import Choice, Findings
-from eckart.reports.sections import spectra_by_model
+from eckart.reports.tables import spectra_by_model
 from eckart.runs import Run, folder_name
 
 HOLLOW = (

@@ -11,18 +11,20 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from eckart.analysis.findings import Choice, Findings, find
+from eckart.analysis.flips import Flip, flips
+from eckart.analysis.outcomes import short_name
 from eckart.errors import RunError
 from eckart.files import KEPT, Read, check_outputs, check_writable, home, write_whole
 from eckart.published import slips
-from eckart.reports.blocks import short_name
 from eckart.reports.claims import curse_table, rule_table, steadiness_table
 from eckart.reports.figures import figure_bytes, save_figure
-from eckart.reports.findings import Choice, Findings, find
-from eckart.reports.flips import Flip, flips
 from eckart.reports.gallery import Picture, gallery
 from eckart.reports.provenance import Provenance, provenance
-from eckart.reports.record import published_table
-from eckart.reports.sections import (
+from eckart.reports.published import published_table
+from eckart.reports.sentences import Headline, choice_name, ordered, summary, verdicts, worst_matrix
+from eckart.reports.table import Table, escaped
+from eckart.reports.tables import (
     calibration_table,
     cells_table,
     choices_table,
@@ -31,8 +33,6 @@ from eckart.reports.sections import (
     spectra_by_model,
     spectra_table,
 )
-from eckart.reports.tabular import Table, escaped
-from eckart.reports.words import Headline, choice_name, ordered, summary, verdicts, worst_matrix
 from eckart.runs import Run, read_run
 
 MOST_VERDICTS = 24

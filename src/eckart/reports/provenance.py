@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from eckart.analysis.outcomes import short_name, split_of
 from eckart.errors import RunError
 from eckart.records import draws
-from eckart.reports.blocks import short_name, split_of
 from eckart.runs import Run
 
 VERSIONS = ("eckart", "torch", "transformers", "python")

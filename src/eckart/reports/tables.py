@@ -1,312 +1,357 @@
-"""Tables for the terminal."""
+"""The tables of a report."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.text import Text
+import numpy as np
 
-from eckart.evaluation import Evaluation
-from eckart.inference import nothing_learned
-from eckart.records import MatrixSpectrum
-from eckart.reports.tabular import points
-from eckart.reports.terminal import Said, Sheet, listed, titled
-from eckart.scores import Score
-from eckart.selection.racing import Race
-from eckart.selection.study import Candidate, Study, drawn
-from eckart.statistics import accuracy_interval
-from eckart.tasks.prompts import Prompt
+from eckart.analysis.calibration import crossings
+from eckart.analysis.findings import Choice, Findings
+from eckart.analysis.measured import Cell, Measured
+from eckart.analysis.outcomes import Condition
+from eckart.records import PARTS
+from eckart.reports.table import Column, Table
+from eckart.runs import Run
+from eckart.statistics.paired import mcnemar_exact
 
-RECORD_NOTE = (
-    "differs, cannot tell: whatever the pairs of rows before and after, which are not known; depends: on the pairs\n"
-    "log is the authors'. Intervals and p values: eckart report published --format md"
+WHERE = (
+    Column("model", "model"),
+    Column("task", "task"),
+    Column("shots", "shots", "count"),
+    Column("scoring", "scoring"),
 )
-LEGEND = (
-    "balanced: accuracy averaged over the labels; macro-F1: F1 averaged over them; log-loss in nats; majority: the "
-    "share of the most frequent label"
-)
-ROUNDING_NOTE = (
-    "* within rounding: storage in this dtype may move a singular value by as much as this one is, so how close to "
-    "singular the matrix was before is not known"
-)
-WIDEST = 8
-"""The most labels whose confusion matrix is printed."""
+ORDER = PARTS["all"]
+PLACE = (Column("part", "part"), Column("layer", "layer", "count"), Column("rate", "rate", "rate"))
 
 
-def study_report(study: Study) -> RenderableType:
-    """Return everything that a search found: the verdict first, then what it rests on, condition numbers after that."""
-    failed = [c for c in study.candidates if c.trial.score is None]
-    parts: list[RenderableType] = [
-        Said(f"{conclusion(study)}\n", "bold"),
-        outcome_table(study),
-        Said(f"{LEGEND}\n", "dim"),
-        candidates_table(study),
-        *(Said(f"failed at {candidate.rate:g}: {candidate.trial.error}") for candidate in failed),
-    ]
-    if study.race:
-        parts.append(Said(race_summary(study.race), "dim"))
-    if study.published:
-        parts.append(published_table(study))
-    if study.condition_numbers:
-        parts.append(layers_list(study))
-    parts += [Said(f"note: {note}", "dim") for note in study.notes]
-    return Group(*parts)
-
-
-def layers_list(study: Study) -> RenderableType:
-    """Return condition numbers by layer, the chosen layer marked."""
-    how = f"top {study.settings['top_k']}, deepest of them; {study.settings['combine']} over the matrices"
-    entries = [
-        f"{'*' if layer == study.layer else ''}{layer}: {condition(value)}"
-        for layer, value in study.condition_numbers.items()
-    ]
-    return titled(f"condition number of {study.part} by layer, * chosen ({how})", listed(entries))
-
-
-def candidates_table(study: Study) -> RenderableType:
-    """Return every rate with its validation scores, and in a race the rows that it saw, the chosen rate marked."""
-    title = f"validation: layer {study.layer}, {study.part} (n = {study.chosen.seen})"
-    seen = ["rows"] if study.race else []
-    columns = ["rate", "ranks", *seen, "accuracy", "balanced", "macro-F1", "log-loss", "majority", ""]
-    return titled(title, Sheet(columns, [_candidate(study, c) for c in study.candidates], names=2))
-
-
-def _candidate(study: Study, candidate: Candidate) -> list[str]:
-    score, rate = candidate.trial.labelled, candidate.rate
-    numbers = ["failed", "", "", "", ""] if score is None else _metrics(score)
-    dropped = {drop.rate for drop in study.race.drops} if study.race else set()
-    fate = "chosen" if rate == study.rate else "dropped" if rate in dropped else ""
-    seen = [str(candidate.seen)] if study.race else []
-    return [f"{rate:g}", _ranks(candidate.ranks), *seen, *numbers, fate]
-
-
-def race_summary(race: Race) -> str:
-    """Return what a race read and what that is worth."""
-    return (
-        f"raced: {race.rows_read} of {race.rows_without} rows read, looks at {', '.join(map(str, race.looks))}; with "
-        f"probability {1 - race.alpha:g} or more the choice is that of the search that reads them all"
+def choices_table(found: Findings) -> Table:
+    """Return one row a choice: what was chosen, and what it is worth."""
+    columns = (
+        *WHERE,
+        PLACE[0],
+        Column("outcome", "verdict"),
+        *PLACE[1:],
+        Column("picks", "chosen by seed"),
+        Column("gain", "gain, points", "points"),
+        Column("interval", "95% interval", "range"),
+        Column("seed_spread", "spread over seeds, points", "points"),
+        Column("p_value", "p", "p"),
+        Column("p_adjusted", "p, corrected", "p"),
+        Column("naive", "gain where chosen", "points"),
+        Column("tried", "cells tried", "count"),
+        Column("rows", "rows", "count"),
+        Column("seeds", "seeds", "count"),
+        Column("fixed", "fixed, seed x row", "count"),
+        Column("broken", "broken, seed x row", "count"),
+        Column("detectable", "detectable gain", "points"),
+        Column("basis", "measured on"),
+    )
+    note = (
+        "One choice a model, task, number of shots, scoring and part. It was made on validation; its gain is read off "
+        "rows that did not choose it. 'p, corrected' is Holm's over all choices. 'Gain where "
+        "chosen' is the validation gain, which is optimistic. 'Detectable' is the smallest true gain that an "
+        "experiment like this one would find four times in five. 'Spread over seeds' is the standard deviation of the "
+        "unpruned model's accuracy over the draws of demonstrations: what another draw alone may change. "
+        "'Seed x row' counts a row once for every seed."
+    )
+    return Table(
+        "choices",
+        "What was chosen, and what it gains",
+        note,
+        columns,
+        [_choice_row(found, choice) for choice in found.choices],
     )
 
 
-def outcome_table(study: Study) -> RenderableType:
-    """Return the test set's outcome: unpruned and clipped on the same rows; unpruned alone where nothing is clipped."""
-    paired = study.comparison
-    columns = ["", "accuracy", "95% interval", "balanced", "macro-F1", "log-loss"]
-    rows, majority = [], ""
-    for name, trial in study.tested.items():
-        assert trial.labelled is not None
-        low, high = accuracy_interval(trial.labelled)
-        first, *rest, majority = _metrics(trial.labelled)
-        rows.append([name, first, f"{low:.4f} to {high:.4f}", *rest])
-    if study.rate:
-        low, high = paired.interval
-        rows.append(["difference", f"{paired.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", *[""] * 3])
-    choice = "the frozen choice" if study.rate else "nothing is clipped"
-    return titled(
-        f"test: {choice}, looked at once (n = {paired.n}; majority {majority})", Sheet(columns, rows)
+def cells_table(found: Findings) -> Table:
+    """Return one row a cell: every edit in every condition, and the unpruned model."""
+    chosen = {(choice.condition, edit) for choice in found.choices for edit in choice.picks.values() if edit}
+    columns = (
+        *WHERE,
+        PLACE[0],
+        Column("chosen", "chosen"),
+        *PLACE[1:],
+        *(column for split in _splits(found) for column in _measured_columns(split)),
+        Column("failed", "failed", "count"),
+        Column("seconds", "seconds", "seconds"),
+    )
+    rows = [_cell_row(cell, (cell.condition, cell.edit) in chosen) for cell in _ordered(found.cells.values())]
+    note = (
+        "Every edit that was tried; without a layer, the unpruned model. Gains are against the unpruned model under "
+        "the same demonstrations on the same rows. 'Holm' and 'FDR' are p values adjusted for all cells on that split. "
+        "'Seed x row' counts a row once for every seed."
+    )
+    return Table("cells", "Everything that was tried", note, columns, rows)
+
+
+def seeds_table(found: Findings) -> Table:
+    """Return one row a choice and seed: the choice under each draw of demonstrations."""
+    columns = (
+        *WHERE,
+        *PLACE,
+        Column("split", "split"),
+        Column("seed", "seed", "count"),
+        Column("rows", "rows", "count"),
+        Column("unpruned", "unpruned", "share"),
+        Column("clipped", "clipped", "share"),
+        Column("gain", "gain, points", "points"),
+        Column("fixed", "rows fixed", "count"),
+        Column("broken", "rows broken", "count"),
+        Column("p_value", "McNemar p", "p"),
+    )
+    note = "The choice under each draw of demonstrations; p is exact McNemar's on that seed's rows, not corrected."
+    return Table(
+        "seeds", "Seed by seed", note, columns, [row for c in found.choices for row in _seed_rows(found, c)]
     )
 
 
-def published_table(study: Study) -> RenderableType:
-    """Return what the paper and its authors' logs report for the same model, task and part."""
-    columns = ["source", "layer", "rate", "unpruned", "clipped"]
+def calibration_table(found: Findings) -> Table:
+    """Return, wherever a plain and a calibrated scoring were both run, what clipping adds to calibrating."""
+    columns = (
+        *(column for column in WHERE if column.key != "scoring"),
+        Column("part", "part"),
+        Column("split", "split"),
+        Column("comparison", "comparison"),
+        Column("before", "before", "share"),
+        Column("after", "after", "share"),
+        Column("gain", "gain, points", "points"),
+        Column("interval", "95% interval", "range"),
+        Column("p_value", "p", "p"),
+        Column("rows", "rows", "count"),
+        Column("seeds", "seeds", "count"),
+    )
+    note = (
+        "Each line compares two ways of answering the same rows under "
+        "the same demonstrations; 'clipped' is that scoring's own choice. p values are not corrected"
+        + ("." if any(split == "test" for _, split in found.blocks) else ", and the same rows chose.")
+    )
     rows = [
-        [
-            row["source"],
-            str(row["layer"]),
-            f"{row['rate']:g}",
-            f"{row['test_baseline']:.4f}",
-            f"{row['test_clipped']:.4f}",
-        ]
-        for row in study.published
+        {
+            "model": crossing.model,
+            "task": crossing.task,
+            "shots": crossing.shots,
+            "part": crossing.part,
+            "split": crossing.split,
+            "comparison": crossing.comparison,
+            "before": crossing.before,
+            "after": crossing.after,
+            "gain": crossing.gain.mean,
+            "interval": crossing.gain.interval,
+            "p_value": crossing.gain.p_value,
+            "rows": crossing.gain.rows,
+            "seeds": crossing.gain.seeds,
+        }
+        for crossing in crossings(found)
     ]
-    return titled("published for this model, task and part", Sheet(columns, rows))
+    return Table("calibration", "Does clipping add anything over calibrating?", note, columns, rows)
 
 
-def record_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Return the published record, a table a model: accuracies, and whether any pairing of the rows tells them apart.
-
-    Arguments:
-        rows: of `eckart.reports.record.published_table`.
-    """
-    models = sorted({row["model"] for row in rows})
-    tables = [titled(name, _record_of([row for row in rows if row["model"] == name])) for name in models]
-    return Group(*tables, Said(RECORD_NOTE, "dim"))
-
-
-def _record_of(rows: Sequence[Mapping[str, Any]]) -> Sheet:
-    cells = []
-    for row in rows:
-        source = "{source}: {task}".format(**row).removeprefix("authors' ")
-        edit = f"{row['layer']}:{row['part']}:{row['rate']:g}"
-        accuracies = f"{row['test_baseline']:.4f}", f"{row['test_clipped']:.4f}", points(row["gain"])
-        says = row["says"].partition(",")[0].removesuffix(" on the pairs")
-        cells.append([source, edit, str(row["n"]), *accuracies, says])
-    return Sheet(["source", "edit", "n", "before", "after", "points", "so"], cells)
-
-
-def conclusion(study: Study) -> str:
-    """Return the result in a few sentences that claim no more than the test set allows.
-
-    First comes a model that does not beat always answering the most frequent label, then what clipping does.
-    """
-    paired, verdict = study.comparison, study.verdict()
-    said = [study.caution()] if study.caution() else []
-    tried = f"Tried on {study.chosen.seen} validation rows: {study.tried()} beside the unpruned model."
-    if study.rate == 0:
-        return " ".join([*said, f"{_capital(verdict)}.", tried])
-    low, high = paired.interval
-    said.append(
-        f"{_capital(verdict)}: clipping {study.part} of layer {study.layer} at {study.rate:g} changes test accuracy "
-        f"by {100 * paired.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}; exact McNemar "
-        f"p = {paired.p_value:.3g}; {paired.fixed} rows fixed, {paired.broken} broken; {study.turned} predictions "
-        f"turned)."
+def failures_table(found: Findings) -> Table:
+    """Return every trial that failed, and why."""
+    columns = (
+        *WHERE,
+        Column("seed", "seed", "count"),
+        *PLACE,
+        Column("split", "split"),
+        Column("error", "cause"),
     )
-    return " ".join([*said, tried])
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-def score_table(score: Score, labels: Sequence[str], title: str) -> RenderableType:
-    """Return a score's metrics and its confusion matrix."""
-    metrics = Sheet(
-        ["n", "accuracy", "balanced", "macro-F1", "log-loss", "majority"],
-        [[str(score.n), *_metrics(score)]],
-        names=0,
-    )
-    if len(labels) > WIDEST:
-        return titled(title, metrics, Said(f"confusion of {len(labels)} labels: see --json", "dim"))
-    shown = [" ".join(printable(label).split()) for label in labels]
-    confusion = Sheet(
-        ["label", *(f"predicted {label}" for label in shown)],
-        [[label, *map(str, counts)] for label, counts in zip(shown, score.confusion, strict=True)],
-    )
-    return titled(title, metrics, confusion)
-
-
-def evaluation_report(result: Evaluation, shown: int = 0) -> RenderableType:
-    """Return a score, the verdict first, and in the end the first rows as the model reads them."""
-    title = f"{result.dtype}, {result.task.shots} shots, scoring {result.scoring}"
-    return Group(
-        Said(f"{evaluation_verdict(result)}\n", "bold"),
-        score_table(result.score, result.task.labels, title),
-        Said(LEGEND, "dim"),
-        *(Said(f"note: {note}", "dim") for note in result.notes),
-        *(part for prompt in result.prompts[:shown] for part in _prompt(prompt)),
-    )
-
-
-def evaluation_verdict(result: Evaluation) -> str:
-    """Say how often a model is right, of how many rows, and under which demonstrations."""
-    score, task = result.score, result.task
-    edits = ", ".join(map(str, result.trial.edits)) or "unpruned"
-    low, high = accuracy_interval(score)
-    right = (
-        f"{result.model} on {task.name} {result.trial.split}, {edits}: accuracy {score.accuracy:.4f} (95% interval "
-        f"{low:.4f} to {high:.4f}; n = {score.n}; {drawn(task.shots, task.seed)})."
-    )
-    name = "clipped" if result.trial.edits else "unpruned"
-    return f"{nothing_learned({name: score})} {right}".lstrip()
-
-
-def _prompt(prompt: Prompt) -> list[RenderableType]:
-    """Return a row as the model reads it, the right answer marked: never wrapped, for every space counts."""
-    answers = [
-        Text(repr(text), "bold" if i == prompt.label else "", no_wrap=True, overflow="ignore")
-        for i, text in enumerate(prompt.continuations)
-    ]
-    context = Text(printable(prompt.context), no_wrap=True, overflow="ignore")
-    return [Text(f"--- {prompt.id}", "dim"), context, *answers]
-
-
-def spectrum_table(matrices: Sequence[MatrixSpectrum]) -> RenderableType:
-    """Return the worst-conditioned matrix, and both ends of every spectrum: which storage may have made is marked."""
-    columns = ["layer", "matrix", "shape", "sigma max", "sigma min", "condition number", "rounding", ""]
     rows = [
-        [
-            str(m.layer),
-            m.name,
-            f"{m.shape[0]} x {m.shape[1]}",
-            f"{m.sigma_max:.6g}",
-            f"{m.sigma_min:.6g}",
-            condition(m.condition_number),
-            f"{m.rounding:.2g}",
-            f"rank {m.rank}" if m.singular else "" if m.resolved else "*",
-        ]
-        for m in matrices
+        {
+            **_where(cell.condition),
+            **_place(cell),
+            "seed": trial.setting.seed,
+            "split": trial.split,
+            "error": trial.error or "not said",
+        }
+        for cell in _ordered(found.cells.values())
+        for trial in sorted(cell.failures, key=lambda trial: (trial.setting.seed, trial.split))
     ]
-    told = [] if all(m.resolved for m in matrices) else [Said(ROUNDING_NOTE, "dim")]
-    return Group(Said(_worst(matrices), "bold"), Sheet(columns, rows, names=2, keys=2), *told)
+    note = "Trials that could not be scored. They count nowhere: a cell that failed under one seed cannot be chosen."
+    return Table("failures", "Trials that failed", note, columns, rows)
 
 
-def _worst(matrices: Sequence[MatrixSpectrum]) -> str:
-    worst = max(matrices, key=lambda m: m.condition_number)
-    unsure = sum(not m.resolved and not m.singular for m in matrices)
-    within = f"; {unsure} within rounding (*)" if unsure else ""
-    value = condition(worst.condition_number)
-    return (
-        f"worst conditioned of {len(matrices)} matrices: {worst.name} of layer {worst.layer}, {value}{within}"
+def spectra_table(run: Run) -> Table:
+    """Return one row a matrix whose spectrum is known."""
+    columns = (
+        Column("model", "model"),
+        Column("layer", "layer", "count"),
+        Column("name", "matrix"),
+        Column("size", "shape"),
+        Column("sigma_max", "sigma max", "number"),
+        Column("sigma_min", "sigma min", "number"),
+        Column("condition_number", "condition number", "number"),
+        Column("says", ""),
     )
-
-
-def anatomy_table(document: dict[str, Any]) -> RenderableType:
-    """Return a model's layers and matrices, those of equal layers once."""
-    title = f"{document['model']}: {document['model_type']}, {document['parameters']:,} parameters"
     rows = [
-        [layers if index == 0 else "", *_matrix(m, document["parameters"])]
-        for layers, matrices in _alike(document["layers"])
-        for index, m in enumerate(matrices)
+        {**values, "model": model, "size": " x ".join(map(str, values["shape"])), "says": _says(values)}
+        for model, spectra in spectra_by_model(run).items()
+        for values in spectra
     ]
-    columns = ["layers", "matrix", "part", "shape", "parameters", "of model", "stored"]
-    return titled(title, Sheet(columns, rows, names=2, keys=2))
+    note = (
+        "2-norm condition numbers of the stored weights. 'Within rounding': storage in this dtype may move a singular "
+        "value by as much as the smallest one is."
+    )
+    return Table("spectra", "Condition numbers", note, columns, rows)
 
 
-def _matrix(matrix: dict[str, Any], parameters: int) -> list[str]:
-    (height, width), count = matrix["shape"], math.prod(matrix["shape"])
-    stored = ", ".join(word for word in ("fused", "tied") if matrix[word])
-    share = f"{100 * count / parameters:.2f}%"
-    return [matrix["name"], matrix["part"], f"{height} x {width}", f"{count:,}", share, stored]
+def spectra_by_model(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Return the known spectra of each model, by layer; the only model of a spectrum's run goes without a name."""
+    names = {model: facts["spectra"] for model, facts in run.models.items()} or {"": list(run.spectra)}
+    if run.settings.get("kind") == "spectrum" and len(names) == 1:
+        names = {"": next(iter(names.values()))}
+    return {
+        model: sorted((run.spectra[name] for name in own if name in run.spectra), key=_place_of_matrix)
+        for model, own in names.items()
+    }
 
 
-def printable(text: str) -> str:
-    """Return a text whose control characters, line breaks apart, are spelled out: data does not steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+def _place_of_matrix(values: dict[str, Any]) -> tuple[int, int, str]:
+    return values["layer"], ORDER.index(values["name"].split("[")[0]), values["path"]
 
 
-def condition(value: float) -> str:
-    """Write a condition number."""
-    return "singular" if math.isinf(value) else f"{value:.6g}"
+def _says(values: dict[str, Any]) -> str:
+    if values["singular"]:
+        return "singular"
+    return "" if values["resolved"] else "within rounding"
 
 
-def _alike(layers: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Join neighbouring layers that hold the same matrices into one entry."""
-    joined: list[tuple[int, int, list[dict[str, Any]]]] = []
-    for layer in layers:
-        same = joined and [_facts(m) for m in joined[-1][2]] == [_facts(m) for m in layer["matrices"]]
-        first = joined.pop()[0] if same else layer["layer"]
-        joined.append((first, layer["layer"], layer["matrices"]))
-    return [(str(a) if a == b else f"{a} to {b}", matrices) for a, b, matrices in joined]
+def _splits(found: Findings) -> list[str]:
+    present = {split for _, split in found.blocks}
+    return [split for split in ("validation", "test", "all") if split in present]
 
 
-def _facts(matrix: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(matrix[key] for key in ("name", "part", "shape", "fused", "tied"))
+def _measured_columns(split: str) -> tuple[Column, ...]:
+    facts = (
+        ("accuracy", "accuracy", "share"),
+        ("gain", "gain, points", "points"),
+        ("interval", "gain, 95%", "range"),
+        ("p_value", "p", "p"),
+        ("p_holm", "Holm", "p"),
+        ("p_fdr", "FDR", "p"),
+        ("fixed", "fixed, seed x row", "count"),
+        ("broken", "broken, seed x row", "count"),
+        ("rows", "rows", "count"),
+        ("seeds", "seeds", "count"),
+        ("accuracy_interval", "accuracy, 95%", "shares"),
+        ("balanced_accuracy", "balanced", "share"),
+        ("macro_f1", "macro-F1", "share"),
+        ("log_loss", "log-loss", "share"),
+        ("majority_rate", "majority", "share"),
+    )
+    return tuple(Column(f"{split}_{key}", f"{split}: {title}", kind) for key, title, kind in facts)
 
 
-def _metrics(score: Score) -> list[str]:
-    values = (score.accuracy, score.balanced_accuracy, score.macro_f1, score.log_loss, score.majority_rate)
-    return [f"{value:.4f}" for value in values]
+def _cell_row(cell: Cell, chosen: bool) -> dict[str, Any]:
+    row = {**_where(cell.condition), **_place(cell), "chosen": "chosen" if chosen else ""}
+    for split, measured in cell.measured.items():
+        row |= {f"{split}_{key}": value for key, value in _facts(measured, cell.edit is not None).items()}
+    return {**row, "failed": len(cell.failures), "seconds": cell.seconds}
 
 
-def _ranks(ranks: dict[str, int]) -> str:
-    """Write each rank once, with the matrices that it is left of where they differ.
+def _facts(measured: Measured, clipped: bool) -> dict[str, Any]:
+    plain = ("rows", "seeds", "accuracy", "accuracy_interval", "balanced_accuracy", "macro_f1", "log_loss")
+    facts = {key: getattr(measured, key) for key in (*plain, "majority_rate", "p_holm", "p_fdr")}
+    if clipped:
+        facts |= {"fixed": measured.fixed, "broken": measured.broken}
+    if measured.gain is not None:
+        gain = measured.gain
+        facts |= {"gain": gain.mean, "interval": gain.interval, "p_value": gain.p_value}
+    return facts
 
-    >>> _ranks({"q": 288, "k": 96, "v": 96, "o": 288}), _ranks({"up": 16, "down": 16})
-    ('288 q o, 96 k v', '16')
-    """
-    names = {rank: " ".join(n for n in ranks if ranks[n] == rank) for rank in ranks.values()}
-    return str(*names) if len(names) == 1 else ", ".join(f"{rank} {of}" for rank, of in names.items())
+
+def _choice_row(found: Findings, choice: Choice) -> dict[str, Any]:
+    edit, gain = choice.edit, choice.gain
+    row: dict[str, Any] = {
+        **_where(choice.condition),
+        "part": choice.part,
+        "layer": edit.layer if edit and choice.agreed else None,
+        "rate": edit.rate if edit and choice.agreed else None,
+        "picks": None if choice.agreed else picks_text(choice),
+        "outcome": choice.outcome,
+        "naive": choice.naive,
+        "tried": choice.tried,
+        "seed_spread": _seed_spread(found, choice),
+        "basis": choice.basis if gain else None,
+    }
+    if gain is None:
+        return row
+    held_back = choice.basis != "cross-validated"
+    tested = {"fixed": choice.fixed, "broken": choice.broken} if held_back else {}
+    return {
+        **row,
+        **tested,
+        "gain": gain.mean,
+        "interval": gain.interval,
+        "p_value": gain.p_value,
+        "p_adjusted": choice.p_adjusted,
+        "rows": gain.rows,
+        "seeds": gain.seeds,
+        "detectable": choice.detectable,
+    }
+
+
+def _seed_spread(found: Findings, choice: Choice) -> float | None:
+    """Return the standard deviation over seeds of the unpruned model's accuracy, on the rows that show the choice."""
+    unpruned = found.measured(choice.condition, None, found.split(choice))
+    if unpruned is None or unpruned.seeds < 2:
+        return None
+    return float(np.std(list(unpruned.by_seed.values()), ddof=1))
+
+
+def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
+    split = found.split(choice)
+    block = found.blocks.get((choice.condition, split))
+    for seed, edit in choice.picks.items():
+        if (
+            choice.missing
+            or block is None
+            or seed not in block.seeds
+            or (edit is not None and edit not in block.edits)
+        ):
+            continue
+        line = block.seeds.index(seed)
+        before, after = block.unpruned[line], block.outcomes(edit)[line]
+        both = ~np.isnan(before) & ~np.isnan(after)
+        if not both.any():
+            continue
+        fixed, broken = int((after[both] > before[both]).sum()), int((after[both] < before[both]).sum())
+        yield {
+            **_where(choice.condition),
+            "part": choice.part,
+            "layer": edit.layer if edit else None,
+            "rate": edit.rate if edit else None,
+            "split": split,
+            "seed": seed,
+            "rows": int(both.sum()),
+            "unpruned": float(before[both].mean()),
+            "clipped": float(after[both].mean()),
+            "gain": (fixed - broken) / int(both.sum()),
+            "fixed": fixed,
+            "broken": broken,
+            "p_value": mcnemar_exact(fixed, broken),
+        }
+
+
+def picks_text(choice: Choice) -> str:
+    """Return what the seeds chose, in words."""
+    names = [
+        (f"layer {edit.layer} at {edit.rate:g}" if edit else "nothing", count)
+        for edit, count in choice.counts
+    ]
+    return ", ".join(f"{name} ({count} of {len(choice.picks)})" for name, count in names)
+
+
+def _where(condition: Condition) -> dict[str, Any]:
+    return asdict(condition)
+
+
+def _place(cell: Cell) -> dict[str, Any]:
+    return asdict(cell.edit) if cell.edit else {}
+
+
+def _ordered(cells: Iterable[Cell]) -> list[Cell]:
+    """Sort cells by condition, the unpruned model first."""
+    return sorted(cells, key=lambda cell: (cell.condition, cell.edit is not None, cell.edit))

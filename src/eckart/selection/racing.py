@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from eckart.algorithm1 import Executor
 from eckart.errors import EditError, RunError
-from eckart.evaluation.scoring import check_method, join_scores
 from eckart.records import Edit, Trial, name_rows
-from eckart.selection.recorded import Executor
-from eckart.statistics import log_e_value
+from eckart.scoring.methods import check_method, join_scores
+from eckart.statistics.paired import log_e_value
 
 ALPHA = 0.05
 """With at most this probability a race ends in another choice than Algorithm 1 on all rows."""

@@ -3,32 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
+from eckart.algorithm1 import Executor
 from eckart.errors import NotANumberError
 from eckart.records import Edit, Rows, Setting, Trial
 from eckart.runs import RunStore
-
-
-class Executor(Protocol):
-    """Whatever scores edits on a split; selection does not know where."""
-
-    @property
-    def setting(self) -> Setting:
-        """What is scored before anything is clipped."""
-        ...
-
-    def key(self, edits: Sequence[Edit], split: str) -> str:
-        """Return the hash of everything that the outcome depends on."""
-        ...
-
-    def rows(self, split: str) -> Rows:
-        """Return the rows of a split; of the whole one, if only some of its rows are named."""
-        ...
-
-    def __call__(self, edits: Sequence[Edit], split: str) -> Trial:
-        """Score the edits on a split."""
-        ...
 
 
 class Recorded:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from eckart.evaluation.scorer import Scorer
-from eckart.inference import nothing_learned
 from eckart.records import Edit, Trial, finite
 from eckart.scores import Outcome, Score, shown
+from eckart.scoring.scorer import Scorer
 from eckart.selection.racing import Race
-from eckart.statistics import PairedDifference, compare, outcome_interval
+from eckart.statistics.crossed import nothing_learned
+from eckart.statistics.paired import PairedDifference, compare, outcome_interval
 
 
 @dataclass(frozen=True)

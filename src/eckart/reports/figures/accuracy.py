@@ -10,10 +10,10 @@ from itertools import cycle
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from eckart.analysis.measured import Measured, Measurements
+from eckart.analysis.outcomes import Condition, short_name
 from eckart.records import Edit
-from eckart.reports.blocks import Condition, short_name
 from eckart.reports.figures.base import COLOURS, MARKERS, plain_text, tidy
-from eckart.reports.measured import Measured, Measurements
 
 MOST_LINES = 6
 """More layers than this are not drawn: the first two, the last two, as in the paper, and the best."""

@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from eckart.analysis.findings import Choice, Findings, picked
+from eckart.analysis.measured import accuracy_interval
+from eckart.analysis.outcomes import Block, short_name
 from eckart.records import Edit
-from eckart.reports.blocks import Block, short_name
 from eckart.reports.figures.base import COLOURS, plain_text, tidy
-from eckart.reports.findings import Choice, Findings, picked
-from eckart.reports.measured import accuracy_interval
 
 Published = Callable[[Choice], Sequence[tuple[float, float]]]
 HATCHES = ("", "///", "...", "xxx", "\\\\\\")

@@ -14,10 +14,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from eckart.inference import Estimate
-from eckart.reports.blocks import short_name
+from eckart.analysis.findings import Choice, Findings
+from eckart.analysis.outcomes import short_name
 from eckart.reports.figures.base import COLOURS, MARKERS, new_figure, plain_text
-from eckart.reports.findings import Choice, Findings
+from eckart.statistics.crossed import Estimate
 
 MOST_NUMBERS = 120
 """A map of more cells than this is drawn without numbers."""

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eckart.reports.figures.base import COLOURS, new_figure
-from eckart.statistics import accuracy_interval
+from eckart.statistics.paired import accuracy_interval
 
 if TYPE_CHECKING:
     from eckart.selection.study import Study

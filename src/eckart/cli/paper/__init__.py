@@ -1,0 +1,1 @@
+"""The verbs of the paper's theory and experiments."""

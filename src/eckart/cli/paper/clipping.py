@@ -1,0 +1,122 @@
+"""The verb `functions clip`: every layer and rate, then Algorithm 1, on a model that learns functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
+from eckart.cli.sweep import progress
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from eckart.paper.functions.clipping import Cell, Clipping
+    from eckart.paper.functions.task import FunctionTask
+    from eckart.selection.study import Study
+    from eckart.weights.models import LoadedModel
+
+
+def run_clipping(
+    model: LoadedModel,
+    task: FunctionTask,
+    parts: Sequence[str],
+    rates: Sequence[float],
+    layers: str | Sequence[int],
+    seeds: Sequence[int],
+    folder: Path | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Run the sweep and the searches, show them, and draw the sweep."""
+    from eckart.paper.functions.clipping import gather, plan_clipping
+    from eckart.paper.functions.figures.clipping import clipping_panels, draw_clipping
+    from eckart.reports.figures import save_figure
+    from eckart.sweeps.sweep import default_folder, run_sweep
+
+    grid, sources = plan_clipping(model, task, parts, rates, layers, seeds)
+    folder = folder or default_folder(grid)
+    say_run(folder / "sweep")
+    with progress(grid, folder / "sweep", sources) as watch:
+        result = run_sweep(grid, folder / "sweep", sources, watch=watch)
+    studies = [_search(model, task, part, rates, folder / part) for part in parts]
+    found = gather(result.run, task, studies)
+    figure = plot or folder / "clipping.png"
+    title = (
+        f"{Path(model.name).name}: {task.function}, d = {task.dimension}, {task.shots} examples, {len(seeds)} draws of "
+        f"them, n = {task.size:,}, 95% bands"
+    )
+    save_figure(draw_clipping(clipping_panels(found), title), figure)
+    if as_json:
+        print_json(found.to_json())
+        return
+    show(clipping_report(found))
+    say(f"figure: {figure}; run: {folder}")
+
+
+def _search(model: LoadedModel, task: FunctionTask, part: str, rates: Sequence[float], folder: Path) -> Study:
+    """Run Algorithm 1, which chooses the layer itself, with the squared error on validation as its score."""
+    from eckart.scoring.scorer import scorer_of
+    from eckart.selection.search import Plan, run_plan
+
+    scorer = scorer_of(task, model, report=progress_bar)
+    return run_plan(Plan(part, tuple(rates)), scorer, folder, tell=say, command=typed())
+
+
+def clipping_report(found: Clipping) -> RenderableType:
+    """Return what is sure, a table a part, and Algorithm 1's results."""
+    from rich.console import Group
+
+    from eckart.reports.terminal import Said
+
+    unpruned, task = found.unpruned, found.task
+    low, high = unpruned.interval
+    title = (
+        f"{task.function}, d = {task.dimension}, {task.shots} examples: squared error / variance of f, test rows "
+        f"(n = {unpruned.rows}, {unpruned.seeds} seed{'s' * (unpruned.seeds != 1)})"
+    )
+    better, worse = found.findings()
+    sure = (
+        f"after correction for {len(found.cells)} edits (Holm, 0.05): {len(better)} better, {len(worse)} worse than "
+        f"the unpruned model, {len(found.cells) - len(better) - len(worse)} cannot be told"
+    )
+    parts = dict.fromkeys(cell.edit.part for cell in found.cells)
+    return Group(
+        Said(sure, "bold"),
+        *(Said(f"  {_said(cell)}") for cell in sorted(better, key=lambda cell: -cell.gain.mean)[:3]),
+        Said(f"\n{title}", "bold"),
+        Said(f"unpruned {unpruned.mean:.4f}, 95% interval {low:.4f} to {high:.4f}\n"),
+        *(_table(part, [cell for cell in found.cells if cell.edit.part == part]) for part in parts),
+        *(Said(f"failed: {line}", hang=2) for line in found.failed),
+        Said(f"Algorithm 1, examples of seed {task.seed}; its tests are not corrected", "bold"),
+        *(Said(str(study), hang=2) for study in found.studies),
+    )
+
+
+def _said(cell: Cell) -> str:
+    low, high = cell.gain.interval
+    return (
+        f"{cell.edit}: smaller by {cell.gain.mean:.4f}, 95% interval {low:.4f} to {high:.4f}, adjusted p = "
+        f"{cell.adjusted:.2g}"
+    )
+
+
+def _table(part: str, cells: Sequence[Cell]) -> RenderableType:
+    from eckart.reports.terminal import Sheet, titled
+
+    by_place = {(cell.edit.layer, cell.edit.rate): cell for cell in cells}
+    layers, rates = (sorted(set(values)) for values in zip(*by_place, strict=True))
+    rows = [[str(layer), *(_entry(by_place.get((layer, rate))) for rate in rates)] for layer in layers]
+    columns = ["layer", *(f"{rate:g}" for rate in rates)]
+    return titled(
+        f"{part}, by layer and clipping rate; + better, - worse for sure", Sheet(columns, rows, names=0)
+    )
+
+
+def _entry(cell: Cell | None) -> str:
+    """Return an error; + and - say that it is better or worse for sure."""
+    if cell is None:
+        return "failed"
+    mark = "" if cell.adjusted > 0.05 else " +" if cell.gain.mean > 0 else " -"
+    return f"{cell.error.mean:.4f}{mark}"

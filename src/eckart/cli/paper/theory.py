@@ -1,0 +1,123 @@
+"""The verbs of `theory`: the paper's mathematics, checked, and asked of a real model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eckart.cli import options as o
+from eckart.cli.console import print_json, say, say_error, show
+from eckart.cli.paper.predicts import predicts
+from eckart.cli.paper.probing import Probing, probing_options
+from eckart.records import Edit
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from eckart.paper.theory.checks import Check
+
+theory = typer.Typer(
+    name="theory", help="The paper's mathematics: every statement checked, its quantities asked of a model."
+)
+theory.command()(predicts)
+
+TITLES = {
+    "identity": "equal: the largest relative difference of the two sides",
+    "inequality": "no larger: the most by which it is, relative to the larger side; negative where there is room",
+    "slip": "printed or suggested, and false: by how much, on one counter-example",
+}
+VERDICTS = {
+    "holds": "hold",
+    "false": "are false as printed or suggested",
+    "FAILED": "are not as they are said to be",
+}
+
+
+@theory.command()
+def check(
+    instances: Annotated[int, typer.Option(help="Random instances for each statement.", min=10)] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the random instances.", min=0)] = 0,
+    json_: o.Json = False,
+) -> None:
+    """Check every statement of the paper's Section 3 and Appendix B; end with 1 if one is not as it is said to be."""
+    from eckart.paper.theory.checks import TOLERANCE, failures, run_checks
+
+    checks = run_checks(instances, seed)
+    failed = failures(checks)
+    if json_:
+        print_json({
+            "instances": instances,
+            "seed": seed,
+            "tolerance": TOLERANCE,
+            "failed": len(failed),
+            "checks": [check.to_json() for check in checks],
+        })  # fmt: skip
+    else:
+        show(_tables(checks))
+    if failed:
+        first = f"{failed[0].reference}, {failed[0].statement} (residual {failed[0].residual:.3g})"
+        say_error(f"{len(failed)} of {len(checks)} statements failed, the first: {first}")
+        raise typer.Exit(1)
+
+
+@theory.command()
+@probing_options
+def probe(
+    model: o.Model,
+    edit: o.Edits = None,
+    split: o.Split = "validation",
+    prompts: Annotated[int, typer.Option(help="Rows of the split to read, from its beginning.", min=1)] = 8,
+    plot: o.Plot = None,
+    json_: o.Json = False,
+    *,
+    how: Probing,
+) -> None:
+    """Read the implicit gradient, its rank and its trajectory off a real model, and how clipping moves them."""
+    asked = [Edit.parse(text) for text in edit or []]
+    edits = [each for each in asked if each.rate]
+    if asked and not edits:
+        say("at rate 0 nothing is clipped, so there is nothing to compare")
+    if plot is not None:
+        from eckart.reports.figures import check_figure_path
+
+        check_figure_path(plot)
+    prober = how.prober(model, how.read_task(), split, prompts)
+    before = prober()
+    found = before.compare(prober(edits)) if edits else before
+    if plot is not None:
+        from eckart.paper.probe.figure import draw_probe, probe_drawing
+        from eckart.reports.figures import save_figure
+
+        save_figure(draw_probe(probe_drawing(found)), plot)
+        say(f"figure: {plot}")
+    if json_:
+        print_json(found.to_json())
+        return
+    from eckart.paper.probe.tables import probe_report
+
+    show(probe_report(found))
+
+
+def _tables(checks: list[Check]) -> RenderableType:
+    from rich.console import Group
+
+    from eckart.reports.terminal import Said
+
+    counts = Counter(found.verdict for found in checks)
+    said = ", ".join(f"{counts[verdict]} {words}" for verdict, words in VERDICTS.items() if counts[verdict])
+    return Group(
+        Said(f"{len(checks)} statements: {said}\n", "bold"),
+        *(_table(title, [c for c in checks if c.kind == kind]) for kind, title in TITLES.items()),
+    )
+
+
+def _table(title: str, checks: list[Check]) -> RenderableType:
+    from eckart.reports.terminal import Said, Sheet, titled
+
+    instances = f"{checks[0].instances:,} instances each" if checks[0].instances > 1 else ""
+    rows = [[found.statement, found.reference, f"{found.residual:.1e}", found.verdict] for found in checks]
+    return titled(
+        title, Said(instances, "dim"), Sheet(["statement", "where", "residual", "verdict"], rows, names=2)
+    )

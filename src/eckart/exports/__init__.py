@@ -1,0 +1,1 @@
+"""Every way out: a clipped model as files that others load."""

@@ -1,0 +1,157 @@
+"""A checkpoint's own files once more, of which nothing but the clipped matrices changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from eckart.records import Edit
+from eckart.weights.anatomy import Anatomy
+from eckart.weights.edits import clip_, targets_of
+from eckart.weights.identity import raw_bytes
+from eckart.weights.linalg import Factor
+from eckart.weights.loading.files import FLOATS, INDEX, StoredTensor, found, shard_files, stored_tensors
+from eckart.weights.models import LoadedModel, Model
+from eckart.weights.stored import StoredWeights
+
+COPIED = (
+    "*config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.model",
+    "*.tiktoken",
+    "tekken.json",
+    "*.jinja",
+    "chat_template*",
+    "*.py",
+    "LICENSE*",
+    "NOTICE*",
+)
+"""What belongs to a checkpoint beside its weights; weights in other formats would be those of the unclipped model."""
+
+Change = tuple[StoredTensor, Tensor]
+
+
+def copy_clipped(source: LoadedModel, edits: Sequence[Edit], folder: Path) -> None:
+    """Write a clipped model as its checkpoint's own files: every tensor keeps its name, its dtype, and its bytes.
+
+    Only clipped matrices change. They are truncations of the stored numbers, whatever the model runs in.
+
+    Arguments:
+        source: a model that was loaded from a checkpoint.
+        edits: what to clip.
+        folder: an empty one.
+    """
+    for shard in shard_files(source.name):
+        shutil.copyfile(shard, folder / shard.name)
+    _copy_beside(source.name, folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # to be loaded whole is what saving always was
+        stored = StoredWeights.of(source.name, source.trust_remote_code)
+    if stored.places is None:
+        _write_joined(source.name, stored.anatomy, edits, folder)
+    else:
+        _overwrite_(folder, _clipped(stored, edits))
+
+
+def stored_dtype(source: LoadedModel) -> str:
+    """Return the dtype that most of a model's numbers have: in its checkpoint, or of a live one in memory."""
+    if source.live:
+        return source.dtype
+    sizes: Counter[str] = Counter()
+    for tensor in stored_tensors(source.name).values():
+        if tensor.dtype in FLOATS:
+            sizes[tensor.dtype] += tensor.size
+    return str(FLOATS[sizes.most_common(1)[0][0]]).removeprefix("torch.")
+
+
+def save(model: Model, folder: Path) -> None:
+    """Write a model as the library does."""
+    with torch.no_grad():
+        model.save_pretrained(folder, safe_serialization=True)
+
+
+def _copy_beside(name: str, folder: Path) -> None:
+    """Copy what else belongs to the checkpoint, from its folder or the hub's cache."""
+    config = found(name, "config.json")
+    assert config is not None
+    for pattern in (*COPIED, INDEX):
+        for path in sorted(Path(config).parent.glob(pattern)):
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
+
+
+def _clipped(stored: StoredWeights, edits: Sequence[Edit]) -> Iterator[Change]:
+    """Give every parameter that edits change, truncated as it is stored, for each place that it lies in."""
+    assert stored.places is not None
+    rates = {
+        w.key: rate for w, rate in targets_of(stored.anatomy.model, edits, stored.anatomy).items() if rate
+    }
+    every = [weight for layer in stored.anatomy.layers for weight in layer if weight.key in rates]
+    every.sort(key=attrgetter("path"))  # so that the matrices of one parameter are cut in one reading of it
+    for path, views in groupby(stored.read(every), key=attrgetter("path")):
+        parameter: nn.Parameter | None = None
+        for weight in views:
+            parameter = weight.parameter
+            weight.write_(Factor.of(weight.read(), name=weight.label).truncate(rates[weight.key]))
+        assert parameter is not None
+        yield from ((place, parameter.detach()) for place in stored.places[path])
+
+
+def _write_joined(name: str, anatomy: Anatomy, edits: Sequence[Edit], folder: Path) -> None:
+    """Write a checkpoint whose tensors the library joins on loading: it parts them again when it writes them.
+
+    Where it then gives them other names than the checkpoint's, its own files are kept: every number, if not its dtype.
+    """
+    clip_(anatomy.model, edits, anatomy=anatomy)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        save(anatomy.model, Path(scratch))
+        written, originals = stored_tensors(scratch), stored_tensors(name)
+        if written.keys() <= originals.keys():
+            _overwrite_(folder, _different(originals, written))
+            return
+        for path in folder.glob("*.safetensors*"):
+            path.unlink()
+        for path in Path(scratch).glob("*.safetensors*"):
+            path.rename(folder / path.name)
+
+
+def _different(
+    originals: Mapping[str, StoredTensor], written: Mapping[str, StoredTensor]
+) -> Iterator[Change]:
+    for key, tensor in written.items():
+        before = _read(originals[key])
+        after = _read(tensor).to(before.dtype)
+        if raw_bytes(before) != raw_bytes(after):
+            yield originals[key], after
+
+
+def _read(place: StoredTensor) -> Tensor:
+    with safe_open(place.file, framework="pt") as file:
+        return file.get_tensor(place.key)
+
+
+def _overwrite_(folder: Path, changes: Iterable[Change]) -> None:
+    """Set tensors' bytes in copies of their files: 8 bytes of length, a header that says where each lies, the bytes."""
+    for place, numbers in changes:
+        with (folder / place.file.name).open("r+b") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            start, end = json.loads(opened.read(length))[place.key]["data_offsets"]
+            content = raw_bytes(numbers.to(FLOATS[place.dtype]))
+            assert len(content) == end - start
+            opened.seek(8 + length + start)
+            opened.write(content)

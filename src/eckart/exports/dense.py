@@ -1,0 +1,187 @@
+"""A clipped model as an ordinary checkpoint, which plain transformers loads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+
+from eckart.errors import RunError
+from eckart.exports.copying import copy_clipped, save, stored_dtype
+from eckart.exports.drafts import drafted, remove_abandoned
+from eckart.files import home
+from eckart.records import Edit, Trial
+from eckart.scores import Score
+from eckart.selection.study import Study
+from eckart.weights.edits import clip
+from eckart.weights.identity import tokenizer_text
+from eckart.weights.models import LoadedModel, load_model, load_tokenizer, needed_tokenizer
+
+ABOUT = "eckart.json"
+"""What a saved model is, beside it."""
+SAME = ("eckart", "weights", "edits", "dtype")
+"""What two saved models that are the same agree on."""
+
+STORAGE = {"float64": 1e-6, "float32": 1e-3, "float16": 0.1, "bfloat16": 0.75}
+"""How far, in nats, storing weights in a dtype may move a ranked value before a checkpoint is not trusted."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was written, loaded again and scored again on the test rows.
+
+    Arguments:
+        path: its folder.
+        dtype: of the stored weights; where they are of several, the one of most numbers.
+        score: the reloaded model's score, in the run's dtype.
+        changed: on how many rows the reloaded model predicts otherwise than the run's clipped one: what rounding did,
+            since a run clips the weights that it has in memory, and a checkpoint is clipped as it is stored.
+        largest_change: of any ranked value by that rounding, in nats.
+        before: whether the same command had written it already, so that it was only scored again.
+    """
+
+    path: Path
+    dtype: str
+    score: Score
+    changed: int
+    largest_change: float
+    before: bool = False
+
+
+def export(study: Study, directory: str | Path) -> Saved:
+    """Write a study's clipped model as a dense checkpoint with its tokenizer, and check it by scoring it again.
+
+    The checkpoint's own files are copied, and only the clipped matrices change; each keeps its stored dtype. The folder
+    appears only once the reloaded model has given the run's scores again. A folder that holds this very model, written
+    by the same version, is scored again and left as it is.
+
+    Arguments:
+        study: what `search` returned.
+        directory: a folder that does not exist yet, or is empty, or that the same export has written.
+
+    Raises:
+        RunError: the folder is taken or cannot be written, or the reloaded model scores differently.
+        ModelError: the model reads numbers.
+    """
+    source = study.scorer.model
+    needed_tokenizer(source)
+    about, target = _about(source, [study.edit]), check_target(directory, source)
+    if _is_taken(target):
+        there = _written(target)
+        if any(there.get(name) != about[name] for name in SAME):
+            raise _taken(directory)
+        remove_abandoned(target)
+        return _score_again(study, target, target, about["dtype"], before=True)
+    try:
+        with drafted(target) as draft:
+            _write(source, [study.edit], about, draft)
+            saved = _score_again(study, draft, target, about["dtype"])
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"checkpoint '{target}' cannot be written ({error}); check space and permissions"
+        ) from error
+    return saved
+
+
+def check_target(directory: str | Path, model: LoadedModel | None = None) -> Path:
+    """Return a folder that a checkpoint can be written to, or that holds one which this version wrote.
+
+    Arguments:
+        directory: the folder.
+        model: whose clipping a checkpoint that lies there must be; None where none is loaded yet.
+
+    Raises:
+        RunError: it is a file, holds something else, or cannot be made.
+    """
+    target = home(directory).absolute()
+    if _is_taken(target):
+        there = _written(target)
+        if there.get("eckart") != version("eckart") or (model and there.get("weights") != model.fingerprint):
+            raise _taken(directory)
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"'{target.parent}' cannot be made ({error.strerror}); name another folder") from error
+    if not os.access(target.parent, os.W_OK):
+        raise RunError(f"'{target.parent}' cannot be written to; name another folder")
+    return target
+
+
+def _is_taken(target: Path) -> bool:
+    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
+
+
+def _taken(directory: str | Path) -> RunError:
+    return RunError(
+        f"'{directory}' exists and is not an empty folder, nor what this command writes; name a new one, nothing is "
+        "overwritten"
+    )
+
+
+def _about(source: LoadedModel, edits: Sequence[Edit]) -> dict[str, Any]:
+    """Return what tells a saved model from every other."""
+    return {
+        "eckart": version("eckart"),
+        "model": source.name,
+        "weights": source.fingerprint,
+        "edits": [str(edit) for edit in edits],
+        "dtype": stored_dtype(source),
+    }
+
+
+def _written(target: Path) -> dict[str, Any]:
+    """Return what a folder says of the model in it; nothing where it is no export's."""
+    try:
+        about = json.loads((target / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], folder: Path) -> None:
+    """Save the clipped model, every tensor in the dtype that it is stored in."""
+    tokenizer = needed_tokenizer(source)
+    if source.live:
+        with clip(source.model, edits):
+            save(source.model, folder)
+        tokenizer.save_pretrained(folder)
+    else:
+        copy_clipped(source, edits, folder)
+        if tokenizer_text(tokenizer) != tokenizer_text(load_tokenizer(source.name, source.trust_remote_code)):
+            tokenizer.save_pretrained(folder)  # another one than the checkpoint's was asked for
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _score_again(study: Study, folder: Path, target: Path, dtype: str, *, before: bool = False) -> Saved:
+    source = study.scorer.model
+    model = load_model(
+        folder,
+        dtype=source.dtype,
+        device=str(source.model.device),
+        trust_remote_code=source.trust_remote_code,
+    )
+    again, run = _score(study.scorer.on(model)([], "test")), _score(study.clipped)
+    change = np.array(again.log_likelihoods) - np.array(run.log_likelihoods)
+    largest = float(np.abs(change).max())
+    allowed = STORAGE[dtype] + STORAGE[source.dtype]
+    if largest > allowed:
+        raise RunError(
+            f"the saved model scores differently from the run (by up to {largest:.2g} nats, {allowed:g} allowed for "
+            f"{dtype}), so it is not {'what this command writes' if before else 'kept'}"
+        )
+    changed = sum(a != b for a, b in zip(run.predictions, again.predictions, strict=True))
+    return Saved(target, dtype, again, changed, largest, before)
+
+
+def _score(trial: Trial) -> Score:
+    score = trial.labelled
+    assert score is not None
+    return score

@@ -1,0 +1,159 @@
+"""Clipping a model that learns functions: every layer and rate, and Algorithm 1 with the squared error as its score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from eckart.errors import EditError, RunError
+from eckart.paper.functions.task import FunctionTask
+from eckart.records import Edit, Trial
+from eckart.runs import Run
+from eckart.scores import SQUARED_ERROR, SquaredErrors
+from eckart.selection.study import Study
+from eckart.statistics.crossed import Estimate, seed_and_row_mean
+from eckart.statistics.multiplicity import holm
+from eckart.sweeps.grid import Sweep
+from eckart.sweeps.sources import Sources, resolve
+from eckart.weights.models import LoadedModel
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One edit on the test rows, over all seeds.
+
+    Arguments:
+        edit: what was clipped.
+        error: mean squared error, over the variance of f, with its interval.
+        gain: by how much it is smaller than the unpruned model's, on the same rows and demonstrations.
+        adjusted: the gain's p value, adjusted for the number of cells (Holm).
+    """
+
+    edit: Edit
+    error: Estimate
+    gain: Estimate
+    adjusted: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {**asdict(self), "edit": str(self.edit)}
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """What clipping does to a model that learns functions.
+
+    Arguments:
+        model, task: what was scored on what.
+        unpruned: its error on the test rows.
+        cells: every edit that was scored, by part, layer and rate.
+        studies: Algorithm 1's result for each part.
+        failed: test trials without a score, and why; a cell without any is not among the cells.
+    """
+
+    model: str
+    task: FunctionTask
+    unpruned: Estimate
+    cells: tuple[Cell, ...]
+    studies: tuple[Study, ...]
+    failed: tuple[str, ...] = ()
+
+    def findings(self, level: float = 0.05) -> tuple[list[Cell], list[Cell]]:
+        """Return the cells that are better, and those that are worse, after correction for their number."""
+        sure = [cell for cell in self.cells if cell.adjusted <= level]
+        return [cell for cell in sure if cell.gain.mean > 0], [cell for cell in sure if cell.gain.mean < 0]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole result as one document."""
+        return {
+            "model": self.model,
+            "task": asdict(self.task),
+            "metric": SQUARED_ERROR,
+            "unpruned": asdict(self.unpruned),
+            "cells": [cell.to_json() for cell in self.cells],
+            "failed": list(self.failed),
+            "algorithm1": [study.to_json() for study in self.studies],
+        }
+
+
+def plan_clipping(
+    model: LoadedModel,
+    task: FunctionTask,
+    parts: Sequence[str],
+    rates: Sequence[float],
+    layers: str | Sequence[int],
+    seeds: Sequence[int],
+) -> tuple[Sweep, Sources]:
+    """Return the sweep over layers and rates, checked, and where its model and task come from.
+
+    Raises:
+        EckartError: a part, a layer or a rate does not exist, or the model does not read the task.
+    """
+    if not any(rates):
+        raise EditError("no rate above 0: there is nothing to clip; give some, such as 0.5,0.9")
+    values = {
+        "models": [{"name": model.name, "live": True}],
+        "tasks": [{"name": task.name, "digest": task.digest}],
+        "layers": layers,
+        "parts": list(parts),
+        "rates": list(rates),
+        "seeds": list(seeds),
+        "test": "all",
+    }
+    sources = Sources({model.name: model}, {task.full_name: task})
+    return resolve(Sweep.of(values, "the sweep"), sources), sources
+
+
+def gather(run: Run, task: FunctionTask, studies: Sequence[Study] = ()) -> Clipping:
+    """Return what a sweep's run says of each edit on the test rows.
+
+    Arguments:
+        run: of `plan_clipping`'s sweep.
+        task: the sweep's.
+        studies: Algorithm 1's results.
+
+    Raises:
+        RunError: the unpruned model has no score.
+    """
+    tested = [trial for trial in run.trials.values() if trial.split == "test"]
+    seeds = sorted({trial.setting.seed for trial in tested})
+    errors: dict[tuple[Edit, ...], Float[np.ndarray, "seeds rows"]] = {}
+    for trial in tested:
+        if isinstance(trial.score, SquaredErrors):
+            blank = np.full((len(seeds), trial.score.n), np.nan)
+            errors.setdefault(trial.edits, blank)[seeds.index(trial.setting.seed)] = trial.score.errors
+    unpruned = errors.pop((), None)
+    if unpruned is None:
+        raise RunError(f"run '{run.folder}' holds no test score of the unpruned model; let its sweep go on")
+    paired = {edits[0]: (found, unpruned - found) for edits, found in errors.items()}
+    edits = sorted(
+        (edit for edit, (_, gains) in paired.items() if _whole(gains).size),
+        key=lambda edit: (edit.part, edit.layer, edit.rate),
+    )
+    gains = {edit: seed_and_row_mean(_whole(paired[edit][1]), bounds=None) for edit in edits}
+    adjusted = holm([gains[edit].p_value for edit in edits])
+    return Clipping(
+        model=run.settings["study"]["models"][0]["name"],
+        task=task,
+        unpruned=seed_and_row_mean(_whole(unpruned), bounds=None),
+        cells=tuple(
+            Cell(edit, seed_and_row_mean(_whole(paired[edit][0]), bounds=None), gains[edit], float(p))
+            for edit, p in zip(edits, adjusted, strict=True)
+        ),
+        studies=tuple(studies),
+        failed=tuple(sorted(_said(trial) for trial in tested if trial.score is None)),
+    )
+
+
+def _whole(values: Float[np.ndarray, "seeds rows"]) -> Float[np.ndarray, "_ rows"]:
+    """Return the seeds that scored; a trial scores all rows or none."""
+    return values[~np.isnan(values).any(axis=1)]
+
+
+def _said(trial: Trial) -> str:
+    edits = ", ".join(map(str, trial.edits)) or "unpruned"
+    return f"{edits}, seed {trial.setting.seed}: {trial.error}"

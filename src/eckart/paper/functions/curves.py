@@ -1,0 +1,244 @@
+"""How well functions are learnt from examples: squared error against their number (Figure 5 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from eckart.errors import NotANumberError, TaskError
+from eckart.paper.functions.baselines import BASELINES, Baseline, predict
+from eckart.paper.functions.classes import (
+    FunctionClass,
+    Prompts,
+    draw_prompts,
+    find_class,
+    held_out_generator,
+)
+from eckart.paper.functions.models import FunctionModel
+from eckart.statistics.paired import mean_interval
+
+PROMPTS = 2_000
+"""How many prompts an error is averaged over, if nobody says otherwise."""
+REFERENCE = BASELINES["least-squares"]
+"""What a model's excess is over."""
+_BATCH = 500
+
+Errors = Float[np.ndarray, "prompts counts"]
+Report = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A mean over prompts for each number of examples, with its 95% interval.
+
+    The interval is Student's over the prompts: they are drawn independently, so it speaks of new prompts of the class.
+    Squared errors have heavy tails, and the interval is then too narrow, most of all for least squares on noisy
+    functions where there are about as many examples as coordinates: its mean squared error is infinite for d - 1 to
+    d + 1 of them, and no interval holds.
+
+    Arguments:
+        name: the model or baseline.
+        means, lows, highs: one for each number of examples.
+    """
+
+    name: str
+    means: tuple[float, ...]
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ErrorCurves:
+    """Figure 5a: errors of a model and of baselines on the same prompts, over the class's variance.
+
+    Arguments:
+        function, dimension: the class, and d.
+        n: how many prompts.
+        seed: drew them.
+        counts: numbers of examples.
+        model, baselines: the mean squared errors, over the variance of f.
+        excess: the model's error less that of least squares, prompt by prompt.
+    """
+
+    function: str
+    dimension: int
+    n: int
+    seed: int
+    counts: tuple[int, ...]
+    model: Curve
+    baselines: tuple[Curve, ...]
+    excess: Curve
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class StepCurves:
+    """Figure 5b: errors of one training's models on the same prompts, by the number of steps.
+
+    Arguments:
+        function, dimension, n, seed, counts: see `ErrorCurves`.
+        steps: after how many steps each model was kept.
+        models: their errors, in the same order.
+        reference: those of least squares.
+    """
+
+    function: str
+    dimension: int
+    n: int
+    seed: int
+    counts: tuple[int, ...]
+    steps: tuple[int, ...]
+    models: tuple[Curve, ...]
+    reference: Curve
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Prompts of a class that no training draws; see `held_out`."""
+
+    kind: FunctionClass
+    seed: int
+    prompts: Prompts
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many examples a value may be predicted from."""
+        return tuple(range(self.prompts.x.shape[1]))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what curves on these prompts have in common."""
+        n, _, dimension = self.prompts.x.shape
+        return {
+            "function": self.kind.name,
+            "dimension": dimension,
+            "n": n,
+            "seed": self.seed,
+            "counts": self.counts,
+        }
+
+    def of_model(self, model: FunctionModel) -> Errors:
+        """Return a model's squared errors over the class's variance.
+
+        Raises:
+            NotANumberError: one of them is not a number.
+        """
+        found = self._errors(_answers(model, self.prompts, self.counts))
+        if not np.isfinite(found).all():
+            raise NotANumberError(
+                f"the model predicts what is not a number after {_worst(found)} examples; its training came apart"
+            )
+        return found
+
+    def of_baseline(self, baseline: Baseline, report: Report = lambda done: None) -> Errors:
+        """Return a baseline's squared errors over the class's variance."""
+        columns = []
+        for count in self.counts:
+            columns.append(predict(baseline, self.prompts, count))
+            report(1)
+        return self._errors(np.stack(columns, axis=1))
+
+    def _errors(self, answers: Errors) -> Errors:
+        true = self.prompts.y.double().numpy()
+        return np.square(answers - true) / self.kind.variance(self.prompts.x.shape[2])
+
+
+def held_out(
+    model: FunctionModel, function: str, prompts: int = PROMPTS, points: int | None = None, seed: int = 0
+) -> HeldOut:
+    """Draw prompts for a model that no training draws.
+
+    Arguments:
+        model: says how long points are, and how many it reads.
+        function: the class.
+        prompts: how many, at least 2.
+        points: of a prompt, the asked one included; as many as the model reads where it is None.
+        seed: draws them.
+
+    Raises:
+        TaskError: there is no such class, or one of the numbers is out of range.
+    """
+    kind, most = find_class(function), model.points
+    if prompts < 2:
+        raise TaskError(f"{prompts} prompts have no interval; take 2 or more")
+    if points is not None and not 1 <= points <= most:
+        raise TaskError(f"the model reads prompts of 1 to {most} points, not {points}")
+    drawn = draw_prompts(kind, held_out_generator(seed), prompts, points or most, int(model.config.dimension))
+    return HeldOut(kind, seed, drawn)
+
+
+def error_curves(
+    model: FunctionModel,
+    on: HeldOut,
+    baselines: Sequence[Baseline] = (),
+    name: str = "model",
+    report: Report = lambda done: None,
+) -> ErrorCurves:
+    """Measure a model beside baselines, on the same prompts, for every number of examples.
+
+    Arguments:
+        model: a model of functions.
+        on: the prompts.
+        baselines: see `choose_baselines`.
+        name: what the model is called.
+        report: told of each number of examples that a baseline is done with.
+
+    Raises:
+        NotANumberError: the model predicts what is not a number.
+    """
+    own, reference = on.of_model(model), on.of_baseline(REFERENCE)
+    return ErrorCurves(
+        **on.facts(),
+        model=_curve(name, own),
+        baselines=tuple(_curve(baseline.name, on.of_baseline(baseline, report)) for baseline in baselines),
+        excess=_curve(f"{name} - {REFERENCE.name}", own - reference, signed=True),
+    )
+
+
+def step_curves(
+    models: Iterable[tuple[int, FunctionModel]], on: HeldOut, report: Report = lambda done: None
+) -> StepCurves:
+    """Measure the models of one training on the same prompts.
+
+    Arguments:
+        models: after how many steps each was kept, and the model; each is let go before the next is asked for.
+        on: the prompts.
+        report: told of each model that is done.
+
+    Raises:
+        NotANumberError: a model predicts what is not a number.
+    """
+    found = {}
+    for step, model in models:
+        found[step] = _curve(f"{step:,} steps", on.of_model(model))
+        report(1)
+    reference = _curve(REFERENCE.name, on.of_baseline(REFERENCE))
+    return StepCurves(**on.facts(), steps=tuple(found), models=tuple(found.values()), reference=reference)
+
+
+def _curve(name: str, values: Errors, signed: bool = False) -> Curve:
+    means, margins = mean_interval(values)
+    lows = means - margins if signed else np.maximum(means - margins, 0.0)
+    return Curve(name, *(tuple(map(float, side)) for side in (means, lows, means + margins)))
+
+
+@torch.inference_mode()
+def _answers(model: FunctionModel, prompts: Prompts, counts: Sequence[int]) -> Errors:
+    batches = zip(prompts.x.split(_BATCH), prompts.y.split(_BATCH), strict=True)
+    found = [model(x.to(model.device), y.to(model.device), counts).double().cpu() for x, y in batches]
+    return torch.cat(found).numpy()
+
+
+def _worst(errors: Errors) -> int:
+    return int(np.argmax(~np.isfinite(errors).all(axis=0)))

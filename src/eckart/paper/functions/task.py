@@ -1,0 +1,274 @@
+"""A task that asks for numbers, and what scores a model on it: the same search and sweeps as for text run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from eckart.errors import ModelError, NotANumberError, TaskError
+from eckart.paper.functions.classes import (
+    SEEDS,
+    FunctionClass,
+    Prompts,
+    find_class,
+    held_out_generator,
+    noisy,
+)
+from eckart.records import Edit, Row, Rows, fingerprint, parse_rows
+from eckart.scores import SQUARED_ERROR, SquaredErrors
+from eckart.scoring.scorer import Report, Scorer, scorer_of, silent
+from eckart.weights.models import LoadedModel
+
+SPLITS = ("validation", "test")
+BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class FunctionTask:
+    """Functions of a class, each with demonstrations and a point that is asked for.
+
+    A row is a function and the point: `split_seed` draws them. `seed` draws the demonstrations, so that several seeds
+    show the same functions by other points.
+
+    Arguments:
+        function: the class; see `CLASSES`.
+        dimension: d.
+        shots: how many points and values are shown.
+        seed: draws these.
+        size: how many rows validation and test have, each.
+        split_seed: draws the rows.
+
+    Raises:
+        TaskError: there is no such class, or a number is too small.
+
+    >>> FunctionTask("linear", dimension=5, shots=10).name
+    'linear-5'
+    """
+
+    function: str = "linear"
+    dimension: int = 5
+    shots: int = 10
+    seed: int = 0
+    size: int = 1000
+    split_seed: int = 0
+
+    variant = None
+    labels = ()
+    metric = SQUARED_ERROR
+    metrics = (SQUARED_ERROR,)
+
+    def __post_init__(self) -> None:
+        find_class(self.function)
+        for name, value, least in (
+            ("dimension", self.dimension, 1),
+            ("shots", self.shots, 0),
+            ("size", self.size, 2),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise TaskError(
+                    f"{name} {value} of function class '{self.function}': give a whole number, {least} or more"
+                )
+
+    @property
+    def kind(self) -> FunctionClass:
+        """The class of functions."""
+        return find_class(self.function)
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return f"{self.function}-{self.dimension}"
+
+    full_name = name
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that prompts depend on besides their rows."""
+        return fingerprint([self.name, self.shots, self.seed])
+
+    def rows_digest(self, split: str) -> str:
+        """Return a hash of a split's rows, without demonstrations."""
+        return fingerprint([self.name, self.size, self.split_seed, split])
+
+    def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> FunctionTask:
+        """Return the task with other demonstrations; what is None stays."""
+        return replace(
+            self, shots=self.shots if shots is None else shots, seed=self.seed if seed is None else seed
+        )
+
+    def prompts(self, split: str) -> Prompts:
+        """Return the prompts of `validation` or `test`: points with their values, then the one that is asked for.
+
+        Raises:
+            TaskError: there is no such split.
+        """
+        if split not in SPLITS:
+            raise TaskError(f"no split '{split}' of functions; the splits are {', '.join(SPLITS)}")
+        drawn, shown = (
+            self._generator("rows", split, self.split_seed),
+            self._generator("shown", split, self.seed),
+        )
+        functions = self.kind.draw(drawn, self.size, self.dimension)
+        asked = torch.randn(self.size, 1, self.dimension, generator=drawn)
+        points = torch.randn(self.size, self.shots, self.dimension, generator=shown)
+        y = torch.cat(
+            [noisy(self.kind, functions(points), shown), noisy(self.kind, functions(asked), drawn)], dim=1
+        )
+        return Prompts(torch.cat([points, asked], dim=1), y)
+
+    def rows(self, split: str) -> Rows:
+        """Return the rows of a split, as a reader meets them."""
+        prompts = self.prompts(split)
+        return Rows(
+            (), tuple(map(_row, range(self.size), prompts.x[:, -1].tolist(), prompts.y[:, -1].tolist()))
+        )
+
+    def _generator(self, what: str, split: str, seed: int) -> Generator:
+        """Return a generator of its own for each split and seed; no training draws what it does."""
+        return held_out_generator(int(fingerprint([what, self.name, split, seed])[:8], 16) % SEEDS)
+
+
+def _row(number: int, x: list[float], y: float) -> Row:
+    point = ", ".join(f"{value:.3f}" for value in x)
+    return Row(id=str(number), text=f"f({point}) = {y:.3f}", label=None)
+
+
+class FunctionScorer(Scorer):
+    """Scores a model, clipped or not, by its squared error on functions, over the variance of their values.
+
+    Arguments:
+        model: a function model, as `load_model` wraps it.
+        task: of the model's dimension.
+        method: `squared_error`; there is no other.
+        batch_tokens: the most tokens in a batch.
+        report: shows progress.
+
+    Raises:
+        TaskError: the model has another dimension, or reads fewer points.
+        ModelError: the model reads no numbers.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        task: FunctionTask,
+        *,
+        method: str | None = None,
+        batch_tokens: int | None = None,
+        report: Report = silent,
+    ) -> None:
+        super().__init__(model, task, method or SQUARED_ERROR, report)
+        self.task: FunctionTask = task
+        self._batch_tokens = batch_tokens or BATCH_TOKENS
+        self._prompts: dict[str, Prompts] = {}
+        if model.tokenizer is not None:
+            raise ModelError(
+                f"model '{model.name}' was loaded as one that reads text; load a model of functions with "
+                "eckart.paper.functions.loading.loaded_model"
+            )
+        _check_size(model, task)
+
+    def on(self, model: LoadedModel) -> FunctionScorer:
+        """Return a scorer that does the same with another model."""
+        return FunctionScorer(
+            model, self.task, method=self.method, batch_tokens=self._batch_tokens, report=self.report
+        )
+
+    def rows(self, split: str) -> Rows:
+        """Return a split's rows; of the whole one, if only some of its rows are named."""
+        part = parse_rows(split)
+        return self._rows[part[0] if part else split]
+
+    def digest(self, split: str) -> str:
+        """Return a hash of a split's prompts."""
+        return fingerprint([self.task.digest, self.task.rows_digest(split)])
+
+    def tokens(self, split: str, methods: Sequence[str] = ()) -> int:
+        """Return how many tokens a split has: one for each point and each value that is shown.
+
+        Raises:
+            TaskError: there is no such method.
+        """
+        return len(self.prepare(split, methods).y) * (2 * self.task.shots + 1)
+
+    def prepare(self, split: str, methods: Sequence[str] = ()) -> Prompts:
+        """Draw a split's prompts once.
+
+        Raises:
+            TaskError: there is no such method.
+        """
+        for method in methods:
+            _check_method(method)
+        part = parse_rows(split)
+        if part is not None:
+            whole = self.prepare(part[0])
+            return Prompts(whole.x[part[1] : part[2]], whole.y[part[1] : part[2]])
+        if split not in self._prompts:
+            self._prompts[split] = self.task.prompts(split)
+        return self._prompts[split]
+
+    def outcomes(self, edits: Sequence[Edit], split: str, methods: Sequence[str]) -> list[SquaredErrors]:
+        """Predict every row through the model as it is now."""
+        prompts = self.prepare(split)
+        what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
+        with self.report(what, len(prompts.y)) as advance:
+            errors = self._errors(prompts, advance)
+        return [errors for _ in methods]
+
+    def notes(self, *splits: str) -> tuple[str, ...]:
+        """Return nothing: every row is read as it is."""
+        return ()
+
+    @cached_property
+    def _rows(self) -> dict[str, Rows]:
+        return {split: self.task.rows(split) for split in SPLITS}
+
+    @torch.inference_mode()
+    def _errors(self, prompts: Prompts, advance: Any) -> SquaredErrors:
+        shots, model = self.task.shots, self.model.model
+        size = max(1, self._batch_tokens // (2 * shots + 1))
+        found: list[Float[Tensor, " prompts"]] = []
+        for x, y in zip(prompts.x.split(size), prompts.y.split(size), strict=True):
+            predicted = model(x.to(model.device, model.dtype), y.to(model.device, model.dtype), [shots])
+            found.append((predicted[:, 0].double().cpu() - y[:, -1].double()).square())
+            advance(len(y))
+        errors = torch.cat(found) / self.task.kind.variance(self.task.dimension)
+        if not errors.isfinite().all():
+            raise NotANumberError(
+                f"the model predicts no number for {int((~errors.isfinite()).sum())} of {len(errors)} functions"
+            )
+        return SquaredErrors(len(errors), float(errors.mean()), tuple(errors.tolist()))
+
+
+def _check_method(method: str) -> None:
+    if method != SQUARED_ERROR:
+        raise TaskError(f"no scoring '{method}' of functions; there is {SQUARED_ERROR}, and no other")
+
+
+def _check_size(model: LoadedModel, task: FunctionTask) -> None:
+    function_model: Any = model.model
+    dimension, points = function_model.config.dimension, function_model.points
+    if task.dimension != dimension:
+        raise TaskError(
+            f"task '{task.name}' has points of {task.dimension} numbers, and model '{model.name}' reads points of "
+            f"{dimension}; choose --dimension {dimension}"
+        )
+    if task.shots >= points:
+        raise TaskError(
+            f"{task.shots} shots and the point that is asked for are more than the {points} points that model "
+            f"'{model.name}' reads; choose --shots {points - 1} or fewer"
+        )
+
+
+@scorer_of.register
+def _(task: FunctionTask, model: LoadedModel, **options: Any) -> FunctionScorer:
+    unknown = sorted(options.keys() - {"method", "batch_tokens", "report"})
+    if unknown:
+        raise TaskError(f"functions are read without '{unknown[0]}'; leave it out")
+    return FunctionScorer(model, task, **options)

@@ -1,0 +1,319 @@
+"""A trained linear-attention model's implicit gradient descent (Theorem 1), its bound (Theorem 2), and its error.
+
+A model of `LinearAttentionModel` is Eq. (3) and nothing else, so W_L is what it learns from a prompt's examples: its
+answer at a point x is the last row of W_L times x. Three things can be set beside each other on the same prompts: the
+trajectory's norms, the bound on the generalisation error, and the generalisation error.
+
+What stands for what in Theorem 2:
+
+- The sample is a prompt's N examples, and the hypothesis the W_L that they lead to. The training loss is that of W_L on
+  the examples themselves, each asked with its value masked; the test loss that on fresh points of the same function.
+  The error of the theorem is the mean of test less training loss over functions and examples.
+- The loss is min(1, squared error / variance), which is 1/2-sub-Gaussian whatever the prompt (Hoeffding's lemma). The
+  squared error itself is not sub-Gaussian for any R: it is a polynomial of Gaussian points, and its degree triples with
+  each layer. It is reported beside.
+- The steps are noisy in the theorem, and exact in the model: `layer_term` says what noise is meant, and a stated floor
+  is part of it. The bound is on a descent with that noise; the model's own W_L tells all of its examples. So the
+  noisy descent can be read as well (`read` with a seed): its bound and its error are of one and the same thing.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from eckart.errors import ModelError, TaskError
+from eckart.paper.functions.classes import Prompts, draw_prompts, find_class, held_out_generator
+from eckart.paper.functions.loading import load_function_model
+from eckart.paper.functions.models import LinearAttentionModel, tokens
+from eckart.paper.theory.attention import Trajectory, trajectory
+from eckart.paper.theory.bound import LayerTerm, generalization_bound, noisy_trajectory, trajectory_terms
+from eckart.statistics.crossed import Estimate, seed_and_row_mean
+
+SUBGAUSSIAN = 0.5
+"""R of a loss in [0, 1]."""
+
+
+def load_linear(folder: str | Path) -> LinearAttentionModel:
+    """Load a linear-attention model.
+
+    Arguments:
+        folder: as `save_pretrained` wrote it; or a training's folder, for the last model that it kept.
+
+    Raises:
+        ModelError: there is no such model, it is damaged, or it is of another kind.
+    """
+    model = load_function_model(folder)
+    if not isinstance(model, LinearAttentionModel):
+        raise ModelError(
+            f"model '{folder}' is of type '{model.config.model_type}': Theorem 1 is exact for linear attention alone; "
+            "train one with --model linear"
+        )
+    return model
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """Functions, N examples of each, and fresh points to ask for.
+
+    Arguments:
+        prompts: the examples, and after them the fresh points.
+        examples: N.
+        variance: of the class; squared errors are divided by it, so that always answering 0 has the error 1.
+    """
+
+    prompts: Prompts
+    examples: int
+    variance: float
+
+    @property
+    def demonstrations(self) -> Float[np.ndarray, "prompts width examples"]:
+        """H_s of every prompt: a token (x_i, y_i) a column."""
+        pairs = torch.cat([self.prompts.x, self.prompts.y[..., None]], dim=2)[:, : self.examples]
+        return pairs.mT.double().numpy()
+
+
+def draw_cases(function: str, dimension: int, examples: int, prompts: int, seed: int = 0) -> Cases:
+    """Draw functions with N examples and as many fresh points.
+
+    Arguments:
+        function: the class; see `CLASSES`.
+        dimension: d.
+        examples: N, at least 2.
+        prompts: how many functions, at least 2.
+        seed: of the draw.
+
+    Raises:
+        TaskError: there is no such class, or too few examples or prompts.
+    """
+    if examples < 2 or prompts < 2:
+        raise TaskError(f"{examples} examples and {prompts} prompts: a covariance and a mean need 2 of each")
+    kind = find_class(function)
+    generator = held_out_generator(seed)
+    drawn = draw_prompts(kind, generator, prompts, 2 * examples, dimension)
+    return Cases(drawn, examples, kind.variance(dimension))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise of Theorem 2.
+
+    Arguments:
+        shots: b of Section 3.3, from 1 to N.
+        floor: the variance of the noise in every direction beside C_t's; above 0, or the bound is infinite.
+
+    Raises:
+        TaskError: the floor is not above 0.
+    """
+
+    shots: int = 5
+    floor: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.floor < math.inf:
+            raise TaskError(
+                f"floor {self.floor:g}: C_t is never of full rank, so the bound is infinite; give a number above 0"
+            )
+
+
+NOISE = Noise()
+"""What is meant where nothing else is said."""
+
+
+def follow(model: LinearAttentionModel, cases: Cases) -> Trajectory:
+    """Return Theorem 1's trajectory of a model for every prompt, in float64.
+
+    Arguments:
+        model: `nn.Linear` holds its weights as (out, in), as the paper writes them; only the tokens are transposed.
+        cases: the prompts; their demonstrations alone are used.
+
+    Raises:
+        ModelError: the points have another dimension, or the examples are more than the model reads.
+        EckartError: a weight is not a number, or the trajectory overflows.
+    """
+    return trajectory(*_parts(model, cases))
+
+
+def follow_noisily(model: LinearAttentionModel, cases: Cases, noise: Noise, seed: int) -> Trajectory:
+    """Return a descent along the model's gradients with the noise of Theorem 2 in every step.
+
+    Arguments:
+        model, cases: as for `follow`.
+        noise: how much of it.
+        seed: draws it.
+
+    Raises:
+        ModelError: the points have another dimension.
+        EckartError: shots are out of range, a weight is not a number, or the trajectory overflows.
+    """
+    demonstrations, w_v, w_k, w_q = _parts(model, cases)
+    return noisy_trajectory(demonstrations, w_v, w_k, w_q, noise.shots, noise.floor, seed)
+
+
+def _parts(model: LinearAttentionModel, cases: Cases) -> list[np.ndarray]:
+    """Return the demonstrations, and W_V, W_K and W_Q for each of them."""
+    demonstrations = cases.demonstrations
+    if cases.examples >= model.points:
+        raise ModelError(
+            f"the model reads {model.points - 1} examples and the point after them, and these are {cases.examples}; "
+            "give no more than it was trained to read"
+        )
+    if demonstrations.shape[1] != model.config.hidden_size:
+        raise ModelError(
+            f"the model's points have {model.config.dimension} coordinates, and these "
+            f"{demonstrations.shape[1] - 1}; draw prompts of its own dimension"
+        )
+    parts = [demonstrations]
+    for name in ("v_proj", "k_proj", "q_proj"):
+        w = torch.stack([getattr(block, name).weight.detach().double().cpu() for block in model.layers])
+        parts.append(np.broadcast_to(w.numpy(), (len(demonstrations), *w.shape)))
+    return parts
+
+
+@torch.no_grad()
+def residual(model: LinearAttentionModel, cases: Cases) -> float:
+    """Return by how much h^t = h^0 + W_t h^0 (Theorem 1) fails against the model itself: the largest share of a token.
+
+    After every block, every token is compared with the block's own output: the asked one, and each demonstration. What
+    W_L makes of the asked token is compared with the answer of the model's own forward as well. Differences are
+    relative to the one token that they are of, so that no small token hides behind a large one. The model runs in
+    float64, on a copy.
+
+    Raises:
+        ModelError, EckartError: as `follow`.
+    """
+    weights = torch.from_numpy(follow(model, cases).weights)
+    double = copy.deepcopy(model).double()
+    x, y = cases.prompts.x.double(), cases.prompts.y.double()
+    first = h = tokens(x, y, cases.examples)
+    worst = 0.0
+    for t, block in enumerate(double.layers, start=1):
+        h = block(h)
+        worst = max(worst, _difference(first + first @ weights[:, t].mT, h))
+    asked = (first + first @ weights[:, -1].mT)[:, -1:]
+    answers = double(x, y, [cases.examples])
+    return max(worst, _difference(asked, torch.cat([h[:, -1:, :-1], answers[..., None]], dim=2)))
+
+
+def _difference(one: Float[Tensor, "prompts n w"], other: Float[Tensor, "prompts n w"]) -> float:
+    """Return the largest difference of two tokens, as a share of the second's length."""
+    return float(((one - other).norm(dim=2) / other.norm(dim=2)).max())
+
+
+@dataclass(frozen=True, eq=False)
+class TrajectoryReading:
+    """What a model does on prompts, beside what the theory says of it.
+
+    Arguments:
+        updates, steps, weights: |Delta W_t|, |G_t| and |W_t| for t = 1 to L, medians over prompts.
+        terms: Theorem 2's, over prompts (`LayerTerm.expected`), one for each layer.
+        examples: N.
+        tested: a prompt's mean squared error / variance on its fresh points.
+        trained_loss, tested_loss: its mean of min(1, squared error / variance) on its examples, and on fresh points.
+    """
+
+    updates: Float[np.ndarray, " layers"]
+    steps: Float[np.ndarray, " layers"]
+    weights: Float[np.ndarray, " layers"]
+    terms: list[LayerTerm]
+    examples: int
+    tested: Float[np.ndarray, " prompts"]
+    trained_loss: Float[np.ndarray, " prompts"]
+    tested_loss: Float[np.ndarray, " prompts"]
+
+    @property
+    def norm_terms(self) -> Float[np.ndarray, " layers"]:
+        """The first half of each layer's term, nats."""
+        return np.array([term.norm_term for term in self.terms])
+
+    @property
+    def log_determinants(self) -> Float[np.ndarray, " layers"]:
+        """What each layer's term subtracts from its first half, nats."""
+        return np.array([term.log_determinant for term in self.terms])
+
+    @cached_property
+    def bound(self) -> float:
+        """Theorem 2's for the loss in [0, 1]."""
+        return float(generalization_bound(self.terms, self.examples, SUBGAUSSIAN))
+
+    @cached_property
+    def error(self) -> float:
+        """The mean squared error / variance on fresh points; a rare prompt can be most of it."""
+        return float(self.tested.mean())
+
+    @cached_property
+    def loss(self) -> Estimate:
+        """The mean loss in [0, 1] on fresh points."""
+        return seed_and_row_mean(self.tested_loss[None], bounds=(0.0, 1.0))
+
+    @cached_property
+    def gap(self) -> Estimate:
+        """The generalisation error: the loss on fresh points less that on the examples."""
+        return seed_and_row_mean((self.tested_loss - self.trained_loss)[None])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the prompts as JSON values."""
+        return {
+            **{name: getattr(self, name).tolist() for name in ("updates", "steps", "weights")},
+            "norm_terms": self.norm_terms.tolist(),
+            "log_determinants": self.log_determinants.tolist(),
+            "bound": self.bound,
+            "error": self.error,
+            "median_error": float(np.median(self.tested)),
+            "largest_error": float(self.tested.max()),
+            "training_loss": float(self.trained_loss.mean()),
+            "loss": {"mean": self.loss.mean, "interval": list(self.loss.interval)},
+            "gap": {"mean": self.gap.mean, "interval": list(self.gap.interval)},
+        }
+
+
+def read(
+    model: LinearAttentionModel, cases: Cases, noise: Noise = NOISE, seed: int | None = None
+) -> TrajectoryReading:
+    """Return a model's trajectory, bound and error on prompts.
+
+    Arguments:
+        model: as it is now, clipped or not.
+        cases: the prompts.
+        noise: of the bound.
+        seed: draws this noise into every step, which makes the descent the one that the bound is on; None for the
+            model's own, exact one.
+
+    Raises:
+        ModelError: the points have another dimension.
+        EckartError: shots are out of range, a weight is not a number, or the trajectory overflows.
+    """
+    path = follow(model, cases) if seed is None else follow_noisily(model, cases, noise, seed)
+    errors = _squared_errors(path, cases)
+    losses = np.minimum(errors, 1.0)
+    n = cases.examples
+    return TrajectoryReading(
+        updates=_norms(path.updates),
+        steps=_norms(path.steps),
+        weights=_norms(path.weights[..., 1:, :, :]),
+        terms=[term.expected() for term in trajectory_terms(path, noise.shots, noise.floor)],
+        examples=n,
+        tested=errors[:, n:].mean(axis=1),
+        trained_loss=losses[:, :n].mean(axis=1),
+        tested_loss=losses[:, n:].mean(axis=1),
+    )
+
+
+def _norms(matrices: Float[np.ndarray, "prompts layers d d"]) -> Float[np.ndarray, " layers"]:
+    return np.median(np.linalg.norm(matrices, axis=(-1, -2)), axis=0)
+
+
+def _squared_errors(path: Trajectory, cases: Cases) -> Float[np.ndarray, "prompts points"]:
+    """Return the squared error / variance at every point, asked as (x, 0) after the same demonstrations."""
+    x, y = cases.prompts.x.double().numpy(), cases.prompts.y.double().numpy()
+    answers = (x @ path.weights[:, -1, -1, :-1, None])[..., 0]
+    return np.square(answers - y) / cases.variance

@@ -1,0 +1,7 @@
+"""Does theory predict practice? What the probe reads off a clipped model, beside what clipping was measured to gain."""
+
+from eckart.paper.prediction.predictors import Predictor, predictors
+from eckart.paper.prediction.probing import Cell, Probing
+from eckart.paper.prediction.study import Prediction, predict
+
+__all__ = ["Cell", "Prediction", "Predictor", "Probing", "predict", "predictors"]

@@ -1,0 +1,268 @@
+"""From finished sweeps to cells: every edit with what the theory says of it and what it was measured to gain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from eckart.analysis.measured import Measurements
+from eckart.analysis.outcomes import Condition
+from eckart.errors import RunError
+from eckart.paper.prediction.predictors import (
+    CONDITION,
+    DEPTH,
+    FLOORS,
+    RATE,
+    bound_changes,
+    implicit_changes,
+)
+from eckart.paper.probe import Prober
+from eckart.records import Edit
+from eckart.runs import Run
+from eckart.scoring.scorer import Report, silent
+from eckart.sweeps.grid import ModelEntry, Sweep, TaskEntry
+from eckart.sweeps.sources import Sources
+from eckart.tasks.task import Task
+from eckart.weights.conditioning import exact_matrices, layer_condition_numbers, spectra
+from eckart.weights.models import LoadedModel
+
+Drawn = tuple[str, str, int]
+"""A model, a task, and the number of demonstrations: a condition without its scoring, which is nothing to the probe."""
+Said = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Probing:
+    """What is read of a run's models.
+
+    Arguments:
+        prompts: validation rows of each draw of demonstrations, from the beginning. Their labels are not read.
+        seeds: draws of demonstrations, at most, the first of the run's.
+        floors: of the bound, as shares of `Prober.mean_variance`.
+        device: see `load_model`.
+    """
+
+    prompts: int = 4
+    seeds: int = 2
+    floors: tuple[float, ...] = FLOORS
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An edit in a condition of a run.
+
+    Arguments:
+        run: the run's folder.
+        condition, edit: which.
+        said: by predictor, what is known of it without labels; means over draws of demonstrations.
+        gains: by split, the mean gain over seeds and rows.
+    """
+
+    run: str
+    condition: Condition
+    edit: Edit
+    said: Said
+    gains: dict[str, float]
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """The model and the task without its variant: cells that share both are no independent evidence."""
+        return self.condition.model, self.condition.task_name
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; what is not defined is null."""
+        where = self.condition
+        return {
+            "run": self.run,
+            "model": where.model,
+            "task": where.task,
+            "shots": where.shots,
+            "scoring": where.scoring,
+            "edit": str(self.edit),
+            "said": {name: value if np.isfinite(value) else None for name, value in self.said.items()},
+            "gains": self.gains,
+        }
+
+
+def study_of(run: Run) -> Sweep:
+    """Return the grid of a sweep's run.
+
+    Raises:
+        RunError: the run is a search's, or holds no scored edit with demonstrations.
+    """
+    if run.settings.get("kind") != "sweep" or "models" not in (run.settings.get("study") or {}):
+        raise RunError(
+            f"run '{run.folder}' is no sweep's, so its edits lie in one layer; give the folder of an eckart sweep"
+        )
+    scored = [trial for trial in run.trials.values() if trial.labelled and len(trial.edits) == 1]
+    if not any(trial.setting.shots for trial in scored):
+        what = (
+            "no scored edits"
+            if not scored
+            else "edits without demonstrations alone, which have no implicit gradient"
+        )
+        raise RunError(f"run '{run.folder}' holds {what}; give a sweep over tasks with demonstrations")
+    said = {
+        name: value for name, value in run.settings["study"].items() if value != []
+    }  # what a study left out
+    return Sweep.of(said, f"run '{run.folder}'")
+
+
+def cells(run: Run, found: Measurements, how: Probing, report: Report = silent) -> list[Cell]:
+    """Probe a run's models, clipped as its trials were, and set what they say beside what was measured.
+
+    Arguments:
+        run: of a sweep.
+        found: what it measured.
+        how: how much is read.
+        report: shows progress.
+
+    Raises:
+        RunError: it is no sweep's, or its model or rows are no longer those of its trials.
+        EckartError: its models or data are gone, or a model cannot be probed.
+    """
+    study, sources = study_of(run), Sources()
+    said: dict[tuple[Drawn, Edit], Said] = {}
+    for entry in study.models:
+        model = _load(run, sources, entry, how)
+        numbers = _condition_numbers(run, study, model)
+        for drawn in _drawn(found, entry):
+            moved = _probed(run, found, study, sources, model, drawn, how, report)
+            said |= {
+                (drawn, edit): {
+                    **values,
+                    CONDITION: numbers[edit.part][edit.layer],
+                    RATE: edit.rate,
+                    DEPTH: float(edit.layer),
+                }
+                for edit, values in moved.items()
+            }
+    return [
+        Cell(str(run.folder), where, edit, said[_of(where), edit], gains)
+        for (where, edit), cell in found.cells.items()
+        if edit is not None
+        and (gains := {split: m.gain.mean for split, m in cell.measured.items() if m.gain})
+        and (_of(where), edit) in said
+    ]
+
+
+def _of(where: Condition) -> Drawn:
+    return where.model, where.task, where.shots
+
+
+def _drawn(found: Measurements, entry: ModelEntry) -> list[Drawn]:
+    """Return the tasks of a model that were shown demonstrations."""
+    return sorted({_of(where) for where in found.conditions if where.model == entry.name and where.shots})
+
+
+def _load(run: Run, sources: Sources, entry: ModelEntry, how: Probing) -> LoadedModel:
+    """Load the very weights that the trials are of, and compute with them in float32, where outputs can be checked."""
+    kept = run.models.get(entry.name, {})
+    asked = {"device": how.device, "dtype": kept.get("dtype", entry.dtype)}
+    model = sources.model(entry if entry.live else entry.model_copy(update=asked))
+    if kept.get("fingerprint", model.fingerprint) != model.fingerprint:
+        raise RunError(
+            f"model '{entry.name}' is no longer the one of run '{run.folder}': its weights, configuration or tokenizer "
+            "changed; bring the old one back, or run the sweep again with another --out"
+        )
+    return replace(model, model=model.model.float())
+
+
+def _condition_numbers(run: Run, study: Sweep, model: LoadedModel) -> dict[str, dict[int, float]]:
+    """Return what the run noted of each part by layer; measured where it did not."""
+    kept = run.models.get(model.name, {}).get("condition_numbers", {})
+    return {
+        part: {int(layer): np.inf if value is None else value for layer, value in kept[part].items()}
+        if kept.get(part)
+        else layer_condition_numbers(spectra(exact_matrices(model, part)), study.combine)
+        for part in study.parts
+    }
+
+
+def _probed(
+    run: Run,
+    found: Measurements,
+    study: Sweep,
+    sources: Sources,
+    model: LoadedModel,
+    drawn: Drawn,
+    how: Probing,
+    report: Report,
+) -> dict[Edit, Said]:
+    """Return what the probe says of every edit of a task, as means over draws of its demonstrations."""
+    edits = sorted({edit for where, edit in found.cells if edit is not None and _of(where) == drawn})
+    seeds = sorted({trial.setting.seed for trial in run.trials.values() if _is_of(trial.setting, drawn)})[
+        : how.seeds
+    ]
+    entry = next(task for task in study.tasks if task.full_name == drawn[1])
+    readings: list[dict[Edit, Said]] = []
+    name = f"{drawn[1]}, {drawn[2]} shots, edits probed"
+    with report(name, len(edits) * len(seeds)) as advance:
+        for seed in seeds:
+            prober = _prober(run, study, sources, entry, model, drawn, seed, how)
+            readings.append({})
+            for edit, said in _moved(prober, how.floors, edits):
+                readings[-1][edit] = said
+                advance(1)
+    return {
+        edit: {
+            name: float(np.mean([reading[edit][name] for reading in readings])) for name in readings[0][edit]
+        }
+        for edit in edits
+    }
+
+
+def _is_of(setting: Any, drawn: Drawn) -> bool:
+    return (setting.model, setting.task, setting.shots) == drawn
+
+
+def _prober(
+    run: Run,
+    study: Sweep,
+    sources: Sources,
+    entry: TaskEntry,
+    model: LoadedModel,
+    drawn: Drawn,
+    seed: int,
+    how: Probing,
+) -> Prober:
+    """Return a prober of the prompts that the trials of one seed are of."""
+    task = sources.task(entry, drawn[2], seed)
+    rows = sources.scorer(study, task, model).rows("validation").digest
+    scored = {
+        trial.rows
+        for trial in run.trials.values()
+        if _is_of(trial.setting, drawn)
+        and trial.setting.seed == seed
+        and trial.split.startswith("validation")
+    }
+    if scored and rows not in scored:
+        raise RunError(
+            f"task '{drawn[1]}' no longer has the rows of run '{run.folder}': its data changed; bring the old back, or "
+            "run the sweep again with another --out"
+        )
+    if not isinstance(task, Task):
+        raise RunError(
+            f"task '{drawn[1]}' of run '{run.folder}' is no text, and the probe reads texts; give another run"
+        )
+    return Prober(
+        model,
+        task,
+        prompts=how.prompts,
+        truncate_demonstrations=study.truncate_demonstrations,
+        drop_long_rows=study.drop_long_rows,
+    )
+
+
+def _moved(prober: Prober, floors: Sequence[float], edits: list[Edit]) -> Iterator[tuple[Edit, Said]]:
+    scale = prober.mean_variance()
+    variances = [floor * scale for floor in floors]
+    before = prober.at_floors(variances)
+    for edit in edits:
+        after = prober.at_floors(variances, edit)
+        found = {f: b.compare(a) for f, b, a in zip(floors, before, after, strict=True)}
+        yield edit, {**implicit_changes(next(iter(found.values()))), **bound_changes(found)}

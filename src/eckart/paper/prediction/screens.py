@@ -1,0 +1,288 @@
+"""A predictor as a screen: it chooses the layer without a label. Is that better than drawing the layer at random?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from eckart.paper.prediction.agreement import within
+from eckart.paper.prediction.predictors import CONDITION, Predictor
+from eckart.paper.prediction.probing import Cell
+from eckart.records import TOP_K, select_layer
+from eckart.reports.claims import Layers
+from eckart.statistics.crossed import Estimate, seed_and_row_mean
+from eckart.statistics.grids import LayerRule, layer_rule
+from eckart.statistics.multiplicity import holm
+
+ALGORITHM_1 = "Algorithm 1's layer"
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """The layers of one part in one condition of a run: what a screen chooses from.
+
+    Arguments:
+        run: the run's folder.
+        layers: with the test gains.
+        scores: by screen, for each layer what it is chosen by; the largest is.
+        cell_scores: by predictor, for each layer and rate.
+        rates: of every layer.
+    """
+
+    run: str
+    layers: Layers
+    scores: dict[str, Float[np.ndarray, " layers"]]
+    cell_scores: dict[str, Float[np.ndarray, "layers rates"]]
+    rates: tuple[float, ...]
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """The model and the task: as `Cell.group`."""
+        return self.layers.condition.model, self.layers.condition.task_name
+
+    def choice(self, screen: str, sign: int = 1) -> int:
+        """Return the index of the layer that a screen chooses, the deepest of equals; or, by -1, shuns."""
+        return _last_best(sign * self.scores[screen])
+
+    def tells_apart(self, screen: str) -> bool:
+        """Say whether a screen says other things of some layers than of others, at any rate."""
+        said = self.cell_scores.get(screen, self.scores[screen][:, None])
+        return bool((said != said[:1]).any())
+
+    def rule(self, screen: str, sign: int = 1) -> LayerRule:
+        """Judge a screen's layer by test gains, each layer at the rate that validation chose for it."""
+        return layer_rule(self.layers.gains(self.layers.picks), self.choice(screen, sign))
+
+    def at_each_rate(self, screen: str) -> float:
+        """Return the mean over rates of a screen's lead at that rate over a random layer, in test gain.
+
+        A predictor chooses a layer for each rate, by what it says at that rate, so that no label is read; what is no
+        predictor, Algorithm 1's rule, has one layer for all.
+        """
+        leads = []
+        for rate in range(len(self.rates)):
+            scores = self.cell_scores[screen][:, rate] if screen in self.cell_scores else self.scores[screen]
+            gains = _means(self.layers.gains([edits[rate] for edits in self.layers.grid]))
+            leads.append(gains[_last_best(scores)] - gains.mean())
+        return float(np.mean(leads))
+
+    def blind(self, predictor: str) -> tuple[float, float]:
+        """Return the test gain of the layer and rate that a predictor chooses, and its lead over a random layer."""
+        layer, rate = divmod(_last_best(self.cell_scores[predictor].ravel()), len(self.rates))
+        gains = _means(self.layers.gains([edits[rate] for edits in self.layers.grid]))
+        return float(gains[layer]), float(gains[layer] - gains.mean())
+
+
+@dataclass(frozen=True)
+class Screened:
+    """What choosing by a screen is worth, in accuracy on test rows.
+
+    Arguments:
+        screen: a predictor's name, or Algorithm 1's rule.
+        theory: whether the theory names it.
+        units, groups: in how many parts and conditions it chose, of how many models and tasks.
+        gain: of the layer it chose, at the rate that validation chose there.
+        over_random: that, less the mean over layers, each at its rate: means over groups, the interval for new groups.
+        p_holm: its p value, adjusted for all of the theory's screens; a baseline's own.
+        better, worse: in how many units the interval for new seeds and rows alone lies above 0, and below.
+        below_best: less the layer that is best in hindsight, on the same rows: the mean over units.
+        learned: as `over_random`, in the direction that does better on the other groups; None for one group.
+        each_rate: its lead over a random layer at the same rate, the mean over the rates: no label is read.
+        each_rate_p_holm: its p value, adjusted likewise.
+        blind_gain, blind: the gain, and the lead over a random layer at the same rate, if it chooses the rate as well,
+            so that no label is read at all; None for Algorithm 1's rule, which chooses none.
+    """
+
+    screen: str
+    theory: bool
+    units: int
+    groups: int
+    gain: float
+    over_random: Estimate
+    p_holm: float
+    better: int
+    worse: int
+    below_best: float
+    learned: Estimate | None
+    each_rate: Estimate
+    each_rate_p_holm: float
+    blind_gain: float | None
+    blind: Estimate | None
+
+    @property
+    def beats_random(self) -> bool:
+        """Whether it does where validation chooses the rate, as in a search: by interval and adjusted p value."""
+        return self.over_random.interval[0] > 0 and self.p_holm <= 0.05
+
+    @property
+    def beats_random_at_each_rate(self) -> bool:
+        """Whether it does at the same rate for all layers: by interval and adjusted p value."""
+        return self.each_rate.interval[0] > 0 and self.each_rate_p_holm <= 0.05
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+
+        def estimate(found: Estimate | None) -> dict[str, Any] | None:
+            return (
+                None
+                if found is None
+                else {"mean": found.mean, "interval": list(found.interval), "p_value": found.p_value}
+            )
+
+        return {
+            "screen": self.screen,
+            "theory": self.theory,
+            "units": self.units,
+            "groups": self.groups,
+            "gain": self.gain,
+            "over_random": estimate(self.over_random),
+            "p_holm": self.p_holm,
+            "beats_random": self.beats_random,
+            "units_better": self.better,
+            "units_worse": self.worse,
+            "below_best": self.below_best,
+            "over_random_learned_sign": estimate(self.learned),
+            "each_rate_over_random": estimate(self.each_rate),
+            "each_rate_p_holm": self.each_rate_p_holm,
+            "beats_random_at_each_rate": self.beats_random_at_each_rate,
+            "blind_gain": self.blind_gain,
+            "blind_over_random": estimate(self.blind),
+        }
+
+
+def units(
+    run: str,
+    found: Sequence[Layers],
+    cells: Sequence[Cell],
+    predictors: Sequence[Predictor],
+    top_k: int = TOP_K,
+) -> Iterator[Unit]:
+    """Yield what screens choose from: parts whose layers were all scored, at the same rates, on test rows.
+
+    A layer's score is the mean over the rates of its rank among the layers: at the highest rates changes are larger
+    than elsewhere by orders of magnitude, and would decide alone.
+    """
+    said = {(cell.condition, cell.edit): cell.said for cell in cells}
+    for layers in found:
+        rates = tuple(edit.rate for edit in layers.grid[0])
+        whole = all(tuple(edit.rate for edit in edits) == rates for edits in layers.grid)
+        known = all((layers.condition, edit) in said for edits in layers.grid for edit in edits)
+        if not whole or not known:
+            continue
+        by_cell = {
+            p.name: p.sign
+            * np.array(
+                [[said[layers.condition, edit][p.name] for edit in edits] for edits in layers.grid],
+                dtype=float,
+            )
+            for p in predictors
+        }
+        by_cell = {name: values for name, values in by_cell.items() if not np.isnan(values).any()}
+        scores = {name: _by_layer(values) for name, values in by_cell.items()}
+        yield Unit(
+            run, layers, {**scores, ALGORITHM_1: _rule(by_cell[CONDITION][:, 0], top_k)}, by_cell, rates
+        )
+
+
+def screened(found: Sequence[Unit], predictors: Sequence[Predictor]) -> list[Screened]:
+    """Judge every predictor, and Algorithm 1's rule, as a screen; no unit, nothing to judge.
+
+    What says the same of all layers, as the clipping rate does, is no screen for layers.
+    """
+    theory = {**{p.name: p.theory for p in predictors}, ALGORITHM_1: True}
+    known = [name for name in theory if found and all(name in unit.scores for unit in found)]
+    names = [name for name in known if any(unit.tells_apart(name) for unit in found)]
+    leads = {name: _over_groups([u.rule(name).over_random.mean for u in found], found) for name in names}
+    at_rates = {name: _over_groups([u.at_each_rate(name) for u in found], found) for name in names}
+    p, rates_p = (_adjusted(estimates, theory) for estimates in (leads, at_rates))
+    return [_screened(n, theory[n], found, (leads[n], p[n]), (at_rates[n], rates_p[n])) for n in names]
+
+
+def _adjusted(estimates: Mapping[str, Estimate], theory: Mapping[str, bool]) -> dict[str, float]:
+    """Return p values, those of the theory's screens adjusted for their number."""
+    own = {name: estimate.p_value for name, estimate in estimates.items()}
+    tested = [name for name in own if theory[name]]
+    return own | dict(zip(tested, holm([own[name] for name in tested]).tolist(), strict=True))
+
+
+def _screened(
+    name: str,
+    theory: bool,
+    found: Sequence[Unit],
+    lead: tuple[Estimate, float],
+    at_rates: tuple[Estimate, float],
+) -> Screened:
+    rules = [unit.rule(name) for unit in found]
+    chosen = [_means(u.layers.gains(u.layers.picks))[u.choice(name)] for u in found]
+    groups = {unit.group for unit in found}
+    blind = [unit.blind(name) for unit in found] if name != ALGORITHM_1 else []
+    return Screened(
+        screen=name,
+        theory=theory,
+        units=len(found),
+        groups=len(groups),
+        gain=_over_groups(chosen, found).mean,
+        over_random=lead[0],
+        p_holm=lead[1],
+        better=sum(rule.over_random.interval[0] > 0 for rule in rules),
+        worse=sum(rule.over_random.interval[1] < 0 for rule in rules),
+        below_best=float(np.mean([rule.below_best.value for rule in rules])),
+        learned=_learned(name, found) if len(groups) > 1 else None,
+        each_rate=at_rates[0],
+        each_rate_p_holm=at_rates[1],
+        blind_gain=_over_groups([gain for gain, _ in blind], found).mean if blind else None,
+        blind=_over_groups([ahead for _, ahead in blind], found) if blind else None,
+    )
+
+
+def _learned(name: str, found: Sequence[Unit]) -> Estimate:
+    """Return the lead in each group, in the direction that leads by more on the others; the claimed one where alike."""
+    leads = {sign: _by_group([u.rule(name, sign).over_random.mean for u in found], found) for sign in (1, -1)}
+    held_out = []
+    for group in leads[1]:
+        elsewhere = {sign: np.mean([v for g, v in by.items() if g != group]) for sign, by in leads.items()}
+        held_out.append(leads[1 if elsewhere[1] >= elsewhere[-1] else -1][group])
+    return _mean(held_out)
+
+
+def _by_layer(values: Float[np.ndarray, "layers rates"]) -> Float[np.ndarray, " layers"]:
+    return np.mean([within(of_rate, [0] * len(of_rate)) for of_rate in values.T], axis=0)
+
+
+def _rule(numbers: Float[np.ndarray, " layers"], top_k: int) -> Float[np.ndarray, " layers"]:
+    chosen = select_layer(dict(enumerate(numbers.tolist())), top_k)
+    return (np.arange(len(numbers)) == chosen).astype(float)
+
+
+def _last_best(values: Float[np.ndarray, " n"]) -> int:
+    """Return the index of the largest; of equals, up to rounding, the last."""
+    return int(
+        np.flatnonzero(np.isclose(values, values.max(), rtol=1e-12, atol=1e-12) | (values == values.max()))[
+            -1
+        ]
+    )
+
+
+def _means(gains: Float[np.ndarray, "edits seeds rows"]) -> Float[np.ndarray, " edits"]:
+    return np.asarray(np.nanmean(gains, axis=2).mean(axis=1))
+
+
+def _by_group(values: Sequence[float], found: Sequence[Unit]) -> Mapping[tuple[str, str], float]:
+    groups = [unit.group for unit in found]
+    return {
+        group: float(np.mean([v for v, g in zip(values, groups, strict=True) if g == group]))
+        for group in dict.fromkeys(groups)
+    }
+
+
+def _over_groups(values: Sequence[float], found: Sequence[Unit]) -> Estimate:
+    return _mean(list(_by_group(values, found).values()))
+
+
+def _mean(values: Sequence[float]) -> Estimate:
+    """Average over groups, with a t interval of one degree of freedom a group less one."""
+    return seed_and_row_mean(np.array([values]), bounds=None)

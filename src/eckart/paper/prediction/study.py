@@ -1,0 +1,114 @@
+"""The whole question, over several runs: cells, agreements, screens, and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from eckart.analysis.measured import measure_run
+from eckart.analysis.outcomes import SPLITS
+from eckart.errors import RunError
+from eckart.paper.prediction.agreement import Agreement, agreements
+from eckart.paper.prediction.predictors import predictors
+from eckart.paper.prediction.probing import Cell, Probing, cells, study_of
+from eckart.paper.prediction.screens import Screened, Unit, screened, units
+from eckart.reports.claims import whole_layers
+from eckart.runs import Run
+from eckart.scoring.scorer import Report, silent
+
+FEWEST_GROUPS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What theory says of practice, over some runs.
+
+    Arguments:
+        how: what was read.
+        cells: every edit with what is said of it and what it gained.
+        agreements: rank correlations, by split, by what is ranked, by predictor.
+        screens: predictors that choose a layer; none where no run scored several layers whole on test rows.
+    """
+
+    how: Probing
+    cells: tuple[Cell, ...]
+    agreements: tuple[Agreement, ...]
+    screens: tuple[Screened, ...]
+
+    @property
+    def groups(self) -> list[tuple[str, str]]:
+        """The models and tasks."""
+        return sorted({cell.group for cell in self.cells})
+
+    def agreement(self, split: str, among: str) -> list[Agreement]:
+        """Return the agreements of one split and one way of ranking."""
+        return [found for found in self.agreements if (found.split, found.among) == (split, among)]
+
+    @property
+    def beating(self) -> list[Screened]:
+        """The theory's screens that beat a random layer."""
+        return [screen for screen in self.screens if screen.theory and screen.beats_random]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that `--json` prints."""
+        how = asdict(self.how)
+        return {
+            **how,
+            "floors": list(self.how.floors),
+            "agreements": [_document(found) for found in self.agreements],
+            "screens": [screen.to_json() for screen in self.screens],
+            "screens_that_beat_random": [screen.screen for screen in self.beating],
+            "cells": [cell.to_json() for cell in self.cells],
+        }
+
+
+def predict(runs: Sequence[Run], how: Probing | None = None, report: Report = silent) -> Prediction:
+    """Ask whether the theory's quantities predict the gains that some sweeps measured.
+
+    Models are read, clipped as the trials were, on the prompts of the trials; nothing is scored again, and no run is
+    changed.
+
+    Arguments:
+        runs: of sweeps; their models and data where their settings say.
+        how: how much is read; `Probing()` by default.
+        report: shows progress.
+
+    Raises:
+        RunError: a run is no sweep's, its model or data changed, or there are fewer than three models and tasks.
+        EckartError: a model or its data are gone, or a model cannot be probed.
+    """
+    how = how or Probing()
+    studies = [study_of(run) for run in runs]
+    measured = [measure_run(run) for run in runs]
+    groups = {(w.model, w.task_name) for found in measured for w in found.conditions if w.shots}
+    if len(groups) < FEWEST_GROUPS:
+        raise RunError(
+            f"{len(groups)} pairs of a model and a task allow no interval: cells of one pair are no independent "
+            f"evidence; give runs of at least {FEWEST_GROUPS}"
+        )
+    names = predictors(how.floors)
+    every: list[Cell] = []
+    chosen_from: list[Unit] = []
+    for run, study, found in zip(runs, studies, measured, strict=True):
+        of_run = cells(run, found, how, report)
+        every += of_run
+        chosen_from += units(str(run.folder), list(whole_layers(run, found)), of_run, names, study.top_k)
+    ranked = [agreement for split in SPLITS for agreement in agreements(every, names, split)]
+    return Prediction(how, tuple(every), tuple(ranked), tuple(screened(chosen_from, names)))
+
+
+def _document(found: Agreement) -> dict[str, Any]:
+    return {
+        "predictor": found.predictor.name,
+        "claimed_sign": found.predictor.sign,
+        "theory": found.predictor.theory,
+        "split": found.split,
+        "among": found.among,
+        "cells": found.cells,
+        "groups": found.groups,
+        "correlation": found.rank and found.rank.value,
+        "interval": found.rank and list(found.rank.interval),
+        "p_value": found.rank and found.rank.p_value,
+        "p_holm": found.p_holm,
+    }

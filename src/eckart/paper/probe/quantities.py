@@ -1,0 +1,183 @@
+"""From what an attention computed with to the theory's quantities, in float64 and in logarithms.
+
+Tokens, not whole demonstrations, are what the sums of Lemma 1 and Eq. (12) go over: N is the number of the
+demonstrations' tokens that the last token of the prompt sees in this layer. Everything else that it sees (a first
+special token, an instruction, the query's own text, sinks) only shares the softmax.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.special import logsumexp
+
+from eckart.paper.probe.recording import Parts
+from eckart.paper.theory.arrays import transposed
+from eckart.paper.theory.bound import demonstration_gram, floored_term, noise_variances
+from eckart.paper.theory.duals import log_kernel, log_singular_values
+
+RESOLVED = 1e-6
+"""Singular values below this share of the largest are not counted: keys and values are recorded in float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """What the demonstrations make of a layer's heads whatever the query is: Delta W', but for its normaliser.
+
+    Arguments:
+        log_norm: (heads,), log of |sum_i v_i ⊗ phi(k_i)|; NaN under a soft cap, which leaves no kernel.
+        rank, stable_rank: (heads,), of Delta W': the number of its singular values above `RESOLVED` of the largest;
+            the sum of their squares as a multiple of the largest's. NaN under a soft cap.
+        linear_norm: (heads,), |sum_i v_i ⊗ k_i|, W_Q left out: Lemma 1's Delta W is this sum times W_Q.
+        trace, norm_term, log_determinant: (heads,), of Theorem 2 with g_i = v_i ⊗ k_i, W_Q left out; NaN for fewer than
+            two tokens.
+        variances: (heads, r), the eigenvalues of its C_t; none for fewer than two tokens.
+        dimension: the number of entries of the sum.
+    """
+
+    log_norm: Float[np.ndarray, " heads"]
+    rank: Float[np.ndarray, " heads"]
+    stable_rank: Float[np.ndarray, " heads"]
+    linear_norm: Float[np.ndarray, " heads"]
+    trace: Float[np.ndarray, " heads"]
+    norm_term: Float[np.ndarray, " heads"]
+    log_determinant: Float[np.ndarray, " heads"]
+    variances: Float[np.ndarray, "heads r"]
+    dimension: int
+
+    def at_floor(self, floor: float) -> Update:
+        """Return the same update with another floor: only the linear form's term knows it."""
+        return replace(self, **_term(self.variances, self.linear_norm**2, self.dimension, floor))
+
+
+@dataclass(frozen=True, eq=False)
+class Attended:
+    """What the last token's heads do with the demonstrations.
+
+    Arguments:
+        log_normaliser: (heads,), log D'.
+        share: (heads,), the demonstrations' share of the attention.
+        update: (heads, m), Delta W' phi(q), what they add to each head's output.
+    """
+
+    log_normaliser: Float[np.ndarray, " heads"]
+    share: Float[np.ndarray, " heads"]
+    update: Float[np.ndarray, "heads m"]
+
+
+def seen(parts: Parts, start: int, stop: int) -> Bool[np.ndarray, " tokens"]:
+    """Say which tokens are the demonstrations', of those that the last token sees."""
+    places = np.arange(parts.bias.shape[-1])
+    return np.isfinite(parts.bias).all(axis=0) & (places >= start) & (places < stop)
+
+
+def attended(parts: Parts, shown: Bool[np.ndarray, " tokens"]) -> Attended:
+    """Return what the heads do with some of the tokens, by Eq. (12).
+
+    Arguments:
+        parts: of the layer.
+        shown: (tokens,), which tokens.
+    """
+    scores = _scores(parts)
+    sinks = np.full((len(scores), 1), -np.inf) if parts.sinks is None else parts.sinks[:, None]
+    log_normaliser = logsumexp(np.concatenate([scores, sinks], axis=1), axis=1)
+    shares = np.exp(scores - log_normaliser[:, None]) * shown
+    update = np.einsum("hn,hnm->hm", shares, _of_query_heads(parts.values, len(scores)))
+    return Attended(log_normaliser, shares.sum(axis=1), update)
+
+
+def residual(parts: Parts) -> Float[np.ndarray, " heads"]:
+    """Return how far the heads' outputs, computed anew from what was recorded, are from the model's own, relatively."""
+    everything = np.ones(parts.bias.shape[-1], dtype=bool)
+    found = attended(parts, everything).update
+    error = np.linalg.norm(found - parts.output, axis=1)
+    return error / np.maximum(np.linalg.norm(parts.output, axis=1), np.finfo(float).tiny)
+
+
+def update_of(parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float) -> Update:
+    """Return what some tokens make of a layer's heads.
+
+    The softmax form is by the kernel exp(scale * k · k'), Eq. (10). A mask that adds b_i to the scores of token i is a
+    feature phi(k_i) that is exp(b_i) times as long. A soft cap is no kernel: phi(k) · phi(q) as a function of k · q = s
+    has a power series without negative terms, and exp(c tanh(s / c)), which is bounded, has not.
+
+    The linear form is without softmax and scale, and without W_Q: g_i = v_i ⊗ k_i, with a term of Theorem 2 in m k
+    dimensions and half of the tokens shown. Lemma 1's Delta W is (sum_i v_i ⊗ k_i) W_Q, and Theorem 2's g_i has
+    (W_Q (1 + W_(t-1)))^T k_i in place of k_i: both of tokens before rotary positions and head norms, behind which no
+    one W_Q is left. So the linear form says nothing of W_Q: clipping it moves nothing here in its own layer.
+
+    Arguments:
+        parts: of the layer.
+        shown: (tokens,), which tokens.
+        floor: the variance of the noise in every direction of the linear form; see `layer_term`.
+    """
+    heads = len(parts.query)
+    bias = parts.bias[:, shown]
+    groups = len(parts.keys) if not bias.any() else heads  # a bias of its own for each query head, or none
+    keys, values = (transposed(_of_query_heads(x[:, shown], groups)) for x in (parts.keys, parts.values))
+    dimension = keys.shape[-2] * values.shape[-2]
+    per_group = {**_softmax_form(parts, keys, values, bias), **_linear_form(keys, values, dimension, floor)}
+    of_heads = {name: np.repeat(value, heads // groups, axis=0) for name, value in per_group.items()}
+    return Update(**of_heads, dimension=dimension)
+
+
+def _scores(parts: Parts) -> Float[np.ndarray, "heads tokens"]:
+    """Return the last token's scores, as the model computes them before the softmax."""
+    keys = _of_query_heads(parts.keys, len(parts.query))
+    scores = parts.scale * np.einsum("hk,hnk->hn", parts.query, keys)
+    if parts.softcap is not None:
+        scores = parts.softcap * np.tanh(scores / parts.softcap)
+    return scores + parts.bias
+
+
+def _of_query_heads(
+    of_key_heads: Float[np.ndarray, "key_heads tokens x"], heads: int
+) -> Float[np.ndarray, "heads tokens x"]:
+    return np.repeat(of_key_heads, heads // len(of_key_heads), axis=0)
+
+
+def _softmax_form(
+    parts: Parts, keys: np.ndarray, values: np.ndarray, bias: np.ndarray
+) -> dict[str, np.ndarray]:
+    groups, tokens = len(keys), keys.shape[-1]
+    names = ("log_norm", "rank", "stable_rank")
+    if parts.softcap is not None:
+        return dict.fromkeys(names, np.full(groups, np.nan))
+    if tokens == 0:
+        return {
+            name: np.full(groups, value) for name, value in zip(names, (-np.inf, 0.0, np.nan), strict=True)
+        }
+    log_gram = log_kernel(keys, keys, parts.scale**-2) + bias[:, :, None] + bias[:, None, :]
+    logs = log_singular_values(values, log_gram)
+    log_norm = logsumexp(2 * logs, axis=1) / 2
+    with np.errstate(invalid="ignore"):  # values that are all zero have no rank
+        rank = (logs > logs[:, :1] + np.log(RESOLVED)).sum(axis=1).astype(float)
+        stable_rank = np.exp(2 * (log_norm - logs[:, 0]))
+    return {"log_norm": log_norm, "rank": rank, "stable_rank": stable_rank}
+
+
+def _linear_form(keys: np.ndarray, values: np.ndarray, dimension: int, floor: float) -> dict[str, np.ndarray]:
+    tokens = keys.shape[-1]
+    gram = demonstration_gram(values, keys)
+    square = np.maximum(gram.sum(axis=(-1, -2)), 0)
+    few = np.zeros((len(keys), 0))
+    variances = few if tokens < 2 else noise_variances(gram, tokens // 2, dimension)
+    return {
+        "linear_norm": np.sqrt(square),
+        "variances": variances,
+        **_term(variances, square, dimension, floor),
+    }
+
+
+def _term(variances: np.ndarray, square: np.ndarray, dimension: int, floor: float) -> dict[str, Any]:
+    if variances.shape[-1] == 0:
+        return dict.fromkeys(("trace", "norm_term", "log_determinant"), np.full(len(square), np.nan))
+    term = floored_term(variances, square, dimension, floor)
+    return {
+        "trace": np.asarray(term.trace),
+        "norm_term": np.asarray(term.norm_term),
+        "log_determinant": np.asarray(term.log_determinant),
+    }

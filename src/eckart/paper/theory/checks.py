@@ -1,0 +1,105 @@
+"""The table of the paper's statements, each with what it came to on random instances."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from eckart.errors import EckartError
+from eckart.paper.theory import identities, inequalities, information, slips
+from eckart.paper.theory.claims import Claim, Instances
+
+TOLERANCE = 1e-10
+"""The largest relative residual of an identity, and of the side of an inequality that is to be smaller."""
+
+SIZES = ((1, 2), (2, 2), (2, 5), (3, 2), (3, 4), (4, 3), (4, 6), (5, 5), (5, 8), (6, 4))
+"""The width d and number N of demonstrations of the random instances."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one statement of the paper came to.
+
+    Arguments:
+        statement, reference: what is said, and where in the paper.
+        kind: identity, inequality, or slip (printed or suggested by the paper, and not so).
+        instances: on how many instances; a slip has one counter-example.
+        residual: the largest relative difference of an identity's sides; the largest excess of an inequality's smaller
+            side, negative where there is room; by how much a slip fails on its example.
+        verdict: `holds`; of a slip `false`; `FAILED` where a statement is not as it is said to be.
+    """
+
+    statement: str
+    reference: str
+    kind: str
+    instances: int
+    residual: float
+    verdict: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the statement is as it is said to be: true, or of a slip false."""
+        return self.verdict != "FAILED"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as one JSON object; a residual that is no number is null."""
+        return {**asdict(self), "residual": self.residual if math.isfinite(self.residual) else None}
+
+
+def run_checks(instances: int = 1000, seed: int = 0) -> list[Check]:
+    """Check every statement: identities to 1e-10, inequalities, and counter-examples to what is false.
+
+    Arguments:
+        instances: random instances for each statement, spread over ten sizes; at least 10.
+        seed: of the random instances.
+
+    Returns:
+        One check for each statement, in the paper's order by kind.
+
+    Raises:
+        EckartError: there are too few instances for one of each size, or the seed is negative.
+
+    >>> sorted({check.verdict for check in run_checks(instances=20)})
+    ['false', 'holds']
+    """
+    if instances < len(SIZES) or seed < 0:
+        raise EckartError(
+            f"{instances} instances with seed {seed}: give {len(SIZES)} instances or more, one of each size, and a "
+            "seed of 0 or more"
+        )
+    random = np.random.default_rng(seed)
+    batches = [
+        Instances.draw(random, batch, d, n) for batch, (d, n) in zip(_parts(instances), SIZES, strict=True)
+    ]
+    measured = [
+        _measured(claim, batches) for claim in (*identities.claims, *inequalities.claims, *information.claims)
+    ]
+    return measured + [_refuted(claim) for claim in slips.claims]
+
+
+def failures(checks: Iterable[Check]) -> list[Check]:
+    """Return the checks of statements that are not as they are said to be."""
+    return [check for check in checks if not check.passed]
+
+
+def _parts(instances: int) -> list[int]:
+    """Spread instances over the sizes."""
+    each, more = divmod(instances, len(SIZES))
+    return [each + (i < more) for i in range(len(SIZES))]
+
+
+def _measured(claim: Claim, batches: list[Instances]) -> Check:
+    residuals = [np.broadcast_to(claim.compute(batch), len(batch.h)) for batch in batches]
+    largest = float(np.max(np.concatenate(residuals)))
+    verdict = "holds" if largest <= TOLERANCE else "FAILED"  # NaN fails
+    return Check(claim.statement, claim.reference, claim.kind, sum(map(len, residuals)), largest, verdict)
+
+
+def _refuted(claim: Claim) -> Check:
+    violation = float(claim.compute())
+    verdict = "false" if violation > TOLERANCE else "FAILED"
+    return Check(claim.statement, claim.reference, claim.kind, 1, violation, verdict)

@@ -1,0 +1,170 @@
+"""A statement of the paper as something that can be computed, and the random instances that it is computed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from eckart.paper.theory.attention import Trajectory, trajectory, update_terms
+
+Matrices = Float[np.ndarray, "batch _ _"]
+Residuals = Float[np.ndarray, " batch"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+LAYERS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """Random stacks of linear attention blocks with their demonstrations, all of one size.
+
+    Arguments:
+        h: (batch, d, N + 1), the tokens, the test token last.
+        w_v, w_k, w_q: (batch, L, d, d), (batch, L, d + 1, d) twice.
+        w_in, w_out: (batch, 2 d, d), (batch, d, 2 d), an MLP.
+        shots: b, at least 1 and below N.
+        floor: the variance that Theorem 2's noise is given in every direction.
+        scale: (batch,), numbers in (0, 1).
+        law: (batch, 3), a distribution of three tokens.
+        learner: (batch, 9, 3), for each sample of two such tokens a distribution of three hypotheses.
+        loss: (batch, 3, 3), in (0, 1), of each hypothesis on each token.
+    """
+
+    h: Float[np.ndarray, "batch d tokens"]
+    w_v: Float[np.ndarray, "batch layers d d"]
+    w_k: Float[np.ndarray, "batch layers k d"]
+    w_q: Float[np.ndarray, "batch layers k d"]
+    w_in: Float[np.ndarray, "batch p d"]
+    w_out: Float[np.ndarray, "batch d p"]
+    shots: int
+    floor: float
+    scale: Float[np.ndarray, " batch"]
+    law: Float[np.ndarray, "batch 3"]
+    learner: Float[np.ndarray, "batch 9 3"]
+    loss: Float[np.ndarray, "batch 3 3"]
+
+    @classmethod
+    def draw(cls, random: np.random.Generator, batch: int, d: int, n: int) -> Instances:
+        """Draw Gaussian instances in which every matrix, and that of the tokens, has norm 1: no layer explodes."""
+
+        def unit(*shape: int) -> np.ndarray:
+            matrices = random.standard_normal((batch, *shape))
+            return matrices / np.linalg.norm(matrices, 2, axis=(-2, -1), keepdims=True)
+
+        return cls(
+            h=unit(d, n + 1),
+            w_v=unit(LAYERS, d, d),
+            w_k=unit(LAYERS, d + 1, d),
+            w_q=unit(LAYERS, d + 1, d),
+            w_in=unit(2 * d, d),
+            w_out=unit(d, 2 * d),
+            shots=max(1, n // 2),
+            floor=10.0 ** random.uniform(-4, 0),
+            scale=random.uniform(0, 1, batch),
+            law=random.dirichlet(np.ones(3), batch),
+            learner=random.dirichlet(np.full(3, 0.3), (batch, 9)),
+            loss=random.uniform(0, 1, (batch, 3, 3)),
+        )
+
+    @property
+    def demonstrations(self) -> Matrices:
+        """H_s."""
+        return self.h[..., :-1]
+
+    @property
+    def test(self) -> Matrices:
+        """h_(N+1), as a matrix of one column."""
+        return self.h[..., -1:]
+
+    @property
+    def first(self) -> tuple[Matrices, Matrices, Matrices]:
+        """W_V, W_K and W_Q of the first layer."""
+        return self.w_v[:, 0], self.w_k[:, 0], self.w_q[:, 0]
+
+    @property
+    def lemma(self) -> tuple[Matrices, Matrices, Matrices]:
+        """Values, keys and W_Q, as Lemma 1 takes them."""
+        return self.w_v[:, 0] @ self.demonstrations, self.w_k[:, 0] @ self.demonstrations, self.w_q[:, 0]
+
+    @cached_property
+    def path(self) -> Trajectory:
+        """The implicit gradient descent of all layers."""
+        return trajectory(self.demonstrations, self.w_v, self.w_k, self.w_q)
+
+    @cached_property
+    def gradients(self) -> Matrices:
+        """grad_i = N g_i of the first layer, flattened to columns: (batch, d * d, N)."""
+        terms = update_terms(*self.lemma)
+        return np.moveaxis(terms.reshape(*terms.shape[:2], -1), 1, 2) * terms.shape[1]
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> Residuals:
+    """Return |found - expected| of every instance, relative to |expected|."""
+    over, size = (np.linalg.norm(np.reshape(a, (len(a), -1)), axis=1) for a in (found - expected, expected))
+    return over / _at_least_median(size)
+
+
+def excess(smaller: np.ndarray, larger: np.ndarray) -> Residuals:
+    """Return by how much what is to be smaller exceeds what is to be larger, relative to that."""
+    over = (smaller - larger) / _at_least_median(np.abs(larger))
+    return np.reshape(over, (len(over), -1)).max(axis=1)
+
+
+def _at_least_median(sizes: np.ndarray) -> np.ndarray:
+    """Measure an instance whose terms happen to cancel by its like: what is left of it is mostly rounding."""
+    return np.maximum(np.maximum(sizes, np.median(sizes, axis=0)), np.finfo(float).tiny)
+
+
+def falls(rising: np.ndarray) -> Residuals:
+    """Return the deepest fall of what is not to fall along its last axis, as a share of its last entry."""
+    return (-np.diff(rising, axis=-1) / rising[..., -1:]).max(axis=-1, initial=-np.inf)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement that can be checked: on random instances, or by one counter-example.
+
+    Arguments:
+        statement, reference: what is said, and where in the paper.
+        kind: identity, inequality, or slip: what the paper prints or suggests and what is false.
+        compute: residuals of instances; of a slip, how far the counter-example is from what the text says.
+    """
+
+    statement: str
+    reference: str
+    kind: str
+    compute: Callable[..., Any]
+
+
+@dataclass
+class Claims:
+    """The claims of a file, in the order in which they stand there."""
+
+    found: list[Claim] = field(default_factory=list)
+
+    def identity(self, statement: str, reference: str) -> Callable[[F], F]:
+        """Register a function that returns relative differences of two things that are equal."""
+        return self._register(statement, reference, "identity")
+
+    def inequality(self, statement: str, reference: str) -> Callable[[F], F]:
+        """Register a function that returns by how much the smaller side exceeds the larger, relative to it."""
+        return self._register(statement, reference, "inequality")
+
+    def slip(self, statement: str, reference: str) -> Callable[[F], F]:
+        """Register a counter-example: a function that returns by how much the statement fails on it."""
+        return self._register(statement, reference, "slip")
+
+    def __iter__(self) -> Iterator[Claim]:
+        return iter(self.found)
+
+    def _register(self, statement: str, reference: str, kind: str) -> Callable[[F], F]:
+        def keep(compute: F) -> F:
+            self.found.append(Claim(statement, reference, kind, compute))
+            return compute
+
+        return keep

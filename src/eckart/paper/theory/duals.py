@@ -1,0 +1,223 @@
+"""The dual forms beyond linear attention: softmax through its kernel (Appendix B.2), the MLP (Appendix B.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import logsumexp
+
+from eckart.paper.theory.arrays import Numbers, root, shaped, transposed
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxDual:
+    """Softmax attention of one query as one step of implicit gradient descent in the kernel's feature space, Eq. (12).
+
+    Arguments:
+        update: (m,), Delta W'_icl phi(W_Q h), what the demonstrations add to the token.
+        log_normaliser: log D'.
+        log_norm: log of |Delta W'_icl|, the Hilbert-Schmidt norm in the feature space; minus infinity where it is zero.
+        log_query_norm: log of |phi(W_Q h)|. The two norms' product is no less than the update's norm.
+    """
+
+    update: Float[np.ndarray, "*batch m"]
+    log_normaliser: Numbers
+    log_norm: Numbers
+    log_query_norm: Numbers
+
+
+@shaped
+def log_kernel(
+    x: Float[np.ndarray, "*batch k m"], y: Float[np.ndarray, "*batch k n"], d_scale: float = 1.0
+) -> Float[np.ndarray, "*batch m n"]:
+    """Return the log of the softmax kernel's Gram matrix, Eq. (10): x_i^T y_j / sqrt(d_scale).
+
+    The kernel itself, exp of it, overflows for the keys of real models.
+
+    Arguments:
+        x, y: (k, m), (k, n), points as columns.
+        d_scale: 1 in Appendix B.2, which leaves the scale out; a head's width in a model.
+
+    Raises:
+        EckartError: shapes do not fit, or d_scale is not positive.
+
+    >>> log_kernel([[1], [2]], [[3], [4]])
+    array([[11.]])
+    """
+    return transposed(x) @ y / root(d_scale)
+
+
+@shaped
+def softmax_dual(
+    values: Float[np.ndarray, "*batch m n"],
+    keys: Float[np.ndarray, "*batch k n"],
+    query: Float[np.ndarray, "*batch k"],
+    others: Float[np.ndarray, "*batch k o"],
+    d_scale: float = 1.0,
+) -> SoftmaxDual:
+    """Return the dual form of softmax attention for one query, from Gram matrices alone: exact, no features are drawn.
+
+    What the demonstrations add is Delta W' phi(q) with Delta W' = (1 / D') sum_i v_i ⊗ phi(k_i), Eq. (12). Its squared
+    norm is `sum_ij (v_i · v_j) exp(k_i · k_j) / D'^2`. A constant that is added to every key changes this norm and not
+    the attention: compare norms within one layer, not between models.
+
+    Arguments:
+        values, keys: (m, N), (k, N), of the demonstrations.
+        query: (k,), W_Q h_(N+1).
+        others: (k, o), keys beside them that share the softmax: in the paper the test token's own (o = 1).
+        d_scale: scores are divided by its root.
+
+    Raises:
+        EckartError: shapes do not fit, or d_scale is not positive.
+
+    >>> dual = softmax_dual([[1, 3]], [[0, 0]], [5], [[0]])
+    >>> dual.update.round(9), float(np.exp(dual.log_normaliser).round(9)), float(np.exp(dual.log_norm).round(9))
+    (array([1.33333333]), 3.0, 1.333333333)
+    """
+    column = query[..., None]
+    scores = log_kernel(keys, column, d_scale)[..., 0]
+    rest = log_kernel(others, column, d_scale)[..., 0]
+    log_normaliser = logsumexp(np.concatenate([scores, rest], axis=-1), axis=-1)
+    shares = np.exp(scores - log_normaliser[..., None])
+    return SoftmaxDual(
+        update=(values @ shares[..., None])[..., 0],
+        log_normaliser=log_normaliser,
+        log_norm=_log_norm(values, log_kernel(keys, keys, d_scale)) - log_normaliser,
+        log_query_norm=log_kernel(column, column, d_scale)[..., 0, 0] / 2,
+    )
+
+
+def _log_norm(values: Float[np.ndarray, "*batch m n"], log_gram: Float[np.ndarray, "*batch n n"]) -> Numbers:
+    kernel, largest = _scaled(log_gram)
+    square = np.maximum(((transposed(values) @ values) * kernel).sum(axis=(-1, -2)), 0)
+    with np.errstate(divide="ignore"):  # values that cancel have norm zero
+        return (np.log(square) + largest) / 2
+
+
+def _scaled(log_gram: Float[np.ndarray, "*batch n n"]) -> tuple[np.ndarray, np.ndarray]:
+    """Return a kernel's Gram matrix divided by its largest entry, and the log of that."""
+    largest = np.asarray(log_gram.max(axis=(-1, -2), initial=-np.inf))
+    return np.exp(log_gram - largest[..., None, None]), largest
+
+
+@shaped
+def log_singular_values(
+    values: Float[np.ndarray, "*batch m n"], log_gram: Float[np.ndarray, "*batch n n"]
+) -> Float[np.ndarray, "*batch m"]:
+    """Return the logs of the singular values of `sum_i v_i ⊗ phi(k_i)`, D' Delta W'_icl of Eq. (12).
+
+    Their squares are the eigenvalues of V K V^T, with V the values and K the kernel's Gram matrix: those of
+    K^(1/2) V^T V K^(1/2), too, but m x m. Those below sqrt(m eps) of the largest, about 1e-7, are rounding.
+
+    Arguments:
+        values: (m, N).
+        log_gram: (N, N), of `log_kernel`, N at least 1.
+
+    Returns:
+        (m,), descending, as many as the values have entries; minus infinity for zero. At most N are above rounding.
+
+    Raises:
+        EckartError: shapes do not fit.
+
+    >>> np.exp(log_singular_values([[3, 0], [0, 4]], [[0, -800], [-800, 0]])).round(9)
+    array([4., 3.])
+    """
+    kernel, largest = _scaled(log_gram)
+    squares = np.linalg.eigvalsh(values @ kernel @ transposed(values))[..., ::-1]
+    with np.errstate(divide="ignore"):
+        return (np.log(np.maximum(squares, 0)) + largest[..., None]) / 2
+
+
+@shaped
+def mlp_update(
+    w_mlp: Float[np.ndarray, "*batch d m"], update: Float[np.ndarray, "*batch m e"]
+) -> Float[np.ndarray, "*batch d e"]:
+    """Return Delta W''_icl = W_MLP Delta W_icl, the implicit gradient behind an MLP without activation (Appendix B.3).
+
+    Arguments:
+        w_mlp: (d, m), W_out W_in.
+        update: (m, e), Delta W_icl of Lemma 1.
+
+    Raises:
+        EckartError: shapes do not fit.
+
+    >>> mlp_update([[2]], [[1, 3]])
+    array([[2., 6.]])
+    """
+    return w_mlp @ update
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """An MLP with its activation, and with the activation left out (Appendix B.3).
+
+    Arguments:
+        exact: (d,), W_out activation(W_in x).
+        relaxed: (d,), W_out W_in x.
+    """
+
+    exact: Float[np.ndarray, "*batch d"]
+    relaxed: Float[np.ndarray, "*batch d"]
+
+    @property
+    def error(self) -> Float[np.ndarray, "*batch d"]:
+        """What leaving the activation out adds: relaxed - exact."""
+        return self.relaxed - self.exact
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    """Return max(x, 0)."""
+    return np.maximum(x, 0.0)
+
+
+@shaped
+def mlp_relaxation(
+    w_out: Float[np.ndarray, "*batch d p"],
+    w_in: Float[np.ndarray, "*batch p m"],
+    x: Float[np.ndarray, "*batch m"],
+    activation: Callable[[np.ndarray], np.ndarray] = relu,
+) -> Relaxation:
+    """Return an MLP's output with its activation and without it.
+
+    Arguments:
+        w_out, w_in: (d, p), (p, m).
+        x: (m,), what attention hands to the MLP: in the paper Delta W_icl h_(N+1).
+        activation: elementwise; the paper's is relu.
+
+    Raises:
+        EckartError: shapes do not fit.
+
+    >>> mlp_relaxation([[1, 1]], [[1], [-1]], [2]).relaxed, mlp_relaxation([[1, 1]], [[1], [-1]], [2]).exact
+    (array([0.]), array([2.]))
+    """
+    hidden = w_in @ x[..., None]
+    return Relaxation((w_out @ activation(hidden))[..., 0], (w_out @ hidden)[..., 0])
+
+
+@shaped
+def gated_update(
+    w_out: Float[np.ndarray, "*batch d p"],
+    w_in: Float[np.ndarray, "*batch p m"],
+    update: Float[np.ndarray, "*batch m e"],
+    token: Float[np.ndarray, "*batch e"],
+) -> Float[np.ndarray, "*batch d e"]:
+    """Return the implicit gradient behind an MLP *with* relu, exact at one token and in the region around it.
+
+    relu multiplies by 0 or 1, so W_out relu(W_in Delta W h) = (W_out D W_in Delta W) h with D the gates that h opens.
+
+    Arguments:
+        w_out, w_in: (d, p), (p, m).
+        update: (m, e), Delta W_icl.
+        token: (e,), h_(N+1).
+
+    Raises:
+        EckartError: shapes do not fit.
+
+    >>> gated_update([[1, 1]], [[1], [-1]], [[3]], [2])
+    array([[3.]])
+    """
+    gates = (w_in @ update @ token[..., None]) > 0
+    return w_out @ (gates * (w_in @ update))

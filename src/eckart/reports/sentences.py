@@ -1,0 +1,200 @@
+"""A run's findings in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from eckart.analysis.findings import Choice, Findings, Outcome
+from eckart.analysis.outcomes import short_name, span
+from eckart.reports.table import p_text, points
+from eckart.reports.tables import picks_text
+
+LEVEL = 0.05
+SAID = 6
+"""The most choices that are spelled out."""
+PARTS = {"attn": "the attention", "mlp": "the MLP", "all": "all matrices"}
+
+
+def summary(found: Findings) -> list[str]:
+    """Return a run's findings in sentences, the most certain first."""
+    if not found.choices:
+        return ["No edit was scored, so there is nothing to compare."]
+    sentences = [_sentence(choice, found) for choice in ordered(found)[:SAID]]
+    if len(found.choices) == 1:
+        return sentences
+    more = len(found.choices) - SAID
+    rest = [f"{more} more stand in the table of choices."] if more > 0 else []
+    return [_overall(found), *sentences, *rest]
+
+
+def _overall(found: Findings) -> str:
+    """Return how many choices gained."""
+    counts: Counter[str] = Counter(choice.outcome for choice in found.choices)
+    said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome])
+    return f"{len(found.choices)} choices (model, task, shots, scoring, part): {said}."
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A choice's verdict in a few words: what was chosen where, the word for it, and the numbers."""
+
+    name: str
+    outcome: Outcome
+    numbers: str
+
+
+def verdicts(found: Findings) -> list[Headline]:
+    """Return every choice's verdict, the most certain first."""
+    return [
+        Headline(choice_name(choice), choice.outcome, _numbers(choice, found)) for choice in ordered(found)
+    ]
+
+
+def ordered(found: Findings) -> list[Choice]:
+    """Return the choices, the most certain first."""
+    return sorted(found.choices, key=lambda choice: (choice.p_adjusted, choice.condition, choice.part))
+
+
+def _numbers(choice: Choice, found: Findings) -> str:
+    if choice.gain is None:
+        return choice.missing
+    low, high = choice.gain.interval
+    return f"{points(choice.gain.mean)} ({points(low)} to {points(high)}), {_sample(choice, found)}"
+
+
+def _sample(choice: Choice, found: Findings) -> str:
+    """Write on how many rows and seeds a choice's gain was measured."""
+    assert choice.gain is not None
+    rows, seeds = choice.gain.rows, _count(choice.gain.seeds, "seed")
+    block = found.blocks[choice.condition, found.split(choice)]
+    if {*block.row_counts} == {rows}:
+        return f"n = {rows} rows, {seeds}"
+    return f"n = {span(block.row_counts)} rows a seed, {rows} in all, {seeds}"
+
+
+def _sentence(choice: Choice, found: Findings) -> str:
+    """Return one choice's finding."""
+    where = _where(choice, found)
+    part = part_words(choice.part)
+    if choice.missing:
+        return f"{where}Whether clipping {part} does better is not known: {choice.missing}."
+    if choice.edit is None:
+        return (
+            f"{where}No clipping of {part} did better on validation than the unpruned model "
+            f"({_count(choice.tried, 'cell')} tried), so nothing is clipped."
+        )
+    clipping = where + _clipping(choice, "clipping" if where else "Clipping")
+    if choice.gain is None:
+        return f"{clipping} was chosen; too few rows were scored to say what it gains."
+    low, high = (100 * bound for bound in choice.gain.interval)
+    gained = "gains" if choice.gain.mean >= 0 else "loses"
+    how = (
+        "on the test rows"
+        if choice.basis != "cross-validated"
+        else "corrected for having been chosen on these rows"
+    )
+    certainty = f"95% interval {low:.1f} to {high:.1f}; {_sample(choice, found)}"
+    return (
+        f"{clipping} {gained} {abs(100 * choice.gain.mean):.1f} points {how} ({certainty}; "
+        f"{_count(choice.tried, 'cell')} tried; {_correction(choice, found)}). {_conclusion(choice)}"
+    )
+
+
+def part_words(part: str) -> str:
+    """Return a part as a reader says it.
+
+    >>> part_words("mlp"), part_words("q")
+    ('the MLP', "matrix 'q'")
+    """
+    return PARTS.get(part, f"matrix '{part}'")
+
+
+def _where(choice: Choice, found: Findings) -> str:
+    """Say where, as far as the run has several of each."""
+    conditions = [c.condition for c in found.choices]
+    own = choice.condition
+    facts = [
+        (short_name(own.model), len({c.model for c in conditions})),
+        (own.task, len({c.task for c in conditions})),
+        (f"{own.shots} shots", len({c.shots for c in conditions})),
+        (f"scoring {own.scoring}", len({c.scoring for c in conditions})),
+    ]
+    said = ", ".join(fact for fact, different in facts if different > 1)
+    return f"{said}: " if said else ""
+
+
+def _clipping(choice: Choice, verb: str) -> str:
+    assert choice.edit is not None
+    if choice.agreed:
+        return f"{verb} {part_words(choice.part)} of layer {choice.edit.layer} at {choice.edit.rate:g}"
+    return f"{verb} {part_words(choice.part)} as each seed chose ({picks_text(choice)})"
+
+
+def _correction(choice: Choice, found: Findings) -> str:
+    assert choice.gain is not None
+    if len(found.choices) == 1:
+        return f"p = {p_text(choice.gain.p_value)}".replace("= <", "<")
+    return f"after correction for {len(found.choices)} choices p = {p_text(choice.p_adjusted)}".replace(
+        "= <", "<"
+    )
+
+
+def _conclusion(choice: Choice) -> str:
+    if choice.outcome != "cannot tell":
+        return f"Verdict: {choice.outcome}."
+    if _clear_alone(choice):
+        return "Verdict: cannot tell; alone it would be clear, but one of so many choices may look like this by chance."
+    if choice.detectable is None or choice.detectable > 1:
+        return "Verdict: cannot tell; with so few rows that change, no gain could have shown."
+    return (
+        f"Verdict: cannot tell; an experiment like this one finds a true gain of {100 * choice.detectable:.1f} points "
+        "four times in five."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def choice_name(choice: Choice) -> str:
+    """Return what a choice is called."""
+    return f"{choice.condition}, {choice.part}"
+
+
+def _clear_alone(choice: Choice) -> bool:
+    """Whether a choice would be called a gain or a loss, had it been the only one."""
+    gain = choice.gain
+    return gain is not None and gain.p_value <= LEVEL and gain.interval[0] * gain.interval[1] > 0
+
+
+def worst_matrix(model: str, spectra: Sequence[dict[str, Any]]) -> str:
+    """Return which of a model's matrices is the worst conditioned, in a sentence.
+
+    Arguments:
+        model: its name; nothing where the run names none.
+        spectra: `MatrixSpectrum.to_json` of each.
+    """
+    worst = max(spectra, key=lambda values: values["condition_number"] or math.inf)
+    where = f"{model}: " if model else ""
+    matrix = f"{where}{'of' if model else 'Of'} {_matrices(len(spectra))}, {worst['name']} of layer {worst['layer']}"
+    if worst["singular"]:
+        return (
+            f"{matrix} is the worst conditioned: it is singular, its smallest singular value is 0 in float64."
+        )
+    rounding = (
+        ""
+        if worst["resolved"]
+        else " The smallest is within the rounding of storage, so it may be nothing else."
+    )
+    return (
+        f"{matrix} is the worst conditioned: its largest singular value is {worst['condition_number']:,.4g} times its "
+        f"smallest.{rounding}"
+    )
+
+
+def _matrices(count: int) -> str:
+    return "1 matrix" if count == 1 else f"{count:,} matrices"

@@ -1,0 +1,1 @@
+"""Scoring a model on a task. Importing the package imports nothing."""

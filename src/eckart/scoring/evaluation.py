@@ -1,0 +1,83 @@
+"""What scoring a model on a split gave, together with the rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from eckart.records import Trial
+from eckart.scores import Score
+from eckart.statistics.paired import accuracy_interval
+from eckart.tasks.prompts import Prompt
+from eckart.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A trial together with the rows it was scored on.
+
+    Arguments:
+        model, dtype: what was scored.
+        task: on what, and
+        scoring: how.
+        trial: the outcome.
+        prompts: the rows, in the split's order.
+        notes: what a reader should know about them.
+    """
+
+    model: str
+    dtype: str
+    task: Task
+    scoring: str
+    trial: Trial
+    prompts: tuple[Prompt, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def score(self) -> Score:
+        """The outcome's metrics and rows."""
+        score = self.trial.labelled
+        assert score is not None
+        return score
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the one document that `eckart evaluate --json` prints."""
+        return {
+            "task": self.task.name,
+            "model": self.model,
+            "split": self.trial.split,
+            "edits": [str(edit) for edit in self.trial.edits],
+            **self.score.summary(),
+            "interval": list(accuracy_interval(self.score)),
+            "labels": list(self.task.labels),
+            "shots": self.task.shots,
+            "seed": self.task.seed,
+            "scoring": self.scoring,
+            "dtype": self.dtype,
+            "seconds": self.trial.seconds,
+            "notes": list(self.notes),
+        }
+
+    def rows(self, with_prompts: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield one JSON value a row, in the split's order.
+
+        Arguments:
+            with_prompts: add the context and the continuations exactly as the model reads them.
+        """
+        for prompt, prediction, values in zip(
+            self.prompts, self.score.predictions, self.score.log_likelihoods, strict=True
+        ):
+            text = (
+                {"context": prompt.context, "continuations": list(prompt.continuations)}
+                if with_prompts
+                else {}
+            )
+            yield {
+                "id": prompt.id,
+                "label": self.task.labels[prompt.label],
+                "prediction": self.task.labels[prediction],
+                "log_likelihoods": [value if math.isfinite(value) else None for value in values],
+                **text,
+            }

@@ -1,0 +1,317 @@
+"""The one loop: clip, read every row, rank the labels, keep the trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from eckart.errors import ModelError
+from eckart.records import Edit, Rows, parse_rows
+from eckart.scores import Score
+from eckart.scoring.calibration import INPUTS, Nulls, null_prompts
+from eckart.scoring.encoding import differently_encoded, shared_text
+from eckart.scoring.evaluation import Evaluation
+from eckart.scoring.fitting import Fitted, fit
+from eckart.scoring.forward.agreement import sizes
+from eckart.scoring.forward.fastest import BOTTOM, Part, Readable, Ways
+from eckart.scoring.forward.precision import HALF
+from eckart.scoring.forward.states import Trunk
+from eckart.scoring.forward.trunk import Point, Route
+from eckart.scoring.methods import Reading, check_finite, check_method, check_winnable, combine, score
+from eckart.scoring.requests import build_requests
+from eckart.scoring.scorer import Report, Scorer, scorer_of, silent
+from eckart.scoring.vocabulary import check_vocabulary
+from eckart.tasks.prompts import Prompt
+from eckart.tasks.task import Task
+from eckart.weights.loading.config import context_window
+from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
+
+LOOKED_AT = 256
+"""Rows of a split whose tokens are compared with what tokenizer.json gives."""
+
+BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
+"""The most tokens in a batch where nobody says otherwise."""
+
+
+def most_tokens(model: LoadedModel, said: int | None) -> int:
+    """Return the most tokens in a batch."""
+    return said or BATCH_TOKENS.get(model.model.device.type, 4096)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A split as the model reads it, ready for any number of edits.
+
+    Arguments:
+        prompts: the rows.
+        rows: their tokens, and how they are read.
+    """
+
+    prompts: tuple[Prompt, ...]
+    rows: Readable | Part
+
+
+class Evaluator(Scorer):
+    """Scores a causal language model, clipped or not, on the splits of a task with labels.
+
+    Arguments:
+        model: what `load_model` returned.
+        task: demonstrations, rows and labels.
+        method: what ranks the labels, where nothing else is said; see `combine`. The task's own by default.
+        batch_tokens: the most tokens in a batch; chosen by device when None.
+        cache_memory: bytes of memory for the states that candidates share; a share of the free memory when None. What
+            exceeds it goes to a temporary file.
+        truncate_demonstrations: show fewer demonstrations in a row that is longer than the model reads.
+        drop_long_rows: leave out a row that is longer than the model reads.
+        report: shows progress.
+
+    Raises:
+        TaskError: a prompt is longer than the model reads.
+        ModelError: the model reads no text.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        task: Task,
+        *,
+        method: str | None = None,
+        batch_tokens: int | None = None,
+        cache_memory: int | None = None,
+        truncate_demonstrations: bool = False,
+        drop_long_rows: bool = False,
+        report: Report = silent,
+    ) -> None:
+        super().__init__(model, task, check_method(method or task.default_score, task.kind), report)
+        self.task: Task = task
+        self.tokenizer = needed_tokenizer(model)
+        self.window = context_window(model.model.config)
+        self._options: dict[str, Any] = {
+            "method": method,
+            "batch_tokens": batch_tokens,
+            "cache_memory": cache_memory,
+            "truncate_demonstrations": truncate_demonstrations,
+            "drop_long_rows": drop_long_rows,
+            "report": report,
+        }
+        self._budget = most_tokens(model, batch_tokens)
+        self._fitting = {"truncate": truncate_demonstrations, "drop": drop_long_rows}
+        self.trunk = Trunk.on(model.model.device, cache_memory)
+        self._probes = Trunk.on(model.model.device, cache_memory)
+        self._points: frozenset[Point] = frozenset()
+        self._readables: list[Readable] = []
+        self._fitted: dict[str, Fitted] = {}
+        self._prepared: dict[str, _Prepared] = {}
+        self._nulls: dict[tuple[str, str], Nulls] = {}
+
+    def on(self, model: LoadedModel) -> Evaluator:
+        """Return an evaluator that does the same with another model."""
+        return Evaluator(model, self.task, **self._options)
+
+    @property
+    def reading_key(self) -> dict[str, int]:
+        """In half precision the most tokens in a batch: what is read together decides the last bits."""
+        return {"batch_tokens": self._budget} if self.model.model.dtype in HALF else {}
+
+    def forget(self) -> None:
+        """Let go of whatever was made of the model's weights, the states that edits share and all readers included."""
+        super().forget()
+        for made in ("route", "ways"):
+            self.__dict__.pop(made, None)
+        for kept in (self._prepared, self._nulls, self._readables, self.trunk, self._probes):
+            kept.clear()
+
+    @cached_property
+    def route(self) -> Route | None:
+        """What leads passes through the model from any layer on; None for a model that cannot be taken apart."""
+        try:
+            return Route(self.anatomy)
+        except ModelError:
+            return None
+
+    @cached_property
+    def ways(self) -> Ways:
+        """How the model's rows can be read."""
+        return Ways(self.model.model, self._budget, self.route, self.trunk, self._probes)
+
+    def expect(self, edits: Iterable[Edit]) -> None:
+        """Say which single edits are to come: the next pass leaves the states that they share with the unpruned model.
+
+        What earlier passes left is forgotten, and so are factorisations of matrices that these edits do not touch.
+        """
+        chosen = self.canonical(list(edits))
+        super().expect(chosen)
+        points = {self.route.point([edit]) for edit in chosen} if self.route else set()
+        self._points = frozenset(point for point in points if point is not None and point != BOTTOM)
+        self.trunk.clear()
+        self._probes.clear()
+        for rows in self._readables:
+            rows.forget()
+
+    def outcomes(self, edits: Sequence[Edit], split: str, methods: Sequence[str]) -> list[Score]:
+        """Read what `prepare` prepared through the model as it is now, and score it once a method."""
+        reading, prompts = self._read(split, methods, edits), self._rows(split).prompts
+        labels, ids = [p.label for p in prompts], [p.id for p in prompts]
+        for values in reading.measured:
+            check_finite(values, ids, self.model.dtype)
+        return [score(combine(method, reading), labels, ids) for method in methods]
+
+    def tokens(self, split: str, methods: Sequence[str] = ()) -> int:
+        """Return how many tokens a split has, those that all rows begin with counted once; nothing is read.
+
+        Raises:
+            TaskError: a row does not fit or cannot be told from its label, or a method does not go with the task.
+        """
+        for method in methods:
+            check_method(method, self.task.kind)
+        prompts = self.fitted(split).prompts
+        requests = build_requests(prompts, self.tokenizer, self.window)
+        check_vocabulary(self.model, requests)
+        for method in methods:
+            check_winnable(method, self.task.kind, requests, prompts)
+        return len(requests.prefix) + sum(map(len, requests.rows))
+
+    def rows(self, split: str) -> Rows:
+        """Return a split's rows; of the whole one, if only some of its rows are named."""
+        part = parse_rows(split)
+        return self.fitted(part[0] if part else split).described
+
+    def evaluate(self, edits: Sequence[Edit], split: str) -> Evaluation:
+        """Score the model with these edits on a split, and return the outcome together with its rows."""
+        trial = self(edits, split)
+        return Evaluation(
+            model=self.model.name,
+            dtype=self.model.dtype,
+            task=self.task,
+            scoring=self.method,
+            trial=trial,
+            prompts=self.fitted(split).prompts,
+            notes=self.notes(split),
+        )
+
+    def fitted(self, split: str) -> Fitted:
+        """Return a split's prompts as they will be read; `validation[0:64]` is the first 64 of them."""
+        part = parse_rows(split)
+        if split not in self._fitted:
+            self._fitted[split] = (
+                self.fitted(part[0]).rows(*part[1:])
+                if part
+                else fit(self.task, split, self.tokenizer, self.window, **self._fitting)
+            )
+        return self._fitted[split]
+
+    def digest(self, split: str) -> str:
+        """Return a hash of a split's prompts as they will be read: ids, contexts, continuations and labels."""
+        return self.fitted(split).digest
+
+    def notes(self, *splits: str) -> tuple[str, ...]:
+        """Return what a reader should know about the rows of these splits."""
+        said = (note for split in splits for note in (*self.fitted(split).notes, *self._token_notes(split)))
+        return (*self.task.notes, *said)
+
+    def _token_notes(self, split: str) -> list[str]:
+        """Say where tokenizer.json and the tokenizer's class differ on a split's own rows."""
+        prompts = self.fitted(split).prompts
+        looked = prompts[:: max(1, len(prompts) // LOOKED_AT)]
+        texts = [prompt.context + prompt.continuations[prompt.label] for prompt in looked]
+        shared = len(shared_text(looked)) if len(looked) > 1 else 0
+        differ = differently_encoded(self.tokenizer, [texts[0], *(text[shared:] for text in texts[1:])])
+        name = type(self.tokenizer).__name__
+        return [
+            f"{split}: tokenizer.json and {name}, which transformers takes for it, give other tokens for {differ} of "
+            f"{len(looked)} rows that were compared; the model reads those of {name}. For the file's, write "
+            '"tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_config.json'
+        ] * bool(differ)
+
+    def prepare(self, split: str, methods: Sequence[str] = ()) -> _Prepared:
+        """Tokenise a split once, with the prompts without content that these methods need, and settle how to read it.
+
+        Raises:
+            TaskError: there is no such method, or it does not go with the task or with some of the rows alone.
+        """
+        for method in methods or (self.method,):
+            check_method(method, self.task.kind, split)
+            if method in INPUTS:
+                self._null(split, method)
+        rows = self._rows(split)
+        for method in methods or (self.method,):
+            check_winnable(method, self.task.kind, rows.rows.requests, rows.prompts)
+        return rows
+
+    def _rows(self, split: str) -> _Prepared:
+        if split not in self._prepared:
+            part, prompts = parse_rows(split), self.fitted(split).prompts
+            if part is None:
+                rows: Readable | Part = self._readable(prompts, split)
+            else:
+                whole = self._rows(part[0]).rows
+                assert isinstance(whole, Readable)
+                rows = whole.part(range(*part[1:]))
+            self._prepared[split] = _Prepared(prompts, rows)
+        return self._prepared[split]
+
+    def _null(self, split: str, method: str) -> Nulls:
+        if (split, method) not in self._nulls:
+            part = parse_rows(split)
+            if part is not None:
+                self._nulls[split, method] = self._null(part[0], method).rows_of(*part[1:])
+            else:
+                prompts, which = null_prompts(self.task, self.fitted(split), INPUTS[method])
+                self._nulls[split, method] = Nulls(self._readable(prompts, "content-free"), which)
+        return self._nulls[split, method]
+
+    def _read(self, split: str, methods: Sequence[str], edits: Sequence[Edit]) -> Reading:
+        """Read what `prepare` prepared, through the model as it is now."""
+        data, start = self._rows(split), self.route.point(edits) if self.route else None
+        what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
+        with self.report(what, len(data.prompts)) as advance:
+            sums = data.rows.sums(start, self._points, advance, logits="logit" in methods)
+        nulls = {method: self._null(split, method) for method in methods if method in INPUTS}
+        null_sums = {method: null.log_likelihoods(start, self._points) for method, null in nulls.items()}
+        return Reading(sums[0], *sizes(data.rows.requests), null_sums, sums[1] if len(sums) > 1 else None)
+
+    def _readable(self, prompts: Sequence[Prompt], what: str) -> Readable:
+        """Tokenise prompts, and settle how to read them."""
+        with self.report(f"tokens of {what}", len(prompts)) as advance:
+            requests = build_requests(prompts, self.tokenizer, self.window, advance, self.ways.lengths.regime)
+        check_vocabulary(self.model, requests)
+        self._readables.append(Readable(self.ways, requests, what))
+        return self._readables[-1]
+
+
+@scorer_of.register
+def _(task: Task, model: LoadedModel, **options: Any) -> Evaluator:
+    return Evaluator(model, task, **options)
+
+
+def evaluate(
+    model: str | Path | Model | LoadedModel,
+    task: Task | str,
+    edits: Edit | Sequence[Edit] = (),
+    *,
+    split: str = "validation",
+    dtype: str = "auto",
+    device: str = "auto",
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Score a model on a task's split, with any number of edits at once.
+
+    Arguments:
+        model: a hub id, a local folder, or a live `PreTrainedModel`, which is left as it was.
+        task: a `Task`, or the name of one.
+        edits: what to clip, all together.
+        split: `validation`, `test`, or `all`.
+        dtype, device, tokenizer: see `load_model`.
+        options: passed on to `Evaluator`: `method`, `batch_tokens`, `cache_memory`, `truncate_demonstrations`,
+            `drop_long_rows`, `report`.
+
+    Raises:
+        EckartError: the model, the task or an edit is not usable.
+    """
+    task = Task.load(task) if isinstance(task, str) else task
+    loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
+    return Evaluator(loaded, task, **options).evaluate([edits] if isinstance(edits, Edit) else edits, split)

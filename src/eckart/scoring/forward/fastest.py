@@ -1,0 +1,335 @@
+"""The ways of reading, fastest first, and which of them is trusted.
+
+A way can be wrong by its making: an architecture is built otherwise than it expects. That is looked at in float32,
+whatever the run's dtype, where nothing hides behind rounding. Or its rounding goes too far, which is measured by how
+far the plain forward's own goes. Where a way does not agree, the next slower one is tried; the last is the plain
+forward itself, a row at a time, so no check ends a run.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from eckart.scoring.forward.agreement import (
+    close,
+    half_tolerance,
+    neighbours,
+    noise_of,
+    sample_of,
+    sizes,
+    tolerance,
+)
+from eckart.scoring.forward.batching import is_out_of_memory, release_memory
+from eckart.scoring.forward.lengths import Lengths, Regime
+from eckart.scoring.forward.packed import Packed, can_pack
+from eckart.scoring.forward.padding import can_share
+from eckart.scoring.forward.plain import Alone, Plain, read_plainly
+from eckart.scoring.forward.precision import HALF, in_float32
+from eckart.scoring.forward.reader import Advance, Padded, Reader
+from eckart.scoring.forward.states import Trunk
+from eckart.scoring.forward.trunk import Point, Route
+from eckart.scoring.requests import Requests
+from eckart.weights.models import Model
+
+BOTTOM = Point(0)
+
+SHOWS = 10
+"""How many tolerances an edit must move the plain forward by, for a way that ignored it to be found out."""
+
+MISFITS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError)
+"""What a model raises that is built otherwise than a way expects."""
+
+Sums = Float[np.ndarray, "measures prompts labels"]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of reading.
+
+    Arguments:
+        said: what is said of rows that are read so; nothing of the fastest.
+        make: makes a reader of requests that leaves states in a trunk.
+        certain: it is the plain forward itself.
+    """
+
+    said: str
+    make: Callable[[Requests, Trunk], Reader]
+    certain: bool = False
+
+
+def known_ways(model: Model, budget: int, route: Route | None, lengths: Lengths) -> list[Way]:
+    """Return how a model's rows can be read, fastest first.
+
+    Arguments:
+        model: a causal language model.
+        budget: the most tokens in a batch.
+        route: None for a model that cannot be taken apart.
+        lengths: the model's.
+    """
+
+    def packed(requests: Requests, trunk: Trunk) -> Reader:
+        return Packed(model, requests, budget, route, trunk, lengths)
+
+    def padded(requests: Requests, trunk: Trunk) -> Reader:
+        return Padded(model, requests, budget, route, trunk, lengths)
+
+    def alone(requests: Requests, trunk: Trunk) -> Reader:
+        return Alone(model, requests.without_prefix(), 1, lengths=lengths)
+
+    ways = [Way("", packed)] if route is not None and can_pack(route) else []
+    if can_share(model):
+        ways.append(Way("padded" if ways else "", padded))
+    apart = "without sharing their demonstrations"
+    return [
+        *ways,
+        Way(apart, lambda requests, trunk: padded(requests.without_prefix(), trunk)),
+        Way("one by one", alone, certain=True),
+    ]
+
+
+@dataclass(eq=False)
+class Ways:
+    """A model's ways of reading, and what was seen of them.
+
+    Arguments:
+        model: a causal language model.
+        budget: the most tokens in a batch.
+        route: None for a model that cannot be taken apart.
+        trunk: where readings leave states.
+        probes: where the readings of checks leave theirs.
+        first: the fastest way that was not found wrong.
+        noise: how far, in nats a token, half precision was seen to move the plain forward.
+    """
+
+    model: Model
+    budget: int
+    route: Route | None
+    trunk: Trunk
+    probes: Trunk
+    first: int = 0
+    noise: float = 0.0
+    _seen: dict[int, set[Regime]] = field(default_factory=dict)
+    _longest: dict[int, int] = field(default_factory=dict)
+    _told: bool = False
+
+    def __post_init__(self) -> None:
+        self.lengths = Lengths(self.model)
+        self.known = known_ways(self.model, self.budget, self.route, self.lengths)
+
+    @property
+    def half(self) -> bool:
+        """Whether the model computes in half precision."""
+        return self.model.dtype in HALF
+
+    def seen(self, way: int, requests: Requests) -> bool:
+        """Say whether rows of such lengths were seen to agree in float32, read in one of the ways."""
+        lengths, regimes = self._reach(requests)
+        return max(lengths) <= self._longest.get(way, 0) and regimes <= self._seen.get(way, set())
+
+    def see(self, way: int, requests: Requests) -> None:
+        """Note that these rows agree in float32, read in one of the ways."""
+        lengths, regimes = self._reach(requests)
+        self._longest[way] = max(self._longest.get(way, 0), *lengths)
+        self._seen[way] = self._seen.get(way, set()) | regimes
+
+    def wide(self) -> AbstractContextManager[None]:
+        """Let the model compute in float32 at least, while a `with` block runs."""
+        return in_float32(self.model, self.route.blocks if self.route else ())
+
+    def leave_unchecked(self) -> None:
+        """Go on although a check found no room in memory, and say so once."""
+        release_memory()
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                "not every reading is compared with the plain forward: memory is full", stacklevel=5
+            )
+
+    def _reach(self, requests: Requests) -> tuple[set[int], set[Regime]]:
+        lengths = {requests.length(row) for row in range(len(requests.rows))}
+        return lengths, {self.lengths.regime(length) for length in lengths}
+
+
+class Readable:
+    """Requests, and the way of reading them that is trusted: the fastest that agrees with the plain forward.
+
+    Arguments:
+        ways: those of the model, which is unedited now.
+        requests: what is read.
+        what: names the requests in messages.
+    """
+
+    def __init__(self, ways: Ways, requests: Requests, what: str) -> None:
+        self.ways = ways
+        self.requests = requests
+        self.what = what
+        self.tails = True  # passes may begin above the bottom
+        self._chosen, self._longest = sample_of(requests, ways.lengths)
+        self._sample = requests.subset(self._chosen)
+        self._tokens = sizes(self._sample)[0]
+        self._checked: set[Point] = set()
+        self._unedited: Plain | None = None
+        self._take(ways.first)
+        while not self._way.certain and not self._agrees():
+            self._take(self._number + 1)
+        ways.first = self._number
+        if self._way.said:
+            said = f"{what} rows are read {self._way.said}: faster ways do not agree with the plain forward"
+            warnings.warn(said, stacklevel=3)
+
+    def sums(
+        self, start: Point | None, keep: frozenset[Point], advance: Advance, logits: bool = False
+    ) -> Sums:
+        """Read the requests through the model as it is now; see `Reader.sums`."""
+        return self.reader.sums(*self.entered(start, keep), advance, logits)
+
+    def part(self, prompts: Sequence[int]) -> Part:
+        """Return some of the prompts, which are read as all are."""
+        return Part(self, prompts)
+
+    def forget(self) -> None:
+        """Let go of the states that checks left."""
+        self._left: frozenset[Point] = frozenset()
+
+    def entered(self, start: Point | None, keep: Iterable[Point]) -> tuple[Point | None, frozenset[Point]]:
+        """Return where a reading of the model as it is now begins, and at which points it leaves states.
+
+        Before the first that begins at a point, it is made sure that it may; where it may not, a slower way is taken.
+
+        Arguments:
+            start: the lowest point at which the weights differ from the unedited model's; None: nowhere.
+            keep: the points that readings are to begin at.
+        """
+        while True:
+            begin = start if self.tails or start is None else BOTTOM
+            kept = frozenset(keep) if self.tails else frozenset[Point]()
+            if self._way.certain or self._may_begin(begin, kept):
+                return begin, kept
+            self._descend()
+
+    def _take(self, number: int) -> None:
+        """Read in this way from now on."""
+        self._number, self._way = number, self.ways.known[number]
+        self.reader = self._way.make(self.requests, self.ways.trunk)
+        self._prober = self._way.make(self._sample, self.ways.probes)
+        self.forget()
+
+    def _descend(self) -> None:
+        """Take a slower way: an edited model's rows do not agree in this one."""
+        if self.tails:
+            self.tails = False
+            said = "candidates run through all layers: sharing the lower ones fails here"
+        else:
+            self._take(self._number + 1)
+            said = f"{self.what} rows are read {self._way.said}: clipped, the model does not agree otherwise"
+        self._checked.clear()
+        warnings.warn(said, stacklevel=4)
+
+    def _agrees(self) -> bool:
+        """Say whether the way agrees on the unedited model."""
+        known = self.ways.half and self.ways.seen(self._number, self.requests)
+        if not known and not self._tried(self._made_right):
+            return False
+        return not self.ways.half or self._tried(self._rounds_right)
+
+    def _tried(self, check: Callable[[], bool]) -> bool:
+        try:
+            return check()
+        except (*MISFITS, MemoryError) as error:
+            if is_out_of_memory(error):
+                self.ways.leave_unchecked()
+                return True
+            return False
+
+    def _made_right(self) -> bool:
+        """Say whether the unedited model is read right in float32.
+
+        The sample's rows are read in one batch, so that whatever a forward decides by the length of its batch shows,
+        and with a whole batch of others, so that places far into a batch are looked at.
+        """
+        near = sorted({*neighbours(self.reader, self._longest), *self._chosen})
+        reader = self._way.make(self.requests.subset(near), Trunk(0))
+        reader.together = True
+        with self.ways.wide():
+            self._unedited = plain = self._unedited or self._plain()
+            found = reader.log_likelihoods()[[near.index(prompt) for prompt in self._chosen]]
+        if not close(found, plain, tolerance(plain, self._tokens)):
+            return False
+        self.ways.see(self._number, self._sample)
+        return True
+
+    def _rounds_right(self) -> bool:
+        """Say whether the unedited model is read in half precision as near to float32 as the plain forward is."""
+        plain = self._plain()
+        if self._unedited is not None:
+            self.ways.noise = max(self.ways.noise, noise_of(plain, self._unedited, self._tokens))
+        found = self._way.make(self._sample, Trunk(0)).log_likelihoods()
+        return close(found, plain, half_tolerance(self.ways.noise, self._tokens, self.ways.model.dtype))
+
+    def _may_begin(self, begin: Point | None, kept: frozenset[Point]) -> bool:
+        """Say whether the model as it is now may be read from a point on; of the unedited one, leave states there.
+
+        An edited model that is read from the bottom is read as the unedited one is, unless a check has failed before.
+        """
+        if begin is None:
+            return kept <= self._left or self._tried(lambda: self._leave(kept))
+        whole = begin not in kept and self.tails
+        return whole or begin in self._checked or self._tried(lambda: self._edited_right(begin, kept))
+
+    def _leave(self, kept: frozenset[Point]) -> bool:
+        """Leave the unedited model's states for checks to come."""
+        with self.ways.wide():
+            self._unedited = self._unedited or self._plain()
+            self._prober.log_likelihoods(None, kept)
+        self._left |= kept
+        return True
+
+    def _edited_right(self, begin: Point, kept: frozenset[Point]) -> bool:
+        """Say whether the model as it is now is read right in float32 by a pass that begins at a point."""
+        with self.ways.wide():
+            plain = self._plain()
+            if begin in kept - self._left:
+                self._prober.log_likelihoods(begin, kept)
+                self._left |= {point for point in kept if point <= begin}
+            found = self._prober.log_likelihoods(begin, kept)
+        allowed = tolerance(plain, self._tokens)
+        if not close(found, plain, allowed):
+            return False
+        before = plain if self._unedited is None else self._unedited
+        if (np.abs(plain.values - before.values) > SHOWS * allowed).any():
+            self._checked.add(begin)  # a way that ignored the edit would have been found out
+        return True
+
+    def _plain(self) -> Plain:
+        return read_plainly(self.ways.model, self._sample.without_prefix(), self.ways.lengths)
+
+
+class Part:
+    """Some of the prompts of requests, read in the way that is trusted for all.
+
+    Arguments:
+        whole: all of them.
+        prompts: which.
+    """
+
+    def __init__(self, whole: Readable, prompts: Sequence[int]) -> None:
+        self.whole = whole
+        self.requests = whole.requests.subset(prompts)
+        self._prompts = prompts
+        self._of: Reader | None = None
+
+    def sums(
+        self, start: Point | None, keep: frozenset[Point], advance: Advance, logits: bool = False
+    ) -> Sums:
+        """Read them through the model as it is now; see `Reader.sums`."""
+        entered = self.whole.entered(start, keep)
+        if self._of is not self.whole.reader:
+            self._of = self.whole.reader
+            self.reader = self._of.part(self._prompts)
+        return self.reader.sums(*entered, advance, logits)

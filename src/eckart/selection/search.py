@@ -1,0 +1,242 @@
+"""The main job: Algorithm 1 on a model and a task, recorded so that it can be stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eckart.algorithm1 import Executor, score_test, search_rate
+from eckart.errors import EditError
+from eckart.files import home
+from eckart.published import identify, published_rows
+from eckart.records import RATES, TOP_K, Edit, fingerprint, select_layer
+from eckart.runs import RunStore, folder_name
+from eckart.scores import ALL_METRICS
+from eckart.scoring.scorer import Scorer, scorer_of
+from eckart.selection.racing import ALPHA, check_metric, check_race, race_rates
+from eckart.selection.recorded import Recorded
+from eckart.selection.study import Candidate, Study
+from eckart.tasks.task import AnyTask, Task
+from eckart.weights.conditioning import (
+    COMBINATIONS,
+    check_rates,
+    exact_matrices,
+    layer_condition_numbers,
+    matrices,
+    spectra,
+)
+from eckart.weights.linalg import factored_size, rank_at
+from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search looks at.
+
+    Arguments:
+        part: `attn`, `mlp`, `all`, or one matrix.
+        rates: candidate clipping rates; 0 is always among them.
+        top_k: how many of the worst-conditioned layers are considered.
+        layer: the layer to clip, or None to choose it by condition number.
+        combine: how the condition numbers of a layer's matrices become the layer's.
+        metric: what is compared on validation; the task's own when None.
+        race: stop reading a rate once it is clearly beaten; see `race_rates`.
+    """
+
+    part: str = "mlp"
+    rates: tuple[float, ...] = RATES
+    top_k: int = TOP_K
+    layer: int | None = None
+    combine: str = "geometric"
+    metric: str | None = None
+    race: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rates", check_rates(self.rates))
+        if self.top_k < 1:
+            raise EditError(f"top-k {self.top_k} selects no layer; it must be at least 1")
+        if self.combine not in COMBINATIONS:
+            raise EditError(
+                f"no combination '{self.combine}'; the combinations are {', '.join(COMBINATIONS)}"
+            )
+        _check_metric(self.metric, ALL_METRICS)
+        if self.race and self.metric is not None:
+            check_metric(self.metric)
+
+
+def search(
+    model: str | Path | Model | LoadedModel,
+    task: AnyTask | str,
+    *,
+    part: str = "mlp",
+    rates: Iterable[float] = RATES,
+    top_k: int = TOP_K,
+    layer: int | None = None,
+    combine: str = "geometric",
+    metric: str | None = None,
+    race: bool = False,
+    out: str | Path | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
+) -> Study:
+    """Run Algorithm 1 of the paper: choose a layer by condition number, a rate on validation, and test once.
+
+    Arguments:
+        model: a hub id, a local folder, or a live `PreTrainedModel`.
+        task: a `Task`, the name of one, or a `FunctionTask`.
+        part, rates, top_k, layer, combine, metric, race: see `Plan`.
+        out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
+        dtype, device, tokenizer: see `load_model`.
+        options: passed on to what scores, such as `report`; see `Evaluator` for tasks with labels.
+
+    Raises:
+        EckartError: the model, the task, the plan or the run's folder is not usable.
+
+    Returns:
+        the choice, every candidate, and the paired result on the test set.
+    """
+    plan = Plan(part, tuple(rates), top_k, layer, combine, metric, race)
+    task = Task.load(task) if isinstance(task, str) else task
+    loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
+    return run_plan(plan, scorer_of(task, loaded, **options), out)
+
+
+def run_plan(
+    plan: Plan,
+    scorer: Scorer,
+    out: str | Path | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+    command: str | None = None,
+) -> Study:
+    """Carry out a plan; see `search`. A race tells of every rate that it drops; a new run notes the command."""
+    _check_metric(plan.metric, scorer.task.metrics)
+    if plan.race:
+        check_race(plan.metric or scorer.task.metric, scorer.method)
+    # What cannot be done is refused before anything long is computed, and before a new run's folder is made.
+    first = scorer.anatomy.layer_index(plan.layer or 0)
+    scorer.anatomy.select(first, plan.part)
+    if out is None or not (home(out) / "run.sqlite").exists():
+        for split in ("validation", "test"):
+            scorer.prepare(split)
+    settings = describe(plan, scorer)
+    # The weights' fingerprint says which model it is; the name is only the path that it was found by.
+    identity = {name: value for name, value in settings.items() if name != "model"}
+    with RunStore(out, identity, command) if out is not None else nullcontext() as store:
+        executor: Executor = scorer if store is None else Recorded(scorer, store)
+        study = _algorithm1(plan, scorer, executor, settings, store, tell)
+        if store is not None:
+            store.write("result.json", json.dumps(study.to_json(), indent=2) + "\n")
+    return study
+
+
+def _check_metric(metric: str | None, metrics: Sequence[str]) -> None:
+    if metric not in (None, *metrics):
+        raise EditError(f"no metric '{metric}'; the metrics are {', '.join(metrics)}")
+
+
+def default_folder(plan: Plan, scorer: Scorer) -> Path:
+    """Name a run by its settings: the same search goes on where it stopped, another one never meets it."""
+    settings = describe(plan, scorer)
+    digest = fingerprint(settings)[:8]
+    # A task's name is no path: it may come from a task file of somebody else's.
+    task = (
+        folder_name(scorer.task.name.replace("/", "-"))
+        .encode("utf-8", "ignore")[:80]
+        .decode("utf-8", "ignore")
+    )
+    return Path("runs") / f"{folder_name(scorer.model.name)}-{task}-{plan.part}-{digest}"
+
+
+def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
+    """Return the settings that make a run what it is, as JSON values."""
+    task = scorer.task
+    return {
+        "kind": "search",
+        "model": scorer.model.name,
+        "weights": scorer.model.fingerprint,
+        "dtype": scorer.model.dtype,
+        "task": task.name,
+        "prompts": task.digest,
+        "rows": [scorer.digest("validation"), scorer.digest("test")],
+        "shots": task.shots,
+        "seed": task.seed,
+        "metric": plan.metric or task.metric,
+        "scoring": scorer.method,
+        "part": plan.part,
+        "rates": list(plan.rates),
+        "layer": plan.layer,
+        "top_k": plan.top_k,
+        "combine": plan.combine,
+        # Only where there is one: a run of Algorithm 1 as written goes on whatever made it.
+        **({"race": ALPHA} if plan.race else {}),
+        **scorer.reading_key,
+    }
+
+
+def _algorithm1(
+    plan: Plan,
+    scorer: Scorer,
+    executor: Executor,
+    settings: dict[str, Any],
+    store: RunStore | None,
+    tell: Callable[[str], None],
+) -> Study:
+    condition_numbers = {} if plan.layer is not None else _condition_numbers(plan, scorer, store)
+    layer = scorer.anatomy.layer_index(
+        select_layer(condition_numbers, plan.top_k) if plan.layer is None else plan.layer
+    )
+    scorer.expect([Edit(layer, plan.part, rate) for rate in plan.rates])
+    rows, race = len(scorer.rows("validation").rows), None
+    if plan.race:
+        rate, trials, race = race_rates(executor, layer, plan.part, plan.rates, rows, tell)
+    else:
+        rate, trials = search_rate(executor, layer, plan.part, plan.rates, settings["metric"])
+    seen = race.seen if race else (rows,) * len(trials)
+    scorer.expect([Edit(layer, plan.part, rate)])
+    baseline, clipped = score_test(executor, Edit(layer, plan.part, rate))
+    scorer.expect(())  # nothing more is to come, so nothing need be kept
+    weights = scorer.anatomy.select(layer, plan.part)
+    shapes = {weight.name: weight.shape for weight in weights}
+    return Study(
+        settings=settings,
+        part=plan.part,
+        layer=layer,
+        rate=rate,
+        condition_numbers=condition_numbers,
+        candidates=tuple(
+            Candidate(tried, {name: rank_at(tried, shape) for name, shape in shapes.items()}, trial, saw)
+            for tried, trial, saw in zip(plan.rates, trials, seen, strict=True)
+        ),
+        baseline=baseline,
+        clipped=clipped,
+        parameters=_parameters(list(shapes.values()), rate),
+        published=tuple(_published(scorer, plan.part)),
+        notes=scorer.notes("validation", "test"),
+        scorer=scorer,
+        race=race,
+    )
+
+
+def _condition_numbers(plan: Plan, scorer: Scorer, store: RunStore | None) -> dict[int, float]:
+    weights = exact_matrices(scorer.model, plan.part)
+    with scorer.report("condition numbers", len(matrices(scorer.anatomy, plan.part))) as advance:
+        measured = spectra(weights, store=store, device=scorer.model.model.device, advance=advance)
+    return layer_condition_numbers(measured, plan.combine)
+
+
+def _parameters(shapes: list[tuple[int, int]], rate: float) -> dict[str, int]:
+    """Count a part's parameters, dense and with each matrix as two factors wherever that is smaller."""
+    dense = sum(m * n for m, n in shapes)
+    factored = sum(min(m * n, factored_size(rate, (m, n))) for m, n in shapes)
+    return {"dense": dense, "factored": factored, "saved": dense - factored}
+
+
+def _published(scorer: Scorer, part: str) -> list[dict[str, Any]]:
+    model = identify(scorer.model.name, scorer.model.model.config)
+    return published_rows(model, scorer.task.name, part)

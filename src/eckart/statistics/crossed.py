@@ -1,0 +1,272 @@
+"""What a cell of a study shows: its mean over seeds and rows, the test of it, and the words for the outcome.
+
+A cell is one edit on one model, task and scoring. What was measured of it is a matrix with one line a demonstration
+seed and one column a row, NaN where a seed did not score the row. Entries are gains, right after less right before,
+in {-1, 0, 1}, or hits in {0, 1}.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import brentq
+from scipy.stats import binom, t
+
+from eckart.errors import EckartError
+from eckart.scores import Score
+from eckart.statistics.paired import accuracy_interval
+
+Verdict = Literal["gain", "loss", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with what is known of it.
+
+    Arguments:
+        mean: the estimate itself.
+        interval: (low, high) at the confidence that was asked for.
+        standard_error: of the mean, for new seeds and new rows; for new rows alone where there is one seed.
+        degrees_of_freedom: of the t distribution that the interval and the p value are read from.
+        p_value: two-sided, of the hypothesis that the expectation is 0.
+        seeds, rows: how many of each were scored.
+    """
+
+    mean: float
+    interval: tuple[float, float]
+    standard_error: float
+    degrees_of_freedom: float
+    p_value: float
+    seeds: int
+    rows: int
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the interval speaks of these demonstrations alone, one seed having been run."""
+        return self.seeds == 1
+
+    def detectable(self, power: float = 0.8, level: float = 0.05) -> float:
+        """Return the size of the effect that an experiment as noisy as this one would find with this power."""
+        quantiles = t.ppf([1 - level / 2, power], self.degrees_of_freedom)
+        return float(quantiles.sum() * self.standard_error)
+
+
+def seed_and_row_mean(
+    values: Float[np.ndarray, "seeds rows"],
+    confidence: float = 0.95,
+    bounds: tuple[float, float] | None = (-1.0, 1.0),
+) -> Estimate:
+    """Average over demonstration seeds and rows, with an interval and a test for new seeds and new rows.
+
+    The model is that of crossed random effects, y[s, r] = mean + seed[s] + row[r] + rest[s, r]: rows are hard or
+    easy, demonstrations are good or bad, and both were drawn. Each seed counts alike, however many rows it scored.
+    The variance of the mean is the sum of two parts that are estimated without assuming anything of their shape,
+
+        V = var(seed means) / seeds + mean over pairs of seeds of cov(their means),
+
+    where two means covary because rows are shared; and V is never below what new rows alone would give. The
+    interval takes a t quantile with Satterthwaite's degrees of freedom (Satterthwaite 1946, Biometrics Bull. 2,
+    110-114), so that five seeds count as five. On balanced data V is the analysis of variance's estimate. The
+    pigeonhole bootstrap (Owen 2007, Ann. Appl. Stat. 1, 386-411) resamples the same two factors, but where seeds matter
+    the percentiles from five of them cover 87% instead of 95%: docs/statistics.md has both.
+
+    The p value is that of mean / standard error under the same t: its hypothesis is that the expected value, over
+    demonstrations and rows like these, is 0. Pooling all seeds' fixed and broken rows into one McNemar test would
+    count each row several times, and take a seed's luck for the edit's merit.
+
+    With one seed the interval and the test are conditional on its demonstrations, and `conditional` says so;
+    `mcnemar_exact` is then the exact test. Two seeds say little: the interval is wide, and may still cover too little.
+
+    Arguments:
+        values: one value a seed and row; NaN where that seed did not score the row.
+        confidence: the coverage aimed at, in (0, 1).
+        bounds: the least and the largest value that could have been seen. The interval and the test, not the mean,
+            are made with a row of each added (Bonett and Price 2012 do so for one seed), which keeps them from
+            shrinking to a point where no row changed. (-1, 1) fits gains, (0, 1) hits; None adds nothing.
+
+    Raises:
+        EckartError: a confidence outside (0, 1), no seeds, or a seed with fewer than two rows.
+
+    >>> gains = np.array([[0, 0, 1, 1, 0, 1, 0, 1], [0, 0, 1, 1, 0, 0, 0, 1], [0, 0, 1, 1, np.nan, 1, 1, 0]])
+    >>> estimate = seed_and_row_mean(gains)
+    >>> f"{estimate.mean:.3f}, {estimate.interval[0]:.2f} to {estimate.interval[1]:.2f}, p = {estimate.p_value:.2f}"
+    '0.482, -0.09 to 0.85, p = 0.10'
+    """
+    return estimate_from(values, moments(values, bounds), confidence)
+
+
+def estimate_from(
+    values: Float[np.ndarray, "seeds rows"], measured: tuple[float, float, float], confidence: float
+) -> Estimate:
+    """Return the mean over seeds with the t interval and the t test that moments give.
+
+    Arguments:
+        values: one value a seed and row; NaN where that seed did not score the row.
+        measured: centre of the interval, standard error, degrees of freedom.
+        confidence: the coverage aimed at, in (0, 1).
+
+    Raises:
+        EckartError: a confidence outside (0, 1), no seeds, or a seed with fewer than two rows.
+    """
+    if not 0 < confidence < 1:
+        raise EckartError(f"confidence {confidence:g} is outside (0, 1); 0.95 is usual")
+    centre, error, freedom = measured
+    margin = float(t.ppf((1 + confidence) / 2, freedom)) * error
+    return Estimate(
+        mean=moments(values, None)[0],
+        interval=(centre - margin, centre + margin),
+        standard_error=error,
+        degrees_of_freedom=freedom,
+        p_value=_p_value(centre, error, freedom),
+        seeds=values.shape[0],
+        rows=int((~np.isnan(values)).any(axis=0).sum()),
+    )
+
+
+def moments(
+    values: Float[np.ndarray, "seeds rows"], bounds: tuple[float, float] | None
+) -> tuple[float, float, float]:
+    """Return mean, standard error and degrees of freedom of one cell; see `crossed_moments`."""
+    mean, error, freedom = crossed_moments(values[None], bounds)
+    return float(mean[0]), float(error[0]), float(freedom[0])
+
+
+def crossed_moments(
+    values: Float[np.ndarray, "cells seeds rows"], bounds: tuple[float, float] | None
+) -> tuple[Float[np.ndarray, " cells"], Float[np.ndarray, " cells"], Float[np.ndarray, " cells"]]:
+    """Return mean, standard error and degrees of freedom of many cells at once; see `seed_and_row_mean`.
+
+    Arguments:
+        values: one value a cell, seed and row; NaN where a seed did not score the row.
+        bounds: the values of the two rows that are added; None adds none.
+
+    Raises:
+        EckartError: no seeds, or a seed with fewer than two rows.
+    """
+    if values.shape[-2] == 0 or (~np.isnan(values)).sum(axis=-1).min() < 2:
+        raise EckartError(
+            "a seed scored fewer than two rows, which have no spread; leave it out, or score more"
+        )
+    if bounds is not None:
+        extremes = np.broadcast_to(np.array(bounds), (*values.shape[:-1], 2))
+        values = np.concatenate([values, extremes], axis=-1)
+    scored = ~np.isnan(values)
+    n, seeds = scored.sum(axis=-1), values.shape[-2]
+    means = np.where(scored, values, 0.0).sum(axis=-1) / n
+    shares = np.where(scored, values - means[..., None], 0.0) / np.sqrt(n * (n - 1))[..., None]
+    of_rows = (shares.sum(axis=-2) ** 2).sum(axis=-1) / seeds**2
+    if seeds == 1:
+        return means[..., 0], np.sqrt(of_rows), np.broadcast_to(n[..., 0] - 1.0, of_rows.shape)
+    pairs = of_rows * seeds**2 - (shares**2).sum(axis=(-2, -1))
+    of_seeds = means.var(axis=-1, ddof=1) / seeds
+    variance = np.maximum(of_rows, of_seeds + np.maximum(pairs, 0.0) / (seeds * (seeds - 1)))
+    rows = scored.any(axis=-2).sum(axis=-1)
+    return means.mean(axis=-1), np.sqrt(variance), satterthwaite(variance, of_seeds, seeds, of_rows, rows)
+
+
+def satterthwaite(
+    variance: Float[np.ndarray, " cells"],
+    of_seeds: Float[np.ndarray, " cells"],
+    seeds: int,
+    of_rows: Float[np.ndarray, " cells"],
+    rows: np.ndarray | int,
+) -> Float[np.ndarray, " cells"]:
+    """Return the degrees of freedom of a variance that is made of one over seeds and one over rows."""
+    spread = of_seeds**2 / max(seeds - 1, 1) + of_rows**2 / (rows - 1)
+    return np.where(spread > 0, variance**2 / np.where(spread > 0, spread, 1.0), rows - 1.0)
+
+
+def verdict(estimate: Estimate, p: float, level: float = 0.05) -> Verdict:
+    """Say in one word what an estimate shows.
+
+    A gain or a loss needs both: a p value at the level, adjusted for everything that was tried, and an interval on
+    one side of 0. All else is "cannot tell", which is not "no difference": `smallest_detectable` says what
+    could have been seen.
+
+    Arguments:
+        estimate: of the gain.
+        p: two-sided and adjusted for multiplicity.
+        level: the error rate that is accepted.
+
+    >>> verdict(seed_and_row_mean(np.array([[0.0, 1.0, -1.0, 0.0]])), p=0.9)
+    'cannot tell'
+    """
+    if p > level:
+        return "cannot tell"
+    if estimate.interval[0] > 0:
+        return "gain"
+    return "loss" if estimate.interval[1] < 0 else "cannot tell"
+
+
+def nothing_learned(scores: Mapping[str, Score]) -> str:
+    """Say which models do no better than always answering the most frequent label; nothing where all do.
+
+    That is where the accuracy's 95% interval does not lie above that label's share.
+
+    Arguments:
+        scores: on the same rows, by what was scored.
+    """
+    intervals = {name: accuracy_interval(score) for name, score in scores.items()}
+    said = [
+        f"{name} {scores[name].accuracy:.4f} (95% interval {low:.4f} to {high:.4f})"
+        for name, (low, high) in intervals.items()
+        if low <= scores[name].majority_rate
+    ]
+    if not said:
+        return ""
+    first = next(iter(scores.values()))
+    return (
+        f"Learned nothing here, as far as accuracy on n = {first.n} rows shows: {', '.join(said)}; always answering "
+        f"the most frequent label scores {first.majority_rate:.4f}."
+    )
+
+
+def smallest_detectable(n: int, discordance: float, power: float = 0.8, level: float = 0.05) -> float:
+    """Return the smallest true gain that n rows would show under one seed: the power of the exact McNemar test.
+
+    Of n rows a share `discordance` is expected to change. A gain g makes a changed row a fixed one with probability
+    (1 + g / discordance) / 2; the power sums over how many rows change and how many of those are fixed.
+
+    It is a statement about the experiment, made from n and the discordance alone, and so is no restatement of the
+    p value. The discordance that was seen is itself an estimate, and a coarse one where few rows changed.
+
+    Arguments:
+        n: number of rows.
+        discordance: expected share of rows that change, in (0, 1].
+        power: the probability of finding it.
+        level: of the two-sided test.
+
+    Returns:
+        A gain in (0, discordance]; infinity where even changes for the better alone would not be found.
+
+    Raises:
+        EckartError: no rows, or a discordance, power or level out of range.
+
+    >>> round(smallest_detectable(56, discordance=0.1), 3), round(smallest_detectable(872, discordance=0.1), 3)
+    (inf, 0.031)
+    """
+    if n < 1 or not 0 < discordance <= 1 or not 0 < power < 1 or not 0 < level < 1:
+        raise EckartError(
+            f"n = {n}, discordance {discordance:g}, power {power:g} and level {level:g} make no experiment: n is "
+            "at least 1, the discordance in (0, 1], the others inside (0, 1)"
+        )
+    changed = np.arange(n + 1)
+    least_fixed = binom.isf(level / 2, changed, 0.5) + 1
+    weights = binom.pmf(changed, n, discordance)
+
+    def lack(gain: float) -> float:
+        found = binom.sf(least_fixed - 1, changed, (1 + gain / discordance) / 2)
+        return power - float(weights @ found)
+
+    return math.inf if lack(discordance) > 0 else float(brentq(lack, 0.0, discordance))
+
+
+def _p_value(centre: float, error: float, freedom: float) -> float:
+    if error == 0:
+        return 1.0 if centre == 0 else 0.0
+    return float(2 * t.sf(abs(centre) / error, freedom))

@@ -1,0 +1,245 @@
+"""The same sweep on a Ray cluster: a task for each unit, whose findings stream to the one process that keeps them."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+from uuid import uuid4
+
+from eckart.errors import EckartError, RunError, StudyError
+from eckart.sweeps.grid import ModelEntry, Sweep, Unit
+from eckart.sweeps.sources import Sources, content
+from eckart.sweeps.sweep import Execute, Finding, Job, score_unit
+from eckart.sweeps.units import Facts, Known, look_at
+from eckart.tasks.task import Task
+from eckart.weights.models import LoadedModel
+
+PATIENCE = 5.0
+"""Seconds within which a cluster's head must answer."""
+ATTEMPTS = 5
+"""How often in a row a unit may end without a single new trial before the sweep gives up."""
+
+
+def on_cluster(address: str = "auto", cpus: float = 1, gpus: float = 0) -> Execute:
+    """Return what scores a sweep's units on a Ray cluster.
+
+    Only this process writes the run. A worker that dies loses the trial under way; the rest of its unit is scored again
+    elsewhere. Models are loaded on the workers by their names, once a process, and must have the same weights there.
+
+    Arguments:
+        address: the cluster's as `HOST:PORT`, `auto` for the one that this machine belongs to, `local` for one of its
+            own processes.
+        cpus, gpus: what a unit takes.
+
+    Raises:
+        StudyError: Ray is not installed, or nothing answers at the address.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise StudyError("a cluster needs Ray: pip install 'eckart[cluster]'") from None
+    _check_address(address)
+    if address == "auto":
+        with _connected(ray, address):
+            pass  # now, and not once the run's folder is made
+
+    def execute(job: Job) -> Iterator[Finding]:
+        """Yield a sweep's findings as its units find them on the cluster."""
+        live = next((entry for entry in job.sweep.models if entry.live), None)
+        if live is not None:
+            raise StudyError(
+                f"model '{live.name}' lies in this process's memory; save it, and give the cluster its folder"
+            )
+        with _connected(ray, address):
+            yield from _Driver(ray, job, {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}).findings()
+
+    return execute
+
+
+def _check_address(address: str) -> None:
+    """Refuse at once an address where nothing answers: Ray itself would try for minutes."""
+    if address in ("auto", "local"):
+        return
+    found = re.fullmatch(r"\[?([^/\[\]]+)\]?:(\d{1,5})", address)
+    if found is None:
+        raise StudyError(
+            f"'{address}' is no address of a cluster: give its head's HOST:PORT, such as 10.0.0.1:6379 (ray://, Ray's "
+            "client, is not served), auto, or local"
+        )
+    try:
+        socket.create_connection((found[1], int(found[2])), timeout=PATIENCE).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise StudyError(
+            f"no Ray cluster at '{address}' ({error}); is the head up ('ray start --head'), and is this its port?"
+        ) from error
+
+
+@contextmanager
+def _connected(ray: Any, address: str) -> Iterator[None]:
+    """Join a cluster, unless this process has joined one."""
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(
+            address=None if address == "local" else address,
+            include_dashboard=None if address != "local" else False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise StudyError(f"no Ray cluster at '{address}' ({' '.join(str(error).split())[:200]})") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class _Driver:
+    """Hands units to the cluster, and collects what they find.
+
+    A unit that ends before its time is handed out again with all that is known by then; Ray's own retries would begin
+    it anew.
+    """
+
+    def __init__(self, ray: Any, job: Job, options: dict[str, Any]) -> None:
+        self._ray = ray
+        self._job = job
+        self._run = uuid4().hex
+        self._options = options
+        self._look = ray.remote(_look).options(**options)
+        self._score = ray.remote(_score).options(**options, num_returns="streaming")
+        self._failures: Counter[str] = Counter()
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what is found, in the order in which it comes."""
+        sweep, facts = self._job.sweep, {}
+        for entry in sweep.models:
+            facts[entry.name] = self._facts(entry)
+            yield facts[entry.name]
+        running = [(self._submit(unit, facts), unit) for unit in sweep.units]
+        while running:
+            ready, _ = self._ray.wait([stream for stream, _ in running], num_returns=1)
+            place = next(i for i, (stream, _) in enumerate(running) if stream is ready[0])
+            stream, unit = running.pop(place)
+            try:
+                finding = self._get(str(unit), next(stream))
+            except StopIteration:
+                continue
+            if finding is None:
+                running.append((self._submit(unit, facts), unit))
+                continue
+            self._failures[str(unit)] = 0
+            running.append((stream, unit))
+            yield finding
+
+    def _facts(self, entry: ModelEntry) -> Facts:
+        """Look at a model on a worker, and keep the spectra that it measured."""
+        store = self._job.store
+        while True:
+            found = self._get(
+                entry.name, self._look.remote(self._run, self._job.sweep, entry, store.spectra())
+            )
+            if found is not None:
+                for matrix, spectrum in found[1].items():
+                    store.keep_spectrum(matrix, spectrum)
+                return found[0]
+
+    def _submit(self, unit: Unit, facts: Mapping[str, Facts]) -> Any:
+        known = self._job.known.about(unit)
+        return self._score.remote(
+            self._run,
+            self._job.sweep,
+            unit,
+            facts[unit.model.name],
+            known,
+            dict(self._job.sources.tasks),
+            self._job.contents[unit.asked],
+        )
+
+    def _get(self, what: str, reference: Any) -> Any:
+        """Return what a worker found; None where it died, or its findings were lost.
+
+        Raises:
+            EckartError: the worker raised it, or this is the last attempt.
+        """
+        exceptions = self._ray.exceptions
+        try:
+            return self._ray.get(reference)
+        except exceptions.RayTaskError as error:
+            if isinstance(error.cause, EckartError):
+                raise type(error.cause)(*error.cause.args) from error
+            raise
+        except exceptions.RayError as error:
+            self._failures[what] += 1
+            if self._failures[what] >= ATTEMPTS:
+                raise RunError(
+                    f"{what}: {ATTEMPTS} workers in a row died ({type(error).__name__}); what was finished is kept; "
+                    "look at the cluster's memory, and run the same command again"
+                ) from error
+            return None
+
+
+class _Remembered:
+    """Spectra that the driver knows, and those that are new."""
+
+    def __init__(self, known: dict[str, dict[str, Any]]) -> None:
+        self._known = known
+        self.new: dict[str, dict[str, Any]] = {}
+
+    def spectrum(self, matrix: str) -> dict[str, Any] | None:
+        return self._known.get(matrix) or self.new.get(matrix)
+
+    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
+        self.new[matrix] = spectrum
+
+
+@lru_cache(maxsize=1)
+def _model(run: str, entry: ModelEntry) -> LoadedModel:
+    """Load a model once a process and run; its fingerprint stays with it."""
+    return Sources().model(entry)
+
+
+@lru_cache(maxsize=1)
+def _sources(run: str) -> Sources:
+    """Read tasks once a process and run."""
+    return Sources()
+
+
+def _look(
+    run: str, sweep: Sweep, entry: ModelEntry, spectra: dict[str, dict[str, Any]]
+) -> tuple[Facts, dict[str, dict[str, Any]]]:
+    """Run on a worker: look at a model."""
+    remembered = _Remembered(spectra)
+    return look_at(_model(run, entry), sweep, remembered), remembered.new
+
+
+def _score(
+    run: str,
+    sweep: Sweep,
+    unit: Unit,
+    facts: Facts,
+    known: Known,
+    tasks: Mapping[str, Task],
+    asked: Mapping[str, Any],
+) -> Iterator[Finding]:
+    """Run on a worker: score a unit."""
+    model = _model(run, unit.model)
+    if (model.fingerprint, model.dtype) != (facts.fingerprint, facts.dtype):
+        raise RunError(
+            f"model '{facts.name}' on {socket.gethostname()} has other weights or another dtype than elsewhere in the "
+            "cluster; bring the same files everywhere, and name a --dtype"
+        )
+    sources = replace(_sources(run), tasks=tasks)
+    if content(sources.task(unit.task, unit.shots, unit.seed), sweep) != asked:
+        raise RunError(
+            f"task '{unit.asked}' on {socket.gethostname()} has other rows, prompts or demonstrations than elsewhere "
+            "in the cluster; bring the same files everywhere"
+        )
+    yield from score_unit(sweep, unit, sources, model, facts.layers, known)

@@ -1,0 +1,148 @@
+"""What a sweep costs, before it starts: counted from its rows, and timed on a few of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from eckart.records import name_rows
+from eckart.runs import read_run
+from eckart.sweeps.grid import Sweep, Unit
+from eckart.sweeps.sources import Outline, Sources
+from eckart.weights.anatomy import Anatomy
+
+TIMED_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An estimate.
+
+    Arguments:
+        units, trials: how many there are; of `selected` tests the most that there can be.
+        kept: trials that the run's folder holds already.
+        rows, tokens: read by the unpruned models, in all units and splits together.
+        seconds: for what is not kept, on this machine, one unit after the other.
+        disk: bytes of the run's file in the end.
+        states: bytes that one unit's passes leave for its edits, in memory or in a temporary file, in float32; in half
+            precision they are half as many.
+    """
+
+    units: int
+    trials: int
+    kept: int
+    rows: int
+    tokens: int
+    seconds: float
+    disk: int
+    states: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a model's units are made of.
+
+    Arguments:
+        edits: how many a unit has.
+        passes: what they cost together, in passes of the unpruned model: an edit begins at its layer.
+        points: at how many places the unpruned pass leaves states for them.
+        width: bytes of a token's state in float32; in half precision it has half as many.
+    """
+
+    edits: int
+    passes: float
+    points: int
+    width: int
+
+    @classmethod
+    def of(cls, sweep: Sweep, anatomy: Anatomy) -> _Model:
+        """Count a model's edits. Which layer `auto` will choose is not known; it counts as the middle one."""
+        n, rates = len(anatomy.layers), sum(rate > 0 for rate in sweep.rates)
+        layers = sweep.layers_of(anatomy) or [n // 2]
+        each = len(sweep.parts) * rates
+        passes = each * sum((n - layer) / n for layer in layers)
+        width = anatomy.model.config.get_text_config().hidden_size * 4
+        return cls(each * len(layers), passes, len(sweep.parts) * len(layers), width)
+
+    def of_split(self, sweep: Sweep, split: str) -> tuple[int, float]:
+        """Return the most edits that are scored on a split, the unpruned model among them, and their passes."""
+        most = len(sweep.parts) * sweep.scored if split == "test" and sweep.test == "selected" else self.edits
+        edits = min(most, self.edits)
+        return 1 + edits, 1 + self.passes * edits / max(self.edits, 1)
+
+
+def expected_trials(sweep: Sweep, folder: Path, sources: Sources) -> int:
+    """Return how many trials are still to come, at most."""
+    models = [_Model.of(sweep, Outline.of(entry, sweep, sources).anatomy) for entry in sweep.models]
+    units = len(sweep.tasks) * len(sweep.draws)
+    return units * sum(_trials(sweep, model, split) for model in models for split in sweep.splits) - _kept(
+        folder
+    )
+
+
+def estimate(sweep: Sweep, folder: Path, sources: Sources) -> Cost:
+    """Count a sweep's trials, rows and tokens, and time each model on a few rows.
+
+    Arguments:
+        sweep: resolved.
+        folder: the run's.
+        sources: where its models and tasks come from; those that `resolve` had need not be read again.
+    """
+    found = list(_costs(sweep, sources))
+    total = {f.name: sum(getattr(cost, f.name) for cost in found) for f in fields(Cost)}
+    kept = _kept(folder)
+    left = 1 - min(1, kept / max(total["trials"], 1))
+    states = max((cost.states for cost in found), default=0)
+    return Cost(**{**total, "kept": kept, "seconds": total["seconds"] * left, "states": states})
+
+
+def _costs(sweep: Sweep, sources: Sources) -> Iterator[Cost]:
+    """Yield what each split of each unit costs."""
+    for entry in sweep.models:
+        outline = Outline.of(entry, sweep, sources)
+        model, pace = _Model.of(sweep, outline.anatomy), None
+        for unit in (unit for unit in sweep.units if unit.model is entry):
+            pace = _pace(sweep, unit, sources) if pace is None else pace
+            task = sources.task(unit.task, unit.shots, unit.seed)
+            scorer = sources.scorer(sweep, task, outline.model)
+            for split in sweep.splits:
+                size, n = scorer.tokens(split), len(scorer.rows(split).rows)
+                trials = _trials(sweep, model, split)
+                yield Cost(
+                    units=int(split == "validation"),
+                    trials=trials,
+                    kept=0,
+                    rows=n,
+                    tokens=size,
+                    seconds=pace * size * model.of_split(sweep, split)[1],
+                    disk=trials * n * (8 * len(task.labels) + 6),
+                    states=model.points * model.width * size,
+                )
+
+
+def _trials(sweep: Sweep, model: _Model, split: str) -> int:
+    if split == "test" and sweep.test == "selected":
+        return sweep.scored * min(1 + len(sweep.parts), 1 + model.edits)
+    return sweep.scored * model.of_split(sweep, split)[0]
+
+
+def _pace(sweep: Sweep, unit: Unit, sources: Sources) -> float:
+    """Return the seconds that the unpruned model takes for a token, timed on the first rows."""
+    task = sources.task(unit.task, unit.shots, unit.seed)
+    scorer = sources.scorer(sweep, task, sources.model(unit.model))
+    rows = name_rows("validation", 0, min(TIMED_ROWS, len(scorer.rows("validation").rows)))
+    scorer.prepare(rows)
+    start = time.perf_counter()
+    scorer([], rows)
+    return (time.perf_counter() - start) / scorer.tokens(rows)
+
+
+def _kept(folder: Path) -> int:
+    return len(read_run(folder).trials) if (folder / "run.sqlite").is_file() else 0

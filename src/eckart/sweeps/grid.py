@@ -1,0 +1,367 @@
+"""What a sweep crosses: models, tasks, shots, seeds and scorings, and in each unit of these layers, parts and rates."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from eckart.errors import StudyError
+from eckart.files import home
+from eckart.records import ATTENTION, PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
+from eckart.runs import folder_name
+from eckart.scores import ALL_METRICS
+from eckart.tasks.spec import checked, closest
+from eckart.weights.anatomy import Anatomy
+from eckart.weights.conditioning import COMBINATIONS, check_rates
+
+Test = Literal["selected", "all", "none"]
+LONGEST = 100_000
+"""The most numbers that a range may stand for."""
+
+
+def listed(value: Any) -> Any:
+    """Return one value as a list of one; text is cut at its commas."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",")]
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def entries(values: Any, key: str) -> list[Any]:
+    """Return a list of entries, in which a bare name stands for an entry that says nothing else."""
+    return [{key: item} if isinstance(item, str) else item for item in listed(values)]
+
+
+def read_numbers(value: Any) -> list[int]:
+    """Read whole numbers with ranges among them; both ends of a range belong to it.
+
+    Raises:
+        StudyError: something else is among them.
+
+    >>> read_numbers("0..3,7")
+    [0, 1, 2, 3, 7]
+    """
+    found: list[int] = []
+    for item in listed(value):
+        span = re.fullmatch(r"\s*(-?\d+)(?:\s*\.\.\s*(-?\d+))?\s*", str(item))
+        if span is None:
+            raise StudyError(f"'{item}' is no whole number, such as 4, and no range, such as 0..4")
+        first, last = int(span[1]), int(span[2] or span[1])
+        if last < first:
+            raise StudyError(f"range '{item}' runs down; say {last}..{first}")
+        if last - first >= LONGEST:
+            raise StudyError(f"range '{item}' holds more than {LONGEST:,} numbers; name fewer")
+        found += range(first, last + 1)
+    return found
+
+
+def _read_layers(value: Any) -> Any:
+    return value if value in ("all", "auto") else read_numbers(value)
+
+
+def _entries(kind: type[Closed], what: str, field: str) -> BeforeValidator:
+    """Check each entry."""
+
+    def read(value: Any) -> Any:
+        return [
+            checked(kind, item, f"{what} {number}", StudyError) if isinstance(item, dict) else item
+            for number, item in enumerate(entries(value, field), start=1)
+        ]
+
+    return BeforeValidator(read)
+
+
+def _one_of(known: Collection[str], what: str) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if value is not None and value not in known:
+            raise StudyError(f"no {what} '{value}'; {closest(str(value), known)}")
+        return value
+
+    return BeforeValidator(check)
+
+
+Part = Annotated[str, _one_of(PARTS, "part")]
+
+
+class Closed(BaseModel):
+    """Values that are frozen and know their keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelEntry(Closed):
+    """A model of a sweep: where it is and how it is loaded; see `load_model`.
+
+    Arguments:
+        live: whether the caller holds it in memory; no file can say so.
+    """
+
+    name: str = Field(min_length=1)
+    dtype: str = "auto"
+    device: str = "auto"
+    device_map: str | None = None
+    trust_remote_code: bool = False
+    live: bool = False
+
+
+class TaskEntry(Closed):
+    """A task of a sweep; see `Task.load`, whose arguments these are.
+
+    Arguments:
+        metric: what is compared on validation; the task's own where it is None.
+        digest: of a `Task` that the caller holds in memory; no file can say so.
+    """
+
+    task: str | None = None
+    data: str | None = None
+    variant: str | None = None
+    template: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    labels: dict[str, str] | None = None
+    choices: str | tuple[str, ...] | None = None
+    instruction: str | None = None
+    label_end: str | None = None
+    name: str | None = None
+    split_seed: int = 0
+    split_sizes: str | None = None
+    balanced: bool = True
+    metric: Annotated[str | None, _one_of(ALL_METRICS, "metric")] = None
+    digest: str | None = None
+
+    @property
+    def full_name(self) -> str:
+        """What settings call it, once its name is known; until then, what messages do."""
+        return full_name(self.name or self.task or self.data or "a task", self.variant)
+
+
+class Sweep(Closed):
+    """A grid of trials.
+
+    Arguments:
+        models, tasks: names, or entries that say more.
+        shots: numbers of demonstrations; the task's own where there are none.
+        seeds: draw the demonstrations; the task's own where there are none.
+        scorings: what ranks the labels, all from one reading; the task's own where there are none.
+        layers: layers, negative ones from the last; `all`; or `auto`: for each part the one that Algorithm 1 chooses by
+            condition number.
+        parts: `attn`, `mlp`, `all`, or one matrix.
+        rates: clipping rates; 0, the unpruned model, is always among them.
+        test: what is scored on the test rows. `selected`: for each part and scoring of a unit the unpruned model and
+            the edit that is best on validation, no other; `all`: every edit; `none`.
+        combine, top_k: how `auto` chooses; see `layer_condition_numbers` and `select_layer`.
+        spectra: measure and keep the spectrum of every matrix of the parts, too; such a sweep needs no tasks.
+        truncate_demonstrations, drop_long_rows: what to do with rows that are longer than a model reads.
+        batch_tokens, cache_memory: see `Evaluator`; no result depends on them.
+    """
+
+    models: Annotated[tuple[ModelEntry, ...], _entries(ModelEntry, "model", "name")] = ()
+    tasks: Annotated[tuple[TaskEntry, ...], _entries(TaskEntry, "task", "task")] = ()
+    shots: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(read_numbers)] = ()
+    seeds: Annotated[tuple[int, ...], BeforeValidator(read_numbers)] = ()
+    scorings: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
+    layers: Annotated[tuple[int, ...] | Literal["all", "auto"], BeforeValidator(_read_layers)] = "auto"
+    parts: Annotated[tuple[Part, ...], BeforeValidator(listed)] = ("attn", "mlp")
+    rates: Annotated[tuple[float, ...], BeforeValidator(listed)] = RATES
+    test: Annotated[Test, _one_of(get_args(Test), "test policy")] = "selected"
+    combine: Annotated[str, _one_of(COMBINATIONS, "combination")] = "geometric"
+    top_k: PositiveInt = TOP_K
+    spectra: bool = False
+    truncate_demonstrations: bool = False
+    drop_long_rows: bool = False
+    batch_tokens: PositiveInt | None = None
+    cache_memory: NonNegativeInt | None = None
+
+    @field_validator("shots", "seeds", "scorings", "rates")
+    @classmethod
+    def _said(cls, values: Any, info: ValidationInfo) -> Any:
+        if not values:
+            raise StudyError(f"{info.field_name}: an empty list; name some, or leave {info.field_name} out")
+        return values
+
+    @field_validator("shots", "seeds", "scorings", "layers", "parts")
+    @classmethod
+    def _each_once(cls, values: Any) -> Any:
+        return values if isinstance(values, str) else tuple(dict.fromkeys(values))
+
+    @field_validator("rates")
+    @classmethod
+    def _rates(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        return check_rates(values)
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not self.models:
+            raise StudyError("the grid is empty: there is no model; name a hub id or a folder")
+        if not self.tasks and not self.spectra:
+            raise StudyError(
+                "the grid is empty: there is no task; name one, such as sst2, or ask for spectra alone"
+            )
+        for field in ("parts", "layers"):
+            if not getattr(self, field):
+                raise StudyError(f"the grid is empty: there are no {field}")
+        names = [model.name for model in self.models]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise StudyError(f"model '{twice}' stands twice; a sweep reads each once")
+        return self
+
+    @classmethod
+    def of(cls, values: dict[str, Any], where: str = "the study") -> Self:
+        """Return checked values.
+
+        Raises:
+            StudyError: a key is unknown, a value is of the wrong kind, or the grid is empty.
+        """
+        return checked(cls, values, where, StudyError)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that results depend on, as JSON values: what makes a run this run."""
+        # How fast it was read, and on what, does not make it another run.
+        where: Any = {
+            "models": {"__all__": {"device", "device_map"}},
+            "batch_tokens": True,
+            "cache_memory": True,
+        }
+        study = self.model_dump(mode="json", exclude=where)
+        for task in study["tasks"]:
+            if task["label_end"] is None:  # runs that were begun before there was one go on
+                del task["label_end"]
+        return {"kind": "sweep", "study": study}
+
+    def to_yaml(self) -> str:
+        """Return the study file that says the same."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+
+    @property
+    def units(self) -> Iterator[Unit]:
+        """Every unit, model by model, so that each is loaded once; tasks one after the other."""
+        for model in self.models:
+            for task in self.tasks:
+                for shots, seed in self.draws:
+                    yield Unit(model, task, shots, seed)
+
+    @property
+    def draws(self) -> list[tuple[int | None, int | None]]:
+        """The shots and seeds of every task's units."""
+        return draws(self.shots, self.seeds)
+
+    def layers_of(self, anatomy: Anatomy) -> list[int] | None:
+        """Return the layers of a model that are edited, ascending; None where condition numbers are to choose them.
+
+        Raises:
+            EditError: the model has no such layer.
+        """
+        if self.layers == "auto":
+            return None
+        if self.layers == "all":
+            return list(range(len(anatomy.layers)))
+        return sorted({anatomy.layer_index(int(layer)) for layer in self.layers})
+
+    @property
+    def scored(self) -> int:
+        """How many trials come from one reading."""
+        return max(1, len(self.scorings))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that are read."""
+        return ("validation",) if self.test == "none" else ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What shares one reading of the unpruned model: every edit under every scoring.
+
+    Arguments:
+        model, task: entries of the sweep.
+        shots, seed: how the demonstrations are drawn; None for the task's own.
+    """
+
+    model: ModelEntry
+    task: TaskEntry
+    shots: int | None
+    seed: int | None
+
+    def has(self, setting: Setting) -> bool:
+        """Return whether trials of a setting may be this unit's."""
+        named = (setting.model, setting.task) == (self.model.name, self.task.full_name)
+        return named and self.shots in (None, setting.shots) and self.seed in (None, setting.seed)
+
+    @property
+    def asked(self) -> str:
+        """The task and how its demonstrations are drawn: what the model is asked."""
+        drawn = {"shots": self.shots, "seed": self.seed}
+        said = [f"{name} {value}" for name, value in drawn.items() if value is not None]
+        return ", ".join([self.task.full_name, *said])
+
+    def __str__(self) -> str:
+        return f"{folder_name(self.model.name)}, {self.asked}"
+
+
+def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the values of a sweep with every path in them absolute, so that its study can be read from anywhere.
+
+    Arguments:
+        values: not yet checked.
+        folder: what relative paths are relative to.
+    """
+    found = dict(values)
+    for field, keys in (("models", ("name",)), ("tasks", ("task", "data"))):
+        if field in found:
+            found[field] = [
+                _absolute(entry, keys, folder) if isinstance(entry, dict) else entry
+                for entry in entries(found[field], keys[0])
+            ]
+    return found
+
+
+def _absolute(entry: Mapping[str, Any], keys: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Return an entry whose local files are absolute; a name that is no file stays: it may be the hub's."""
+    found = dict(entry)
+    for key in keys:
+        said = found.get(key)
+        if not isinstance(said, str) or found.get("live"):
+            continue
+        path = folder / home(said)
+        if path.exists() or key == "data" or said.startswith((".", "/", "~")):
+            found[key] = os.path.normpath(path.absolute())
+    return found
+
+
+def cells(sweep: Sweep, layers: Mapping[str, Sequence[int]]) -> tuple[Edit, ...]:
+    """Return the single edits of a sweep, the deepest first; the unpruned model is not among them.
+
+    Deepest first, because a pass that begins anywhere leaves the states of all points below it.
+
+    Arguments:
+        sweep: parts and rates.
+        layers: the layers of each part.
+    """
+    found = [
+        Edit(layer, part, rate)
+        for part in sweep.parts
+        for layer in layers[part]
+        for rate in sweep.rates
+        if rate
+    ]
+    return tuple(
+        sorted(found, key=lambda edit: (-edit.layer, not set(ATTENTION).isdisjoint(PARTS[edit.part])))
+    )

@@ -1,0 +1,157 @@
+"""What a sweep ends with: for each unit, scoring and part the best on validation, and what it does on test."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from eckart.records import Edit, Setting, Trial, best_edit, full_name
+from eckart.runs import Run, folder_name
+from eckart.scores import SQUARED_ERROR, shown
+from eckart.statistics.paired import PairedDifference, compare
+
+Trials = Mapping[tuple[Edit, ...], Trial]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A unit's best edit of a part under a scoring.
+
+    Arguments:
+        setting: the unit and the scoring.
+        part: what is clipped.
+        metric: what is compared on validation.
+        candidates: how many edits were tried on validation.
+        rows: the number of validation rows.
+        unpruned: the unpruned model's validation score; None where it could not be scored.
+        edit: the best on validation; None where none is better than the unpruned model.
+        best: its validation score.
+        test: clipped against unpruned on the same test rows; None where they were not looked at, or nothing is clipped.
+    """
+
+    setting: Setting
+    part: str
+    metric: str
+    candidates: int
+    rows: int
+    unpruned: float | None
+    edit: Edit | None
+    best: float | None
+    test: PairedDifference | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {**asdict(self), "edit": self.edit and str(self.edit)}
+
+    def __str__(self) -> str:
+        s = self.setting
+        unit = f"{folder_name(s.model)}, {s.task}, shots {s.shots}, seed {s.seed}, {s.scoring}, {self.part}"
+        if self.unpruned is None:
+            return f"{unit}: the unpruned model cannot be scored"
+        validation = f"{unit}: validation {self.metric.replace('_', ' ')} {self.unpruned:.4f}"
+        if self.edit is None:
+            return f"{validation} (n = {self.rows}); none of {self.candidates} edits does better"
+        found = f"{validation} -> {self.best:.4f} at {self.edit} (best of {self.candidates}; n = {self.rows})"
+        if self.test is None:
+            return f"{found}; not tested"
+        return f"{found}; test {_said(self.test, self.metric)}"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A sweep's run, read back.
+
+    Arguments:
+        run: its settings, trials, rows and spectra.
+    """
+
+    run: Run
+
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """One line for each unit, scoring and part, in the order of their settings."""
+        by_setting: dict[Setting, dict[str, dict[tuple[Edit, ...], Trial]]] = defaultdict(
+            lambda: {"validation": {}, "test": {}}
+        )
+        for trial in self.run.trials.values():
+            by_setting[trial.setting][trial.split][trial.edits] = trial
+        return tuple(
+            line
+            for setting in sorted(by_setting)
+            for line in self._lines(setting, by_setting[setting]["validation"], by_setting[setting]["test"])
+        )
+
+    def _lines(self, setting: Setting, validation: Trials, test: Trials) -> Iterator[Line]:
+        study = self.run.settings["study"]
+        metrics = {full_name(task["name"], task["variant"]): task["metric"] for task in study["tasks"]}
+        metric = metrics[setting.task]
+        values = {edits: t.score.merits[metric] for edits, t in validation.items() if t.score is not None}
+        unpruned = values.get(())
+        for part in study["parts"]:
+            tried = [edits for edits in validation if edits and edits[0].part == part]
+            of_part = {edits[0]: values[edits] for edits in tried if edits in values}
+            edit = None if unpruned is None else best_edit(of_part, unpruned)
+            yield Line(
+                setting=setting,
+                part=part,
+                metric=metric,
+                candidates=len(tried),
+                rows=max((t.score.n for t in validation.values() if t.score is not None), default=0),
+                unpruned=None if unpruned is None else shown(metric, unpruned),
+                edit=edit,
+                best=None if edit is None else shown(metric, of_part[edit]),
+                test=None if edit is None else _compared(test.get(()), test.get((edit,))),
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole result as one document."""
+        return {
+            "run": str(self.run.folder),
+            "settings": self.run.settings,
+            "models": self.run.models,
+            "trials": len(self.run.trials),
+            "failed": sum(trial.status == "failed" for trial in self.run.trials.values()),
+            "spectra": len(self.run.spectra),
+            "lines": [line.to_json() for line in self.lines],
+        }
+
+    def verdict(self) -> str:
+        """Say of how many choices the test rows show a gain or a loss, or neither; not corrected for their number."""
+        tests = [line.test for line in self.lines if line.test]
+        found = [test for test in tests if test.p_value < 0.05 and test.interval[0] * test.interval[1] > 0]
+        gains, losses = sum(t.difference > 0 for t in found), sum(t.difference < 0 for t in found)
+        told = f"{gains} better on test rows, {losses} worse, {len(tests) - gains - losses} cannot be told"
+        rest = {
+            "with nothing clipped": sum(
+                line.unpruned is not None and line.edit is None for line in self.lines
+            ),
+            "not tested": sum(line.edit is not None and line.test is None for line in self.lines),
+            "not scored": sum(line.unpruned is None for line in self.lines),
+        }
+        others = "".join(f", {count} {what}" for what, count in rest.items() if count)
+        return f"{len(self.lines)} choices: {told}{others}"
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.lines))
+
+
+def _said(test: PairedDifference, metric: str) -> str:
+    (low, high), n = test.interval, test.n
+    if metric == SQUARED_ERROR:
+        return (
+            f"{test.difference:+.4f} smaller (95% interval {low:+.4f} to {high:+.4f}; paired t test, p = "
+            f"{test.p_value:.3g}; n = {n})"
+        )
+    return (
+        f"accuracy {100 * test.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}; exact "
+        f"McNemar p = {test.p_value:.3g}; n = {n})"
+    )
+
+
+def _compared(unpruned: Trial | None, clipped: Trial | None) -> PairedDifference | None:
+    if unpruned is None or clipped is None or unpruned.score is None or clipped.score is None:
+        return None
+    return compare(unpruned.score, clipped.score)

@@ -1,0 +1,257 @@
+"""A sweep: a grid of trials over models, tasks, shots, seeds and scorings, run once, and resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eckart.errors import RunError
+from eckart.files import home
+from eckart.records import RATES, TOP_K, Rows, Trial, fingerprint
+from eckart.runs import RunStore, folder_name, read_run
+from eckart.sweeps import units
+from eckart.sweeps.grid import Sweep, Unit, located
+from eckart.sweeps.result import SweepResult
+from eckart.sweeps.sources import Sources, check_names, contents, resolve
+from eckart.sweeps.units import Facts, Known, Same, look_at, run_unit
+from eckart.tasks.task import AnyTask
+from eckart.weights.models import LoadedModel, Model, load_model
+
+Finding = Facts | units.Finding | Unit
+"""What comes out of a sweep as it runs: of a model, of a split, of an edit; a unit comes when it is done."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sweep on its way.
+
+    Arguments:
+        sweep: resolved.
+        sources: what the caller holds in memory.
+        store: keeps spectra at once; nothing else is written to it but by whoever reads the findings.
+        known: what was found before; it grows as findings are kept.
+        contents: by what each task is asked, the digests of what it holds; see `contents`.
+    """
+
+    sweep: Sweep
+    sources: Sources
+    store: RunStore
+    known: Known
+    contents: dict[str, dict[str, Any]]
+
+
+Execute = Callable[[Job], Iterator[Finding]]
+"""Where units are scored: here, or on a cluster."""
+
+
+def locally(job: Job) -> Iterator[Finding]:
+    """Score every unit in this process, one after the other; each model is loaded once."""
+    for entry in job.sweep.models:
+        model = job.sources.model(entry)
+        facts = look_at(model, job.sweep, job.store)
+        yield facts
+        for unit in job.sweep.units:
+            if unit.model is entry:
+                yield from score_unit(job.sweep, unit, job.sources, model, facts.layers, job.known)
+
+
+def score_unit(
+    sweep: Sweep,
+    unit: Unit,
+    sources: Sources,
+    model: LoadedModel,
+    layers: Mapping[str, list[int]],
+    known: Known,
+) -> Iterator[Finding]:
+    """Score a unit with a model that is loaded; see `run_unit`."""
+    scorer = sources.scorer(sweep, sources.task(unit.task, unit.shots, unit.seed), model)
+    yield from run_unit(sweep, scorer, layers, unit.task.metric or scorer.task.metric, known)
+    yield unit
+
+
+def sweep(
+    models: Any,
+    tasks: Any = (),
+    *,
+    layers: str | Iterable[int] = "auto",
+    parts: str | Iterable[str] = ("attn", "mlp"),
+    rates: Iterable[float] = RATES,
+    shots: int | str | Iterable[int] | None = None,
+    seeds: int | str | Iterable[int] | None = None,
+    scorings: str | Iterable[str] | None = None,
+    test: str = "selected",
+    combine: str = "geometric",
+    top_k: int = TOP_K,
+    out: str | Path | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    execute: Execute = locally,
+    **options: Any,
+) -> SweepResult:
+    """Run a grid of trials over models, tasks, layers, parts, rates, shots, seeds and scorings, once.
+
+    Arguments:
+        models: hub ids, local folders, live models or what `load_model` returned, or entries such as
+            `{"name": "gpt2", "dtype": "float32"}`; one or several.
+        tasks: catalogue names, task files, `Task` or `FunctionTask` objects, or entries with the arguments of
+            `Task.load`; one or several. `shots` and `seeds` draw demonstrations for all of them; without, a task
+            object keeps its own.
+        layers, parts, rates, shots, seeds, scorings, test, combine, top_k: see `Sweep`; None for the tasks' own.
+        out: the run's folder; by default under `runs/`, named by the settings. A stopped sweep goes on from it.
+        dtype, device: of the models that are given by name.
+        execute: where units are scored: in this process, or on a cluster (`eckart.sweeps.cluster.on_cluster`).
+        options: the other fields of `Sweep`: `spectra`, `truncate_demonstrations`, `drop_long_rows`, `batch_tokens`,
+            `cache_memory`.
+
+    Raises:
+        EckartError: the grid, a model, a task or the run's folder is not usable.
+
+    Returns:
+        what the run's folder holds, with a line for each unit, scoring and part.
+    """
+    held, own = _models(models, dtype, device), _tasks(tasks)
+    listed = {
+        "layers": layers,
+        "parts": parts,
+        "rates": rates,
+        "shots": shots,
+        "seeds": seeds,
+        "scorings": scorings,
+    }
+    values = {
+        "models": [entry for entry, _ in held],
+        "tasks": [entry for entry, _ in own],
+        **{
+            name: value if isinstance(value, str | int) else list(value)
+            for name, value in listed.items()
+            if value is not None
+        },
+        "test": test,
+        "combine": combine,
+        "top_k": top_k,
+        **options,
+    }
+    check_names([model.name for _, model in held if model is not None], "models")
+    check_names([task.full_name for _, task in own if task is not None], "tasks")
+    sources = Sources(
+        {model.name: model for _, model in held if model is not None},
+        {task.full_name: task for _, task in own if task is not None},
+    )
+    grid = resolve(Sweep.of(located(values, Path.cwd()), "the sweep"), sources)
+    return run_sweep(grid, out, sources, execute)
+
+
+def _models(models: Any, dtype: str, device: str) -> list[tuple[dict[str, Any], LoadedModel | None]]:
+    """Return an entry for each model, and the model itself where it lies in memory."""
+    found: list[tuple[dict[str, Any], LoadedModel | None]] = []
+    for model in models if isinstance(models, list | tuple) else [models]:
+        if isinstance(model, Model | LoadedModel):
+            loaded = load_model(model)
+            found.append(({"name": loaded.name, "live": True}, loaded))
+        elif isinstance(model, dict):
+            found.append((model, None))
+        else:
+            found.append(({"name": str(model), "dtype": dtype, "device": device}, None))
+    return found
+
+
+def _tasks(tasks: Any) -> list[tuple[dict[str, Any], AnyTask | None]]:
+    """Return an entry for each task, and the task itself where it lies in memory."""
+    found: list[tuple[dict[str, Any], AnyTask | None]] = []
+    for task in tasks if isinstance(tasks, list | tuple) else [tasks]:
+        if isinstance(task, dict):
+            found.append((task, None))
+        elif isinstance(task, str | Path):
+            found.append(({"task": str(task)}, None))
+        else:
+            found.append(({"name": task.name, "variant": task.variant, "digest": task.digest}, task))
+    return found
+
+
+def run_sweep(
+    sweep: Sweep,
+    out: str | Path | None = None,
+    sources: Sources | None = None,
+    execute: Execute = locally,
+    watch: Callable[[Finding], None] = lambda finding: None,
+) -> SweepResult:
+    """Carry out a sweep; what its run already holds is not computed again.
+
+    Arguments:
+        sweep: resolved; see `resolve`.
+        out: the run's folder; by default under `runs/`, named by the settings.
+        sources: models and tasks in memory.
+        execute: where units are scored.
+        watch: told of every finding when it is kept.
+
+    Raises:
+        RunError: the folder is not usable or holds another run, or a model or a task's data, prompts or demonstrations
+            have changed since the run began.
+    """
+    folder, sources = home(out) if out is not None else default_folder(sweep), sources or Sources()
+    asked = contents(sweep, sources)
+    with RunStore(folder, sweep.settings) as store:
+        _keep_contents(store, asked)
+        if not (sources.models or sources.tasks):
+            store.write("study.yaml", sweep.to_yaml())
+        known = Known(rows=set(store.row_digests()))
+        for trial in store.trials():
+            known.add(trial)
+        for finding in execute(Job(sweep, sources, store, known, asked)):
+            _keep(store, finding)
+            if isinstance(finding, Trial | Rows | Same):
+                known.add(finding)
+            watch(finding)
+    return SweepResult(read_run(folder))
+
+
+def default_folder(sweep: Sweep) -> Path:
+    """Name a run by its settings: the same sweep goes on where it stopped, another one never meets it."""
+    return Path("runs") / f"sweep-{folder_name(sweep.models[0].name)}-{fingerprint(sweep.settings)[:8]}"
+
+
+def _keep(store: RunStore, finding: Finding) -> None:
+    if isinstance(finding, Trial):
+        store.keep(finding)
+    elif isinstance(finding, Rows):
+        store.keep_rows(finding)
+    elif isinstance(finding, Same):
+        store.keep_same(finding.key, finding.setting)
+    elif isinstance(finding, Facts):
+        _keep_facts(store, finding)
+
+
+def _keep_contents(store: RunStore, asked: dict[str, dict[str, Any]]) -> None:
+    kept = store.contents()
+    if kept is None:
+        store.keep_contents(asked)
+        return
+    for name, content in asked.items():
+        changed = [what for what in content if kept[name][what] != content[what]]
+        if changed:
+            raise RunError(
+                f"task '{name}' has other {', '.join(changed)} than when run '{store.folder}' began; bring the old "
+                "back, or choose another --out"
+            )
+
+
+_MADE_OF = {
+    "dtype": "dtype",
+    "fingerprint": "weights, configuration, tokenizer or code",
+    "batch_tokens": "batches (--batch-tokens), on which the last bits in half precision depend,",
+}
+
+
+def _keep_facts(store: RunStore, facts: Facts) -> None:
+    kept = store.model(facts.name)
+    if kept is None:
+        store.keep_model(facts.name, facts.to_json())
+        return
+    for name, what in _MADE_OF.items():
+        if kept.get(name) != getattr(facts, name):
+            raise RunError(
+                f"model '{facts.name}' has other {what} than when run '{store.folder}' began ({kept.get(name)}, now "
+                f"{getattr(facts, name)}); bring the old one back, or choose another --out"
+            )

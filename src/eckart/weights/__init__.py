@@ -1,0 +1,1 @@
+"""A model's weights: where they are, what they are known by, how they are factored and clipped."""

@@ -1,0 +1,297 @@
+"""The files of a checkpoint: what lies in its folder, and what the headers of its safetensors say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers.utils.hub import cached_file
+
+from eckart.errors import ModelError
+from eckart.files import home
+from eckart.weights.loading.failures import explained
+
+CONFIG = "config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+POINTER = b"version https://git-lfs"
+READ_WITH_IT = (
+    CONFIG,
+    "generation_config.json",
+    "*.index.json",
+    "tokenizer*.json",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "*.py",
+)
+"""The files beside the weights that loading may read."""
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""The stored dtypes whose numbers are the weights themselves, not codes that scales turn into weights."""
+SECOND_COPY = re.compile(r"consolidated\b.*|model\.\w+|model\.\w+-\d+-of-\d+")
+"""What the same weights are called in Mistral's own layout, and in another precision."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor as a safetensors file's header describes it.
+
+    Arguments:
+        file: the file.
+        key: its name in there.
+        dtype: as safetensors calls it, such as `BF16`.
+        shape: its sizes.
+    """
+
+    file: Path
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        size = 1
+        for length in self.shape:
+            size *= length
+        return size
+
+
+def located(name: str) -> str:
+    """Return a name as the model library takes it: `~` is the home folder."""
+    return str(home(name)) if name.startswith("~") else name
+
+
+def check_source(name: str) -> None:
+    """Refuse a path that is not a model folder before a hub is asked for it.
+
+    Raises:
+        ModelError: the path does not exist, is a file, or holds no config.json.
+    """
+    path = home(name)
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if not path.exists():
+        if looks_local:
+            raise ModelError(f"no model folder '{name}'; give a hub id or a folder that holds config.json")
+        return
+    if not path.is_dir():
+        raise ModelError(f"'{name}' is a file; give the folder that holds config.json and model.safetensors")
+    if (path / ADAPTER_CONFIG).is_file() and not (path / CONFIG).is_file():
+        _refuse_adapter(name, path / ADAPTER_CONFIG, alone=True)
+    if not (path / CONFIG).is_file():
+        raise ModelError(f"folder '{name}' holds no config.json, so it is no transformers checkpoint")
+
+
+def check_folder(name: str) -> None:
+    """Refuse a checkpoint whose folder holds more weights, or less, than loading it would read.
+
+    Raises:
+        ModelError: an adapter lies there, files of Git LFS were never fetched, or weights beside the checkpoint's.
+    """
+    check_source(name)
+    adapter = found(name, ADAPTER_CONFIG)
+    if adapter is not None:
+        _refuse_adapter(name, Path(adapter), alone=found(name, CONFIG) is None)
+    folder = home(name)
+    if folder.is_dir():
+        _refuse_adapter_weights(name, folder)
+        _refuse_pointers(name, _read_with_it(folder))
+        with explained(name):
+            shards = set(shard_files(name))
+        _refuse_pointers(name, shards)
+        _refuse_beside(name, folder, shards)
+
+
+def raw_config(name: str) -> dict[str, Any]:
+    """Return a checkpoint's config.json as it is written; empty where there is none.
+
+    Raises:
+        ModelError: it is damaged, or no JSON object.
+    """
+    with explained(name):
+        path = found(name, CONFIG)
+        config = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ModelError(f"model '{name}' has a config.json that is no JSON object; copy it again")
+    return config
+
+
+def stored_tensors(name: str) -> dict[str, StoredTensor]:
+    """Return every tensor of a checkpoint by its name; only the files' headers are read.
+
+    Raises:
+        OSError: a file is missing.
+        SafetensorError: a file is damaged.
+        ModelError: an index disagrees with its files, or a tensor lies in two of them.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    files = shard_files(name)
+    for file in files:
+        for tensor in _tensors(file):
+            other = tensors.setdefault(tensor.key, tensor)
+            if other is not tensor:
+                raise ModelError(
+                    f"model '{name}' holds {tensor.key} twice, in {other.file.name} and in {file.name}; which of "
+                    "the two is meant nobody can tell: remove one"
+                )
+    for key, place in _index(name).items():
+        if key not in tensors or tensors[key].file.name != Path(place).name:
+            raise ModelError(
+                f"model '{name}' has an index that says {key} lies in {place}, and it does not; "
+                "the index belongs to other files: copy all of them again"
+            )
+    return tensors
+
+
+def exact_dtype(tensors: Iterable[StoredTensor]) -> torch.dtype:
+    """Return the narrowest dtype that holds every number of these tensors."""
+    stored = {FLOATS[tensor.dtype] for tensor in tensors if tensor.dtype in FLOATS}
+    return reduce(torch.promote_types, sorted(stored, key=str)) if stored else torch.float32
+
+
+def shard_files(name: str) -> list[Path]:
+    """Return the safetensors files that loading a checkpoint reads; none where there is no such file.
+
+    Raises:
+        OSError: one that the index names is missing.
+    """
+    listing = _listing(name)
+    if listing is None:
+        return []
+    if listing.suffix != ".json":
+        return [listing]
+    return [Path(fetched(name, file)) for file in sorted(set(_index(name).values()))]
+
+
+def fetched(name: str, file: str) -> str:
+    """Return a checkpoint's file: in its folder, in the hub's cache, or downloaded.
+
+    Raises:
+        OSError: there is none.
+    """
+    path = cached_file(located(name), file)
+    assert path is not None
+    return path
+
+
+def found(name: str, file: str) -> str | None:
+    """Return a checkpoint's file, or None where there is none."""
+    if home(name).is_dir():
+        path = home(name) / file
+        return str(path) if path.is_file() else None
+    with explained(name):
+        return cached_file(
+            name,
+            file,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+
+
+def _listing(name: str) -> Path | None:
+    """Return the one file, or the index, that loading begins with."""
+    named = raw_config(name).get("transformers_weights")
+    for file in [named] if isinstance(named, str) else [SINGLE, INDEX]:
+        try:
+            return Path(fetched(name, file))
+        except OSError:
+            continue
+    return None
+
+
+def _index(name: str) -> dict[str, str]:
+    listing = _listing(name)
+    if listing is None or listing.suffix != ".json":
+        return {}
+    return dict(json.loads(listing.read_text(encoding="utf-8"))["weight_map"])
+
+
+def _tensors(file: Path) -> list[StoredTensor]:
+    with safe_open(file, framework="pt") as header:
+        names = header.keys()
+        slices = {key: header.get_slice(key) for key in names}
+        return [StoredTensor(file, k, s.get_dtype(), tuple(s.get_shape())) for k, s in slices.items()]
+
+
+def _refuse_adapter(name: str, path: Path, *, alone: bool) -> None:
+    with explained(name):
+        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path") or "its base model"
+    raise ModelError(
+        f"'{name}' {'is' if alone else 'holds'} an adapter (adapter_config.json, for {base}), and what is clipped and "
+        "scored are whole matrices: merge it into its base first (peft's merge_and_unload, then save_pretrained)"
+        + ("" if alone else ", or move it away to score the model without it")
+    )
+
+
+def _refuse_adapter_weights(name: str, folder: Path) -> None:
+    weights = sorted(folder.glob("adapter_model.*"))
+    if weights:
+        raise ModelError(
+            f"'{name}' holds an adapter ({weights[0].name}) beside the model, which would not be scored: merge it "
+            "first (peft's merge_and_unload, then save_pretrained), or move it away to score the model without it"
+        )
+
+
+def _read_with_it(folder: Path) -> set[Path]:
+    # The vocabulary in a file of its own is read only where there is no tokenizer.json.
+    more = () if (folder / "tokenizer.json").is_file() else ("*.model",)
+    return {path for pattern in (*READ_WITH_IT, *more) for path in folder.glob(pattern)}
+
+
+def _refuse_pointers(name: str, files: Iterable[Path]) -> None:
+    pointers = sorted(path.name for path in files if _is_pointer(path))
+    if pointers:
+        raise ModelError(
+            f"model '{name}' holds {', '.join(pointers[:3])} as a Git LFS pointer, not the file itself; "
+            "run `git lfs install` and `git lfs pull` in that folder, or download it anew"
+        )
+
+
+def _is_pointer(path: Path) -> bool:
+    if not path.is_file() or path.stat().st_size > 1024:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(POINTER)) == POINTER
+
+
+def _refuse_beside(name: str, folder: Path, shards: set[Path]) -> None:
+    """Refuse safetensors that loading does not read, unless they are the same weights once more."""
+    if not shards:
+        return
+    read = {path.resolve() for path in shards}
+    beside = [
+        p for p in sorted(folder.glob("*.safetensors")) if p.resolve() not in read and not _is_pointer(p)
+    ]
+    groups: dict[str, list[Path]] = {}
+    for path in beside:
+        groups.setdefault(path.name.split("-0")[0].split(".0")[0], []).append(path)
+    for paths in groups.values():
+        if not _is_second_copy(name, paths, shards):
+            raise ModelError(
+                f"folder '{name}' holds {paths[0].name}, which is no part of the checkpoint that "
+                f"{min(shards).name} belongs to and would not be scored; move it away, or make one checkpoint of "
+                "both (save_pretrained)"
+            )
+
+
+def _is_second_copy(name: str, paths: list[Path], shards: Iterable[Path]) -> bool:
+    """Whether files are called like the same weights in another layout or precision, and hold as many numbers."""
+    if not all(SECOND_COPY.fullmatch(path.stem) for path in paths):
+        return False
+    with explained(name):
+        return _numbers(paths) == _numbers(shards)
+
+
+def _numbers(files: Iterable[Path]) -> int:
+    return sum(tensor.size for file in files for tensor in _tensors(file))

@@ -1,0 +1,238 @@
+"""Loading a causal language model and its tokenizer: from the hub, a local folder, or a live object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from eckart.errors import ModelError
+from eckart.weights.identity import Identity
+from eckart.weights.loading.accounts import refuse_unaccounted
+from eckart.weights.loading.causality import check_causal
+from eckart.weights.loading.config import check_config
+from eckart.weights.loading.devices import check_device_map, pick_device, pick_dtype
+from eckart.weights.loading.failures import REMOTE_CODE, explained, first_line, needs_code
+from eckart.weights.loading.files import (
+    check_folder,
+    check_source,
+    exact_dtype,
+    located,
+    raw_config,
+    stored_tensors,
+)
+from eckart.weights.loading.live import check_live, refuse_wrapper, unwrapped
+
+Model: TypeAlias = PreTrainedModel
+Tokenizer: TypeAlias = PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A causal language model, its tokenizer, and what identifies both.
+
+    Arguments:
+        model: in evaluation mode, on its device.
+        tokenizer: the one that belongs to it; None for a model that reads numbers.
+        name: the hub id or path it was asked for by.
+        live: whether the caller brought it in memory, so that no checkpoint need hold the same weights.
+        trust_remote_code: whether code that its repository brings may run.
+    """
+
+    model: Model
+    tokenizer: Tokenizer | None
+    name: str
+    live: bool = False
+    trust_remote_code: bool = False
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the weights as they are computed with, such as `float32`."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What the model is known by, whatever is done to it in memory."""
+        return Identity(self.model, self.tokenizer)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of weights, configuration, tokenizer and code, as they are now; see `eckart.weights.identity`."""
+        return self.identity.fingerprint
+
+
+def load_model(
+    source: str | Path | Model | LoadedModel,
+    *,
+    tokenizer: Tokenizer | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | dict[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a causal language model for scoring.
+
+    Arguments:
+        source: a hub id, a local folder, a live `PreTrainedModel` in evaluation mode, or what this function returned.
+        tokenizer: for a live model whose `name_or_path` has none.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU or CPU that multiplies it fast, float32
+            elsewhere, float16 never. A live model keeps its own.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ... A live model stays where it is.
+        device_map: spread a model that is larger than one device over several, as transformers does: `auto`,
+            `balanced`, `sequential`, or a device for each module. Needs accelerate.
+        trust_remote_code: run code that the repository brings. Off unless asked for.
+
+    Raises:
+        ModelError: there is no such model, it is incomplete, damaged, quantised, not safetensors, or not a causal one;
+            its files hold tensors that nothing would read; or a live model is in training mode or has an adapter.
+    """
+    if isinstance(source, LoadedModel):
+        source.identity.renew()  # it may have been trained since
+        return source
+    if not isinstance(source, str | Path):
+        return _adopt(source, tokenizer, dtype, device)
+    name = located(str(source))
+    check_source(name)
+    target = pick_device(device)
+    check_device_map(device_map)
+    model = load_checkpoint(name, pick_dtype(dtype, target), trust_remote_code, device_map).eval()
+    if device_map is None:
+        model = model.to(target)
+    elif any(parameter.is_meta for parameter in model.parameters()):
+        raise ModelError(
+            f"model '{name}' does not fit on the devices: parts of it were offloaded to memory or disk, where nothing "
+            "can be clipped; use a smaller --dtype or more devices"
+        )
+    check_causal(model, name)
+    tokenizer = tokenizer or load_tokenizer(name, trust_remote_code)
+    return LoadedModel(model, tokenizer, name, trust_remote_code=trust_remote_code)
+
+
+def load_config(name: str, trust_remote_code: bool = False) -> Any:
+    """Read a model's configuration alone.
+
+    Raises:
+        ModelError: there is none, or transformers does not know it.
+    """
+    check_folder(name)
+    check_config(name, raw_config(name))
+    with explained(name):
+        return AutoConfig.from_pretrained(located(name), trust_remote_code=trust_remote_code)
+
+
+def empty_model(name: str, trust_remote_code: bool = False) -> Model:
+    """Build a model's modules on the meta device: every name and shape, no weights, no memory."""
+    config = load_config(name, trust_remote_code)
+    with explained(name), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+
+
+def outlined_model(name: str, trust_remote_code: bool = False) -> LoadedModel:
+    """Return a model without its weights, and its tokenizer: enough to see which rows it can read."""
+    return LoadedModel(empty_model(name, trust_remote_code), load_tokenizer(name, trust_remote_code), name)
+
+
+def load_checkpoint(
+    name: str,
+    dtype: torch.dtype | None,
+    trust_remote_code: bool,
+    device_map: str | dict[str, Any] | None = None,
+) -> Model:
+    """Load a checkpoint's weights on the CPU, or where a device map says.
+
+    Arguments:
+        name: a hub id or a local folder.
+        dtype: None for one that holds every number of its files.
+        trust_remote_code: run code that the repository brings.
+        device_map: see `load_model`.
+
+    Raises:
+        ModelError: there is no such model, it is incomplete, damaged, quantised, or not safetensors, or its files hold
+            tensors that nothing would read.
+    """
+    check_folder(name)
+    config = raw_config(name)
+    check_config(name, config)
+    with explained(name):
+        stored = stored_tensors(name)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            located(name),
+            dtype=dtype or exact_dtype(stored.values()),
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            device_map=device_map,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused below by name
+        )
+    model, report = loaded
+    refuse_unaccounted(name, model, stored, report, config)
+    return model
+
+
+def load_stored(loaded: LoadedModel) -> Model | None:
+    """Load a model's checkpoint again, every number as it is stored; None for a live model, which has no other."""
+    if loaded.live:
+        return None
+    return load_checkpoint(loaded.name, None, loaded.trust_remote_code)
+
+
+def load_tokenizer(name: str, trust_remote_code: bool = False) -> Tokenizer:
+    """Load the tokenizer that belongs to a model.
+
+    Raises:
+        ModelError: the folder or repository has none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(located(name), trust_remote_code=trust_remote_code)
+    except Exception as error:
+        if REMOTE_CODE in str(error):
+            raise ModelError(needs_code(name)) from error
+        raise ModelError(
+            f"model '{name}' has no usable tokenizer ({first_line(error)}); "
+            "put tokenizer.json and tokenizer_config.json beside its config.json"
+        ) from error
+
+
+def needed_tokenizer(model: LoadedModel) -> Tokenizer:
+    """Return a model's tokenizer.
+
+    Raises:
+        ModelError: it has none, since it reads numbers.
+    """
+    if model.tokenizer is None:
+        raise ModelError(f"model '{model.name}' reads numbers and no text; it is scored on functions alone")
+    return model.tokenizer
+
+
+def _adopt(source: Model, tokenizer: Tokenizer | None, dtype: str, device: str) -> LoadedModel:
+    """Wrap a live model as it is: its dtype and device are the caller's."""
+    model = unwrapped(source)
+    if not isinstance(model, Model):
+        refuse_wrapper(model)
+    check_live(model)
+    if dtype not in ("auto", str(model.dtype).removeprefix("torch.")):
+        raise ModelError(
+            f"the live model is {model.dtype}, not {dtype}; convert it first with model.to(torch.{dtype})"
+        )
+    if device != "auto" and torch.device(device).type != model.device.type:
+        raise ModelError(
+            f"the live model is on {model.device}, not {device}; move it first with model.to('{device}')"
+        )
+    reads_text = model.main_input_name == "input_ids"
+    if reads_text:
+        check_causal(model, model.name_or_path or type(model).__name__)
+    if tokenizer is None and reads_text:
+        if not model.name_or_path:
+            raise ModelError("a live model without a name_or_path needs its tokenizer: pass tokenizer=...")
+        tokenizer = load_tokenizer(model.name_or_path)
+    return LoadedModel(model, tokenizer, model.name_or_path or type(model).__name__, live=True)

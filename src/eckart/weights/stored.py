@@ -1,0 +1,119 @@
+"""A checkpoint's weights exactly as they are stored, read from its safetensors files a parameter at a time."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import attrgetter
+
+from safetensors import safe_open
+from torch import nn
+
+from eckart.weights.anatomy import Anatomy, Weight
+from eckart.weights.loading.accounts import refuse_left_out
+from eckart.weights.loading.failures import explained
+from eckart.weights.loading.files import FLOATS, StoredTensor, raw_config, stored_tensors
+from eckart.weights.models import LoadedModel, empty_model, load_checkpoint
+
+EXACT = {
+    "float64": {"F64", "F32", "F16", "BF16"},
+    "float32": {"F32", "F16", "BF16"},
+    "float16": {"F16"},
+    "bfloat16": {"BF16"},
+}
+"""The stored dtypes whose numbers a dtype holds, every one of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredWeights:
+    """A model's weights in the dtype that they are stored in, of which one parameter at a time is in memory.
+
+    Where the checkpoint does not hold the model's parameters one for one, as when transformers joins the experts of a
+    mixture on loading, the model is loaded whole instead, with a warning.
+
+    Arguments:
+        name: the hub id or folder.
+        anatomy: the model's; on the meta device unless the model was loaded whole.
+        places: where each parameter lies, by its path, as often as it is stored; None if the model was loaded whole.
+    """
+
+    name: str
+    anatomy: Anatomy
+    places: Mapping[str, tuple[StoredTensor, ...]] | None = field(repr=False)
+
+    @classmethod
+    def of(cls, name: str, trust_remote_code: bool = False) -> StoredWeights:
+        """Find where every matrix of a checkpoint lies; only the files' headers are read.
+
+        Raises:
+            ModelError: there is no such model, a file is missing or damaged, or the model cannot be taken apart.
+        """
+        anatomy = Anatomy.of(empty_model(name, trust_remote_code))
+        with explained(name):
+            stored = stored_tensors(name)
+            places = _places(anatomy, stored)
+        refuse_left_out(name, anatomy.model, stored, raw_config(name))
+        if places is None:
+            warnings.warn(
+                f"the checkpoint of '{name}' does not hold the model's matrices one for one: it is loaded whole",
+                stacklevel=2,
+            )
+            anatomy = Anatomy.of(load_checkpoint(name, None, trust_remote_code))
+        return cls(name, anatomy, places)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model had to be loaded whole."""
+        return self.places is None
+
+    def read(self, weights: Iterable[Weight]) -> Iterator[Weight]:
+        """Give matrices of the anatomy with their numbers, on the CPU; neighbours of one parameter share one reading.
+
+        Raises:
+            ModelError: a file is damaged, or has gone.
+        """
+        if self.places is None:
+            yield from weights
+            return
+        for path, views in groupby(weights, key=attrgetter("path")):
+            parameter = self._parameter(self.places[path][0])
+            yield from (replace(view, parameter=parameter) for view in views)
+
+    def _parameter(self, place: StoredTensor) -> nn.Parameter:
+        with explained(self.name), safe_open(place.file, framework="pt") as file:
+            return nn.Parameter(file.get_tensor(place.key), requires_grad=False)
+
+
+def rounded(loaded: LoadedModel) -> bool:
+    """Whether loading rounded the weights: they are not, as numbers, those that the checkpoint's files hold.
+
+    The files count, not what `config.json` says of them. A live model is what it is.
+    """
+    if loaded.live:
+        return False
+    with explained(loaded.name):
+        dtypes = {tensor.dtype for tensor in stored_tensors(loaded.name).values()}
+    return not dtypes & FLOATS.keys() <= EXACT[loaded.dtype]
+
+
+def _places(
+    anatomy: Anatomy, stored: Mapping[str, StoredTensor]
+) -> dict[str, tuple[StoredTensor, ...]] | None:
+    """Return where each parameter of an anatomy lies, or None if one is not found, or is something else there."""
+    prefix = f"{anatomy.model.base_model_prefix}."
+    places: dict[str, tuple[StoredTensor, ...]] = {}
+    for weight in (weight for layer in anatomy.layers for weight in layer):
+        found = [stored[key] for key in dict.fromkeys(_keys(weight, prefix)) if key in stored]
+        shape = tuple(weight.parameter.shape)
+        if not found or any(place.dtype not in FLOATS or place.shape != shape for place in found):
+            return None
+        places[weight.path] = tuple(found)
+    return places
+
+
+def _keys(weight: Weight, prefix: str) -> Iterator[str]:
+    """Give the names that a checkpoint may use: those of the model, with and without what it calls its decoder."""
+    for path in (weight.path, *weight.tied):
+        yield from (path, path.removeprefix(prefix), prefix + path)

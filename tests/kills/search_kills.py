@@ -1,0 +1,73 @@
+"""Run by test_kills.py: start a search, kill it with SIGKILL at a random moment, again and again, then let it end.
+
+Forks of one warm process stand for processes that a user starts: each dies without a chance to tidy up.
+"""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from eckart import Task, search
+from eckart.weights.models import load_model
+
+
+def run(model: str, data: str, folder: Path) -> None:
+    task = Task.load(data=data, text_column="review", label_column="verdict", shots=4)
+    search(load_model(model), task, rates=[0, 0.25, 0.5, 0.75, 0.9, 0.95], out=folder, batch_tokens=256)
+
+
+def in_a_child(action, after: float | None = None) -> int:
+    """Run an action in a process of its own; kill it after so many seconds. Returns how it ended."""
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+    if after is not None:
+        time.sleep(after)
+        os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+def kept(folder: Path) -> int:
+    """Count the rows that a killed run left behind: settings, trials, spectra."""
+    path = folder / "run.sqlite"
+    if not path.exists():
+        return 0
+    with sqlite3.connect(path) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return sum(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables)
+
+
+def main(model: str, data: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    calm, runs = Path(folder) / "calm", Path(folder) / "killed"
+    start = time.perf_counter()
+    assert in_a_child(lambda: run(model, data, calm)) == 0
+    whole = time.perf_counter() - start
+    dice, landed, history = random.Random(0), 0, [[]]
+    while landed < 20:
+        killed = runs / str(len(history))
+        ended = in_a_child(lambda: run(model, data, killed), after=dice.uniform(0.1, 0.95) * whole)  # noqa: B023
+        assert ended in (0, signal.SIGKILL), ended
+        landed += ended == signal.SIGKILL
+        history[-1].append(kept(killed))
+        if ended == 0:
+            history.append([])
+    for number in range(1, len(history) + 1):
+        assert in_a_child(lambda: run(model, data, runs / str(number))) == 0  # noqa: B023
+    print(json.dumps({"landed": landed, "history": history, "calm": kept(calm)}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,114 @@
+"""What a sweep of clipped function models comes to, and how it is shown."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from eckart.errors import RunError
+from eckart.paper.functions.clipping import gather, plan_clipping
+from eckart.paper.functions.figures.clipping import clipping_panels, draw_clipping
+from eckart.paper.functions.loading import loaded_model
+from eckart.paper.functions.task import FunctionScorer, FunctionTask
+from eckart.records import Edit
+from eckart.reports.figures.base import figure_bytes
+from eckart.sweeps.sweep import run_sweep
+
+TASK = FunctionTask("linear", dimension=2, shots=3, size=20)
+
+
+@pytest.fixture(scope="module")
+def found(trained, tmp_path_factory):
+    """A sweep's cells, of two seeds."""
+    grid, sources = plan_clipping(loaded_model(trained), TASK, ["attn", "mlp"], [0.5, 0.9], "all", [0, 1])
+    return gather(run_sweep(grid, tmp_path_factory.mktemp("clip") / "run", sources).run, TASK)
+
+
+def test_cells_are_means_of_paired_errors(found, trained):
+    scorers = [FunctionScorer(loaded_model(trained), TASK.redrawn(seed=seed)) for seed in (0, 1)]
+    unpruned = np.array([scorer([], "test").score.errors for scorer in scorers])
+    assert found.unpruned.mean == pytest.approx(unpruned.mean())
+    assert [str(cell.edit) for cell in found.cells] == ["0:attn:0.5", "0:attn:0.9", "0:mlp:0.5", "0:mlp:0.9"]
+    for cell in found.cells:
+        clipped = np.array([scorer([cell.edit], "test").score.errors for scorer in scorers])
+        assert cell.error.mean == pytest.approx(clipped.mean())
+        assert cell.gain.mean == pytest.approx((unpruned - clipped).mean())
+        assert cell.gain.interval[0] <= cell.gain.mean <= cell.gain.interval[1]
+        assert cell.adjusted >= cell.gain.p_value
+
+
+def test_findings_need_to_survive_the_correction(found):
+    better, worse = found.findings(level=1.0)
+    assert {cell.edit for cell in better} == {cell.edit for cell in found.cells if cell.gain.mean > 0}
+    assert {cell.edit for cell in worse} == {cell.edit for cell in found.cells if cell.gain.mean < 0}
+    assert found.findings(level=0.0) == ([], [])
+
+
+def test_seeds_are_paired_where_a_trial_failed(found, trained, tmp_path):
+    """Seed 0 failed clipped, so what is left of that edit is seed 1's gain, not a mean over other seeds."""
+    grid, sources = plan_clipping(loaded_model(trained), TASK, ["mlp"], [0.5, 0.9], "all", [0, 1])
+    run = run_sweep(grid, tmp_path / "run", sources).run
+
+    def broken(trial, edits, seed):
+        return trial.split == "test" and trial.edits == edits and trial.setting.seed in seed
+
+    def without(edits, *seeds):
+        trials = {
+            key: replace(trial, score=None, status="failed", error="no number")
+            if broken(trial, edits, seeds)
+            else trial
+            for key, trial in run.trials.items()
+        }
+        return gather(replace(run, trials=trials), TASK)
+
+    half, edit = (Edit(0, "mlp", 0.5),), Edit(0, "mlp", 0.5)
+    whole = gather(run, TASK)
+    by_seed = {
+        trial.setting.seed: np.array(trial.score.errors)
+        for trial in run.trials.values()
+        if trial.split == "test" and trial.edits == half
+    }
+    unpruned = {
+        trial.setting.seed: np.array(trial.score.errors)
+        for trial in run.trials.values()
+        if trial.split == "test" and not trial.edits
+    }
+    cell = without(half, 0).cells[0]
+    assert cell.edit == edit
+    assert cell.gain.seeds == 1
+    assert cell.gain.mean == pytest.approx((unpruned[1] - by_seed[1]).mean())
+    gone = without(half, 0, 1)
+    assert [cell.edit.rate for cell in gone.cells] == [0.9]
+    assert gone.failed == ("0:mlp:0.5, seed 0: no number", "0:mlp:0.5, seed 1: no number")
+    assert whole.failed == ()
+    baseline = without((), 0)
+    assert baseline.unpruned.seeds == 1
+    assert all(cell.gain.seeds == 1 for cell in baseline.cells)
+    with pytest.raises(RunError, match="holds no test score of the unpruned model"):
+        without((), 0, 1)
+
+
+def test_a_cell_that_is_missing_leaves_a_gap(found):
+    cells = tuple(cell for cell in found.cells if cell.edit != Edit(0, "mlp", 0.5))
+    panels = clipping_panels(replace(found, cells=cells))
+    figure = draw_clipping(panels, "linear")
+    axes = figure.axes[1]
+    line = next(line for line in axes.lines if line.get_label() == "layer 0")
+    ticks = dict(zip([text.get_text() for text in axes.get_xticklabels()], axes.get_xticks(), strict=True))
+    assert list(line.get_xdata()) == [ticks["0"], ticks["0.9"]]
+
+
+def test_noise_moves_the_line_of_always_0(found):
+    panels = clipping_panels(replace(found, task=replace(TASK, function="noisy-linear")))
+    assert panels[0].always_0 == pytest.approx(1 + 1 / TASK.dimension)
+
+
+def test_the_figure_has_a_line_a_layer_and_begins_unpruned(found):
+    attn, mlp = clipping_panels(found)
+    assert (attn.part, mlp.part) == ("attn", "mlp")
+    assert [line.layer for line in mlp.lines] == [0]
+    assert mlp.lines[0].rates == (0.0, 0.5, 0.9)
+    assert mlp.lines[0].errors[0] == found.unpruned.mean == mlp.unpruned
+    cell = next(cell for cell in found.cells if cell.edit == Edit(0, "mlp", 0.9))
+    assert mlp.lines[0].errors[2] == cell.error.mean
+    assert figure_bytes(draw_clipping([attn, mlp], "linear"), "png").startswith(b"\x89PNG")
