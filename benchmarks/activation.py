@@ -1,7 +1,7 @@
 """What GPT-2's MLP costs as it is written, with its activation in one step, and compiled.
 
-The activation is written in five elementwise steps. `--compiled` adds torch.compile, which fuses them and more, and
-needs a C++ compiler.
+The activation is written in five elementwise steps. `--compiled` adds torch.compile, which fuses
+them and more, and needs a C++ compiler.
 
 python benchmarks/activation.py --compiled
 """

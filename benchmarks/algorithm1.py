@@ -1,8 +1,10 @@
-"""Algorithm 1's eight candidates: ours against the loop that the paper's authors describe, in one run.
+"""Algorithm 1's eight candidates: ours against the loop that the paper's authors describe, in one
+run.
 
-The reference runs one prompt at a time through all layers, the demonstrations again for every row, the head at every
-token with a log-softmax over the whole vocabulary, and a factorisation for every rate. It is timed on a few rows and
-scaled: its cost is the same for each. Both score the same rows with the same weights; their values are compared.
+The reference runs one prompt at a time through all layers, the demonstrations again for every row,
+the head at every token with a log-softmax over the whole vocabulary, and a factorisation for every
+rate. It is timed on a few rows and scaled: its cost is the same for each. Both score the same rows
+with the same weights; their values are compared.
 
 python benchmarks/algorithm1.py --shape 135m --part mlp --layer -2 --shots 10
 python benchmarks/algorithm1.py --shape llama-2-7b --dtype bfloat16 --device cuda --rows 8000
@@ -26,7 +28,9 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--layer", type=int, default=-2)
     parser.add_argument("--part", default="mlp")
-    parser.add_argument("--reference-rows", type=int, default=8, help="rows that the reference is timed on")
+    parser.add_argument(
+        "--reference-rows", type=int, default=8, help="rows that the reference is timed on"
+    )
     options = parser.parse_args()
     model, task = setting(options)
     evaluator = Evaluator(model, task)
@@ -38,8 +42,8 @@ def main() -> None:
     rows = len(task.validation)
     total = len(RATES) * (rows * each + factorising)
     show(
-        f"{options.shape}, {options.dtype}, {options.shots} shots, {rows} rows, {len(RATES)} rates, layer "
-        f"{options.layer} {options.part}",
+        f"{options.shape}, {options.dtype}, {options.shots} shots, {rows} rows, {len(RATES)} rates,"
+        f" layer {options.layer} {options.part}",
         [
             "reference, s",
             "of that factorising",
@@ -61,7 +65,8 @@ def main() -> None:
 
 
 def ours(evaluator: Evaluator, options: argparse.Namespace) -> tuple[float, np.ndarray]:
-    """Search all rates; return the seconds, tokenising and factorising included, and every candidate's values."""
+    """Search all rates; return the seconds, tokenising and factorising included, and every
+    candidate's values."""
     start = time.perf_counter()
     edits = [Edit(options.layer, options.part, rate) for rate in RATES]
     evaluator.expect(edits)
@@ -74,7 +79,8 @@ def ours(evaluator: Evaluator, options: argparse.Namespace) -> tuple[float, np.n
 
 @torch.inference_mode()
 def reference(evaluator: Evaluator, options: argparse.Namespace) -> tuple[float, float, np.ndarray]:
-    """Return the seconds a row and a factorisation take in the authors' loop, and its values on its few rows."""
+    """Return the seconds a row and a factorisation take in the authors' loop, and its values on its
+    few rows."""
     model, tokenizer = evaluator.model.model, evaluator.model.tokenizer
     prompts = evaluator.task.prompts("validation")[: options.reference_rows]
     weights = evaluator.anatomy.select(options.layer, options.part)
@@ -116,7 +122,10 @@ def compared(values: np.ndarray, expected: np.ndarray, rounding: float) -> list[
     clear = margin > 2 * rounding
     same = values.argmax(-1) == expected.argmax(-1)
     return [
-        f"{int(same.sum())} of {same.size}, of those with a margin {int(same[clear].sum())} of {int(clear.sum())}",
+        (
+            f"{int(same.sum())} of {same.size}, of those with a margin {int(same[clear].sum())} of"
+            f" {int(clear.sum())}"
+        ),
         f"{np.abs(values - expected).max():.1e}",
     ]
 

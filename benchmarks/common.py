@@ -13,11 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 TOLERANCE = {"float32": 1e-3, "float16": 0.03, "bfloat16": 0.25}
-"""How far, in nats a token, two readings may be from each other and still be called the same, by dtype."""
+"""How far, in nats a token, two readings may be from each other and still be called the same, by
+dtype."""
 
 
 def best_of(function: Callable[[], object], repeats: int = 3) -> float:
-    """Return the shortest wall-clock time in seconds of several calls, a GPU's queued work included."""
+    """Return the shortest wall-clock time in seconds of several calls, a GPU's queued work
+    included."""
     times = []
     for _ in range(repeats):
         synchronise()
@@ -29,7 +31,8 @@ def best_of(function: Callable[[], object], repeats: int = 3) -> float:
 
 
 def matmul_rate(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float64) -> float:
-    """Return the flop/s that a large square matrix product reaches on a device: the ceiling of every other number."""
+    """Return the flop/s that a large square matrix product reaches on a device: the ceiling of
+    every other number."""
     size = 2048 if torch.device(device).type == "cpu" else 8192
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     a @ b  # the first product also pays for loading the library

@@ -1,4 +1,5 @@
-"""Time and peak memory of one evaluation and one candidate, against rows, shots, the edited layer or the budget.
+"""Time and peak memory of one evaluation and one candidate, against rows, shots, the edited layer
+or the budget.
 
 Each line is a process of its own, so that its peak is its own.
 
@@ -28,7 +29,9 @@ GIB = 2**30
 def main() -> None:
     parser = arguments(__doc__, shape="8m")
     parser.add_argument("--layer", type=int, default=-2)
-    parser.add_argument("--cache-memory", type=int, help="bytes for the states that candidates share")
+    parser.add_argument(
+        "--cache-memory", type=int, help="bytes for the states that candidates share"
+    )
     parser.add_argument("--vary", default="rows=500,2000,8000", help="an option and its values")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,8 +1,9 @@
 """How much of the arithmetic limit one evaluation, and Algorithm 1's eight candidates, achieve.
 
-The limit counts what nobody can leave out: 2 * block parameters * (prefix + distinct suffix tokens) once, plus for
-each further candidate its tail's share of that, over the rate that a large matrix product reaches in the same run.
-Attention, norms, activations, the head, tokenising and the check against the plain forward are not in it.
+The limit counts what nobody can leave out: 2 * block parameters * (prefix + distinct suffix tokens)
+once, plus for each further candidate its tail's share of that, over the rate that a large matrix
+product reaches in the same run. Attention, norms, activations, the head, tokenising and the check
+against the plain forward are not in it.
 
 python benchmarks/limit.py --shape gpt2 --dtype bfloat16
 """
@@ -42,8 +43,8 @@ def main() -> None:
     once = 2 * sum(layers) * (prefix + suffix) / rate
     all_of_them = once * (1 + (depth - 1) * tail / sum(layers))
     show(
-        f"{options.shape}, {options.dtype}, prefix {prefix}, {options.rows} rows with {suffix} distinct tokens, "
-        f"matrix product {rate / 1e9:,.0f} Gflop/s",
+        f"{options.shape}, {options.dtype}, prefix {prefix}, {options.rows} rows with {suffix}"
+        f" distinct tokens, matrix product {rate / 1e9:,.0f} Gflop/s",
         ["", "limit, s", "achieved, s", "share"],
         [
             ["one evaluation", f"{once:.2f}", f"{seconds[0]:.2f}", f"{once / seconds[0]:.0%}"],

@@ -21,8 +21,14 @@ def trial(rows: int, labels: int) -> Trial:
     draw = np.random.default_rng(0)
     values = draw.normal(-3, 1, (rows, labels))
     found = score(values, draw.integers(labels, size=rows).tolist(), [str(i) for i in range(rows)])
-    return Trial("0" * 64, Setting("a/model", "sst2", 10, 0, "sum"), "validation", "0" * 64, (Edit(7, "mlp", 0.9),),
-                 score=found)  # fmt: skip
+    return Trial(
+        "0" * 64,
+        Setting("a/model", "sst2", 10, 0, "sum"),
+        "validation",
+        "0" * 64,
+        (Edit(7, "mlp", 0.9),),
+        score=found,
+    )
 
 
 def size(value: object) -> int:
@@ -43,10 +49,14 @@ def main() -> None:
     text = "a sentence of fourteen tokens, which is about as long as one is in this task, say"
     rows = Rows(("neg", "pos"), tuple(Row(f"train:{i}", text, 0) for i in range(said.rows)))
     print(f"to the worker, a new unit: {size((sweep, next(sweep.units), facts, Known())):,} bytes")
-    print(f"to the worker, a unit with {said.cells} known trials: {size((sweep, facts, known)):,} bytes")
+    print(
+        f"to the worker, a unit with {said.cells} known trials: {size((sweep, facts, known)):,}"
+        " bytes"
+    )
     print(f"from the worker, rows: {size(rows):,} bytes")
     print(
-        f"from the worker, a trial of {said.rows} rows: {size(one):,} bytes; {said.cells}: {said.cells * size(one):,}"
+        f"from the worker, a trial of {said.rows} rows: {size(one):,} bytes; {said.cells}:"
+        f" {said.cells * size(one):,}"
     )
 
 

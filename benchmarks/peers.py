@@ -1,14 +1,17 @@
-"""One evaluation: ours, lm-evaluation-harness, and a loop over plain transformers, on the same rows and weights.
+"""One evaluation: ours, lm-evaluation-harness, and a loop over plain transformers, on the same rows
+and weights.
 
-All three read the same tokens, which is asserted, and their log-likelihoods are compared. Ours is timed on all rows,
-rendering and tokenising included. The peers are timed on a few of them, at their best batch size, and scaled: their
-cost is the same for each row. lm-eval is used as its multiple_choice tasks use it, and shares the logits of labels of
-one token; its own `auto` finds a batch size for a GPU's memory, and the search is not counted. It takes the log-softmax
-in the model's dtype: in bfloat16 a log-likelihood near -10 is a multiple of 1/16 nat, and labels can tie.
+All three read the same tokens, which is asserted, and their log-likelihoods are compared. Ours is
+timed on all rows, rendering and tokenising included. The peers are timed on a few of them, at their
+best batch size, and scaled: their cost is the same for each row. lm-eval is used as its
+multiple_choice tasks use it, and shares the logits of labels of one token; its own `auto` finds a
+batch size for a GPU's memory, and the search is not counted. It takes the log-softmax in the
+model's dtype: in bfloat16 a log-likelihood near -10 is a multiple of 1/16 nat, and labels can tie.
 
 pip install "lm-eval[hf]"
 python benchmarks/peers.py --shape 135m --rows 1000 --shots 10
-python benchmarks/peers.py --shape llama-2-7b --dtype bfloat16 --device cuda --rows 8000 --peer-rows 256
+python benchmarks/peers.py --shape llama-2-7b --dtype bfloat16 --device cuda --rows 8000 --peer-rows
+256
 """
 
 from __future__ import annotations
@@ -59,7 +62,10 @@ class Reading:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument(
-        "--peer-rows", type=int, default=32, help="rows that the peers are timed on, so their largest batch"
+        "--peer-rows",
+        type=int,
+        default=32,
+        help="rows that the peers are timed on, so their largest batch",
     )
     options = parser.parse_args()
     model, task = setting(options)
@@ -71,20 +77,27 @@ def main() -> None:
     found = [own, *harness(model, prompts), *loop(model, prompts)]
     rows = len(task.validation)
     show(
-        f"{options.shape}, {options.dtype}, {options.shots} shots, {rows} rows; peers timed on {len(prompts)} of them "
-        "and scaled",
+        f"{options.shape}, {options.dtype}, {options.shots} shots, {rows} rows; peers timed on"
+        f" {len(prompts)} of them and scaled",
         ["who", "batch size", "seconds", "ratio", "same predictions", "largest difference, nats"],
         [line(reading, own, rows / len(prompts), options) for reading in found],
     )
 
 
 def line(reading: Reading, own: Reading, scale: float, options: Namespace) -> list[str]:
-    """Return a reading as a line of the table: a peer's time scaled to all rows, and its values beside ours."""
+    """Return a reading as a line of the table: a peer's time scaled to all rows, and its values
+    beside ours."""
     if reading is own:
         return [own.who, own.batch, f"{own.seconds:,.2f}", "1", "", ""]
     seconds = scale * reading.seconds
     agreement = compared(own.values[None], reading.values[None], TOLERANCE[options.dtype])
-    return [reading.who, reading.batch, f"{seconds:,.1f}", f"{seconds / own.seconds:,.1f}", *agreement]
+    return [
+        reading.who,
+        reading.batch,
+        f"{seconds:,.1f}",
+        f"{seconds / own.seconds:,.1f}",
+        *agreement,
+    ]
 
 
 def ours(model: LoadedModel, task: Task) -> Reading:
@@ -104,13 +117,17 @@ def harness(model: LoadedModel, prompts: Prompts) -> list[Reading]:
     except ImportError as error:
         print(f'lm-eval is left out ({error}): pip install "lm-eval[hf]"')
         return []
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every model that is not a name
+    logging.getLogger("lm_eval").setLevel(
+        logging.ERROR
+    )  # it warns of every model that is not a name
     make = partial(HFLM, pretrained=model.model, tokenizer=padding(model.tokenizer))
     requests = build_requests(prompts, model.tokenizer).without_prefix()
     lm = make()
     check_tokens(lm._encode_pair, prompts, requests)
     assert max(map(len, requests.rows)) <= lm.max_length  # it would cut off what is longer
-    ways = {str(size): partial(likelihoods, make(batch_size=size)) for size in sizes(model, requests)}
+    ways = {
+        str(size): partial(likelihoods, make(batch_size=size)) for size in sizes(model, requests)
+    }
     if model.model.device.type != "cpu":
         searching = make(batch_size="auto")
         likelihoods(searching, prompts)
@@ -138,15 +155,20 @@ def loop(model: LoadedModel, prompts: Prompts) -> list[Reading]:
     requests = build_requests(prompts, model.tokenizer).without_prefix()
     encode = partial(tokenizer, add_special_tokens=False)
     check_tokens(
-        lambda text, label: (tokenizer(text)["input_ids"], encode(label)["input_ids"]), prompts, requests
+        lambda text, label: (tokenizer(text)["input_ids"], encode(label)["input_ids"]),
+        prompts,
+        requests,
     )
-    ways = {str(size): partial(padded, model.model, tokenizer, size) for size in sizes(model, requests)}
+    ways = {
+        str(size): partial(padded, model.model, tokenizer, size) for size in sizes(model, requests)
+    }
     return fastest("transformers", ways, prompts)
 
 
 @torch.inference_mode()
 def padded(model: Any, tokenizer: Tokenizer, size: int, prompts: Prompts) -> np.ndarray:
-    """Run padded batches through the whole model; read the labels, of one token each, where a row ends."""
+    """Run padded batches through the whole model; read the labels, of one token each, where a row
+    ends."""
     words = tokenizer(list(prompts[0].continuations), add_special_tokens=False)["input_ids"]
     values = []
     for start in range(0, len(prompts), size):
@@ -168,7 +190,10 @@ def fastest(who: str, ways: dict[str, Way], prompts: Prompts) -> list[Reading]:
             readings.append(Reading(who, batch, *timed(partial(way, prompts))))
         except torch.OutOfMemoryError:
             print(f"{who}: no memory for batches of {batch}")
-    print(f"{who}: " + ", ".join(f"{found.seconds:.2f} s in batches of {found.batch}" for found in readings))
+    print(
+        f"{who}: "
+        + ", ".join(f"{found.seconds:.2f} s in batches of {found.batch}" for found in readings)
+    )
     return sorted(readings, key=lambda found: found.seconds)[:1]
 
 
@@ -182,7 +207,8 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def sizes(model: LoadedModel, requests: Requests) -> list[int]:
-    """Return batch sizes to try: on a CPU, where too many logits would end the process, those that have room."""
+    """Return batch sizes to try: on a CPU, where too many logits would end the process, those that
+    have room."""
     rows, config = len(requests.continuations), model.model.config
     found = sorted({min(size, rows) for size in SIZES})
     if model.model.device.type != "cpu":

@@ -1,6 +1,8 @@
-"""Clip every layer of the demo's model, on its five tasks: a study for `eckart theory predicts` that needs no download.
+"""Clip every layer of the demo's model, on its five tasks: a study for `eckart theory predicts`
+that needs no download.
 
-python benchmarks/predicts.py --out runs/layers-demo     # then: eckart theory predicts runs/layers-demo
+python benchmarks/predicts.py --out runs/layers-demo     # then: eckart theory predicts
+runs/layers-demo
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/layers-demo"), help="the run's folder")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/layers-demo"), help="the run's folder"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="draws of demonstrations")
     parser.add_argument("--rows", default="150,300", help="validation and test rows")
     parser.add_argument("--rates", default=",".join(map(str, RATES)), help="clipping rates")

@@ -1,7 +1,8 @@
-"""What the probe costs: a reading of a model, unpruned and clipped, against plain evaluation of the same prompts.
+"""What the probe costs: a reading of a model, unpruned and clipped, against plain evaluation of the
+same prompts.
 
-python benchmarks/probe.py                                    # float32, 135M parameters, 8 prompts of 4 demonstrations
-python benchmarks/probe.py --shape 8m --rows 32 --layers 0,-1
+python benchmarks/probe.py                                    # float32, 135M parameters, 8 prompts
+of 4 demonstrations python benchmarks/probe.py --shape 8m --rows 32 --layers 0,-1
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from eckart.scoring.evaluator import Evaluator
 def main() -> None:
     parser = arguments(__doc__, rows=8, shots=4)
     parser.add_argument("--part", default="mlp")
-    parser.add_argument("--layers", default="", help="such as 0,15,-1; first, middle and last by default")
+    parser.add_argument(
+        "--layers", default="", help="such as 0,15,-1; first, middle and last by default"
+    )
     options = parser.parse_args()
     model, task = setting(options)
     evaluator, prober = Evaluator(model, task), Prober(model, task, prompts=options.rows)
@@ -35,7 +38,10 @@ def main() -> None:
         _, seconds = timed(prober, [Edit(layer, options.part, 0.9)])
         rows.append([f"layer {layer}", *cells(plain, seconds, first)])
     tokens = found.layers[0].tokens[0]
-    print(f"{options.shape}, {options.dtype}, {options.rows} prompts, {tokens} tokens of demonstrations")
+    print(
+        f"{options.shape}, {options.dtype}, {options.rows} prompts, {tokens} tokens of"
+        " demonstrations"
+    )
     show(
         f"an evaluation takes {plain:.2f} s; largest residual {found.residual:.1e}",
         ["clipped", "probe, s", "of an evaluation", "of the unpruned probe"],

@@ -1,9 +1,11 @@
-"""The paper's whole SST-2 protocol (C.3): 8,000 validation rows at eight rates, 59,000 test rows unpruned and clipped.
+"""The paper's whole SST-2 protocol (C.3): 8,000 validation rows at eight rates, 59,000 test rows
+unpruned and clipped.
 
-Of the 67,349 phrases 66,968 are left without repeats and demonstrations, so that the test set is 58,900 by default.
+Of the 67,349 phrases 66,968 are left without repeats and demonstrations, so that the test set is
+58,900 by default.
 
-python benchmarks/protocol.py --data sst2/train.parquet                        # bfloat16, GPT-2's shape
-python benchmarks/protocol.py --shape llama-2-7b --device cuda --dtype bfloat16
+python benchmarks/protocol.py --data sst2/train.parquet                        # bfloat16, GPT-2's
+shape python benchmarks/protocol.py --shape llama-2-7b --device cuda --dtype bfloat16
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from eckart.scoring.evaluator import Evaluator
 def main() -> None:
     parser = arguments(__doc__, shape="gpt2", dtype="bfloat16", rows=8000)
     parser.add_argument(
-        "--test-rows", type=int, default=58_900, help="59,000 in the paper; SST-2 has 66,968 distinct phrases"
+        "--test-rows",
+        type=int,
+        default=58_900,
+        help="59,000 in the paper; SST-2 has 66,968 distinct phrases",
     )
     parser.add_argument("--layer", type=int, default=-2)
     parser.add_argument("--part", default="mlp")
@@ -35,13 +40,15 @@ def main() -> None:
     trials = protocol(Evaluator(model, task), options.layer, options.part)
     total = time.perf_counter() - start
     rows = [
-        [name, f"{trial.score.n:,}", f"{trial.seconds:.1f}"] for name, trial in trials.items() if trial.score
+        [name, f"{trial.score.n:,}", f"{trial.seconds:.1f}"]
+        for name, trial in trials.items()
+        if trial.score
     ]
     passes = sum(trial.seconds for trial in trials.values())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     show(
-        f"{options.shape}, {options.dtype}, {options.shots} shots: {total:,.0f} s in all, tokenising included; "
-        f"peak {peak:.1f} GiB",
+        f"{options.shape}, {options.dtype}, {options.shots} shots: {total:,.0f} s in all,"
+        f" tokenising included; peak {peak:.1f} GiB",
         ["what", "rows", "seconds"],
         [
             *rows,
@@ -52,13 +59,18 @@ def main() -> None:
 
 
 def protocol(evaluator: Evaluator, layer: int, part: str) -> dict[str, Trial]:
-    """Make the calls that a search makes; a clipped model is tested even where no rate does better than none."""
+    """Make the calls that a search makes; a clipped model is tested even where no rate does better
+    than none."""
     edits = [Edit(layer, part, rate) for rate in RATES]
     evaluator.expect(edits)
     trials = {f"validation at {edit.rate:g}": evaluator([edit], "validation") for edit in edits}
     best = max(edits[1:], key=lambda edit: trials[f"validation at {edit.rate:g}"].score.accuracy)
     evaluator.expect([best])
-    return {**trials, "test, unpruned": evaluator([], "test"), "test, clipped": evaluator([best], "test")}
+    return {
+        **trials,
+        "test, unpruned": evaluator([], "test"),
+        "test, clipped": evaluator([best], "test"),
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What one further clipping rate costs, as a share of a full evaluation, by layer.
 
-With L layers, a rate at layer l runs L - l of them: the share that must not be exceeded by more than a fifth is
-(L - l) / L. The factorisation is timed apart; it serves all rates.
+With L layers, a rate at layer l runs L - l of them: the share that must not be exceeded by more
+than a fifth is (L - l) / L. The factorisation is timed apart; it serves all rates.
 
 python benchmarks/rates.py --shape 135m --part mlp
 """
@@ -18,12 +18,16 @@ from eckart.scoring.evaluator import Evaluator
 def main() -> None:
     parser = arguments(__doc__, rows=300)
     parser.add_argument("--part", default="mlp")
-    parser.add_argument("--layers", default="", help="such as 0,15,-1; five across the model by default")
+    parser.add_argument(
+        "--layers", default="", help="such as 0,15,-1; five across the model by default"
+    )
     options = parser.parse_args()
     evaluator = Evaluator(*setting(options))
     print(machine())
     depth = len(evaluator.anatomy.layers)
-    chosen = options.layers or f"0,{depth // 4},{depth // 2},{3 * depth // 4},{depth - 2},{depth - 1}"
+    chosen = (
+        options.layers or f"0,{depth // 4},{depth // 2},{3 * depth // 4},{depth - 2},{depth - 1}"
+    )
     evaluator.prepare("validation")
     rows = []
     for layer in dict.fromkeys(int(text) % depth for text in chosen.split(",")):
@@ -43,7 +47,8 @@ def main() -> None:
             ]
         )
     show(
-        f"{options.shape}, {options.dtype}, {options.rows} rows, {options.shots} shots, {options.part}",
+        f"{options.shape}, {options.dtype}, {options.rows} rows, {options.shots} shots,"
+        f" {options.part}",
         [
             "layer",
             "full, s",

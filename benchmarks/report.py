@@ -25,7 +25,11 @@ from eckart.reports.page import FORMATS, Report
 from eckart.runs import RunStore, read_run
 from eckart.scoring.methods import score
 
-TASKS, PARTS, RATES = ("films", "topics"), ("attn", "mlp"), (0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
+TASKS, PARTS, RATES = (
+    ("films", "topics"),
+    ("attn", "mlp"),
+    (0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999),
+)
 
 
 def main() -> None:
@@ -49,7 +53,9 @@ def main() -> None:
     page = [sum(step[i] for step in steps[:3]) for i in (1, 2)]
     lines.append(("the page, from the run", f"{page[0]:.1f}", f"{page[1]:.1f}", ""))
     show(
-        f"{trials:,} trials of {arguments.rows} rows", ("step", "seconds", "processor seconds", "size"), lines
+        f"{trials:,} trials of {arguments.rows} rows",
+        ("step", "seconds", "processor seconds", "size"),
+        lines,
     )
 
 
@@ -69,10 +75,12 @@ def write_run(folder: Path, trials: int, rows: int, seeds: int) -> int:
     made = list(make_trials(edits, splits, range(seeds)))
     with closing(sqlite3.connect(folder / "run.sqlite")) as database, database:
         database.executemany(
-            "INSERT INTO rows VALUES (?, ?)", [(r.digest, json.dumps(r.to_json())) for r in splits.values()]
+            "INSERT INTO rows VALUES (?, ?)",
+            [(r.digest, json.dumps(r.to_json())) for r in splits.values()],
         )
         database.executemany(
-            "INSERT INTO trials VALUES (?, ?, NULL)", [(t.key, json.dumps(t.to_json())) for t in made]
+            "INSERT INTO trials VALUES (?, ?, NULL)",
+            [(t.key, json.dumps(t.to_json())) for t in made],
         )
     return len(made)
 
@@ -80,7 +88,8 @@ def write_run(folder: Path, trials: int, rows: int, seeds: int) -> int:
 def make_rows(split: str, count: int) -> Rows:
     rng = np.random.default_rng(0)
     texts = (
-        f"a text of about the usual length, which is number {i} of the {split} rows" for i in range(count)
+        f"a text of about the usual length, which is number {i} of the {split} rows"
+        for i in range(count)
     )
     return Rows(
         ("bad", "good"),
@@ -88,7 +97,9 @@ def make_rows(split: str, count: int) -> Rows:
     )
 
 
-def make_trials(edits: list[tuple[Edit, ...]], splits: dict[str, Rows], seeds: range) -> Iterator[Trial]:
+def make_trials(
+    edits: list[tuple[Edit, ...]], splits: dict[str, Rows], seeds: range
+) -> Iterator[Trial]:
     """Yield trials whose outcomes are hard and easy rows, and coin flips."""
     rng = np.random.default_rng(0)
     for task, seed, (split, rows) in product(TASKS, seeds, splits.items()):
@@ -97,7 +108,9 @@ def make_trials(edits: list[tuple[Edit, ...]], splits: dict[str, Rows], seeds: r
         before = rng.random(len(labels)) < 0.7
         for edit in edits:
             right = before ^ (rng.random(len(labels)) < (0.05 if edit else 0.0))
-            yield make_trial(setting, split, rows.digest, edit, labels, np.where(right, labels, 1 - labels))
+            yield make_trial(
+                setting, split, rows.digest, edit, labels, np.where(right, labels, 1 - labels)
+            )
 
 
 def make_trial(
@@ -110,7 +123,9 @@ def make_trial(
 ) -> Trial:
     values = np.where(np.arange(2) == predictions[:, None], -0.2, -1.8)
     made = replace(score(values, labels.tolist(), ()), log_likelihoods=())
-    return Trial(f"{setting} {split} {edits}", setting, split, digest, edits, score=made, seconds=1.0)
+    return Trial(
+        f"{setting} {split} {edits}", setting, split, digest, edits, score=made, seconds=1.0
+    )
 
 
 if __name__ == "__main__":

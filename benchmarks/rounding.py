@@ -1,7 +1,8 @@
-"""What rounding alone turns: predictions in half precision by what is read together, and against float32.
+"""What rounding alone turns: predictions in half precision by what is read together, and against
+float32.
 
-And whether any edit is taken for a way of reading that does not agree: with --grid, every layer's attention and MLP is
-clipped at five rates up to 0.995, and what was said of it is counted.
+And whether any edit is taken for a way of reading that does not agree: with --grid, every layer's
+attention and MLP is clipped at five rates up to 0.995, and what was said of it is counted.
 
 python benchmarks/rounding.py MODEL --task sst2 --data DATA --rows 200
 """
@@ -35,7 +36,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--grid", action="store_true")
     options = parser.parse_args()
-    task = Task.load(options.task, data=options.data, shots=options.shots, split_sizes=(options.rows, 8))
+    task = Task.load(
+        options.task, data=options.data, shots=options.shots, split_sizes=(options.rows, 8)
+    )
     print(machine())
     if options.grid:
         _grid(options, task)

@@ -1,4 +1,5 @@
-"""What the evaluation benchmarks share: random models of known shapes, a tokenizer, and rows like SST-2's."""
+"""What the evaluation benchmarks share: random models of known shapes, a tokenizer, and rows like
+SST-2's."""
 
 from __future__ import annotations
 
@@ -60,7 +61,14 @@ def arguments(description: str, **defaults: object) -> argparse.ArgumentParser:
         "--data", type=Path, help="SST-2 as parquet (sentence, label); made-up phrases by default"
     )
     parser.set_defaults(
-        **{"shape": "135m", "dtype": "float32", "device": "cpu", "rows": 1000, "shots": 10, **defaults}
+        **{
+            "shape": "135m",
+            "dtype": "float32",
+            "device": "cpu",
+            "rows": 1000,
+            "shots": 10,
+            **defaults,
+        }
     )
     return parser
 
@@ -83,7 +91,10 @@ def sentences(data: Path | None) -> tuple[list[str], list[int]]:
         table = pq.read_table(data).to_pydict()
         return table["sentence"], table["label"]
     draw = random.Random(0)
-    words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 9))) for _ in range(12_000)]
+    words = [
+        "".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 9)))
+        for _ in range(12_000)
+    ]
     weights = [1 / rank for rank in range(1, len(words) + 1)]
     lengths = [min(40, max(1, round(draw.lognormvariate(1.9, 0.8)))) for _ in range(70_000)]
     return [" ".join(draw.choices(words, weights, k=length)) for length in lengths], [
@@ -122,9 +133,12 @@ def setting(options: argparse.Namespace, test_rows: int = 2) -> tuple[LoadedMode
 
 
 def computed_tokens(evaluator: Evaluator, split: str = "validation") -> tuple[int, int]:
-    """Return how many tokens the prefix has, and how many distinct ones the rows of a split add to it."""
+    """Return how many tokens the prefix has, and how many distinct ones the rows of a split add to
+    it."""
     reader = evaluator.prepare(split).rows.reader
     rows = reader.requests.rows
     packs = ([rows[index] for index in batch] for batch in plan_packs(rows, reader.budget))
-    distinct = sum(len(pack(each, [()] * len(each), torch.device("cpu"))[0].tokens) for each in packs)
+    distinct = sum(
+        len(pack(each, [()] * len(each), torch.device("cpu"))[0].tokens) for each in packs
+    )
     return len(reader.requests.prefix), distinct

@@ -1,8 +1,10 @@
-"""Studies with known truth: how often an interval holds it, and how often a test finds what is not there.
+"""Studies with known truth: how often an interval holds it, and how often a test finds what is not
+there.
 
-Behind every gain stands a normal variable: an edit's merit, plus what the row, the row under this edit, the seed under
-this edit and chance add to it. It is a fixed row above a threshold, a broken one below its negative, unchanged between.
-The truth is the expected gain over new rows and new seeds. Every function returns rates and means by name.
+Behind every gain stands a normal variable: an edit's merit, plus what the row, the row under this
+edit, the seed under this edit and chance add to it. It is a fixed row above a threshold, a broken
+one below its negative, unchanged between. The truth is the expected gain over new rows and new
+seeds. Every function returns rates and means by name.
 """
 
 from __future__ import annotations
@@ -22,14 +24,17 @@ THRESHOLD = 1.3
 
 @dataclass(frozen=True)
 class Noise:
-    """The standard deviations behind a gain: of rows, of rows under one edit, of seeds under one edit, of chance."""
+    """The standard deviations behind a gain: of rows, of rows under one edit, of seeds under one
+    edit, of chance."""
 
     row: float = 0.5
     row_of_edit: float = 0.6
     seed: float = 0.0
     chance: float = 0.4
 
-    def gains(self, draw: np.random.Generator, merit: np.ndarray, seeds: int, rows: int) -> np.ndarray:
+    def gains(
+        self, draw: np.random.Generator, merit: np.ndarray, seeds: int, rows: int
+    ) -> np.ndarray:
         """Return gains[..., seeds, rows] of edits with these merits, which share their rows."""
         shape = merit.shape
         hidden = merit[..., None, None] + self.row * draw.standard_normal((1, rows))
@@ -44,8 +49,11 @@ class Noise:
         return norm.cdf((merit - THRESHOLD) / scale) - norm.cdf((-THRESHOLD - merit) / scale)
 
 
-def mean(noise: Noise, merit: float, seeds: int, rows: int, times: int, draws: int = 400) -> dict[str, float]:
-    """Of the 95% interval of `seed_and_row_mean`, beside what pooling and the pigeonhole's percentiles do."""
+def mean(
+    noise: Noise, merit: float, seeds: int, rows: int, times: int, draws: int = 400
+) -> dict[str, float]:
+    """Of the 95% interval of `seed_and_row_mean`, beside what pooling and the pigeonhole's
+    percentiles do."""
     draw = np.random.default_rng(0)
     merits = np.full((), merit)
     gains = np.stack([noise.gains(draw, merits, seeds, rows) for _ in range(times)])
@@ -69,14 +77,17 @@ def _pigeonhole(gains: np.ndarray, weights: tuple[np.ndarray, np.ndarray], truth
     return bool(low <= truth <= high)
 
 
-def _weights(draw: np.random.Generator, shape: tuple[int, ...], draws: int) -> tuple[np.ndarray, np.ndarray]:
+def _weights(
+    draw: np.random.Generator, shape: tuple[int, ...], draws: int
+) -> tuple[np.ndarray, np.ndarray]:
     seeds, rows = shape[-2:]
     of_rows = draw.multinomial(rows, np.full(rows, 1 / rows), size=draws) / rows
     return of_rows, draw.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
 
 
 def choice(noise: Noise, merits: np.ndarray, seeds: int, rows: int, times: int) -> dict[str, float]:
-    """Of the gain of the cell that looks best: what it is, what each estimate says, and the interval's coverage."""
+    """Of the gain of the cell that looks best: what it is, what each estimate says, and the
+    interval's coverage."""
     draw = np.random.default_rng(0)
     truths, studies = noise.truth(merits), []
     weights = _weights(draw, (seeds, rows), 200)
@@ -93,7 +104,9 @@ def choice(noise: Noise, merits: np.ndarray, seeds: int, rows: int, times: int) 
                 "bootstrap": selected.naive - _optimism(gains, weights),
                 "coverage": holds((low, high), truth),
                 "too high": float(low > truth),
-                "not widened": float(abs((low + high) / 2 - truth) <= (high - low) / 2 / np.sqrt(1 + 5 / 4)),
+                "not widened": float(
+                    abs((low + high) / 2 - truth) <= (high - low) / 2 / np.sqrt(1 + 5 / 4)
+                ),
             }
         )
     return averaged(studies)
@@ -105,8 +118,11 @@ def _optimism(gains: np.ndarray, weights: tuple[np.ndarray, np.ndarray]) -> floa
     return float((means.max(axis=1) - gains.mean(axis=(1, 2))[means.argmax(axis=1)]).mean())
 
 
-def best_of_many(noise: Noise, merits: np.ndarray, seeds: int, rows: int, times: int) -> dict[str, float]:
-    """Of the best cell's p value: how often it is at most 0.05, by max-T and by Bonferroni's rule."""
+def best_of_many(
+    noise: Noise, merits: np.ndarray, seeds: int, rows: int, times: int
+) -> dict[str, float]:
+    """Of the best cell's p value: how often it is at most 0.05, by max-T and by Bonferroni's
+    rule."""
     draw, studies = np.random.default_rng(0), []
     for _ in range(times):
         gains = noise.gains(draw, merits, seeds, rows)
@@ -124,7 +140,8 @@ def best_of_many(noise: Noise, merits: np.ndarray, seeds: int, rows: int, times:
 def steadiness(
     noise: Noise, deep: float, shallow: float, seeds: int, rows: int, times: int
 ) -> dict[str, float]:
-    """Of `stability` on 3 deep and 3 shallow layers at 8 rates, whose loss grows along the rates by so much."""
+    """Of `stability` on 3 deep and 3 shallow layers at 8 rates, whose loss grows along the rates by
+    so much."""
     draw, studies = np.random.default_rng(0), []
     merits = -np.repeat([shallow, deep], 3)[:, None] * np.linspace(0, 3, 8)
     truths = noise.truth(merits)
@@ -174,14 +191,20 @@ def rule(
     return averaged(studies)
 
 
-def correlation(groups: int, units: int, between: float, strength: float, times: int) -> dict[str, float]:
-    """Of Spearman's correlation: normal units in groups that share so much of the variance, so strongly correlated."""
+def correlation(
+    groups: int, units: int, between: float, strength: float, times: int
+) -> dict[str, float]:
+    """Of Spearman's correlation: normal units in groups that share so much of the variance, so
+    strongly correlated."""
     draw, studies = np.random.default_rng(0), []
     truth = 6 / np.pi * np.arcsin(strength / 2)
     labels = np.repeat(np.arange(groups), units)
     mixing = np.linalg.cholesky([[1.0, strength], [strength, 1.0]])
     for _ in range(times):
-        of_groups, of_units = draw.standard_normal((2, groups)), draw.standard_normal((2, groups * units))
+        of_groups, of_units = (
+            draw.standard_normal((2, groups)),
+            draw.standard_normal((2, groups * units)),
+        )
         x, y = mixing @ (np.sqrt(between) * of_groups[:, labels] + np.sqrt(1 - between) * of_units)
         found = rank_correlation(x, y, labels.tolist())
         again = draw.integers(0, groups, size=(200, groups))
@@ -198,7 +221,10 @@ def correlation(groups: int, units: int, between: float, strength: float, times:
 
 
 def _spearmans(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    ranks = [rank - rank.mean(axis=1, keepdims=True) for rank in (rankdata(x, axis=1), rankdata(y, axis=1))]
+    ranks = [
+        rank - rank.mean(axis=1, keepdims=True)
+        for rank in (rankdata(x, axis=1), rankdata(y, axis=1))
+    ]
     return (ranks[0] * ranks[1]).sum(axis=1) / np.sqrt(
         (ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1)
     )

@@ -1,7 +1,9 @@
-"""Both ends of a spectrum: ours against numpy.linalg.cond, and against all singular values, in one run.
+"""Both ends of a spectrum: ours against numpy.linalg.cond, and against all singular values, in one
+run.
 
 python benchmarks/spectrum.py --shapes 4096x4096,11008x4096 --device cuda
-python benchmarks/spectrum.py --model-shape llama-2-7b --device cuda     # all 224 matrices, ours alone
+python benchmarks/spectrum.py --model-shape llama-2-7b --device cuda     # all 224 matrices, ours
+alone
 """
 
 from __future__ import annotations
@@ -37,15 +39,21 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", help="what the weights are stored in")
     parser.add_argument("--repeats", type=int, default=2, help="the best of so many")
-    parser.add_argument("--factor", action="store_true", help="time the truncation's factorisation, too")
-    parser.add_argument("--model-shape", choices=MODELS, help="every matrix of a model of this shape instead")
+    parser.add_argument(
+        "--factor", action="store_true", help="time the truncation's factorisation, too"
+    )
+    parser.add_argument(
+        "--model-shape", choices=MODELS, help="every matrix of a model of this shape instead"
+    )
     parser.add_argument("--layers", type=int, help="only so many of the model's layers")
     options = parser.parse_args()
     print(machine())
     rate = matmul_rate(options.device, torch.float64)
     print(f"float64 matrix product on {options.device}: {rate / 1e9:,.0f} Gflop/s")
     if options.model_shape:
-        whole_model(options.model_shape, options.layers, options.device, getattr(torch, options.dtype))
+        whole_model(
+            options.model_shape, options.layers, options.device, getattr(torch, options.dtype)
+        )
     else:
         shapes = [shape_of(text) for text in options.shapes.split(",")]
         compare(shapes, options.device, getattr(torch, options.dtype), options.repeats)
@@ -65,13 +73,18 @@ def compare(shapes: list[Shape], device: str, dtype: torch.dtype, repeats: int) 
         exact, found = float(np.linalg.cond(array)), Spectrum.of(weight).condition_number
         seconds = (f"{s:.4f}" for s in (ours, full, numpy))
         ratios = (f"{full / ours:.2f}", f"{numpy / ours:.2f}")
-        rows.append([f"{m} x {n}", *seconds, *ratios, f"{exact:.3g}", f"{digits(found, exact):.1f}"])
+        rows.append(
+            [f"{m} x {n}", *seconds, *ratios, f"{exact:.3g}", f"{digits(found, exact):.1f}"]
+        )
     columns = ["shape", "ours, s", "svdvals, s", "numpy cond, s", "svdvals / ours", "numpy / ours"]
-    show(f"condition number, {dtype} weights", [*columns, "condition number", "digits agreed"], rows)
+    show(
+        f"condition number, {dtype} weights", [*columns, "condition number", "digits agreed"], rows
+    )
 
 
 def compare_factor(shapes: list[Shape], device: str, repeats: int) -> None:
-    """Print seconds of the factorisation that serves every rate, and of the SVD that it stands for."""
+    """Print seconds of the factorisation that serves every rate, and of the SVD that it stands
+    for."""
     rows = []
     for m, n in shapes:
         weight = random_weight((m, n), device, torch.float32)
@@ -80,9 +93,23 @@ def compare_factor(shapes: list[Shape], device: str, repeats: int) -> None:
         factor = Factor.of(weight)
         cut = [best_of(lambda: factor.truncate(rate), repeats) for rate in (0.1, 0.5, 0.95)]  # noqa: B023
         rows.append(
-            [f"{m} x {n}", f"{ours:.4f}", f"{svd:.4f}", f"{svd / ours:.2f}", *(f"{s:.4f}" for s in cut)]
+            [
+                f"{m} x {n}",
+                f"{ours:.4f}",
+                f"{svd:.4f}",
+                f"{svd / ours:.2f}",
+                *(f"{s:.4f}" for s in cut),
+            ]
         )
-    columns = ["shape", "ours, s", "svd, s", "svd / ours", "cut at 0.1, s", "at 0.5, s", "at 0.95, s"]
+    columns = [
+        "shape",
+        "ours, s",
+        "svd, s",
+        "svd / ours",
+        "cut at 0.1, s",
+        "at 0.5, s",
+        "at 0.95, s",
+    ]
     show("factorisation for truncation", columns, rows)
 
 
@@ -100,9 +127,25 @@ def whole_model(name: str, layers: int | None, device: str, dtype: torch.dtype) 
     elapsed = time.perf_counter() - start
     show(
         f"{name}, {dtype} weights on {device}",
-        ["layers", "matrices", "spectra, s", "s a matrix", "with making the weights, s", "peak memory, GiB"],
-        [[str(depth), str(count), f"{total:.1f}", f"{total / count:.3f}", f"{elapsed:.1f}", f"{peak(device):.2f}"]],
-    )  # fmt: skip
+        [
+            "layers",
+            "matrices",
+            "spectra, s",
+            "s a matrix",
+            "with making the weights, s",
+            "peak memory, GiB",
+        ],
+        [
+            [
+                str(depth),
+                str(count),
+                f"{total:.1f}",
+                f"{total / count:.3f}",
+                f"{elapsed:.1f}",
+                f"{peak(device):.2f}",
+            ]
+        ],
+    )
 
 
 def random_weight(shape: Shape, device: str, dtype: torch.dtype) -> torch.Tensor:

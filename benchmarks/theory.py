@@ -1,6 +1,8 @@
-"""Draw what clipping does to the implicit gradient's norm (Examples 1 to 4), and a noise floor to Theorem 2.
+"""Draw what clipping does to the implicit gradient's norm (Examples 1 to 4), and a noise floor to
+Theorem 2.
 
-python benchmarks/theory.py --out docs     # theory-norms.png and theory-bound.png, and their numbers
+python benchmarks/theory.py --out docs     # theory-norms.png and theory-bound.png, and their
+numbers
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ def norms(seed: int, draws: int, path: Path) -> None:
 
 
 def by_rank(matrices: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
-    """Return for each example the bound or norm of every layer at every rank, as a share of the unclipped one."""
+    """Return for each example the bound or norm of every layer at every rank, as a share of the
+    unclipped one."""
     h, w_v, w_k, w_q, w_mlp = matrices
     values, keys = w_v @ h, w_k @ h
     clipped = (truncate(w_k, rank) for rank in range(1, w_k.shape[-1] + 1))
@@ -76,7 +79,12 @@ def by_rank(matrices: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
 
 def draw_medians(axes: Axes, curves: dict[str, np.ndarray]) -> None:
     for (name, share), colour, marker in zip(curves.items(), COLOURS, MARKERS, strict=False):
-        style = {"color": colour, "marker": marker, "markevery": (COLOURS.index(colour), 6), "markersize": 5}
+        style = {
+            "color": colour,
+            "marker": marker,
+            "markevery": (COLOURS.index(colour), 6),
+            "markersize": 5,
+        }
         axes.plot(range(1, WIDTH + 1), np.median(share, axis=0), label=name, linewidth=1, **style)
     axes.set_title(f"median over layers of width {WIDTH}", fontsize=9)
     finish(axes, f"rank kept of {WIDTH}", "square, as a share of the unclipped")
@@ -93,7 +101,8 @@ def draw_layers(axes: Axes, curves: dict[str, np.ndarray]) -> None:
 
 
 def bounds(seed: int, draws: int, path: Path) -> None:
-    """Draw a term of Theorem 2 against the floor of the noise, and what clipping W_V makes of it."""
+    """Draw a term of Theorem 2 against the floor of the noise, and what clipping W_V makes of
+    it."""
     figure = Figure(figsize=(10.4, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     for ((width, n), name), style in zip(SETTINGS.items(), ("-", "--"), strict=True):
@@ -110,9 +119,12 @@ def bounds(seed: int, draws: int, path: Path) -> None:
             parts[f"{kept} / whole"] = median(
                 [a.value / b.value for a, b in zip(clipped, whole, strict=True)]
             )
-            right.plot(FLOORS, parts[f"{kept} / whole"], style, color=colour, label=f"{name}: {kept}")
+            right.plot(
+                FLOORS, parts[f"{kept} / whole"], style, color=colour, label=f"{name}: {kept}"
+            )
         rows = [
-            [f"{FLOORS[i]:.0e}", *(f"{p[i]:.4g}" for p in parts.values())] for i in range(0, len(FLOORS), 10)
+            [f"{FLOORS[i]:.0e}", *(f"{p[i]:.4g}" for p in parts.values())]
+            for i in range(0, len(FLOORS), 10)
         ]
         show(f"{name}: a term of Theorem 2, medians of {draws} layers", ["floor", *parts], rows)
     right.axhline(1, color="0.6", linestyle=":", linewidth=1)

@@ -1,6 +1,8 @@
-"""Train linear-attention models, and set their trajectory and bound beside their error, clipped and not.
+"""Train linear-attention models, and set their trajectory and bound beside their error, clipped and
+not.
 
-python benchmarks/trajectory.py --out docs     # theory-trajectory.png and its numbers; about half a minute a model
+python benchmarks/trajectory.py --out docs     # theory-trajectory.png and its numbers; about half a
+minute a model
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="where trainings are kept, and resume"
     )
-    parser.add_argument("--models", type=int, default=4, help="how many, of seeds 0, 1, ...; at least 3")
+    parser.add_argument(
+        "--models", type=int, default=4, help="how many, of seeds 0, 1, ...; at least 3"
+    )
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--prompts", type=int, default=500)
@@ -51,13 +55,17 @@ def main() -> None:
     torch.set_num_threads(1)
     quieten()
     print(machine())
-    models = [trained(options.runs, options.layers, options.steps, seed) for seed in range(options.models)]
+    models = [
+        trained(options.runs, options.layers, options.steps, seed) for seed in range(options.models)
+    ]
     cases = draw_cases("linear", DIMENSION, EXAMPLES, options.prompts)
     compare(models, cases)
     halves(models, cases)
     rare(models, draw_cases("linear", DIMENSION, EXAMPLES, options.many))
     floors(models[0], cases)
-    cells = [[clip_cells(model, cases, seed=seed) for model in models] for seed in (None, NOISE_SEED)]
+    cells = [
+        [clip_cells(model, cases, seed=seed) for model in models] for seed in (None, NOISE_SEED)
+    ]
     correlate(cells)
     edit = Edit(-1, "attn", 0.5)
     readings = {"unclipped": read(models[0], cases)}
@@ -74,9 +82,16 @@ def trained(runs: Path, layers: int, steps: int, seed: int) -> LinearAttentionMo
     """Train a model, or take the one that was trained before."""
     start = time.perf_counter()
     training = Training(
-        model="linear", dimension=DIMENSION, points=EXAMPLES + 1, layers=layers, steps=steps, batch=256, rate=1e-2,
-        warmup=min(200, steps), seed=seed,
-    )  # fmt: skip
+        model="linear",
+        dimension=DIMENSION,
+        points=EXAMPLES + 1,
+        layers=layers,
+        steps=steps,
+        batch=256,
+        rate=1e-2,
+        warmup=min(200, steps),
+        seed=seed,
+    )
     model = train(training, runs / f"linear-{layers}-{steps}-{seed}", device="cpu", save_every=1000)
     print(f"seed {seed}: {time.perf_counter() - start:.0f} s")
     assert isinstance(model, LinearAttentionModel)
@@ -88,29 +103,43 @@ def compare(models: Sequence[LinearAttentionModel], cases: Cases) -> None:
     rows = []
     for seed, model in enumerate(models):
         exact, noisy = read(model, cases), read(model, cases, seed=NOISE_SEED)
-        numbers = (exact.error, float(np.median(exact.tested)), exact.loss.mean, exact.gap.mean, exact.bound)
-        rows.append([
-            str(seed), f"{residual(model, cases):.1e}", *(f"{number:.3f}" for number in numbers),
-            *(f"{number:.3f}" for number in (noisy.loss.mean, noisy.gap.mean, noisy.bound)),
-        ])  # fmt: skip
+        numbers = (
+            exact.error,
+            float(np.median(exact.tested)),
+            exact.loss.mean,
+            exact.gap.mean,
+            exact.bound,
+        )
+        rows.append(
+            [
+                str(seed),
+                f"{residual(model, cases):.1e}",
+                *(f"{number:.3f}" for number in numbers),
+                *(f"{number:.3f}" for number in (noisy.loss.mean, noisy.gap.mean, noisy.bound)),
+            ]
+        )
     columns = ["seed", "residual", "squared error / d", "median", "loss", "gap", "bound"]
     columns += [f"noisy: {name}" for name in ("loss", "gap", "bound")]
     show(
-        f"{len(cases.prompts.x):,} prompts, N = {EXAMPLES}, b = {NOISE.shots}, floor {NOISE.floor:g}",
+        f"{len(cases.prompts.x):,} prompts, N = {EXAMPLES}, b = {NOISE.shots}, floor"
+        f" {NOISE.floor:g}",
         columns,
         rows,
     )
 
 
 def halves(models: Sequence[LinearAttentionModel], cases: Cases) -> None:
-    """Print what the bounds are made of: Theorem 2's sum over layers, its halves, and how much of it is the floor's."""
+    """Print what the bounds are made of: Theorem 2's sum over layers, its halves, and how much of
+    it is the floor's."""
     unseen = (DIMENSION + 1) ** 2 - (EXAMPLES - 1)  # directions that have no other noise
     rows = []
     for seed, model in enumerate(models):
         reading = read(model, cases)
         norm, log_det = reading.norm_terms.sum(), -reading.log_determinants.sum()
         floors = -len(reading.terms) * unseen * np.log(NOISE.floor)
-        rows.append([str(seed), *(f"{nats:.1f}" for nats in (norm, log_det, norm + log_det, floors))])
+        rows.append(
+            [str(seed), *(f"{nats:.1f}" for nats in (norm, log_det, norm + log_det, floors))]
+        )
     show(
         "nats under the bound's root, all layers",
         [
@@ -130,10 +159,15 @@ def rare(models: Sequence[LinearAttentionModel], cases: Cases) -> None:
     for seed, model in enumerate(models):
         errors = read(model, cases).tested
         rows.append(
-            [str(seed), *(f"{number:.3g}" for number in (errors.mean(), np.median(errors), errors.max()))]
+            [
+                str(seed),
+                *(f"{number:.3g}" for number in (errors.mean(), np.median(errors), errors.max())),
+            ]
         )
     show(
-        f"squared error / d of {len(cases.prompts.x):,} prompts", ["seed", "mean", "median", "largest"], rows
+        f"squared error / d of {len(cases.prompts.x):,} prompts",
+        ["seed", "mean", "median", "largest"],
+        rows,
     )
 
 
@@ -165,7 +199,9 @@ def correlate(cells: Sequence[Sequence[list[ClippedCell]]]) -> None:
     rows = []
     for name, some in chosen.items():
         falls = [cell for cell in some if cell.bound < 0]
-        counts = [sum(signs[cell] == sign for cell in of) for of in (some, falls) for sign in (1, -1)]
+        counts = [
+            sum(signs[cell] == sign for cell in of) for of in (some, falls) for sign in (1, -1)
+        ]
         rows.append([name, *map(str, (len(some), *counts[:2], len(falls), *counts[2:]))])
     show(
         f"cells; surely: p <= {LEVEL:g} after Holm's adjustment for all {len(every)}",

@@ -34,7 +34,8 @@ SHOTS = (0, 2, 4, 10)
 Row = dict[str, str | int | float]
 """A line of the final table."""
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Token rows, the places where labels are predicted, the labels' tokens, and what each text says."""
+"""Token rows, the places where labels are predicted, the labels' tokens, and what each text
+says."""
 
 
 def main() -> None:
@@ -78,23 +79,30 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder of the model")
-    parser.add_argument("--check", action="store_true", help="train nothing; only score the model in --out")
+    parser.add_argument(
+        "--check", action="store_true", help="train nothing; only score the model in --out"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=16, help="episodes a step")
-    parser.add_argument("--examples", type=int, default=14, help="labelled texts an episode, after the start")
+    parser.add_argument(
+        "--examples", type=int, default=14, help="labelled texts an episode, after the start"
+    )
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--inner", type=int, default=256, help="width of the feed-forward blocks")
-    parser.add_argument("--rate", type=float, default=0.01, help="Muon's learning rate; AdamW's is a fifth")
+    parser.add_argument(
+        "--rate", type=float, default=0.01, help="Muon's learning rate; AdamW's is a fifth"
+    )
     parser.add_argument("--rows", type=int, default=300, help="test rows a cell of the final table")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE in which a word with its space, and a field's name with its colon, is one token."""
+    """Train a byte-level BPE in which a word with its space, and a field's name with its colon, is
+    one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -114,11 +122,17 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="<s>", pad_token="<s>", model_max_length=512
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="<s>",
+        pad_token="<s>",
+        model_max_length=512,
     )
 
 
-def make_model(arguments: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def make_model(
+    arguments: argparse.Namespace, tokenizer: PreTrainedTokenizerFast
+) -> LlamaForCausalLM:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -138,7 +152,8 @@ def make_model(arguments: argparse.Namespace, tokenizer: PreTrainedTokenizerFast
 class Reader(nn.Module):
     """Ask the second layer what each text says; used in training only.
 
-    Without it the model neither reads the texts nor binds labels within this budget: see docs/demo-model.md.
+    Without it the model neither reads the texts nor binds labels within this budget: see
+    docs/demo-model.md.
     """
 
     def __init__(self, model: LlamaForCausalLM) -> None:
@@ -146,12 +161,16 @@ class Reader(nn.Module):
         sizes = [1 + len(classes) for classes in ATTRIBUTES.values()]
         width = model.config.hidden_size
         # One set of heads where the label is predicted, another where it stands.
-        self.heads = nn.ModuleList(nn.ModuleList(nn.Linear(width, n) for n in sizes) for _ in range(2))
+        self.heads = nn.ModuleList(
+            nn.ModuleList(nn.Linear(width, n) for n in sizes) for _ in range(2)
+        )
         self.norm = nn.RMSNorm(width, elementwise_affine=False)
         self.hidden = torch.empty(0)
         model.model.layers[1].register_forward_hook(self.keep)
 
-    def keep(self, _module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+    def keep(
+        self, _module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]
+    ) -> None:
         self.hidden = output if isinstance(output, Tensor) else output[0]
 
     def forward(self, places: Tensor, says: Tensor) -> Tensor:
@@ -191,14 +210,18 @@ def summary(step: int, seconds: float, totals: Sequence[Tensor]) -> str:
     return f"step {step:5d}  {seconds:5.0f} s  right after n labelled texts  {cells}"
 
 
-def make_optimizers(model: LlamaForCausalLM, reader: Reader, rate: float) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    model: LlamaForCausalLM, reader: Reader, rate: float
+) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices, AdamW for the embedding, the norms and the reader."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     chosen = {id(p) for p in matrices}
     rest = [p for p in (*model.parameters(), *reader.parameters()) if id(p) not in chosen]
     return [
         torch.optim.Muon([{"params": matrices, "peak": rate}], weight_decay=0.01),
-        torch.optim.AdamW([{"params": rest, "peak": rate / 5}], betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(
+            [{"params": rest, "peak": rate / 5}], betas=(0.9, 0.98), weight_decay=0.0
+        ),
     ]
 
 
@@ -208,7 +231,8 @@ def schedule(step: int, steps: int) -> float:
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, arguments: argparse.Namespace) -> Iterator[Batch]:
-    """Start with short episodes of few words for the first 30% of the run, then draw on all words."""
+    """Start with short episodes of few words for the first 30% of the run, then draw on all
+    words."""
     short = corpus.training_episodes(arguments.seed, examples=8, ease=1.0)
     full = corpus.training_episodes(arguments.seed + 1, examples=arguments.examples)
     for step in itertools.count():
@@ -218,7 +242,9 @@ def batches(tokenizer: PreTrainedTokenizerFast, arguments: argparse.Namespace) -
 
 def encode(tokenizer: PreTrainedTokenizerFast, episodes: Sequence[corpus.Episode]) -> Batch:
     newline = tokenizer.encode("\n", add_special_tokens=False)[0]
-    tokens = tokenizer([e.render() for e in episodes], padding=True, return_tensors="pt")["input_ids"]
+    tokens = tokenizer([e.render() for e in episodes], padding=True, return_tensors="pt")[
+        "input_ids"
+    ]
     ends = torch.stack([(row == newline).nonzero().flatten()[1::2] for row in tokens])
     says = torch.tensor([[said(text) for text, _ in episode.rows] for episode in episodes])
     return tokens, ends - 2, tokens.gather(1, ends - 1), says
@@ -228,17 +254,23 @@ def said(text: str) -> list[int]:
     """Return the class of each attribute, from 1; 0 where the text says nothing of it."""
     read = corpus.reading(text)
     return [
-        1 + list(classes).index(read[name]) if name in read else 0 for name, classes in ATTRIBUTES.items()
+        1 + list(classes).index(read[name]) if name in read else 0
+        for name, classes in ATTRIBUTES.items()
     ]
 
 
 def step_(
-    model: LlamaForCausalLM, reader: Reader, optimizers: Sequence[torch.optim.Optimizer], batch: Batch
+    model: LlamaForCausalLM,
+    reader: Reader,
+    optimizers: Sequence[torch.optim.Optimizer],
+    batch: Batch,
 ) -> Tensor:
     """Take one step; return the share of right labels after 0, 1, ... labelled texts."""
     tokens, places, labels, says = batch
     logits = model.lm_head(take(model.model(tokens).last_hidden_state, places))
-    loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()) + reader(places, says)
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()) + reader(
+        places, says
+    )
     loss.backward()
     nn.utils.clip_grad_norm_((*model.parameters(), *reader.parameters()), 1.0)
     for optimizer in optimizers:
@@ -253,7 +285,8 @@ def take(hidden: Tensor, places: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int) -> list[Row]:
-    """Score every demo task: its own words at several shots, its words rotated, and all rows of words."""
+    """Score every demo task: its own words at several shots, its words rotated, and all rows of
+    words."""
     table = []
     for name, task in corpus.tasks().items():
         right = partial(accuracy, model, tokenizer, name)
@@ -265,7 +298,9 @@ def evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int
         row["rotated: as shown"] = right(turned, turned, SHOTS[-1], n)
         every = [list(group[: len(words)]) for group in LABEL_GROUPS]
         for shots in (SHOTS[0], SHOTS[-1]):
-            row[f"all words, {shots} shots"] = mean(right(some, some, shots, n // 6) for some in every)
+            row[f"all words, {shots} shots"] = mean(
+                right(some, some, shots, n // 6) for some in every
+            )
         table.append(row)
     return table
 
@@ -283,7 +318,8 @@ def accuracy(
 
     Arguments:
         name: the demo task.
-        shown: the word of each class in the demonstrations; every row has demonstrations of its own.
+        shown: the word of each class in the demonstrations; every row has demonstrations of its
+            own.
         expected: the word of each class that counts as right.
         shots: number of demonstrations.
         n: number of test rows.
@@ -295,7 +331,9 @@ def accuracy(
         rows = tuple((body, shown[cls]) for body, cls in balanced(rng, train, len(shown), shots))
         prompts.append(corpus.Episode(("text", "label"), rows).render() + f"text: {text}\nlabel:")
     tokens = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in shown]
-    predicted = [p for at in range(0, n, 50) for p in best(model, tokenizer, prompts[at : at + 50], tokens)]
+    predicted = [
+        p for at in range(0, n, 50) for p in best(model, tokenizer, prompts[at : at + 50], tokens)
+    ]
     return sum(shown[p] == expected[cls] for p, (_, cls) in zip(predicted, test, strict=True)) / n
 
 
@@ -311,12 +349,17 @@ def balanced(
 ) -> list[tuple[str, int]]:
     """Draw demonstrations in which the classes are as even as they can be, in random order."""
     order = rng.sample(range(classes), classes)
-    drawn = [rng.choice([row for row in train if row[1] == order[i % classes]]) for i in range(shots)]
+    drawn = [
+        rng.choice([row for row in train if row[1] == order[i % classes]]) for i in range(shots)
+    ]
     return rng.sample(drawn, len(drawn))
 
 
 def best(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], tokens: Sequence[int]
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[str],
+    tokens: Sequence[int],
 ) -> list[int]:
     encoded = tokenizer(list(prompts), padding=True, return_tensors="pt")
     last = encoded["attention_mask"].sum(1) - 1
@@ -326,7 +369,9 @@ def best(
 
 def show(table: Sequence[Row]) -> str:
     head = list(table[0])
-    lines = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in table]
+    lines = [
+        [f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in table
+    ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
 
 

@@ -23,8 +23,8 @@ TENSOR_MODULES = [
     "paper",
 ]
 
-# Here and not in a fixture: the hook sees only what is imported after it. In the tower an int passes for a
-# float, as it does for mypy.
+# Here and not in a fixture: the hook sees only what is imported after it. In the tower an int
+# passes for a float, as it does for mypy.
 install_import_hook(
     [f"eckart.{module}" for module in TENSOR_MODULES],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
@@ -33,7 +33,8 @@ install_import_hook(
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The data sets, small models and published tables that lie beside the repository, read-only."""
+    """The data sets, small models and published tables that lie beside the repository,
+    read-only."""
     folder = Path(__file__).parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip(f"no shared data and models at {folder}")
@@ -60,6 +61,8 @@ def table(tmp_path_factory) -> Path:
         writer = csv.writer(file)
         writer.writerow(["review", "verdict", "note"])
         for i in range(60):
-            text = " ".join(words.choices(["the", "food", "is", "good", "bad", "best", "town", "view"], k=6))
+            text = " ".join(
+                words.choices(["the", "food", "is", "good", "bad", "best", "town", "view"], k=6)
+            )
             writer.writerow([f"{text} {i}", ["good", "bad"][i % 2], f"n{i % 3}"])
     return path

@@ -48,7 +48,9 @@ def test_the_best_rate_on_validation(accuracies, best):
     rate, trials = search_rate(executor, 3, "mlp", reversed(accuracies))
     assert rate == best
     assert executor.seen == [("validation", (Edit(3, "mlp", r),)) for r in sorted(accuracies)]
-    assert [t.score and t.score.accuracy for t in trials] == [accuracies[r] for r in sorted(accuracies)]
+    assert [t.score and t.score.accuracy for t in trials] == [
+        accuracies[r] for r in sorted(accuracies)
+    ]
 
 
 def test_another_metric_can_be_searched():

@@ -20,7 +20,10 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 )
 def test_the_spectrum_benchmark(arguments, says):
     ended = subprocess.run(
-        [sys.executable, FOLDER / "spectrum.py", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, FOLDER / "spectrum.py", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
     assert says in ended.stdout
@@ -41,10 +44,19 @@ def test_the_activation_benchmark():
 def test_the_coverage_benchmark():
     sizes = ["--times", "4", "--studies", "2"]
     ended = subprocess.run(
-        [sys.executable, FOLDER / "coverage.py", *sizes], capture_output=True, text=True, check=False
+        [sys.executable, FOLDER / "coverage.py", *sizes],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    for name in ("seed_and_row_mean", "selected_gain", "stability", "layer_rule", "rank_correlation"):
+    for name in (
+        "seed_and_row_mean",
+        "selected_gain",
+        "stability",
+        "layer_rule",
+        "rank_correlation",
+    ):
         assert name in ended.stdout
 
 
@@ -83,8 +95,12 @@ def test_the_trajectory_benchmark_draws_its_figure(tmp_path):
 def rows(tmp_path_factory) -> Path:
     """Return a small table of rows like SST-2's."""
     data = tmp_path_factory.mktemp("rows") / "rows.parquet"
-    rows = [(f"a {'fine' if row % 2 else 'poor'} film of {row} scenes", row % 2) for row in range(40)]
-    pq.write_table(pa.table({"sentence": [text for text, _ in rows], "label": [y for _, y in rows]}), data)
+    rows = [
+        (f"a {'fine' if row % 2 else 'poor'} film of {row} scenes", row % 2) for row in range(40)
+    ]
+    pq.write_table(
+        pa.table({"sentence": [text for text, _ in rows], "label": [y for _, y in rows]}), data
+    )
     return data
 
 
@@ -92,7 +108,10 @@ def run(name: str, rows: Path, *options: str) -> str:
     """Run a benchmark of the evaluator; return what it prints."""
     sizes = ["--shape", "8m", "--rows", "8", "--shots", "2", "--data", rows]
     ended = subprocess.run(
-        [sys.executable, FOLDER / name, *sizes, *options], capture_output=True, text=True, check=False
+        [sys.executable, FOLDER / name, *sizes, *options],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
@@ -133,7 +152,16 @@ def test_the_peers_benchmark_agrees_with_lm_eval(peers):
 
 
 def test_the_report_benchmark():
-    command = [sys.executable, FOLDER / "report.py", "--trials", "100", "--rows", "20", "--seeds", "2"]
+    command = [
+        sys.executable,
+        FOLDER / "report.py",
+        "--trials",
+        "100",
+        "--rows",
+        "20",
+        "--seeds",
+        "2",
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "the page, from the run" in ended.stdout

@@ -1,4 +1,5 @@
-"""The README and the pages are true: every command in them runs as it is written, on a small model."""
+"""The README and the pages are true: every command in them runs as it is written, on a small
+model."""
 
 import re
 import shlex
@@ -22,7 +23,9 @@ PAGES = [
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.findall(
+        rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
 
 
 def commands() -> list[str]:
@@ -34,7 +37,9 @@ def commands() -> list[str]:
 def desk(table, tmp_path, monkeypatch):
     """A folder with what the pages speak of: a table of reviews and the task file."""
     shutil.copy(table, tmp_path / "reviews.csv")
-    content = (tmp_path / "reviews.csv").read_text().replace(",good,", ",1,").replace(",bad,", ",0,")
+    content = (
+        (tmp_path / "reviews.csv").read_text().replace(",good,", ",1,").replace(",bad,", ",0,")
+    )
     (tmp_path / "reviews.csv").write_text(content)
     (tmp_path / "verdicts.yaml").write_text(blocks(ROOT / "README.md", "yaml")[0])
     monkeypatch.chdir(tmp_path)
@@ -59,7 +64,8 @@ def test_every_command_runs(command, desk, model, request):
 
 
 def small(arguments: list[str], desk: Path) -> list[str]:
-    """Return a verb of `functions` with little to do, on a training such as the pages' own commands leave behind."""
+    """Return a verb of `functions` with little to do, on a training such as the pages' own commands
+    leave behind."""
     from eckart.paper.functions.loading import shipped_models
     from eckart.paper.functions.training import Training, train
 
@@ -87,7 +93,9 @@ def test_there_are_commands_to_run():
     assert len(commands()) >= 8
 
 
-@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")) + PAGES[:1], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", sorted(ROOT.glob("docs/*.md")) + PAGES[:1], ids=lambda page: page.name
+)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name}: {target}"

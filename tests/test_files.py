@@ -1,4 +1,5 @@
-"""What leaves the program: whole, at home, never over what was read, and nothing left of a writer that was killed."""
+"""What leaves the program: whole, at home, never over what was read, and nothing left of a writer
+that was killed."""
 
 import os
 import subprocess

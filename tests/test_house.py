@@ -53,17 +53,23 @@ def imported(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            # `from package import module` imports the module; any other name comes from the module before `import`.
+            # `from package import module` imports the module; any other name comes from the module
+            # before `import`.
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= inner & NAMES or {str(node.module)}
-            if node.module == "eckart":  # what the package gives lazily comes from a module all the same
+            if (
+                node.module == "eckart"
+            ):  # what the package gives lazily comes from a module all the same
                 found |= {_HOME[alias.name] for alias in node.names if alias.name in _HOME}
     return {name for name in found if name == "eckart" or name.startswith("eckart.")}
 
 
 NAMES = {module_of(path) for path in FILES}
 MODULES = {module_of(path): imported(path) for path in FILES}
-GRAPH = {module: {name for name in names if name in MODULES} - {module} for module, names in MODULES.items()}
+GRAPH = {
+    module: {name for name in names if name in MODULES} - {module}
+    for module, names in MODULES.items()
+}
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m != "eckart"])
@@ -71,7 +77,9 @@ def test_imports_only_point_down(module):
     own = module.split(".")[1]
     for name in GRAPH[module] - {"eckart"}:
         other = name.split(".")[1]
-        assert other == own or PLACE[other] < PLACE[own], f"{module} imports {name}, which stands above it"
+        assert other == own or PLACE[other] < PLACE[own], (
+            f"{module} imports {name}, which stands above it"
+        )
 
 
 def test_every_module_has_a_level():
@@ -79,7 +87,8 @@ def test_every_module_has_a_level():
 
 
 def test_there_are_no_cycles():
-    # The package's own file imports lazily, inside __getattr__; what it names for type checkers does not run.
+    # The package's own file imports lazily, inside __getattr__; what it names for type checkers
+    # does not run.
     graph = {module: names - {"eckart"} for module, names in GRAPH.items() if module != "eckart"}
     for start in graph:
         seen, stack = set(), [start]
@@ -125,7 +134,12 @@ def test_functions_are_short():
 )
 def test_the_lowest_level_knows_no_transformers(module):
     tree = ast.parse((SOURCE / f"{module}.py").read_text(encoding="utf-8"))
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not any(name.split(".")[0] in ("transformers", "datasets", "pathlib") for name in names)
 
@@ -133,7 +147,9 @@ def test_the_lowest_level_knows_no_transformers(module):
 def test_one_module_makes_every_table_of_a_terminal():
     """Tables that make themselves cut numbers where a terminal is narrow."""
     makers = [
-        path.name for path in FILES if re.search(r"rich\.table|rich import box", path.read_text("utf-8"))
+        path.name
+        for path in FILES
+        if re.search(r"rich\.table|rich import box", path.read_text("utf-8"))
     ]
     assert makers == ["terminal.py"]
 
@@ -146,6 +162,8 @@ def test_no_pickle_and_no_stub():
 
 
 def test_a_report_needs_neither_torch_nor_transformers():
-    said = "import sys, eckart.reports.page; print(sorted({'torch', 'transformers'} & {*sys.modules}))"
+    said = (
+        "import sys, eckart.reports.page; print(sorted({'torch', 'transformers'} & {*sys.modules}))"
+    )
     ended = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"

@@ -24,7 +24,11 @@ TASKS = ["sst2", "ag_news", "emo", "mrpc", "rte", "cb", "copa"]
         ("meta-llama/Llama-2-7b-hf", LLAMA, "llama-2-7b"),
         ("meta-llama/Llama-2-7b-chat-hf", LLAMA, "llama-2-7b-chat"),
         ("lmsys/vicuna-7b-v1.5", LLAMA, None),
-        ("someone/gpt-j-6b", SimpleNamespace(model_type="gptj", num_hidden_layers=2, hidden_size=32), None),
+        (
+            "someone/gpt-j-6b",
+            SimpleNamespace(model_type="gptj", num_hidden_layers=2, hidden_size=32),
+            None,
+        ),
         ("gpt2", SimpleNamespace(model_type="gpt2", num_hidden_layers=12, hidden_size=768), None),
     ],
 )
@@ -43,7 +47,13 @@ def test_every_row_of_the_tables_is_found(model, task, part):
 
 def test_table_2_as_printed():
     assert published_rows("gpt-j-6b", "sst2", "mlp") == [
-        {"source": "Table 2", "layer": 26, "rate": 0.95, "test_baseline": 0.7527, "test_clipped": 0.8437}
+        {
+            "source": "Table 2",
+            "layer": 26,
+            "rate": 0.95,
+            "test_baseline": 0.7527,
+            "test_clipped": 0.8437,
+        }
     ]
 
 
@@ -69,15 +79,20 @@ def test_the_packages_copy_is_the_record(shared, name):
 def scored(right: int, n: int):
     from eckart.scoring.methods import score
 
-    return score(np.array([[0.0, -1.0]] * n), [0] * right + [1] * (n - right), [str(i) for i in range(n)])
+    return score(
+        np.array([[0.0, -1.0]] * n), [0] * right + [1] * (n - right), [str(i) for i in range(n)]
+    )
 
 
 def test_accuracy_as_the_authors_count_it():
-    """CB's test split has 56 rows; 32 of them right is what the authors' log says of the unpruned model."""
+    """CB's test split has 56 rows; 32 of them right is what the authors' log says of the unpruned
+    model."""
     ours, theirs = scored(32, 56).accuracy, authors_accuracy(scored(32, 56))
     assert (ours, theirs) == (32 / 56, 32 / 55)
     logged = {
-        row["test_baseline"] for row in published_rows("gpt-j-6b", "cb", "attn") if "log" in row["source"]
+        row["test_baseline"]
+        for row in published_rows("gpt-j-6b", "cb", "attn")
+        if "log" in row["source"]
     }
     assert theirs in logged
     assert authors_accuracy(scored(56, 56)) > 1

@@ -10,7 +10,8 @@ from eckart.records import PARTS, Edit, Trial
 
 
 @pytest.mark.parametrize(
-    "text", ["26:mlp:0.95", "-1:attn:0", "0:all:0.5", "3:fc_in:0.1", "1:mlp:0.50000001", "0:q:0.9999999"]
+    "text",
+    ["26:mlp:0.95", "-1:attn:0", "0:all:0.5", "3:fc_in:0.1", "1:mlp:0.50000001", "0:q:0.9999999"],
 )
 def test_an_edit_is_what_it_says(text):
     edit = Edit.parse(text)
@@ -19,7 +20,9 @@ def test_an_edit_is_what_it_says(text):
     assert hash(edit) == hash(Edit(edit.layer, edit.part, edit.rate))
 
 
-@pytest.mark.parametrize("text", ["", "26", "26:mlp", "a:mlp:0.5", "26:mlp:x", "1.5:mlp:0.5", "26:mlp:0.5:1"])
+@pytest.mark.parametrize(
+    "text", ["", "26", "26:mlp", "a:mlp:0.5", "26:mlp:x", "1.5:mlp:0.5", "26:mlp:0.5:1"]
+)
 def test_what_is_no_edit(text):
     with pytest.raises(EditError, match="is not LAYER:PART:RATE"):
         Edit.parse(text)

@@ -36,7 +36,9 @@ class Counting:
         return trial(self.key(edits, split), split=split, edits=tuple(edits))
 
 
-@pytest.mark.parametrize("kept", [trial(), trial(score=None, status="failed", error="NaN"), trial(edits=())])
+@pytest.mark.parametrize(
+    "kept", [trial(), trial(score=None, status="failed", error="NaN"), trial(edits=())]
+)
 def test_a_trial_comes_back_as_it_was(tmp_path, kept):
     with RunStore(tmp_path, SETTINGS) as store:
         store.keep(kept)
@@ -60,7 +62,11 @@ def test_a_failed_trial_is_kept_with_its_cause(tmp_path):
     for _ in range(2):
         with RunStore(tmp_path, SETTINGS) as store:
             failed = Recorded(executor, store)([Edit(0, "mlp", 0.95)], "test")
-            assert (failed.status, failed.score, failed.error) == ("failed", None, "this one overflows")
+            assert (failed.status, failed.score, failed.error) == (
+                "failed",
+                None,
+                "this one overflows",
+            )
     assert executor.calls == 1
 
 
@@ -79,7 +85,8 @@ def test_what_may_go_well_another_time_is_not_kept(tmp_path, error):
 def test_another_setting_is_refused_by_name(tmp_path):
     RunStore(tmp_path, SETTINGS).__exit__()
     with pytest.raises(
-        RunError, match=r"other settings \(model \"m\", now \"n\"; layer null, now 3\); choose another --out"
+        RunError,
+        match=r"other settings \(model \"m\", now \"n\"; layer null, now 3\); choose another --out",
     ):
         RunStore(tmp_path, {**SETTINGS, "model": "n", "layer": 3})
     RunStore(tmp_path, SETTINGS).__exit__()
@@ -134,7 +141,10 @@ def test_a_store_damaged_in_the_middle_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
     path.write_bytes(content)
-    with pytest.raises(RunError, match=r"damaged run\.sqlite"), RunStore(tmp_path, SETTINGS) as store:
+    with (
+        pytest.raises(RunError, match=r"damaged run\.sqlite"),
+        RunStore(tmp_path, SETTINGS) as store,
+    ):
         store.trial("7")
 
 
@@ -160,7 +170,11 @@ def test_a_run_is_read_as_it_was_kept(tmp_path):
         store.keep_spectrum("q", {"sigma_max": 2.0})
     run = read_run(tmp_path)
     (kept,) = run.trials.values()
-    assert (kept.setting, kept.edits, kept.score.predictions) == (SETTING, (Edit(0, "mlp", 0.5),), (0, 0))
+    assert (kept.setting, kept.edits, kept.score.predictions) == (
+        SETTING,
+        (Edit(0, "mlp", 0.5),),
+        (0, 0),
+    )
     assert kept.score.log_likelihoods == ()
     assert run.rows == {kept.rows: ROWS}
     assert (run.settings, run.spectra) == (SETTINGS, {"q": {"sigma_max": 2.0}})

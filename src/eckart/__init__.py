@@ -1,6 +1,7 @@
 """Clip these matrices, score this task, record the trial.
 
-Each name is imported when it is first used, so that `import eckart` is quick and needs neither torch nor transformers.
+Each name is imported when it is first used, so that `import eckart` is quick and needs neither
+torch nor transformers.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ def search_rate(
         metric: which of the outcome's `merits` is compared.
 
     Returns:
-        the best rate, and one trial a candidate in ascending order of rate. A candidate whose trial failed is
-        never chosen.
+        the best rate, and one trial a candidate in ascending order of rate. A candidate whose trial
+        failed is never chosen.
 
     Raises:
         RunError: the unpruned model itself could not be scored.
@@ -65,7 +65,8 @@ def search_rate(
 
 
 def score_test(evaluate: Executor, edit: Edit) -> tuple[Trial, Trial]:
-    """Score the frozen choice on the test set, beside the unpruned model (Algorithm 1, lines 15 and 16).
+    """Score the frozen choice on the test set, beside the unpruned model (Algorithm 1, lines 15 and
+    16).
 
     Returns:
         the trials of the unpruned and of the clipped model, on the same rows.

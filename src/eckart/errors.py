@@ -6,7 +6,8 @@ The command line prints it and ends with status 2; anything else that is raised 
 
 
 class EckartError(Exception):
-    """The user's input is wrong; the message says what, the value, the likely cause and the remedy."""
+    """The user's input is wrong; the message says what, the value, the likely cause and the
+    remedy."""
 
 
 class ModelError(EckartError):
@@ -14,7 +15,8 @@ class ModelError(EckartError):
 
 
 class NotANumberError(ModelError):
-    """A model's outputs or weights are not numbers: the same edit fails again, whenever it is tried."""
+    """A model's outputs or weights are not numbers: the same edit fails again, whenever it is
+    tried."""
 
 
 class TaskError(EckartError):

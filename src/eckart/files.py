@@ -1,4 +1,5 @@
-"""Files that leave the program: whole or not at all, where they were asked for, and never over what was read."""
+"""Files that leave the program: whole or not at all, where they were asked for, and never over what
+was read."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def home(path: str | Path) -> Path:
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Return whether two paths mean one file, whatever links or letters' case they are written with."""
+    """Return whether two paths mean one file, whatever links or letters' case they are written
+    with."""
     try:
         return one.samefile(other)
     except OSError:  # one of them is not there yet
@@ -44,7 +46,8 @@ class Read:
     Arguments:
         what: it is, for messages: `the data`.
         path: a file, or a folder of which some files are read.
-        files: whether a file of that name in the folder is read, whether or not it is there yet; none by default.
+        files: whether a file of that name in the folder is read, whether or not it is there yet;
+            none by default.
     """
 
     what: str
@@ -53,11 +56,14 @@ class Read:
 
     def is_at(self, path: Path) -> bool:
         """Say whether writing to a path would change what is read."""
-        return same_file(path, self.path) or (self.files(path.name) and same_file(path.parent, self.path))
+        return same_file(path, self.path) or (
+            self.files(path.name) and same_file(path.parent, self.path)
+        )
 
 
 def check_outputs(outputs: Sequence[tuple[str, Path]], inputs: Sequence[Read]) -> None:
-    """Refuse to write over what is read, and two outputs in one place; whatever is no file (a terminal) takes both.
+    """Refuse to write over what is read, and two outputs in one place; whatever is no file (a
+    terminal) takes both.
 
     Arguments:
         outputs: by the option that names each.
@@ -67,22 +73,32 @@ def check_outputs(outputs: Sequence[tuple[str, Path]], inputs: Sequence[Read]) -
         RunError: an output is an input, or another output.
     """
     places = [
-        (option, path) for option, path in outputs if path.is_file() or path.is_dir() or not path.exists()
+        (option, path)
+        for option, path in outputs
+        if path.is_file() or path.is_dir() or not path.exists()
     ]
     for number, (option, path) in enumerate(places):
         over = next((read for read in inputs if not path.is_dir() and read.is_at(path)), None)
         if over is not None:
             raise RunError(
-                f"{option} '{path}' is {over.what} itself, or would be read as part of it; name another"
+                f"{option} '{path}' is {over.what} itself, or would be read as part of it; name"
+                " another"
             )
-        twice = next((other for other, place in places[:number] if _clash(path, place, other)), None)
+        twice = next(
+            (other for other, place in places[:number] if _clash(path, place, other)), None
+        )
         if twice is not None:
-            raise RunError(f"{twice} and {option} share a place, '{path}'; name another for one of them")
+            raise RunError(
+                f"{twice} and {option} share a place, '{path}'; name another for one of them"
+            )
 
 
 def _clash(path: Path, other: Path, option: str) -> bool:
-    """Say whether two outputs cannot both be written; the folder of a checkpoint holds nothing else."""
-    return same_file(path, other) or (option == "--save" and other.resolve() in path.resolve().parents)
+    """Say whether two outputs cannot both be written; the folder of a checkpoint holds nothing
+    else."""
+    return same_file(path, other) or (
+        option == "--save" and other.resolve() in path.resolve().parents
+    )
 
 
 def check_writable(path: Path) -> None:
@@ -92,7 +108,9 @@ def check_writable(path: Path) -> None:
         RunError: it is a folder, or it or its folder is absent or read-only.
     """
     if path.is_dir() or not path.parent.is_dir():
-        raise RunError(f"'{path}' cannot be written: it is a folder, or there is no folder '{path.parent}'")
+        raise RunError(
+            f"'{path}' cannot be written: it is a folder, or there is no folder '{path.parent}'"
+        )
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise RunError(f"'{path}' cannot be written: it or its folder is read-only; name another")
 
@@ -100,8 +118,8 @@ def check_writable(path: Path) -> None:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
-    A link stays a link, and what is no file (a terminal, a pipe) is written to as it is. What a process that was killed
-    left of it is cleared away.
+    A link stays a link, and what is no file (a terminal, a pipe) is written to as it is. What a
+    process that was killed left of it is cleared away.
 
     Raises:
         RunError: it cannot be written.

@@ -1,4 +1,5 @@
-"""The values that everything else makes, runs or shows, and the rules by which they are named and chosen."""
+"""The values that everything else makes, runs or shows, and the rules by which they are named and
+chosen."""
 
 from __future__ import annotations
 
@@ -83,13 +84,15 @@ def check_rate(rate: float) -> float:
     """
     if not (math.isfinite(rate) and 0 <= rate < 1):
         raise EditError(
-            f"clipping rate {rate:g} is outside [0, 1); 0.95 keeps 5% of the rank, 0 leaves the matrix as it is"
+            f"clipping rate {rate:g} is outside [0, 1); 0.95 keeps 5% of the rank, 0 leaves the"
+            " matrix as it is"
         )
     return rate
 
 
 def compared(value: float) -> float:
-    """Return a score as every choice compares it: what differs by the rounding of a sum alone is equal.
+    """Return a score as every choice compares it: what differs by the rounding of a sum alone is
+    equal.
 
     >>> compared(0.6000000000000001) == compared(0.6)
     True
@@ -98,19 +101,23 @@ def compared(value: float) -> float:
 
 
 def best_edit(outcomes: Mapping[Edit, float], unpruned: float) -> Edit | None:
-    """Return the edit that does best on validation; None where none does better than the unpruned model.
+    """Return the edit that does best on validation; None where none does better than the unpruned
+    model.
 
     Of equal scores the smaller rate wins, and of equal rates the deeper layer.
 
-    >>> best_edit({Edit(0, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.9): 0.8}, 0.7)
-    Edit(layer=3, part='mlp', rate=0.5)
+    >>> best_edit({Edit(0, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.9): 0.8},
+    0.7) Edit(layer=3, part='mlp', rate=0.5)
     """
-    best = max(outcomes, key=lambda edit: (compared(outcomes[edit]), -edit.rate, edit.layer), default=None)
+    best = max(
+        outcomes, key=lambda edit: (compared(outcomes[edit]), -edit.rate, edit.layer), default=None
+    )
     return best if best is not None and compared(outcomes[best]) > compared(unpruned) else None
 
 
 def select_layer(condition_numbers: Mapping[int, float], top_k: int = TOP_K) -> int:
-    """Return the deepest of the `top_k` layers with the largest condition numbers (Algorithm 1, lines 2 to 4).
+    """Return the deepest of the `top_k` layers with the largest condition numbers (Algorithm 1,
+    lines 2 to 4).
 
     Of equal condition numbers the deeper layer counts as larger.
 
@@ -119,7 +126,9 @@ def select_layer(condition_numbers: Mapping[int, float], top_k: int = TOP_K) -> 
     """
     if top_k < 1:
         raise EditError(f"top-k {top_k} selects no layer; it must be at least 1")
-    largest = sorted(condition_numbers, key=lambda layer: (condition_numbers[layer], layer), reverse=True)
+    largest = sorted(
+        condition_numbers, key=lambda layer: (condition_numbers[layer], layer), reverse=True
+    )
     return max(largest[:top_k])
 
 
@@ -152,7 +161,8 @@ def full_name(name: str, variant: str | None) -> str:
 
 
 def draws(shots: Sequence[int], seeds: Sequence[int]) -> list[tuple[int | None, int | None]]:
-    """Return the shots and seeds of a task's units; None for the task's own. Without shots no seed draws anything.
+    """Return the shots and seeds of a task's units; None for the task's own. Without shots no seed
+    draws anything.
 
     >>> draws([0, 4], [1, 2])
     [(0, 1), (4, 1), (4, 2)]
@@ -213,8 +223,8 @@ class Trial:
         edits: what was clipped; empty for the unpruned model.
         status: `done`, or `failed` with its cause in `error`.
         score: the outcome; None for a failed trial.
-        seconds: wall-clock time, an equal share of it where one reading gave several trials; the only field that
-            differs between reruns.
+        seconds: wall-clock time, an equal share of it where one reading gave several trials; the
+            only field that differs between reruns.
     """
 
     key: str
@@ -229,7 +239,13 @@ class Trial:
 
     @classmethod
     def failed(
-        cls, key: str, setting: Setting, split: str, rows: str, edits: Sequence[Edit], error: Exception
+        cls,
+        key: str,
+        setting: Setting,
+        split: str,
+        rows: str,
+        edits: Sequence[Edit],
+        error: Exception,
     ) -> Trial:
         """Return a trial that gave no score, with its cause."""
         return cls(key, setting, split, rows, tuple(edits), status="failed", error=str(error))
@@ -243,8 +259,8 @@ class Trial:
         """
         if isinstance(self.score, SquaredErrors):
             raise EckartError(
-                f"task '{self.setting.task}' asks for numbers: its trials hold squared errors, and here the shares of "
-                "right labels are looked at; see eckart functions clip"
+                f"task '{self.setting.task}' asks for numbers: its trials hold squared errors, and"
+                " here the shares of right labels are looked at; see eckart functions clip"
             )
         return self.score
 
@@ -275,9 +291,10 @@ class MatrixSpectrum:
         shape: (out_features, in_features).
         sigma_max, sigma_min: largest and smallest singular value.
         rank: numerical rank in float64.
-        condition_number: `sigma_max / sigma_min`; infinite where the matrix is singular to float64 precision.
-        rounding: the spectral norm of what rounding to the stored dtype changed; a `sigma_min` below it may be
-            nothing else.
+        condition_number: `sigma_max / sigma_min`; infinite where the matrix is singular to float64
+            precision.
+        rounding: the spectral norm of what rounding to the stored dtype changed; a `sigma_min`
+            below it may be nothing else.
     """
 
     layer: int
@@ -297,7 +314,8 @@ class MatrixSpectrum:
 
     @property
     def resolved(self) -> bool:
-        """Whether the smallest singular value is more than the rounding to the stored dtype can account for."""
+        """Whether the smallest singular value is more than the rounding to the stored dtype can
+        account for."""
         return not self.singular and self.sigma_min > self.rounding
 
     def to_json(self) -> dict[str, Any]:
@@ -348,4 +366,6 @@ def fingerprint(values: Any) -> str:
     '3d30dbf5'
     """
     # ASCII, so that a text which holds half of a surrogate pair has a fingerprint too.
-    return hashlib.sha256(json.dumps(values, ensure_ascii=True, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(values, ensure_ascii=True, sort_keys=True).encode()
+    ).hexdigest()

@@ -27,7 +27,8 @@ SCHEMA_VERSION = 3
 ORIGIN = "origin"
 """The row of the settings that says what made a run, and is no setting of it."""
 CONTENTS = "contents"
-"""The row of the settings that says what was in the tasks when a sweep began; it is no setting either."""
+"""The row of the settings that says what was in the tasks when a sweep began; it is no setting
+either."""
 SHOWN = 3
 """How many of the settings that differ a refusal names."""
 _SCHEMA = """
@@ -53,24 +54,32 @@ class RunStore:
 
     Arguments:
         folder: made where it does not exist.
-        settings: what the run is about, JSON values. A folder that holds a run with other settings is refused.
-        command: what the user typed; a new run notes it, and the versions of the programs that made it.
+        settings: what the run is about, JSON values. A folder that holds a run with other settings
+            is refused.
+        command: what the user typed; a new run notes it, and the versions of the programs that made
+            it.
 
     Raises:
         RunError: the folder cannot be written, is in use, is damaged, or holds another run.
     """
 
-    def __init__(self, folder: str | Path, settings: dict[str, Any], command: str | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, settings: dict[str, Any], command: str | None = None
+    ) -> None:
         self.folder = home(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(
-                f"run folder '{folder}' cannot be made ({error.strerror}); choose another with --out"
+                f"run folder '{folder}' cannot be made ({error.strerror}); choose another with"
+                " --out"
             ) from error
         with self._explained():
-            # The lock belongs to the process and ends with it, however it ends; FULL outlives a power failure too.
-            self._database = sqlite3.connect(self.folder / "run.sqlite", isolation_level=None, timeout=1)
+            # The lock belongs to the process and ends with it, however it ends; FULL outlives a
+            # power failure too.
+            self._database = sqlite3.connect(
+                self.folder / "run.sqlite", isolation_level=None, timeout=1
+            )
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA synchronous = FULL")
             try:
@@ -97,12 +106,15 @@ class RunStore:
     def trials(self) -> Iterator[Trial]:
         """Yield every trial, without its log-likelihoods."""
         with self._explained():
-            texts = [text for (text,) in self._database.execute("SELECT trial FROM trials ORDER BY key")]
+            texts = [
+                text for (text,) in self._database.execute("SELECT trial FROM trials ORDER BY key")
+            ]
         with _intact(self.folder):
             yield from [Trial.from_json(json.loads(text)) for text in texts]
 
     def keep(self, trial: Trial) -> None:
-        """Write a trial, in a transaction of its own; one of another setting that asks the same stays beside it."""
+        """Write a trial, in a transaction of its own; one of another setting that asks the same
+        stays beside it."""
         known = self.trial(trial.key)
         other = known is not None and known.setting != trial.setting
         place = f"{trial.key} {fingerprint(asdict(trial.setting))}" if other else trial.key
@@ -121,7 +133,9 @@ class RunStore:
 
     def keep_rows(self, rows: Rows) -> None:
         """Write the rows of a split."""
-        self._write("INSERT OR REPLACE INTO rows VALUES (?, ?)", rows.digest, json.dumps(rows.to_json()))
+        self._write(
+            "INSERT OR REPLACE INTO rows VALUES (?, ?)", rows.digest, json.dumps(rows.to_json())
+        )
 
     def spectrum(self, matrix: str) -> dict[str, Any] | None:
         """Return what is known of a matrix's spectrum."""
@@ -180,15 +194,17 @@ class RunStore:
         )
 
     def _refuse_other(self, settings: dict[str, Any]) -> None:
-        rows = self._database.execute("SELECT * FROM settings WHERE name NOT IN (?, ?)", [ORIGIN, CONTENTS])
+        rows = self._database.execute(
+            "SELECT * FROM settings WHERE name NOT IN (?, ?)", [ORIGIN, CONTENTS]
+        )
         with _intact(self.folder):
             was = {name: json.loads(value) for name, value in rows}
         changes = list(_changes(was, json.loads(json.dumps(settings))))
         if changes:
             more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
             raise RunError(
-                f"run '{self.folder}' was made with other settings ({'; '.join(changes[:SHOWN])}{more}); "
-                "choose another --out"
+                f"run '{self.folder}' was made with other settings"
+                f" ({'; '.join(changes[:SHOWN])}{more}); choose another --out"
             )
 
     def _fetch(self, query: str, *values: Any) -> Any:
@@ -240,10 +256,10 @@ class Run:
         if mixed is not None:
             setting, split, edits = mixed
             raise RunError(
-                f"run '{self.folder}' holds two results for one trial ({setting.model}, {setting.task}, shots "
-                f"{setting.shots}, seed {setting.seed}, {setting.scoring}, {split}, "
-                f"{', '.join(map(str, edits)) or 'unpruned'}): its data changed between two starts; run it again with "
-                "another --out"
+                f"run '{self.folder}' holds two results for one trial ({setting.model},"
+                f" {setting.task}, shots {setting.shots}, seed {setting.seed}, {setting.scoring},"
+                f" {split}, {', '.join(map(str, edits)) or 'unpruned'}): its data changed between"
+                " two starts; run it again with another --out"
             )
 
 
@@ -258,7 +274,8 @@ def read_run(folder: str | Path) -> Run:
         raise RunError(
             f"'{folder}' holds no run (no run.sqlite); give the folder that a search or sweep wrote"
         )
-    # A process that was killed while it wrote leaves a journal; who reads next takes the unfinished write back.
+    # A process that was killed while it wrote leaves a journal; who reads next takes the unfinished
+    # write back.
     mode = "rw" if path.with_name("run.sqlite-journal").exists() else "ro"
     with _explained(path.parent):
         database = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=1)
@@ -270,7 +287,8 @@ def read_run(folder: str | Path) -> Run:
             }
     with _intact(path.parent):
         read = {
-            table: {key: json.loads(text) for key, text in rows.items()} for table, rows in tables.items()
+            table: {key: json.loads(text) for key, text in rows.items()}
+            for table, rows in tables.items()
         }
         trials = {key: Trial.from_json(values) for key, values in read["trials"].items()}
         rows = {digest: Rows.from_json(values) for digest, values in read["rows"].items()}
@@ -329,15 +347,21 @@ def _unpacked(text: str, content: bytes | None) -> Trial:
     if not isinstance(trial.score, Score) or content is None:
         return trial
     values = np.frombuffer(content, dtype="<f8").reshape(trial.score.n, -1)
-    return replace(trial, score=replace(trial.score, log_likelihoods=tuple(map(tuple, values.tolist()))))
+    return replace(
+        trial, score=replace(trial.score, log_likelihoods=tuple(map(tuple, values.tolist())))
+    )
 
 
 def _check_kind(database: sqlite3.Connection, folder: Path) -> None:
     """Refuse a database that is no run, or another version's."""
     if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise RunError(f"'{folder / 'run.sqlite'}' is no run of eckart; choose another folder with --out")
+        raise RunError(
+            f"'{folder / 'run.sqlite'}' is no run of eckart; choose another folder with --out"
+        )
     if database.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
-        raise RunError(f"run '{folder}' was made by another version of eckart; choose another --out")
+        raise RunError(
+            f"run '{folder}' was made by another version of eckart; choose another --out"
+        )
 
 
 @contextmanager
@@ -347,8 +371,8 @@ def _intact(folder: Path) -> Iterator[None]:
         yield
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"run '{folder}' has a damaged run.sqlite: something in it cannot be read ({error!r}); restore it, or "
-            "choose another --out"
+            f"run '{folder}' has a damaged run.sqlite: something in it cannot be read ({error!r});"
+            " restore it, or choose another --out"
         ) from error
 
 
@@ -367,5 +391,6 @@ def _explained(folder: Path) -> Iterator[None]:
         ) from error
     except sqlite3.DatabaseError as error:
         raise RunError(
-            f"run '{folder}' has a damaged run.sqlite ({error}); restore it, or choose another --out"
+            f"run '{folder}' has a damaged run.sqlite ({error}); restore it, or choose another"
+            " --out"
         ) from error

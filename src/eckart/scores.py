@@ -22,13 +22,14 @@ class Score:
     Arguments:
         n: number of rows.
         accuracy, balanced_accuracy, macro_f1: shares in [0, 1].
-        log_loss: mean of minus the log of the probability given to the right label, in nats, where the
-            probabilities are the softmax of the labels' scores.
+        log_loss: mean of minus the log of the probability given to the right label, in nats, where
+            the probabilities are the softmax of the labels' scores.
         majority_rate: the share of the most frequent label: what always answering it would score.
         confusion: counts, `confusion[true][predicted]`.
-        labels, predictions: the right label's and the predicted label's index for each row, in the split's order.
-        log_likelihoods: one value a label and row, in nats: the values that were ranked. Empty where a run was read
-            without them.
+        labels, predictions: the right label's and the predicted label's index for each row, in the
+            split's order.
+        log_likelihoods: one value a label and row, in nats: the values that were ranked. Empty
+            where a run was read without them.
     """
 
     headline: ClassVar[str] = "accuracy"
@@ -49,7 +50,10 @@ class Score:
     @property
     def right(self) -> list[bool]:
         """Whether each row's prediction is its label."""
-        return [label == prediction for label, prediction in zip(self.labels, self.predictions, strict=True)]
+        return [
+            label == prediction
+            for label, prediction in zip(self.labels, self.predictions, strict=True)
+        ]
 
     @property
     def merits(self) -> dict[str, float]:
@@ -59,7 +63,9 @@ class Score:
     def summary(self) -> dict[str, Any]:
         """Return everything but the rows."""
         return {
-            k: v for k, v in asdict(self).items() if k not in ("labels", "predictions", "log_likelihoods")
+            k: v
+            for k, v in asdict(self).items()
+            if k not in ("labels", "predictions", "log_likelihoods")
         }
 
 
@@ -70,7 +76,8 @@ class SquaredErrors:
     Arguments:
         n: number of rows.
         squared_error: the mean of the rows' errors.
-        errors: each row's squared error, in the split's order, over the variance of what is asked for.
+        errors: each row's squared error, in the split's order, over the variance of what is asked
+            for.
     """
 
     headline: ClassVar[str] = SQUARED_ERROR

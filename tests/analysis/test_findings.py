@@ -14,7 +14,13 @@ from eckart.analysis.outcomes import Condition, blocks
 from eckart.errors import RunError
 from eckart.records import Edit, Rows
 from eckart.reports.page import Report
-from eckart.reports.tables import calibration_table, cells_table, choices_table, failures_table, seeds_table
+from eckart.reports.tables import (
+    calibration_table,
+    cells_table,
+    choices_table,
+    failures_table,
+    seeds_table,
+)
 from eckart.runs import Run
 from eckart.scoring.methods import METHODS
 from eckart.statistics.multiplicity import holm, selected_gain
@@ -59,7 +65,9 @@ def test_rows_are_aligned_by_id_where_seeds_differ():
         measured = found.measured(condition, edit, "test")
         assert measured.gain.mean == pytest.approx(np.mean(gains))
         assert (measured.rows, measured.seeds) == (80, 3)
-        assert measured.by_seed[1] == pytest.approx(np.mean(list(right(run, 1, "test", edit).values())))
+        assert measured.by_seed[1] == pytest.approx(
+            np.mean(list(right(run, 1, "test", edit).values()))
+        )
 
 
 def test_a_planted_gain_is_chosen_and_called_a_gain():
@@ -80,7 +88,11 @@ def test_one_seed_is_told_with_the_numbers_of_a_search():
     before, after = (right(run, 4, "test", edit) for edit in (None, choice.edit))
     paired = paired_difference(list(before.values()), list(after.values()))
     assert (choice.gain.mean, choice.gain.interval) == (paired.difference, paired.interval)
-    assert (choice.gain.p_value, choice.fixed, choice.broken) == (paired.p_value, paired.fixed, paired.broken)
+    assert (choice.gain.p_value, choice.fixed, choice.broken) == (
+        paired.p_value,
+        paired.fixed,
+        paired.broken,
+    )
     assert choice.gain.conditional
 
 
@@ -100,7 +112,9 @@ def test_without_a_test_the_gain_is_corrected_for_the_choice():
     assert (choice.basis, choice.fixed, choice.broken) == ("cross-validated", 0, 0)
     assert choice.naive > choice.gain.mean
     assert found.split(choice) == "validation"
-    assert choice.gain == selected_gain(found.blocks[choice.condition, "validation"].gains).corrected
+    assert (
+        choice.gain == selected_gain(found.blocks[choice.condition, "validation"].gains).corrected
+    )
 
 
 def test_each_seeds_own_choice_is_judged_where_only_that_was_tested():
@@ -141,7 +155,10 @@ def test_of_equals_the_one_that_clips_less_then_the_deeper_is_chosen():
     block = next(iter(blocks(run).values()))
     edits = [Edit(1, "mlp", 0.9), Edit(7, "mlp", 0.5), Edit(0, "mlp", 0.5)]
     alike = replace(
-        block, unpruned=block.unpruned * 0, edits=tuple(edits), right=np.ones((3, 1, len(block.ids)))
+        block,
+        unpruned=block.unpruned * 0,
+        edits=tuple(edits),
+        right=np.ones((3, 1, len(block.ids))),
     )
     assert pick(alike, edits, "accuracy", [0]) == Edit(7, "mlp", 0.5)
 
@@ -177,14 +194,18 @@ def test_a_race_leaves_pieces_that_are_put_together():
             score = trial.score
             cut = {name: getattr(score, name)[start:stop] for name in ("labels", "predictions")}
             piece = replace(
-                trial, split=f"validation[{start}:{stop}]", score=replace(score, n=stop - start, **cut)
+                trial,
+                split=f"validation[{start}:{stop}]",
+                score=replace(score, n=stop - start, **cut),
             )
             pieces[f"{key}{start}"] = piece
     raced, whole = find(replace(run, trials=pieces)), find(run)
     (condition,) = whole.conditions
     for edit, rows in ((Edit(3, "mlp", 0.5), 79), (Edit(3, "mlp", 0.9), 40)):
         assert raced.measured(condition, edit, "validation").rows == rows
-    before, after = (f.measured(condition, Edit(3, "mlp", 0.5), "validation") for f in (whole, raced))
+    before, after = (
+        f.measured(condition, Edit(3, "mlp", 0.5), "validation") for f in (whole, raced)
+    )
     assert (before.accuracy, before.gain) == (after.accuracy, after.gain)
     assert only(raced).edit != Edit(3, "mlp", 0.9)
 
@@ -199,7 +220,10 @@ def test_a_race_that_dropped_the_unpruned_model_first_is_won_by_who_read_on(slow
             stop = {(): 40, (winner,): trial.score.n}.get(trial.edits, 80)
             right = np.arange(stop) < (0.7 if trial.edits == (winner,) else 0.8) * stop
             labels = trial.score.labels[:stop]
-            cut = {"labels": labels, "predictions": tuple(np.where(right, labels, 1 - np.array(labels)))}
+            cut = {
+                "labels": labels,
+                "predictions": tuple(np.where(right, labels, 1 - np.array(labels))),
+            }
             score = replace(trial.score, n=stop, accuracy=right.mean(), **cut)
             trial = replace(trial, split=f"validation[0:{stop}]", score=score)
         elif trial.edits not in ((), (winner,)):
@@ -240,7 +264,9 @@ def test_flips_name_what_turned():
 def test_flips_of_multiple_choice_name_the_rows_own_choices():
     run = Made(seeds=(0,), gain=planted).run()
     named = {
-        digest: Rows((), tuple(replace(row, choices=(f"{row.id} a", f"{row.id} b")) for row in rows.rows))
+        digest: Rows(
+            (), tuple(replace(row, choices=(f"{row.id} a", f"{row.id} b")) for row in rows.rows)
+        )
         for digest, rows in run.rows.items()
     }
     found = find(run)
@@ -291,7 +317,9 @@ def test_every_scoring_is_either_plain_or_calibrated():
 )
 def test_the_first_plain_scoring_is_what_calibrating_is_compared_with(scorings, comparison):
     found = crossings(find(Made(scorings=scorings).run()))
-    alone = [crossing.comparison for crossing in found if crossing.comparison.startswith("calibrating")]
+    alone = [
+        crossing.comparison for crossing in found if crossing.comparison.startswith("calibrating")
+    ]
     assert alone == ([comparison] if comparison else [])
 
 
@@ -303,7 +331,10 @@ def test_the_metric_is_that_of_the_very_task():
     run = replace(Made().run(), settings={"kind": "sweep", "study": {"tasks": tasks}})
     assert metric_of(run, "sst2") == "balanced_accuracy"
     assert metric_of(run, "sst2:released") == "macro_f1"
-    assert metric_of(replace(run, settings={"kind": "search", "metric": "macro_f1"}), "sst2") == "macro_f1"
+    assert (
+        metric_of(replace(run, settings={"kind": "search", "metric": "macro_f1"}), "sst2")
+        == "macro_f1"
+    )
 
 
 def test_seeds_that_chose_differently_are_crossed_by_their_own_choices():
@@ -389,4 +420,7 @@ def test_only_what_every_seed_scored_was_tried():
     few = without(run, lambda t: t.setting.seed == 2 and t.edits not in ((), (BEST,)))
     choice = only(find(few))
     assert (choice.outcome, choice.tried) == ("nothing clipped", 1)
-    assert only(find(without(run, lambda t: t.setting.seed == 2 and bool(t.edits)))).outcome == "not known"
+    assert (
+        only(find(without(run, lambda t: t.setting.seed == 2 and bool(t.edits)))).outcome
+        == "not known"
+    )

@@ -34,4 +34,13 @@ def eckart(capsys, tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def own_task(table) -> list[str]:
     """The options of a task of one's own."""
-    return ["--data", str(table), "--text-column", "review", "--label-column", "verdict", "--shots", "4"]
+    return [
+        "--data",
+        str(table),
+        "--text-column",
+        "review",
+        "--label-column",
+        "verdict",
+        "--shots",
+        "4",
+    ]

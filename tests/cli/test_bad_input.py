@@ -1,4 +1,5 @@
-"""What a user can get wrong: each is one line on standard error, status 2, and nothing half-written."""
+"""What a user can get wrong: each is one line on standard error, status 2, and nothing
+half-written."""
 
 import json
 import shutil
@@ -48,7 +49,11 @@ def test_models_that_are_none(eckart, table, tmp_path, verb, arguments, words):
 
 def test_a_hub_id_that_cannot_be_had(eckart, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    refused(eckart("inspect", "nobody/no-such-model"), "no model 'nobody/no-such-model'", "check the name")
+    refused(
+        eckart("inspect", "nobody/no-such-model"),
+        "no model 'nobody/no-such-model'",
+        "check the name",
+    )
 
 
 def test_a_truncated_safetensors_file(eckart, copy, table):
@@ -67,7 +72,9 @@ def test_a_checkpoint_that_lacks_a_tensor(eckart, copy, table):
     tensors = load_file(copy / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
-    refused(eckart("evaluate", copy, "--data", table, *OWN), "lacks 1 tensor", "layers.1.mlp.up_proj")
+    refused(
+        eckart("evaluate", copy, "--data", table, *OWN), "lacks 1 tensor", "layers.1.mlp.up_proj"
+    )
 
 
 def test_a_pickled_checkpoint(eckart, copy, table):
@@ -104,7 +111,8 @@ def test_weights_that_are_no_numbers(eckart, copy, table, value):
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     refused(eckart("spectrum", copy), "layer 1", "model.layers.1.mlp.up_proj.weight")
     refused(
-        eckart("search", copy, "--data", table, *OWN, "--out", "run"), "model.layers.1.mlp.up_proj.weight"
+        eckart("search", copy, "--data", table, *OWN, "--out", "run"),
+        "model.layers.1.mlp.up_proj.weight",
     )
 
 
@@ -124,7 +132,10 @@ TASKS = {
         ["--data", "TABLE", "--text-column", "review", "--label-column", "label"],
         "verdict",
     ),
-    "a template with a missing column": (["--data", "TABLE", *OWN, "--template", "x: {{ body }}"], "body"),
+    "a template with a missing column": (
+        ["--data", "TABLE", *OWN, "--template", "x: {{ body }}"],
+        "body",
+    ),
     "a broken template": (["--data", "TABLE", *OWN, "--template", "x: {{ review "], "template"),
     "a template that reaches for Python": (
         ["--data", "TABLE", *OWN, "--template", "{{ review.__class__.__mro__ }}"],
@@ -165,7 +176,9 @@ def files(tmp_path):
     (tmp_path / "data.xyz").write_text("review,verdict\n")
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "header.csv").write_text("review,verdict\n")
-    (tmp_path / "one.csv").write_text("review,verdict\n" + "".join(f"text {i},good\n" for i in range(20)))
+    (tmp_path / "one.csv").write_text(
+        "review,verdict\n" + "".join(f"text {i},good\n" for i in range(20))
+    )
     (tmp_path / "few.csv").write_text(
         "review,verdict\n" + "".join(f"t {i},{'ab'[i % 2]}\n" for i in range(20))
     )
@@ -236,7 +249,10 @@ SEARCHES = {
     "a run below a file": (["--out", "file/run"], "cannot be made"),
     "a checkpoint below a file": (["--save", "file/model"], "cannot be made"),
     "a checkpoint over something": (["--save", "taken"], "not an empty folder"),
-    "a race by a scoring that needs all rows": (["--race", "--scoring", "batch"], "leave out --race"),
+    "a race by a scoring that needs all rows": (
+        ["--race", "--scoring", "batch"],
+        "leave out --race",
+    ),
     "a checkpoint over a file": (["--save", "file"], "not an empty folder"),
 }
 
@@ -279,7 +295,9 @@ def finished(model, table, tmp_path_factory):
 def test_a_run_does_not_go_on_with_another_setting(eckart, model, table, finished, changes):
     before = (finished / "result.json").read_bytes()
     refused(
-        eckart("search", model, "--data", table, *OWN, "--rates", "0,0.5", "--out", finished, *changes),
+        eckart(
+            "search", model, "--data", table, *OWN, "--rates", "0,0.5", "--out", finished, *changes
+        ),
         "other settings",
         "--out",
     )
@@ -328,14 +346,18 @@ def test_predictions_do_not_overwrite_the_data(eckart, model, table, tmp_path):
     data = shutil.copy(table, tmp_path / "d.csv")
     before = data.read_bytes()
     refused(
-        eckart("evaluate", model, "--data", "d.csv", *OWN, "--predictions", "./d.csv"), "is the data itself"
+        eckart("evaluate", model, "--data", "d.csv", *OWN, "--predictions", "./d.csv"),
+        "is the data itself",
     )
     assert data.read_bytes() == before
 
 
 def test_a_prompt_that_is_too_long_leaves_no_run(eckart, model, files):
     before = {p.name for p in files.iterdir()}
-    refused(eckart("search", model, "--data", "long.csv", *OWN, "--out", "run"), "--truncate-demonstrations")
+    refused(
+        eckart("search", model, "--data", "long.csv", *OWN, "--out", "run"),
+        "--truncate-demonstrations",
+    )
     assert {p.name for p in files.iterdir()} == before
 
 
@@ -355,8 +377,14 @@ SWEEPS = {
     "no study file": (["./nothing.yaml"], "no study file"),
     "no grid": ([], "the grid is empty: there is no model"),
     "no tasks": (["--model", "MODEL"], "the grid is empty"),
-    "an unknown key": (["unknown.yaml"], "unknown.yaml: unknown key 'modls'; did you mean 'models'"),
-    "an unknown key of a task": (["task.yaml"], "task 1: unknown key 'varient'; did you mean 'variant'"),
+    "an unknown key": (
+        ["unknown.yaml"],
+        "unknown.yaml: unknown key 'modls'; did you mean 'models'",
+    ),
+    "an unknown key of a task": (
+        ["task.yaml"],
+        "task 1: unknown key 'varient'; did you mean 'variant'",
+    ),
     "broken YAML": (["broken.yaml"], "broken.yaml line 2: broken YAML"),
     "no YAML": (["text.yaml"], "is no study file"),
     "no such layer": (["--layers", "0,99"], "no layer 99"),
@@ -387,7 +415,11 @@ def test_sweeps_that_cannot_be(eckart, model, table, tmp_path, tmp_path_factory,
         tiny_tokenizer().save_pretrained(folder)
         arguments = [str(folder) if a == "OTHER" else a for a in arguments]
     arguments = [str(model) if a == "MODEL" else a for a in arguments]
-    grid = ["--model", model, "--data", table, *OWN] if arguments[:1] and arguments[0] in GRID_FLAGS else []
+    grid = (
+        ["--model", model, "--data", table, *OWN]
+        if arguments[:1] and arguments[0] in GRID_FLAGS
+        else []
+    )
     refused(eckart("sweep", *arguments, *grid), words)
     assert not (tmp_path / "runs").exists()
 
@@ -398,7 +430,11 @@ GRID_FLAGS = ("--layers", "--parts", "--scorings", "--test")
 def test_a_folder_of_another_sweep(eckart, model, table, tmp_path):
     grid = ["sweep", "--model", model, "--data", table, *OWN, "--layers", "0", "--out", "run"]
     assert eckart(*grid, "--rates", "0.5").status == 0
-    refused(eckart(*grid, "--rates", "0.9"), "study.rates [0.0, 0.5], now [0.0, 0.9]", "choose another --out")
+    refused(
+        eckart(*grid, "--rates", "0.9"),
+        "study.rates [0.0, 0.5], now [0.0, 0.9]",
+        "choose another --out",
+    )
 
 
 NOWHERE = {

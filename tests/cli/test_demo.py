@@ -20,7 +20,11 @@ def test_the_demo_ends_with_a_result(eckart, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--task", "love"], "mood, topic"), (["--part", "fc_in"], "gate"), (["--out", "file"], "--out")],
+    [
+        (["--task", "love"], "mood, topic"),
+        (["--part", "fc_in"], "gate"),
+        (["--out", "file"], "--out"),
+    ],
 )
 def test_demos_that_cannot_be(eckart, tmp_path, arguments, words):
     (tmp_path / "file").write_text("")

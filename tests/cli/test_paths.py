@@ -11,7 +11,16 @@ import yaml
 
 from eckart.cli.paths import with_paths
 
-OWN = ["--text-column", "review", "--label-column", "verdict", "--shots", "2", "--split-sizes", "10,10"]
+OWN = [
+    "--text-column",
+    "review",
+    "--label-column",
+    "verdict",
+    "--shots",
+    "2",
+    "--split-sizes",
+    "10,10",
+]
 
 
 @pytest.fixture
@@ -41,7 +50,10 @@ def here(tmp_path, model, table):
 
 def contents(folder):
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 FILE, FOLDER = ["--task", "task.yaml", "--split-sizes", "10,10"], ["--data", "d", *OWN]
@@ -54,14 +66,20 @@ OVER = {
     "a split that would be read": ["evaluate", "m", *FOLDER, "--predictions", "d/validation.jsonl"],
     "a split by a word of its name": ["evaluate", "m", *FOLDER, "--predictions", "d/my.dev.csv.gz"],
     "a second file beside the only one": [
-        "evaluate", "m", "--data", "alone", *OWN, "--predictions", "alone/new.jsonl"
+        "evaluate",
+        "m",
+        "--data",
+        "alone",
+        *OWN,
+        "--predictions",
+        "alone/new.jsonl",
     ],
     "a study, by its run": ["sweep", "study.yaml", "--out", "."],
     "a study's data": ["sweep", "study.yaml", "--out", "link"],
     "a result among the data": ["search", "m", "--data", "alone", *OWN, "--out", "alone"],
     "a checkpoint over the run": ["search", "m", *FOLDER, "--out", "r", "--save", "r"],
     "a figure over a model's file": ["spectrum", "m", "--plot", "link.png"],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", OVER)
@@ -83,7 +101,9 @@ def test_predictions_beside_the_data_are_written_and_written_again(eckart, here,
     first = eckart(*command)
     kept = (here / where).read_bytes()
     again = eckart(*command)
-    assert (first.status, again.status, (here / where).read_bytes()) == (0, 0, kept), first.err + again.err
+    assert (first.status, again.status, (here / where).read_bytes()) == (0, 0, kept), (
+        first.err + again.err
+    )
 
 
 @pytest.mark.parametrize("out", ["run.sqlite", "study.yaml", "result.json"])
@@ -121,12 +141,22 @@ def test_a_search_that_is_asked_twice_ends_the_same(eckart, here):
 @pytest.mark.parametrize(
     ("command", "made"),
     [
-        (["search", "~/m", "--task=~/task.yaml", "--layer=0", "--rates=0.5", "--out=~/r"], "r/run.sqlite"),
+        (
+            ["search", "~/m", "--task=~/task.yaml", "--layer=0", "--rates=0.5", "--out=~/r"],
+            "r/run.sqlite",
+        ),
         (["evaluate", "~/m", "--data=~/d", *OWN, "--predictions=~/p.jsonl"], "p.jsonl"),
         (["spectrum", "~/m", "--part=q", "--plot=~/f.png", "--out=~/s"], "f.png"),
         (["sweep", "~/study.yaml", "--out=~/r"], "r/study.yaml"),
         (
-            ["sweep", "--model=~/m", "--tasks=~/task.yaml", "--layers=0", "--rates=0.5", "--out=~/r"],
+            [
+                "sweep",
+                "--model=~/m",
+                "--tasks=~/task.yaml",
+                "--layers=0",
+                "--rates=0.5",
+                "--out=~/r",
+            ],
             "r/run.sqlite",
         ),
     ],

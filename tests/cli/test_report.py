@@ -35,7 +35,9 @@ def test_the_published_record(eckart, tmp_path):
 def test_the_published_record_is_printed_as_a_table_the_papers_first(eckart):
     lines = [line.strip() for line in eckart("report", "published").out.splitlines()]
     assert max(map(len, lines)) <= 160
-    llama = [line for line in lines[lines.index("llama-2-7b") :] if line.startswith(("Table ", "log:"))]
+    llama = [
+        line for line in lines[lines.index("llama-2-7b") :] if line.startswith(("Table ", "log:"))
+    ]
     assert [line[:7] for line in llama[:2]] == ["Table 2", "Table 2"]
     assert [line[:7] for line in llama] == sorted(line[:7] for line in llama)
     assert sum(line.startswith(("Table ", "log:")) for line in lines) == 28 + 36
@@ -51,7 +53,10 @@ def test_the_published_record_in_the_format_that_was_asked_for(eckart):
     assert eckart("report", "published", "--format", "csv").out.startswith("source,model,task,part")
     assert eckart("report", "published", "--format", "html").out.startswith("<!DOCTYPE html>")
     assert eckart("report", "published", "--format", "md").out.startswith("# The published results")
-    assert json.loads(eckart("report", "published", "--json").out)["published"][0]["source"] == "Table 2"
+    assert (
+        json.loads(eckart("report", "published", "--json").out)["published"][0]["source"]
+        == "Table 2"
+    )
     for arguments, says in {
         ("--figures", "f"): "no figures",
         ("--format", "doc"): "no report format",

@@ -20,7 +20,10 @@ def test_every_shipped_study_is_read(name):
     assert study.rates == RATES
     assert study.parts == ("attn", "mlp")
     if name in PAPER:
-        assert [model.name for model in study.models] == ["EleutherAI/gpt-j-6b", "meta-llama/Llama-2-7b-hf"]
+        assert [model.name for model in study.models] == [
+            "EleutherAI/gpt-j-6b",
+            "meta-llama/Llama-2-7b-hf",
+        ]
         assert len(study.tasks) == PAPER[name]
 
 
@@ -34,7 +37,9 @@ def test_a_cut_of_every_small_study_runs(eckart, shared, name):
     if not Path(data).is_dir():
         pytest.skip(f"no shared models at {data}")
     cut = (
-        ["--seeds", "0", "--shots", "2", "--rates", "0.9", "--layers", "-1"] if "figure3" not in name else []
+        ["--seeds", "0", "--shots", "2", "--rates", "0.9", "--layers", "-1"]
+        if "figure3" not in name
+        else []
     )
     ended = eckart("sweep", name, *cut, "--split-sizes", "8,8", "--out", "run")
     assert ended.status == 0, ended.err
@@ -43,12 +48,19 @@ def test_a_cut_of_every_small_study_runs(eckart, shared, name):
 
 def test_flags_go_before_the_file(tmp_path):
     (tmp_path / "study.yaml").write_text(
-        "models: [{name: gpt2, dtype: bfloat16}]\ntasks: [sst2, {task: rte, data: rows}]\nseeds: 0..4\n"
+        "models: [{name: gpt2, dtype: bfloat16}]\ntasks: [sst2, {task: rte, data: rows}]\nseeds:"
+        " 0..4\n"
     )
     plain = read_study(tmp_path / "study.yaml")
     assert (plain.seeds, plain.models[0].dtype) == ((0, 1, 2, 3, 4), "bfloat16")
     assert plain.tasks[1].data == str(tmp_path / "rows"), "relative to the file"
-    said = {"seeds": "7", "dtype": "float32", "variant": "released", "data": "all", "layers": "0,-1"}
+    said = {
+        "seeds": "7",
+        "dtype": "float32",
+        "variant": "released",
+        "data": "all",
+        "layers": "0,-1",
+    }
     study = read_study(tmp_path / "study.yaml", said, tmp_path / "desk")
     assert (study.seeds, study.models[0].dtype, study.layers) == ((7,), "float32", (0, -1))
     assert [task.variant for task in study.tasks] == ["released"] * 2
@@ -69,7 +81,9 @@ def test_the_data_of_several_tasks_is_named_by_their_files(tmp_path, monkeypatch
     assert [task.data for task in study.tasks] == [
         str(tmp_path / "all" / name) for name in ("a", "b", "sst2")
     ]
-    (tmp_path / "study.yaml").write_text("models: gpt2\ntasks: [sst2, {name: mine, data: rows.csv}]\n")
+    (tmp_path / "study.yaml").write_text(
+        "models: gpt2\ntasks: [sst2, {name: mine, data: rows.csv}]\n"
+    )
     with pytest.raises(StudyError, match="task 'mine' has no 'task'"):
         read_study(tmp_path / "study.yaml", {"data": "all"})
 
@@ -127,7 +141,18 @@ def test_a_dry_run_keeps_nothing(eckart, model, table, tmp_path):
         "--label-column",
         "verdict",
     ]
-    cut = ["--layers", "0,1", "--rates", "0.5,0.9", "--shots", "0,2", "--seeds", "0..2", "--out", "run"]
+    cut = [
+        "--layers",
+        "0,1",
+        "--rates",
+        "0.5,0.9",
+        "--shots",
+        "0,2",
+        "--seeds",
+        "0..2",
+        "--out",
+        "run",
+    ]
     ended = eckart(*grid, *cut, "--test", "all", "--dry-run")
     assert ended.status == 0, ended.err
     assert "units to check (models, layers, parts, tasks, the length of every row): 4" in ended.err
@@ -140,13 +165,18 @@ def test_a_dry_run_keeps_nothing(eckart, model, table, tmp_path):
     assert first.endswith("(not corrected for their number; 'eckart report run' corrects them)")
     assert last == "72 trials"
     assert len(read_run(tmp_path / "run").trials) == 72
-    assert "72 trials, 72 of them kept already" in eckart(*grid, *cut, "--test", "all", "--dry-run").out
+    assert (
+        "72 trials, 72 of them kept already"
+        in eckart(*grid, *cut, "--test", "all", "--dry-run").out
+    )
 
 
 @pytest.mark.parametrize("options", [[], ["--dry-run"]])
 def test_a_sweep_reads_a_task_once(eckart, model, own_task, monkeypatch, options):
     read, load = [], Task.load
-    monkeypatch.setattr(Task, "load", lambda *said, **options: read.append(said) or load(*said, **options))
+    monkeypatch.setattr(
+        Task, "load", lambda *said, **options: read.append(said) or load(*said, **options)
+    )
     cut = ["--layers", "0", "--rates", "0.5", "--seeds", "0,1", *own_task]
     assert eckart("sweep", "--model", model, *cut, *options).status == 0
     assert len(read) == 1

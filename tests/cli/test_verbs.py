@@ -38,8 +38,13 @@ def test_help_answers_without_torch():
 
 
 def test_importing_the_package_is_lean():
-    program = "import sys, eckart; eckart.Edit, eckart.EckartError; print({'torch', 'transformers'} & set(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    program = (
+        "import sys, eckart; eckart.Edit, eckart.EckartError; print({'torch', 'transformers'} &"
+        " set(sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert run.stdout.strip() == "set()"
 
 
@@ -83,12 +88,16 @@ def test_spectrum_equals_numpy_and_draws_the_figure(eckart, model, tmp_path):
 
 
 def test_spectrum_goes_on_where_it_was(eckart, model, monkeypatch):
-    some = document(eckart("spectrum", model, "--json", "--layers", "0,-1", "--part", "mlp", "--out", "run"))
+    some = document(
+        eckart("spectrum", model, "--json", "--layers", "0,-1", "--part", "mlp", "--out", "run")
+    )
     assert [(m["layer"], m["name"]) for m in some["matrices"]] == [
         (layer, name) for layer in (0, 2) for name in ("gate", "up", "down")
     ]
     monkeypatch.setattr("eckart.weights.spectrum.Spectrum.of", None)
-    again = document(eckart("spectrum", model, "--json", "--layers", "0,2", "--part", "mlp", "--out", "run"))
+    again = document(
+        eckart("spectrum", model, "--json", "--layers", "0,2", "--part", "mlp", "--out", "run")
+    )
     assert again == some
 
 
@@ -101,10 +110,13 @@ def test_a_spectrum_s_report_is_of_the_weights_as_they_are(eckart, model, tmp_pa
     one = shutil.copytree(model, tmp_path / "one")
     before = document(eckart("spectrum", one, "--part", "q", "--json", "--out", "run"))
     tensors = load_file(one / "model.safetensors")
-    save_file({k: v + 1 if "q_proj" in k else v for k, v in tensors.items()}, one / "model.safetensors")
+    save_file(
+        {k: v + 1 if "q_proj" in k else v for k, v in tensors.items()}, one / "model.safetensors"
+    )
     after = document(eckart("spectrum", "./one", "--part", "q", "--json", "--out", "run"))
     shown = {
-        row["condition_number"] for row in document(eckart("report", "run", "--json"))["tables"]["spectra"]
+        row["condition_number"]
+        for row in document(eckart("report", "run", "--json"))["tables"]["spectra"]
     }
     assert shown == {m["condition_number"] for m in after["matrices"]}
     assert shown.isdisjoint(m["condition_number"] for m in before["matrices"])
@@ -120,7 +132,8 @@ def test_spectrum_of_half_precision_says_where_it_ends(eckart, tmp_path):
     clip_(model, Edit(1, "q", 0.5))
     model.save_pretrained(tmp_path / "half")
     by_name = {
-        m["name"]: m for m in document(eckart("spectrum", "half", "--layers", "1", "--json"))["matrices"]
+        m["name"]: m
+        for m in document(eckart("spectrum", "half", "--layers", "1", "--json"))["matrices"]
     }
     assert not by_name["q"]["resolved"]
     assert not by_name["q"]["singular"], "storage has filled its zeros"
@@ -133,7 +146,10 @@ def test_spectrum_of_a_mixture_is_read_whole_and_says_so(eckart, tmp_path):
     build("mixtral").save_pretrained(tmp_path / "mixture")
     ended = eckart("spectrum", "mixture", "--json")
     assert document(ended)["loaded_whole"] is True
-    assert "note: the checkpoint of 'mixture' does not hold the model's matrices one for one" in ended.err
+    assert (
+        "note: the checkpoint of 'mixture' does not hold the model's matrices one for one"
+        in ended.err
+    )
 
 
 def test_evaluate_writes_what_it_read_and_found(eckart, model, own_task, tmp_path):
@@ -155,7 +171,10 @@ def test_evaluate_writes_what_it_read_and_found(eckart, model, own_task, tmp_pat
     assert sum(map(sum, found["confusion"])) == 56
     assert found["accuracy"] == pytest.approx(sum(r["label"] == r["prediction"] for r in rows) / 56)
     for row in rows:
-        assert row["prediction"] == found["labels"][row["log_likelihoods"].index(max(row["log_likelihoods"]))]
+        assert (
+            row["prediction"]
+            == found["labels"][row["log_likelihoods"].index(max(row["log_likelihoods"]))]
+        )
         assert row["context"].count("\n") == 9
         assert row["continuations"] == [" bad", " good"]
 
@@ -177,7 +196,10 @@ def test_evaluate_equals_a_plain_loop_over_what_it_says_it_read(eckart, model, o
         )
     )
     assert found["edits"] == ["0:attn:0.5", "2:mlp:0.75"]
-    plain, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    plain, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(model),
+        AutoTokenizer.from_pretrained(model),
+    )
     clip_by_hand(plain, {0: ("self_attn", 0.5), 2: ("mlp", 0.75)})
     for row in map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines()[:5]):
         context = tokenizer(row["context"])["input_ids"]
@@ -200,7 +222,9 @@ def clip_by_hand(model, parts) -> None:
 
 
 def test_evaluate_shows_prompts_and_scores_in_every_way(eckart, model, own_task, tmp_path):
-    ended = eckart("evaluate", model, *own_task, "--show", "2", "--predictions", "rows.jsonl", "--prompts")
+    ended = eckart(
+        "evaluate", model, *own_task, "--show", "2", "--predictions", "rows.jsonl", "--prompts"
+    )
     assert ended.status == 0
     first = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])
     assert f"--- {first['id']}\n{first['context']}\n' bad'\n' good'\n--- " in ended.out
@@ -212,16 +236,21 @@ def test_evaluate_shows_prompts_and_scores_in_every_way(eckart, model, own_task,
     words = ["--labels", "good=excellent,bad=bad"]
     methods = [method for method in METHODS if method != "logit"]
     ways = [
-        document(eckart("evaluate", model, *own_task, *words, "--scoring", way, "--json")) for way in methods
+        document(eckart("evaluate", model, *own_task, *words, "--scoring", way, "--json"))
+        for way in methods
     ]
     assert [found["scoring"] for found in ways] == methods
     assert len({found["log_loss"] for found in ways}) == len(methods)
 
 
 PROMISED = {
-    "evaluate": "task model split n edits accuracy balanced_accuracy macro_f1 log_loss majority_rate confusion dtype "
-    "seconds",
-    "search": "layer part rate condition_numbers candidates test candidates_tried parameters published",
+    "evaluate": (
+        "task model split n edits accuracy balanced_accuracy macro_f1 log_loss majority_rate"
+        " confusion dtype seconds"
+    ),
+    "search": (
+        "layer part rate condition_numbers candidates test candidates_tried parameters published"
+    ),
     "spectrum": "matrices",
     "inspect": "layers parameters",
 }
@@ -233,7 +262,9 @@ def test_the_keys_that_other_programs_rely_on(eckart, model, own_task, verb):
     assert set(PROMISED[verb].split()) <= set(document(eckart(verb, model, *task, "--json")))
 
 
-def test_interrupting_ends_with_130_and_a_fault_of_ours_with_1(eckart, model, own_task, monkeypatch):
+def test_interrupting_ends_with_130_and_a_fault_of_ours_with_1(
+    eckart, model, own_task, monkeypatch
+):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
@@ -263,7 +294,9 @@ def test_whatever_an_interrupt_breaks_is_an_interrupt(eckart, model, own_task, m
             raise error("an import half done") from None
 
     monkeypatch.setattr("eckart.weights.models.load_model", interrupted)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a job in the background ignores it
     try:
         ended = eckart("evaluate", model, *own_task)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -275,7 +308,16 @@ def test_whatever_an_interrupt_breaks_is_an_interrupt(eckart, model, own_task, m
 
 def test_search_gives_all_it_promises(eckart, model, own_task, tmp_path):
     ended = eckart(
-        "search", model, *own_task, "--rates", "0,0.5,0.9", "--out", "run", "--save", "clipped", "--json"
+        "search",
+        model,
+        *own_task,
+        "--rates",
+        "0,0.5,0.9",
+        "--out",
+        "run",
+        "--save",
+        "clipped",
+        "--json",
     )
     found = document(ended)
     assert set(found["condition_numbers"]) == {"0", "1", "2"}
@@ -284,7 +326,9 @@ def test_search_gives_all_it_promises(eckart, model, own_task, tmp_path):
     assert found["candidates"][1]["ranks"] == {"gate": 16, "up": 16, "down": 16}
     test = found["test"]
     assert test["n"] == test["baseline"]["n"] == test["clipped"]["n"]
-    assert test["difference"] == pytest.approx(test["clipped"]["accuracy"] - test["baseline"]["accuracy"])
+    assert test["difference"] == pytest.approx(
+        test["clipped"]["accuracy"] - test["baseline"]["accuracy"]
+    )
     assert test["interval"][0] <= test["difference"] <= test["interval"][1]
     assert 0 < test["p_value"] <= 1
     assert test["difference"] * test["n"] == pytest.approx(test["fixed"] - test["broken"])
@@ -300,21 +344,37 @@ def test_search_gives_all_it_promises(eckart, model, own_task, tmp_path):
     assert found["saved"]["accuracy"] == test["clipped"]["accuracy"]
 
 
-def test_a_search_that_is_asked_again_recomputes_nothing(eckart, model, own_task, tmp_path, monkeypatch):
-    first = document(eckart("search", model, *own_task, "--rates", "0,0.5", "--out", "run", "--json"))
+def test_a_search_that_is_asked_again_recomputes_nothing(
+    eckart, model, own_task, tmp_path, monkeypatch
+):
+    first = document(
+        eckart("search", model, *own_task, "--rates", "0,0.5", "--out", "run", "--json")
+    )
 
     def refuse(*_):
         raise AssertionError("a kept trial was computed again")
 
     monkeypatch.setattr("eckart.scoring.evaluator.Evaluator.__call__", refuse)
     monkeypatch.setattr("eckart.weights.conditioning.measure", refuse)
-    assert document(eckart("search", model, *own_task, "--rates", "0,0.5", "--out", "run", "--json")) == first
+    assert (
+        document(eckart("search", model, *own_task, "--rates", "0,0.5", "--out", "run", "--json"))
+        == first
+    )
 
 
 def test_a_race_says_what_it_read(eckart, model, tmp_path):
     rows = "".join(f"text {i} of {i * i},{('good', 'bad')[i % 2]}\n" for i in range(340))
     (tmp_path / "many.csv").write_text("review,verdict\n" + rows)
-    task = ["--data", "many.csv", "--text-column", "review", "--label-column", "verdict", "--shots", "2"]
+    task = [
+        "--data",
+        "many.csv",
+        "--text-column",
+        "review",
+        "--label-column",
+        "verdict",
+        "--shots",
+        "2",
+    ]
     search = ["search", model, *task, "--split-sizes", "300,30", "--rates", "0.5,0.99", "--race"]
     ended = eckart(*search, "--json")
     found = document(ended)

@@ -1,4 +1,5 @@
-"""What every verb prints fits a terminal: at any width no number is cut and no sentence is broken inside a word."""
+"""What every verb prints fits a terminal: at any width no number is cut and no sentence is broken
+inside a word."""
 
 import re
 from types import SimpleNamespace
@@ -39,7 +40,18 @@ def linear(tmp_path_factory):
     return out
 
 
-GRID = ("--layers", "0,1", "--rates", "0.5,0.9", "--seeds", "0,1", "--split-sizes", "12,12", "--test", "all")
+GRID = (
+    "--layers",
+    "0,1",
+    "--rates",
+    "0.5,0.9",
+    "--seeds",
+    "0,1",
+    "--split-sizes",
+    "12,12",
+    "--test",
+    "all",
+)
 TASK = "OWN"
 VERBS = {
     "inspect": ("inspect", "MODEL"),
@@ -50,8 +62,26 @@ VERBS = {
     "sweep": ("sweep", "--model", "MODEL", TASK, *GRID),
     "demo": ("demo",),
     "functions evaluate": ("functions", "evaluate", "linear-5", "--prompts", "20"),
-    "functions clip": ("functions", "clip", "linear-5", "--rows", "10", "--seeds", "0,1", "--rates", "0.5"),
-    "functions trajectory": ("functions", "trajectory", "LINEAR", "--prompts", "20", "--rates", "0.5"),
+    "functions clip": (
+        "functions",
+        "clip",
+        "linear-5",
+        "--rows",
+        "10",
+        "--seeds",
+        "0,1",
+        "--rates",
+        "0.5",
+    ),
+    "functions trajectory": (
+        "functions",
+        "trajectory",
+        "LINEAR",
+        "--prompts",
+        "20",
+        "--rates",
+        "0.5",
+    ),
     "theory check": ("theory", "check", "--instances", "10"),
     "theory probe": ("theory", "probe", "MODEL", TASK, "--edit", "1:attn:0.5", "--prompts", "2"),
     "report published": ("report", "published"),
@@ -69,7 +99,9 @@ def test_every_verb_fits_every_width(verb, printed, model, own_task, linear):
             said = as_text(what, width)
             assert "…" not in said
             assert numbers(as_text(what, 10_000)) <= numbers(said)
-            assert [line for line in said.splitlines() if len(line) > width and "/" not in line] == []
+            assert [
+                line for line in said.splitlines() if len(line) > width and "/" not in line
+            ] == []
 
 
 @pytest.mark.parametrize("changed", [0, 2, 15])
@@ -78,10 +110,18 @@ def test_what_rounding_turned_is_told_apart_from_what_clipping_turned(changed, r
     study = SimpleNamespace(rate=rate, turned=7, settings={"dtype": "bfloat16"})
     said = saved_sentences(
         SimpleNamespace(
-            path="out", dtype="float16", score=score(), changed=changed, largest_change=0.25, before=False
+            path="out",
+            dtype="float16",
+            score=score(),
+            changed=changed,
+            largest_change=0.25,
+            before=False,
         ),
         study,
     )
     clipping = "clipping turned 7 of 2 (unpruned against clipped, both in bfloat16)"
     assert (clipping if rate else "nothing was clipped") in said
-    assert f"apart from that, rounding to float16 turned {changed} of 2 (as scored against as stored" in said
+    assert (
+        f"apart from that, rounding to float16 turned {changed} of 2 (as scored against as stored"
+        in said
+    )

@@ -1,7 +1,8 @@
 """What `Anatomy` says of a family is what that family's own forward pass does with it.
 
-Every check takes the model's side from the model (tests/spies.py): the states that its attention splits off, the
-input of its last feed-forward matrix, the output of its experts. None of it comes from `architectures.yaml`.
+Every check takes the model's side from the model (tests/spies.py): the states that its attention
+splits off, the input of its last feed-forward matrix, the output of its experts. None of it comes
+from `architectures.yaml`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ EVERY = {**FAMILIES, **MORE_FAMILIES}
 EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss")
 LAYER = 1  # in the middle: neither the embeddings nor the last norm touch it
 # Not projections: routers, and norms and biases with a row a head or an expert.
-NO_PROJECTION = ("router.weight", "mlp.gate.weight", "shared_expert_gate.weight", "norm.weight", "bias")
+NO_PROJECTION = (
+    "router.weight",
+    "mlp.gate.weight",
+    "shared_expert_gate.weight",
+    "norm.weight",
+    "bias",
+)
 # These normalise all heads together, so that a change in one shows in the others.
 JOINT_NORM = ("olmo2", "olmo3", "olmoe")
 
@@ -58,7 +65,10 @@ def zero_biases(model: PreTrainedModel) -> None:
 
 
 def bits(model: PreTrainedModel) -> dict[str, Tensor]:
-    return {name: tensor.flatten().clone().view(torch.uint8) for name, tensor in model.state_dict().items()}
+    return {
+        name: tensor.flatten().clone().view(torch.uint8)
+        for name, tensor in model.state_dict().items()
+    }
 
 
 def same_bits(model: PreTrainedModel, before: dict[str, Tensor]) -> bool:
@@ -103,7 +113,9 @@ def test_reading_and_writing_back_changes_no_bit(model: PreTrainedModel, anatomy
 def test_the_meta_device_gives_the_same_anatomy(family: str, anatomy: Anatomy) -> None:
     with torch.device("meta"):
         meta = Anatomy.of(EVERY[family]())
-    described = [[[(w.key, w.shape, w.tied) for w in layer] for layer in a.layers] for a in (anatomy, meta)]
+    described = [
+        [[(w.key, w.shape, w.tied) for w in layer] for layer in a.layers] for a in (anatomy, meta)
+    ]
     assert described[0] == described[1]
     assert anatomy.parameters == meta.parameters
     with pytest.raises(ModelError, match="meta device"):
@@ -166,7 +178,9 @@ def test_the_rows_of_q_are_its_heads_in_order(
 
 
 @families
-def test_v_computes_what_the_attention_gets(model: PreTrainedModel, anatomy: Anatomy, ids: Tensor) -> None:
+def test_v_computes_what_the_attention_gets(
+    model: PreTrainedModel, anatomy: Anatomy, ids: Tensor
+) -> None:
     zero_biases(model)
     states = attention_states(model, anatomy.blocks[LAYER], ids)["v"]
     (v,) = anatomy.select(LAYER, "v")
@@ -200,7 +214,9 @@ def test_gate_and_up_and_fc_in_feed_the_matrix_below_them(
         dense = {weight.name: weight for weight in weights if weight.expert is None}
         for name, weight in dense.items():
             if weight.kind in ("gate", "up", "fc_in"):
-                last = dense[name.replace(weight.kind, "fc_out" if weight.kind == "fc_in" else "down")]
+                last = dense[
+                    name.replace(weight.kind, "fc_out" if weight.kind == "fc_in" else "down")
+                ]
                 assert last.layer == layer
                 check_feeds(model, weight, last, ids)
 
@@ -265,7 +281,9 @@ def test_clipping_is_numpys_truncation_and_its_bytes_come_back(
         assert [(c.name, c.shape) for c in clipped] == [(w.name, w.shape) for w in weights]
         for weight, record in zip(weights, clipped, strict=True):
             rank = max(1, int(0.4 * min(weight.shape) + 1e-9))
-            np.testing.assert_allclose(weight.read(), clipped_by_numpy(expected[weight.key], rank), atol=1e-6)
+            np.testing.assert_allclose(
+                weight.read(), clipped_by_numpy(expected[weight.key], rank), atol=1e-6
+            )
             values = np.linalg.svdvals(weight.read().double().numpy())
             assert record.rank == rank == (values > 1e-5 * values[0]).sum()
         assert not torch.allclose(model(ids).logits, logits, atol=1e-3)

@@ -37,14 +37,20 @@ def test_rows_are_distinct_balanced_and_labelled_by_what_the_text_says(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_splits_share_no_text_whatever_their_seeds(task):
-    texts = {split: {r["text"] for s in (0, 1) for r in corpus.rows(task, split, 300, s)} for split in SPLITS}
+    texts = {
+        split: {r["text"] for s in (0, 1) for r in corpus.rows(task, split, 300, s)}
+        for split in SPLITS
+    }
     for one, other in itertools.combinations(SPLITS, 2):
         assert not texts[one] & texts[other]
 
 
 def test_no_text_of_a_task_can_occur_in_training():
     assert all(
-        corpus.is_held_out(r["text"]) for task in TASKS for s in SPLITS for r in corpus.rows(task, s, 100)
+        corpus.is_held_out(r["text"])
+        for task in TASKS
+        for s in SPLITS
+        for r in corpus.rows(task, s, 100)
     )
     seen = [text for e in itertools.islice(corpus.training_episodes(0), 300) for text, _ in e.rows]
     assert not any(corpus.is_held_out(text) for text in seen)

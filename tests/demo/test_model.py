@@ -36,7 +36,9 @@ def test_the_tokenizer_keeps_any_text_and_begins_with_its_mark(tokenizer):
 
 
 def test_every_word_with_its_space_is_one_token(tokenizer):
-    assert all(len(tokenizer.encode(f" {w}", add_special_tokens=False)) == 1 for w in corpus.vocabulary())
+    assert all(
+        len(tokenizer.encode(f" {w}", add_special_tokens=False)) == 1 for w in corpus.vocabulary()
+    )
 
 
 @pytest.mark.parametrize("task", ["mood", "topic"])
@@ -54,7 +56,8 @@ def test_it_follows_the_words_that_are_shown(model, tokenizer):
 
 @torch.inference_mode()
 def accuracy(model, tokenizer, task, *, shots, shown):
-    """Return the share of test rows that get their class's word, after demonstrations that show `shown` instead."""
+    """Return the share of test rows that get their class's word, after demonstrations that show
+    `shown` instead."""
     words = list(corpus.tasks()[task].labels.values())
     renamed = dict(zip(words, shown, strict=True))
     train, rng, right = corpus.rows(task, "train", 100), Random(0), 0

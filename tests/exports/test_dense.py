@@ -1,4 +1,5 @@
-"""Saving a clipped model: plain transformers loads it, it scores the same, and nothing is left half-written."""
+"""Saving a clipped model: plain transformers loads it, it scores the same, and nothing is left
+half-written."""
 
 import json
 import subprocess
@@ -169,13 +170,17 @@ def test_what_is_not_clipped_keeps_its_dtype_and_its_bytes(kind, shards, tmp_pat
     ]
     changed = {key for key in before if not torch.equal(read(before[key]), read(after[key]))}
     assert changed
-    assert all(".1." in key and "norm" not in key and "self_attn" not in key for key in changed), changed
+    assert all(".1." in key and "norm" not in key and "self_attn" not in key for key in changed), (
+        changed
+    )
     exact = load_checkpoint(str(source), None, trust_remote_code=False)
     clip_(exact, Edit(1, "mlp", 0.5))
     plain = load_checkpoint(str(tmp_path / "saved"), None, trust_remote_code=False).state_dict()
     for name, tensor in exact.state_dict().items():
         assert torch.allclose(plain[name], tensor, rtol=1e-2, atol=1e-3), name
-    assert (tmp_path / "saved" / "config.json").read_bytes() == (source / "config.json").read_bytes()
+    assert (tmp_path / "saved" / "config.json").read_bytes() == (
+        source / "config.json"
+    ).read_bytes()
 
 
 def read(place):
@@ -185,11 +190,23 @@ def read(place):
 
 def test_what_belongs_to_a_checkpoint_is_copied_and_other_weights_are_not(task, tmp_path):
     source = save_family("llama", tmp_path / "source")
-    for name in ("LICENSE", "chat_template.jinja", "modeling_mine.py", "pytorch_model.bin", "README.md"):
+    for name in (
+        "LICENSE",
+        "chat_template.jinja",
+        "modeling_mine.py",
+        "pytorch_model.bin",
+        "README.md",
+    ):
         (source / name).write_text("x")
     export(study_of(source, task), tmp_path / "saved")
     names = {path.name for path in (tmp_path / "saved").iterdir()}
-    assert {"LICENSE", "chat_template.jinja", "modeling_mine.py", "tokenizer.json", "eckart.json"} <= names
+    assert {
+        "LICENSE",
+        "chat_template.jinja",
+        "modeling_mine.py",
+        "tokenizer.json",
+        "eckart.json",
+    } <= names
     assert not {"pytorch_model.bin", "README.md"} & names
 
 
@@ -205,7 +222,12 @@ def test_what_reading_does_to_a_tokenizer_makes_it_no_other(task, tmp_path):
     source = save_family("llama", tmp_path / "source")
     path = source / "tokenizer.json"
     told = json.loads(path.read_text(encoding="utf-8"))
-    told["truncation"] = {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+    told["truncation"] = {
+        "direction": "Right",
+        "max_length": 9,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
     path.write_text(json.dumps(told), encoding="utf-8")
     export(study_of(source, task), tmp_path / "saved")
     assert (tmp_path / "saved" / "tokenizer.json").read_bytes() == path.read_bytes()
@@ -241,7 +263,9 @@ class TestDrafts:
             "    (draft / 'half').write_text('x')\n"
             "    os.kill(os.getpid(), 9)\n"
         )
-        ended = subprocess.run([sys.executable, "-c", program, str(tmp_path / "saved")], check=False)
+        ended = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / "saved")], check=False
+        )
         assert ended.returncode == -9
         assert [path.name.startswith(".saved.") for path in tmp_path.iterdir()] == [True]
         with drafted(tmp_path / "saved") as draft:

@@ -1,6 +1,8 @@
-"""Run by test_kills.py: start a search, kill it with SIGKILL at a random moment, again and again, then let it end.
+"""Run by test_kills.py: start a search, kill it with SIGKILL at a random moment, again and again,
+then let it end.
 
-Forks of one warm process stand for processes that a user starts: each dies without a chance to tidy up.
+Forks of one warm process stand for processes that a user starts: each dies without a chance to tidy
+up.
 """
 
 import json
@@ -20,11 +22,14 @@ from eckart.weights.models import load_model
 
 def run(model: str, data: str, folder: Path) -> None:
     task = Task.load(data=data, text_column="review", label_column="verdict", shots=4)
-    search(load_model(model), task, rates=[0, 0.25, 0.5, 0.75, 0.9, 0.95], out=folder, batch_tokens=256)
+    search(
+        load_model(model), task, rates=[0, 0.25, 0.5, 0.75, 0.9, 0.95], out=folder, batch_tokens=256
+    )
 
 
 def in_a_child(action, after: float | None = None) -> int:
-    """Run an action in a process of its own; kill it after so many seconds. Returns how it ended."""
+    """Run an action in a process of its own; kill it after so many seconds. Returns how it
+    ended."""
     child = os.fork()
     if child == 0:
         try:
@@ -45,8 +50,13 @@ def kept(folder: Path) -> int:
     if not path.exists():
         return 0
     with sqlite3.connect(path) as database:
-        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return sum(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables)
+        tables = [
+            name
+            for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
+        return sum(
+            database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables
+        )
 
 
 def main(model: str, data: str, folder: str) -> None:

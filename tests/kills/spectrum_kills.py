@@ -1,4 +1,5 @@
-"""Run by test_kills.py: measure a model's spectra, kill that with SIGKILL at random moments, then let it end."""
+"""Run by test_kills.py: measure a model's spectra, kill that with SIGKILL at random moments, then
+let it end."""
 
 import json
 import random
@@ -19,7 +20,10 @@ def run(model: str, folder: Path) -> None:
     stored = StoredWeights.of(model)
     weights = conditioning.matrices(stored.anatomy)
     real = conditioning._measure
-    with (folder / "log").open("ab", buffering=0) as log, RunStore(folder, {"kind": "spectrum"}) as store:
+    with (
+        (folder / "log").open("ab", buffering=0) as log,
+        RunStore(folder, {"kind": "spectrum"}) as store,
+    ):
 
         def measure(*arguments):
             log.write(b"<")
@@ -27,7 +31,9 @@ def run(model: str, folder: Path) -> None:
             return real(*arguments)
 
         conditioning._measure = measure
-        found = conditioning.spectra(stored.read(weights), store=store, advance=lambda done: log.write(b">"))
+        found = conditioning.spectra(
+            stored.read(weights), store=store, advance=lambda done: log.write(b">")
+        )
     (folder / "found.json").write_text(json.dumps([matrix.to_json() for matrix in found]))
 
 
@@ -43,13 +49,20 @@ def main(model: str, folder: str) -> None:
     assert in_a_child(lambda: run(model, calm)) == 0
     whole = time.perf_counter() - start
     dice, kills = random.Random(0), 0
-    while in_a_child(lambda: run(model, killed), after=dice.uniform(0.1, 0.3) * whole) == signal.SIGKILL:
+    while (
+        in_a_child(lambda: run(model, killed), after=dice.uniform(0.1, 0.3) * whole)
+        == signal.SIGKILL
+    ):
         kills += 1
         assert kills < 100, "the work does not get on"
     log = (killed / "log").read_bytes()
     print(
         json.dumps(
-            {"kills": kills, "begun": log.count(b"<"), "calm": (calm / "log").read_bytes().count(b"<")}
+            {
+                "kills": kills,
+                "begun": log.count(b"<"),
+                "calm": (calm / "log").read_bytes().count(b"<"),
+            }
         )
     )
 

@@ -1,4 +1,5 @@
-"""Run by test_kills.py: start a sweep, kill it with SIGKILL at a random moment, again and again, then let it end.
+"""Run by test_kills.py: start a sweep, kill it with SIGKILL at a random moment, again and again,
+then let it end.
 
 Whatever a run computes is written down beside it, so that what was computed twice can be counted.
 """
@@ -8,6 +9,7 @@ import random
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +18,13 @@ from eckart.runs import read_run
 from eckart.sweeps.sweep import locally, sweep
 from eckart.weights.models import load_model
 
-GRID = {"layers": "all", "rates": [0.5, 0.9], "shots": [0, 4], "seeds": "0..1", "scorings": ["sum", "batch"]}
+GRID = {
+    "layers": "all",
+    "rates": [0.5, 0.9],
+    "shots": [0, 4],
+    "seeds": "0..1",
+    "scorings": ["sum", "batch"],
+}
 
 
 def run(model, task: dict, folder: Path, log: Path) -> None:
@@ -38,7 +46,10 @@ def main(model: str, data: str, folder: str) -> None:
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    loaded, task = load_model(model), {"data": data, "text_column": "review", "label_column": "verdict"}
+    loaded, task = (
+        load_model(model),
+        {"data": data, "text_column": "review", "label_column": "verdict"},
+    )
     calm, killed = Path(folder) / "calm", Path(folder) / "killed"
     start = time.perf_counter()
     assert in_a_child(lambda: run(loaded, task, calm, calm.with_suffix(".log"))) == 0
@@ -47,7 +58,9 @@ def main(model: str, data: str, folder: str) -> None:
     while landed < 20:
         out = killed / str(runs)
         log = Path(folder) / f"{runs}.log"
-        ended = in_a_child(lambda: run(loaded, task, out, log), after=dice.uniform(0.1, 0.5) * whole)  # noqa: B023
+        ended = in_a_child(
+            partial(run, loaded, task, out, log), after=dice.uniform(0.1, 0.5) * whole
+        )
         assert ended in (0, signal.SIGKILL), ended
         landed += ended == signal.SIGKILL
         history[-1].append(len(trials(out)))
@@ -57,7 +70,11 @@ def main(model: str, data: str, folder: str) -> None:
     for number in range(1, runs + 1):
         log = Path(folder) / f"{number}.log"
         assert in_a_child(lambda: run(loaded, task, killed / str(number), log)) == 0  # noqa: B023
-    print(json.dumps({"landed": landed, "history": history, "runs": runs, "trials": len(trials(calm))}))
+    print(
+        json.dumps(
+            {"landed": landed, "history": history, "runs": runs, "trials": len(trials(calm))}
+        )
+    )
 
 
 if __name__ == "__main__":

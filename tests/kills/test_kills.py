@@ -21,14 +21,19 @@ def without_timings(path: Path) -> str:
 def test_twenty_kills_end_where_an_undisturbed_run_ends(model, table, tmp_path):
     driver = Path(__file__).with_name("search_kills.py")
     ended = subprocess.run(
-        [sys.executable, driver, model, table, tmp_path], capture_output=True, text=True, check=False
+        [sys.executable, driver, model, table, tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     assert found["landed"] == 20
     for number, history in enumerate(found["history"], start=1):
         assert history == sorted(history), "something that was finished was lost"
-        assert without_timings(tmp_path / "killed" / str(number)) == without_timings(tmp_path / "calm")
+        assert without_timings(tmp_path / "killed" / str(number)) == without_timings(
+            tmp_path / "calm"
+        )
     assert any(0 < n < found["calm"] for history in found["history"] for n in history), (
         "a kill fell in the middle"
     )
@@ -45,14 +50,21 @@ def test_a_kill_costs_at_most_the_spectrum_under_way(model, tmp_path):
     assert found["kills"] > 2
     assert found["calm"] == 21
     assert 21 < found["begun"] <= 21 + found["kills"]
-    assert (tmp_path / "killed" / "found.json").read_text() == (tmp_path / "calm" / "found.json").read_text()
+    assert (tmp_path / "killed" / "found.json").read_text() == (
+        tmp_path / "calm" / "found.json"
+    ).read_text()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-def test_a_sweep_that_is_killed_twenty_times_ends_where_an_undisturbed_one_ends(model, table, tmp_path):
+def test_a_sweep_that_is_killed_twenty_times_ends_where_an_undisturbed_one_ends(
+    model, table, tmp_path
+):
     driver = Path(__file__).with_name("sweep_kills.py")
     ended = subprocess.run(
-        [sys.executable, driver, model, table, tmp_path], capture_output=True, text=True, check=False
+        [sys.executable, driver, model, table, tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
@@ -72,5 +84,9 @@ def test_a_sweep_that_is_killed_twenty_times_ends_where_an_undisturbed_one_ends(
 def timeless(folder: Path) -> str:
     """Return a run's trials by key as they lie in the store, but for their timings."""
     with sqlite3.connect(folder / "run.sqlite") as database:
-        kept = database.execute("SELECT key, trial, hex(log_likelihoods) FROM trials ORDER BY key").fetchall()
-    return json.dumps([(key, json.loads(trial) | {"seconds": 0}, values) for key, trial, values in kept])
+        kept = database.execute(
+            "SELECT key, trial, hex(log_likelihoods) FROM trials ORDER BY key"
+        ).fetchall()
+    return json.dumps(
+        [(key, json.loads(trial) | {"seconds": 0}, values) for key, trial, values in kept]
+    )

@@ -1,6 +1,8 @@
-"""Run by test_training.py: kill a training with SIGKILL at random moments until it is done, interrupt another for good.
+"""Run by test_training.py: kill a training with SIGKILL at random moments until it is done,
+interrupt another for good.
 
-Forks of one warm process stand for processes that a user starts: each dies without a chance to tidy up.
+Forks of one warm process stand for processes that a user starts: each dies without a chance to tidy
+up.
 """
 
 import json
@@ -15,7 +17,9 @@ import torch
 
 from eckart.paper.functions.training import Training, read_losses, train
 
-TRAINING = Training(dimension=2, layers=1, width=8, heads=2, steps=160, batch=4, warmup=10, curriculum=40)
+TRAINING = Training(
+    dimension=2, layers=1, width=8, heads=2, steps=160, batch=4, warmup=10, curriculum=40
+)
 CHECKPOINTS = [0, 25, 100]
 
 
@@ -24,7 +28,8 @@ def run(folder: Path) -> None:
 
 
 def in_a_child(folder: Path, stop: signal.Signals, after: float | None) -> int:
-    """Train in a process of its own; send it a signal after so many seconds. Returns how it ended."""
+    """Train in a process of its own; send it a signal after so many seconds. Returns how it
+    ended."""
     child = os.fork()
     if child == 0:
         try:

@@ -121,6 +121,8 @@ def test_what_was_measured_stands_beside_what_was_held_out():
         assert row["plain_spread"] == pytest.approx(np.std(gains, ddof=1))
         assert (row["rows"], row["seeds"]) == (80, 3)
     last = table.rows[-1]
-    assert last["plain_worst"] == pytest.approx(table.rows[2]["plain_worst"] - table.rows[0]["plain_worst"])
+    assert last["plain_worst"] == pytest.approx(
+        table.rows[2]["plain_worst"] - table.rows[0]["plain_worst"]
+    )
     assert "Layer 3 is the middle one" in table.note
     assert "middle one" not in steadiness_table(find(Made().run())).note

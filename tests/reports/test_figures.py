@@ -27,9 +27,18 @@ def matrix(layer: int, name: str, condition: float) -> MatrixSpectrum:
 
 
 def test_one_curve_a_kind_of_matrix():
-    found = [matrix(0, "q", 3.0), matrix(1, "q", 4.0), matrix(0, "k", math.inf), matrix(1, "k", 2.0)]
+    found = [
+        matrix(0, "q", 3.0),
+        matrix(1, "q", 4.0),
+        matrix(0, "k", math.inf),
+        matrix(1, "k", 2.0),
+    ]
     curves = {curve.name: curve for curve in condition_curves(found)}
-    assert (curves["q"].layers, curves["q"].values, curves["q"].singular) == ((0, 1), (3.0, 4.0), ())
+    assert (curves["q"].layers, curves["q"].values, curves["q"].singular) == (
+        (0, 1),
+        (3.0, 4.0),
+        (),
+    )
     assert (curves["k"].layers, curves["k"].values, curves["k"].singular) == ((1,), (2.0,), (0,))
 
 
@@ -39,7 +48,9 @@ def test_experts_are_drawn_as_their_worst():
 
 
 def test_the_figure_shows_what_it_was_given():
-    figure = draw_condition_numbers(condition_curves([matrix(0, "q", 3.0), matrix(1, "q", math.inf)]), "tiny")
+    figure = draw_condition_numbers(
+        condition_curves([matrix(0, "q", 3.0), matrix(1, "q", math.inf)]), "tiny"
+    )
     (axes,) = figure.axes
     assert axes.get_yscale() == "log"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["q"]
@@ -56,7 +67,11 @@ def test_a_matrix_has_one_colour_and_rounding_a_hollow_mark():
     (axes,) = draw_condition_numbers(curves, "tiny").axes
     (both,) = (line for line in axes.lines if line.get_label() == "fc_out")
     assert (both.get_color(), both.get_marker()) == (alone.get_color(), alone.get_marker())
-    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white" and list(line.get_xdata())]
+    hollow = [
+        line
+        for line in axes.lines
+        if line.get_markerfacecolor() == "white" and list(line.get_xdata())
+    ]
     assert [list(line.get_ydata()) for line in hollow] == [[9.0]]
 
 
@@ -86,7 +101,9 @@ def _segments(collection):
 
 def test_a_figure_says_of_what_it_was_made(tmp_path):
     for picture in Report.of(Made(gain=lambda setting, edit: 0.1, rows=30).run()).pictures:
-        assert "n = 29 rows a seed, 30 in all, 3 seeds" in picture.titled().get_suptitle(), picture.name
+        assert "n = 29 rows a seed, 30 in all, 3 seeds" in picture.titled().get_suptitle(), (
+            picture.name
+        )
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

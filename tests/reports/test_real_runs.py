@@ -14,15 +14,25 @@ NAMES = {"text_column": "review", "label_column": "verdict"}
 def sweep(model, table, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "sweep"
     task = {"data": str(table), "name": "reviews", "split_sizes": "16,16", **NAMES}
-    grid = {"layers": "all", "parts": ["attn", "mlp"], "rates": [0.5, 0.9], "shots": [2], "seeds": [0, 1]}
-    return eckart.sweep(str(model), [task], **grid, scorings=["sum", "contextual"], spectra=True, out=out)
+    grid = {
+        "layers": "all",
+        "parts": ["attn", "mlp"],
+        "rates": [0.5, 0.9],
+        "shots": [2],
+        "seeds": [0, 1],
+    }
+    return eckart.sweep(
+        str(model), [task], **grid, scorings=["sum", "contextual"], spectra=True, out=out
+    )
 
 
 def test_a_sweep_and_its_report_have_the_same_choices(sweep):
     report = Report.of(sweep.run)
     assert report.provenance.warnings == []
     edits = {
-        (line.setting.scoring, line.setting.seed, line.part): line.edit and (line.edit.layer, line.edit.rate)
+        (line.setting.scoring, line.setting.seed, line.part): (
+            line.edit and (line.edit.layer, line.edit.rate)
+        )
         for line in sweep.lines
     }
     rows = report.tables["seeds"].rows
@@ -41,12 +51,20 @@ def test_a_sweep_and_its_report_have_the_same_choices(sweep):
 
 
 def test_the_test_gains_are_those_that_the_sweep_tells(sweep):
-    by_seed = {(r["scoring"], r["seed"], r["part"]): r for r in Report.of(sweep.run).tables["seeds"].rows}
+    by_seed = {
+        (r["scoring"], r["seed"], r["part"]): r for r in Report.of(sweep.run).tables["seeds"].rows
+    }
     compared = 0
     for line in sweep.lines:
         row = by_seed[line.setting.scoring, line.setting.seed, line.part]
-        if line.test is not None and (row["layer"], row["rate"]) == (line.edit.layer, line.edit.rate):
-            assert (row["gain"], row["p_value"]) == (pytest.approx(line.test.difference), line.test.p_value)
+        if line.test is not None and (row["layer"], row["rate"]) == (
+            line.edit.layer,
+            line.edit.rate,
+        ):
+            assert (row["gain"], row["p_value"]) == (
+                pytest.approx(line.test.difference),
+                line.test.p_value,
+            )
             compared += 1
     assert compared
 

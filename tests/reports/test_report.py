@@ -23,7 +23,9 @@ from eckart.runs import RunStore, read_run
 from eckart.statistics.paired import mcnemar_exact
 from eckart.sweeps.grid import Sweep
 
-EVIL = '<script>document.title = "broken in"</script> "><img src=x onerror=alert(1)> | `$x_1$` film {}'
+EVIL = (
+    '<script>document.title = "broken in"</script> "><img src=x onerror=alert(1)> | `$x_1$` film {}'
+)
 
 
 def planted(setting, edit):
@@ -52,7 +54,11 @@ def test_every_format_has_the_same_numbers(folder):
         measured = found.measured(condition, edit, "test")
         assert float(row["test_accuracy"]) == cell["test_accuracy"] == measured.accuracy
         if edit:
-            assert float(row["test_interval_low"]) == cell["test_interval"][0] == measured.gain.interval[0]
+            assert (
+                float(row["test_interval_low"])
+                == cell["test_interval"][0]
+                == measured.gain.interval[0]
+            )
     text = report.to_markdown()
     (choice,) = found.choices
     assert f"{100 * choice.gain.mean:+.2f}" in text
@@ -154,18 +160,39 @@ def test_an_unfinished_sweep_says_how_much_is_there():
 def test_failures_are_told_first():
     run = Made().run()
     key = next(key for key, trial in run.trials.items() if trial.edits)
-    failed = replace(run.trials[key], score=None, status="failed", error="the logits are not numbers")
+    failed = replace(
+        run.trials[key], score=None, status="failed", error="the logits are not numbers"
+    )
     report = Report.of(replace(run, trials={**run.trials, key: failed}))
     assert report.summary[0].startswith("1 of 78 trials failed")
     assert report.tables["failures"].to_json()[0]["error"] == "the logits are not numbers"
 
 
 def test_a_spectrum_is_a_table_and_a_figure(tmp_path):
-    values = {"layer": 0, "name": "q", "path": "0.q", "shape": [4, 4], "sigma_max": 8.0, "sigma_min": 2.0}
-    rest = {"rank": 4, "condition_number": 4.0, "rounding": 0.0, "singular": False, "resolved": True}
+    values = {
+        "layer": 0,
+        "name": "q",
+        "path": "0.q",
+        "shape": [4, 4],
+        "sigma_max": 8.0,
+        "sigma_min": 2.0,
+    }
+    rest = {
+        "rank": 4,
+        "condition_number": 4.0,
+        "rounding": 0.0,
+        "singular": False,
+        "resolved": True,
+    }
     with RunStore(tmp_path, {"kind": "spectrum"}) as store:
         store.keep_spectrum("q", {**values, **rest})
-        singular = {"layer": 1, "path": "1.q", "condition_number": None, "singular": True, "resolved": False}
+        singular = {
+            "layer": 1,
+            "path": "1.q",
+            "condition_number": None,
+            "singular": True,
+            "resolved": False,
+        }
         store.keep_spectrum("q1", {**values, **rest, **singular})
     report = Report.of(read_run(tmp_path))
     assert [row["says"] for row in report.tables["spectra"].rows] == ["", "singular"]
@@ -180,7 +207,10 @@ def test_a_spectrum_is_a_table_and_a_figure(tmp_path):
 def test_every_table_of_a_report_is_on_its_page(folder):
     report = replace(Report.of(read_run(folder)), pictures=())
     more = Table("more", "Is there more?", "A note.", (Column("a", "a"),), [{"a": "yes"}])
-    for page in (replace(report, tables={**report.tables, "more": more}).to_html(), report.to_html()):
+    for page in (
+        replace(report, tables={**report.tables, "more": more}).to_html(),
+        report.to_html(),
+    ):
         assert '<a href="#cells">Everything that was tried</a>' in page
         assert page.index('id="choices"') < page.index('id="seeds"') < page.index('id="cells"')
         assert ('<h2 id="more">Is there more?</h2>' in page) == ("A note." in page)
@@ -188,7 +218,9 @@ def test_every_table_of_a_report_is_on_its_page(folder):
 
 
 def test_many_verdicts_say_what_they_leave_out():
-    made = Made(tasks=tuple(f"task {i}" for i in range(30)), seeds=(0,), layers=(1,), rates=(0.5,), rows=12)
+    made = Made(
+        tasks=tuple(f"task {i}" for i in range(30)), seeds=(0,), layers=(1,), rates=(0.5,), rows=12
+    )
     page = replace(Report.of(made.run()), pictures=()).to_html()
     assert "Showing 24 of 30; all are in the table of choices." in page
 
@@ -197,7 +229,11 @@ def test_a_formula_in_the_data_is_a_text_in_the_csv():
     column = Column("task", "task")
     texts = ["=1+1", "+1", "-1", "@sum", "plain", "a=b"]
     table = Table(
-        "t", "t", "", (column, Column("gain", "gain", "points")), [{"task": t, "gain": -0.5} for t in texts]
+        "t",
+        "t",
+        "",
+        (column, Column("gain", "gain", "points")),
+        [{"task": t, "gain": -0.5} for t in texts],
     )
     lines = table.to_csv().splitlines()[1:]
     assert lines == ["'=1+1,-0.5", "'+1,-0.5", "'-1,-0.5", "'@sum,-0.5", "plain,-0.5", "a=b,-0.5"]
@@ -205,7 +241,9 @@ def test_a_formula_in_the_data_is_a_text_in_the_csv():
 
 def test_a_column_is_left_out_only_where_all_rows_agree():
     columns = (*(Column(key, key) for key in ("same", "some", "none")), Column("n", "n", "count"))
-    table = Table("t", "t", "", columns, [{"same": "a", "some": "chosen", "n": 1}, {"same": "a", "n": 1}])
+    table = Table(
+        "t", "t", "", columns, [{"same": "a", "some": "chosen", "n": 1}, {"same": "a", "n": 1}]
+    )
     assert [column.key for column in table.narrow().columns] == ["some", "n"]
     assert [column.key for column in table.narrow(["same"]).columns] == ["same", "some", "n"]
 
@@ -229,7 +267,9 @@ def test_the_papers_model_stands_beside_the_paper():
 def test_the_published_record_is_whole_and_bounded():
     table = published_table()
     assert len(table.rows) == len(record()) == 28 + 36
-    row = next(r for r in table.rows if (r["model"], r["task"], r["part"]) == ("gpt-j-6b", "cb", "mlp"))
+    row = next(
+        r for r in table.rows if (r["model"], r["task"], r["part"]) == ("gpt-j-6b", "cb", "mlp")
+    )
     assert (row["n"], row["baseline_interval"]) == (56, exact_interval(32, 56))
     for row in table.rows:
         assert row["least_p"] <= row["most_p"]
@@ -267,7 +307,9 @@ def test_the_python_door_refuses_what_the_command_line_does(folder, tmp_path, mo
 
 
 def test_a_format_that_there_is_not(folder):
-    with pytest.raises(RunError, match="no report format 'doc'; the formats are html, md, csv, json"):
+    with pytest.raises(
+        RunError, match="no report format 'doc'; the formats are html, md, csv, json"
+    ):
         eckart.report(folder, format="doc")
 
 

@@ -1,4 +1,5 @@
-"""What a terminal shows: nothing that matters is cut, however narrow it is and whatever stands in a table."""
+"""What a terminal shows: nothing that matters is cut, however narrow it is and whatever stands in a
+table."""
 
 import io
 import re
@@ -22,7 +23,12 @@ NARROW = 40
 """Here numbers stay whole, even where a line is too long for it."""
 WIDTHS = (NARROW, 60, 80, 120)
 LONG_MODEL = "an-organisation-of-some-length/a-model-with-a-long-name-7b-instruct-v0.3"
-LONG_LABELS = ("not applicable to this customer", "Donaudampfschifffahrtsgesellschaft", "a", "否定的な評価")
+LONG_LABELS = (
+    "not applicable to this customer",
+    "Donaudampfschifffahrtsgesellschaft",
+    "a",
+    "否定的な評価",
+)
 
 
 def numbers(text: str) -> set[str]:
@@ -38,9 +44,17 @@ def scored(classes: int = 2, n: int = 100_000) -> Score:
         confusion[label][prediction] += 1
     right = sum(confusion[i][i] for i in range(classes)) / n
     return Score(
-        n=n, accuracy=right, balanced_accuracy=right, macro_f1=0.123456, log_loss=1234.56789, majority_rate=1 / classes,
-        confusion=tuple(map(tuple, confusion)), labels=labels, predictions=predictions, log_likelihoods=(),
-    )  # fmt: skip
+        n=n,
+        accuracy=right,
+        balanced_accuracy=right,
+        macro_f1=0.123456,
+        log_loss=1234.56789,
+        majority_rate=1 / classes,
+        confusion=tuple(map(tuple, confusion)),
+        labels=labels,
+        predictions=predictions,
+        log_likelihoods=(),
+    )
 
 
 def finished(layers: int = 96, rates: int = 9) -> Study:
@@ -50,48 +64,86 @@ def finished(layers: int = 96, rates: int = 9) -> Study:
     ranks = {"q": 11264, "k": 1024, "v": 1024, "o": 11264}
     steps = [round(i / rates, 4) for i in range(rates)]
     tried = [Candidate(rate, ranks, trial(score=scored(n=2000)), 2000) for rate in steps]
-    tried.append(Candidate(0.995, ranks, trial(score=None, status="failed", error="its scores are NaN"), 0))
+    tried.append(
+        Candidate(0.995, ranks, trial(score=None, status="failed", error="its scores are NaN"), 0)
+    )
     return Study(
         settings={
-            "model": LONG_MODEL, "task": "a-task-with-a-long-name", "top_k": 3, "combine": "geometric", "shots": 32,
-            "seed": 1234, "dtype": "bfloat16",
+            "model": LONG_MODEL,
+            "task": "a-task-with-a-long-name",
+            "top_k": 3,
+            "combine": "geometric",
+            "shots": 32,
+            "seed": 1234,
+            "dtype": "bfloat16",
         },
-        part="attn", layer=layers - 1, rate=steps[-1],
-        condition_numbers={i: 1.2345678 * 10 ** (i % 9) for i in range(layers - 1)} | {layers - 1: float("inf")},
-        candidates=tuple(tried), baseline=trial(score=before), clipped=trial(score=after),
+        part="attn",
+        layer=layers - 1,
+        rate=steps[-1],
+        condition_numbers={i: 1.2345678 * 10 ** (i % 9) for i in range(layers - 1)}
+        | {layers - 1: float("inf")},
+        candidates=tuple(tried),
+        baseline=trial(score=before),
+        clipped=trial(score=after),
         parameters={"dense": 1, "factored": 1, "saved": 0},
-        published=({"source": "authors' log: a-long-task", "layer": 27, "rate": 0.995, "test_baseline": 0.5,
-                    "test_clipped": 0.123456},),
+        published=(
+            {
+                "source": "authors' log: a-long-task",
+                "layer": 27,
+                "rate": 0.995,
+                "test_baseline": 0.5,
+                "test_clipped": 0.123456,
+            },
+        ),
         notes=("train: left out 12,345 rows for repeating an input",),
         scorer=SimpleNamespace(task=SimpleNamespace(labels=("a", "b"))),
-    )  # fmt: skip
+    )
 
 
 def evaluated():
     task = SimpleNamespace(name="a-task", shots=10, seed=0, labels=LONG_LABELS)
     shown = trial(score=scored(4), edits=(Edit(126, "attn", 0.3333333333333333),))
-    return evaluation_report(SimpleNamespace(
-        model=LONG_MODEL, dtype="bfloat16", task=task, scoring="sum", trial=shown, score=shown.score, prompts=(),
-        notes=("7 rows were left out",),
-    ))  # fmt: skip
+    return evaluation_report(
+        SimpleNamespace(
+            model=LONG_MODEL,
+            dtype="bfloat16",
+            task=task,
+            scoring="sum",
+            trial=shown,
+            score=shown.score,
+            prompts=(),
+            notes=("7 rows were left out",),
+        )
+    )
 
 
 def spectra():
-    return spectrum_table([
-        MatrixSpectrum(
-            layer, name, f"model.layers.{layer}.{name}", (28672, 8192), 123456.789, small, 8192 - (small < 1e-20),
-            float("inf") if small < 1e-20 else 123456.789 / small, rounding=0.00012345,
-        )
-        for layer, small in ((0, 1.23456e-5), (125, 1e-30), (125, 0.0123456))
-        for name in ("gate", "fc_out")
-    ])  # fmt: skip
+    return spectrum_table(
+        [
+            MatrixSpectrum(
+                layer,
+                name,
+                f"model.layers.{layer}.{name}",
+                (28672, 8192),
+                123456.789,
+                small,
+                8192 - (small < 1e-20),
+                float("inf") if small < 1e-20 else 123456.789 / small,
+                rounding=0.00012345,
+            )
+            for layer, small in ((0, 1.23456e-5), (125, 1e-30), (125, 0.0123456))
+            for name in ("gate", "fc_out")
+        ]
+    )
 
 
 SHOWN = {
     "a search": lambda: study_report(finished()),
     "a search that clips nothing": lambda: study_report(replace(finished(), rate=0.0)),
     "an evaluation": evaluated,
-    "eight long labels": lambda: score_table(scored(8), [f"{name} {i}" for i in (1, 2) for name in LONG_LABELS], "t"),
+    "eight long labels": lambda: score_table(
+        scored(8), [f"{name} {i}" for i in (1, 2) for name in LONG_LABELS], "t"
+    ),
     "many labels": lambda: score_table(scored(77), [f"label {i}" for i in range(77)], "77 labels"),
     "a spectrum": spectra,
     "a wide grid": lambda: Sheet(
@@ -100,10 +152,22 @@ SHOWN = {
         names=0,
     ),
     "intervals": lambda: Sheet(
-        ["predictor", "all edits of a task (1234 cells, 12 groups)", "p, corrected", "over a random layer"],
-        [["baseline: the deepest of the worst-conditioned", "+0.12 (-0.34 to +0.56)", "1.2e-300", "+12.34 (+1 to +2)"]],
+        [
+            "predictor",
+            "all edits of a task (1234 cells, 12 groups)",
+            "p, corrected",
+            "over a random layer",
+        ],
+        [
+            [
+                "baseline: the deepest of the worst-conditioned",
+                "+0.12 (-0.34 to +0.56)",
+                "1.2e-300",
+                "+12.34 (+1 to +2)",
+            ]
+        ],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -155,7 +219,10 @@ def test_entries_side_by_side_are_whole(width):
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("width", [20, 60, 80])
 def test_sentences_break_between_words_on_a_terminal_and_nowhere_else(terminal, width):
-    said = f"note: {LONG_MODEL} was not found; give --trust-remote-code or 'pip install eckart[adapter]'"
+    said = (
+        f"note: {LONG_MODEL} was not found; give --trust-remote-code or 'pip install"
+        " eckart[adapter]'"
+    )
     file = io.StringIO()
     print_on(Console(file=file, width=width, force_terminal=terminal, color_system=None), said)
     lines = file.getvalue().splitlines()

@@ -1,4 +1,5 @@
-"""Calibrated scorings against numpy on plain log-likelihoods, and several scorings from one reading."""
+"""Calibrated scorings against numpy on plain log-likelihoods, and several scorings from one
+reading."""
 
 import time
 from dataclasses import replace
@@ -58,8 +59,11 @@ def shares(values: np.ndarray) -> np.ndarray:
 
 
 def after(model, task, prompts, text: str) -> np.ndarray:
-    """Score the prompts' continuations after the demonstrations and a query whose every input is `text`."""
-    empty = task.format.prefix(task.demonstrations) + task.format.query(dict.fromkeys(("text", "goal"), text))
+    """Score the prompts' continuations after the demonstrations and a query whose every input is
+    `text`."""
+    empty = task.format.prefix(task.demonstrations) + task.format.query(
+        dict.fromkeys(("text", "goal"), text)
+    )
     return plain(model, [type(p)(p.id, empty, p.continuations, p.label) for p in prompts])
 
 
@@ -88,20 +92,25 @@ def test_the_mean_of_all_logits_ranks_by_what_the_authors_code_did(choices):
     model = double("llama")
 
     def mean_logit(context: str, continuation: str) -> float:
-        before, whole = (model.tokenizer(text)["input_ids"] for text in (context, context + continuation))
+        before, whole = (
+            model.tokenizer(text)["input_ids"] for text in (context, context + continuation)
+        )
         logits = model.model(torch.tensor([whole])).logits[0]
         return float(logits[len(before) - 1 : len(whole) - 1].mean())
 
     trial = Evaluator(model, choices, method="logit")([], "validation")
     expected = [
-        [mean_logit(p.context, text) for text in p.continuations] for p in choices.prompts("validation")
+        [mean_logit(p.context, text) for text in p.continuations]
+        for p in choices.prompts("validation")
     ]
     assert np.allclose(trial.score.log_likelihoods, expected, atol=1e-6)
     assert trial.score.predictions == tuple(np.argmax(expected, axis=1))
 
 
 def usable(task) -> list[str]:
-    return [method for method in METHODS if method != ("batch" if task.kind == "choices" else "logit")]
+    return [
+        method for method in METHODS if method != ("batch" if task.kind == "choices" else "logit")
+    ]
 
 
 @pytest.mark.parametrize("kind", ["labels", "choices"])
@@ -115,7 +124,9 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
     reader, read = evaluator.prepare("validation").rows.reader, []
     real = Reader.sums
     monkeypatch.setattr(
-        Reader, "sums", lambda reader, *args, **kw: (read.append(reader), real(reader, *args, **kw))[1]
+        Reader,
+        "sums",
+        lambda reader, *args, **kw: (read.append(reader), real(reader, *args, **kw))[1],
     )
     start = time.perf_counter()
     together = evaluator.trials(EDITS, "validation", methods)
@@ -124,11 +135,15 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
     assert [trial.score for trial in together] == [trial.score for trial in alone]
     assert [trial.key for trial in together] == [trial.key for trial in alone]
     assert len({trial.key for trial in together}) == len(methods)
-    assert 0 < sum(trial.seconds for trial in together) <= elapsed, "one reading is not counted several times"
+    assert 0 < sum(trial.seconds for trial in together) <= elapsed, (
+        "one reading is not counted several times"
+    )
 
 
 def test_without_methods_the_evaluators_own_is_meant(task):
-    evaluator = Evaluator(load_model(build("gpt2"), tokenizer=tiny_tokenizer()), task, method="byte")
+    evaluator = Evaluator(
+        load_model(build("gpt2"), tokenizer=tiny_tokenizer()), task, method="byte"
+    )
     (only,) = evaluator.trials(EDITS, "test")
     assert (only.key, only.score) == (evaluator.key(EDITS, "test"), evaluator(EDITS, "test").score)
     assert only.key == evaluator.key(EDITS, "test", "byte") != evaluator.key(EDITS, "test", "sum")
@@ -150,7 +165,8 @@ def test_prompts_without_content_are_prepared_once_and_only_where_needed(task, m
 
 
 def test_a_scoring_that_the_unpruned_pass_did_not_need_is_right_for_candidates(task):
-    """The pass that leaves states for candidates read no prompts without content, so these begin at the bottom."""
+    """The pass that leaves states for candidates read no prompts without content, so these begin at
+    the bottom."""
     model = load_model(build("llama"), tokenizer=tiny_tokenizer())
     alone = Evaluator(model, task, method="contextual")(EDITS, "validation").score
     evaluator = Evaluator(model, task)
@@ -215,7 +231,9 @@ def test_batch_needs_all_rows_and_the_same_labels_in_each(task, choices):
 
 
 def test_a_race_by_batch_is_refused_before_anything_is_read(task, tmp_path, monkeypatch):
-    evaluator = Evaluator(load_model(build("llama"), tokenizer=tiny_tokenizer()), task, method="batch")
+    evaluator = Evaluator(
+        load_model(build("llama"), tokenizer=tiny_tokenizer()), task, method="batch"
+    )
     monkeypatch.setattr(Reader, "sums", None)
     with pytest.raises(TaskError, match="leave out --race"):
         run_plan(Plan("mlp", (0.0, 0.5), layer=1, race=True), evaluator, tmp_path / "run")
@@ -223,6 +241,8 @@ def test_a_race_by_batch_is_refused_before_anything_is_read(task, tmp_path, monk
 
 
 def test_a_search_by_a_calibrated_scoring_records_it(task):
-    evaluator = Evaluator(load_model(build("llama"), tokenizer=tiny_tokenizer()), task, method="contextual")
+    evaluator = Evaluator(
+        load_model(build("llama"), tokenizer=tiny_tokenizer()), task, method="contextual"
+    )
     study = run_plan(Plan("mlp", (0.0, 0.5), layer=1), evaluator)
     assert study.settings["scoring"] == "contextual"

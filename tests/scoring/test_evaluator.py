@@ -41,19 +41,25 @@ def test_a_trial_is_reproducible_and_leaves_the_model_alone(task):
     first = evaluator([Edit(0, "mlp", 0.9)], "validation")
     assert evaluator([Edit(0, "mlp", 0.9)], "validation").score == first.score
     assert evaluator([], "validation").score != first.score
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.model.state_dict().items())
+    assert all(
+        torch.equal(before[name], tensor) for name, tensor in model.model.state_dict().items()
+    )
 
 
 def test_equal_edits_have_equal_keys_and_others_do_not(task):
     evaluator = Evaluator(loaded(), task)
     one = evaluator.key([Edit(2, "mlp", 0.5), Edit(0, "attn", 0.5)], "test")
-    assert one == evaluator.key([Edit(0, "attn", 0.5), Edit(-1, "mlp", 0.5), Edit(1, "mlp", 0.0)], "test")
+    assert one == evaluator.key(
+        [Edit(0, "attn", 0.5), Edit(-1, "mlp", 0.5), Edit(1, "mlp", 0.0)], "test"
+    )
     assert evaluator.key([], "test") == evaluator.key([Edit(1, "mlp", 0.0)], "test")
     others = [
         evaluator.key([Edit(2, "mlp", 0.5)], "test"),
         evaluator.key([Edit(2, "mlp", 0.5), Edit(0, "attn", 0.5)], "validation"),
         Evaluator(loaded(seed=1), task).key([Edit(2, "mlp", 0.5), Edit(0, "attn", 0.5)], "test"),
-        Evaluator(loaded(), task, method="mean").key([Edit(2, "mlp", 0.5), Edit(0, "attn", 0.5)], "test"),
+        Evaluator(loaded(), task, method="mean").key(
+            [Edit(2, "mlp", 0.5), Edit(0, "attn", 0.5)], "test"
+        ),
     ]
     assert len({one, *others}) == 5
 
@@ -64,7 +70,9 @@ def test_the_key_depends_on_the_demonstrations(task, table):
 
 
 def test_metrics_agree_with_the_rows(task):
-    result = evaluate(build("gpt2"), task, Edit(-1, "mlp", 0.5), split="all", tokenizer=tiny_tokenizer())
+    result = evaluate(
+        build("gpt2"), task, Edit(-1, "mlp", 0.5), split="all", tokenizer=tiny_tokenizer()
+    )
     rows = list(result.rows())
     assert result.score.n == len(rows) == len(task.prompts("all"))
     right = [row["label"] == row["prediction"] for row in rows]
@@ -77,7 +85,9 @@ REAL = Reader.sums
 
 def wrong_where(wrong):
     """Return a `sums` that is off by 4 nats for the readers that `wrong` names."""
-    return lambda reader, *args, **kwargs: REAL(reader, *args, **kwargs) + (4.0 if wrong(reader) else 0.0)
+    return lambda reader, *args, **kwargs: (
+        REAL(reader, *args, **kwargs) + (4.0 if wrong(reader) else 0.0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,7 +141,10 @@ def test_a_model_whose_batches_are_always_wrong_is_read_one_by_one(task, monkeyp
     )
 
 
-CANDIDATES = [Edit(1, "mlp", rate) for rate in (0.0, 0.5, 0.9)] + [Edit(2, "attn", 0.5), Edit(0, "attn", 0.5)]
+CANDIDATES = [Edit(1, "mlp", rate) for rate in (0.0, 0.5, 0.9)] + [
+    Edit(2, "attn", 0.5),
+    Edit(0, "attn", 0.5),
+]
 
 
 @pytest.mark.parametrize("method", ["sum", "prior"])
@@ -146,7 +159,10 @@ def test_expected_candidates_score_as_they_do_alone(task, family, method):
         assert found.predictions == alone.predictions
         assert np.allclose(found.log_likelihoods, alone.log_likelihoods, atol=1e-5)
     assert shared.trunk.held > 0
-    assert {point for _, point in shared.trunk._states} == {Point(1, after_attention=True), Point(2)}
+    assert {point for _, point in shared.trunk._states} == {
+        Point(1, after_attention=True),
+        Point(2),
+    }
     shared.expect([Edit(2, "attn", 0.5)])
     assert shared.trunk.held == 0
 
@@ -154,7 +170,8 @@ def test_expected_candidates_score_as_they_do_alone(task, family, method):
 @pytest.mark.parametrize("family", ["llama", "bloom"])
 @pytest.mark.parametrize("expected", [True, False])
 def test_no_order_of_edits_changes_a_score(task, family, expected):
-    """An edit of layer 0 is not taken for the unpruned model, whatever comes before and after it."""
+    """An edit of layer 0 is not taken for the unpruned model, whatever comes before and after
+    it."""
     model = loaded(family)
     edits = [
         Edit(2, "mlp", 0.5),
@@ -225,7 +242,9 @@ def test_candidates_whose_tail_is_wrong_run_through_all_layers(task, monkeypatch
     model = loaded()
     alone = Evaluator(model, task)([Edit(1, "mlp", 0.5)], "validation").score
     real = Trunk.get
-    monkeypatch.setattr(Trunk, "get", lambda *args: (found := real(*args)) and tuple(s + 1 for s in found))
+    monkeypatch.setattr(
+        Trunk, "get", lambda *args: (found := real(*args)) and tuple(s + 1 for s in found)
+    )
     evaluator = Evaluator(model, task)
     evaluator.expect(CANDIDATES)
     evaluator([], "validation")
@@ -250,8 +269,10 @@ def test_long_rows_show_fewer_demonstrations_and_the_others_all(task):
     long = sum(length > window for length in whole)
     assert sorted(shots) == [3] * long + [4] * (len(found) - long)
     assert max(fed_lengths(found, Encoder(model.tokenizer))) <= window
-    assert evaluator.notes("validation")[-1] == (
-        f"validation: {long} rows show fewer demonstrations, as few as 3, to fit into {window} tokens"
+    assert (
+        evaluator.notes("validation")[-1]
+        == f"validation: {long} rows show fewer demonstrations, as few as 3, to fit into {window}"
+        " tokens"
     )
     assert evaluator([], "validation").score.n == len(task.validation)
     assert evaluator.key([], "validation") != Evaluator(model, task).key([], "validation")
@@ -296,7 +317,9 @@ def test_outputs_that_are_no_numbers_are_an_error(task, dtype, remedy, value, wh
     }[where]
     with torch.no_grad():
         tensor.fill_(value)
-    with pytest.raises(NotANumberError, match=rf"\(NaN or infinite\) for .* row\(s\), such as .*{remedy}"):
+    with pytest.raises(
+        NotANumberError, match=rf"\(NaN or infinite\) for .* row\(s\), such as .*{remedy}"
+    ):
         Evaluator(model, task)([], "validation")
 
 
@@ -368,7 +391,9 @@ def test_prior_takes_away_what_an_empty_prompt_gives(task):
 )
 def test_what_ranks_the_labels(method, expected):
     sums, tokens, lengths = np.array([[-6.0, -4.0]]), np.array([[3, 1]]), np.array([[12, 2]])
-    reading = Reading(sums, tokens, lengths, {"prior": np.array([[[-1.0, -3.0]]])}, np.array([[9.0, 6.0]]))
+    reading = Reading(
+        sums, tokens, lengths, {"prior": np.array([[[-1.0, -3.0]]])}, np.array([[9.0, 6.0]])
+    )
     assert combine(method, reading).tolist() == [expected]
 
 
@@ -381,7 +406,10 @@ def test_a_live_model_keeps_its_dtype_and_place():
         load_model(build("llama"), tokenizer=tiny_tokenizer(), dtype="bfloat16")
     with pytest.raises(ModelError, match="needs its tokenizer"):
         load_model(build("llama"))
-    assert load_model(build("llama").to(torch.bfloat16), tokenizer=tiny_tokenizer()).dtype == "bfloat16"
+    assert (
+        load_model(build("llama").to(torch.bfloat16), tokenizer=tiny_tokenizer()).dtype
+        == "bfloat16"
+    )
 
 
 def test_a_fingerprint_follows_weights_configuration_and_tokenizer():
@@ -400,7 +428,11 @@ def test_a_fingerprint_follows_weights_configuration_and_tokenizer():
 def recurrent():
     """A tiny model that keeps a state instead of keys and values in some layers."""
     sizes = {"vocab_size": 304, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]}
+    heads = {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "layer_types": ["conv", "full_attention"],
+    }
     torch.manual_seed(0)
     return Lfm2ForCausalLM(Lfm2Config(**sizes, **heads)).eval()
 
@@ -434,7 +466,8 @@ def test_the_prior_of_a_shortened_row_is_of_its_own_demonstrations(task):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom"])
 def test_a_model_that_accelerate_spreads_over_devices_scores_the_same(task, family):
-    """Here the devices are one; what differs from a plain model are the hooks that accelerate puts around forwards."""
+    """Here the devices are one; what differs from a plain model are the hooks that accelerate puts
+    around forwards."""
     expected = Evaluator(loaded(family), task)
     spread = loaded(family)
     accelerate.dispatch_model(spread.model, {"": "cpu"}, main_device="cpu", force_hooks=True)
@@ -448,5 +481,7 @@ def test_a_model_that_accelerate_spreads_over_devices_scores_the_same(task, fami
 def test_a_device_map_is_passed_on(tmp_path):
     folder = save_family("llama", tmp_path)
     assert load_model(folder, device_map="cpu").model.device.type == "cpu"
-    with pytest.raises(ModelError, match=r"no device map .everywhere.; the device maps are auto, balanced"):
+    with pytest.raises(
+        ModelError, match=r"no device map .everywhere.; the device maps are auto, balanced"
+    ):
         load_model(folder, device_map="everywhere")

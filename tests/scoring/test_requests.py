@@ -16,7 +16,8 @@ from eckart.weights.loading.config import context_window
 
 
 def merging_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer that merges across spaces, so that a boundary between prompt and label can vanish."""
+    """Return a tokenizer that merges across spaces, so that a boundary between prompt and label can
+    vanish."""
     pieces = ["<unk>", *"abcdefghijklmnopqrstuvwxyz :▁", ": ", ": p", "go", "goo", "good"]
     merges = [(":", " "), (": ", "p"), ("g", "o"), ("go", "o"), ("goo", "d")]
     tokenizer = Tokenizer(
@@ -42,7 +43,10 @@ def scored(prompt: Prompt, tokenizer) -> list[str]:
 
 def test_context_and_continuation_are_encoded_together_and_split_at_one_place():
     # ": p" is one token, so the label's first letter sits in a token that begins inside the prompt
-    assert scored(Prompt("a", "it was:", (" pos", " neg"), 0), merging_tokenizer()) == [": pos", ": neg"]
+    assert scored(Prompt("a", "it was:", (" pos", " neg"), 0), merging_tokenizer()) == [
+        ": pos",
+        ": neg",
+    ]
 
 
 def test_labels_that_share_their_first_token_are_scored_whole():
@@ -68,12 +72,17 @@ def test_what_a_tokenizer_puts_in_front_is_found_in_any_alphabet(alphabet, front
     tokenizer = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[]))
     tokenizer.add_special_tokens(pieces[:3])
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{front} $A <eos>".strip(), special_tokens=[("<bos>", 0), ("<eos>", 1), ("<pad>", 2)]
+        single=f"{front} $A <eos>".strip(),
+        special_tokens=[("<bos>", 0), ("<eos>", 1), ("<pad>", 2)],
     )
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>")
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>"
+    )
     expected = tuple(pieces.index(piece) for piece in front.split())
     for encoder in (Encoder(wrapped), Encoder(wrapped, [Prompt("a", "", (alphabet,), 0)])):
-        assert encoder([alphabet[::-1]]) == [expected + tuple(pieces.index(c) for c in alphabet[::-1])]
+        assert encoder([alphabet[::-1]]) == [
+            expected + tuple(pieces.index(c) for c in alphabet[::-1])
+        ]
 
 
 def test_a_tokenizer_class_that_reads_otherwise_than_its_file_is_noticed(tmp_path):
@@ -115,7 +124,8 @@ def test_a_prompt_that_is_too_long_is_named():
     long = Prompt("train:17", "the food is good " * 30, (" good", " bad"), 0)
     short = Prompt("train:16", "the food", (" good", " bad"), 0)
     with pytest.raises(
-        TaskError, match=r"row train:17 is \d+ tokens long .* at most 64; .*--truncate-demonstrations"
+        TaskError,
+        match=r"row train:17 is \d+ tokens long .* at most 64; .*--truncate-demonstrations",
     ):
         build_requests([short, long], tiny_tokenizer(), window=64)
 
@@ -139,12 +149,16 @@ def test_the_prefix_never_swallows_a_scored_position():
 
 def test_subset_and_written_out_prefix_ask_for_the_same():
     prompts = [
-        Prompt(str(i), f"the food is {word}", (" good", " bad and bad"), 0) for i, word in enumerate("abc")
+        Prompt(str(i), f"the food is {word}", (" good", " bad and bad"), 0)
+        for i, word in enumerate("abc")
     ]
     requests = build_requests(prompts, tiny_tokenizer())
     part = requests.subset([2]).without_prefix()
     assert part.rows == build_requests(prompts[2:], tiny_tokenizer()).without_prefix().rows
-    assert part.continuations == build_requests(prompts[2:], tiny_tokenizer()).without_prefix().continuations
+    assert (
+        part.continuations
+        == build_requests(prompts[2:], tiny_tokenizer()).without_prefix().continuations
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,13 +187,16 @@ def test_labels_that_a_tokenizer_cannot_tell_apart_are_refused():
 
 
 def pieces_tokenizer(kind: str) -> PreTrainedTokenizerFast:
-    """Return a tokenizer that is trained on the texts below, of one of the ways that decoders' tokenizers work."""
+    """Return a tokenizer that is trained on the texts below, of one of the ways that decoders'
+    tokenizers work."""
     model = models.Unigram() if kind == "unigram" else models.BPE()
     tokenizer = Tokenizer(model)
     if kind == "byte-level":
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     elif kind != "merges over spaces":
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=kind == "metaspace")
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+            prepend_scheme="first", split=kind == "metaspace"
+        )
     trainer = trainers.UnigramTrainer if kind == "unigram" else trainers.BpeTrainer
     tokenizer.train_from_iterator(shared_rows(), trainer(vocab_size=150, show_progress=False))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)

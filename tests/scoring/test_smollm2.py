@@ -1,4 +1,5 @@
-"""A real pretrained decoder: what is read of it is what a plain loop over transformers reads, to 1e-4 nats."""
+"""A real pretrained decoder: what is read of it is what a plain loop over transformers reads, to
+1e-4 nats."""
 
 import os
 from pathlib import Path
@@ -47,11 +48,14 @@ def clipped_by_hand(folder: Path, edits):
 
 @torch.no_grad()
 def by_hand(model, tokenizer, prompt, mean):
-    """Score each continuation in a pass of its own; what is scored begins where any of the texts parts."""
+    """Score each continuation in a pass of its own; what is scored begins where any of the texts
+    parts."""
     rows = [tokenizer(prompt.context + text)["input_ids"] for text in prompt.continuations]
     context = tokenizer(prompt.context)["input_ids"]
     start = next(
-        i for i in range(len(context) + 1) if len({tuple(row[: i + 1]) for row in [context, *rows]}) > 1
+        i
+        for i in range(len(context) + 1)
+        if len({tuple(row[: i + 1]) for row in [context, *rows]}) > 1
     )
     found = []
     for row in rows:
@@ -69,13 +73,15 @@ def test_rows_equal_a_plain_loop(smollm2, shared, edits):
         task = Task.load(name, data=shared / "data" / name, shots=2, split_sizes=(6, 6))
         found = Evaluator(ours, task)(edits, "validation").labelled.log_likelihoods
         expected = [
-            by_hand(model, tokenizer, prompt, task.kind == "choices") for prompt in task.prompts("validation")
+            by_hand(model, tokenizer, prompt, task.kind == "choices")
+            for prompt in task.prompts("validation")
         ]
         assert np.abs(np.array(found) - np.array(expected)).max() < 1e-4, name
 
 
 def test_no_edit_in_bfloat16_is_taken_for_a_way_that_does_not_agree(smollm2, shared):
-    """Warnings are errors here. The whole grid, every layer at five rates, is a command of docs/performance.md."""
+    """Warnings are errors here. The whole grid, every layer at five rates, is a command of
+    docs/performance.md."""
     task = Task.load("sst2", data=shared / "data" / "sst2", shots=0, split_sizes=(8, 8))
     scorer = Evaluator(load_model(smollm2, dtype="bfloat16", device="cpu"), task)
     edits = [Edit(layer, part, 0.995) for layer in (0, 1, 15, 29) for part in ("mlp", "attn")]

@@ -1,4 +1,5 @@
-"""Tokens that the tokenizer has and the model has not are named before the model is asked for them."""
+"""Tokens that the tokenizer has and the model has not are named before the model is asked for
+them."""
 
 import pytest
 from families import VOCAB, build, save_family, tiny_tokenizer
@@ -21,9 +22,13 @@ def task(table, template):
     return eckart.Task.load(data=table, template=template, label_column="verdict", shots=1)
 
 
-@pytest.mark.parametrize("template", ["{{ review }}\n<|verdict|>", "<|verdict|>{{ review }}\nverdict:"])
+@pytest.mark.parametrize(
+    "template", ["{{ review }}\n<|verdict|>", "<|verdict|>{{ review }}\nverdict:"]
+)
 def test_a_token_that_was_added_to_the_tokenizer_alone(larger, table, template):
-    with pytest.raises(ModelError, match=rf"embeddings for {VOCAB} tokens.*token {VOCAB} .*verdict"):
+    with pytest.raises(
+        ModelError, match=rf"embeddings for {VOCAB} tokens.*token {VOCAB} .*verdict"
+    ):
         eckart.evaluate(larger, task(table, template))
     with pytest.raises(ModelError, match=r"added to the tokenizer alone"):
         eckart.sweep(str(larger), task(table, template), layers=[0], rates=[0.5])

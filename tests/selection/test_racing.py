@@ -1,4 +1,5 @@
-"""Racing: the error rate that it promises, exactly where that can be enumerated and by simulation where not."""
+"""Racing: the error rate that it promises, exactly where that can be enumerated and by simulation
+where not."""
 
 import json
 import math
@@ -27,16 +28,21 @@ RATES = (0.0, 0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995)
 
 
 def e_table(most: int) -> np.ndarray:
-    """Return e by (worse, better), by the incomplete beta function: `log_e_value` sums, one pair at a time."""
+    """Return e by (worse, better), by the incomplete beta function: `log_e_value` sums, one pair at
+    a time."""
     worse, better = np.indices((most, most))
     with np.errstate(divide="ignore"):
         tail = np.log(betaincc(worse + 1, better + 1, 0.5))
-    return np.exp(np.minimum((worse + better + 1) * math.log(2) + betaln(worse + 1, better + 1) + tail, 700))
+    return np.exp(
+        np.minimum((worse + better + 1) * math.log(2) + betaln(worse + 1, better + 1) + tail, 700)
+    )
 
 
 def test_the_table_is_the_function():
     for worse, better in ((0, 0), (3, 1), (30, 12), (90, 99), (99, 0)):
-        assert e_table(100)[worse, better] == pytest.approx(math.exp(log_e_value(worse, better)), rel=1e-9)
+        assert e_table(100)[worse, better] == pytest.approx(
+            math.exp(log_e_value(worse, better)), rel=1e-9
+        )
 
 
 @pytest.mark.parametrize(("worse", "better"), [(0, 0), (1, 0), (0, 7), (5, 2), (40, 31), (3, 60)])
@@ -67,7 +73,9 @@ def test_looking_after_every_row_errs_as_seldom_as_promised(alpha):
     rows = 300
     crossed = e_table(rows + 1) >= 1 / alpha
     alive, errs = np.array([1.0]), 0.0
-    for n in range(1, rows + 1):  # alive[w]: probability of w worse rows among n, e never having crossed
+    for n in range(
+        1, rows + 1
+    ):  # alive[w]: probability of w worse rows among n, e never having crossed
         alive = 0.5 * (np.append(alive, 0.0) + np.append(0.0, alive))
         out = crossed[np.arange(n + 1), n - np.arange(n + 1)]
         errs += alive[out].sum()
@@ -96,9 +104,11 @@ def test_the_same_holds_for_a_finite_set_in_random_order(alpha, half):
 
 
 def simulate(accuracies: list[float], rows: int, races: int, seed: int) -> tuple[float, float]:
-    """Race candidates whose rows are alike in difficulty; return how often the first is dropped, and the rows read.
+    """Race candidates whose rows are alike in difficulty; return how often the first is dropped,
+    and the rows read.
 
-    A candidate is right where its own coin agrees with the row's; the row's is shared, so outcomes correlate.
+    A candidate is right where its own coin agrees with the row's; the row's is shared, so outcomes
+    correlate.
     """
     dice, e = np.random.default_rng(seed), e_table(rows + 1)
     k, threshold = len(accuracies), (len(accuracies) - 1) / ALPHA
@@ -116,7 +126,8 @@ def simulate(accuracies: list[float], rows: int, races: int, seed: int) -> tuple
 
 
 def most_errors(races: int) -> float:
-    """Return a share of errors that a race which errs with probability alpha exceeds once in 10,000 simulations."""
+    """Return a share of errors that a race which errs with probability alpha exceeds once in 10,000
+    simulations."""
     return binom.ppf(0.9999, races, ALPHA) / races
 
 
@@ -133,7 +144,8 @@ def test_a_clear_winner_stays_and_saves_the_reading():
 
 
 class Textbook:
-    """Answers every row from a table of right and wrong by rate; None is a model that gives no numbers there."""
+    """Answers every row from a table of right and wrong by rate; None is a model that gives no
+    numbers there."""
 
     setting = SETTING
 
@@ -152,7 +164,9 @@ class Textbook:
         if None not in right:
             values = np.where(np.array(right)[:, None], [-1.0, -2.0], [-2.0, -1.0])
             outcome = {"score": score(values, [0] * len(right), [""] * len(right))}
-        return trial(self.key(edits, split), split=split, edits=tuple(edits), seconds=1.0, **outcome)
+        return trial(
+            self.key(edits, split), split=split, edits=tuple(edits), seconds=1.0, **outcome
+        )
 
     def rows(self, split):
         return ROWS
@@ -160,7 +174,9 @@ class Textbook:
 
 def draw(accuracies: list[float], rows: int, seed: int = 0) -> dict[float, list]:
     dice = np.random.default_rng(seed)
-    return {rate: (dice.random(rows) < a).tolist() for rate, a in zip(RATES, accuracies, strict=False)}
+    return {
+        rate: (dice.random(rows) < a).tolist() for rate, a in zip(RATES, accuracies, strict=False)
+    }
 
 
 def test_a_race_ends_where_the_whole_search_does():
@@ -171,7 +187,11 @@ def test_a_race_ends_where_the_whole_search_does():
     for _ in range(100):
         order = dice.permutation(400)
         found, _, race = race_rates(
-            Textbook({rate: [rows[i] for i in order] for rate, rows in right.items()}), 0, "mlp", right, 400
+            Textbook({rate: [rows[i] for i in order] for rate, rows in right.items()}),
+            0,
+            "mlp",
+            right,
+            400,
         )
         errs += found != best
         saved.append(1 - race.rows_read / race.rows_without)
@@ -261,10 +281,13 @@ def many(tmp_path_factory) -> Task:
     """300 validation rows."""
     path = tmp_path_factory.mktemp("data") / "many.csv"
     lines = [
-        f"the {['good', 'bad'][i % 2]} view {i} of town {i * i},{['good', 'bad'][i % 2]}" for i in range(340)
+        f"the {['good', 'bad'][i % 2]} view {i} of town {i * i},{['good', 'bad'][i % 2]}"
+        for i in range(340)
     ]
     path.write_text("review,verdict\n" + "\n".join(lines) + "\n")
-    return Task.load(data=path, text_column="review", label_column="verdict", shots=2, split_sizes=(300, 30))
+    return Task.load(
+        data=path, text_column="review", label_column="verdict", shots=2, split_sizes=(300, 30)
+    )
 
 
 def test_rows_of_a_split_are_a_split(model, many):

@@ -72,7 +72,9 @@ def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> Study:
 def test_the_verdict(fixed, broken, says):
     found = study(fixed, broken)
     n = fixed + broken + 60
-    assert found.verdict() == f"{says} with n = {n} test rows and one draw of demonstrations, seed 0"
+    assert (
+        found.verdict() == f"{says} with n = {n} test rows and one draw of demonstrations, seed 0"
+    )
     assert found.verdict()[1:] in conclusion(found)
     assert found.verdict() in str(found)
     assert f"by {100 * (fixed - broken) / n:+.2f} points" in conclusion(found)
@@ -85,7 +87,11 @@ def test_the_verdict(fixed, broken, says):
 
 def test_the_verdict_of_no_demonstrations_speaks_of_none():
     found = study(30, 2)
-    assert replace(found, settings={**found.settings, "shots": 0}).verdict().endswith("and no demonstrations")
+    assert (
+        replace(found, settings={**found.settings, "shots": 0})
+        .verdict()
+        .endswith("and no demonstrations")
+    )
 
 
 def share(trial_: Trial, majority: float) -> Trial:
@@ -103,13 +109,17 @@ def share(trial_: Trial, majority: float) -> Trial:
         (0.5, 0.6, []),
     ],
 )
-def test_a_model_that_does_not_beat_the_most_frequent_label_is_the_first_thing_said(unpruned, clipped, named):
+def test_a_model_that_does_not_beat_the_most_frequent_label_is_the_first_thing_said(
+    unpruned, clipped, named
+):
     found = study(30, 2)
-    found = replace(found, baseline=share(found.baseline, unpruned), clipped=share(found.clipped, clipped))
+    found = replace(
+        found, baseline=share(found.baseline, unpruned), clipped=share(found.clipped, clipped)
+    )
     for said in (conclusion(found), str(found)):
-        assert said.startswith("Learned nothing here, as far as accuracy on n = 92 rows shows: ") == bool(
-            named
-        )
+        assert said.startswith(
+            "Learned nothing here, as far as accuracy on n = 92 rows shows: "
+        ) == bool(named)
         first = said.partition(";")[0]
         assert all(f"{name}" in first for name in named)
         assert bool(named) == (f"the most frequent label scores {unpruned:.4f}." in said)
@@ -118,7 +128,9 @@ def test_a_model_that_does_not_beat_the_most_frequent_label_is_the_first_thing_s
 def test_not_to_clip_is_said_plainly():
     found = study(0, 0, rate=0.0)
     assert "nothing is clipped (one draw of demonstrations, seed 0)" in found.verdict()
-    assert "Tried on 2 validation rows: 1 clipping rate beside the unpruned model." in conclusion(found)
+    assert "Tried on 2 validation rows: 1 clipping rate beside the unpruned model." in conclusion(
+        found
+    )
 
 
 def test_where_nothing_is_clipped_the_same_model_does_not_stand_there_twice():
@@ -187,7 +199,9 @@ def test_exact_numbers_need_no_second_model(task, tmp_path, monkeypatch):
 
 
 def test_rates_that_differ_in_the_last_digit_are_two_trials(task):
-    found = search(build("llama"), task, rates=[0.5, 0.50000001], layer=1, tokenizer=tiny_tokenizer())
+    found = search(
+        build("llama"), task, rates=[0.5, 0.50000001], layer=1, tokenizer=tiny_tokenizer()
+    )
     scores = [candidate.trial.score for candidate in found.candidates]
     assert found.candidates[1].ranks != found.candidates[2].ranks
     assert scores[1] != scores[2]
@@ -199,7 +213,9 @@ def test_rates_that_differ_in_the_last_digit_are_two_trials(task):
 def test_a_run_stays_in_its_folder_whatever_the_task_is_called(table, name):
     own = Task.load(data=table, text_column="review", label_column="verdict", shots=2, name=name)
     model = SimpleNamespace(name="models/../m", fingerprint="f", dtype="float32")
-    scorer = SimpleNamespace(model=model, task=own, digest=lambda split: split, method="sum", reading_key={})
+    scorer = SimpleNamespace(
+        model=model, task=own, digest=lambda split: split, method="sum", reading_key={}
+    )
     folder = module.default_folder(module.Plan(part="mlp", rates=(0.5,)), scorer)
     assert folder.parent == Path("runs")
     assert len(folder.name.encode()) < 200

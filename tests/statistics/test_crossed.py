@@ -1,7 +1,7 @@
 """Intervals hold the truth as often as they say, and choosing the best of many is paid for.
 
-The simulated studies are those of benchmarks/coverage.py, which prints many more of them for docs/statistics.md. A rate
-from n simulations may miss its bound by three binomial standard errors.
+The simulated studies are those of benchmarks/coverage.py, which prints many more of them for
+docs/statistics.md. A rate from n simulations may miss its bound by three binomial standard errors.
 """
 
 import importlib.util
@@ -14,7 +14,12 @@ import pytest
 from scipy.stats import binom, spearmanr, ttest_1samp
 
 from eckart.errors import EckartError
-from eckart.statistics.crossed import crossed_moments, seed_and_row_mean, smallest_detectable, verdict
+from eckart.statistics.crossed import (
+    crossed_moments,
+    seed_and_row_mean,
+    smallest_detectable,
+    verdict,
+)
 from eckart.statistics.grids import layer_rule, rank_correlation, stability, winners_curse
 from eckart.statistics.multiplicity import false_discovery, holm, max_statistic_p, selected_gain
 from eckart.statistics.paired import mcnemar_exact, paired_difference
@@ -70,7 +75,9 @@ class TestSeedAndRowMean:
             assert rates["called"] <= 1 - least + error(least, 600)
 
     def test_pooling_the_seeds_would_call_far_too_often(self, simulated):
-        rates = simulated.mean(simulated.Noise(row_of_edit=0.8, chance=0.2), 0.0, 5, 200, times=300, draws=2)
+        rates = simulated.mean(
+            simulated.Noise(row_of_edit=0.8, chance=0.2), 0.0, 5, 200, times=300, draws=2
+        )
         assert rates["called by pooling"] > 0.2
 
     def test_many_cells_at_once_are_the_cells_one_by_one(self, draw):
@@ -85,17 +92,25 @@ class TestSeedAndRowMean:
         assert sum(padded.interval) / 2 == pytest.approx(centre[4])
 
     def test_balanced_variances_are_those_of_the_analysis_of_variance(self, draw):
-        values = draw.standard_normal((5, 1)) + draw.standard_normal((1, 40)) + draw.standard_normal((5, 40))
+        values = (
+            draw.standard_normal((5, 1))
+            + draw.standard_normal((1, 40))
+            + draw.standard_normal((5, 40))
+        )
         of_seeds, of_rows = values.mean(axis=1), values.mean(axis=0)
         rest = values - of_seeds[:, None] - of_rows + values.mean()
         error_square = (rest**2).sum() / (4 * 39)
         expected = of_seeds.var(ddof=1) / 5 + of_rows.var(ddof=1) / 40 - error_square / 200
-        assert seed_and_row_mean(values, bounds=None).standard_error == pytest.approx(math.sqrt(expected))
+        assert seed_and_row_mean(values, bounds=None).standard_error == pytest.approx(
+            math.sqrt(expected)
+        )
 
     def test_seeds_that_share_no_row_are_independent_samples(self, draw):
         values = np.full((4, 40), np.nan)
         for seed in range(4):
-            values[seed, 10 * seed : 10 * seed + 10] = 5 * draw.standard_normal() + draw.standard_normal(10)
+            values[seed, 10 * seed : 10 * seed + 10] = (
+                5 * draw.standard_normal() + draw.standard_normal(10)
+            )
         means = np.nanmean(values, axis=1)
         assert seed_and_row_mean(values, bounds=None).p_value == pytest.approx(
             ttest_1samp(means, 0).pvalue, rel=1e-6
@@ -152,7 +167,9 @@ class TestAdjusted:
         assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
     def test_false_discovery_by_hand(self):
-        assert false_discovery([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.02, 0.04, 0.04, 0.02])
+        assert false_discovery([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx(
+            [0.02, 0.04, 0.04, 0.02]
+        )
 
     @pytest.mark.parametrize("adjust", [holm, false_discovery])
     def test_order_is_kept_and_nothing_gets_smaller(self, adjust, draw):
@@ -336,7 +353,9 @@ class TestRankCorrelation:
         x, y = draw.standard_normal((2, 40)).round(1)
         assert rank_correlation(x, y, range(40)).value == pytest.approx(spearmanr(x, y).statistic)
 
-    @pytest.mark.parametrize(("groups", "units", "strength"), [(4, 12, 0.8), (6, 20, 0.0), (30, 1, 0.8)])
+    @pytest.mark.parametrize(
+        ("groups", "units", "strength"), [(4, 12, 0.8), (6, 20, 0.0), (30, 1, 0.8)]
+    )
     def test_covers_new_groups(self, simulated, groups, units, strength):
         rates = simulated.correlation(groups, units, 0.5, strength, times=200)
         assert rates["coverage"] >= 0.94 - error(0.94, 200)
@@ -357,7 +376,9 @@ class TestRankCorrelation:
         groups = np.repeat(range(6), 5).tolist()
         p = rank_correlation(x, y + x / 2, groups).p_value
         low, high = rank_correlation(x, y + x / 2, groups, 1 - p).interval
-        assert min(abs(low), abs(high)) == pytest.approx(0, abs=1e-9), "the interval of 1 - p ends at 0"
+        assert min(abs(low), abs(high)) == pytest.approx(0, abs=1e-9), (
+            "the interval of 1 - p ends at 0"
+        )
         low, high = rank_correlation(x, y + x / 2, groups, confidence).interval
         assert (low <= 0 <= high) == (p >= 1 - confidence)
 
@@ -402,7 +423,9 @@ class TestDetectable:
         estimate = seed_and_row_mean(gains_of(draw, (1, 1000)))
         assert estimate.detectable() == pytest.approx(2.80 * estimate.standard_error, rel=0.01)
 
-    @pytest.mark.parametrize("options", [{"n": 0}, {"discordance": 0.0}, {"power": 1.0}, {"level": 0.0}])
+    @pytest.mark.parametrize(
+        "options", [{"n": 0}, {"discordance": 0.0}, {"power": 1.0}, {"level": 0.0}]
+    )
     def test_refuses_no_experiment(self, options):
         with pytest.raises(EckartError, match="no experiment"):
             smallest_detectable(**{"n": 10, "discordance": 0.1, **options})

@@ -1,4 +1,5 @@
-"""Intervals cover what they promise, tests keep their size, and metrics are those of their definitions."""
+"""Intervals cover what they promise, tests keep their size, and metrics are those of their
+definitions."""
 
 import itertools
 import math
@@ -57,7 +58,9 @@ class TestWilson:
     @pytest.mark.parametrize("n", [20, CB, 100, RTE, 1000])
     def test_covers_the_truth_as_often_as_it_says(self, n):
         intervals = np.array([wilson_interval(k, n) for k in range(n + 1)])
-        truths = np.linspace(0.1, 0.9, 161)  # by enumeration: every outcome, with its exact probability
+        truths = np.linspace(
+            0.1, 0.9, 161
+        )  # by enumeration: every outcome, with its exact probability
         covers = (intervals[:, :1] <= truths) & (truths <= intervals[:, 1:])
         coverage = (covers * binom.pmf(np.arange(n + 1)[:, None], n, truths)).sum(axis=0)
         assert coverage.mean() >= 0.945
@@ -96,8 +99,9 @@ class TestMcNemar:
         assert mcnemar_exact(fixed, broken) == mcnemar_exact(broken, fixed)
 
     def test_finds_a_difference_where_there_is_none_in_at_most_five_of_a_hundred(self):
-        # Exact: given how many rows changed, the number fixed is binomial with probability 1/2. A size that
-        # holds for every number of changed rows holds for every mixture of them, so for every n and model.
+        # Exact: given how many rows changed, the number fixed is binomial with probability 1/2. A
+        # size that holds for every number of changed rows holds for every mixture of them, so for
+        # every n and model.
         for changed in (*range(50), 80, 120, 200):
             found = [k for k in range(changed + 1) if mcnemar_exact(k, changed - k) <= 0.05]
             assert binom.pmf(found, changed, 0.5).sum() <= 0.05 + 1e-12
@@ -123,11 +127,14 @@ class TestPairedDifference:
     def test_is_the_formula_of_bonett_and_price(self, n, step):
         for fixed in range(0, n + 1, step):
             for broken in range(0, n + 1 - fixed, step):
-                assert pairs(n, fixed, broken).interval == pytest.approx(bonett_price(fixed, broken, n))
+                assert pairs(n, fixed, broken).interval == pytest.approx(
+                    bonett_price(fixed, broken, n)
+                )
 
     @pytest.mark.parametrize("n", [20, CB, RTE])
     def test_covers_the_truth_as_often_as_it_says(self, n):
-        # By enumeration: every (fixed, broken), with its exact probability under each pair of true rates.
+        # By enumeration: every (fixed, broken), with its exact probability under each pair of true
+        # rates.
         outcomes = np.array([(b, c, n - b - c) for b in range(n + 1) for c in range(n + 1 - b)])
         low, high = bonett_price(outcomes[:, 0], outcomes[:, 1], n)
         coverages = []
@@ -144,7 +151,10 @@ class TestPairedDifference:
                 assert low > 0 or high < 0
 
     @deterministic
-    @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60), st.floats(0.5, 0.999))
+    @given(
+        st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60),
+        st.floats(0.5, 0.999),
+    )
     def test_swapping_the_models_swaps_the_sign_and_nothing_else(self, rows, confidence):
         before, after = zip(*rows, strict=True)
         forward = paired_difference(before, after, confidence)
@@ -184,8 +194,11 @@ class TestPairedDifference:
 
 
 class TestMetrics:
-    # Three classes and one that neither occurs nor is predicted; class 2 occurs and is never predicted.
-    confusion = confusion_matrix([0, 0, 0, 0, 0, 0, 1, 1, 1, 2], [0, 0, 0, 0, 1, 1, 1, 1, 0, 0], classes=4)
+    # Three classes and one that neither occurs nor is predicted; class 2 occurs and is never
+    # predicted.
+    confusion = confusion_matrix(
+        [0, 0, 0, 0, 0, 0, 1, 1, 1, 2], [0, 0, 0, 0, 1, 1, 1, 1, 0, 0], classes=4
+    )
 
     def test_confusion_counts_true_by_predicted(self):
         expected = [[4, 2, 0, 0], [1, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
@@ -237,7 +250,9 @@ class TestMetrics:
 
 class TestLogLoss:
     def test_by_hand(self):
-        scores = np.log([[0.2, 0.3], [0.09, 0.01]])  # normalised over the labels: 0.4, 0.6; 0.9, 0.1
+        scores = np.log(
+            [[0.2, 0.3], [0.09, 0.01]]
+        )  # normalised over the labels: 0.4, 0.6; 0.9, 0.1
         assert log_loss(scores, [1, 0]) == pytest.approx(-(math.log(0.6) + math.log(0.9)) / 2)
 
     def test_a_guess_costs_the_log_of_the_number_of_labels(self):
@@ -247,12 +262,16 @@ class TestLogLoss:
     @given(st.floats(-1e6, 1e6), st.integers(0, 2))
     def test_does_not_change_when_all_scores_shift(self, shift, label):
         scores = np.array([[-1.0, -2.0, -4.0]])
-        assert log_loss(scores + shift, [label]) == pytest.approx(log_loss(scores, [label]), abs=1e-9)
+        assert log_loss(scores + shift, [label]) == pytest.approx(
+            log_loss(scores, [label]), abs=1e-9
+        )
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
     def test_is_stable_and_computed_in_float64(self, dtype):
         assert log_loss(np.array([[-60000.0, -60064.0]], dtype=dtype), [1]) == pytest.approx(64.0)
-        assert log_loss(np.zeros((3, 2), dtype=dtype), [0, 1, 0]) == pytest.approx(math.log(2), rel=1e-12)
+        assert log_loss(np.zeros((3, 2), dtype=dtype), [0, 1, 0]) == pytest.approx(
+            math.log(2), rel=1e-12
+        )
 
     def test_minus_infinity_rules_a_label_out(self):
         scores = np.array([[-3.0, -math.inf, -3.0]])

@@ -1,7 +1,8 @@
 """Tiny random models, one a family, and a tiny tokenizer: no network, deterministic.
 
 Sizes differ on purpose (hidden, intermediate, key-value heads, head size), and every bias and norm
-is random, so that a matrix that is read the wrong way round or cut in the wrong place shows in the outputs.
+is random, so that a matrix that is read the wrong way round or cut in the wrong place shows in the
+outputs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
-MERGES = "Ġt he Ġa in re on Ġs er at en it is or es an ed is ing the The and Ġthe Ġis Ġand Ġw Ġb Ġgood Ġbad"
+MERGES = (
+    "Ġt he Ġa in re on Ġs er at en it is or es an ed is ing the The and Ġthe Ġis Ġand Ġw Ġb Ġgood"
+    " Ġbad"
+)
 VOCAB, HIDDEN, LAYERS, POSITIONS = 304, 32, 3, 2048
 COMMON = {"vocab_size": VOCAB, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 DECODER = {
@@ -54,7 +58,9 @@ MOE = {**GROUPED, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
 VISION = {
     "hidden_size": 24,
     "intermediate_size": 28,
-    "num_hidden_layers": 5,  # more than the text model's, so that the longest list is not the decoder
+    "num_hidden_layers": (
+        5
+    ),  # more than the text model's, so that the longest list is not the decoder
     "num_attention_heads": 2,
     "image_size": 28,
     "patch_size": 14,
@@ -78,7 +84,12 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "gemma": _of("Gemma", **{**GROUPED, "num_key_value_heads": 1}, head_dim=12),
     "gemma2": _of("Gemma2", **GROUPED, head_dim=12, query_pre_attn_scalar=12, sliding_window=16),
     "gemma3": _of(
-        "Gemma3Text", "Gemma3ForCausalLM", **GROUPED, head_dim=12, query_pre_attn_scalar=12, sliding_window=16
+        "Gemma3Text",
+        "Gemma3ForCausalLM",
+        **GROUPED,
+        head_dim=12,
+        query_pre_attn_scalar=12,
+        sliding_window=16,
     ),
     "phi": _of("Phi", **GROUPED),
     "phi3": _of("Phi3", **GROUPED),
@@ -100,9 +111,17 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "opt": _of("OPT", **{**DECODER, "ffn_dim": 44}),
     "bloom": _of("Bloom", **COMMON, hidden_size=HIDDEN, n_layer=LAYERS, n_head=4),
     "mpt": _of(
-        "Mpt", **COMMON, d_model=HIDDEN, n_layers=LAYERS, n_heads=4, expansion_ratio=2, max_seq_len=POSITIONS
+        "Mpt",
+        **COMMON,
+        d_model=HIDDEN,
+        n_layers=LAYERS,
+        n_heads=4,
+        expansion_ratio=2,
+        max_seq_len=POSITIONS,
     ),
-    "falcon_new": _of("Falcon", **FALCON, new_decoder_architecture=True, num_kv_heads=2, ffn_hidden_size=44),
+    "falcon_new": _of(
+        "Falcon", **FALCON, new_decoder_architecture=True, num_kv_heads=2, ffn_hidden_size=44
+    ),
     "falcon_multi_query": _of("Falcon", **FALCON, multi_query=True, ffn_hidden_size=44),
     "falcon_per_head": _of("Falcon", **FALCON, multi_query=False, alibi=True, ffn_hidden_size=44),
     "mixtral": _of("Mixtral", **GROUPED, num_local_experts=4),
@@ -223,7 +242,8 @@ SWITCHING: dict[
 
 
 def build(name: str, *, seed: int = 0) -> PreTrainedModel:
-    """Return a fresh random model of a family: float32, evaluation mode, the same for the same seed."""
+    """Return a fresh random model of a family: float32, evaluation mode, the same for the same
+    seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = (FAMILIES | MORE_FAMILIES | SWITCHING)[name]()
@@ -233,7 +253,8 @@ def build(name: str, *, seed: int = 0) -> PreTrainedModel:
 
 @torch.no_grad()
 def fill_(model: PreTrainedModel, *, seed: int = 0) -> None:
-    """Give every parameter random values: a matrix keeps the size of its input, a vector moves a little."""
+    """Give every parameter random values: a matrix keeps the size of its input, a vector moves a
+    little."""
     for name, parameter in model.named_parameters():
         generator = torch.Generator().manual_seed(seed + zlib.crc32(name.encode()))
         noise = torch.randn(parameter.shape, generator=generator)
@@ -244,10 +265,12 @@ def fill_(model: PreTrainedModel, *, seed: int = 0) -> None:
 
 
 def tiny_tokenizer(*, add_bos: bool = False) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer with a few merges: any text round-trips, common words are one token.
+    """Return a byte-level BPE tokenizer with a few merges: any text round-trips, common words are
+    one token.
 
     Arguments:
-        add_bos: put `<bos>` in front of every text that is encoded with special tokens, as Llama's does.
+        add_bos: put `<bos>` in front of every text that is encoded with special tokens, as Llama's
+            does.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces, merges = [BOS, EOS, PAD, *alphabet], []
@@ -258,7 +281,9 @@ def tiny_tokenizer(*, add_bos: bool = False) -> PreTrainedTokenizerFast:
                 merges.append((left, character))
                 pieces.append(left + character)
             left += character
-    tokenizer = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges))
+    tokenizer = Tokenizer(
+        models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges)
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     if add_bos:
@@ -276,7 +301,8 @@ def tiny_tokenizer(*, add_bos: bool = False) -> PreTrainedTokenizerFast:
 
 
 def save_family(name: str, directory: str | Path, *, seed: int = 0) -> Path:
-    """Write a family's tiny model and the tiny tokenizer as a local folder, laid out as on the hub."""
+    """Write a family's tiny model and the tiny tokenizer as a local folder, laid out as on the
+    hub."""
     folder = Path(directory)
     build(name, seed=seed).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)

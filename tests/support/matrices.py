@@ -15,7 +15,8 @@ rates = st.floats(0, 1, exclude_max=True)
 
 @st.composite
 def matrices(draw: st.DrawFn, dtypes: tuple[torch.dtype, ...] = (torch.float64,)) -> Tensor:
-    """1 x n, m x 1, tall, wide, square; of full rank, rank-deficient, with repeated values, or zero."""
+    """1 x n, m x 1, tall, wide, square; of full rank, rank-deficient, with repeated values, or
+    zero."""
     m, n = draw(st.integers(1, 12)), draw(st.integers(1, 12))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     inner = draw(st.integers(0, min(m, n)))

@@ -20,7 +20,9 @@ def score(accuracy: float = 0.5) -> Score:
 
 
 SETTING = Setting(model="m", task="t", shots=2, seed=0, scoring="sum")
-ROWS = Rows(labels=("bad", "good"), rows=(Row("train:0", "text: dull", 0), Row("train:3", "text: fine", 1)))
+ROWS = Rows(
+    labels=("bad", "good"), rows=(Row("train:0", "text: dull", 0), Row("train:3", "text: fine", 1))
+)
 
 
 def trial(key: str = "k", **changes) -> Trial:

@@ -33,20 +33,25 @@ def attention_of(block: nn.Module) -> nn.Module:
 def by_head(state: Tensor, model: PreTrainedModel, ids: Tensor) -> Tensor:
     if state.dim() == 3:  # (row, token, heads * features)
         config = model.config.get_text_config()
-        state = state.unflatten(-1, (-1, getattr(config, "head_dim", None) or config.hidden_size // 4))
+        state = state.unflatten(
+            -1, (-1, getattr(config, "head_dim", None) or config.hidden_size // 4)
+        )
     return state if state.shape[2] == ids.shape[1] else state.transpose(1, 2)
 
 
 @contextmanager
 def through_interface(attention: nn.Module, take: Callable[[Any], None]) -> Iterator[None]:
-    """Take what the attention hands to transformers' attention functions, after its own split and rotation."""
+    """Take what the attention hands to transformers' attention functions, after its own split and
+    rotation."""
     modeling = sys.modules[type(attention).__module__]
     real = modeling.ALL_ATTENTION_FUNCTIONS
 
     def get_interface(*arguments: Any) -> Callable[..., Any]:
         function = real.get_interface(*arguments)
 
-        def spy(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Any:
+        def spy(
+            module: nn.Module, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any
+        ) -> Any:
             if module is attention:
                 take((q, k, v))
             return function(module, q, k, v, *args, **kwargs)

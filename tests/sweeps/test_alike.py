@@ -1,4 +1,5 @@
-"""Units of a sweep that ask the model the very same: each is shown, none is computed for nothing or left unfinished."""
+"""Units of a sweep that ask the model the very same: each is shown, none is computed for nothing or
+left unfinished."""
 
 import shutil
 
@@ -21,7 +22,11 @@ def few(table, tmp_path):
     """Ten rows to draw from: many seeds draw the same demonstrations."""
     head, *lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "few").mkdir()
-    for name, part in {"train": lines[:10], "validation": lines[10:14], "test": lines[14:20]}.items():
+    for name, part in {
+        "train": lines[:10],
+        "validation": lines[10:14],
+        "test": lines[14:20],
+    }.items():
         (tmp_path / "few" / f"{name}.csv").write_text(head + "".join(part), encoding="utf-8")
     return {"data": str(tmp_path / "few"), "text_column": "review", "label_column": "verdict"}
 
@@ -30,7 +35,9 @@ def few(table, tmp_path):
 def readings(monkeypatch):
     """How often a model is read."""
     seen, real = [], Evaluator.outcomes
-    monkeypatch.setattr(Evaluator, "outcomes", lambda self, *how: seen.append(how) or real(self, *how))
+    monkeypatch.setattr(
+        Evaluator, "outcomes", lambda self, *how: seen.append(how) or real(self, *how)
+    )
     return seen
 
 
@@ -91,7 +98,10 @@ def in_memory(table, **changed):
 
 
 def test_two_tasks_in_memory_with_one_template_are_two(model, table, few, tmp_path):
-    one, other = in_memory(table, name="one"), in_memory(few["data"], name="other", split_sizes=None)
+    one, other = (
+        in_memory(table, name="one"),
+        in_memory(few["data"], name="other", split_sizes=None),
+    )
     assert one.digest == other.digest
     result = sweep(str(model), [one, other], **GRID, test="none", out=tmp_path / "run")
     assert {(line.setting.task, line.rows) for line in result.lines} == {("one", 10), ("other", 4)}

@@ -22,7 +22,9 @@ GRID = {"rates": [0.5, 0.9], "shots": [0, 2], "seeds": "0..2", "scorings": ["sum
 def cluster():
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
     nodes.add_node(num_cpus=1)
     ray.init(address=nodes.address, log_to_driver=False)
     yield nodes
@@ -79,7 +81,13 @@ def test_a_fault_on_a_worker_is_one_line(cluster, model_folder, task, tmp_path):
     save_family("llama", model_folder, seed=1)
     with pytest.raises(RunError, match="has other weights"):
         sweep(
-            model_folder, task, rates=[0.5], shots=[2], layers=[0], out=tmp_path / "run", execute=on_cluster()
+            model_folder,
+            task,
+            rates=[0.5],
+            shots=[2],
+            layers=[0],
+            out=tmp_path / "run",
+            execute=on_cluster(),
         )
 
 
@@ -91,7 +99,15 @@ def test_a_worker_with_other_data_is_refused(cluster, model_folder, task, tmp_pa
         return on_cluster()(replace(job, contents=asked))
 
     with pytest.raises(RunError, match="has other rows, prompts or demonstrations than elsewhere"):
-        sweep(model_folder, task, rates=[0.5], shots=[2], layers=[0], out=tmp_path / "run", execute=elsewhere)
+        sweep(
+            model_folder,
+            task,
+            rates=[0.5],
+            shots=[2],
+            layers=[0],
+            out=tmp_path / "run",
+            execute=elsewhere,
+        )
 
 
 def test_a_model_in_memory_is_refused(model, task, tmp_path):

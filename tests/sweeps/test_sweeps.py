@@ -33,7 +33,9 @@ def passes(monkeypatch) -> list:
     seen, real = [], Evaluator.trials
 
     def counted(self, edits, split, methods=()):
-        seen.append((self.model.name, self.task.shots, self.task.seed, split, tuple(edits), tuple(methods)))
+        seen.append(
+            (self.model.name, self.task.shots, self.task.seed, split, tuple(edits), tuple(methods))
+        )
         return real(self, edits, split, methods)
 
     monkeypatch.setattr(Evaluator, "trials", counted)
@@ -47,29 +49,59 @@ def timeless(trials):
 @pytest.mark.parametrize("family", ["gptj", "qwen2"])
 def test_trials_are_those_of_evaluate(family, table, task, tmp_path):
     model = str(save_family(family, tmp_path / family))
-    grid = {"layers": [0, -1], "parts": ["attn", "down" if family == "qwen2" else "fc_in"], "rates": RATES}
-    result = sweep(model, task, **grid, shots=[2], seeds=[1], scorings=["sum", "contextual", "batch"], test="all",
-                   out=tmp_path / "run", dtype="float32")  # fmt: skip
+    grid = {
+        "layers": [0, -1],
+        "parts": ["attn", "down" if family == "qwen2" else "fc_in"],
+        "rates": RATES,
+    }
+    result = sweep(
+        model,
+        task,
+        **grid,
+        shots=[2],
+        seeds=[1],
+        scorings=["sum", "contextual", "batch"],
+        test="all",
+        out=tmp_path / "run",
+        dtype="float32",
+    )
     assert len(result.run.trials) == (1 + 2 * 2 * 2) * 3 * 2
     drawn = Task.load(**task, shots=2, seed=1)
     for trial in result.run.trials.values():
         found = evaluate(
-            model, drawn, trial.edits, split=trial.split, dtype="float32", method=trial.setting.scoring
+            model,
+            drawn,
+            trial.edits,
+            split=trial.split,
+            dtype="float32",
+            method=trial.setting.scoring,
         ).trial
         assert (found.key, found.setting, found.edits) == (trial.key, trial.setting, trial.edits)
         assert found.score.predictions == trial.score.predictions
         assert found.score.log_loss == pytest.approx(trial.score.log_loss, abs=1e-4)
 
 
-def test_units_share_one_reading_and_each_model_is_loaded_once(model, task, tmp_path, passes, monkeypatch):
+def test_units_share_one_reading_and_each_model_is_loaded_once(
+    model, task, tmp_path, passes, monkeypatch
+):
     loads, real = [], load_model
     monkeypatch.setattr(
         "eckart.sweeps.sources.load_model",
         lambda name, **options: loads.append(name) or real(name, **options),
     )
     other = str(save_family("gpt2", tmp_path / "other"))
-    result = sweep([str(model), other], task, layers=[0, 1], parts="attn", rates=RATES, shots=[0, 2], seeds="0..1",
-                   scorings="sum,batch", test="none", out=tmp_path / "run")  # fmt: skip
+    result = sweep(
+        [str(model), other],
+        task,
+        layers=[0, 1],
+        parts="attn",
+        rates=RATES,
+        shots=[0, 2],
+        seeds="0..1",
+        scorings="sum,batch",
+        test="none",
+        out=tmp_path / "run",
+    )
     assert loads == [str(model), other]
     units = list(dict.fromkeys(read[:3] for read in passes))
     assert [(shots, seed) for _, shots, seed in units] == [(0, 0), (2, 0), (2, 1)] * 2
@@ -116,8 +148,16 @@ def test_a_stopped_sweep_computes_the_rest(model, task, tmp_path, passes):
 
 
 def test_only_the_best_on_validation_is_tested(model, task, tmp_path):
-    result = sweep(str(model), task, layers="all", rates=[0.3, *RATES], shots=[4], seeds="0..3", scorings="sum,batch",
-                   out=tmp_path / "run")  # fmt: skip
+    result = sweep(
+        str(model),
+        task,
+        layers="all",
+        rates=[0.3, *RATES],
+        shots=[4],
+        seeds="0..3",
+        scorings="sum,batch",
+        out=tmp_path / "run",
+    )
     tested = [trial for trial in result.run.trials.values() if trial.split == "test"]
     assert {t.setting for t in tested} == {line.setting for line in result.lines}
     chosen = {(line.setting, (line.edit,)) for line in result.lines if line.edit}
@@ -169,8 +209,14 @@ def test_live_models_and_tasks(model, task, tmp_path):
     result = sweep(live.model, own, layers=[0], rates=RATES, out=tmp_path / "run")
     assert {(t.setting.shots, t.setting.seed) for t in result.run.trials.values()} == {(2, 3)}
     assert not (tmp_path / "run" / "study.yaml").exists()
-    drawn = sweep(live, own, layers=[0], rates=RATES, shots=[0, 2], seeds=[3, 4], out=tmp_path / "more")
-    assert {(t.setting.shots, t.setting.seed) for t in drawn.run.trials.values()} == {(0, 3), (2, 3), (2, 4)}
+    drawn = sweep(
+        live, own, layers=[0], rates=RATES, shots=[0, 2], seeds=[3, 4], out=tmp_path / "more"
+    )
+    assert {(t.setting.shots, t.setting.seed) for t in drawn.run.trials.values()} == {
+        (0, 3),
+        (2, 3),
+        (2, 4),
+    }
     assert set(result.run.trials) < set(drawn.run.trials)
 
 
@@ -211,7 +257,9 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(("change", "words"), CHANGES.values(), ids=CHANGES)
-def test_a_task_that_changed_is_refused_by_name(change, words, model, own, tmp_path, passes, monkeypatch):
+def test_a_task_that_changed_is_refused_by_name(
+    change, words, model, own, tmp_path, passes, monkeypatch
+):
     options = {"layers": [0], "rates": RATES, "shots": [2], "out": tmp_path / "run"}
     first = sweep(str(model), str(own), **options)
     before = own.read_text(), (tmp_path / "rows.csv").read_text()
@@ -232,7 +280,9 @@ def test_a_task_that_changed_is_refused_by_name(change, words, model, own, tmp_p
 def test_a_run_whose_trials_are_mixed_is_not_read(model, task, tmp_path):
     run = sweep(str(model), task, layers=[0], rates=RATES, shots=[2], out=tmp_path / "run").run
     with RunStore(run.folder, run.settings) as store:
-        store.keep(replace(next(t for t in run.trials.values() if not t.edits), key="of other data"))
+        store.keep(
+            replace(next(t for t in run.trials.values() if not t.edits), key="of other data")
+        )
     with pytest.raises(
         RunError, match=r"holds two results for one trial .* shots 2, seed 0, sum, .* unpruned"
     ):
@@ -241,9 +291,16 @@ def test_a_run_whose_trials_are_mixed_is_not_read(model, task, tmp_path):
 
 def test_a_line_says_what_a_search_says():
     line = Line(
-        Setting("a/m", "t", 2, 0, "sum"), "mlp", "accuracy", 7, 30, 0.5, Edit(0, "mlp", 0.5), 0.6,
+        Setting("a/m", "t", 2, 0, "sum"),
+        "mlp",
+        "accuracy",
+        7,
+        30,
+        0.5,
+        Edit(0, "mlp", 0.5),
+        0.6,
         paired_difference([False] * 9 + [True] * 31, [True] * 40),
-    )  # fmt: skip
+    )
     assert "validation accuracy 0.5000 -> 0.6000 at 0:mlp:0.5 (best" in str(line)
     assert "validation macro f1 0.5000" in str(replace(line, metric="macro_f1"))
     assert "(best of 7; n = 30); test accuracy +22.50 points (95% interval +" in str(line)
@@ -282,7 +339,14 @@ WRONG = {
 
 @pytest.mark.parametrize(("change", "words"), WRONG.values(), ids=WRONG)
 def test_what_cannot_be_done_is_refused_first(change, words, model, task, tmp_path, passes):
-    options = {"models": str(model), "tasks": [task], "layers": [0], "rates": RATES, "shots": [2], **change}
+    options = {
+        "models": str(model),
+        "tasks": [task],
+        "layers": [0],
+        "rates": RATES,
+        "shots": [2],
+        **change,
+    }
     with pytest.raises(EckartError, match=words):
         sweep(**options, out=tmp_path / "run")
     assert passes == []
@@ -296,7 +360,13 @@ def test_a_row_that_does_not_fit_names_its_unit(task, tmp_path, passes):
         sweep(live, {**task, "name": "reviews.csv"}, layers=[0], shots=[0, 8], out=tmp_path / "run")
     assert passes == []
     result = sweep(
-        live, task, layers=[0], rates=RATES, shots=[8], truncate_demonstrations=True, out=tmp_path / "run"
+        live,
+        task,
+        layers=[0],
+        rates=RATES,
+        shots=[8],
+        truncate_demonstrations=True,
+        out=tmp_path / "run",
     )
     assert len(result.run.trials) > 0
 
@@ -320,11 +390,19 @@ def test_an_error_names_what_it_is_about_once_and_is_not_its_own_cause(said, exp
 
 def test_two_tasks_of_one_name_are_refused(model, task, tmp_path):
     with pytest.raises(StudyError, match="two tasks are called 'reviews'"):
-        sweep(str(model), [task, {**task, "split_seed": 1}], layers=[0], shots=[2], out=tmp_path / "run")
+        sweep(
+            str(model),
+            [task, {**task, "split_seed": 1}],
+            layers=[0],
+            shots=[2],
+            out=tmp_path / "run",
+        )
 
 
 def test_a_study_says_itself():
-    grid = Sweep.of({"models": "gpt2", "tasks": ["sst2"], "layers": "0,-1", "seeds": "0..2", "rates": "0.5"})
+    grid = Sweep.of(
+        {"models": "gpt2", "tasks": ["sst2"], "layers": "0,-1", "seeds": "0..2", "rates": "0.5"}
+    )
     from eckart.tasks.yaml_text import parse_yaml
 
     assert Sweep.of(parse_yaml(grid.to_yaml(), "x")) == grid

@@ -26,7 +26,9 @@ def load(path: Path, **options: Any) -> Task:
 
 
 def rows(cell: Any, answers: list[Any], n: int = 18) -> list[dict[str, Any]]:
-    return [{"q": f"question {i}", "c": cell, "answer": answers[i % len(answers)]} for i in range(n)]
+    return [
+        {"q": f"question {i}", "c": cell, "answer": answers[i % len(answers)]} for i in range(n)
+    ]
 
 
 FORMS: dict[str, tuple[Any, list[Any]]] = {
@@ -55,7 +57,9 @@ def test_candidates_from_one_column(tmp_path: Path, form: str) -> None:
 
 def test_places_that_count_from_one_are_mapped(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", rows(WORDS, [1, 2, 3]))
-    with pytest.raises(TaskError, match="the label '3' in column 'answer' means none of the 3 candidates"):
+    with pytest.raises(
+        TaskError, match="the label '3' in column 'answer' means none of the 3 candidates"
+    ):
         load(path)
     task = load(path, labels={1: 0, 2: 1, 3: 2})
     assert {e.label for e in task.all} == {0, 1, 2}
@@ -85,7 +89,9 @@ def test_a_task_file_names_the_column(tmp_path: Path) -> None:
         (WORDS, ["c"], "name two columns or more, or one that holds lists: choices: c"),
     ],
 )
-def test_what_is_no_list_of_candidates(tmp_path: Path, cell: Any, choices: Any, message: str) -> None:
+def test_what_is_no_list_of_candidates(
+    tmp_path: Path, cell: Any, choices: Any, message: str
+) -> None:
     with pytest.raises(TaskError) as caught:
         load(write(tmp_path / "a.jsonl", rows(cell, [0, 1])), choices=choices)
     assert message in str(caught.value)
@@ -108,11 +114,18 @@ def test_candidates_in_another_order_make_the_same_question(
 ) -> None:
     write(
         tmp_path / "train.jsonl",
-        quiz((0, 1, 2), listed) + [{**row, "q": f"more {row['q']}"} for row in quiz((0, 1, 2), listed)],
+        quiz((0, 1, 2), listed)
+        + [{**row, "q": f"more {row['q']}"} for row in quiz((0, 1, 2), listed)],
     )
     write(tmp_path / "test.jsonl", quiz((2, 0, 1), listed))
-    shown = ("{{ c[0] }} {{ c[1] }} {{ c[2] }}" if listed else "{{ a }} {{ b }} {{ c }}") if shows else ""
-    task = load(tmp_path, template=f"{{{{ q }}}} {shown}?", choices="c" if listed else ["a", "b", "c"])
+    shown = (
+        ("{{ c[0] }} {{ c[1] }} {{ c[2] }}" if listed else "{{ a }} {{ b }} {{ c }}")
+        if shows
+        else ""
+    )
+    task = load(
+        tmp_path, template=f"{{{{ q }}}} {shown}?", choices="c" if listed else ["a", "b", "c"]
+    )
     assert "train: left out 12 rows for repeating an input" in task.notes
     asked = {example.fields["q"] for example in task.test}
     assert asked == {f"question {i}" for i in range(12)}
@@ -125,7 +138,9 @@ def test_candidates_in_another_order_make_the_same_question(
 def test_near_repeats_are_kept_and_counted(tmp_path: Path, near: str) -> None:
     first = [{"text": f"film {i} is fine", "label": "ab"[i % 2]} for i in range(12)]
     write(tmp_path / "train.jsonl", first)
-    write(tmp_path / "test.jsonl", [{"text": near.format(i), "label": "ab"[i % 2]} for i in range(4)])
+    write(
+        tmp_path / "test.jsonl", [{"text": near.format(i), "label": "ab"[i % 2]} for i in range(4)]
+    )
     task = Task.load(data=tmp_path, shots=2)
     assert len(task.test) == 4
     assert any("kept 4 rows that repeat a row of test but for case" in note for note in task.notes)

@@ -41,7 +41,10 @@ def test_no_such_task() -> None:
 
 
 def test_no_such_variant() -> None:
-    assert refused("sst2", variant="relased") == "task 'sst2' has no variant 'relased'; it has released"
+    assert (
+        refused("sst2", variant="relased")
+        == "task 'sst2' has no variant 'relased'; it has released"
+    )
 
 
 def test_data_in_place_of_a_task(data: Path) -> None:
@@ -49,13 +52,20 @@ def test_data_in_place_of_a_task(data: Path) -> None:
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    assert refused(data=tmp_path / "no.csv") == f"no data at '{tmp_path / 'no.csv'}'; is the path right?"
+    assert (
+        refused(data=tmp_path / "no.csv")
+        == f"no data at '{tmp_path / 'no.csv'}'; is the path right?"
+    )
     assert refused(tmp_path / "no.yaml").startswith("no task file '")
     assert "cannot read" in refused(data=tmp_path / ("x" * 300))
 
 
 FILES = {
-    "unknown ending": ("mine.xlsx", b"PK", "ends in none of .parquet, .arrow, .feather, .csv, .tsv, .jsonl"),
+    "unknown ending": (
+        "mine.xlsx",
+        b"PK",
+        "ends in none of .parquet, .arrow, .feather, .csv, .tsv, .jsonl",
+    ),
     "empty file": ("mine.csv", b"", "has no rows"),
     "header alone": ("mine.csv", b"review,verdict\n", "has no rows"),
     "empty JSON Lines": ("mine.jsonl", b"\n\n", "has no rows"),
@@ -65,10 +75,18 @@ FILES = {
         b"review,verdict\ncaf\xe9,1\n",
         "line 2 is not UTF-8 (byte 0xe9); save the file as UTF-8",
     ),
-    "ragged": ("mine.csv", b"review,verdict\na, b,1\n", "line 2: 3 fields, where the first line has 2"),
+    "ragged": (
+        "mine.csv",
+        b"review,verdict\na, b,1\n",
+        "line 2: 3 fields, where the first line has 2",
+    ),
     "open quote": ("mine.csv", b'review,verdict\n"a,1\nb,0\n', "line 3: unexpected end of data"),
     "two columns of one name": ("mine.csv", b"a,a\n1,2\n", "two columns of one name"),
-    "broken JSON": ("mine.jsonl", b'{"review": "a", "verdict": 1}\n{"review"\n', "line 2 is not whole JSON"),
+    "broken JSON": (
+        "mine.jsonl",
+        b'{"review": "a", "verdict": 1}\n{"review"\n',
+        "line 2 is not whole JSON",
+    ),
     "JSON of other things": ("mine.jsonl", b"1\n2\n", "line 1 is not an object"),
     "cut off JSON": ("mine.json", b'[{"review": "a"', "is not whole JSON"),
     "deep JSON": ("mine.json", b"[" * 100_000, "is not whole JSON"),
@@ -108,7 +126,10 @@ def test_missing_columns(data: Path) -> None:
     )
     assert "no column 'label'" in refused(data=data, template="{{ review }}")
     message = refused(data=data, label_column="verdict", text_column="reviews")
-    assert "no column 'reviews', which the template or the choices name; did you mean 'review'?" in message
+    assert (
+        "no column 'reviews', which the template or the choices name; did you mean 'review'?"
+        in message
+    )
     assert "no column 'revue'" in refused(data=data, label_column="verdict", template="{{ revue }}")
     assert "no column 'b'" in refused(
         data=data, label_column="verdict", template="{{ review }}", choices=["review", "b"]
@@ -131,7 +152,9 @@ TEMPLATES = {
     "{{ row['verdict'] }}": "has no attribute 'verdict'",
     "{{ review }} {{ verdict }}": "shows the label column 'verdict', which gives the answer away",
     "{% for i in range(10**9) %}{{ review }}{% endfor %}": "'for' is not for prompts",
-    "{% for a in review %}{% for b in review %}{{ review }}{% endfor %}{% endfor %}": "'for' is not for prompts",
+    "{% for a in review %}{% for b in review %}{{ review }}{% endfor %}{% endfor %}": (
+        "'for' is not for prompts"
+    ),
     "{{ review.ljust(3000000000) }}": "'call' is not for prompts",
     "{{ '%3000000000d' % 1 }}{{ review }}": "'mod' is not for prompts",
     "{{ review | center(3000000000) }}": "'center' is not for prompts",
@@ -144,12 +167,16 @@ TEMPLATES = {
     "{% include review %}": "'include' is not for prompts",
     "{{ review }}{{ row.update({}) }}": "'call' is not for prompts",
     "verdict:": "names no column",
-    "{% if review == 'x' %}{{ review }}{% endif %}": "the template renders to nothing for row train:0",
+    "{% if review == 'x' %}{{ review }}{% endif %}": (
+        "the template renders to nothing for row train:0"
+    ),
 }
 
 
 ENDLESS = {
-    "{{ review }} {{ review | length | round(99999999999, 'ceil') }}": "round to 99999999999 places",
+    "{{ review }} {{ review | length | round(99999999999, 'ceil') }}": (
+        "round to 99999999999 places"
+    ),
     "{{ review | length | round(-99999999999) }}": "round to -99999999999 places",
     "{{ " + "(" * 3000 + "review" + ")" * 3000 + " }}": "nested too deeply",
     "{{ " + "not " * 4000 + "review }}": "nested",
@@ -171,8 +198,12 @@ def test_a_template_ends_whatever_it_computes(data: Path, template: str) -> None
 
 def test_a_template_that_shows_a_long_row_too_often(tmp_path: Path) -> None:
     path = tmp_path / "long.csv"
-    path.write_text("review,verdict\n" + "".join(f"{i}{'long' * 50_000},{i % 2}\n" for i in range(4)))
-    assert "renders to more than" in refused(data=path, label_column="verdict", template="{{ review }}" * 500)
+    path.write_text(
+        "review,verdict\n" + "".join(f"{i}{'long' * 50_000},{i % 2}\n" for i in range(4))
+    )
+    assert "renders to more than" in refused(
+        data=path, label_column="verdict", template="{{ review }}" * 500
+    )
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -186,8 +217,8 @@ def own(data: Path, **options: Any) -> str:
 
 def test_labels(data: Path, tmp_path: Path) -> None:
     assert (
-        "holds the label 'good', and the task knows 0, 1; map them all in labels (--labels 'good=...,bad=...')"
-        in own(data, labels={0: "a", 1: "b"})
+        "holds the label 'good', and the task knows 0, 1; map them all in labels (--labels"
+        " 'good=...,bad=...')" in own(data, labels={0: "a", 1: "b"})
     )
     assert "holds one label, 'fine'" in own(data, labels={"good": "fine", "bad": "fine"})
     assert "a label word is empty" in own(data, labels={"good": " ", "bad": "bad"})
@@ -195,10 +226,14 @@ def test_labels(data: Path, tmp_path: Path) -> None:
     assert "is no column of the choices" in own(
         data, choices=["review", "verdict"], labels={"good": "x", "bad": "review"}
     )
-    assert "the task: labels is 'good': input should be a valid dictionary" in own(data, labels="good")
+    assert "the task: labels is 'good': input should be a valid dictionary" in own(
+        data, labels="good"
+    )
     one = tmp_path / "one.csv"
     one.write_text("review,verdict\n" + "".join(f"film {i},good\n" for i in range(40)))
-    assert own(one).endswith("holds one label, 'good'; two classes are needed, so add rows or map labels")
+    assert own(one).endswith(
+        "holds one label, 'good'; two classes are needed, so add rows or map labels"
+    )
     none = tmp_path / "none.csv"
     none.write_text("review,verdict\n" + "".join(f"film {i},\n" for i in range(40)))
     assert "holds no label; two classes are needed" in own(none)
@@ -208,11 +243,17 @@ def test_labels(data: Path, tmp_path: Path) -> None:
 
 
 def test_too_few_rows(data: Path) -> None:
-    assert "42 balanced shots need 21 rows of each class, and train has 20 of 'bad'" in own(data, shots=42)
+    assert "42 balanced shots need 21 rows of each class, and train has 20 of 'bad'" in own(
+        data, shots=42
+    )
     assert "--unbalanced (balanced=False from Python)" in own(data, shots=42)
     assert "41 shots need 41 rows of train, which has 40" in own(data, shots=41, balanced=False)
-    assert "validation is left empty: besides the demonstrations train has 0 rows;" in own(data, shots=40)
-    assert "validation is left empty: besides the demonstrations train has 1 row;" in own(data, shots=39)
+    assert "validation is left empty: besides the demonstrations train has 0 rows;" in own(
+        data, shots=40
+    )
+    assert "validation is left empty: besides the demonstrations train has 1 row;" in own(
+        data, shots=39
+    )
     message = own(data, shots=10, split_sizes=(20, 20))
     assert (
         "validation and test want 40 rows of train, which has 30 without repeats and demonstrations"
@@ -238,14 +279,18 @@ def test_split_sizes(data: Path, sizes: Any, message: str) -> None:
 
 
 def test_shots(data: Path) -> None:
-    assert own(data, shots=-1) == "the task: shots is -1: input should be greater than or equal to 0"
+    assert (
+        own(data, shots=-1) == "the task: shots is -1: input should be greater than or equal to 0"
+    )
     assert "shots is 2.5" in own(data, shots=2.5)
 
 
 def test_splits_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("sentence,label\na,0\nb,1\n")
     assert "the task wants a split 'train', and" in refused("sst2", data=tmp_path)
-    (tmp_path / "train.csv").write_text("sentence,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(90)))
+    (tmp_path / "train.csv").write_text(
+        "sentence,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(90))
+    )
     assert "want 8,000 rows of train, which has 80 without repeats and demonstrations" in refused(
         "sst2", data=tmp_path
     )
@@ -270,7 +315,9 @@ YAML = {
     "variants: {a: {temple: x}}\n": "unknown key 'variants.a.temple'",
     "label: verdict\n": "task 'task' says neither data nor hub",
     "data: no.csv\n": "no data at",
-    "data: mine.csv\nlabel: verdict\ndemonstration_words: {goood: x}\n": "'goood', which is no label; did you mean",
+    "data: mine.csv\nlabel: verdict\ndemonstration_words: {goood: x}\n": (
+        "'goood', which is no label; did you mean"
+    ),
 }
 
 

@@ -28,7 +28,9 @@ def put(folder: Path, name: str, content: str | bytes) -> Path:
     return path
 
 
-def table(separator: str = ",", pairs: Any = PAIRS, head: tuple[str, ...] = ("review", "verdict")) -> str:
+def table(
+    separator: str = ",", pairs: Any = PAIRS, head: tuple[str, ...] = ("review", "verdict")
+) -> str:
     def cell(value: str) -> str:
         return f'"{value}"' if separator in value else value
 
@@ -54,7 +56,10 @@ def refused(path: Path, **options: Any) -> str:
 
 
 def ids(task: Task) -> list[tuple[str, ...]]:
-    return [tuple(e.id for e in rows) for rows in (task.demonstrations, task.validation, task.test, task.all)]
+    return [
+        tuple(e.id for e in rows)
+        for rows in (task.demonstrations, task.validation, task.test, task.all)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -85,11 +90,16 @@ def ids(task: Task) -> list[tuple[str, ...]]:
         ),
         ("index.json", json.dumps({str(i): row for i, row in enumerate(ROWS)})),
         ("list.json", json.dumps({key: [row[key] for row in ROWS] for key in ROWS[0]})),
-        ("split.json", json.dumps({"columns": ["review", "verdict"], "index": [*range(24)], "data": PAIRS})),
+        (
+            "split.json",
+            json.dumps({"columns": ["review", "verdict"], "index": [*range(24)], "data": PAIRS}),
+        ),
         ("table.json", json.dumps({"schema": {"fields": []}, "data": ROWS})),
     ],
 )
-def test_neither_name_nor_form_of_a_file_decides_anything(tmp_path: Path, name: str, content: Any) -> None:
+def test_neither_name_nor_form_of_a_file_decides_anything(
+    tmp_path: Path, name: str, content: Any
+) -> None:
     plain = load(put(tmp_path / "plain", "reviews.csv", table()))
     path = put(tmp_path / "other", name, content)
     task = load(path.parent if path.parent.name == "folder" else path)
@@ -107,8 +117,16 @@ def test_neither_name_nor_form_of_a_file_decides_anything(tmp_path: Path, name: 
             "the first line has 2 with a name",
         ),
         ("a.csv", "review;verdict\na; b;bad\n", "the first line is separated by semicolons"),
-        ("a.csv", "review,,,verdict\n" + "a,x,y,bad\n" * 9, "several columns with values have no name"),
-        ("a.jsonl", '{"review": "a", "verdict": 1, "verdict": 0}\n', "line 1 names 'verdict' twice"),
+        (
+            "a.csv",
+            "review,,,verdict\n" + "a,x,y,bad\n" * 9,
+            "several columns with values have no name",
+        ),
+        (
+            "a.jsonl",
+            '{"review": "a", "verdict": 1, "verdict": 0}\n',
+            "line 1 names 'verdict' twice",
+        ),
         ("a.json", '[{"review": "a", "verdict": 1, "verdict": 0}]', "names 'verdict' twice"),
         ("a.json", json.dumps({"review": ["a", "b"], "verdict": ["x"]}), "not of one length"),
         ("a.json", json.dumps({"review": {"x": "a"}, "verdict": {"x": "b"}}), "orient='records'"),
@@ -120,11 +138,15 @@ def test_neither_name_nor_form_of_a_file_decides_anything(tmp_path: Path, name: 
         ("a.arrow", b"no", "is no whole arrow file"),
     ],
 )
-def test_what_cannot_be_told_is_refused(tmp_path: Path, name: str, content: Any, message: str) -> None:
+def test_what_cannot_be_told_is_refused(
+    tmp_path: Path, name: str, content: Any, message: str
+) -> None:
     assert message in refused(put(tmp_path, name, content))
 
 
-def test_a_file_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_file_that_unpacks_to_far_more_than_its_size_is_refused(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.setattr("eckart.tasks.files.LEAST_LIMIT", 10_000)
     path = put(tmp_path, "a.csv.gz", gzip.compress(b"0" * 1_000_000))
     assert "unpacks to more than" in refused(path)
@@ -139,9 +161,12 @@ def test_two_columns_of_one_name_in_a_parquet_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["Good", "g ood", "go\u200bod", "\ufeffgood", "go\u00adod", "\uff47ood", "gOOd", "good\u2060"]
+    "written",
+    ["Good", "g ood", "go\u200bod", "\ufeffgood", "go\u00adod", "\uff47ood", "gOOd", "good\u2060"],
 )
-def test_a_label_written_in_two_ways_is_named_with_a_remedy_that_works(tmp_path: Path, written: str) -> None:
+def test_a_label_written_in_two_ways_is_named_with_a_remedy_that_works(
+    tmp_path: Path, written: str
+) -> None:
     pairs = [(a, written if i % 4 == 1 else b) for i, (a, b) in enumerate(PAIRS)]
     path = put(tmp_path, "a.jsonl", lines([{"review": a, "verdict": b} for a, b in pairs]))
     message = refused(path)
@@ -173,8 +198,13 @@ def test_numbers_written_in_two_ways(tmp_path: Path, one: str, other: str) -> No
         ("N/A", ("0", "1")),
     ],
 )
-def test_what_stands_for_no_label_is_counted(tmp_path: Path, missing: Any, labels: tuple[str, str]) -> None:
-    rows = [{"review": a, "verdict": labels[i % 2] if i % 4 else missing} for i, (a, _) in enumerate(PAIRS)]
+def test_what_stands_for_no_label_is_counted(
+    tmp_path: Path, missing: Any, labels: tuple[str, str]
+) -> None:
+    rows = [
+        {"review": a, "verdict": labels[i % 2] if i % 4 else missing}
+        for i, (a, _) in enumerate(PAIRS)
+    ]
     task = load(put(tmp_path, "a.jsonl", lines(rows)))
     assert task.labels == labels
     note = next(note for note in task.notes if "left out 6 rows with" in note)
@@ -190,7 +220,8 @@ def test_words_that_may_be_labels_stay_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "kind"), [(["good"], "a list"), ({"label": "good"}, "an object"), (b"\xff\xfe", "bytes")]
+    ("label", "kind"),
+    [(["good"], "a list"), ({"label": "good"}, "an object"), (b"\xff\xfe", "bytes")],
 )
 def test_what_is_no_label_is_named(tmp_path: Path, label: Any, kind: str) -> None:
     rows = [{"review": a, "verdict": label} for a, _ in PAIRS]
@@ -203,7 +234,10 @@ def test_what_is_no_label_is_named(tmp_path: Path, label: Any, kind: str) -> Non
 def test_dates_are_no_labels(tmp_path: Path) -> None:
     import datetime
 
-    rows = [{"review": a, "verdict": datetime.date(2026, 1, 1 + i % 2)} for i, (a, _) in enumerate(PAIRS)]
+    rows = [
+        {"review": a, "verdict": datetime.date(2026, 1, 1 + i % 2)}
+        for i, (a, _) in enumerate(PAIRS)
+    ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     assert "a date for a label" in refused(tmp_path / "a.parquet")
 
@@ -216,12 +250,18 @@ def test_bytes_that_are_text_are_read_as_text(tmp_path: Path) -> None:
 
 def test_nan_is_never_a_word(tmp_path: Path) -> None:
     rows = [
-        {"review": float("nan") if i % 6 == 0 else a, "more": [float("nan"), None, "x"], "verdict": b}
+        {
+            "review": float("nan") if i % 6 == 0 else a,
+            "more": [float("nan"), None, "x"],
+            "verdict": b,
+        }
         for i, (a, b) in enumerate(PAIRS)
     ]
     path = put(tmp_path, "a.json", json.dumps(rows))
     assert "train: left out 4 rows without an input" in load(path).notes
-    shown = load(path, text_column=None, template="{{ review }} {{ more[0] }}{{ more[1] }}{{ more[2] }}")
+    shown = load(
+        path, text_column=None, template="{{ review }} {{ more[0] }}{{ more[1] }}{{ more[2] }}"
+    )
     assert not any("nan" in example.text or "None" in example.text for example in shown.all)
 
 
@@ -262,6 +302,11 @@ def test_files_that_name_their_classes_differently(tmp_path: Path) -> None:
         features = datasets.Features(
             {"review": datasets.Value("string"), "verdict": datasets.ClassLabel(names=names)}
         )
-        columns = {"review": [f"{split} {i}" for i in range(9)], "verdict": [i % 2 for i in range(9)]}
-        datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / f"{split}.parquet")
+        columns = {
+            "review": [f"{split} {i}" for i in range(9)],
+            "verdict": [i % 2 for i in range(9)],
+        }
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(
+            tmp_path / f"{split}.parquet"
+        )
     assert "name the classes of 'verdict' differently" in refused(tmp_path)

@@ -79,7 +79,9 @@ def test_flags_say_all_that_a_task_file_says(tmp_path: Path) -> None:
     context = task.prompts("test")[0].context
     assert context.startswith("Judge the film.\n\nreview: film number ")
     assert context.count("\n\nreview: ") == 5
-    assert {"verdict: -> bad\n", "verdict: -> good\n"} <= {line + "\n" for line in context.split("\n")}
+    assert {"verdict: -> bad\n", "verdict: -> good\n"} <= {
+        line + "\n" for line in context.split("\n")
+    }
     assert task.prompts("test")[0].continuations == (" -> bad", " -> good")
 
 
@@ -103,7 +105,10 @@ def test_without_flags_the_columns_speak_for_themselves(tmp_path: Path) -> None:
     assert task.prompts("test")[0].context.endswith("\nlabel:")
     assert task.labels == ("a", "b")
     rows = [{"id": i, "text": f"row {i}", "label": i % 2} for i in range(30)]
-    assert everything(Task.load(data=write(tmp_path / "other.csv", rows)))["train:3"] == "text: row 3\nlabel:"
+    assert (
+        everything(Task.load(data=write(tmp_path / "other.csv", rows)))["train:3"]
+        == "text: row 3\nlabel:"
+    )
 
 
 def test_text_stays_text(tmp_path: Path) -> None:
@@ -120,7 +125,9 @@ def test_text_stays_text(tmp_path: Path) -> None:
         "  spaces  ",
         "ü€😀",
     ]
-    lines = "\r\n".join('"' + text.replace('"', '""') + f'",{i % 2}' for i, text in enumerate(texts))
+    lines = "\r\n".join(
+        '"' + text.replace('"', '""') + f'",{i % 2}' for i, text in enumerate(texts)
+    )
     path = tmp_path / "mine.csv"
     path.write_bytes(b"\xef\xbb\xbfreview,verdict\r\n" + lines.encode() + b"\r\n")
     task = load(path, shots=2)
@@ -134,12 +141,15 @@ def test_text_stays_text(tmp_path: Path) -> None:
 def test_unquoted_tab_separated_text_keeps_its_quotation_marks(tmp_path: Path) -> None:
     path = tmp_path / "mine.tsv"
     path.write_text(
-        "review\tverdict\n" + "".join(f'" opened and never closed {i}\t{i % 2}\n' for i in range(20))
+        "review\tverdict\n"
+        + "".join(f'" opened and never closed {i}\t{i % 2}\n' for i in range(20))
     )
     assert everything(load(path))["train:3"] == 'review: " opened and never closed 3\nverdict:'
     path.write_text('review\tverdict\n" one\t0\ntwo\t1\nthree"\t0\nfour\t1\nfive\t0\nsix\t1\n')
     assert len(everything(load(path, shots=2))) == 6
-    path.write_text("review\tverdict\n" + "".join(f'"say ""hi""\t{i}"\t{i % 2}\n' for i in range(20)))
+    path.write_text(
+        "review\tverdict\n" + "".join(f'"say ""hi""\t{i}"\t{i % 2}\n' for i in range(20))
+    )
     assert everything(load(path))["train:3"] == 'review: say "hi"\t3\nverdict:'
 
 
@@ -154,8 +164,9 @@ def test_integer_like_labels_are_one_label(tmp_path: Path) -> None:
 
 def test_markup_is_not_escaped(tmp_path: Path) -> None:
     rows = [{"review": f"<b>it's</b> & {{{{ 7 }}}} {i}", "verdict": i % 2} for i in range(20)]
-    assert everything(load(write(tmp_path / "mine.jsonl", rows)))["train:0"] == (
-        "review: <b>it's</b> & {{ 7 }} 0\nverdict:"
+    assert (
+        everything(load(write(tmp_path / "mine.jsonl", rows)))["train:0"]
+        == "review: <b>it's</b> & {{ 7 }} 0\nverdict:"
     )
 
 
@@ -200,7 +211,9 @@ def test_a_long_field_is_read_and_the_limit_comes_back(tmp_path: Path) -> None:
         (["test.csv"], ("train", "train", "train")),
     ],
 )
-def test_folders_like_the_hubs(tmp_path: Path, files: list[str], sources: tuple[str, str, str]) -> None:
+def test_folders_like_the_hubs(
+    tmp_path: Path, files: list[str], sources: tuple[str, str, str]
+) -> None:
     for index, file in enumerate(files):
         write(tmp_path / file, [{"review": f"{index} {i}", "verdict": i % 2} for i in range(30)])
     (tmp_path / "README.md").write_text("nothing to read")
@@ -228,7 +241,9 @@ def test_shards_are_one_split(tmp_path: Path) -> None:
 def test_a_copy_beside_the_original_is_not_read_too(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", reviews())
     write(tmp_path / "train.parquet", reviews())
-    with pytest.raises(TaskError, match=r"more than one file is the train split: train\.csv, train\.parquet"):
+    with pytest.raises(
+        TaskError, match=r"more than one file is the train split: train\.csv, train\.parquet"
+    ):
         load(tmp_path)
 
 
@@ -253,8 +268,9 @@ def test_the_same_text_in_two_splits_stays_in_test_then_validation(tmp_path: Pat
 
 def test_a_repeat_with_another_label_is_told(tmp_path: Path) -> None:
     rows = [*reviews(20), {"review": " film number 3 ", "verdict": 0}]
-    assert load(write(tmp_path / "mine.jsonl", rows)).notes[-1] == (
-        "train: left out 1 row for repeating an input (1 with another label)"
+    assert (
+        load(write(tmp_path / "mine.jsonl", rows)).notes[-1]
+        == "train: left out 1 row for repeating an input (1 with another label)"
     )
 
 
@@ -267,7 +283,8 @@ def test_rows_without_a_label_are_told(tmp_path: Path) -> None:
 
 def test_minus_one_can_be_a_label(tmp_path: Path) -> None:
     path = write(
-        tmp_path / "mine.csv", [{"review": f"film {i}", "verdict": 1 - 2 * (i % 2)} for i in range(20)]
+        tmp_path / "mine.csv",
+        [{"review": f"film {i}", "verdict": 1 - 2 * (i % 2)} for i in range(20)],
     )
     assert load(path, labels={-1: "bad", 1: "good"}).labels == ("bad", "good")
     with pytest.raises(
@@ -279,7 +296,8 @@ def test_minus_one_can_be_a_label(tmp_path: Path) -> None:
 def test_a_split_whose_every_label_is_minus_one_has_none(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", reviews(40))
     write(
-        tmp_path / "validation.jsonl", [{**row, "review": f"other {i}"} for i, row in enumerate(reviews(20))]
+        tmp_path / "validation.jsonl",
+        [{**row, "review": f"other {i}"} for i, row in enumerate(reviews(20))],
     )
     write(tmp_path / "test.jsonl", [{"review": f"hidden {i}", "verdict": -1} for i in range(20)])
     task = load(tmp_path)
@@ -290,7 +308,8 @@ def test_a_split_whose_every_label_is_minus_one_has_none(tmp_path: Path) -> None
 def test_labels_that_read_as_no_number_are_words(tmp_path: Path) -> None:
     labels = ["null", "good", "2", "None", "inf"]
     path = write(
-        tmp_path / "mine.csv", [{"review": f"film {i}", "verdict": labels[i % 5]} for i in range(50)]
+        tmp_path / "mine.csv",
+        [{"review": f"film {i}", "verdict": labels[i % 5]} for i in range(50)],
     )
     assert load(path).labels == ("2", "None", "good", "inf", "null")
 
@@ -310,7 +329,9 @@ def test_what_a_prompt_needs_is_allowed(tmp_path: Path, template: str) -> None:
 
 
 def test_shots_are_beginnings_of_one_order_and_stay_balanced(tmp_path: Path) -> None:
-    path = write(tmp_path / "mine.csv", [{"review": f"film {i}", "verdict": i % 3} for i in range(90)])
+    path = write(
+        tmp_path / "mine.csv", [{"review": f"film {i}", "verdict": i % 3} for i in range(90)]
+    )
     longest = load(path, shots=10)
     for shots in range(10):
         task = load(path, shots=shots)
@@ -338,7 +359,9 @@ def test_shots_drawn_at_random_need_no_balance(tmp_path: Path) -> None:
     rows = [{"review": f"film {i}", "verdict": int(i == 7)} for i in range(40)]
     path = write(tmp_path / "mine.csv", rows)
     assert load(path, balanced=False).shots == 4
-    with pytest.raises(TaskError, match="4 balanced shots need 2 rows of each class, and train has 1 of '1'"):
+    with pytest.raises(
+        TaskError, match="4 balanced shots need 2 rows of each class, and train has 1 of '1'"
+    ):
         load(path)
 
 
@@ -362,7 +385,8 @@ def test_split_sizes(tmp_path: Path, sizes: Any, validation: int, test: int) -> 
 
 def test_choices_from_flags(tmp_path: Path) -> None:
     rows = [
-        {"goal": f"goal {i}", "a": f"way {i}", "b": f"other {i}", "right": "AB"[i % 2]} for i in range(30)
+        {"goal": f"goal {i}", "a": f"way {i}", "b": f"other {i}", "right": "AB"[i % 2]}
+        for i in range(30)
     ]
     rows.append({"goal": "a goal", "a": "same", "b": "same", "right": "A"})
     options = {
@@ -399,7 +423,10 @@ def test_the_line_breaks_that_a_template_ends_in_are_kept(
     tmp_path: Path, written: str, options: dict[str, Any], join: str
 ) -> None:
     task = load(
-        write(tmp_path / "mine.csv", reviews()), template="{{ review }}\n" + written, shots=1, **options
+        write(tmp_path / "mine.csv", reviews()),
+        template="{{ review }}\n" + written,
+        shots=1,
+        **options,
     )
     prompt = task.prompts("test")[0]
     assert prompt.continuations == (f"{join}0", f"{join}1")
@@ -409,14 +436,16 @@ def test_the_line_breaks_that_a_template_ends_in_are_kept(
 
 
 @pytest.mark.parametrize(
-    ("block", "join"), [("|", " "), (">", " "), ("|-", " "), ("|+", "\n"), ("|2+", "\n"), ("| # a+b", " ")]
+    ("block", "join"),
+    [("|", " "), (">", " "), ("|-", " "), ("|+", "\n"), ("|2+", "\n"), ("| # a+b", " ")],
 )
 def test_a_block_of_yaml_ends_in_a_line_break_that_nobody_wrote(
     tmp_path: Path, block: str, join: str
 ) -> None:
     write(tmp_path / "mine.csv", reviews())
     (tmp_path / "t.yaml").write_text(
-        f"template: {block}\n  {{{{ review }}}} verdict:\ndata: mine.csv\nlabel: verdict\nshots: 1\n"
+        f"template: {block}\n  {{{{ review }}}} verdict:\ndata: mine.csv\nlabel:"
+        " verdict\nshots: 1\n"
     )
     assert Task.load(tmp_path / "t.yaml").prompts("test")[0].continuations[0] == f"{join}0"
 
@@ -425,7 +454,9 @@ def test_null_prompt_keeps_all_but_the_input(tmp_path: Path) -> None:
     task = load(write(tmp_path / "mine.csv", reviews()), shots=2)
     prompt = task.prompts("test")[0]
     shown = "".join(task.format.demonstration(example) + "\n" for example in task.demonstrations)
-    expected = Prompt(f"{prompt.id}:null", f"{shown}review: N/A\nverdict:", (" 0", " 1"), prompt.label)
+    expected = Prompt(
+        f"{prompt.id}:null", f"{shown}review: N/A\nverdict:", (" 0", " 1"), prompt.label
+    )
     assert task.null_prompt(prompt) == expected
 
 
@@ -441,7 +472,9 @@ def test_null_prompt_keeps_all_but_the_input(tmp_path: Path) -> None:
         {"seed": 5},
     ],
 )
-def test_the_digest_changes_with_all_that_prompts_depend_on(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_the_digest_changes_with_all_that_prompts_depend_on(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
     path = write(tmp_path / "mine.csv", reviews())
     assert load(path).digest != load(path, **change).digest
     assert load(path).prompts("test") != load(path, **change).prompts("test")
@@ -451,13 +484,18 @@ def test_importing_tasks_imports_neither_torch_nor_readers() -> None:
     heavy = ["torch", "transformers", "datasets", "pandas", "pyarrow"]
     code = f"import sys, eckart.tasks; print([m for m in {heavy} if m in sys.modules])"
     assert (
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout
         == "[]\n"
     )
 
 
 def test_the_hub_out_of_reach_is_one_line(tmp_path: Path) -> None:
-    code = "from eckart.tasks import Task\ntry:\n Task.load('sst2')\nexcept Exception as e: print(type(e).__name__, e)"
+    code = (
+        "from eckart.tasks import Task\ntry:\n Task.load('sst2')\nexcept Exception as e:"
+        " print(type(e).__name__, e)"
+    )
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": ""}
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
@@ -479,7 +517,9 @@ def test_labels_are_read_back_as_messages_write_them(labels):
     assert parse_labels(written or None) == ({label: label for label in labels} or None)
 
 
-@pytest.mark.parametrize("whole", [{"data": ROWS_OF_TWO, "version": "1.1"}, {"anything": ROWS_OF_TWO}])
+@pytest.mark.parametrize(
+    "whole", [{"data": ROWS_OF_TWO, "version": "1.1"}, {"anything": ROWS_OF_TWO}]
+)
 def test_a_table_stands_in_an_object_beside_what_is_said_of_it(whole):
     assert read_json(json.dumps(whole)) == ROWS_OF_TWO
 

@@ -1,4 +1,5 @@
-"""The seven sets of the paper on the real data, against C.1 and C.3; skipped where the data is not there."""
+"""The seven sets of the paper on the real data, against C.1 and C.3; skipped where the data is not
+there."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def test_no_input_stands_in_two_places(name: str) -> None:
 def test_demonstrations_are_balanced_and_prompts_end_where_the_label_begins(name: str) -> None:
     task = load(name)
     counts = [
-        sum(example.label == label for example in task.demonstrations) for label in range(len(task.labels))
+        sum(example.label == label for example in task.demonstrations)
+        for label in range(len(task.labels))
     ]
     assert max(counts) - min(counts) == 0
     for prompt in task.prompts("validation")[:50]:
@@ -70,7 +72,10 @@ def test_demonstrations_are_balanced_and_prompts_end_where_the_label_begins(name
 def test_repeats_are_told() -> None:
     assert load("sst2").notes == (
         "train: left out 371 rows for repeating an input (5 with another label)",
-        "train: kept 8,404 rows that repeat a row of train but for case, white space, punctuation or Unicode form",
+        (
+            "train: kept 8,404 rows that repeat a row of train but for case, white space,"
+            " punctuation or Unicode form"
+        ),
     )
     assert load("cb").notes == ()
 
@@ -95,8 +100,14 @@ PROMPTS = {
     "ag_news": ("text: {text}\nclassification:", (" world", " sports", " business", " science")),
     "emo": ("text: {text}\nsentiment:", (" neg", " pos")),
     "mrpc": ("sentence1: {sentence1}\nsentence2: {sentence2}\nlabel :", (" false", " true")),
-    "rte": ("{premise} Does this mean that {hypothesis} is true? select Yes or No?", (" Yes", " No")),
-    "cb": ("Suppose {premise} Can we infer that {hypothesis}? Yes, No, or Maybe?", (" Yes", " No", " Maybe")),
+    "rte": (
+        "{premise} Does this mean that {hypothesis} is true? select Yes or No?",
+        (" Yes", " No"),
+    ),
+    "cb": (
+        "Suppose {premise} Can we infer that {hypothesis}? Yes, No, or Maybe?",
+        (" Yes", " No", " Maybe"),
+    ),
     "copa": ("{premise}\n{question}", ("\n{choice1}", "\n{choice2}")),
 }
 RELEASED_DEMONSTRATIONS = {  # as the authors' code writes them
@@ -132,9 +143,12 @@ def rows(name: str) -> dict[str, dict[str, object]]:
     import pyarrow.parquet
 
     files = {
-        path.stem: pyarrow.parquet.read_table(path).to_pylist() for path in (DATA / name).glob("*.parquet")
+        path.stem: pyarrow.parquet.read_table(path).to_pylist()
+        for path in (DATA / name).glob("*.parquet")
     }
-    return {f"{split}:{index}": row for split, found in files.items() for index, row in enumerate(found)}
+    return {
+        f"{split}:{index}": row for split, found in files.items() for index, row in enumerate(found)
+    }
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -179,7 +193,9 @@ def test_emo_relabels_with_happiness_and_others() -> None:
     task = load("emo")
     assert task.labels == ("neg", "pos")
     for example in (*task.demonstrations, *task.test):
-        assert task.labels[example.label] == ("pos" if rows("emo")[example.id]["label"] == 1 else "neg")
+        assert task.labels[example.label] == (
+            "pos" if rows("emo")[example.id]["label"] == 1 else "neg"
+        )
 
 
 def test_other_seeds_and_shots_change_few_rows() -> None:
@@ -205,7 +221,10 @@ def test_one_file_of_a_catalogue_task_is_divided() -> None:
     task = Task.load("sst2", data=DATA / "sst2" / "validation.parquet", shots=4)
     assert (len(task.validation), len(task.test), len(task.all)) == (431, 431, 868)
     assert task.notes == (
-        "demonstrations, validation and test all come from one file, whose rows are called train:0, train:1, ...",
+        (
+            "demonstrations, validation and test all come from one file, whose rows are called"
+            " train:0, train:1, ..."
+        ),
     )
 
 
@@ -214,10 +233,12 @@ def test_a_folder_without_a_plan_is_taken_as_it_is() -> None:
     task = Task.load(data=DATA / "sst2_sentence", **options)  # type: ignore[arg-type]
     assert (len(task.validation), len(task.test)) == (872, 1821), task.notes
     assert task.name == "sst2_sentence"
-    # The hub's test split of SST-2 has no labels: its validation split is then the test, as the paper does for RTE.
+    # The hub's test split of SST-2 has no labels: its validation split is then the test, as the
+    # paper does for RTE.
     unlabelled = Task.load(data=DATA / "sst2", **options)  # type: ignore[arg-type]
     assert {example.id.split(":")[0] for example in unlabelled.test} == {"validation"}
     assert {example.id.split(":")[0] for example in unlabelled.validation} == {"train"}
     assert (
-        "demonstrations and validation come from train, and validation serves as the test" in unlabelled.notes
+        "demonstrations and validation come from train, and validation serves as the test"
+        in unlabelled.notes
     )

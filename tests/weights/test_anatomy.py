@@ -1,4 +1,5 @@
-"""Views, selection, and what is refused by name; the families themselves are in tests/contracts/test_families.py."""
+"""Views, selection, and what is refused by name; the families themselves are in
+tests/contracts/test_families.py."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def test_a_saved_family_loads_as_from_the_hub(tmp_path) -> None:
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert (
-        hf.AutoTokenizer.from_pretrained(folder)("good")["input_ids"] == tiny_tokenizer()("good")["input_ids"]
+        hf.AutoTokenizer.from_pretrained(folder)("good")["input_ids"]
+        == tiny_tokenizer()("good")["input_ids"]
     )
 
 
@@ -64,7 +66,9 @@ def test_negative_layers_count_from_the_last(anatomy: Anatomy) -> None:
 
 @pytest.mark.parametrize("layer", [3, -4, 1000])
 def test_a_layer_that_is_not_there_is_refused_with_the_range(anatomy: Anatomy, layer: int) -> None:
-    with pytest.raises(EditError, match=rf"no layer {layer}: the model has 3 layers, 0 to 2 \(or -3 to -1\)"):
+    with pytest.raises(
+        EditError, match=rf"no layer {layer}: the model has 3 layers, 0 to 2 \(or -3 to -1\)"
+    ):
         anatomy.select(layer, "mlp")
 
 
@@ -94,9 +98,12 @@ def test_a_part_that_the_layer_lacks_is_refused_with_what_it_has(anatomy: Anatom
 def test_a_kind_selects_every_experts_matrix_and_never_the_router() -> None:
     anatomy = Anatomy.of(build("qwen2_moe"))
     assert [w.name for w in anatomy.select(0, "gate")] == ["gate"]  # this layer is dense
-    assert [w.name for w in anatomy.select(1, "gate")] == [f"gate[{e}]" for e in (0, 1, 2, 3, "shared")]
+    assert [w.name for w in anatomy.select(1, "gate")] == [
+        f"gate[{e}]" for e in (0, 1, 2, 3, "shared")
+    ]
     assert not any(
-        "shared_expert_gate" in w.path or w.path.endswith("mlp.gate.weight") for w in anatomy.layers[1]
+        "shared_expert_gate" in w.path or w.path.endswith("mlp.gate.weight")
+        for w in anatomy.layers[1]
     )
     with pytest.raises(EditError, match=r"it has q, k, v, o, gate, up, down$"):
         anatomy.select(1, "fc_out")
@@ -206,10 +213,14 @@ def refused(model: PreTrainedModel, message: str) -> None:
 def test_a_quantised_config_is_refused_by_its_method(settings: object) -> None:
     model = build("llama")
     model.config.quantization_config = settings
-    refused(model, r"this 'llama' model is quantised \((gptq|.*bitsandbytes.*)\).*load it unquantised")
+    refused(
+        model, r"this 'llama' model is quantised \((gptq|.*bitsandbytes.*)\).*load it unquantised"
+    )
 
 
-@pytest.mark.parametrize("name", ["Linear4bit", "Linear8bitLt", "QuantLinear", "WQLinear_GEMM", "FP8Linear"])
+@pytest.mark.parametrize(
+    "name", ["Linear4bit", "Linear8bitLt", "QuantLinear", "WQLinear_GEMM", "FP8Linear"]
+)
 def test_quantised_modules_are_refused_by_their_class(name: str) -> None:
     model = build("llama")
     model.model.layers[1].mlp.up_proj = type(name, (nn.Linear,), {})(32, 44)
@@ -222,7 +233,8 @@ def test_weights_that_are_not_floating_are_refused_by_their_path() -> None:
     model.model.layers[1].mlp.up_proj.weight = nn.Parameter(packed, requires_grad=False)
     refused(
         model,
-        r"model\.layers\.1\.mlp\.up_proj\.weight is stored as Parameter of torch\.int8, and so quantised",
+        r"model\.layers\.1\.mlp\.up_proj\.weight is stored as Parameter of torch\.int8, and so"
+        r" quantised",
     )
 
 
@@ -246,14 +258,18 @@ def test_packed_parameter_classes_are_refused() -> None:
 
 def test_an_encoder_decoder_is_refused() -> None:
     config = hf.T5Config(vocab_size=32, d_model=16, d_kv=4, d_ff=20, num_layers=1, num_heads=2)
-    refused(hf.T5ForConditionalGeneration(config), "'t5' is an encoder-decoder; load a decoder-only")
+    refused(
+        hf.T5ForConditionalGeneration(config), "'t5' is an encoder-decoder; load a decoder-only"
+    )
 
 
 def test_an_adapter_is_refused_with_the_remedy() -> None:
     model = build("llama")
     model.model.layers[1].self_attn.q_proj.lora_A = nn.Linear(32, 2, bias=False)
     refused(
-        model, r"self_attn\.q_proj\.lora_A\.weight \(2, 32\) is not .* a 'llama' is known to have; .*merge"
+        model,
+        r"self_attn\.q_proj\.lora_A\.weight \(2, 32\) is not .* a 'llama' is known to have;"
+        r" .*merge",
     )
 
 
@@ -293,14 +309,18 @@ def test_a_config_that_does_not_fit_its_fused_weights_is_refused() -> None:
 def test_an_odd_fused_feed_forward_is_refused() -> None:
     model = build("phi3")
     model.model.layers[0].mlp.gate_up_proj = nn.Linear(32, 87)
-    refused(model, r"gate_up_proj\.weight has 87 output rows, which gate and up do not share evenly")
+    refused(
+        model, r"gate_up_proj\.weight has 87 output rows, which gate and up do not share evenly"
+    )
 
 
-# ---------------------------------------------------------------- model types that the table does not have
+# ---------------------------------------------------------------- model types that the table does
+# not have
 
 
 def novel(**replaced: nn.Module) -> PreTrainedModel:
-    """A model of an unknown type: Llama's layers, with some modules renamed or replaced in the first."""
+    """A model of an unknown type: Llama's layers, with some modules renamed or replaced in the
+    first."""
     model = build("llama")
     model.config.model_type = "novel"
     for path, module in replaced.items():
@@ -330,7 +350,9 @@ def test_an_unknown_type_without_a_gate_has_fc_in_and_fc_out() -> None:
         ("mlp__down_proj", nn.Linear(32, 44)),  # the wrong way round for what its name says
     ],
 )
-def test_what_cannot_be_read_off_is_refused_with_all_that_was_seen(path: str, module: nn.Module) -> None:
+def test_what_cannot_be_read_off_is_refused_with_all_that_was_seen(
+    path: str, module: nn.Module
+) -> None:
     name = path.replace("__", r"\.")
     refused(
         novel(**{path: module}),
@@ -340,7 +362,8 @@ def test_what_cannot_be_read_off_is_refused_with_all_that_was_seen(path: str, mo
 
 def test_two_matrices_of_one_meaning_are_refused() -> None:
     refused(
-        novel(self_attn__wq=nn.Linear(32, 32)), "layer 0 of this 'novel' model has several .* seem to be q$"
+        novel(self_attn__wq=nn.Linear(32, 32)),
+        "layer 0 of this 'novel' model has several .* seem to be q$",
     )
 
 

@@ -30,14 +30,19 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
 
 
 def bits(model: PreTrainedModel) -> dict[str, Tensor]:
-    return {name: tensor.flatten().clone().view(torch.uint8) for name, tensor in model.state_dict().items()}
+    return {
+        name: tensor.flatten().clone().view(torch.uint8)
+        for name, tensor in model.state_dict().items()
+    }
 
 
 def changed(model: PreTrainedModel, before: dict[str, Tensor]) -> list[str]:
     return [name for name, tensor in bits(model).items() if not torch.equal(tensor, before[name])]
 
 
-def refused(kind: type[Exception], message: str, model: PreTrainedModel, edits: Any, **options: Any) -> None:
+def refused(
+    kind: type[Exception], message: str, model: PreTrainedModel, edits: Any, **options: Any
+) -> None:
     """Both verbs refuse the edits with this message, and leave every byte as it was."""
     before = bits(model)
     for verb in (clip_, enter):
@@ -122,8 +127,12 @@ def test_several_edits_of_one_layer_are_one_clip(model: PreTrainedModel) -> None
     before = bits(model)
     with clip(model, [Edit(1, "q", 0.9), Edit(1, "mlp", 0.5), Edit(1, "k", 0.0)]) as clipped:
         assert [(record.name, record.rate) for record in clipped] == [
-            ("q", 0.9), ("gate", 0.5), ("up", 0.5), ("down", 0.5), ("k", 0.0)
-        ]  # fmt: skip
+            ("q", 0.9),
+            ("gate", 0.5),
+            ("up", 0.5),
+            ("down", 0.5),
+            ("k", 0.0),
+        ]
         assert len(changed(model, before)) == 4
     assert not changed(model, before)
 
@@ -152,7 +161,8 @@ def test_gradients_flow_through_a_clipped_model(model: PreTrainedModel) -> None:
 
 
 def poison(weight: Weight, *values: float) -> None:
-    """Put values that arithmetic would not bring back into a matrix: minus zero, NaN with a payload, infinity."""
+    """Put values that arithmetic would not bring back into a matrix: minus zero, NaN with a
+    payload, infinity."""
     matrix = weight.read()
     matrix[0, : len(values)] = torch.tensor(values, dtype=matrix.dtype)
     if any(map(math.isnan, values)):
@@ -219,7 +229,8 @@ def test_a_failure_half_way_undoes_the_half(
     refused(MemoryError, "no memory left", model, [Edit(0, "all", 0.5), Edit(1, "all", 0.5)])
 
 
-# ---------------------------------------------------------------- one factorisation serves every rate
+# ---------------------------------------------------------------- one factorisation serves every
+# rate
 
 
 def test_a_memo_gives_every_rate_from_the_original(
@@ -227,7 +238,9 @@ def test_a_memo_gives_every_rate_from_the_original(
 ) -> None:
     real: Callable[..., Factor] = Factor.of
     made: list[str] = []
-    monkeypatch.setattr(Factor, "of", lambda weight, name: (made.append(name), real(weight, name=name))[1])
+    monkeypatch.setattr(
+        Factor, "of", lambda weight, name: (made.append(name), real(weight, name=name))[1]
+    )
     factors: Factors = {}
     for rate in (0.9, 0.1, 0.5, 0.9):
         with clip(model, Edit(1, "attn", rate), factors=factors):
@@ -255,7 +268,9 @@ def test_a_memo_of_other_weights_is_refused(model: PreTrainedModel) -> None:
         pass
     message = r"layer 1 q \(.*\) is not what its factorisation was made of: .* pass a fresh memo"
     refused(EditError, message, build("llama", seed=1), Edit(1, "attn", 0.5), factors=factors)
-    refused(EditError, message, build("llama").to(torch.bfloat16), Edit(1, "attn", 0.5), factors=factors)
+    refused(
+        EditError, message, build("llama").to(torch.bfloat16), Edit(1, "attn", 0.5), factors=factors
+    )
     clip_(model, Edit(1, "q", 0.5))
     refused(EditError, message, model, Edit(1, "q", 0.2), factors=factors)
 
@@ -268,9 +283,13 @@ def test_an_anatomy_of_another_model_is_refused(model: PreTrainedModel) -> None:
     refused(EditError, "the anatomy is of another model", model, Edit(0, "q", 0.5), anatomy=other)
 
 
-def test_a_layer_or_part_that_is_not_there_is_refused_before_anything_changes(model: PreTrainedModel) -> None:
+def test_a_layer_or_part_that_is_not_there_is_refused_before_anything_changes(
+    model: PreTrainedModel,
+) -> None:
     refused(EditError, "no layer 7", model, [Edit(0, "q", 0.5), Edit(7, "q", 0.5)])
-    refused(EditError, "has no 'fc_in'; it has q, k", model, [Edit(0, "q", 0.5), Edit(1, "fc_in", 0.5)])
+    refused(
+        EditError, "has no 'fc_in'; it has q, k", model, [Edit(0, "q", 0.5), Edit(1, "fc_in", 0.5)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -283,16 +302,28 @@ def test_a_layer_or_part_that_is_not_there_is_refused_before_anything_changes(mo
 )
 def test_a_matrix_named_twice_is_refused(model: PreTrainedModel, edits: list[Edit]) -> None:
     refused(
-        EditError, r"layer 2 up \(.*\) is named twice, at rates .*: leave one of the edits out", model, edits
+        EditError,
+        r"layer 2 up \(.*\) is named twice, at rates .*: leave one of the edits out",
+        model,
+        edits,
     )
 
 
 def test_clipping_what_is_clipped_is_refused_and_says_why(model: PreTrainedModel) -> None:
-    message = r"layer 1 up \(.*up_proj.weight\) is clipped already, .* truncation is always of the original"
+    message = (
+        r"layer 1 up \(.*up_proj.weight\) is clipped already, .* truncation is always of the"
+        r" original"
+    )
     before = bits(model)
     with clip(model, Edit(1, "mlp", 0.5)):
         refused(EditError, message, model, Edit(1, "up", 0.9))
-        refused(EditError, message, model, [Edit(0, "q", 0.5), Edit(1, "up", 0.9)], anatomy=Anatomy.of(model))
+        refused(
+            EditError,
+            message,
+            model,
+            [Edit(0, "q", 0.5), Edit(1, "up", 0.9)],
+            anatomy=Anatomy.of(model),
+        )
         with clip(model, [Edit(1, "attn", 0.5), Edit(1, "up", 0.0), Edit(0, "mlp", 0.5)]):
             assert len(changed(model, before)) == 3 + 4 + 3
         assert len(changed(model, before)) == 3
@@ -320,8 +351,12 @@ def test_values_that_have_no_singular_values_are_refused_by_name(
     model: PreTrainedModel, value: float
 ) -> None:
     poison(Anatomy.of(model).select(1, "v")[0], value)
-    refused(ModelError, r"layer 1 v \(model.layers.1.self_attn.v_proj.weight\) holds 1 NaN or inf", model,
-            [Edit(0, "mlp", 0.5), Edit(1, "attn", 0.5)])  # fmt: skip
+    refused(
+        ModelError,
+        r"layer 1 v \(model.layers.1.self_attn.v_proj.weight\) holds 1 NaN or inf",
+        model,
+        [Edit(0, "mlp", 0.5), Edit(1, "attn", 0.5)],
+    )
     clip_(model, Edit(1, "v", 0.0))
 
 
@@ -341,10 +376,15 @@ def tied(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-@pytest.mark.parametrize("edits", [[Edit(0, "mlp", 0.5)], [Edit(0, "down", 0.5), Edit(2, "down", 0.6)]])
-def test_clipping_one_of_two_tied_matrices_is_refused(tied: PreTrainedModel, edits: list[Edit]) -> None:
+@pytest.mark.parametrize(
+    "edits", [[Edit(0, "mlp", 0.5)], [Edit(0, "down", 0.5), Edit(2, "down", 0.6)]]
+)
+def test_clipping_one_of_two_tied_matrices_is_refused(
+    tied: PreTrainedModel, edits: list[Edit]
+) -> None:
     message = (
-        r"layer 0 down \(.*\) is tied to model\.layers\.2\.mlp\.down_proj\.weight: clipping one changes both"
+        r"layer 0 down \(.*\) is tied to model\.layers\.2\.mlp\.down_proj\.weight: clipping one"
+        r" changes both"
     )
     refused(EditError, message, tied, edits)
 

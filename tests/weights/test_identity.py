@@ -77,9 +77,13 @@ def bos_in_front(tokenizer):
 
 FILES = {
     "a weight": change_weight,
-    "a value of the configuration": lambda folder: change_json(folder / "config.json", rms_norm_eps=1e-3),
+    "a value of the configuration": lambda folder: change_json(
+        folder / "config.json", rms_norm_eps=1e-3
+    ),
     "a merge": change_merges,
-    "an added token": lambda folder: change_tokenizer(folder, lambda t: t.add_tokens(["good food"])),
+    "an added token": lambda folder: change_tokenizer(
+        folder, lambda t: t.add_tokens(["good food"])
+    ),
     "the first token": lambda folder: change_tokenizer(folder, bos_in_front),
 }
 
@@ -148,8 +152,14 @@ def test_what_is_asked_is_in_the_key(model, data, what):
 
 def test_a_null_prompt_s_template_is_in_the_key_where_the_rows_do_not_give_it_away(model, data):
     # Both render every row alike, and a prompt without content differently.
-    plain, fixed = ("{{ review }}\nfor:", "{{ review }}\n{{ 'for' if review|length > 3 else review }}:")
-    keys = {key_of(model, data, template=t, how={"method": "contextual"}, shots=0) for t in (plain, fixed)}
+    plain, fixed = (
+        "{{ review }}\nfor:",
+        "{{ review }}\n{{ 'for' if review|length > 3 else review }}:",
+    )
+    keys = {
+        key_of(model, data, template=t, how={"method": "contextual"}, shots=0)
+        for t in (plain, fixed)
+    }
     assert len(keys) == 2
 
 
@@ -157,7 +167,9 @@ def test_a_null_prompt_s_template_is_in_the_key_where_the_rows_do_not_give_it_aw
 def test_options_of_reading_are_in_the_key_where_they_change_what_is_read(folder, data, option):
     whole = Task.load(data=data, **COLUMNS, shots=8, split_sizes=(20, 20))
     tokenizer = tiny_tokenizer()
-    lengths = sorted(len(tokenizer(p.context + " good")["input_ids"]) for p in whole.prompts("validation"))
+    lengths = sorted(
+        len(tokenizer(p.context + " good")["input_ids"]) for p in whole.prompts("validation")
+    )
     change_json(folder / "config.json", max_position_embeddings=lengths[len(lengths) // 2])
     cut = key_of(folder, data, shots=8, how={option: True})
     change_json(folder / "config.json", max_position_embeddings=2048)
@@ -168,7 +180,9 @@ def test_options_of_reading_are_in_the_key_where_they_change_what_is_read(folder
 def test_batches_are_in_the_key_in_half_precision_alone(model, data, dtype):
     small, large = {"batch_tokens": 64}, {"batch_tokens": 512}
     assert key_of(model, data, how=small) == key_of(model, data, how=large)
-    assert key_of(model, data, how=small, dtype=dtype) != key_of(model, data, how=large, dtype=dtype)
+    assert key_of(model, data, how=small, dtype=dtype) != key_of(
+        model, data, how=large, dtype=dtype
+    )
 
 
 def test_paths_names_and_threads_are_not_in_the_key(folder, data, tmp_path):
@@ -185,7 +199,11 @@ def test_paths_names_and_threads_are_not_in_the_key(folder, data, tmp_path):
 
 def coded(folder, **changed):
     change_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "mod.Scaled"})
-    files = {"mod.py": CODE, "inner.py": "from .deep import SCALE\n", "deep.py": "SCALE = 1.0\n"} | changed
+    files = {
+        "mod.py": CODE,
+        "inner.py": "from .deep import SCALE\n",
+        "deep.py": "SCALE = 1.0\n",
+    } | changed
     for name, text in files.items():
         (folder / name).write_text(text)
     return load_model(folder, dtype="float32", trust_remote_code=True)
@@ -194,7 +212,9 @@ def coded(folder, **changed):
 @pytest.mark.parametrize("file", ["mod.py", "inner.py", "deep.py"])
 def test_code_of_the_model_s_folder_is_in_the_key_with_all_that_it_imports(model, tmp_path, file):
     # Folders of two names: a process imports a folder's code once.
-    one, other = (shutil.copytree(model, tmp_path / f"{name}-{file[:-3]}") for name in ("one", "other"))
+    one, other = (
+        shutil.copytree(model, tmp_path / f"{name}-{file[:-3]}") for name in ("one", "other")
+    )
     same = shutil.copytree(model, tmp_path / f"same-{file[:-3]}")
     before = coded(one).fingerprint
     assert coded(same).fingerprint == before
@@ -272,7 +292,10 @@ def test_an_evaluator_notices_that_its_model_was_trained(model, data, change):
     before = [used(chosen, "validation") for chosen in ([], *([edit] for edit in edits))]
     change(loaded.model)
     after = [used(chosen, "validation") for chosen in ([], *([edit] for edit in edits))]
-    fresh = [Evaluator(loaded, task)(chosen, "validation") for chosen in ([], *([edit] for edit in edits))]
+    fresh = [
+        Evaluator(loaded, task)(chosen, "validation")
+        for chosen in ([], *([edit] for edit in edits))
+    ]
     assert [trial.key for trial in after] == [trial.key for trial in fresh]
     assert not {trial.key for trial in before} & {trial.key for trial in after}
     for one, other in zip(after, fresh, strict=True):
@@ -287,7 +310,9 @@ def test_an_evaluator_notices_that_its_model_was_trained(model, data, change):
 def test_clipping_is_no_change(model, data, monkeypatch):
     task = Task.load(data=data, **COLUMNS, shots=2, split_sizes=(20, 20))
     loaded, hashed = load_model(model, dtype="float32"), []
-    monkeypatch.setattr("eckart.weights.identity.identify", lambda *of: hashed.append(1) or identify(*of))
+    monkeypatch.setattr(
+        "eckart.weights.identity.identify", lambda *of: hashed.append(1) or identify(*of)
+    )
     evaluator = Evaluator(loaded, task)
     keys = {evaluator([Edit(1, "mlp", 0.5)], "validation").key for _ in range(3)}
     assert (len(keys), len(hashed)) == (1, 1)

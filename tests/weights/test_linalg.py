@@ -1,4 +1,5 @@
-"""Truncation is Eckart and Young's optimum, and the spectrum is right where it is hard to get right."""
+"""Truncation is Eckart and Young's optimum, and the spectrum is right where it is hard to get
+right."""
 
 import math
 
@@ -9,7 +10,16 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
-from matrices import DTYPES, bits, deterministic, frobenius, matrices, numpy_values, rates, with_spectrum
+from matrices import (
+    DTYPES,
+    bits,
+    deterministic,
+    frobenius,
+    matrices,
+    numpy_values,
+    rates,
+    with_spectrum,
+)
 
 from eckart.errors import EditError, ModelError
 from eckart.weights.linalg import Factor, rank_at
@@ -99,7 +109,8 @@ class TestEckartYoung:
     def test_truncating_twice_is_truncating_at_the_larger_rate(self, matrix, a, b):
         once = Factor.of(matrix)
         spectrum = np.append(numpy_values(matrix), 0) / (frobenius(matrix) or 1)
-        # Between two equal values other than 0 the optimum is not unique, and the two may cut differently.
+        # Between two equal values other than 0 the optimum is not unique, and the two may cut
+        # differently.
         cuts = [spectrum[[r - 1, r]] for r in (once.rank(a), once.rank(b))]
         assume(all(above < 1e-12 or above - below > 1e-6 for above, below in cuts))
         twice = Factor.of(once.truncate(a)).truncate(b)
@@ -111,7 +122,9 @@ class TestEckartYoung:
     def test_truncating_again_at_the_same_rate_changes_nothing(self, matrix, rate):
         truncated = Factor.of(matrix).truncate(rate)
         slack = 1e-12 * (1 + frobenius(matrix))
-        torch.testing.assert_close(Factor.of(truncated).truncate(rate), truncated, atol=slack, rtol=0)
+        torch.testing.assert_close(
+            Factor.of(truncated).truncate(rate), truncated, atol=slack, rtol=0
+        )
 
 
 SPECTRA = {
@@ -134,7 +147,8 @@ def svd_truncation(matrix: torch.Tensor, r: int) -> torch.Tensor:
 @pytest.mark.parametrize("shape", [(24, 24), (70, 24), (24, 70)])
 @pytest.mark.parametrize("values", SPECTRA.values(), ids=SPECTRA)
 class TestTruncationThroughTheGramMatrix:
-    """As good as the SVD's at every rank, and the same entries wherever the spectrum has a gap to cut in."""
+    """As good as the SVD's at every rank, and the same entries wherever the spectrum has a gap to
+    cut in."""
 
     def matrix(self, values, shape, dtype):
         if values is None:
@@ -148,7 +162,8 @@ class TestTruncationThroughTheGramMatrix:
             error = frobenius(matrix.double() - factor._projected(r))
             excess = error**2 - float((s[r:] ** 2).sum())
             assert excess <= 2 * r * 24 * EPS * s[0] ** 2
-            # What is stored is no worse than the SVD's, both rounded, by more than the rounding of the two.
+            # What is stored is no worse than the SVD's, both rounded, by more than the rounding of
+            # the two.
             stored = frobenius(matrix - factor.truncate(1 - r / 24))
             twin = frobenius(matrix - svd_truncation(matrix, r).to(dtype))
             assert stored <= twin + 0.5 * torch.finfo(dtype).eps * frobenius(matrix)
@@ -160,7 +175,8 @@ class TestTruncationThroughTheGramMatrix:
             if s[r - 1] ** 2 - s[r] ** 2 > 1e-6 * s[0] ** 2:
                 ours, twin = factor._projected(r), svd_truncation(matrix, r)
                 torch.testing.assert_close(ours, twin, atol=1e-9 * s[0], rtol=0)
-                # 1e-9 may fall on either side of a rounding boundary: at most one unit in the last place.
+                # 1e-9 may fall on either side of a rounding boundary: at most one unit in the last
+                # place.
                 step = torch.finfo(dtype).eps * twin.abs().clamp_min(1e-3 * s[0])
                 assert ((factor.truncate(1 - r / 24).double() - twin).abs() <= step).all()
 
@@ -176,8 +192,12 @@ class TestFactor:
         tall = matrix.double() if matrix.shape[0] >= matrix.shape[1] else matrix.double().T
         size = frobenius(matrix)
         turned = (tall @ factor.v).norm(dim=0)
-        torch.testing.assert_close(turned.square(), factor.s.square(), atol=1e-12 * (1e-30 + size**2), rtol=0)
-        np.testing.assert_allclose(factor.s.square(), numpy_values(matrix) ** 2, atol=1e-12 * size**2)
+        torch.testing.assert_close(
+            turned.square(), factor.s.square(), atol=1e-12 * (1e-30 + size**2), rtol=0
+        )
+        np.testing.assert_allclose(
+            factor.s.square(), numpy_values(matrix) ** 2, atol=1e-12 * size**2
+        )
 
     @deterministic
     @given(matrices(DTYPES), rates)
@@ -188,7 +208,9 @@ class TestFactor:
 
     @pytest.mark.parametrize("dtype", [*DTYPES, torch.float8_e4m3fn])
     def test_rate_zero_returns_the_very_bits(self, dtype):
-        entries = torch.cat([torch.tensor([-0.0, 0.0, 1.0, -1.5]), torch.linspace(-2, 2, 31)]).to(dtype)
+        entries = torch.cat([torch.tensor([-0.0, 0.0, 1.0, -1.5]), torch.linspace(-2, 2, 31)]).to(
+            dtype
+        )
         if dtype.itemsize > 1:
             entries[4] = torch.finfo(dtype).smallest_normal / 4  # subnormal
             assert entries[4] > 0
@@ -214,14 +236,18 @@ class TestFactor:
     def test_kept_energy_is_the_share_of_the_squared_norm_and_falls(self, matrix, a, b):
         factor = Factor.of(matrix)
         low, high = sorted((a, b))
-        assert 0 <= factor.kept_energy(high) <= factor.kept_energy(low) <= factor.kept_energy(0) == 1
+        assert (
+            0 <= factor.kept_energy(high) <= factor.kept_energy(low) <= factor.kept_energy(0) == 1
+        )
         squares = numpy_values(matrix) ** 2
         if squares.sum() > 0:
             expected = squares[: factor.rank(high)].sum() / squares.sum()
             assert factor.kept_energy(high) == pytest.approx(expected, abs=1e-12)
 
     def test_kept_energy_survives_squares_that_overflow(self):
-        assert Factor.of(torch.diag(torch.tensor([4e30, 3e30]))).kept_energy(0.5) == pytest.approx(16 / 25)
+        assert Factor.of(torch.diag(torch.tensor([4e30, 3e30]))).kept_energy(0.5) == pytest.approx(
+            16 / 25
+        )
         huge = torch.diag(torch.tensor([4e200, 3e200], dtype=torch.float64))
         assert Factor.of(huge).kept_energy(0.5) == pytest.approx(16 / 25)
         tiny = torch.diag(torch.tensor([4e-200, 3e-200], dtype=torch.float64))
@@ -245,7 +271,9 @@ class TestFactor:
 
     def test_takes_a_transposed_view(self):
         matrix = torch.linspace(-1, 1, 12).reshape(3, 4)
-        torch.testing.assert_close(Factor.of(matrix.T).truncate(0.5), Factor.of(matrix).truncate(0.5).T)
+        torch.testing.assert_close(
+            Factor.of(matrix.T).truncate(0.5), Factor.of(matrix).truncate(0.5).T
+        )
 
     def test_shapes_are_checked_in_the_tests(self):
         factor = Factor.of(torch.ones(3, 4))
@@ -267,7 +295,10 @@ class TestRefusals:
             (torch.zeros(3), r"layer 3 q has shape \(3,\)"),
             (torch.zeros(2, 3, 4), r"has shape \(2, 3, 4\)"),
             (torch.zeros(0, 4), r"has shape \(0, 4\)"),
-            (torch.zeros(3, 3, dtype=torch.int8), r"torch.int8 entries, as in a quantised checkpoint"),
+            (
+                torch.zeros(3, 3, dtype=torch.int8),
+                r"torch.int8 entries, as in a quantised checkpoint",
+            ),
             (torch.zeros(3, 3, device="meta"), "meta device and has no values"),
             (torch.full((3, 3), 1e308, dtype=torch.float64), "singular values overflow"),
         ],
@@ -282,7 +313,9 @@ class TestRefusals:
     def test_a_truncation_that_its_dtype_cannot_hold(self):
         # The first entry of its best rank-1 matrix is 1.1 times the largest float16.
         matrix = 65504 * torch.tensor([[1.0, 1.0], [1.0, 0.5]])
-        with pytest.raises(ModelError, match=r"at rank 1 has entries up to .* too large for torch.float16"):
+        with pytest.raises(
+            ModelError, match=r"at rank 1 has entries up to .* too large for torch.float16"
+        ):
             Factor.of(matrix.half()).truncate(0.5)
         assert Factor.of(matrix.bfloat16()).truncate(0.5).isfinite().all()
 

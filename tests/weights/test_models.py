@@ -37,7 +37,11 @@ def test_a_hub_id_is_loaded_as_from_the_hub(hub, model):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
     )
     local = load_model(model)
-    assert run.stdout.split() == ["someone/tiny-llama", local.fingerprint, str(local.model.num_parameters())]
+    assert run.stdout.split() == [
+        "someone/tiny-llama",
+        local.fingerprint,
+        str(local.model.num_parameters()),
+    ]
 
 
 def test_shards_are_one_model(model, tmp_path):
@@ -84,7 +88,11 @@ def test_auto_picks_what_the_processor_does_well(monkeypatch, instructions, dtyp
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("old", [True, False])
 def test_auto_is_never_float16(monkeypatch, native, old):
-    asked = (lambda: native) if old else (lambda including_emulation=True: including_emulation or native)
+    asked = (
+        (lambda: native)
+        if old
+        else (lambda including_emulation=True: including_emulation or native)
+    )
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", asked)
     expected = torch.bfloat16 if native else torch.float32
     assert pick_dtype("auto", torch.device("cuda")) == expected

@@ -24,10 +24,13 @@ class TestSpectrum:
         k = min(shape)
         matrix = with_spectrum(np.logspace(0, -exponent, k), shape)
         spectrum = Spectrum.of(matrix)
-        # The entries are rounded by eps * sigma_max, which is 10**exponent times as much to sigma_min.
+        # The entries are rounded by eps * sigma_max, which is 10**exponent times as much to
+        # sigma_min.
         relative = 100 * EPS * 10**exponent
         assert spectrum.condition_number == pytest.approx(10**exponent, rel=relative)
-        assert spectrum.condition_number == pytest.approx(np.linalg.cond(matrix.numpy()), rel=relative)
+        assert spectrum.condition_number == pytest.approx(
+            np.linalg.cond(matrix.numpy()), rel=relative
+        )
         assert spectrum.rank == k == np.linalg.matrix_rank(matrix.numpy())
 
     def test_reads_what_a_gram_matrix_cannot(self):
@@ -93,7 +96,8 @@ HARD = {
 
 
 class TestLanczos:
-    """Above SMALL nothing computes all singular values, except where the ends do not come out otherwise."""
+    """Above SMALL nothing computes all singular values, except where the ends do not come out
+    otherwise."""
 
     @pytest.fixture
     def alone(self, monkeypatch):
@@ -115,13 +119,17 @@ class TestLanczos:
         matrix = torch.randn(500, 500, generator=torch.Generator().manual_seed(1)).to(dtype)
         exact = numpy_values(matrix)
         spectrum = Spectrum.of(matrix)
-        assert (spectrum.sigma_max, spectrum.sigma_min) == pytest.approx((exact[0], exact[-1]), rel=5e-7)
+        assert (spectrum.sigma_max, spectrum.sigma_min) == pytest.approx(
+            (exact[0], exact[-1]), rel=5e-7
+        )
         assert spectrum == Spectrum.of(matrix), "the same again"
 
     @pytest.mark.parametrize("exponent", [10, 12, 13])
     def test_beyond_six_digits_it_is_as_good_as_float64(self, alone, exponent):
         matrix = with_spectrum(np.logspace(0, -exponent, 300), (300, 300))
-        assert Spectrum.of(matrix).sigma_min == pytest.approx(numpy_values(matrix)[-1], abs=100 * EPS)
+        assert Spectrum.of(matrix).sigma_min == pytest.approx(
+            numpy_values(matrix)[-1], abs=100 * EPS
+        )
 
     @pytest.mark.parametrize("rank", [0, 1, 200, 399])
     def test_singular_matrices_are_counted_out(self, rank):
@@ -149,7 +157,9 @@ class TestLanczos:
     def test_the_gpus_way_is_the_cpus(self, monkeypatch, size, explicit):
         real = eckart.weights.spectrum._inverse_gram
         monkeypatch.setattr(eckart.weights.spectrum, "SMALL", 2)
-        monkeypatch.setattr(eckart.weights.spectrum, "_inverse_gram", lambda r, explicit: real(r, forced))
+        monkeypatch.setattr(
+            eckart.weights.spectrum, "_inverse_gram", lambda r, explicit: real(r, forced)
+        )
         forced = explicit
         matrix = with_spectrum(np.logspace(0, -8, size), (size + 1, size))
         assert Spectrum.of(matrix).condition_number == pytest.approx(1e8, rel=5e-7)
@@ -177,7 +187,12 @@ class TestRounding:
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
     def test_is_below_the_simple_formula(self, dtype):
         matrix = torch.randn(400, 400, generator=torch.Generator().manual_seed(0)).to(dtype)
-        simple = torch.finfo(dtype).eps / math.sqrt(12) * float(matrix.double().square().mean().sqrt()) * 40
+        simple = (
+            torch.finfo(dtype).eps
+            / math.sqrt(12)
+            * float(matrix.double().square().mean().sqrt())
+            * 40
+        )
         assert 0.75 < rounding_norm(matrix.double(), dtype) / simple < 1
 
     def test_one_row_of_outliers_counts_by_its_own_size(self):
@@ -186,7 +201,10 @@ class TestRounding:
         exact[5] *= 1000
         stored = exact.bfloat16()
         assert (
-            0.5 < spectral_norm(exact - stored.double()) / rounding_norm(stored.double(), torch.bfloat16) < 1
+            0.5
+            < spectral_norm(exact - stored.double())
+            / rounding_norm(stored.double(), torch.bfloat16)
+            < 1
         )
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -201,7 +219,9 @@ class TestRounding:
         matrix = with_spectrum(np.linspace(2, 1, 300), (300, 300))
         assert Spectrum.of(matrix.bfloat16()).resolved
         assert Spectrum.of(with_spectrum(np.logspace(0, -5, 300), (300, 300)).float()).resolved
-        assert not Spectrum.of(with_spectrum(np.logspace(0, -5, 300), (300, 300)).bfloat16()).resolved
+        assert not Spectrum.of(
+            with_spectrum(np.logspace(0, -5, 300), (300, 300)).bfloat16()
+        ).resolved
 
     @pytest.mark.parametrize("dtype", [*DTYPES, torch.float8_e4m3fn])
     def test_of_the_zero_matrix_and_one_entry(self, dtype):

@@ -1,4 +1,5 @@
-"""What is read from a checkpoint's files a matrix at a time is what the model has when it is loaded whole."""
+"""What is read from a checkpoint's files a matrix at a time is what the model has when it is loaded
+whole."""
 
 import json
 import os
@@ -83,8 +84,15 @@ def test_a_parameter_is_read_once_for_its_matrices_and_let_go(tmp_path, monkeypa
     )
     for weight in stored.read(stored.anatomy.layers[0]):
         assert not weight.parameter.is_meta
-    assert [key.split(".")[-2] for key in read] == ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
-    assert all(weight.parameter.is_meta for weight in all_weights(stored.anatomy)), "nothing stays in memory"
+    assert [key.split(".")[-2] for key in read] == [
+        "qkv_proj",
+        "o_proj",
+        "gate_up_proj",
+        "down_proj",
+    ]
+    assert all(weight.parameter.is_meta for weight in all_weights(stored.anatomy)), (
+        "nothing stays in memory"
+    )
 
 
 def test_a_hub_id_is_read_from_the_cache(model, tmp_path):
@@ -93,9 +101,9 @@ def test_a_hub_id_is_read_from_the_cache(model, tmp_path):
     (repository / "refs" / "main").write_text("0" * 40)
     shutil.copytree(model, repository / "snapshots" / ("0" * 40))
     program = (
-        "from eckart.weights.stored import StoredWeights\n"
-        "stored = StoredWeights.of('someone/tiny-llama')\n"
-        "print(stored.whole, sum(float(w.read().sum()) for w in stored.read(stored.anatomy.layers[0])))"
+        "from eckart.weights.stored import StoredWeights\nstored ="
+        " StoredWeights.of('someone/tiny-llama')\nprint(stored.whole, sum(float(w.read().sum()) for"
+        " w in stored.read(stored.anatomy.layers[0])))"
     )
     run = subprocess.run(
         [sys.executable, "-c", program],
@@ -105,7 +113,8 @@ def test_a_hub_id_is_read_from_the_cache(model, tmp_path):
         env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
     )
     expected = sum(
-        float(w.read().sum()) for w in Anatomy.of(load_model(model, dtype="float32").model).layers[0]
+        float(w.read().sum())
+        for w in Anatomy.of(load_model(model, dtype="float32").model).layers[0]
     )
     assert run.stdout.split() == ["False", str(expected)]
 
@@ -187,4 +196,6 @@ class TestRounded:
         assert rounded(load_model(folder, dtype="bfloat16"))
 
     def test_a_live_model_is_what_it_is(self):
-        assert not rounded(load_model(build("llama").to(torch.bfloat16), tokenizer=tiny_tokenizer()))
+        assert not rounded(
+            load_model(build("llama").to(torch.bfloat16), tokenizer=tiny_tokenizer())
+        )

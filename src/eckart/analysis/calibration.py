@@ -16,7 +16,8 @@ from eckart.records import Edit
 from eckart.statistics.crossed import Estimate
 
 PLAIN = ("sum", "mean", "byte", "logit")
-"""Scorings that correct nothing; the first of them that was run is what calibrating is compared with."""
+"""Scorings that correct nothing; the first of them that was run is what calibrating is compared
+with."""
 CALIBRATED = ("prior", "contextual", "batch")
 """Scorings that take away a model's lean to a label."""
 
@@ -44,12 +45,14 @@ class Crossing:
 
 
 def crossings(found: Findings) -> list[Crossing]:
-    """Compare clipping with calibrating, wherever a plain and a calibrated scoring were both run."""
+    """Compare clipping with calibrating, wherever a plain and a calibrated scoring were both
+    run."""
     return [crossing for group in scorings(found) for crossing in _of_group(found, group)]
 
 
 def scorings(found: Findings) -> list[list[Choice]]:
-    """Return the choices that differ in nothing but the scoring, the plain scorings first, where several were run."""
+    """Return the choices that differ in nothing but the scoring, the plain scorings first, where
+    several were run."""
     order = (*PLAIN, *CALIBRATED)
     ordered = sorted(
         found.choices, key=lambda choice: (_bench(choice), order.index(choice.condition.scoring))
@@ -76,7 +79,9 @@ def _of_group(found: Findings, group: list[Choice]) -> Iterator[Crossing]:
             found, _unpruned(plain), _unpruned(other), f"calibrating alone ({base} to {name})"
         )
         if other.edit:
-            yield from _compare(found, _unpruned(other), other, f"clipping, once calibrated ({name})")
+            yield from _compare(
+                found, _unpruned(other), other, f"clipping, once calibrated ({name})"
+            )
         if plain.edit:
             title = f"clipping instead of calibrating ({name} to clipped {base})"
             yield from _compare(found, _unpruned(other), plain, title)
@@ -95,20 +100,25 @@ def _compare(found: Findings, before: Choice, after: Choice, title: str) -> Iter
             continue
         where = after.condition
         was, is_now = (float(np.nanmean(side, axis=1).mean()) for side in _common(*pair))
-        yield Crossing(where.model, where.task, where.shots, after.part, split, title, was, is_now, gain)
+        yield Crossing(
+            where.model, where.task, where.shots, after.part, split, title, was, is_now, gain
+        )
         return
 
 
 def _aligned(
     found: Findings, before: Choice, after: Choice, split: str
 ) -> tuple[Float[np.ndarray, "seeds rows"], Float[np.ndarray, "seeds rows"]] | None:
-    """Return two choices' outcomes on the seeds and rows that both have; None where a seed's was not scored."""
+    """Return two choices' outcomes on the seeds and rows that both have; None where a seed's was
+    not scored."""
     first, second = (found.blocks.get((choice.condition, split)) for choice in (before, after))
     seeds = sorted({*before.picks} & {*after.picks})
     if first is None or second is None or not seeds:
         return None
     pairs = [(first, before), (second, after)]
-    if not all((choice.picks[seed], seed) in block.trials for block, choice in pairs for seed in seeds):
+    if not all(
+        (choice.picks[seed], seed) in block.trials for block, choice in pairs for seed in seeds
+    ):
         return None
     ids = list(dict.fromkeys(first.ids).keys() & {*second.ids})
     was, is_now = (
@@ -117,7 +127,9 @@ def _aligned(
     return was, is_now
 
 
-def _picked(block: Block, picks: dict[int, Edit | None], ids: list[str]) -> Float[np.ndarray, "seeds rows"]:
+def _picked(
+    block: Block, picks: dict[int, Edit | None], ids: list[str]
+) -> Float[np.ndarray, "seeds rows"]:
     column = {name: index for index, name in enumerate(block.ids)}
     return picked(block, picks)[:, [column[name] for name in ids]]
 

@@ -1,4 +1,5 @@
-"""What a run shows: the choice of each unit, what it gains on rows that did not choose it, and the verdict."""
+"""What a run shows: the choice of each unit, what it gains on rows that did not choose it, and the
+verdict."""
 
 from __future__ import annotations
 
@@ -27,17 +28,21 @@ class Choice:
 
     Arguments:
         condition, part: one choice is made in each.
-        picks: what each seed chose, None for the unpruned model; all the same where the seeds chose together.
-        tried: how many edits were scored on the rows that chose, under every seed; where each seed chose for itself,
-            under any.
-        naive: the choice's gain on the rows that chose it, which is optimistic; None where no rows chose.
+        picks: what each seed chose, None for the unpruned model; all the same where the seeds chose
+            together.
+        tried: how many edits were scored on the rows that chose, under every seed; where each seed
+            chose for itself, under any.
+        naive: the choice's gain on the rows that chose it, which is optimistic; None where no rows
+            chose.
         gain: of the choice, on rows that did not choose it; None where there are too few.
-        basis: which rows: `test`; `test, seed by seed`: each seed's own choice on the test rows; `cross-validated`: no
-            row was kept back, and the choice itself was cross-validated.
-        fixed, broken: pairs of a seed and a test row that were wrong before and are right after, and the reverse.
+        basis: which rows: `test`; `test, seed by seed`: each seed's own choice on the test rows;
+            `cross-validated`: no row was kept back, and the choice itself was cross-validated.
+        fixed, broken: pairs of a seed and a test row that were wrong before and are right after,
+            and the reverse.
         p_adjusted: the gain's p value, adjusted by Holm for all choices of the run.
         outcome: the verdict.
-        detectable: the smallest true gain that an experiment like this one finds four times in five.
+        detectable: the smallest true gain that an experiment like this one finds four times in
+            five.
         missing: what was not scored, where the choice is therefore not known.
     """
 
@@ -78,8 +83,11 @@ class Findings(Measurements):
     choices: tuple[Choice, ...] = ()
 
     def split(self, choice: Choice) -> str:
-        """Return the split on which a choice is shown: test, if any of its edits was scored there."""
-        tested = (self.measured(choice.condition, edit, "test") for edit in choice.picks.values() if edit)
+        """Return the split on which a choice is shown: test, if any of its edits was scored
+        there."""
+        tested = (
+            self.measured(choice.condition, edit, "test") for edit in choice.picks.values() if edit
+        )
         return "test" if any(tested) else "validation"
 
 
@@ -99,10 +107,11 @@ def metric_of(run: Run, task: str) -> str:
 
 
 def pick(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) -> Edit | None:
-    """Return the `best_edit` on a block's rows, by the mean over the seeds; None where unpruned is as good.
+    """Return the `best_edit` on a block's rows, by the mean over the seeds; None where unpruned is
+    as good.
 
-    Only what every seed scored on every row can be chosen: a race drops the others, the unpruned model among them, or
-    they failed.
+    Only what every seed scored on every row can be chosen: a race drops the others, the unpruned
+    model among them, or they failed.
     """
     if block is None:
         return None
@@ -113,7 +122,8 @@ def pick(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) 
 
 
 def _value(block: Block, edit: Edit | None, metric: str, seeds: list[int]) -> float | None:
-    """Return the mean over seeds of what is compared; -inf where a race dropped it, None where a seed did not score."""
+    """Return the mean over seeds of what is compared; -inf where a race dropped it, None where a
+    seed did not score."""
     if not seeds:
         return None
     lines = [block.seeds.index(seed) for seed in seeds]
@@ -134,7 +144,9 @@ def _choice(found: Measurements, condition: Condition, part: str, metric: str) -
     before, test = (found.blocks.get((condition, split)) for split in ("validation", "test"))
     seeds = _seeds(before)
     together = pick(before, edits, metric, seeds)
-    tried = [edit for edit in edits if before and all((edit, seed) in before.trials for seed in seeds)]
+    tried = [
+        edit for edit in edits if before and all((edit, seed) in before.trials for seed in seeds)
+    ]
     missing = _missing(before, edits, metric, seeds)
     choice = Choice(condition, part, dict.fromkeys(seeds, together), len(tried), missing=missing)
     picks = _picks(before, test, edits, metric)
@@ -157,7 +169,11 @@ def _missing(block: Block | None, edits: list[Edit], metric: str, seeds: list[in
     """Return what was not scored where that leaves nothing to choose between, in words."""
     if block is None or not seeds:
         return "the unpruned model has no validation score"
-    known = (edit for edit in edits if edit in block.edits and _value(block, edit, metric, seeds) is not None)
+    known = (
+        edit
+        for edit in edits
+        if edit in block.edits and _value(block, edit, metric, seeds) is not None
+    )
     each = "" if len(seeds) == 1 else f" under each of the {len(seeds)} seeds"
     return "" if any(known) else f"no edit was scored on validation{each}"
 
@@ -171,9 +187,12 @@ def _seeds(block: Block | None) -> list[int]:
 
 
 def _whole(block: Block, edit: Edit | None) -> bool:
-    """Whether an edit was scored wherever the unpruned model was; the unpruned model itself if it is None."""
+    """Whether an edit was scored wherever the unpruned model was; the unpruned model itself if it
+    is None."""
     return (
-        not (np.isnan(block.outcomes(edit)) & ~np.isnan(block.unpruned)).any() if _has(block, edit) else False
+        not (np.isnan(block.outcomes(edit)) & ~np.isnan(block.unpruned)).any()
+        if _has(block, edit)
+        else False
     )
 
 
@@ -184,10 +203,13 @@ def _has(block: Block, edit: Edit | None) -> bool:
 def _picks(
     before: Block | None, test: Block | None, edits: list[Edit], metric: str
 ) -> dict[int, Edit | None]:
-    """Return what each seed chose and had tested; seeds whose choice was not tested, or not yet, are left out."""
+    """Return what each seed chose and had tested; seeds whose choice was not tested, or not yet,
+    are left out."""
     if before is None or test is None:
         return {}
-    found = {seed: pick(before, edits, metric, [seed]) for seed in _seeds(test) if seed in _seeds(before)}
+    found = {
+        seed: pick(before, edits, metric, [seed]) for seed in _seeds(test) if seed in _seeds(before)
+    }
     return {
         seed: edit
         for seed, edit in found.items()
@@ -208,14 +230,20 @@ def picked_gains(block: Block, picks: dict[int, Edit | None]) -> Float[np.ndarra
 def _naive(before: Block | None, choice: Choice) -> float | None:
     if before is None or choice.edit is None:
         return None
-    known = {seed: edit for seed, edit in choice.picks.items() if seed in before.seeds and _has(before, edit)}
+    known = {
+        seed: edit
+        for seed, edit in choice.picks.items()
+        if seed in before.seeds and _has(before, edit)
+    }
     found = mean_gain(picked_gains(before, known)) if known else None
     return found.mean if found else None
 
 
 def _on_test(choice: Choice, gains: Float[np.ndarray, "seeds rows"]) -> Choice:
     fixed, broken = int((gains > 0).sum()), int((gains < 0).sum())
-    return replace(choice, gain=mean_gain(gains) if choice.edit else None, fixed=fixed, broken=broken)
+    return replace(
+        choice, gain=mean_gain(gains) if choice.edit else None, fixed=fixed, broken=broken
+    )
 
 
 def _cross_validated(choice: Choice, before: Block | None, edits: list[Edit]) -> Choice:
@@ -224,7 +252,9 @@ def _cross_validated(choice: Choice, before: Block | None, edits: list[Edit]) ->
     if before is None or choice.edit is None:
         return cross
     lines = [before.seeds.index(seed) for seed in _seeds(before)]
-    whole = [before.edits.index(edit) for edit in edits if edit in before.edits and _whole(before, edit)]
+    whole = [
+        before.edits.index(edit) for edit in edits if edit in before.edits and _whole(before, edit)
+    ]
     gains = before.gains[whole][:, lines]
     if gains.size == 0 or gains.shape[2] < FOLDS:
         return cross

@@ -20,7 +20,8 @@ class Flip:
     Arguments:
         kind: `fixed` or `broken`.
         id, text: the row.
-        label, before, after: the right answer, the unpruned model's and the clipped model's, in words.
+        label, before, after: the right answer, the unpruned model's and the clipped model's, in
+            words.
         seeds: under which demonstrations it turned so.
         scored: under how many it was scored.
     """
@@ -36,7 +37,8 @@ class Flip:
 
 
 def flips(run: Run, found: Findings, choice: Choice, split: str) -> list[Flip]:
-    """Return what a choice turned on a split: first what it fixed, then what it broke, the most steady first."""
+    """Return what a choice turned on a split: first what it fixed, then what it broke, the most
+    steady first."""
     block = found.blocks.get((choice.condition, split))
     if block is None:
         return []
@@ -50,7 +52,9 @@ def flips(run: Run, found: Findings, choice: Choice, split: str) -> list[Flip]:
             scored[row.id] += 1
             was = before[row.id][2]
             if (was == row.label) != (answer == row.label):
-                turned[row.id, _name(rows, row, was), _name(rows, row, answer)].append((seed, row, rows))
+                turned[row.id, _name(rows, row, was), _name(rows, row, answer)].append(
+                    (seed, row, rows)
+                )
     found_flips = [
         _flip(was, is_now, where, scored[row_id]) for (row_id, was, is_now), where in turned.items()
     ]
@@ -64,9 +68,15 @@ def _name(rows: Rows, row: Row, index: int | None) -> str:
     return names[index] if index < len(names) else str(index)
 
 
-def _answers(run: Run, block: Block, edit: Edit | None, seed: int) -> dict[str, tuple[Row, Rows, int]]:
+def _answers(
+    run: Run, block: Block, edit: Edit | None, seed: int
+) -> dict[str, tuple[Row, Rows, int]]:
     trials = block.trials.get((edit, seed), [])
-    return {row.id: (row, rows, answer) for trial in trials for row, rows, answer in _predicted(run, trial)}
+    return {
+        row.id: (row, rows, answer)
+        for trial in trials
+        for row, rows, answer in _predicted(run, trial)
+    }
 
 
 def _predicted(run: Run, trial: Trial) -> Iterator[tuple[Row, Rows, int]]:

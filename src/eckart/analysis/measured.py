@@ -24,12 +24,15 @@ class Measured:
 
     Arguments:
         rows, seeds: how many of each were scored.
-        accuracy, accuracy_interval: the mean over seeds of the share of rows that are right, and its 95% interval.
+        accuracy, accuracy_interval: the mean over seeds of the share of rows that are right, and
+            its 95% interval.
         balanced_accuracy, macro_f1, log_loss, majority_rate: means over the trials.
         by_seed: the accuracy under each seed.
-        gain: right after less right before, by the same seed on the same row. None for the unpruned model, and where
-            fewer than two rows were scored on both. Its p value is exact McNemar's where there is one seed.
-        fixed, broken: pairs of a seed and a row that were wrong before and are right after, and the reverse.
+        gain: right after less right before, by the same seed on the same row. None for the unpruned
+            model, and where fewer than two rows were scored on both. Its p value is exact McNemar's
+            where there is one seed.
+        fixed, broken: pairs of a seed and a row that were wrong before and are right after, and the
+            reverse.
         p_holm, p_fdr: the gain's p value, adjusted for all cells of the run on this split.
     """
 
@@ -129,8 +132,8 @@ def measure(block: Block, edit: Edit | None) -> Measured:
 def mean_gain(gains: Float[np.ndarray, "seeds rows"]) -> Estimate | None:
     """Average gains over seeds and rows; None where no seed has two rows.
 
-    No gain is beyond 100 points, so neither is the interval. For one seed it and the p value are those that a search
-    reports: Bonett and Price's, and exact McNemar's.
+    No gain is beyond 100 points, so neither is the interval. For one seed it and the p value are
+    those that a search reports: Bonett and Price's, and exact McNemar's.
     """
     known = gains[(~np.isnan(gains)).sum(axis=1) >= 2]
     if len(known) == 0:
@@ -183,7 +186,10 @@ def _cells(
 
 
 def _by_split(
-    condition: Condition, edit: Edit | None, gathered: dict[tuple[Condition, str], Block], splits: list[str]
+    condition: Condition,
+    edit: Edit | None,
+    gathered: dict[tuple[Condition, str], Block],
+    splits: list[str],
 ) -> dict[str, Measured]:
     found = {split: gathered.get((condition, split)) for split in splits}
     return {
@@ -199,10 +205,14 @@ def _adjusted(
     """Adjust every gain's p value for all cells that were measured on the same split."""
     kept = dict(cells)
     for split in {split for cell in cells.values() for split in cell.measured}:
-        keys = [k for k, cell in cells.items() if split in cell.measured and cell.measured[split].gain]
+        keys = [
+            k for k, cell in cells.items() if split in cell.measured and cell.measured[split].gain
+        ]
         p = [_gain(cells[key].measured[split]).p_value for key in keys]
         for key, by_holm, by_share in zip(keys, holm(p), false_discovery(p), strict=True):
-            measured = replace(kept[key].measured[split], p_holm=float(by_holm), p_fdr=float(by_share))
+            measured = replace(
+                kept[key].measured[split], p_holm=float(by_holm), p_fdr=float(by_share)
+            )
             kept[key] = replace(kept[key], measured={**kept[key].measured, split: measured})
     return kept
 

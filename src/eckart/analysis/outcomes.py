@@ -1,4 +1,5 @@
-"""From a run's trials to matrices: which edit was right on which row, under which demonstrations."""
+"""From a run's trials to matrices: which edit was right on which row, under which
+demonstrations."""
 
 from __future__ import annotations
 
@@ -50,16 +51,19 @@ class Condition:
 class Block:
     """Everything that was scored in one condition on one split, row by row.
 
-    Rows are aligned by their ids: seeds draw different demonstrations, so their splits may differ by a few rows.
+    Rows are aligned by their ids: seeds draw different demonstrations, so their splits may differ
+    by a few rows.
 
     Arguments:
         condition, split: what was scored.
         seeds: of the demonstrations.
         ids: every row that any seed scored.
         edits: what was clipped; the unpruned model is not among them.
-        unpruned: 1 where the unpruned model was right, 0 where it was wrong, NaN where it was not asked.
+        unpruned: 1 where the unpruned model was right, 0 where it was wrong, NaN where it was not
+            asked.
         right: the same for each edit.
-        trials: what filled the matrices, by edit (None for the unpruned model) and seed; a race leaves several.
+        trials: what filled the matrices, by edit (None for the unpruned model) and seed; a race
+            leaves several.
     """
 
     condition: Condition
@@ -73,7 +77,8 @@ class Block:
 
     @cached_property
     def gains(self) -> Float[np.ndarray, "edits seeds rows"]:
-        """Right after less right before, by the same seed on the same row; NaN where either is not known."""
+        """Right after less right before, by the same seed on the same row; NaN where either is not
+        known."""
         return self.right - self.unpruned
 
     @cached_property
@@ -97,7 +102,8 @@ class Block:
 
 
 def blocks(run: Run) -> dict[tuple[Condition, str], Block]:
-    """Gather a run's trials by condition and split. Trials that failed, or clip several places, are left out."""
+    """Gather a run's trials by condition and split. Trials that failed, or clip several places, are
+    left out."""
     groups: dict[tuple[Condition, str], list[Trial]] = defaultdict(list)
     for trial in run.trials.values():
         if trial.labelled is not None and len(trial.edits) <= 1:
@@ -117,12 +123,16 @@ def edit_of(trial: Trial) -> Edit | None:
 
 
 def sample(blocks: Sequence[Block]) -> str:
-    """Write how many rows and seeds some blocks have; rows a seed too, where seeds differ by a few rows.
+    """Write how many rows and seeds some blocks have; rows a seed too, where seeds differ by a few
+    rows.
 
     Arguments:
         blocks: of one or more conditions; ranges are written where they differ.
     """
-    every, seeds = span([len(block.ids) for block in blocks]), span([len(block.seeds) for block in blocks])
+    every, seeds = (
+        span([len(block.ids) for block in blocks]),
+        span([len(block.seeds) for block in blocks]),
+    )
     own = span([count for block in blocks for count in block.row_counts])
     differs = any({*block.row_counts} != {len(block.ids)} for block in blocks)
     rows = f"{own} rows a seed, {every} in all" if differs else f"{every} rows"
@@ -160,7 +170,9 @@ def _block(condition: Condition, split: str, trials: list[Trial], rows: dict[str
         score, part, edit = trial.labelled, parse_rows(trial.split), edit_of(trial)
         assert score is not None
         asked = columns[trial.rows][part[1] : part[2]] if part else columns[trial.rows]
-        right[place[edit], line[trial.setting.seed], asked] = np.equal(score.labels, score.predictions)
+        right[place[edit], line[trial.setting.seed], asked] = np.equal(
+            score.labels, score.predictions
+        )
         kept[edit, trial.setting.seed].append(trial)
     return Block(condition, split, seeds, ids, edits, right[0], right[1:], dict(kept))
 
@@ -173,7 +185,8 @@ def _columns(
     absent = [digest for digest in digests if digest not in rows]
     if absent:
         raise RunError(
-            f"the run lacks the rows of split {absent[0][:12]}; it is damaged: restore it, or run it again"
+            f"the run lacks the rows of split {absent[0][:12]}; it is damaged: restore it, or run"
+            " it again"
         )
     columns = {
         digest: np.array([place.setdefault(row.id, len(place)) for row in rows[digest].rows])

@@ -19,8 +19,10 @@ from eckart.records import TOP_K, Edit
 
 app = typer.Typer(
     name="eckart",
-    help="Make a language model better at your task, without training, by cutting singular values; and know honestly "
-    "whether it helped.",
+    help=(
+        "Make a language model better at your task, without training, by cutting singular values;"
+        " and know honestly whether it helped."
+    ),
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -43,7 +45,8 @@ def _root(
 
 @app.command()
 def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCode = False) -> None:
-    """Show a model's layers and matrices: parts, shapes, what is fused or tied. Reads no weights."""
+    """Show a model's layers and matrices: parts, shapes, what is fused or tied. Reads no
+    weights."""
     from eckart.reports.documents import anatomy_document
     from eckart.weights.anatomy import Anatomy
     from eckart.weights.models import empty_model
@@ -70,9 +73,13 @@ def spectrum(
 ) -> None:
     """Print the condition number of every matrix, and draw them by layer (Figure 3 of the paper).
 
-    Matrices are read from the checkpoint one at a time and kept as they are done: a stopped command goes on.
+    Matrices are read from the checkpoint one at a time and kept as they are done: a stopped command
+    goes on.
     """
-    chosen, figure = o.parse_layers(layers), plot or Path(f"{Path(model).name}-condition-numbers.png")
+    chosen, figure = (
+        o.parse_layers(layers),
+        plot or Path(f"{Path(model).name}-condition-numbers.png"),
+    )
     from eckart.cli.spectrum import run_spectrum
     from eckart.reports.figures import check_figure_path
     from eckart.runs import folder_name
@@ -134,7 +141,8 @@ def search(
     *,
     how: Scoring,
 ) -> None:
-    """Algorithm 1: choose the layer by condition number, the rate on validation, and test the choice once."""
+    """Algorithm 1: choose the layer by condition number, the rate on validation, and test the
+    choice once."""
     chosen_rates, chosen_layer, task = o.parse_rates(rates), o.parse_layer(layer), how.read_task()
     from eckart.cli.results import finish_search
     from eckart.exports.dense import check_target
@@ -157,7 +165,9 @@ def search(
 def sweep(
     study: Annotated[
         str | None,
-        typer.Argument(help="A study file, or a shipped study such as figure1-small.", metavar="STUDY"),
+        typer.Argument(
+            help="A study file, or a shipped study such as figure1-small.", metavar="STUDY"
+        ),
     ] = None,
     out: o.Out = None,
     dry_run: o.DryRun = False,
@@ -168,7 +178,8 @@ def sweep(
     *,
     how: Said,
 ) -> None:
-    """Run a grid over models, tasks, layers, parts, rates, shots, seeds and scorings; stop and go on at will."""
+    """Run a grid over models, tasks, layers, parts, rates, shots, seeds and scorings; stop and go
+    on at will."""
     from eckart.sweeps.cluster import on_cluster
     from eckart.sweeps.cost import estimate
     from eckart.sweeps.files import read_study
@@ -178,7 +189,10 @@ def sweep(
     grid = read_study(study, how.values())
     execute = locally if cluster is None else on_cluster(cluster, cpus, gpus)
     o.quieten()
-    say(f"units to check (models, layers, parts, tasks, the length of every row): {len(list(grid.units))}")
+    say(
+        "units to check (models, layers, parts, tasks, the length of every row):"
+        f" {len(list(grid.units))}"
+    )
     sources = Sources()  # one for all that follows: a task's rows are read once
     grid = resolve(grid, sources)
     folder = out or default_folder(grid)
@@ -191,20 +205,25 @@ def sweep(
 @app.command()
 def report(
     run: Annotated[
-        Path, typer.Argument(help="A run's folder; or 'published' for the paper's own record.", metavar="RUN")
+        Path,
+        typer.Argument(
+            help="A run's folder; or 'published' for the paper's own record.", metavar="RUN"
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="The file; by default report.html in the run's folder.")
     ] = None,
     format_: Annotated[
-        str | None, typer.Option("--format", help="html (the default), md, csv (the cells) or json.")
+        str | None,
+        typer.Option("--format", help="html (the default), md, csv (the cells) or json."),
     ] = None,
     figures: Annotated[
         Path | None, typer.Option(help="A folder for every figure, as PNG, SVG and PDF.")
     ] = None,
     json_: o.Json = False,
 ) -> None:
-    """Write what a search, a sweep or a spectrum found, and how sure it is, as one page that needs no network."""
+    """Write what a search, a sweep or a spectrum found, and how sure it is, as one page that needs
+    no network."""
     from eckart.cli.report import run_published, run_report
 
     if str(run) == "published" and not run.exists():
@@ -218,7 +237,9 @@ def demo(
     task: Annotated[str, typer.Option(help="mood, topic, weather, who, or time.")] = "mood",
     part: o.Part = "mlp",
     shots: Annotated[int, typer.Option(help="Demonstrations in the prompt.", min=0, max=10)] = 2,
-    out: Annotated[Path, typer.Option(help="Where data, run and figures go.")] = Path("eckart-demo"),
+    out: Annotated[Path, typer.Option(help="Where data, run and figures go.")] = Path(
+        "eckart-demo"
+    ),
     json_: o.Json = False,
 ) -> None:
     """Algorithm 1 end to end on an embedded model and generated texts, in about a minute."""

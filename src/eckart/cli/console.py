@@ -33,7 +33,8 @@ from rich.text import Text
 from eckart.errors import EckartError
 from eckart.reports.terminal import Said, print_on
 
-# Newer typers bring their own click, older ones share the installed one: ask typer for its exceptions.
+# Newer typers bring their own click, older ones share the installed one: ask typer for its
+# exceptions.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -59,7 +60,8 @@ class Rate(ProgressColumn):
 
 @contextmanager
 def progress_bar(what: str, rows: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rows per second on standard error; where that is no terminal, one line when done."""
+    """Show a bar with rows per second on standard error; where that is no terminal, one line when
+    done."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -68,7 +70,9 @@ def progress_bar(what: str, rows: int) -> Iterator[Callable[[int], None]]:
         Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    with Progress(
+        *columns, console=errors, transient=True, disable=not errors.is_terminal
+    ) as progress:
         job = progress.add_task(what, total=rows)
         yield lambda done: progress.advance(job, done)
         speed = progress.tasks[0].finished_speed or progress.tasks[0].speed or 0
@@ -97,19 +101,24 @@ def typed() -> str:
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on standard output; NaN and infinities, which JSON lacks, are a fault."""
+    """Print one JSON document on standard output; NaN and infinities, which JSON lacks, are a
+    fault."""
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def show(what: Any) -> None:
-    """Print a table or text on standard output; a pipe is as wide as COLUMNS says, or wide enough."""
+    """Print a table or text on standard output; a pipe is as wide as COLUMNS says, or wide
+    enough."""
     wide = os.environ.get("COLUMNS", "")
     width = int(wide) if wide.isdecimal() and int(wide) else PIPE
-    print_on(output if output.is_terminal else Console(width=width, markup=False, emoji=False), what)
+    print_on(
+        output if output.is_terminal else Console(width=width, markup=False, emoji=False), what
+    )
 
 
 def run(command: Callable[[], Any]) -> int:
-    """Run a command and return its exit status: 0, 2 for the user's input, 130 when interrupted, 1 for our fault."""
+    """Run a command and return its exit status: 0, 2 for the user's input, 130 when interrupted, 1
+    for our fault."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     _runs.clear()
     with _noticing_interrupts() as interrupts:
@@ -139,7 +148,12 @@ def _explained(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         _discard_output()
         return 0
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO):
+    if isinstance(error, OSError) and error.errno in (
+        errno.ENOSPC,
+        errno.EROFS,
+        errno.EDQUOT,
+        errno.EIO,
+    ):
         _discard_output()
         return _refuse(
             f"output cannot be written ({error.strerror}); make room and run the same command again"

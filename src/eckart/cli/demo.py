@@ -1,4 +1,5 @@
-"""The demo: the main job on the embedded model, and whether that model reads its demonstrations at all."""
+"""The demo: the main job on the embedded model, and whether that model reads its demonstrations at
+all."""
 
 from __future__ import annotations
 
@@ -41,19 +42,27 @@ def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None
     model = replace(read_model(str(MODEL), "float32", "cpu", False), name="demo model", live=True)
     run = out / f"{name}-{part}-{shots}-shots"
     say_run(run)
-    study = run_plan(Plan(part), Evaluator(model, _task(data, name, shots), report=progress_bar), run)
+    study = run_plan(
+        Plan(part), Evaluator(model, _task(data, name, shots), report=progress_bar), run
+    )
     write_search(study, run)
     _draw_spectra(model, out)
-    by_shots = {n: _unpruned(Evaluator(model, _task(data, name, n), report=progress_bar)) for n in (0, 10)}
+    by_shots = {
+        n: _unpruned(Evaluator(model, _task(data, name, n), report=progress_bar)) for n in (0, 10)
+    }
     if as_json:
         print_json(
-            {**study.to_json(), "unpruned": {str(n): score.summary() for n, score in by_shots.items()}}
+            {
+                **study.to_json(),
+                "unpruned": {str(n): score.summary() for n, score in by_shots.items()},
+            }
         )
         return
     show(study_report(study))
     show(
-        f"Does the model read its demonstrations? Unpruned, on {by_shots[0].n} validation rows, it is right in "
-        f"{by_shots[0].accuracy:.3f} of them without demonstrations, and in {by_shots[10].accuracy:.3f} with 10."
+        f"Does the model read its demonstrations? Unpruned, on {by_shots[0].n} validation rows, it"
+        f" is right in {by_shots[0].accuracy:.3f} of them without demonstrations, and in"
+        f" {by_shots[10].accuracy:.3f} with 10."
     )
     say(f"data: {data}; figures: {run / 'validation.png'}, {out / 'condition-numbers.png'}")
 
@@ -68,7 +77,9 @@ def _write_corpus(out: Path) -> dict[str, Path]:
 
 
 def _task(data: Path, name: str, shots: int) -> Task:
-    return Task.load(data=data, template=TEMPLATE, label_column="label", name=f"demo-{name}", shots=shots)
+    return Task.load(
+        data=data, template=TEMPLATE, label_column="label", name=f"demo-{name}", shots=shots
+    )
 
 
 def _unpruned(evaluator: Evaluator) -> Score:

@@ -19,54 +19,80 @@ TASK = "The task"
 RUN = "The run"
 
 Model = Annotated[
-    str, typer.Argument(help="A hub id, or a folder with config.json and safetensors.", metavar="MODEL")
+    str,
+    typer.Argument(help="A hub id, or a folder with config.json and safetensors.", metavar="MODEL"),
 ]
-Part = Annotated[str, typer.Option(help="attn, mlp, all, or one matrix: q k v o gate up down fc_in fc_out.")]
+Part = Annotated[
+    str, typer.Option(help="attn, mlp, all, or one matrix: q k v o gate up down fc_in fc_out.")
+]
 Plot = Annotated[Path | None, typer.Option(help="Where the figure goes (.png, .svg or .pdf).")]
 Edits = Annotated[
     list[str] | None,
-    typer.Option("--edit", help="LAYER:PART:RATE, such as 26:mlp:0.95; several are clipped together."),
+    typer.Option(
+        "--edit", help="LAYER:PART:RATE, such as 26:mlp:0.95; several are clipped together."
+    ),
 ]
-Split = Annotated[str, typer.Option(help="validation, test, or all: every row that is no demonstration.")]
+Split = Annotated[
+    str, typer.Option(help="validation, test, or all: every row that is no demonstration.")
+]
 DEFAULT_RATES = ",".join(f"{rate:g}" for rate in RATES)
 Rates = Annotated[str, typer.Option(help="Clipping rates to try; 0 is always among them.")]
-Layer = Annotated[str, typer.Option(help="auto: by condition number; or a layer, negative from the last.")]
+Layer = Annotated[
+    str, typer.Option(help="auto: by condition number; or a layer, negative from the last.")
+]
 Layers = Annotated[
     str | None, typer.Option(help="Only these layers, such as 0,1,-1: negative ones from the last.")
 ]
-TopK = Annotated[int, typer.Option(help="auto takes the deepest of the K worst-conditioned layers.")]
+TopK = Annotated[
+    int, typer.Option(help="auto takes the deepest of the K worst-conditioned layers.")
+]
 Combine = Annotated[
-    str, typer.Option(help="A layer's condition number from its matrices': geometric, mean, max or min.")
+    str,
+    typer.Option(
+        help="A layer's condition number from its matrices': geometric, mean, max or min."
+    ),
 ]
 Metric = Annotated[
     str | None,
     typer.Option(
-        help="Compared on validation: accuracy, balanced_accuracy or macro_f1. The task's own by default."
+        help=(
+            "Compared on validation: accuracy, balanced_accuracy or macro_f1. The task's own by"
+            " default."
+        )
     ),
 ]
 Race = Annotated[
     bool,
     typer.Option(
         "--race",
-        help="Stop reading a rate once it is clearly beaten; the choice is the same, 19 times in 20.",
+        help=(
+            "Stop reading a rate once it is clearly beaten; the choice is the same, 19 times in 20."
+        ),
     ),
 ]
 DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Say what the run would cost, by counting and by timing each model on 64 rows; keep nothing.",
+        help=(
+            "Say what the run would cost, by counting and by timing each model on 64 rows; keep"
+            " nothing."
+        ),
         rich_help_panel=RUN,
     ),
 ]
 Cluster = Annotated[
     str | None,
-    typer.Option(help="Score units on a Ray cluster: its address, auto, or local.", rich_help_panel=RUN),
+    typer.Option(
+        help="Score units on a Ray cluster: its address, auto, or local.", rich_help_panel=RUN
+    ),
 ]
 Cpus = Annotated[
     float, typer.Option(help="On a cluster: processors a unit takes.", min=0, rich_help_panel=RUN)
 ]
-Gpus = Annotated[float, typer.Option(help="On a cluster: GPUs a unit takes.", min=0, rich_help_panel=RUN)]
+Gpus = Annotated[
+    float, typer.Option(help="On a cluster: GPUs a unit takes.", min=0, rich_help_panel=RUN)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Dtype = Annotated[
     str,
@@ -75,24 +101,33 @@ Dtype = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", rich_help_panel=MODEL)]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", rich_help_panel=MODEL)
+]
 DeviceMap = Annotated[
     str | None,
     typer.Option(
-        help="Spread a model that is larger than one device: auto, balanced or sequential (needs accelerate).",
+        help=(
+            "Spread a model that is larger than one device: auto, balanced or sequential (needs"
+            " accelerate)."
+        ),
         rich_help_panel=MODEL,
     ),
 ]
 RemoteCode = Annotated[
     bool,
     typer.Option(
-        "--trust-remote-code", help="Run code that the model's repository brings.", rich_help_panel=MODEL
+        "--trust-remote-code",
+        help="Run code that the model's repository brings.",
+        rich_help_panel=MODEL,
     ),
 ]
 TaskName = Annotated[
     str | None,
     typer.Option(
-        "--task", help="sst2, ag_news, emo, mrpc, rte, cb, copa, or a task file (YAML).", rich_help_panel=TASK
+        "--task",
+        help="sst2, ag_news, emo, mrpc, rte, cb, copa, or a task file (YAML).",
+        rich_help_panel=TASK,
     ),
 ]
 Data = Annotated[
@@ -102,16 +137,25 @@ Data = Annotated[
         rich_help_panel=TASK,
     ),
 ]
-TextColumn = Annotated[str | None, typer.Option(help="The column that is read.", rich_help_panel=TASK)]
-LabelColumn = Annotated[str | None, typer.Option(help="The column that is predicted.", rich_help_panel=TASK)]
+TextColumn = Annotated[
+    str | None, typer.Option(help="The column that is read.", rich_help_panel=TASK)
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="The column that is predicted.", rich_help_panel=TASK)
+]
 Template = Annotated[
     str | None,
-    typer.Option(help=r"The prompt, such as 'review: {{ review }}\nverdict:'.", rich_help_panel=TASK),
+    typer.Option(
+        help=r"The prompt, such as 'review: {{ review }}\nverdict:'.", rich_help_panel=TASK
+    ),
 ]
 Labels = Annotated[
     str | None,
     typer.Option(
-        help="Label words by the column's values: 0=bad,1=good. By default the values, or the file's words.",
+        help=(
+            "Label words by the column's values: 0=bad,1=good. By default the values, or the file's"
+            " words."
+        ),
         rich_help_panel=TASK,
     ),
 ]
@@ -123,18 +167,24 @@ LabelEnd = Annotated[
     ),
 ]
 Variant = Annotated[
-    str | None, typer.Option(help="released: prompts as in the paper's released code.", rich_help_panel=TASK)
+    str | None,
+    typer.Option(help="released: prompts as in the paper's released code.", rich_help_panel=TASK),
 ]
 Shots = Annotated[
     int | None,
-    typer.Option(help="Demonstrations in the prompt; the task's own by default.", rich_help_panel=TASK),
+    typer.Option(
+        help="Demonstrations in the prompt; the task's own by default.", rich_help_panel=TASK
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Draws the demonstrations.", rich_help_panel=TASK)]
-SplitSeed = Annotated[int, typer.Option(help="Draws validation and test rows.", rich_help_panel=TASK)]
+SplitSeed = Annotated[
+    int, typer.Option(help="Draws validation and test rows.", rich_help_panel=TASK)
+]
 SplitSizes = Annotated[
     str | None,
     typer.Option(
-        help="Validation and test rows, as numbers (200,500) or shares (0.3,0.7).", rich_help_panel=TASK
+        help="Validation and test rows, as numbers (200,500) or shares (0.3,0.7).",
+        rich_help_panel=TASK,
     ),
 ]
 Unbalanced = Annotated[
@@ -152,34 +202,48 @@ Out = Annotated[
     ),
 ]
 Save = Annotated[
-    Path | None, typer.Option(help="Write the clipped model here, as a checkpoint.", rich_help_panel=RUN)
+    Path | None,
+    typer.Option(help="Write the clipped model here, as a checkpoint.", rich_help_panel=RUN),
 ]
-Predictions = Annotated[Path | None, typer.Option(help="Write one JSON line a row.", rich_help_panel=RUN)]
+Predictions = Annotated[
+    Path | None, typer.Option(help="Write one JSON line a row.", rich_help_panel=RUN)
+]
 Prompts = Annotated[
-    bool, typer.Option("--prompts", help="With each prediction, what the model read.", rich_help_panel=RUN)
+    bool,
+    typer.Option(
+        "--prompts", help="With each prediction, what the model read.", rich_help_panel=RUN
+    ),
 ]
 Show = Annotated[
     int,
     typer.Option(
-        "--show", help="Print the first N prompts as the model reads them.", min=0, rich_help_panel=RUN
+        "--show",
+        help="Print the first N prompts as the model reads them.",
+        min=0,
+        rich_help_panel=RUN,
     ),
 ]
 Scoring = Annotated[
     str | None,
     typer.Option(
-        help="sum (labels), mean per token (choices), byte; or calibrated: prior, contextual (less what empty prompts "
-        "give), batch (less the mean over the rows).",
+        help=(
+            "sum (labels), mean per token (choices), byte; or calibrated: prior, contextual (less"
+            " what empty prompts give), batch (less the mean over the rows)."
+        ),
         rich_help_panel=RUN,
     ),
 ]
 BatchTokens = Annotated[
-    int | None, typer.Option(help="The most tokens in a batch; chosen by device.", min=1, rich_help_panel=RUN)
+    int | None,
+    typer.Option(help="The most tokens in a batch; chosen by device.", min=1, rich_help_panel=RUN),
 ]
 CacheMemory = Annotated[
     str | None,
     typer.Option(
-        help="Memory for what candidates share, such as 200MB; a quarter of what is free by default. The rest goes "
-        "to a temporary file.",
+        help=(
+            "Memory for what candidates share, such as 200MB; a quarter of what is free by default."
+            " The rest goes to a temporary file."
+        ),
         rich_help_panel=RUN,
     ),
 ]
@@ -202,7 +266,9 @@ Floor = Annotated[
 DropLong = Annotated[
     bool,
     typer.Option(
-        "--drop-long-rows", help="Leave out rows that are longer than the model reads.", rich_help_panel=RUN
+        "--drop-long-rows",
+        help="Leave out rows that are longer than the model reads.",
+        rich_help_panel=RUN,
     ),
 ]
 
@@ -228,7 +294,9 @@ def read_model(
 
 
 def parse_labels(text: str | None) -> dict[str, str] | None:
-    r"""Read `0=bad,1=good`; a backslash takes away what `,` and `=` mean, and begins escapes such as `\u200b`.
+    r"""Read `0=bad,1=good`.
+
+    A backslash takes away what `,` and `=` mean, and begins escapes such as `\u200b`.
 
     >>> parse_labels("0=bad,1=good"), parse_labels(r"yes\, sir=yes,no=no")
     ({'0': 'bad', '1': 'good'}, {'yes, sir': 'yes', 'no': 'no'})
@@ -243,7 +311,8 @@ def parse_labels(text: str | None) -> dict[str, str] | None:
             raise TaskError(f"--labels '{text}' is not VALUE=WORD,VALUE=WORD, such as 0=bad,1=good")
         if value in found:
             raise TaskError(
-                f"--labels names the value '{value}' twice, as '{found[value]}' and '{word}'; give it one word"
+                f"--labels names the value '{value}' twice, as '{found[value]}' and '{word}'; give"
+                " it one word"
             )
         found[value] = word
     return found
@@ -254,7 +323,8 @@ _escape = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([,=\\]))")
 
 
 def _split_at_commas(text: str) -> list[str]:
-    """Split at the commas that no backslash stands before, unless that one has a backslash before it itself."""
+    """Split at the commas that no backslash stands before, unless that one has a backslash before
+    it itself."""
     parts = [""]
     for piece in re.findall(r"\\.|\\$|,|[^\\,]+", text, re.DOTALL):
         if piece == ",":
@@ -285,7 +355,9 @@ def parse_memory(text: str | None) -> int | None:
         number, unit, binary = found.groups() if found else ("", "", "")
         return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
     except ValueError:
-        raise RunError(f"--cache-memory '{text}' is no amount of memory, such as 200MB or 4GiB") from None
+        raise RunError(
+            f"--cache-memory '{text}' is no amount of memory, such as 200MB or 4GiB"
+        ) from None
 
 
 def parse_rates(text: str) -> tuple[float, ...]:
@@ -293,7 +365,9 @@ def parse_rates(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(rate) for rate in text.split(","))
     except ValueError:
-        raise EditError(f"--rates '{text}' are not numbers joined by commas, such as 0,0.5,0.9") from None
+        raise EditError(
+            f"--rates '{text}' are not numbers joined by commas, such as 0,0.5,0.9"
+        ) from None
 
 
 def parse_layer(text: str) -> int | None:
@@ -303,7 +377,9 @@ def parse_layer(text: str) -> int | None:
     try:
         return int(text)
     except ValueError:
-        raise EditError(f"--layer '{text}' is neither auto nor a number, such as 26 or -1") from None
+        raise EditError(
+            f"--layer '{text}' is neither auto nor a number, such as 26 or -1"
+        ) from None
 
 
 def parse_layers(text: str | None) -> list[int] | None:
@@ -311,7 +387,9 @@ def parse_layers(text: str | None) -> list[int] | None:
     try:
         return None if text is None else [int(layer) for layer in text.split(",")]
     except ValueError:
-        raise EditError(f"--layers '{text}' are not whole numbers joined by commas, such as 0,1,-1") from None
+        raise EditError(
+            f"--layers '{text}' are not whole numbers joined by commas, such as 0,1,-1"
+        ) from None
 
 
 def parse_steps(text: str | None) -> list[int] | None:

@@ -1,6 +1,8 @@
-"""The paths of a command: `~` is the home folder in each, and nothing that it writes lies where it reads.
+"""The paths of a command: `~` is the home folder in each, and nothing that it writes lies where it
+reads.
 
-Every verb's options pass here, told apart by their names alone, so that a new verb need say nothing.
+Every verb's options pass here, told apart by their names alone, so that a new verb need say
+nothing.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ NAMED = ("model", "models", "source", "study", "task")
 WRITTEN = ("predictions", "plot", "figures", "save", "out")
 RUN_FILES = (*KEPT, "result.txt", "validation.png")
 """What a verb writes into its run's folder."""
-MODEL_FILES = frozenset({".safetensors", ".json", ".py", ".model", ".txt", ".jinja", ".bin", ".tiktoken"})
+MODEL_FILES = frozenset(
+    {".safetensors", ".json", ".py", ".model", ".txt", ".jinja", ".bin", ".tiktoken"}
+)
 
 
 def with_paths(app: typer.Typer) -> None:
-    """Let every verb of an app, and of those in it, have its paths read and checked before it begins."""
+    """Let every verb of an app, and of those in it, have its paths read and checked before it
+    begins."""
     for group in app.registered_groups:
         if group.typer_instance is not None:
             with_paths(group.typer_instance)
@@ -52,7 +57,11 @@ def _at_home(name: str, value: Any) -> Any:
         return [_at_home(name, one) for one in value]
     if isinstance(value, Path):
         return home(value)
-    return str(home(value)) if isinstance(value, str) and name in NAMED and value.startswith("~") else value
+    return (
+        str(home(value))
+        if isinstance(value, str) and name in NAMED and value.startswith("~")
+        else value
+    )
 
 
 def _written(said: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
@@ -102,7 +111,8 @@ def _task(task: str, data: str | Path | None) -> Iterator[Read]:
 
 
 def _data(path: Path, inner: list[str]) -> Iterator[Read]:
-    """Yield a file of data, or those of a folder, and those that would be read with them were they there."""
+    """Yield a file of data, or those of a folder, and those that would be read with them were they
+    there."""
     from eckart.tasks.sources import split_name
 
     if not path.is_dir():
@@ -110,7 +120,10 @@ def _data(path: Path, inner: list[str]) -> Iterator[Read]:
         return
     folders = [path, *(path / name for name in inner if name)]
     splits = [
-        place for folder in folders for place in _entries(folder) if place.is_dir() and split_name(place)
+        place
+        for folder in folders
+        for place in _entries(folder)
+        if place.is_dir() and split_name(place)
     ]
     divided = splits or any(_is_split(file.name) for folder in folders for file in _entries(folder))
     yield from (Read("the data", folder, _is_split if divided else _is_data) for folder in folders)
@@ -140,13 +153,18 @@ def _study(path: Path, out: Path | None) -> Iterator[Read]:
 
     if not path.suffix:
         return  # one that comes with the package
-    resumed = out is not None and path.parent.resolve() == out.resolve() and (out / "run.sqlite").exists()
+    resumed = (
+        out is not None and path.parent.resolve() == out.resolve() and (out / "run.sqlite").exists()
+    )
     if not resumed:
         yield Read("the study file", path)
     try:
-        values = located(parse_yaml(read_text(path, "study file"), str(path)), path.parent.absolute())
+        values = located(
+            parse_yaml(read_text(path, "study file"), str(path)), path.parent.absolute()
+        )
         models, tasks = (
-            entries(values.get(key, ()), name) for key, name in (("models", "name"), ("tasks", "task"))
+            entries(values.get(key, ()), name)
+            for key, name in (("models", "name"), ("tasks", "task"))
         )
     except (EckartError, AttributeError, TypeError):  # the verb says so itself
         return

@@ -15,12 +15,17 @@ from eckart.selection.study import Study
 
 
 def finish_search(study: Study, folder: Path, save: Path | None, as_json: bool) -> None:
-    """Write the result as text and figure into the run's folder, save the clipped model, and print."""
+    """Write the result as text and figure into the run's folder, save the clipped model, and
+    print."""
     write_search(study, folder)
     kept = None if save is None else export(study, save)
     if as_json:
         print_json(
-            {**study.to_json(), "run": str(folder), **({"saved": _document(kept, study)} if kept else {})}
+            {
+                **study.to_json(),
+                "run": str(folder),
+                **({"saved": _document(kept, study)} if kept else {}),
+            }
         )
         return
     show(study_report(study))
@@ -30,7 +35,8 @@ def finish_search(study: Study, folder: Path, save: Path | None, as_json: bool) 
 
 
 def saved_sentences(saved: Saved, study: Study) -> str:
-    """Say where a model was saved, and what clipping turned apart from what rounding to the stored dtype turned."""
+    """Say where a model was saved, and what clipping turned apart from what rounding to the stored
+    dtype turned."""
     n, dtype = saved.score.n, study.settings["dtype"]
     clipping = (
         f"clipping turned {study.turned} of {n} (unpruned against clipped, both in {dtype})"
@@ -38,11 +44,11 @@ def saved_sentences(saved: Saved, study: Study) -> str:
         else "nothing was clipped"
     )
     return (
-        f"saved{' before, by the same command' * saved.before}: {saved.path} in {saved.dtype}; loaded again and scored "
-        f"again on the same {n} test rows: accuracy "
-        f"{saved.score.accuracy:.4f}\npredictions: {clipping}; apart from that, rounding to {saved.dtype} turned "
-        f"{saved.changed} of {n} (as scored against as stored; ranked values moved by up to "
-        f"{saved.largest_change:.2g} nats)"
+        f"saved{' before, by the same command' * saved.before}: {saved.path} in {saved.dtype};"
+        f" loaded again and scored again on the same {n} test rows: accuracy"
+        f" {saved.score.accuracy:.4f}\npredictions: {clipping}; apart from that, rounding to"
+        f" {saved.dtype} turned {saved.changed} of {n} (as scored against as stored; ranked values"
+        f" moved by up to {saved.largest_change:.2g} nats)"
     )
 
 
@@ -63,6 +69,9 @@ def write_search(study: Study, folder: Path) -> None:
     write_whole(folder / "result.txt", as_text(study_report(study)).encode())
     score = study.chosen.trial.labelled
     assert score is not None
-    title = f"{Path(study.settings['model']).name} on {study.settings['task']}: {study.part} of layer {study.layer}"
+    title = (
+        f"{Path(study.settings['model']).name} on {study.settings['task']}: {study.part} of layer"
+        f" {study.layer}"
+    )
     figure = draw_rates(rate_points(study), study.rate, score.majority_rate, title)
     save_figure(figure, folder / "validation.png")

@@ -87,7 +87,8 @@ class Scoring(Shown):
 
 
 def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a verb that takes `how` of some kind an option for each of the kind's fields, after its own options."""
+    """Give a verb that takes `how` of some kind an option for each of the kind's fields, after its
+    own options."""
     hints = get_type_hints(kind, include_extras=True)
     shared = {
         f.name: inspect.Parameter(
@@ -104,7 +105,9 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
             how = kind(**{name: given.pop(name) for name in shared})
             verb(**given, how=how)
 
-        own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.name != "how"]
+        own = [
+            p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.name != "how"
+        ]
         command.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined]
         return command
 

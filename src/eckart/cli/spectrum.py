@@ -1,4 +1,5 @@
-"""The spectra of a whole model, read from its checkpoint a matrix at a time, and kept as they are done."""
+"""The spectra of a whole model, read from its checkpoint a matrix at a time, and kept as they are
+done."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from eckart.weights.conditioning import Noted, matrices, spectra
 from eckart.weights.loading.devices import pick_device
 from eckart.weights.stored import StoredWeights
 
-# Any model's spectra may lie in one folder: a matrix is known by its bytes, and a model by those that it was made of.
+# Any model's spectra may lie in one folder: a matrix is known by its bytes, and a model by those
+# that it was made of.
 SETTINGS = {"kind": "spectrum"}
 
 
@@ -40,7 +42,8 @@ def run_spectrum(
         as_json: print one JSON document instead of a table.
 
     Raises:
-        EckartError: there is no such part, layer or device, the folder is not usable, or the weights are not.
+        EckartError: there is no such part, layer or device, the folder is not usable, or the
+            weights are not.
     """
     target, weights = pick_device(device), matrices(stored.anatomy, part, layers)
     say_run(folder)

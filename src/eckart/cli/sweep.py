@@ -44,22 +44,28 @@ class Said:
     ] = None
     parts: Annotated[str | None, _grid("attn,mlp by default; or all, or single matrices.")] = None
     rates: Annotated[str | None, _grid("Clipping rates; 0 is always among them.")] = None
-    shots: Annotated[str | None, _grid("Numbers of demonstrations; each task's own by default.")] = None
+    shots: Annotated[
+        str | None, _grid("Numbers of demonstrations; each task's own by default.")
+    ] = None
     seeds: Annotated[str | None, _grid("Draw the demonstrations: 0,1,2 or 0..4.")] = None
     scorings: Annotated[str | None, _grid("sum,contextual,batch,...: all from one reading.")] = None
     test: Annotated[
-        str | None, _grid("selected: each part's best on validation; all: every edit, for figures; none.")
+        str | None,
+        _grid("selected: each part's best on validation; all: every edit, for figures; none."),
     ] = None
     metric: o.Metric = None
     combine: Annotated[str | None, _grid("For auto: geometric, mean, max or min.")] = None
-    top_k: Annotated[int | None, _grid("For auto: the deepest of the K worst-conditioned layers.")] = None
-    spectra: Annotated[bool, _grid("Measure every matrix's spectrum, too; needs no tasks.", "--spectra")] = (
-        False
-    )
+    top_k: Annotated[
+        int | None, _grid("For auto: the deepest of the K worst-conditioned layers.")
+    ] = None
+    spectra: Annotated[
+        bool, _grid("Measure every matrix's spectrum, too; needs no tasks.", "--spectra")
+    ] = False
     data: Annotated[
         Path | None,
         typer.Option(
-            help="The task's data; of several tasks, a folder with one for each.", rich_help_panel=o.TASK
+            help="The task's data; of several tasks, a folder with one for each.",
+            rich_help_panel=o.TASK,
         ),
     ] = None
     text_column: o.TextColumn = None
@@ -77,7 +83,8 @@ class Said:
     truncate_demonstrations: o.Truncate = False
     drop_long_rows: o.DropLong = False
     dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, float16, or auto.", rich_help_panel=o.MODEL)
+        str | None,
+        typer.Option(help="float32, bfloat16, float16, or auto.", rich_help_panel=o.MODEL),
     ] = None
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", rich_help_panel=o.MODEL)
@@ -93,10 +100,14 @@ class Said:
             "cache_memory": o.parse_memory(self.cache_memory),
             "data": None if self.data is None else str(self.data),
         }
-        return {name: value for name, value in read.items() if value is not None and value is not False}
+        return {
+            name: value for name, value in read.items() if value is not None and value is not False
+        }
 
 
-def carry_out(study: Sweep, folder: Path, sources: Sources, execute: Execute, as_json: bool) -> None:
+def carry_out(
+    study: Sweep, folder: Path, sources: Sources, execute: Execute, as_json: bool
+) -> None:
     """Run a study, show how far it is, and what came of it."""
     from eckart.sweeps.sweep import run_sweep
 
@@ -107,7 +118,10 @@ def carry_out(study: Sweep, folder: Path, sources: Sources, execute: Execute, as
         print_json(result.to_json())
         return
     show(summary(result))
-    say(f"the study as it was run: {folder / 'study.yaml'}; pages and figures: eckart report {folder}")
+    say(
+        f"the study as it was run: {folder / 'study.yaml'}; pages and figures: eckart report"
+        f" {folder}"
+    )
 
 
 def show_cost(cost: Cost, as_json: bool) -> None:
@@ -116,12 +130,12 @@ def show_cost(cost: Cost, as_json: bool) -> None:
         print_json(cost.to_json())
         return
     show(
-        f"{cost.units} units, up to {cost.trials} trials, {cost.kept} of them kept already; fewer where no "
-        "edit is chosen for the test rows\n"
-        f"{cost.rows:,} rows, {cost.tokens:,} tokens in the unpruned passes\n"
-        f"about {cost.seconds / 60:.1f} minutes for what is left, one unit after the other, on this machine\n"
-        f"disk: about {cost.disk / 1e6:.1f} MB for the run; states of up to {cost.states / 1e6:.1f} MB at a time, in "
-        "memory (--cache-memory) or a temporary file"
+        f"{cost.units} units, up to {cost.trials} trials, {cost.kept} of them kept already; fewer"
+        f" where no edit is chosen for the test rows\n{cost.rows:,} rows, {cost.tokens:,} tokens in"
+        f" the unpruned passes\nabout {cost.seconds / 60:.1f} minutes for what is left, one unit"
+        f" after the other, on this machine\ndisk: about {cost.disk / 1e6:.1f} MB for the run;"
+        f" states of up to {cost.states / 1e6:.1f} MB at a time, in memory (--cache-memory) or a"
+        " temporary file"
     )
 
 
@@ -133,7 +147,9 @@ def summary(result: SweepResult) -> RenderableType:
 
     failed = sum(trial.status == "failed" for trial in result.run.trials.values())
     tested = any(line.test for line in result.lines)
-    corrected = f" (not corrected for their number; 'eckart report {result.run.folder}' corrects them)"
+    corrected = (
+        f" (not corrected for their number; 'eckart report {result.run.folder}' corrects them)"
+    )
     conditions = [
         _conditions(name, part, values)
         for name, facts in result.run.models.items()
@@ -148,7 +164,9 @@ def summary(result: SweepResult) -> RenderableType:
 
 
 def _conditions(name: str, part: str, values: dict[str, float | None]) -> str:
-    listed = ", ".join(f"{layer}: {'singular' if v is None else f'{v:.6g}'}" for layer, v in values.items())
+    listed = ", ".join(
+        f"{layer}: {'singular' if v is None else f'{v:.6g}'}" for layer, v in values.items()
+    )
     return f"{Path(name).name}, condition numbers of {part} by layer: {listed}"
 
 
@@ -161,7 +179,12 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
     from eckart.sweeps.units import Same
 
     total, units = expected_trials(study, folder, sources), len(list(study.units))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     done, trials, start = 0, 0, time.perf_counter()
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
         job = bar.add_task(f"0 of {units} units, trials", total=total)
@@ -176,7 +199,8 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
                 done += 1
                 bar.update(job, description=f"{done} of {units} units, trials")
                 say(
-                    f"{done} of {units} units: {finding}: {trials} trials, {time.perf_counter() - start:.0f} s"
+                    f"{done} of {units} units: {finding}: {trials} trials,"
+                    f" {time.perf_counter() - start:.0f} s"
                 )
                 trials = 0
 

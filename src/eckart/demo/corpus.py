@@ -1,7 +1,8 @@
 """The demo's corpus: short texts with several attributes each, and labelling tasks over them.
 
-A labelling task is one attribute and a word for each of its classes. The words are arbitrary, so nothing but
-the demonstrations says which attribute counts and what its classes are called. Everything is made from a seed.
+A labelling task is one attribute and a word for each of its classes. The words are arbitrary, so
+nothing but the demonstrations says which attribute counts and what its classes are called.
+Everything is made from a seed.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ SIZES: dict[Split, int] = {"train": 400, "validation": 400, "test": 600}
 TEMPLATE = "text: {{ text }}\nlabel:"
 """The Jinja template under which the tasks' rows read as the model was trained."""
 
-# The first free row of LABEL_GROUPS with which the model's 0-shot accuracy on the train split is within 0.03 of
-# chance. Other rows often agree or disagree with a task by accident (docs/demo-model.md).
+# The first free row of LABEL_GROUPS with which the model's 0-shot accuracy on the train split is
+# within 0.03 of chance. Other rows often agree or disagree with a task by accident
+# (docs/demo-model.md).
 _ROWS = {"mood": 1, "topic": 0, "weather": 2, "who": 6, "time": 8}
 _SHARES: dict[Split, range] = {"train": range(3), "validation": range(3, 6), "test": range(6, 10)}
 
@@ -58,10 +60,10 @@ class Episode:
     rows: tuple[tuple[str, str], ...]
 
     def render(self) -> str:
-        r"""Return the demonstrations as eckart writes them: one space before a label, a newline after it.
+        r"""Return the demonstrations as eckart writes them: a space before a label, then a newline.
 
-        >>> Episode(("text", "label"), (("the soup was awful", "zig"), ("superb opera", "plum"))).render()
-        'text: the soup was awful\nlabel: zig\ntext: superb opera\nlabel: plum\n'
+        >>> Episode(("text", "label"), (("awful soup", "zig"), ("superb opera", "plum"))).render()
+        'text: awful soup\nlabel: zig\ntext: superb opera\nlabel: plum\n'
         """
         text, label = self.fields
         return "".join(f"{text}: {body}\n{label}: {word}\n" for body, word in self.rows)
@@ -101,7 +103,9 @@ def rows(task: str, split: Split, n: int, seed: int = 0) -> list[dict[str, str]]
     """
     chosen = _find(task)
     if split not in _SHARES:
-        raise TaskError(f"no split '{split}' of the demo's tasks; the splits are {', '.join(_SHARES)}")
+        raise TaskError(
+            f"no split '{split}' of the demo's tasks; the splits are {', '.join(_SHARES)}"
+        )
     rng = Random(f"{seed}/{task}/{split}")
     texts: dict[str, str] = {}
     while len(texts) < n:
@@ -113,7 +117,9 @@ def rows(task: str, split: Split, n: int, seed: int = 0) -> list[dict[str, str]]
     return result
 
 
-def write(directory: str | Path, *, form: Literal["csv", "jsonl"] = "csv", seed: int = 0) -> dict[str, Path]:
+def write(
+    directory: str | Path, *, form: Literal["csv", "jsonl"] = "csv", seed: int = 0
+) -> dict[str, Path]:
     """Write every task's splits as `<directory>/<task>/<split>.<form>`.
 
     Returns:
@@ -148,7 +154,8 @@ def reading(text: str) -> dict[str, str]:
 
 
 def training_episodes(seed: int, *, examples: int = 12, ease: float = 0.0) -> Iterator[Episode]:
-    """Yield training episodes without end: a random attribute, random label words, texts that are not held out.
+    """Yield training episodes without end: a random attribute, random label words, texts that are
+    not held out.
 
     Arguments:
         seed: the same seed gives the same episodes.
@@ -170,7 +177,8 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def training_labels(rng: Random, n: int) -> list[str]:
-    """Draw n label words that may serve together in training: no two of one row of `LABEL_GROUPS`."""
+    """Draw n label words that may serve together in training: no two of one row of
+    `LABEL_GROUPS`."""
     return [rng.choice(group) for group in rng.sample(LABEL_GROUPS, n)]
 
 
@@ -210,7 +218,9 @@ def _training_text(
     return text
 
 
-def _held_out_text(rng: Random, attribute: str, cls: str, split: Split, taken: Mapping[str, str]) -> str:
+def _held_out_text(
+    rng: Random, attribute: str, cls: str, split: Split, taken: Mapping[str, str]
+) -> str:
     while True:
         text = _text(rng, attribute, cls, ATTRIBUTES)
         share = zlib.crc32(f"split/{text}".encode()) % 10
@@ -218,7 +228,9 @@ def _held_out_text(rng: Random, attribute: str, cls: str, split: Split, taken: M
             return text
 
 
-def _text(rng: Random, attribute: str, cls: str, words: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
+def _text(
+    rng: Random, attribute: str, cls: str, words: Mapping[str, Mapping[str, Sequence[str]]]
+) -> str:
     template = rng.choice([t for t in TEMPLATES if f"{{{attribute}}}" in t])
     chosen = {name: rng.choice(list(classes)) for name, classes in words.items()} | {attribute: cls}
     return template.format(**{name: rng.choice(words[name][c]) for name, c in chosen.items()})
@@ -240,4 +252,6 @@ _MEANING = {
     for cls, words in classes.items()
     for word in words
 }
-_PAIRED = {word for name in ("mood", "topic") for words in ATTRIBUTES[name].values() for word in words}
+_PAIRED = {
+    word for name in ("mood", "topic") for words in ATTRIBUTES[name].values() for word in words
+}

@@ -8,24 +8,29 @@ def _words(text: str) -> tuple[str, ...]:
 ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
     "mood": {
         "good": _words(
-            "lovely superb wonderful great charming delightful splendid pleasant brilliant perfect excellent "
-            "amazing sweet marvellous fantastic glorious nice fine adorable delicious"
+            "lovely superb wonderful great charming delightful splendid pleasant brilliant perfect"
+            " excellent amazing sweet marvellous fantastic glorious nice fine adorable delicious"
         ),
         "bad": _words(
-            "awful terrible horrible dreadful dull nasty poor dire grim boring ugly lousy rotten foul bleak "
-            "shabby ghastly annoying hopeless disgusting"
+            "awful terrible horrible dreadful dull nasty poor dire grim boring ugly lousy rotten"
+            " foul bleak shabby ghastly annoying hopeless disgusting"
         ),
     },
     "topic": {
         "food": _words(
-            "soup bread pizza cake cheese salad curry pasta stew pie porridge omelette sandwich biscuit"
+            "soup bread pizza cake cheese salad curry pasta stew pie porridge omelette sandwich"
+            " biscuit"
         ),
-        "animal": _words("dog cat horse rabbit goat parrot donkey hamster otter fox badger owl pony duck"),
+        "animal": _words(
+            "dog cat horse rabbit goat parrot donkey hamster otter fox badger owl pony duck"
+        ),
         "music": _words(
-            "song concert violin piano opera drum choir guitar flute ballad waltz trumpet melody cello"
+            "song concert violin piano opera drum choir guitar flute ballad waltz trumpet melody"
+            " cello"
         ),
         "travel": _words(
-            "train hotel ferry airport ticket bus cruise hostel taxi tram harbour motel flight voyage"
+            "train hotel ferry airport ticket bus cruise hostel taxi tram harbour motel flight"
+            " voyage"
         ),
     },
     "weather": {
@@ -36,14 +41,17 @@ ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
         "family": _words(
             "mother father aunt uncle sister brother cousin grandma grandpa nephew niece daughter"
         ),
-        "work": _words("doctor teacher driver nurse clerk baker lawyer farmer plumber judge dentist pilot"),
+        "work": _words(
+            "doctor teacher driver nurse clerk baker lawyer farmer plumber judge dentist pilot"
+        ),
     },
     "time": {
         "early": _words("dawn sunrise breakfast daybreak morning cockcrow eight nine"),
         "late": _words("dusk midnight bedtime sunset supper nightfall evening eleven"),
     },
 }
-"""What a text can say: attribute -> class -> the words that express it. No word stands for two classes."""
+"""What a text can say: attribute -> class -> the words that express it. No word stands for two
+classes."""
 
 TEMPLATES: tuple[str, ...] = (
     "the {topic} was {mood}",
@@ -91,4 +99,5 @@ LABEL_GROUPS: tuple[tuple[str, ...], ...] = tuple(
         "vex umber cog bayou sorrel cotton",
     )
 )
-"""Label words. Two words of one row never serve together in training, so a demo task takes its labels from one row."""
+"""Label words. Two words of one row never serve together in training, so a demo task takes its
+labels from one row."""

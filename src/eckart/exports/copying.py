@@ -21,7 +21,14 @@ from eckart.weights.anatomy import Anatomy
 from eckart.weights.edits import clip_, targets_of
 from eckart.weights.identity import raw_bytes
 from eckart.weights.linalg import Factor
-from eckart.weights.loading.files import FLOATS, INDEX, StoredTensor, found, shard_files, stored_tensors
+from eckart.weights.loading.files import (
+    FLOATS,
+    INDEX,
+    StoredTensor,
+    found,
+    shard_files,
+    stored_tensors,
+)
 from eckart.weights.models import LoadedModel, Model
 from eckart.weights.stored import StoredWeights
 
@@ -41,15 +48,18 @@ COPIED = (
     "LICENSE*",
     "NOTICE*",
 )
-"""What belongs to a checkpoint beside its weights; weights in other formats would be those of the unclipped model."""
+"""What belongs to a checkpoint beside its weights; weights in other formats would be those of the
+unclipped model."""
 
 Change = tuple[StoredTensor, Tensor]
 
 
 def copy_clipped(source: LoadedModel, edits: Sequence[Edit], folder: Path) -> None:
-    """Write a clipped model as its checkpoint's own files: every tensor keeps its name, its dtype, and its bytes.
+    """Write a clipped model as its checkpoint's own files: every tensor keeps its name, its dtype,
+    and its bytes.
 
-    Only clipped matrices change. They are truncations of the stored numbers, whatever the model runs in.
+    Only clipped matrices change. They are truncations of the stored numbers, whatever the model
+    runs in.
 
     Arguments:
         source: a model that was loaded from a checkpoint.
@@ -69,7 +79,8 @@ def copy_clipped(source: LoadedModel, edits: Sequence[Edit], folder: Path) -> No
 
 
 def stored_dtype(source: LoadedModel) -> str:
-    """Return the dtype that most of a model's numbers have: in its checkpoint, or of a live one in memory."""
+    """Return the dtype that most of a model's numbers have: in its checkpoint, or of a live one in
+    memory."""
     if source.live:
         return source.dtype
     sizes: Counter[str] = Counter()
@@ -96,13 +107,18 @@ def _copy_beside(name: str, folder: Path) -> None:
 
 
 def _clipped(stored: StoredWeights, edits: Sequence[Edit]) -> Iterator[Change]:
-    """Give every parameter that edits change, truncated as it is stored, for each place that it lies in."""
+    """Give every parameter that edits change, truncated as it is stored, for each place that it
+    lies in."""
     assert stored.places is not None
     rates = {
-        w.key: rate for w, rate in targets_of(stored.anatomy.model, edits, stored.anatomy).items() if rate
+        w.key: rate
+        for w, rate in targets_of(stored.anatomy.model, edits, stored.anatomy).items()
+        if rate
     }
     every = [weight for layer in stored.anatomy.layers for weight in layer if weight.key in rates]
-    every.sort(key=attrgetter("path"))  # so that the matrices of one parameter are cut in one reading of it
+    every.sort(
+        key=attrgetter("path")
+    )  # so that the matrices of one parameter are cut in one reading of it
     for path, views in groupby(stored.read(every), key=attrgetter("path")):
         parameter: nn.Parameter | None = None
         for weight in views:
@@ -113,9 +129,11 @@ def _clipped(stored: StoredWeights, edits: Sequence[Edit]) -> Iterator[Change]:
 
 
 def _write_joined(name: str, anatomy: Anatomy, edits: Sequence[Edit], folder: Path) -> None:
-    """Write a checkpoint whose tensors the library joins on loading: it parts them again when it writes them.
+    """Write a checkpoint whose tensors the library joins on loading: it parts them again when it
+    writes them.
 
-    Where it then gives them other names than the checkpoint's, its own files are kept: every number, if not its dtype.
+    Where it then gives them other names than the checkpoint's, its own files are kept: every
+    number, if not its dtype.
     """
     clip_(anatomy.model, edits, anatomy=anatomy)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -146,7 +164,8 @@ def _read(place: StoredTensor) -> Tensor:
 
 
 def _overwrite_(folder: Path, changes: Iterable[Change]) -> None:
-    """Set tensors' bytes in copies of their files: 8 bytes of length, a header that says where each lies, the bytes."""
+    """Set tensors' bytes in copies of their files: 8 bytes of length, a header that says where each
+    lies, the bytes."""
     for place, numbers in changes:
         with (folder / place.file.name).open("r+b") as opened:
             length = int.from_bytes(opened.read(8), "little")

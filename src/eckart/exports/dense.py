@@ -30,7 +30,8 @@ SAME = ("eckart", "weights", "edits", "dtype")
 """What two saved models that are the same agree on."""
 
 STORAGE = {"float64": 1e-6, "float32": 1e-3, "float16": 0.1, "bfloat16": 0.75}
-"""How far, in nats, storing weights in a dtype may move a ranked value before a checkpoint is not trusted."""
+"""How far, in nats, storing weights in a dtype may move a ranked value before a checkpoint is not
+trusted."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ class Saved:
         path: its folder.
         dtype: of the stored weights; where they are of several, the one of most numbers.
         score: the reloaded model's score, in the run's dtype.
-        changed: on how many rows the reloaded model predicts otherwise than the run's clipped one: what rounding did,
-            since a run clips the weights that it has in memory, and a checkpoint is clipped as it is stored.
+        changed: on how many rows the reloaded model predicts otherwise than the run's clipped one:
+            what rounding did, since a run clips the weights that it has in memory, and a checkpoint
+            is clipped as it is stored.
         largest_change: of any ranked value by that rounding, in nats.
         before: whether the same command had written it already, so that it was only scored again.
     """
@@ -56,18 +58,22 @@ class Saved:
 
 
 def export(study: Study, directory: str | Path) -> Saved:
-    """Write a study's clipped model as a dense checkpoint with its tokenizer, and check it by scoring it again.
+    """Write a study's clipped model as a dense checkpoint with its tokenizer, and check it by
+    scoring it again.
 
-    The checkpoint's own files are copied, and only the clipped matrices change; each keeps its stored dtype. The folder
-    appears only once the reloaded model has given the run's scores again. A folder that holds this very model, written
-    by the same version, is scored again and left as it is.
+    The checkpoint's own files are copied, and only the clipped matrices change; each keeps its
+    stored dtype. The folder appears only once the reloaded model has given the run's scores again.
+    A folder that holds this very model, written by the same version, is scored again and left as it
+    is.
 
     Arguments:
         study: what `search` returned.
-        directory: a folder that does not exist yet, or is empty, or that the same export has written.
+        directory: a folder that does not exist yet, or is empty, or that the same export has
+            written.
 
     Raises:
-        RunError: the folder is taken or cannot be written, or the reloaded model scores differently.
+        RunError: the folder is taken or cannot be written, or the reloaded model scores
+            differently.
         ModelError: the model reads numbers.
     """
     source = study.scorer.model
@@ -91,7 +97,8 @@ def export(study: Study, directory: str | Path) -> Saved:
 
 
 def check_target(directory: str | Path, model: LoadedModel | None = None) -> Path:
-    """Return a folder that a checkpoint can be written to, or that holds one which this version wrote.
+    """Return a folder that a checkpoint can be written to, or that holds one which this version
+    wrote.
 
     Arguments:
         directory: the folder.
@@ -103,13 +110,17 @@ def check_target(directory: str | Path, model: LoadedModel | None = None) -> Pat
     target = home(directory).absolute()
     if _is_taken(target):
         there = _written(target)
-        if there.get("eckart") != version("eckart") or (model and there.get("weights") != model.fingerprint):
+        if there.get("eckart") != version("eckart") or (
+            model and there.get("weights") != model.fingerprint
+        ):
             raise _taken(directory)
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"'{target.parent}' cannot be made ({error.strerror}); name another folder") from error
+        raise RunError(
+            f"'{target.parent}' cannot be made ({error.strerror}); name another folder"
+        ) from error
     if not os.access(target.parent, os.W_OK):
         raise RunError(f"'{target.parent}' cannot be written to; name another folder")
     return target
@@ -121,8 +132,8 @@ def _is_taken(target: Path) -> bool:
 
 def _taken(directory: str | Path) -> RunError:
     return RunError(
-        f"'{directory}' exists and is not an empty folder, nor what this command writes; name a new one, nothing is "
-        "overwritten"
+        f"'{directory}' exists and is not an empty folder, nor what this command writes; name a new"
+        " one, nothing is overwritten"
     )
 
 
@@ -155,12 +166,16 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
         tokenizer.save_pretrained(folder)
     else:
         copy_clipped(source, edits, folder)
-        if tokenizer_text(tokenizer) != tokenizer_text(load_tokenizer(source.name, source.trust_remote_code)):
+        if tokenizer_text(tokenizer) != tokenizer_text(
+            load_tokenizer(source.name, source.trust_remote_code)
+        ):
             tokenizer.save_pretrained(folder)  # another one than the checkpoint's was asked for
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
-def _score_again(study: Study, folder: Path, target: Path, dtype: str, *, before: bool = False) -> Saved:
+def _score_again(
+    study: Study, folder: Path, target: Path, dtype: str, *, before: bool = False
+) -> Saved:
     source = study.scorer.model
     model = load_model(
         folder,
@@ -174,8 +189,9 @@ def _score_again(study: Study, folder: Path, target: Path, dtype: str, *, before
     allowed = STORAGE[dtype] + STORAGE[source.dtype]
     if largest > allowed:
         raise RunError(
-            f"the saved model scores differently from the run (by up to {largest:.2g} nats, {allowed:g} allowed for "
-            f"{dtype}), so it is not {'what this command writes' if before else 'kept'}"
+            f"the saved model scores differently from the run (by up to {largest:.2g} nats,"
+            f" {allowed:g} allowed for {dtype}), so it is not"
+            f" {'what this command writes' if before else 'kept'}"
         )
     changed = sum(a != b for a, b in zip(run.predictions, again.predictions, strict=True))
     return Saved(target, dtype, again, changed, largest, before)

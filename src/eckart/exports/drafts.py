@@ -1,4 +1,5 @@
-"""A folder that appears only when it is done, and leaves nothing behind, however its making ends."""
+"""A folder that appears only when it is done, and leaves nothing behind, however its making
+ends."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ LOCK = "lock"
 def drafted(target: Path) -> Iterator[Path]:
     """Give a new folder that becomes the target once the block has ended well.
 
-    It lies beside the target, so that the last step is a rename, and has a name of its own, so that nobody else's is
-    touched. Drafts of processes that were killed are removed: the system has let go of their locks.
+    It lies beside the target, so that the last step is a rename, and has a name of its own, so that
+    nobody else's is touched. Drafts of processes that were killed are removed: the system has let
+    go of their locks.
 
     Arguments:
         target: a path that does not exist yet, or an empty folder.

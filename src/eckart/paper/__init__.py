@@ -1,1 +1,2 @@
-"""The paper's theory and its other experiments: nothing outside this folder and cli/paper imports it."""
+"""The paper's theory and its other experiments: nothing outside this folder and cli/paper imports
+it."""

@@ -1,4 +1,5 @@
-"""What the paper (Tables 2 to 8) and the authors' released logs report, to stand beside a result."""
+"""What the paper (Tables 2 to 8) and the authors' released logs report, to stand beside a
+result."""
 
 from __future__ import annotations
 
@@ -28,21 +29,24 @@ def identify(name: str, config: Any) -> str | None:
 
 
 def named(name: str) -> str | None:
-    """Return the paper's name for a checkpoint by its name alone, for whoever has no configuration at hand.
+    """Return the paper's name for a checkpoint by its name alone, for whoever has no configuration
+    at hand.
 
     >>> named("EleutherAI/gpt-j-6B"), named("gpt2")
     ('gpt-j-6b', None)
     """
     last = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
-    return next((known for known, facts in _models().items() if re.fullmatch(facts["name"], last)), None)
+    return next(
+        (known for known, facts in _models().items() if re.fullmatch(facts["name"], last)), None
+    )
 
 
 def record() -> list[dict[str, Any]]:
     """Return every published pair of accuracies, of the paper's tables and of the authors' logs.
 
     Returns:
-        one row a table's line or log: `source`, `model`, `task`, `part`, `layer`, `rate`, `test_baseline`,
-        `test_clipped`, accuracies in [0, 1].
+        one row a table's line or log: `source`, `model`, `task`, `part`, `layer`, `rate`,
+        `test_baseline`, `test_clipped`, accuracies in [0, 1].
     """
     keys = sorted({(r["model"], r["task"], r["part"]) for name in SOURCES for r in _table(name)})
     return [
@@ -53,7 +57,8 @@ def record() -> list[dict[str, Any]]:
 
 
 def sizes(task: str) -> tuple[int, int]:
-    """Return how many test rows a task has in the paper, and what its published accuracies are multiples of."""
+    """Return how many test rows a task has in the paper, and what its published accuracies are
+    multiples of."""
     facts = yaml.safe_load(_text("sizes.yaml"))[task]
     return facts["test"], facts.get("divisor", facts["test"])
 
@@ -67,7 +72,8 @@ def published_rows(model: str | None, task: str, part: str) -> list[dict[str, An
     """Return every published row about a model, task and part.
 
     Returns:
-        one row a table or log: `source`, `layer`, `rate`, `test_baseline`, `test_clipped`, accuracies in [0, 1].
+        one row a table or log: `source`, `layer`, `rate`, `test_baseline`, `test_clipped`,
+            accuracies in [0, 1].
     """
     wanted = {"model": model, "task": task, "part": part}
     rows = [
@@ -84,10 +90,12 @@ def published_rows(model: str | None, task: str, part: str) -> list[dict[str, An
 
 
 def authors_accuracy(score: Score) -> float:
-    """Return accuracy as the authors' released code counts it, to stand beside their numbers: right rows / (n - 1).
+    """Return accuracy as the authors' released code counts it, to stand beside their numbers: right
+    rows / (n - 1).
 
-    Their code divides by the last row's index. So CB's test accuracy in their logs is a multiple of 1/55, of 56 rows,
-    and a model that is always right has more than 1. Ours, everywhere else, is right rows / n.
+    Their code divides by the last row's index. So CB's test accuracy in their logs is a multiple of
+    1/55, of 56 rows, and a model that is always right has more than 1. Ours, everywhere else, is
+    right rows / n.
 
     Arguments:
         score: on two rows or more.
@@ -97,7 +105,8 @@ def authors_accuracy(score: Score) -> float:
     """
     if score.n < 2:
         raise EckartError(
-            f"the authors' accuracy divides by n - 1, and here n is {score.n}; give two rows or more"
+            f"the authors' accuracy divides by n - 1, and here n is {score.n}; give two rows or"
+            " more"
         )
     return sum(score.right) / (score.n - 1)
 

@@ -1,4 +1,5 @@
-"""Where a run can judge the paper's claims: steady deep layers, well-chosen layers, gains that last. And the tables."""
+"""Where a run can judge the paper's claims: steady deep layers, well-chosen layers, gains that
+last. And the tables."""
 
 from __future__ import annotations
 
@@ -17,18 +18,26 @@ from eckart.records import TOP_K, Edit, select_layer
 from eckart.reports.table import Column, Table
 from eckart.reports.tables import WHERE
 from eckart.runs import Run
-from eckart.statistics.grids import LayerRule, Stability, WinnersCurse, layer_rule, stability, winners_curse
+from eckart.statistics.grids import (
+    LayerRule,
+    Stability,
+    WinnersCurse,
+    layer_rule,
+    stability,
+    winners_curse,
+)
 
 FEWEST_ROWS = 10
 STEADY_NOTE = (
-    "The spread is the standard deviation of the gain over the rates, the "
-    "worst the gain at the rate that is worst for the layer, in points. 'As measured' is read off the layer's cells: "
-    "noise makes the spread larger and the worst lower than they are. 'Held out' takes that away: other rows and "
-    "seeds than those that are read say which rate is worst and where the middle is. It is noisier, and with few "
-    "seeds that are unlike each other it may lie outside the range of the layer's cells. 'Deep less shallow' compares "
-    "the last half of the layers that were run with the first half: below 0 in spread, above 0 in the worst, where "
-    "deep layers are steadier. The interval of a worst gain is made with a row of each kind added, one fixed and one "
-    "broken, so that a layer where no row turned has an interval as well."
+    "The spread is the standard deviation of the gain over the rates, the worst the gain at the"
+    " rate that is worst for the layer, in points. 'As measured' is read off the layer's cells:"
+    " noise makes the spread larger and the worst lower than they are. 'Held out' takes that away:"
+    " other rows and seeds than those that are read say which rate is worst and where the middle"
+    " is. It is noisier, and with few seeds that are unlike each other it may lie outside the range"
+    " of the layer's cells. 'Deep less shallow' compares the last half of the layers that were run"
+    " with the first half: below 0 in spread, above 0 in the worst, where deep layers are steadier."
+    " The interval of a worst gain is made with a row of each kind added, one fixed and one broken,"
+    " so that a layer where no row turned has an interval as well."
 )
 
 
@@ -57,7 +66,8 @@ class Steadiness:
 
 
 def steadiness(found: Findings) -> Iterator[Steadiness]:
-    """Compare deep layers with shallow ones, on the test rows if every cell was scored there, else on validation."""
+    """Compare deep layers with shallow ones, on the test rows if every cell was scored there, else
+    on validation."""
     for condition, part in found.units:
         edits = found.edits(condition, part)
         layers = sorted({edit.layer for edit in edits})
@@ -85,7 +95,8 @@ def steadiness(found: Findings) -> Iterator[Steadiness]:
 
 @dataclass(frozen=True)
 class Ruled:
-    """What the layer of Algorithm 1 gains beside the others, each at the rate that its validation rows chose.
+    """What the layer of Algorithm 1 gains beside the others, each at the rate that its validation
+    rows chose.
 
     Arguments:
         condition, part: where.
@@ -103,7 +114,8 @@ class Ruled:
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """The layers of a part that were scored at all their rates on validation and test rows, under the same seeds.
+    """The layers of a part that were scored at all their rates on validation and test rows, under
+    the same seeds.
 
     Arguments:
         condition, part: where.
@@ -121,14 +133,18 @@ class Layers:
     test: Block
 
     def gains(self, edits: Sequence[Edit | None]) -> Float[np.ndarray, "edits seeds rows"]:
-        """Return test gains, right after less right before; 0 for the unpruned model, NaN where it was not asked."""
+        """Return test gains, right after less right before; 0 for the unpruned model, NaN where it
+        was not asked."""
         unpruned = np.where(np.isnan(self.test.unpruned), np.nan, 0.0)
-        found = (self.test.gains[self.test.edits.index(edit)] if edit else unpruned for edit in edits)
+        found = (
+            self.test.gains[self.test.edits.index(edit)] if edit else unpruned for edit in edits
+        )
         return np.stack(list(found))
 
 
 def whole_layers(run: Run, found: Measurements) -> Iterator[Layers]:
-    """Yield every part of every condition of which several layers were scored whole on validation and test rows."""
+    """Yield every part of every condition of which several layers were scored whole on validation
+    and test rows."""
     for condition, part in found.units:
         before, test = (found.blocks.get((condition, split)) for split in ("validation", "test"))
         edits = found.edits(condition, part)
@@ -144,7 +160,8 @@ def whole_layers(run: Run, found: Measurements) -> Iterator[Layers]:
 
 
 def ruled(run: Run, found: Measurements) -> Iterator[Ruled]:
-    """Judge the choice by condition number wherever several layers were scored on validation and test."""
+    """Judge the choice by condition number wherever several layers were scored on validation and
+    test."""
     for whole in whole_layers(run, found):
         condition, part, layers = whole.condition, whole.part, whole.layers
         chosen = _chosen_layer(run, condition, part)
@@ -217,9 +234,9 @@ def rule_table(run: Run, found: Findings) -> Table:
         Column("rank_interval", "95% interval of the rank"),
     )
     note = (
-        "Every layer has the rate that validation selected for it; "
-        "gains are on the test rows. The best in hindsight was found on these very rows, so the distance to it is "
-        "overstated; its interval is not. p values are not corrected."
+        "Every layer has the rate that validation selected for it; gains are on the test rows. The"
+        " best in hindsight was found on these very rows, so the distance to it is overstated; its"
+        " interval is not. p values are not corrected."
     )
     return Table(
         "rule",
@@ -242,8 +259,9 @@ def curse_table(found: Findings) -> Table:
         Column("gap", "overstated by, points", "points"),
     )
     note = (
-        "The winner's curse: the slope is that of the least-squares line through all cells: 1 where "
-        "test gains are as large, 0 where validation ranks noise. A few cells with large losses can make it near 1."
+        "The winner's curse: the slope is that of the least-squares line through all cells: 1 where"
+        " test gains are as large, 0 where validation ranks noise. A few cells with large losses"
+        " can make it near 1."
     )
     rows = [{**_place(c.condition, c.part), **asdict(c.measured)} for c in curses(found)]
     return Table("curse", "What is a validation gain worth?", note, columns, rows)
@@ -319,7 +337,8 @@ def _blocks(found: Findings, condition: Condition) -> Iterator[Block]:
 
 
 def _holds(block: Block, grid: Sequence[Sequence[Edit]]) -> bool:
-    """Whether every edit of a grid was scored wherever the unpruned model was, on rows enough to say something."""
+    """Whether every edit of a grid was scored wherever the unpruned model was, on rows enough to
+    say something."""
     edits = [edit for line in grid for edit in line]
     asked = ~np.isnan(block.unpruned)
     return (
@@ -330,7 +349,8 @@ def _holds(block: Block, grid: Sequence[Sequence[Edit]]) -> bool:
 
 
 def _chosen_layer(run: Run, condition: Condition, part: str) -> int | None:
-    """Return the layer that Algorithm 1 chooses for a part, where the run measured its condition numbers."""
+    """Return the layer that Algorithm 1 chooses for a part, where the run measured its condition
+    numbers."""
     numbers = run.models.get(condition.model, {}).get("condition_numbers", {}).get(part)
     if not numbers:
         return None

@@ -18,13 +18,19 @@ from eckart.records import MatrixSpectrum
 from eckart.reports.figures import condition_curves, draw_condition_numbers
 from eckart.reports.figures.accuracy import MOST_LINES, accuracy_panel, draw_accuracy
 from eckart.reports.figures.bars import calibration_panel, draw_bars, outcome_panel
-from eckart.reports.figures.gains import MOST_LABELS, draw_gain_maps, draw_gain_pairs, gain_map, gain_pairs
+from eckart.reports.figures.gains import (
+    MOST_LABELS,
+    draw_gain_maps,
+    draw_gain_pairs,
+    gain_map,
+    gain_pairs,
+)
 from eckart.reports.tables import spectra_by_model
 from eckart.runs import Run, folder_name
 
 HOLLOW = (
-    " Hollow marks: the smallest singular value is within what rounding to the stored dtype may change, so how close "
-    "to singular the matrix was before is not known."
+    " Hollow marks: the smallest singular value is within what rounding to the stored dtype may"
+    " change, so how close to singular the matrix was before is not known."
 )
 MOST_PANELS = 12
 """A figure of more panels becomes several."""
@@ -69,7 +75,8 @@ def gallery(run: Run, found: Findings) -> list[Picture]:
 
 
 def _grid_split(found: Findings) -> str:
-    """Return the split on which whole grids are shown: test where all edits were scored there, else validation."""
+    """Return the split on which whole grids are shown: test where all edits were scored there, else
+    validation."""
     counts = {
         split: sum(split in cell.measured for cell in found.cells.values())
         for split in ("test", "validation")
@@ -78,7 +85,8 @@ def _grid_split(found: Findings) -> str:
 
 
 def _published_pairs(choice: Choice) -> list[tuple[float, float]]:
-    """Return the accuracies, unpruned and clipped, that the paper's tables have for a choice's model, task and part."""
+    """Return the accuracies, unpruned and clipped, that the paper's tables have for a choice's
+    model, task and part."""
     where = choice.condition
     rows = published_rows(named(where.model), where.task_name, choice.part)
     tables = (row for row in rows if row["source"].startswith("Table"))
@@ -91,8 +99,8 @@ def _conditions(run: Run) -> Iterator[Picture]:
             continue
         title = f"Condition numbers{': ' if model else ''}{short_name(model)}"
         caption = (
-            f"2-norm condition numbers of {len(spectra)} stored matrices by layer (Figure 3 of the paper). They are "
-            "computed, not sampled: there is no interval."
+            f"2-norm condition numbers of {len(spectra)} stored matrices by layer (Figure 3 of the"
+            " paper). They are computed, not sampled: there is no interval."
             + ("" if all(values["resolved"] for values in spectra) else HOLLOW)
         )
         yield Picture(
@@ -110,18 +118,28 @@ def _draw_conditions(spectra: Sequence[dict[str, Any]], title: str) -> Figure:
 def _outcomes(found: Findings) -> Iterator[Picture]:
     split = "test" if any(where == "test" for _, where in found.blocks) else "validation"
     for (shots, scoring), choices in _by(found.choices, _setting):
-        panels = [outcome_panel(found, own, split, _published_pairs) for _, own in _by(choices, _model)]
+        panels = [
+            outcome_panel(found, own, split, _published_pairs) for _, own in _by(choices, _model)
+        ]
         known = [panel for panel in panels if panel]
         if not known:
             continue
         hollow = any(bar.published for panel in known for bar in panel.bars)
         caption = (
-            f"The unpruned model and each part's choice on the {split} rows, {shots} shots, scoring {scoring} "
-            f"(Figure 4 of the paper). {_size(found, choices, split)}. Bars are means over seeds with 95% intervals; "
-            "neighbouring bars share rows, so whether they differ is read off the table of choices, not off the "
-            "overlap."
-            + (" Hollow diamonds: the paper's tables, for its own rows and demonstrations." if hollow else "")
-            + ("" if split == "test" else " These rows also chose, so the clipped bars are optimistic.")
+            f"The unpruned model and each part's choice on the {split} rows, {shots} shots, scoring"
+            f" {scoring} (Figure 4 of the paper). {_size(found, choices, split)}. Bars are means"
+            " over seeds with 95% intervals; neighbouring bars share rows, so whether they differ"
+            " is read off the table of choices, not off the overlap."
+            + (
+                " Hollow diamonds: the paper's tables, for its own rows and demonstrations."
+                if hollow
+                else ""
+            )
+            + (
+                ""
+                if split == "test"
+                else " These rows also chose, so the clipped bars are optimistic."
+            )
         )
         yield Picture(
             _name("outcomes", shots, scoring),
@@ -153,11 +171,16 @@ def _accuracies(found: Findings) -> Iterator[Picture]:
 
 def _shots(found: Findings) -> Iterator[Picture]:
     split = _grid_split(found)
-    bench: Callable[[Choice], Any] = lambda c: (c.condition.model, c.condition.task, c.condition.scoring)  # noqa: E731
+
+    def bench(choice: Choice) -> tuple[str, str, str]:
+        return choice.condition.model, choice.condition.task, choice.condition.scoring
+
     for (model, task, scoring), choices in _by(found.choices, bench):
         ordered = sorted(choices, key=lambda choice: (choice.condition.shots, choice.part))
         panels = [
-            accuracy_panel(found, c.condition, c.part, split, f"{c.condition.shots} shots, {c.part}")
+            accuracy_panel(
+                found, c.condition, c.part, split, f"{c.condition.shots} shots, {c.part}"
+            )
             for c in ordered
         ]
         known = [panel for panel in panels if panel]
@@ -165,7 +188,8 @@ def _shots(found: Findings) -> Iterator[Picture]:
             continue
         columns = len({choice.part for choice in choices})
         where = (
-            f"{task}, {short_name(model)}, scoring {scoring}; a row a number of shots (Figure 2 of the paper)"
+            f"{task}, {short_name(model)}, scoring {scoring}; a row a number of shots (Figure 2 of"
+            " the paper)"
         )
         yield Picture(
             _name("accuracy-by-shots", short_name(model), task, scoring),
@@ -182,10 +206,10 @@ def _maps(found: Findings) -> Iterator[Picture]:
         maps = [gains for choice in choices if (gains := gain_map(found, choice, split))]
         for number, page in _pages(maps):
             caption = (
-                f"Gain over the unpruned model in points on the {split} rows, by layer and clipping rate, "
-                f"{shots} shots, scoring {scoring}. {_size(found, choices, split)}. The choice is framed, where all "
-                "seeds made the same. No cell's interval is shown here: the table of cells has them, with p values "
-                "corrected for their number."
+                f"Gain over the unpruned model in points on the {split} rows, by layer and clipping"
+                f" rate, {shots} shots, scoring {scoring}. {_size(found, choices, split)}. The"
+                " choice is framed, where all seeds made the same. No cell's interval is shown"
+                " here: the table of cells has them, with p values corrected for their number."
             )
             yield Picture(
                 _name("gains", shots, scoring, number),
@@ -202,19 +226,24 @@ def _pairs(found: Findings) -> Iterator[Picture]:
     if len(pairs) < 2:
         return
     means = (
-        [sum(values) / len(chosen) for values in ([p.validation for p in chosen], [p.test for p in chosen])]
+        [
+            sum(values) / len(chosen)
+            for values in ([p.validation for p in chosen], [p.test for p in chosen])
+        ]
         if chosen
         else []
     )
     lost = (
-        f" The chosen ones average {means[0]:+.2f} points on validation and {means[1]:+.2f} on test."
+        f" The chosen ones average {means[0]:+.2f} points on validation and {means[1]:+.2f} on"
+        " test."
         if means
         else ""
     )
     named = 0 < len(chosen) <= MOST_LABELS
     caption = (
-        f"{_marks(len(chosen), len(pairs) - len(chosen))}, {_size(found, found.choices, 'test')} on test. Choosing "
-        f"the highest on validation also chooses luck, which the test rows take back (the winner's curse).{lost}"
+        f"{_marks(len(chosen), len(pairs) - len(chosen))}, {_size(found, found.choices, 'test')} on"
+        " test. Choosing the highest on validation also chooses luck, which the test rows take"
+        f" back (the winner's curse).{lost}"
         + (" Lines are 95% intervals of the choices' test gains, not corrected." if named else "")
     )
     yield Picture(
@@ -229,7 +258,9 @@ def _pairs(found: Findings) -> Iterator[Picture]:
 def _marks(choices: int, others: int) -> str:
     """Say what the marks of the scatter are."""
     said = [f"{choices} choices"] if choices else []
-    return " and ".join([*said, f"{others} other edits that were scored on both splits"] if others else said)
+    return " and ".join(
+        [*said, f"{others} other edits that were scored on both splits"] if others else said
+    )
 
 
 def _calibrations(found: Findings) -> Iterator[Picture]:
@@ -237,9 +268,10 @@ def _calibrations(found: Findings) -> Iterator[Picture]:
     panels = [calibration_panel(found, group, split) for group in scorings(found)]
     for number, page in _pages([panel for panel in panels if panel]):
         caption = (
-            f"The unpruned and the clipped model under every scoring, on the {split} rows. "
-            f"{_size(found, found.choices, split)}. Bars are means over seeds with 95% intervals; dots are single "
-            "seeds. Whether clipping adds to calibrating is tested pair by pair in the table below."
+            f"The unpruned and the clipped model under every scoring, on the {split} rows."
+            f" {_size(found, found.choices, split)}. Bars are means over seeds with 95% intervals;"
+            " dots are single seeds. Whether clipping adds to calibrating is tested pair by pair"
+            " in the table below."
         )
         yield Picture(
             _name("calibration", number),
@@ -252,10 +284,10 @@ def _calibrations(found: Findings) -> Iterator[Picture]:
 
 def _accuracy_caption(split: str, where: str, size: str) -> str:
     return (
-        f"Accuracy on the {split} rows by clipping rate, {where}. {size}. "
-        "Bands are 95% intervals; a dashed line is the unpruned model, a dotted one always answering the most "
-        "frequent label; a star marks a layer's best rate, where it is above the unpruned model. Of more than "
-        f"{MOST_LINES} layers the first two, the last two and the best are drawn."
+        f"Accuracy on the {split} rows by clipping rate, {where}. {size}. Bands are 95% intervals;"
+        " a dashed line is the unpruned model, a dotted one always answering the most frequent"
+        " label; a star marks a layer's best rate, where it is above the unpruned model. Of more"
+        f" than {MOST_LINES} layers the first two, the last two and the best are drawn."
     )
 
 
@@ -265,9 +297,12 @@ def _size(found: Findings, choices: Iterable[Choice], split: str) -> str:
 
 
 def _sample(found: Findings, choices: Sequence[Choice], split: str) -> str:
-    """Return what stands in a figure: shots and scoring, where they are the same for all, and how many rows."""
+    """Return what stands in a figure: shots and scoring, where they are the same for all, and how
+    many rows."""
     settings = {_setting(choice) for choice in choices}
-    shared = [f"{shots} shots, {scoring}; " for shots, scoring in settings] if len(settings) == 1 else []
+    shared = (
+        [f"{shots} shots, {scoring}; " for shots, scoring in settings] if len(settings) == 1 else []
+    )
     return f"{''.join(shared)}{split}, {_size(found, choices, split)}"
 
 

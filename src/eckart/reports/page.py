@@ -40,12 +40,14 @@ MOST_ROWS = 400
 MOST_FIGURES = 10
 MOST_FLIPS = 40
 MOST_FLIPPED = 12
-"""How many verdicts, rows of a table, figures, and flipped rows of how many choices a page shows."""
+"""How many verdicts, rows of a table, figures, and flipped rows of how many choices a page
+shows."""
 
 
 @dataclass(frozen=True)
 class Flipped:
-    """A choice's flips on a split: the first of them, how many there are, and how many rows were fixed and broken."""
+    """A choice's flips on a split: the first of them, how many there are, and how many rows were
+    fixed and broken."""
 
     name: str
     split: str
@@ -99,7 +101,9 @@ class Report:
         return cls(
             title=origin.title,
             summary=tuple(
-                [*origin.warnings, *summary(found)] if found.cells else origin.warnings or _nothing(run)
+                [*origin.warnings, *summary(found)]
+                if found.cells
+                else origin.warnings or _nothing(run)
             ),
             verdicts=tuple(verdicts(found)),
             tables={table.name: table for table in tables if table.rows},
@@ -115,7 +119,9 @@ class Report:
             "summary": list(self.summary),
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "tables": {name: table.to_json() for name, table in self.tables.items()},
-            "figures": [{"name": p.name, "title": p.title, "caption": p.caption} for p in self.pictures],
+            "figures": [
+                {"name": p.name, "title": p.title, "caption": p.caption} for p in self.pictures
+            ],
             "flips": [asdict(entry) for entry in self.flipped],
             **self.provenance.to_json(),
         }
@@ -124,7 +130,9 @@ class Report:
         """Return the table of cells, or of spectra where nothing was scored, as CSV."""
         table = self.tables.get("cells") or self.tables.get("spectra")
         if table is None:
-            raise RunError("the run holds no trial and no spectrum yet, so there is no table to write")
+            raise RunError(
+                "the run holds no trial and no spectrum yet, so there is no table to write"
+            )
         return table.to_csv()
 
     def to_html(self) -> str:
@@ -184,7 +192,8 @@ def report(
     """Write what a run found into one file.
 
     Arguments:
-        run: the folder of a search, a sweep or a spectrum; it may be unfinished, and is not changed otherwise.
+        run: the folder of a search, a sweep or a spectrum; it may be unfinished, and is not changed
+            otherwise.
         out: the file; by default `report.html` (or `.md`, `.csv`, `.json`) in the run's folder.
         format: `html`, `md`, `csv` (the table of cells) or `json` (everything).
         figures: a folder for every figure as PNG, SVG and PDF; by default none is written.
@@ -193,7 +202,8 @@ def report(
         the file.
 
     Raises:
-        RunError: there is no run, it is damaged or in use, the format is unknown, or a file cannot be written.
+        RunError: there is no run, it is damaged or in use, the format is unknown, or a file cannot
+            be written.
     """
     path = home(out) if out is not None else home(run) / f"report.{format}"
     found = read_report(run, path, format)
@@ -212,7 +222,8 @@ def read_report(run: str | Path, path: Path | None, format: str) -> Report:
         format: one of `FORMATS`.
 
     Raises:
-        RunError: there is no run, it is damaged or in use, the format is unknown, or the file cannot be written.
+        RunError: there is no run, it is damaged or in use, the format is unknown, or the file
+            cannot be written.
     """
     _check_format(format)
     kept = read_run(run)
@@ -242,14 +253,19 @@ def _flipped(run: Run, found: Findings, choice: Choice) -> Flipped:
     fixed = [flip for flip in turned if flip.kind == "fixed"]
     broken = [flip for flip in turned if flip.kind == "broken"]
     half = MOST_FLIPS // 2
-    shown = (*fixed[: max(half, MOST_FLIPS - len(broken))], *broken[: max(half, MOST_FLIPS - len(fixed))])
+    shown = (
+        *fixed[: max(half, MOST_FLIPS - len(broken))],
+        *broken[: max(half, MOST_FLIPS - len(fixed))],
+    )
     rows, rows_broken = (len({flip.id for flip in kind}) for kind in (fixed, broken))
     return Flipped(choice_name(choice), split, rows, rows_broken, len(turned), shown)
 
 
 def _nothing(run: Run) -> list[str]:
     by_model = spectra_by_model(run)
-    said = [worst_matrix(short_name(model), spectra) for model, spectra in by_model.items() if spectra]
+    said = [
+        worst_matrix(short_name(model), spectra) for model, spectra in by_model.items() if spectra
+    ]
     return said or ["The run holds nothing yet."]
 
 

@@ -55,8 +55,8 @@ def provenance(run: Run) -> Provenance:
     kind = str(run.settings.get("kind", "run"))
     if kind == "training":
         raise RunError(
-            f"'{run.folder}' holds a training, which eckart functions evaluate measures; a report is of a search, a "
-            "sweep or a spectrum"
+            f"'{run.folder}' holds a training, which eckart functions evaluate measures; a report"
+            " is of a search, a sweep or a spectrum"
         )
     recorded = run.origin.get("versions") or {}
     return Provenance(
@@ -89,11 +89,13 @@ def _warnings(run: Run, kind: str) -> list[str]:
     there, wanted = progress(run)
     if there < wanted:
         said.append(
-            f"This {kind} is unfinished: {there:,} of {wanted:,} trials are there. The report is of these; the same "
-            "command goes on with the rest."
+            f"This {kind} is unfinished: {there:,} of {wanted:,} trials are there. The report is of"
+            " these; the same command goes on with the rest."
         )
     if failed:
-        said.append(f"{failed} of {len(run.trials)} trials failed; they are listed below and count nowhere.")
+        said.append(
+            f"{failed} of {len(run.trials)} trials failed; they are listed below and count nowhere."
+        )
     if several:
         said.append(f"{several} trials clip several places at once, and are left out.")
     return said
@@ -102,11 +104,13 @@ def _warnings(run: Run, kind: str) -> list[str]:
 def progress(run: Run) -> tuple[int, int]:
     """Return how many trials there are of those that must be there, as far as the settings tell.
 
-    A search scores every rate on validation and the unpruned model on test; how much of validation a race reads, its
-    settings do not tell. A sweep scores the unpruned model and every edit on validation; on test all of them, or at
-    least the unpruned model.
+    A search scores every rate on validation and the unpruned model on test; how much of validation
+    a race reads, its settings do not tell. A sweep scores the unpruned model and every edit on
+    validation; on test all of them, or at least the unpruned model.
     """
-    unpruned = {trial.setting for trial in run.trials.values() if not trial.edits and trial.split == "test"}
+    unpruned = {
+        trial.setting for trial in run.trials.values() if not trial.edits and trial.split == "test"
+    }
     on_validation = sum(split_of(trial) == "validation" for trial in run.trials.values())
     if run.settings.get("kind") == "search":
         rates = on_validation if run.settings.get("race") else len(run.settings["rates"])
@@ -115,7 +119,9 @@ def progress(run: Run) -> tuple[int, int]:
         return (0, 0)
     study = run.settings["study"]
     settings = (
-        len(study["tasks"]) * len(draws(study["shots"], study["seeds"])) * len(study["scorings"] or [0])
+        len(study["tasks"])
+        * len(draws(study["shots"], study["seeds"]))
+        * len(study["scorings"] or [0])
     )
     edits = sum(_edits(run, model["name"]) for model in study["models"]) * settings
     whole = settings * len(study["models"]) + edits
@@ -126,7 +132,8 @@ def progress(run: Run) -> tuple[int, int]:
 
 
 def _edits(run: Run, model: str) -> int:
-    """Return how many edits a sweep makes of a model; at least one, where it was not looked at yet."""
+    """Return how many edits a sweep makes of a model; at least one, where it was not looked at
+    yet."""
     study = run.settings["study"]
     layers = run.models.get(model, {}).get("layers", {study["parts"][0]: [0]})
     return sum(map(len, layers.values())) * sum(rate > 0 for rate in study["rates"])
@@ -164,7 +171,9 @@ def _command(run: Run, kind: str) -> str:
     if run.origin.get("command"):
         return str(run.origin["command"])
     if kind == "sweep":
-        return shlex.join(["eckart", "sweep", str(run.folder / "study.yaml"), "--out", str(run.folder)])
+        return shlex.join(
+            ["eckart", "sweep", str(run.folder / "study.yaml"), "--out", str(run.folder)]
+        )
     model = next((trial.setting.model for trial in run.trials.values()), "MODEL")
     if kind == "search":
         return shlex.join(["eckart", "search", model, *_search_options(run.settings)])
@@ -185,5 +194,7 @@ def _search_options(settings: dict[str, Any]) -> list[str]:
         ("--scoring", settings.get("scoring")),
         ("--dtype", settings.get("dtype")),
     ]
-    options = [text for name, value in said if value not in (None, "") for text in (name, str(value))]
+    options = [
+        text for name, value in said if value not in (None, "") for text in (name, str(value))
+    ]
     return [*options, *(["--race"] if settings.get("race") else [])]

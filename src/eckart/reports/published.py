@@ -13,19 +13,23 @@ from eckart.statistics.paired import mcnemar_exact
 
 LEVEL = 0.05
 NOTE = (
-    "Accuracies as printed. n is the size of the test set (Appendix C.3), and the counts of right answers that the "
-    "accuracies stand for give exact (Clopper and Pearson) 95% intervals. Which rows were right before and after is "
-    "not known, so only bounds can be given of what a paired comparison would say: 'unpaired p' is Fisher's exact "
-    "test, which ignores the pairing; 'least p' is exact McNemar's if no more rows changed than the totals require, "
-    "'most p' if as many did as the totals allow. p values are not corrected for the number of lines."
+    "Accuracies as printed. n is the size of the test set (Appendix C.3), and the counts of right"
+    " answers that the accuracies stand for give exact (Clopper and Pearson) 95% intervals. Which"
+    " rows were right before and after is not known, so only bounds can be given of what a paired"
+    " comparison would say: 'unpaired p' is Fisher's exact test, which ignores the pairing; 'least"
+    " p' is exact McNemar's if no more rows changed than the totals require, 'most p' if as many"
+    " did as the totals allow. p values are not corrected for the number of lines."
 )
 
 
 def published_table(found: Findings | None = None) -> Table:
-    """Return the published record; of a run's models, tasks and parts only, if there is one, beside its own choice."""
+    """Return the published record; of a run's models, tasks and parts only, if there is one, beside
+    its own choice."""
     rows = [
         {**_line(row), **beside}
-        for row in sorted(record(), key=lambda row: row["source"])  # the tables by number, then the logs
+        for row in sorted(
+            record(), key=lambda row: row["source"]
+        )  # the tables by number, then the logs
         for beside in ([{}] if found is None else _own(found, row))
     ]
     columns = (
@@ -102,7 +106,8 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def exact_interval(right: int, n: int) -> tuple[float, float]:
-    """Return the 95% interval of Clopper and Pearson (1934, Biometrika 26, 404-413) for a proportion.
+    """Return the 95% interval of Clopper and Pearson (1934, Biometrika 26, 404-413) for a
+    proportion.
 
     >>> low, high = exact_interval(32, 56)
     >>> f"{low:.3f} to {high:.3f}"
@@ -113,16 +118,18 @@ def exact_interval(right: int, n: int) -> tuple[float, float]:
 
 
 def _unpaired_p(before: int, after: int, n: int) -> float:
-    """Return the p value of Fisher's exact test of two counts of n, as if the rows were not the same."""
+    """Return the p value of Fisher's exact test of two counts of n, as if the rows were not the
+    same."""
     return float(fisher_exact([[before, n - before], [after, n - after]]).pvalue)
 
 
 def paired_bounds(before: int, after: int, n: int) -> tuple[float, float]:
-    """Return the least and the largest p value that exact McNemar's test can have, given two counts of the same n rows.
+    """Return the least and the largest p value that exact McNemar's test can have, given two counts
+    of the same n rows.
 
-    The rows that were fixed less those that were broken are `after - before`, whatever the pairs. The p value is least
-    where nothing else changed, and largest where as many rows changed as can have: no more were fixed than had been
-    wrong, nor broken than had been right.
+    The rows that were fixed less those that were broken are `after - before`, whatever the pairs.
+    The p value is least where nothing else changed, and largest where as many rows changed as can
+    have: no more were fixed than had been wrong, nor broken than had been right.
 
     >>> [round(p, 3) for p in paired_bounds(32, 37, 56)]
     [0.062, 0.542]

@@ -21,23 +21,25 @@ from eckart.statistics.paired import accuracy_interval
 from eckart.tasks.prompts import Prompt
 
 RECORD_NOTE = (
-    "differs, cannot tell: whatever the pairs of rows before and after, which are not known; depends: on the pairs\n"
-    "log is the authors'. Intervals and p values: eckart report published --format md"
+    "differs, cannot tell: whatever the pairs of rows before and after, which are not known;"
+    " depends: on the pairs\nlog is the authors'. Intervals and p values: eckart report published"
+    " --format md"
 )
 LEGEND = (
-    "balanced: accuracy averaged over the labels; macro-F1: F1 averaged over them; log-loss in nats; majority: the "
-    "share of the most frequent label"
+    "balanced: accuracy averaged over the labels; macro-F1: F1 averaged over them; log-loss in"
+    " nats; majority: the share of the most frequent label"
 )
 ROUNDING_NOTE = (
-    "* within rounding: storage in this dtype may move a singular value by as much as this one is, so how close to "
-    "singular the matrix was before is not known"
+    "* within rounding: storage in this dtype may move a singular value by as much as this one is,"
+    " so how close to singular the matrix was before is not known"
 )
 WIDEST = 8
 """The most labels whose confusion matrix is printed."""
 
 
 def study_report(study: Study) -> RenderableType:
-    """Return everything that a search found: the verdict first, then what it rests on, condition numbers after that."""
+    """Return everything that a search found: the verdict first, then what it rests on, condition
+    numbers after that."""
     failed = [c for c in study.candidates if c.trial.score is None]
     parts: list[RenderableType] = [
         Said(f"{conclusion(study)}\n", "bold"),
@@ -58,7 +60,10 @@ def study_report(study: Study) -> RenderableType:
 
 def layers_list(study: Study) -> RenderableType:
     """Return condition numbers by layer, the chosen layer marked."""
-    how = f"top {study.settings['top_k']}, deepest of them; {study.settings['combine']} over the matrices"
+    how = (
+        f"top {study.settings['top_k']}, deepest of them; {study.settings['combine']} over the"
+        " matrices"
+    )
     entries = [
         f"{'*' if layer == study.layer else ''}{layer}: {condition(value)}"
         for layer, value in study.condition_numbers.items()
@@ -67,10 +72,21 @@ def layers_list(study: Study) -> RenderableType:
 
 
 def candidates_table(study: Study) -> RenderableType:
-    """Return every rate with its validation scores, and in a race the rows that it saw, the chosen rate marked."""
+    """Return every rate with its validation scores, and in a race the rows that it saw, the chosen
+    rate marked."""
     title = f"validation: layer {study.layer}, {study.part} (n = {study.chosen.seen})"
     seen = ["rows"] if study.race else []
-    columns = ["rate", "ranks", *seen, "accuracy", "balanced", "macro-F1", "log-loss", "majority", ""]
+    columns = [
+        "rate",
+        "ranks",
+        *seen,
+        "accuracy",
+        "balanced",
+        "macro-F1",
+        "log-loss",
+        "majority",
+        "",
+    ]
     return titled(title, Sheet(columns, [_candidate(study, c) for c in study.candidates], names=2))
 
 
@@ -86,13 +102,15 @@ def _candidate(study: Study, candidate: Candidate) -> list[str]:
 def race_summary(race: Race) -> str:
     """Return what a race read and what that is worth."""
     return (
-        f"raced: {race.rows_read} of {race.rows_without} rows read, looks at {', '.join(map(str, race.looks))}; with "
-        f"probability {1 - race.alpha:g} or more the choice is that of the search that reads them all"
+        f"raced: {race.rows_read} of {race.rows_without} rows read, looks at"
+        f" {', '.join(map(str, race.looks))}; with probability {1 - race.alpha:g} or more the"
+        " choice is that of the search that reads them all"
     )
 
 
 def outcome_table(study: Study) -> RenderableType:
-    """Return the test set's outcome: unpruned and clipped on the same rows; unpruned alone where nothing is clipped."""
+    """Return the test set's outcome: unpruned and clipped on the same rows; unpruned alone where
+    nothing is clipped."""
     paired = study.comparison
     columns = ["", "accuracy", "95% interval", "balanced", "macro-F1", "log-loss"]
     rows, majority = [], ""
@@ -103,10 +121,13 @@ def outcome_table(study: Study) -> RenderableType:
         rows.append([name, first, f"{low:.4f} to {high:.4f}", *rest])
     if study.rate:
         low, high = paired.interval
-        rows.append(["difference", f"{paired.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", *[""] * 3])
+        rows.append(
+            ["difference", f"{paired.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", *[""] * 3]
+        )
     choice = "the frozen choice" if study.rate else "nothing is clipped"
     return titled(
-        f"test: {choice}, looked at once (n = {paired.n}; majority {majority})", Sheet(columns, rows)
+        f"test: {choice}, looked at once (n = {paired.n}; majority {majority})",
+        Sheet(columns, rows),
     )
 
 
@@ -127,13 +148,16 @@ def published_table(study: Study) -> RenderableType:
 
 
 def record_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Return the published record, a table a model: accuracies, and whether any pairing of the rows tells them apart.
+    """Return the published record, a table a model: accuracies, and whether any pairing of the rows
+    tells them apart.
 
     Arguments:
         rows: of `eckart.reports.published.published_table`.
     """
     models = sorted({row["model"] for row in rows})
-    tables = [titled(name, _record_of([row for row in rows if row["model"] == name])) for name in models]
+    tables = [
+        titled(name, _record_of([row for row in rows if row["model"] == name])) for name in models
+    ]
     return Group(*tables, Said(RECORD_NOTE, "dim"))
 
 
@@ -142,7 +166,11 @@ def _record_of(rows: Sequence[Mapping[str, Any]]) -> Sheet:
     for row in rows:
         source = "{source}: {task}".format(**row).removeprefix("authors' ")
         edit = f"{row['layer']}:{row['part']}:{row['rate']:g}"
-        accuracies = f"{row['test_baseline']:.4f}", f"{row['test_clipped']:.4f}", points(row["gain"])
+        accuracies = (
+            f"{row['test_baseline']:.4f}",
+            f"{row['test_clipped']:.4f}",
+            points(row["gain"]),
+        )
         says = row["says"].partition(",")[0].removesuffix(" on the pairs")
         cells.append([source, edit, str(row["n"]), *accuracies, says])
     return Sheet(["source", "edit", "n", "before", "after", "points", "so"], cells)
@@ -151,19 +179,22 @@ def _record_of(rows: Sequence[Mapping[str, Any]]) -> Sheet:
 def conclusion(study: Study) -> str:
     """Return the result in a few sentences that claim no more than the test set allows.
 
-    First comes a model that does not beat always answering the most frequent label, then what clipping does.
+    First comes a model that does not beat always answering the most frequent label, then what
+    clipping does.
     """
     paired, verdict = study.comparison, study.verdict()
     said = [study.caution()] if study.caution() else []
-    tried = f"Tried on {study.chosen.seen} validation rows: {study.tried()} beside the unpruned model."
+    tried = (
+        f"Tried on {study.chosen.seen} validation rows: {study.tried()} beside the unpruned model."
+    )
     if study.rate == 0:
         return " ".join([*said, f"{_capital(verdict)}.", tried])
     low, high = paired.interval
     said.append(
-        f"{_capital(verdict)}: clipping {study.part} of layer {study.layer} at {study.rate:g} changes test accuracy "
-        f"by {100 * paired.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}; exact McNemar "
-        f"p = {paired.p_value:.3g}; {paired.fixed} rows fixed, {paired.broken} broken; {study.turned} predictions "
-        f"turned)."
+        f"{_capital(verdict)}: clipping {study.part} of layer {study.layer} at {study.rate:g}"
+        f" changes test accuracy by {100 * paired.difference:+.2f} points (95% interval"
+        f" {100 * low:+.2f} to {100 * high:+.2f}; exact McNemar p = {paired.p_value:.3g};"
+        f" {paired.fixed} rows fixed, {paired.broken} broken; {study.turned} predictions turned)."
     )
     return " ".join([*said, tried])
 
@@ -207,15 +238,17 @@ def evaluation_verdict(result: Evaluation) -> str:
     edits = ", ".join(map(str, result.trial.edits)) or "unpruned"
     low, high = accuracy_interval(score)
     right = (
-        f"{result.model} on {task.name} {result.trial.split}, {edits}: accuracy {score.accuracy:.4f} (95% interval "
-        f"{low:.4f} to {high:.4f}; n = {score.n}; {drawn(task.shots, task.seed)})."
+        f"{result.model} on {task.name} {result.trial.split}, {edits}: accuracy"
+        f" {score.accuracy:.4f} (95% interval {low:.4f} to {high:.4f}; n = {score.n};"
+        f" {drawn(task.shots, task.seed)})."
     )
     name = "clipped" if result.trial.edits else "unpruned"
     return f"{nothing_learned({name: score})} {right}".lstrip()
 
 
 def _prompt(prompt: Prompt) -> list[RenderableType]:
-    """Return a row as the model reads it, the right answer marked: never wrapped, for every space counts."""
+    """Return a row as the model reads it, the right answer marked: never wrapped, for every space
+    counts."""
     answers = [
         Text(repr(text), "bold" if i == prompt.label else "", no_wrap=True, overflow="ignore")
         for i, text in enumerate(prompt.continuations)
@@ -225,8 +258,18 @@ def _prompt(prompt: Prompt) -> list[RenderableType]:
 
 
 def spectrum_table(matrices: Sequence[MatrixSpectrum]) -> RenderableType:
-    """Return the worst-conditioned matrix, and both ends of every spectrum: which storage may have made is marked."""
-    columns = ["layer", "matrix", "shape", "sigma max", "sigma min", "condition number", "rounding", ""]
+    """Return the worst-conditioned matrix, and both ends of every spectrum: which storage may have
+    made is marked."""
+    columns = [
+        "layer",
+        "matrix",
+        "shape",
+        "sigma max",
+        "sigma min",
+        "condition number",
+        "rounding",
+        "",
+    ]
     rows = [
         [
             str(m.layer),
@@ -250,7 +293,8 @@ def _worst(matrices: Sequence[MatrixSpectrum]) -> str:
     within = f"; {unsure} within rounding (*)" if unsure else ""
     value = condition(worst.condition_number)
     return (
-        f"worst conditioned of {len(matrices)} matrices: {worst.name} of layer {worst.layer}, {value}{within}"
+        f"worst conditioned of {len(matrices)} matrices: {worst.name} of layer {worst.layer},"
+        f" {value}{within}"
     )
 
 
@@ -274,7 +318,8 @@ def _matrix(matrix: dict[str, Any], parameters: int) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Return a text whose control characters, line breaks apart, are spelled out: data does not steer a terminal."""
+    """Return a text whose control characters, line breaks apart, are spelled out: data does not
+    steer a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
@@ -287,7 +332,9 @@ def _alike(layers: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]
     """Join neighbouring layers that hold the same matrices into one entry."""
     joined: list[tuple[int, int, list[dict[str, Any]]]] = []
     for layer in layers:
-        same = joined and [_facts(m) for m in joined[-1][2]] == [_facts(m) for m in layer["matrices"]]
+        same = joined and [_facts(m) for m in joined[-1][2]] == [
+            _facts(m) for m in layer["matrices"]
+        ]
         first = joined.pop()[0] if same else layer["layer"]
         joined.append((first, layer["layer"], layer["matrices"]))
     return [(str(a) if a == b else f"{a} to {b}", matrices) for a, b, matrices in joined]
@@ -298,7 +345,13 @@ def _facts(matrix: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _metrics(score: Score) -> list[str]:
-    values = (score.accuracy, score.balanced_accuracy, score.macro_f1, score.log_loss, score.majority_rate)
+    values = (
+        score.accuracy,
+        score.balanced_accuracy,
+        score.macro_f1,
+        score.log_loss,
+        score.majority_rate,
+    )
     return [f"{value:.4f}" for value in values]
 
 
@@ -309,4 +362,6 @@ def _ranks(ranks: dict[str, int]) -> str:
     ('288 q o, 96 k v', '16')
     """
     names = {rank: " ".join(n for n in ranks if ranks[n] == rank) for rank in ranks.values()}
-    return str(*names) if len(names) == 1 else ", ".join(f"{rank} {of}" for rank, of in names.items())
+    return (
+        str(*names) if len(names) == 1 else ", ".join(f"{rank} {of}" for rank, of in names.items())
+    )

@@ -34,13 +34,16 @@ def summary(found: Findings) -> list[str]:
 def _overall(found: Findings) -> str:
     """Return how many choices gained."""
     counts: Counter[str] = Counter(choice.outcome for choice in found.choices)
-    said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome])
+    said = ", ".join(
+        f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome]
+    )
     return f"{len(found.choices)} choices (model, task, shots, scoring, part): {said}."
 
 
 @dataclass(frozen=True)
 class Headline:
-    """A choice's verdict in a few words: what was chosen where, the word for it, and the numbers."""
+    """A choice's verdict in a few words: what was chosen where, the word for it, and the
+    numbers."""
 
     name: str
     outcome: Outcome
@@ -50,13 +53,16 @@ class Headline:
 def verdicts(found: Findings) -> list[Headline]:
     """Return every choice's verdict, the most certain first."""
     return [
-        Headline(choice_name(choice), choice.outcome, _numbers(choice, found)) for choice in ordered(found)
+        Headline(choice_name(choice), choice.outcome, _numbers(choice, found))
+        for choice in ordered(found)
     ]
 
 
 def ordered(found: Findings) -> list[Choice]:
     """Return the choices, the most certain first."""
-    return sorted(found.choices, key=lambda choice: (choice.p_adjusted, choice.condition, choice.part))
+    return sorted(
+        found.choices, key=lambda choice: (choice.p_adjusted, choice.condition, choice.part)
+    )
 
 
 def _numbers(choice: Choice, found: Findings) -> str:
@@ -99,8 +105,9 @@ def _sentence(choice: Choice, found: Findings) -> str:
     )
     certainty = f"95% interval {low:.1f} to {high:.1f}; {_sample(choice, found)}"
     return (
-        f"{clipping} {gained} {abs(100 * choice.gain.mean):.1f} points {how} ({certainty}; "
-        f"{_count(choice.tried, 'cell')} tried; {_correction(choice, found)}). {_conclusion(choice)}"
+        f"{clipping} {gained} {abs(100 * choice.gain.mean):.1f} points {how} ({certainty};"
+        f" {_count(choice.tried, 'cell')} tried; {_correction(choice, found)})."
+        f" {_conclusion(choice)}"
     )
 
 
@@ -130,7 +137,9 @@ def _where(choice: Choice, found: Findings) -> str:
 def _clipping(choice: Choice, verb: str) -> str:
     assert choice.edit is not None
     if choice.agreed:
-        return f"{verb} {part_words(choice.part)} of layer {choice.edit.layer} at {choice.edit.rate:g}"
+        return (
+            f"{verb} {part_words(choice.part)} of layer {choice.edit.layer} at {choice.edit.rate:g}"
+        )
     return f"{verb} {part_words(choice.part)} as each seed chose ({picks_text(choice)})"
 
 
@@ -138,21 +147,23 @@ def _correction(choice: Choice, found: Findings) -> str:
     assert choice.gain is not None
     if len(found.choices) == 1:
         return f"p = {p_text(choice.gain.p_value)}".replace("= <", "<")
-    return f"after correction for {len(found.choices)} choices p = {p_text(choice.p_adjusted)}".replace(
-        "= <", "<"
-    )
+    corrected = f"after correction for {len(found.choices)} choices"
+    return f"{corrected} p = {p_text(choice.p_adjusted)}".replace("= <", "<")
 
 
 def _conclusion(choice: Choice) -> str:
     if choice.outcome != "cannot tell":
         return f"Verdict: {choice.outcome}."
     if _clear_alone(choice):
-        return "Verdict: cannot tell; alone it would be clear, but one of so many choices may look like this by chance."
+        return (
+            "Verdict: cannot tell; alone it would be clear, but one of so many choices may look"
+            " like this by chance."
+        )
     if choice.detectable is None or choice.detectable > 1:
         return "Verdict: cannot tell; with so few rows that change, no gain could have shown."
     return (
-        f"Verdict: cannot tell; an experiment like this one finds a true gain of {100 * choice.detectable:.1f} points "
-        "four times in five."
+        "Verdict: cannot tell; an experiment like this one finds a true gain of"
+        f" {100 * choice.detectable:.1f} points four times in five."
     )
 
 
@@ -180,10 +191,14 @@ def worst_matrix(model: str, spectra: Sequence[dict[str, Any]]) -> str:
     """
     worst = max(spectra, key=lambda values: values["condition_number"] or math.inf)
     where = f"{model}: " if model else ""
-    matrix = f"{where}{'of' if model else 'Of'} {_matrices(len(spectra))}, {worst['name']} of layer {worst['layer']}"
+    matrix = (
+        f"{where}{'of' if model else 'Of'} {_matrices(len(spectra))}, {worst['name']} of layer"
+        f" {worst['layer']}"
+    )
     if worst["singular"]:
         return (
-            f"{matrix} is the worst conditioned: it is singular, its smallest singular value is 0 in float64."
+            f"{matrix} is the worst conditioned: it is singular, its smallest singular value is 0"
+            " in float64."
         )
     rounding = (
         ""
@@ -191,8 +206,8 @@ def worst_matrix(model: str, spectra: Sequence[dict[str, Any]]) -> str:
         else " The smallest is within the rounding of storage, so it may be nothing else."
     )
     return (
-        f"{matrix} is the worst conditioned: its largest singular value is {worst['condition_number']:,.4g} times its "
-        f"smallest.{rounding}"
+        f"{matrix} is the worst conditioned: its largest singular value is"
+        f" {worst['condition_number']:,.4g} times its smallest.{rounding}"
     )
 
 

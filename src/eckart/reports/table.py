@@ -54,7 +54,8 @@ class Column:
     Arguments:
         key: what rows call it.
         title: what readers call it.
-        kind: how its values are written: a key of `FORMATS`. Pairs become two columns where a machine reads.
+        kind: how its values are written: a key of `FORMATS`. Pairs become two columns where a
+            machine reads.
     """
 
     key: str
@@ -86,7 +87,8 @@ class Table:
 
     Arguments:
         name: a file-safe name.
-        title, note: the question that it answers, or what it shows, and what a reader should know about it.
+        title, note: the question that it answers, or what it shows, and what a reader should know
+            about it.
         columns, rows: its contents; values are plain, fractions are in [0, 1].
     """
 
@@ -97,8 +99,11 @@ class Table:
     rows: Sequence[Row]
 
     def narrow(self, kept: Sequence[str] = ()) -> Table:
-        """Leave out the text columns in which all rows agree, and those that hold nothing; a blank is no agreement."""
-        varying = tuple(column for column in self.columns if column.key in kept or self._tells(column))
+        """Leave out the text columns in which all rows agree, and those that hold nothing; a blank
+        is no agreement."""
+        varying = tuple(
+            column for column in self.columns if column.key in kept or self._tells(column)
+        )
         return replace(self, columns=varying)
 
     def _tells(self, column: Column) -> bool:
@@ -107,7 +112,10 @@ class Table:
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return one object a row."""
-        return [{column.key: finite(row.get(column.key)) for column in self.columns} for row in self.rows]
+        return [
+            {column.key: finite(row.get(column.key)) for column in self.columns}
+            for row in self.rows
+        ]
 
     def to_csv(self) -> str:
         """Return the table as CSV; a pair is two columns, `..._low` and `..._high`.
@@ -118,7 +126,8 @@ class Table:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(name for column in self.columns for name in _names(column))
         writer.writerows(
-            [value for column in self.columns for value in _values(column, row)] for row in self.rows
+            [value for column in self.columns for value in _values(column, row)]
+            for row in self.rows
         )
         return text.getvalue()
 
@@ -127,7 +136,9 @@ class Table:
         shown = self.narrow()
         lines = [
             "| " + " | ".join(escaped(column.title) for column in shown.columns) + " |",
-            "|" + "|".join(" ---: " if column.numeric else " --- " for column in shown.columns) + "|",
+            "|"
+            + "|".join(" ---: " if column.numeric else " --- " for column in shown.columns)
+            + "|",
             *(
                 "| " + " | ".join(escaped(column.text(row)) for column in shown.columns) + " |"
                 for row in shown.rows[:most]

@@ -50,12 +50,13 @@ def choices_table(found: Findings) -> Table:
         Column("basis", "measured on"),
     )
     note = (
-        "One choice a model, task, number of shots, scoring and part. It was made on validation; its gain is read off "
-        "rows that did not choose it. 'p, corrected' is Holm's over all choices. 'Gain where "
-        "chosen' is the validation gain, which is optimistic. 'Detectable' is the smallest true gain that an "
-        "experiment like this one would find four times in five. 'Spread over seeds' is the standard deviation of the "
-        "unpruned model's accuracy over the draws of demonstrations: what another draw alone may change. "
-        "'Seed x row' counts a row once for every seed."
+        "One choice a model, task, number of shots, scoring and part. It was made on validation;"
+        " its gain is read off rows that did not choose it. 'p, corrected' is Holm's over all"
+        " choices. 'Gain where chosen' is the validation gain, which is optimistic. 'Detectable' is"
+        " the smallest true gain that an experiment like this one would find four times in five."
+        " 'Spread over seeds' is the standard deviation of the unpruned model's accuracy over the"
+        " draws of demonstrations: what another draw alone may change. 'Seed x row' counts a row"
+        " once for every seed."
     )
     return Table(
         "choices",
@@ -68,7 +69,12 @@ def choices_table(found: Findings) -> Table:
 
 def cells_table(found: Findings) -> Table:
     """Return one row a cell: every edit in every condition, and the unpruned model."""
-    chosen = {(choice.condition, edit) for choice in found.choices for edit in choice.picks.values() if edit}
+    chosen = {
+        (choice.condition, edit)
+        for choice in found.choices
+        for edit in choice.picks.values()
+        if edit
+    }
     columns = (
         *WHERE,
         PLACE[0],
@@ -78,11 +84,15 @@ def cells_table(found: Findings) -> Table:
         Column("failed", "failed", "count"),
         Column("seconds", "seconds", "seconds"),
     )
-    rows = [_cell_row(cell, (cell.condition, cell.edit) in chosen) for cell in _ordered(found.cells.values())]
+    rows = [
+        _cell_row(cell, (cell.condition, cell.edit) in chosen)
+        for cell in _ordered(found.cells.values())
+    ]
     note = (
-        "Every edit that was tried; without a layer, the unpruned model. Gains are against the unpruned model under "
-        "the same demonstrations on the same rows. 'Holm' and 'FDR' are p values adjusted for all cells on that split. "
-        "'Seed x row' counts a row once for every seed."
+        "Every edit that was tried; without a layer, the unpruned model. Gains are against the"
+        " unpruned model under the same demonstrations on the same rows. 'Holm' and 'FDR' are p"
+        " values adjusted for all cells on that split. 'Seed x row' counts a row once for every"
+        " seed."
     )
     return Table("cells", "Everything that was tried", note, columns, rows)
 
@@ -102,14 +112,22 @@ def seeds_table(found: Findings) -> Table:
         Column("broken", "rows broken", "count"),
         Column("p_value", "McNemar p", "p"),
     )
-    note = "The choice under each draw of demonstrations; p is exact McNemar's on that seed's rows, not corrected."
+    note = (
+        "The choice under each draw of demonstrations; p is exact McNemar's on that seed's rows,"
+        " not corrected."
+    )
     return Table(
-        "seeds", "Seed by seed", note, columns, [row for c in found.choices for row in _seed_rows(found, c)]
+        "seeds",
+        "Seed by seed",
+        note,
+        columns,
+        [row for c in found.choices for row in _seed_rows(found, c)],
     )
 
 
 def calibration_table(found: Findings) -> Table:
-    """Return, wherever a plain and a calibrated scoring were both run, what clipping adds to calibrating."""
+    """Return, wherever a plain and a calibrated scoring were both run, what clipping adds to
+    calibrating."""
     columns = (
         *(column for column in WHERE if column.key != "scoring"),
         Column("part", "part"),
@@ -124,9 +142,13 @@ def calibration_table(found: Findings) -> Table:
         Column("seeds", "seeds", "count"),
     )
     note = (
-        "Each line compares two ways of answering the same rows under "
-        "the same demonstrations; 'clipped' is that scoring's own choice. p values are not corrected"
-        + ("." if any(split == "test" for _, split in found.blocks) else ", and the same rows chose.")
+        "Each line compares two ways of answering the same rows under the same demonstrations;"
+        " 'clipped' is that scoring's own choice. p values are not corrected"
+        + (
+            "."
+            if any(split == "test" for _, split in found.blocks)
+            else ", and the same rows chose."
+        )
     )
     rows = [
         {
@@ -169,7 +191,10 @@ def failures_table(found: Findings) -> Table:
         for cell in _ordered(found.cells.values())
         for trial in sorted(cell.failures, key=lambda trial: (trial.setting.seed, trial.split))
     ]
-    note = "Trials that could not be scored. They count nowhere: a cell that failed under one seed cannot be chosen."
+    note = (
+        "Trials that could not be scored. They count nowhere: a cell that failed under one seed"
+        " cannot be chosen."
+    )
     return Table("failures", "Trials that failed", note, columns, rows)
 
 
@@ -186,24 +211,34 @@ def spectra_table(run: Run) -> Table:
         Column("says", ""),
     )
     rows = [
-        {**values, "model": model, "size": " x ".join(map(str, values["shape"])), "says": _says(values)}
+        {
+            **values,
+            "model": model,
+            "size": " x ".join(map(str, values["shape"])),
+            "says": _says(values),
+        }
         for model, spectra in spectra_by_model(run).items()
         for values in spectra
     ]
     note = (
-        "2-norm condition numbers of the stored weights. 'Within rounding': storage in this dtype may move a singular "
-        "value by as much as the smallest one is."
+        "2-norm condition numbers of the stored weights. 'Within rounding': storage in this dtype"
+        " may move a singular value by as much as the smallest one is."
     )
     return Table("spectra", "Condition numbers", note, columns, rows)
 
 
 def spectra_by_model(run: Run) -> dict[str, list[dict[str, Any]]]:
-    """Return the known spectra of each model, by layer; the only model of a spectrum's run goes without a name."""
-    names = {model: facts["spectra"] for model, facts in run.models.items()} or {"": list(run.spectra)}
+    """Return the known spectra of each model, by layer; the only model of a spectrum's run goes
+    without a name."""
+    names = {model: facts["spectra"] for model, facts in run.models.items()} or {
+        "": list(run.spectra)
+    }
     if run.settings.get("kind") == "spectrum" and len(names) == 1:
         names = {"": next(iter(names.values()))}
     return {
-        model: sorted((run.spectra[name] for name in own if name in run.spectra), key=_place_of_matrix)
+        model: sorted(
+            (run.spectra[name] for name in own if name in run.spectra), key=_place_of_matrix
+        )
         for model, own in names.items()
     }
 
@@ -247,12 +282,23 @@ def _measured_columns(split: str) -> tuple[Column, ...]:
 def _cell_row(cell: Cell, chosen: bool) -> dict[str, Any]:
     row = {**_where(cell.condition), **_place(cell), "chosen": "chosen" if chosen else ""}
     for split, measured in cell.measured.items():
-        row |= {f"{split}_{key}": value for key, value in _facts(measured, cell.edit is not None).items()}
+        row |= {
+            f"{split}_{key}": value
+            for key, value in _facts(measured, cell.edit is not None).items()
+        }
     return {**row, "failed": len(cell.failures), "seconds": cell.seconds}
 
 
 def _facts(measured: Measured, clipped: bool) -> dict[str, Any]:
-    plain = ("rows", "seeds", "accuracy", "accuracy_interval", "balanced_accuracy", "macro_f1", "log_loss")
+    plain = (
+        "rows",
+        "seeds",
+        "accuracy",
+        "accuracy_interval",
+        "balanced_accuracy",
+        "macro_f1",
+        "log_loss",
+    )
     facts = {key: getattr(measured, key) for key in (*plain, "majority_rate", "p_holm", "p_fdr")}
     if clipped:
         facts |= {"fixed": measured.fixed, "broken": measured.broken}
@@ -294,7 +340,8 @@ def _choice_row(found: Findings, choice: Choice) -> dict[str, Any]:
 
 
 def _seed_spread(found: Findings, choice: Choice) -> float | None:
-    """Return the standard deviation over seeds of the unpruned model's accuracy, on the rows that show the choice."""
+    """Return the standard deviation over seeds of the unpruned model's accuracy, on the rows that
+    show the choice."""
     unpruned = found.measured(choice.condition, None, found.split(choice))
     if unpruned is None or unpruned.seeds < 2:
         return None
@@ -317,7 +364,10 @@ def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
         both = ~np.isnan(before) & ~np.isnan(after)
         if not both.any():
             continue
-        fixed, broken = int((after[both] > before[both]).sum()), int((after[both] < before[both]).sum())
+        fixed, broken = (
+            int((after[both] > before[both]).sum()),
+            int((after[both] < before[both]).sum()),
+        )
         yield {
             **_where(choice.condition),
             "part": choice.part,

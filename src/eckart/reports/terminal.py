@@ -1,4 +1,5 @@
-"""What a terminal shows: tables and sentences that fit its width, in which no number is ever cut."""
+"""What a terminal shows: tables and sentences that fit its width, in which no number is ever
+cut."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 UNBROKEN = 24
-"""A word of a heading or a name is never broken up to this many characters, however narrow the terminal is."""
+"""A word of a heading or a name is never broken up to this many characters, however narrow the
+terminal is."""
 
 WIDE, CLOSE = 3, 2
 """Spaces between columns: where there is room, and where there is not."""
@@ -27,8 +29,9 @@ WIDE, CLOSE = 3, 2
 class Sheet:
     """A table that fits what it is printed on: names and headings wrap, numbers stay whole.
 
-    Where the width does not do, columns stand closer, then headings wrap, then names; where that does not do either,
-    the columns go into several tables, one below the other, each with the first columns. Nothing is left out.
+    Where the width does not do, columns stand closer, then headings wrap, then names; where that
+    does not do either, the columns go into several tables, one below the other, each with the first
+    columns. Nothing is left out.
 
     Arguments:
         columns: their headings.
@@ -47,7 +50,8 @@ class Sheet:
             yield self._drawn(columns, options.max_width)
 
     def _pieces(self, room: int) -> list[list[int]]:
-        """Return each table's columns: all of them where they fit, else as many as fit beside the keys."""
+        """Return each table's columns: all of them where they fit, else as many as fit beside the
+        keys."""
         keys = list(range(self.keys))
         pieces: list[list[int]] = []
         for column in range(self.keys, len(self.columns)):
@@ -58,7 +62,8 @@ class Sheet:
         return pieces or [keys]
 
     def _fitted(self, columns: list[int], room: int) -> tuple[int, list[int]] | None:
-        """Return the gap and the widths with which columns fit into the room; None where they do not."""
+        """Return the gap and the widths with which columns fit into the room; None where they do
+        not."""
         whole = [self._whole(column) for column in columns]
         wrapped = [
             width if column < self.names else self._least(column)
@@ -72,9 +77,14 @@ class Sheet:
         return None if spare < 0 else (CLOSE, _shared(least, wrapped, spare))
 
     def _drawn(self, columns: list[int], room: int) -> Table:
-        gap, widths = self._fitted(columns, room) or (CLOSE, [self._least(column) for column in columns])
+        gap, widths = self._fitted(columns, room) or (
+            CLOSE,
+            [self._least(column) for column in columns],
+        )
         padding = (0, 1) if gap == WIDE else (0, 1, 0, 0)
-        table = Table(box=box.SIMPLE_HEAD, width=_total(gap, widths), padding=padding, pad_edge=gap == WIDE)
+        table = Table(
+            box=box.SIMPLE_HEAD, width=_total(gap, widths), padding=padding, pad_edge=gap == WIDE
+        )
         for column, width in zip(columns, widths, strict=True):
             side: Literal["left", "right"] = "left" if column < self.names else "right"
             table.add_column(Text(self.columns[column]), width=width, justify=side, overflow="fold")
@@ -92,14 +102,18 @@ class Sheet:
     def _least(self, column: int) -> int:
         """Return the width below which a number, or a word that is not too long, would be cut."""
         cells = self._cells(column)
-        words = [*self.columns[column].split(), *(" ".join(cells).split() if column < self.names else ())]
+        words = [
+            *self.columns[column].split(),
+            *(" ".join(cells).split() if column < self.names else ()),
+        ]
         numbers = [] if column < self.names else cells
         return max((*(min(cell_len(word), UNBROKEN) for word in words), *map(cell_len, numbers), 1))
 
 
 @dataclass(frozen=True)
 class Said:
-    """Sentences, broken between words alone: a name or a path is never cut, and stays whole for who copies it.
+    """Sentences, broken between words alone: a name or a path is never cut, and stays whole for who
+    copies it.
 
     Arguments:
         text: lines of their own are kept.
@@ -131,11 +145,14 @@ def titled(title: str, *parts: RenderableType) -> RenderableType:
 
 def listed(entries: Sequence[str]) -> RenderableType:
     """Return short entries side by side, as many in a line as fit."""
-    return Padding(Columns(map(Text, entries), padding=(0, 2), equal=True, align="right"), (1, 0, 1, 2))
+    return Padding(
+        Columns(map(Text, entries), padding=(0, 2), equal=True, align="right"), (1, 0, 1, 2)
+    )
 
 
 def print_on(console: Console, what: RenderableType) -> None:
-    """Print on a console, sentences fitted to a terminal and left in one line each for anything else."""
+    """Print on a console, sentences fitted to a terminal and left in one line each for anything
+    else."""
     shown = Said(what) if isinstance(what, str) else what
     console.print(shown, highlight=False, soft_wrap=not console.is_terminal, crop=False)
 
@@ -158,5 +175,7 @@ def _shared(least: Sequence[int], wanted: Sequence[int], spare: int) -> list[int
 def as_text(what: RenderableType, width: int = 80) -> str:
     """Return what a terminal of a width shows, as plain text."""
     file = io.StringIO()
-    Console(file=file, width=width, markup=False, emoji=False).print(what, highlight=False, crop=False)
+    Console(file=file, width=width, markup=False, emoji=False).print(
+        what, highlight=False, crop=False
+    )
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())

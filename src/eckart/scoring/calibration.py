@@ -1,4 +1,5 @@
-"""What labels score by themselves, before any row is read: the prior that calibrated scorings take away."""
+"""What labels score by themselves, before any row is read: the prior that calibrated scorings take
+away."""
 
 from __future__ import annotations
 
@@ -14,8 +15,12 @@ from eckart.scoring.forward.trunk import Point
 from eckart.tasks.prompts import CONTENT_FREE, Prompt
 from eckart.tasks.task import Task
 
-INPUTS: dict[str, tuple[str, ...]] = {"prior": (CONTENT_FREE,), "contextual": (CONTENT_FREE, "", "[MASK]")}
-"""What stands for every input in the prompts without content of a scoring (Zhao et al. 2021, Calibrate Before Use)."""
+INPUTS: dict[str, tuple[str, ...]] = {
+    "prior": (CONTENT_FREE,),
+    "contextual": (CONTENT_FREE, "", "[MASK]"),
+}
+"""What stands for every input in the prompts without content of a scoring (Zhao et al. 2021,
+Calibrate Before Use)."""
 
 Values = Float[np.ndarray, "prompts labels"]
 
@@ -35,7 +40,8 @@ class Nulls:
     def log_likelihoods(
         self, start: Point | None, keep: frozenset[Point]
     ) -> Float[np.ndarray, "inputs prompts labels"]:
-        """Return what every row's continuations score after each content-free input; see `Reader.sums`."""
+        """Return what every row's continuations score after each content-free input; see
+        `Reader.sums`."""
         return self.rows.sums(start, keep, lambda prompts: None)[0][self.which]
 
     def rows_of(self, start: int, stop: int) -> Nulls:
@@ -46,7 +52,8 @@ class Nulls:
 def null_prompts(
     task: Task, fitted: Fitted, inputs: tuple[str, ...]
 ) -> tuple[tuple[Prompt, ...], Int[np.ndarray, "inputs prompts"]]:
-    """Return the distinct prompts without content of a split's rows, and for each input which of them is each row's."""
+    """Return the distinct prompts without content of a split's rows, and for each input which of
+    them is each row's."""
     pairs = list(zip(fitted.prompts, fitted.shots, strict=True))
     nulls = [[task.null_prompt(prompt, shots, text) for prompt, shots in pairs] for text in inputs]
     distinct = {(null.context, null.continuations): null for row in nulls for null in row}
@@ -56,10 +63,11 @@ def null_prompts(
 
 
 def contextual(sums: Values, null_sums: Float[np.ndarray, "inputs prompts labels"]) -> Values:
-    """Take away the mean label distribution after content-free inputs (Zhao et al. 2021, section 5).
+    """Take away the mean label distribution after content-free inputs (Zhao et al. 2021, section
+    5).
 
-    Their q = W p with W = diag(p_cf)^-1, in logs: log p less log p_cf, where p is the distribution over a row's labels
-    and p_cf is its mean over the content-free inputs.
+    Their q = W p with W = diag(p_cf)^-1, in logs: log p less log p_cf, where p is the distribution
+    over a row's labels and p_cf is its mean over the content-free inputs.
 
     Arguments:
         sums: log-likelihoods in nats.
@@ -72,7 +80,8 @@ def contextual(sums: Values, null_sums: Float[np.ndarray, "inputs prompts labels
 
 
 def batch(sums: Values) -> Values:
-    """Take away the mean label distribution of all rows: p(y|x) / mean p(y|x), in logs (Zhou et al. 2024).
+    """Take away the mean label distribution of all rows: p(y|x) / mean p(y|x), in logs (Zhou et al.
+    2024).
 
     The rows' labels are not used, but all rows are: what one row scores depends on the others.
 

@@ -16,7 +16,8 @@ from eckart.weights.models import Tokenizer
 Tokens = tuple[int, ...]
 
 CHUNK = 256
-"""Prompts that are tokenised at a time: a tokenizer's own record of a text is many times its tokens' size."""
+"""Prompts that are tokenised at a time: a tokenizer's own record of a text is many times its
+tokens' size."""
 
 MARGIN = 32
 """Characters that all texts share behind a cut: more than any tokenizer looks ahead."""
@@ -40,7 +41,9 @@ def common_prefix(rows: Iterable[Tokens]) -> Tokens:
     shared = next(rows, ())
     for row in rows:
         if row[: len(shared)] != shared:
-            shared = shared[: next(i for i, token in enumerate(shared) if row[i : i + 1] != (token,))]
+            shared = shared[
+                : next(i for i, token in enumerate(shared) if row[i : i + 1] != (token,))
+            ]
     return shared
 
 
@@ -48,7 +51,9 @@ def shared_text(prompts: Sequence[Prompt]) -> str:
     """Return the longest text that all prompts' contexts begin with."""
     contexts = [prompt.context for prompt in prompts]
     first, last = min(contexts, default=""), max(contexts, default="")
-    alike = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    alike = next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
+    )
     return first[:alike]  # what the first and the last in order have in common, all have
 
 
@@ -58,7 +63,8 @@ class _Cut:
 
     Arguments:
         tokens: those before the place.
-        start: where a text is encoded from: one token before the place, so that it is not taken for a text's beginning.
+        start: where a text is encoded from: one token before the place, so that it is not taken for
+            a text's beginning.
         extra: how many tokens that one gives by itself.
     """
 
@@ -68,12 +74,13 @@ class _Cut:
 
 
 class Encoder:
-    """Text to tokens, with what the tokenizer puts in front (BOS) exactly once, and nothing at the end.
+    """Text to tokens, with what the tokenizer puts in front (BOS) exactly once, and nothing at the
+    end.
 
     Arguments:
         tokenizer: the model's own.
-        prompts: those that texts belong to. What all begin with, such as demonstrations, is encoded once where there is
-            a place to cut.
+        prompts: those that texts belong to. What all begin with, such as demonstrations, is encoded
+            once where there is a place to cut.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompts: Sequence[Prompt] = ()) -> None:
@@ -85,12 +92,16 @@ class Encoder:
         self._cut = self._find_cut(self._shared)
 
     def __call__(self, texts: Sequence[str]) -> list[Tokens]:
-        """Encode texts; a text that already spells out the tokenizer's BOS does not get a second one."""
+        """Encode texts; a text that already spells out the tokenizer's BOS does not get a second
+        one."""
         self._look_in_front(texts)
         if self._cut is None or not all(text.startswith(self._shared) for text in texts):
             return [self._dressed(ids) for ids in self._encode(texts)]
         cut = self._cut
-        return [cut.tokens + ids[cut.extra :] for ids in self._encode([text[cut.start :] for text in texts])]
+        return [
+            cut.tokens + ids[cut.extra :]
+            for ids in self._encode([text[cut.start :] for text in texts])
+        ]
 
     def _encode(self, texts: Sequence[str]) -> list[Tokens]:
         if not texts:
@@ -111,13 +122,16 @@ class Encoder:
     def _find_cut(self, shared: str) -> _Cut | None:
         """Return the last safe place of a text, or None.
 
-        Tokens are pieces of the vocabulary. Where no piece holds the last character before a place and the first one
-        behind it side by side, no token spans that place, and either side is encoded as if it stood alone, but for
-        what a tokenizer looks ahead or does to the beginning of a text.
+        Tokens are pieces of the vocabulary. Where no piece holds the last character before a place
+        and the first one behind it side by side, no token spans that place, and either side is
+        encoded as if it stood alone, but for what a tokenizer looks ahead or does to the beginning
+        of a text.
         """
         if not getattr(self._tokenizer, "is_fast", False) or len(shared) <= MARGIN:
             return None
-        found = self._tokenizer(shared, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        found = self._tokenizer(
+            shared, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
         ids, offsets = tuple(found["input_ids"]), found["offset_mapping"]
         pieces = self._tokenizer.convert_ids_to_tokens(list(ids))
         vocabulary = list(self._tokenizer.get_vocab())
@@ -126,14 +140,15 @@ class Encoder:
             if start < end == offsets[place][0] <= len(shared) - MARGIN and not _spanned(
                 pieces[place - 1], pieces[place], vocabulary
             ):
-                (alone, rest) = self._encode([shared[start:end], shared[start:]])
+                alone, rest = self._encode([shared[start:end], shared[start:]])
                 cut = _Cut(self._dressed(ids[:place]), start, len(alone))
                 return cut if ids[:place] + rest[len(alone) :] == ids else None
         return None
 
 
 def _spanned(left: str, right: str, vocabulary: Iterable[str]) -> bool:
-    """Say whether a piece of the vocabulary could span two pieces; one for a single byte is never merged."""
+    """Say whether a piece of the vocabulary could span two pieces; one for a single byte is never
+    merged."""
     if BYTE.fullmatch(left) or BYTE.fullmatch(right):
         return False
     if right.startswith("##"):  # inside a word, as WordPiece marks it
@@ -148,17 +163,20 @@ def _tokens_in_front(tokenizer: Tokenizer, text: str) -> Tokens:
         tuple(tokenizer(text, add_special_tokens=added, verbose=False)["input_ids"])
         for added in (False, True)
     )
-    starts = (start for start in range(len(dressed)) if dressed[start : start + len(plain)] == plain)
+    starts = (
+        start for start in range(len(dressed)) if dressed[start : start + len(plain)] == plain
+    )
     special = set(tokenizer.all_special_ids)
     first = next((place for place, token in enumerate(dressed) if token not in special), 0)
     return dressed[: next(starts, first)]
 
 
 def differently_encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
-    """Return how many of some texts have other tokens by `tokenizer.json` than by the class that stands for it.
+    """Return how many of some texts have other tokens by `tokenizer.json` than by the class that
+    stands for it.
 
-    transformers builds some classes' pre-tokenizers anew, whatever the file says of them; what a model was trained on
-    is what its makers' own program read, which is mostly the file.
+    transformers builds some classes' pre-tokenizers anew, whatever the file says of them; what a
+    model was trained on is what its makers' own program read, which is mostly the file.
     """
     path = _tokenizer_file(tokenizer)
     if path is None:
@@ -178,6 +196,8 @@ def _tokenizer_file(tokenizer: Tokenizer) -> str | None:
     if not getattr(tokenizer, "is_fast", False) or not tokenizer.name_or_path:
         return None
     try:
-        return cached_file(str(home(tokenizer.name_or_path)), "tokenizer.json", local_files_only=True)
+        return cached_file(
+            str(home(tokenizer.name_or_path)), "tokenizer.json", local_files_only=True
+        )
     except OSError:
         return None

@@ -20,7 +20,14 @@ from eckart.scoring.forward.fastest import BOTTOM, Part, Readable, Ways
 from eckart.scoring.forward.precision import HALF
 from eckart.scoring.forward.states import Trunk
 from eckart.scoring.forward.trunk import Point, Route
-from eckart.scoring.methods import Reading, check_finite, check_method, check_winnable, combine, score
+from eckart.scoring.methods import (
+    Reading,
+    check_finite,
+    check_method,
+    check_winnable,
+    combine,
+    score,
+)
 from eckart.scoring.requests import build_requests
 from eckart.scoring.scorer import Report, Scorer, scorer_of, silent
 from eckart.scoring.vocabulary import check_vocabulary
@@ -60,11 +67,13 @@ class Evaluator(Scorer):
     Arguments:
         model: what `load_model` returned.
         task: demonstrations, rows and labels.
-        method: what ranks the labels, where nothing else is said; see `combine`. The task's own by default.
+        method: what ranks the labels, where nothing else is said; see `combine`. The task's own by
+            default.
         batch_tokens: the most tokens in a batch; chosen by device when None.
-        cache_memory: bytes of memory for the states that candidates share; a share of the free memory when None. What
-            exceeds it goes to a temporary file.
-        truncate_demonstrations: show fewer demonstrations in a row that is longer than the model reads.
+        cache_memory: bytes of memory for the states that candidates share; a share of the free
+            memory when None. What exceeds it goes to a temporary file.
+        truncate_demonstrations: show fewer demonstrations in a row that is longer than the model
+            reads.
         drop_long_rows: leave out a row that is longer than the model reads.
         report: shows progress.
 
@@ -113,11 +122,13 @@ class Evaluator(Scorer):
 
     @property
     def reading_key(self) -> dict[str, int]:
-        """In half precision the most tokens in a batch: what is read together decides the last bits."""
+        """In half precision the most tokens in a batch: what is read together decides the last
+        bits."""
         return {"batch_tokens": self._budget} if self.model.model.dtype in HALF else {}
 
     def forget(self) -> None:
-        """Let go of whatever was made of the model's weights, the states that edits share and all readers included."""
+        """Let go of whatever was made of the model's weights, the states that edits share and all
+        readers included."""
         super().forget()
         for made in ("route", "ways"):
             self.__dict__.pop(made, None)
@@ -126,7 +137,8 @@ class Evaluator(Scorer):
 
     @cached_property
     def route(self) -> Route | None:
-        """What leads passes through the model from any layer on; None for a model that cannot be taken apart."""
+        """What leads passes through the model from any layer on; None for a model that cannot be
+        taken apart."""
         try:
             return Route(self.anatomy)
         except ModelError:
@@ -138,9 +150,11 @@ class Evaluator(Scorer):
         return Ways(self.model.model, self._budget, self.route, self.trunk, self._probes)
 
     def expect(self, edits: Iterable[Edit]) -> None:
-        """Say which single edits are to come: the next pass leaves the states that they share with the unpruned model.
+        """Say which single edits are to come: the next pass leaves the states that they share with
+        the unpruned model.
 
-        What earlier passes left is forgotten, and so are factorisations of matrices that these edits do not touch.
+        What earlier passes left is forgotten, and so are factorisations of matrices that these
+        edits do not touch.
         """
         chosen = self.canonical(list(edits))
         super().expect(chosen)
@@ -152,7 +166,8 @@ class Evaluator(Scorer):
             rows.forget()
 
     def outcomes(self, edits: Sequence[Edit], split: str, methods: Sequence[str]) -> list[Score]:
-        """Read what `prepare` prepared through the model as it is now, and score it once a method."""
+        """Read what `prepare` prepared through the model as it is now, and score it once a
+        method."""
         reading, prompts = self._read(split, methods, edits), self._rows(split).prompts
         labels, ids = [p.label for p in prompts], [p.id for p in prompts]
         for values in reading.measured:
@@ -160,10 +175,12 @@ class Evaluator(Scorer):
         return [score(combine(method, reading), labels, ids) for method in methods]
 
     def tokens(self, split: str, methods: Sequence[str] = ()) -> int:
-        """Return how many tokens a split has, those that all rows begin with counted once; nothing is read.
+        """Return how many tokens a split has, those that all rows begin with counted once; nothing
+        is read.
 
         Raises:
-            TaskError: a row does not fit or cannot be told from its label, or a method does not go with the task.
+            TaskError: a row does not fit or cannot be told from its label, or a method does not go
+                with the task.
         """
         for method in methods:
             check_method(method, self.task.kind)
@@ -180,7 +197,8 @@ class Evaluator(Scorer):
         return self.fitted(part[0] if part else split).described
 
     def evaluate(self, edits: Sequence[Edit], split: str) -> Evaluation:
-        """Score the model with these edits on a split, and return the outcome together with its rows."""
+        """Score the model with these edits on a split, and return the outcome together with its
+        rows."""
         trial = self(edits, split)
         return Evaluation(
             model=self.model.name,
@@ -193,7 +211,8 @@ class Evaluator(Scorer):
         )
 
     def fitted(self, split: str) -> Fitted:
-        """Return a split's prompts as they will be read; `validation[0:64]` is the first 64 of them."""
+        """Return a split's prompts as they will be read; `validation[0:64]` is the first 64 of
+        them."""
         part = parse_rows(split)
         if split not in self._fitted:
             self._fitted[split] = (
@@ -204,12 +223,17 @@ class Evaluator(Scorer):
         return self._fitted[split]
 
     def digest(self, split: str) -> str:
-        """Return a hash of a split's prompts as they will be read: ids, contexts, continuations and labels."""
+        """Return a hash of a split's prompts as they will be read: ids, contexts, continuations and
+        labels."""
         return self.fitted(split).digest
 
     def notes(self, *splits: str) -> tuple[str, ...]:
         """Return what a reader should know about the rows of these splits."""
-        said = (note for split in splits for note in (*self.fitted(split).notes, *self._token_notes(split)))
+        said = (
+            note
+            for split in splits
+            for note in (*self.fitted(split).notes, *self._token_notes(split))
+        )
         return (*self.task.notes, *said)
 
     def _token_notes(self, split: str) -> list[str]:
@@ -218,19 +242,24 @@ class Evaluator(Scorer):
         looked = prompts[:: max(1, len(prompts) // LOOKED_AT)]
         texts = [prompt.context + prompt.continuations[prompt.label] for prompt in looked]
         shared = len(shared_text(looked)) if len(looked) > 1 else 0
-        differ = differently_encoded(self.tokenizer, [texts[0], *(text[shared:] for text in texts[1:])])
+        differ = differently_encoded(
+            self.tokenizer, [texts[0], *(text[shared:] for text in texts[1:])]
+        )
         name = type(self.tokenizer).__name__
         return [
-            f"{split}: tokenizer.json and {name}, which transformers takes for it, give other tokens for {differ} of "
-            f"{len(looked)} rows that were compared; the model reads those of {name}. For the file's, write "
-            '"tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_config.json'
+            f"{split}: tokenizer.json and {name}, which transformers takes for it, give other"
+            f" tokens for {differ} of {len(looked)} rows that were compared; the model reads those"
+            f' of {name}. For the file\'s, write "tokenizer_class": "PreTrainedTokenizerFast" into'
+            " tokenizer_config.json"
         ] * bool(differ)
 
     def prepare(self, split: str, methods: Sequence[str] = ()) -> _Prepared:
-        """Tokenise a split once, with the prompts without content that these methods need, and settle how to read it.
+        """Tokenise a split once, with the prompts without content that these methods need, and
+        settle how to read it.
 
         Raises:
-            TaskError: there is no such method, or it does not go with the task or with some of the rows alone.
+            TaskError: there is no such method, or it does not go with the task or with some of the
+                rows alone.
         """
         for method in methods or (self.method,):
             check_method(method, self.task.kind, split)
@@ -270,13 +299,19 @@ class Evaluator(Scorer):
         with self.report(what, len(data.prompts)) as advance:
             sums = data.rows.sums(start, self._points, advance, logits="logit" in methods)
         nulls = {method: self._null(split, method) for method in methods if method in INPUTS}
-        null_sums = {method: null.log_likelihoods(start, self._points) for method, null in nulls.items()}
-        return Reading(sums[0], *sizes(data.rows.requests), null_sums, sums[1] if len(sums) > 1 else None)
+        null_sums = {
+            method: null.log_likelihoods(start, self._points) for method, null in nulls.items()
+        }
+        return Reading(
+            sums[0], *sizes(data.rows.requests), null_sums, sums[1] if len(sums) > 1 else None
+        )
 
     def _readable(self, prompts: Sequence[Prompt], what: str) -> Readable:
         """Tokenise prompts, and settle how to read them."""
         with self.report(f"tokens of {what}", len(prompts)) as advance:
-            requests = build_requests(prompts, self.tokenizer, self.window, advance, self.ways.lengths.regime)
+            requests = build_requests(
+                prompts, self.tokenizer, self.window, advance, self.ways.lengths.regime
+            )
         check_vocabulary(self.model, requests)
         self._readables.append(Readable(self.ways, requests, what))
         return self._readables[-1]
@@ -306,12 +341,14 @@ def evaluate(
         edits: what to clip, all together.
         split: `validation`, `test`, or `all`.
         dtype, device, tokenizer: see `load_model`.
-        options: passed on to `Evaluator`: `method`, `batch_tokens`, `cache_memory`, `truncate_demonstrations`,
-            `drop_long_rows`, `report`.
+        options: passed on to `Evaluator`: `method`, `batch_tokens`, `cache_memory`,
+            `truncate_demonstrations`, `drop_long_rows`, `report`.
 
     Raises:
         EckartError: the model, the task or an edit is not usable.
     """
     task = Task.load(task) if isinstance(task, str) else task
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
-    return Evaluator(loaded, task, **options).evaluate([edits] if isinstance(edits, Edit) else edits, split)
+    return Evaluator(loaded, task, **options).evaluate(
+        [edits] if isinstance(edits, Edit) else edits, split
+    )

@@ -1,4 +1,5 @@
-"""Prompts that the model can read: fewer demonstrations where a row needs it, rows left out where none fit."""
+"""Prompts that the model can read: fewer demonstrations where a row needs it, rows left out where
+none fit."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ class Fitted:
             TaskError: there are none, or not so many.
         """
         if not 0 <= start < stop <= len(self.prompts):
-            raise TaskError(f"rows [{start}:{stop}] are not among the split's {len(self.prompts)} rows")
+            raise TaskError(
+                f"rows [{start}:{stop}] are not among the split's {len(self.prompts)} rows"
+            )
         return replace(
             self,
             prompts=self.prompts[start:stop],
@@ -60,7 +63,8 @@ def fit(
     truncate: bool = False,
     drop: bool = False,
 ) -> Fitted:
-    """Return a split's prompts, each at most `window` tokens long; without leave to do anything, as they are.
+    """Return a split's prompts, each at most `window` tokens long; without leave to do anything, as
+    they are.
 
     Arguments:
         task, split: whose prompts.
@@ -93,7 +97,10 @@ def fit(
         )
     examples, fitted, shots = zip(*kept, strict=True)
     return Fitted(
-        fitted, _described(task, examples), shots, _notes(split, shots, task.shots, len(prompts), window)
+        fitted,
+        _described(task, examples),
+        shots,
+        _notes(split, shots, task.shots, len(prompts), window),
     )
 
 
@@ -101,7 +108,9 @@ def _described(task: Task, examples: Sequence[Example]) -> Rows:
     return Rows(task.labels, tuple(Row(e.id, e.text, e.label, e.choices) for e in examples))
 
 
-def _notes(split: str, shots: tuple[int, ...], full: int, rows: int, window: int) -> tuple[str, ...]:
+def _notes(
+    split: str, shots: tuple[int, ...], full: int, rows: int, window: int
+) -> tuple[str, ...]:
     shorter, left_out = sum(n < full for n in shots), rows - len(shots)
     fewest = f"as few as {min(shots)}, to fit into {window} tokens"
     notes = {
@@ -112,7 +121,8 @@ def _notes(split: str, shots: tuple[int, ...], full: int, rows: int, window: int
 
 
 def fed_lengths(prompts: Sequence[Prompt], encoder: Encoder) -> list[int]:
-    """Return for each prompt how many tokens are fed for its longest continuation; the last token is only scored."""
+    """Return for each prompt how many tokens are fed for its longest continuation; the last token
+    is only scored."""
     lengths: list[int] = []
     for start in range(0, len(prompts), CHUNK):
         chunk = prompts[start : start + CHUNK]

@@ -38,14 +38,18 @@ class Reading:
     Arguments:
         sums: the log-likelihood of every continuation, in nats.
         tokens, lengths: each continuation's number of tokens and of UTF-8 bytes.
-        null_sums: log-likelihoods of the same continuations after content-free inputs, for the methods that need them.
-        logit_sums: the sum over its positions of the mean over the vocabulary of the logits there, for `logit`.
+        null_sums: log-likelihoods of the same continuations after content-free inputs, for the
+            methods that need them.
+        logit_sums: the sum over its positions of the mean over the vocabulary of the logits there,
+            for `logit`.
     """
 
     sums: Float[np.ndarray, "prompts labels"]
     tokens: Int[np.ndarray, "prompts labels"]
     lengths: Int[np.ndarray, "prompts labels"]
-    null_sums: Mapping[str, Float[np.ndarray, "inputs prompts labels"]] = field(default_factory=dict)
+    null_sums: Mapping[str, Float[np.ndarray, "inputs prompts labels"]] = field(
+        default_factory=dict
+    )
     logit_sums: Float[np.ndarray, "prompts labels"] | None = None
 
     @property
@@ -64,30 +68,33 @@ def check_method(method: str, kind: str = "classification", split: str = "valida
         split: the split's name, or that of some of its rows.
 
     Raises:
-        TaskError: there is no such method, or it needs all rows of a split, or the same labels in every row.
+        TaskError: there is no such method, or it needs all rows of a split, or the same labels in
+            every row.
     """
     if method not in METHODS:
         raise TaskError(f"no scoring '{method}'; the scorings are {', '.join(METHODS)}")
     if method == "batch" and kind == "choices":
         raise TaskError(
-            "scoring 'batch' takes away the mean over the rows of the labels' probabilities, but here each row brings "
-            "its own candidates; choose 'contextual' or 'prior'"
+            "scoring 'batch' takes away the mean over the rows of the labels' probabilities, but"
+            " here each row brings its own candidates; choose 'contextual' or 'prior'"
         )
     if method == "logit" and kind == "classification":
         raise TaskError(
-            "scoring 'logit' is what the authors' code does with multiple choice; it does not look at which tokens a "
-            "label is made of, so all labels of one token are alike; choose 'sum'"
+            "scoring 'logit' is what the authors' code does with multiple choice; it does not look"
+            " at which tokens a label is made of, so all labels of one token are alike; choose"
+            " 'sum'"
         )
     if method == "batch" and parse_rows(split):
         raise TaskError(
-            f"scoring 'batch' needs all rows of a split together, and '{split}' are some of them; a race reads a "
-            "split in parts: leave out --race, or choose 'contextual'"
+            f"scoring 'batch' needs all rows of a split together, and '{split}' are some of them; a"
+            " race reads a split in parts: leave out --race, or choose 'contextual'"
         )
     return method
 
 
 def check_winnable(method: str, kind: str, requests: Requests, prompts: Sequence[Prompt]) -> None:
-    """Refuse labels of which one can never be predicted: its tokens begin with another's, and are added up.
+    """Refuse labels of which one can never be predicted: its tokens begin with another's, and are
+    added up.
 
     Each further token takes something away, so that the longer one's sum is always behind.
 
@@ -111,9 +118,10 @@ def check_winnable(method: str, kind: str, requests: Requests, prompts: Sequence
             if tokens[long][: len(tokens[short])] == tokens[short]:
                 behind, ahead = (prompt.continuations[i].strip() for i in (long, short))
                 raise TaskError(
-                    f"label '{behind}' begins with the tokens of '{ahead}': its summed log-likelihood is always "
-                    "behind, so it is never predicted; use --scoring mean, or --label-end '\\n', which scores every "
-                    "label together with the line break after it"
+                    f"label '{behind}' begins with the tokens of '{ahead}': its summed"
+                    " log-likelihood is always behind, so it is never predicted; use --scoring"
+                    " mean, or --label-end '\\n', which scores every label together with the line"
+                    " break after it"
                 )
 
 
@@ -121,15 +129,16 @@ def combine(method: str, reading: Reading) -> Float[np.ndarray, "prompts labels"
     """Turn what was read into the value that ranks each label.
 
     Arguments:
-        method: `sum`, over the tokens: the log-probability of the whole label, what classification uses;
-            `mean`, per token, which the paper states for multiple choice (Table 1);
+        method: `sum`, over the tokens: the log-probability of the whole label, what classification
+            uses; `mean`, per token, which the paper states for multiple choice (Table 1);
             `byte`, per byte of the continuation's text, which does not depend on the tokenizer;
-            `prior`, the sum less that under a prompt without content (Zhao et al. 2021; Holtzman et al. 2021);
-            `contextual`, the label's log-probability among the labels, less the log of its mean probability under three
-            prompts without content (Zhao et al. 2021);
+            `prior`, the sum less that under a prompt without content (Zhao et al. 2021; Holtzman et
+            al. 2021); `contextual`, the label's log-probability among the labels, less the log of
+            its mean probability under three prompts without content (Zhao et al. 2021);
             `batch`, the same less the log of its mean probability over all rows (Zhou et al. 2024);
-            `logit`, the mean over the continuation's positions and the whole vocabulary of the raw logits: what the
-            authors' code is recorded to do for COPA, where the paper says the average log-likelihood.
+            `logit`, the mean over the continuation's positions and the whole vocabulary of the raw
+            logits: what the authors' code is recorded to do for COPA, where the paper says the
+                average log-likelihood.
         reading: what was read.
     """
     if method == "mean":
@@ -158,7 +167,8 @@ REMEDIES = {
 def check_finite(
     values: Float[np.ndarray, "... prompts labels"], ids: Sequence[str], dtype: str = ""
 ) -> None:
-    """Refuse values of which one is infinite or not a number: a row of equal infinities would go to its first label.
+    """Refuse values of which one is infinite or not a number: a row of equal infinities would go to
+    its first label.
 
     Arguments:
         values: of each row's labels; several measures of them, perhaps.
@@ -171,8 +181,9 @@ def check_finite(
     broken = ~np.isfinite(values).all(axis=-1).reshape(-1, values.shape[-2]).all(axis=0)
     if broken.any():
         raise NotANumberError(
-            f"the model gives no probability (NaN or infinite) for {int(broken.sum())} of {len(broken)} row(s), such "
-            f"as {ids[int(broken.argmax())]}; {REMEDIES.get(dtype, 'the weights are damaged, or were clipped too far')}"
+            f"the model gives no probability (NaN or infinite) for {int(broken.sum())} of"
+            f" {len(broken)} row(s), such as {ids[int(broken.argmax())]};"
+            f" {REMEDIES.get(dtype, 'the weights are damaged, or were clipped too far')}"
         )
 
 
@@ -183,7 +194,9 @@ def join_scores(parts: Sequence[Score]) -> Score:
     return score(values, labels, [f"row {i}" for i in range(len(labels))])
 
 
-def score(values: Float[np.ndarray, "prompts labels"], labels: Sequence[int], ids: Sequence[str]) -> Score:
+def score(
+    values: Float[np.ndarray, "prompts labels"], labels: Sequence[int], ids: Sequence[str]
+) -> Score:
     """Score predictions: for each row the label with the largest value; of equal ones the first.
 
     Arguments:

@@ -17,7 +17,8 @@ class Continuation:
 
     Arguments:
         row: index of the row that holds it.
-        start: index in the row, counted after the shared prefix, of the token that predicts its first token.
+        start: index in the row, counted after the shared prefix, of the token that predicts its
+            first token.
         tokens: what is scored, never empty; token i is predicted at `start + i`.
         bytes: length of its text in UTF-8.
     """
@@ -53,7 +54,8 @@ class Requests:
             prefix=(),
             rows=tuple(self.prefix + row for row in self.rows),
             continuations=tuple(
-                tuple(replace(c, start=c.start + shift) for c in choices) for choices in self.continuations
+                tuple(replace(c, start=c.start + shift) for c in choices)
+                for choices in self.continuations
             ),
         )
 
@@ -65,7 +67,9 @@ class Requests:
         return Requests(
             prefix=self.prefix,
             rows=tuple(self.rows[row] for row in kept),
-            continuations=tuple(tuple(replace(c, row=place[c.row]) for c in choices) for choices in found),
+            continuations=tuple(
+                tuple(replace(c, row=place[c.row]) for c in choices) for choices in found
+            ),
         )
 
 
@@ -78,28 +82,32 @@ def build_requests(
 ) -> Requests:
     """Turn prompts into the fewest token rows that score all their continuations.
 
-    Context and continuation are encoded together. What follows the token prefix that a prompt's context shares
-    with every one of its candidates is scored, so a tokenizer that merges across the boundary changes neither
-    which text is scored nor the comparison between candidates.
+    Context and continuation are encoded together. What follows the token prefix that a prompt's
+    context shares with every one of its candidates is scored, so a tokenizer that merges across the
+    boundary changes neither which text is scored nor the comparison between candidates.
 
     Arguments:
         prompts: what to score.
         tokenizer: the model's own.
         window: the most tokens that the model reads, or None where it has no limit.
         advance: told of prompts done.
-        regime: tells lengths apart that the model reads otherwise; a row serves continuations of one regime.
+        regime: tells lengths apart that the model reads otherwise; a row serves continuations of
+            one regime.
 
     Raises:
         TaskError: a prompt is longer than the window.
         TaskError: two different candidates are the same tokens.
-        ModelError: the tokenizer gives nothing to predict the first token from, or drops a candidate.
+        ModelError: the tokenizer gives nothing to predict the first token from, or drops a
+            candidate.
     """
     encoder, rows = Encoder(tokenizer, prompts), _Rows()
     choices: list[tuple[Continuation, ...]] = []
     for start in range(0, len(prompts), CHUNK):
         chunk = prompts[start : start + CHUNK]
         contexts = encoder([prompt.context for prompt in chunk])
-        candidates = iter(encoder([p.context + choice for p in chunk for choice in p.continuations]))
+        candidates = iter(
+            encoder([p.context + choice for p in chunk for choice in p.continuations])
+        )
         for prompt, context in zip(chunk, contexts, strict=True):
             tokens = [next(candidates) for _ in prompt.continuations]
             _check_length(prompt, tokens, window)
@@ -109,14 +117,18 @@ def build_requests(
     return Requests(
         prefix=rows.prefix,
         rows=tuple(rows.tails),
-        continuations=tuple(tuple(replace(c, start=c.start - shift) for c in found) for found in choices),
+        continuations=tuple(
+            tuple(replace(c, start=c.start - shift) for c in found) for found in choices
+        ),
     )
 
 
 class _Rows:
-    """Rows with what they share kept once from the start: 60,000 prompts of 10 demonstrations fit into memory.
+    """Rows with what they share kept once from the start: 60,000 prompts of 10 demonstrations fit
+    into memory.
 
-    The token before the first scored one is computed anew in every row, so it is never in the prefix.
+    The token before the first scored one is computed anew in every row, so it is never in the
+    prefix.
     """
 
     def __init__(self) -> None:
@@ -125,7 +137,9 @@ class _Rows:
 
     def add(self, row: Tokens, split: int) -> int:
         """Take a row whose scored part begins at `split`; return its index."""
-        shared = row[: split - 1] if not self.tails else common_prefix([self.prefix, row[: split - 1]])
+        shared = (
+            row[: split - 1] if not self.tails else common_prefix([self.prefix, row[: split - 1]])
+        )
         if len(shared) < len(self.prefix):
             rest = self.prefix[len(shared) :]
             self.tails = [rest + tail for tail in self.tails]
@@ -139,12 +153,13 @@ def _split(prompt: Prompt, context: Tokens, candidates: list[Tokens]) -> int:
     split = len(common_prefix([context, *candidates]))
     if split == 0:
         raise ModelError(
-            f"row {prompt.id} has no token before its label: the prompt is empty and the tokenizer adds no BOS; "
-            "give the template some text"
+            f"row {prompt.id} has no token before its label: the prompt is empty and the tokenizer"
+            " adds no BOS; give the template some text"
         )
     if min(map(len, candidates)) == split:
         raise ModelError(
-            f"row {prompt.id}: the tokenizer drops the label that follows the prompt; check the label"
+            f"row {prompt.id}: the tokenizer drops the label that follows the prompt; check the"
+            " label"
         )
     return split
 
@@ -156,8 +171,8 @@ def _check_told_apart(prompt: Prompt, candidates: list[Tokens]) -> None:
         other = seen.setdefault(tokens, text)
         if other != text:
             raise TaskError(
-                f"row {prompt.id}: '{other.strip()}' and '{text.strip()}' are the same tokens for this model, "
-                "which cannot tell them apart; choose other label words"
+                f"row {prompt.id}: '{other.strip()}' and '{text.strip()}' are the same tokens for"
+                " this model, which cannot tell them apart; choose other label words"
             )
 
 
@@ -168,7 +183,8 @@ def _place(
     rows: _Rows,
     regime: Callable[[int], object],
 ) -> tuple[Continuation, ...]:
-    """Give each candidate a row; one that another's row begins with shares it, so one row serves most labels."""
+    """Give each candidate a row; one that another's row begins with shares it, so one row serves
+    most labels."""
     fed = [tokens[:-1] for tokens in candidates]
     own: dict[Tokens, int] = {}
     for tokens in sorted(set(fed), key=len, reverse=True):
@@ -191,6 +207,6 @@ def _check_length(prompt: Prompt, candidates: list[Tokens], window: int | None) 
     length = max(map(len, candidates)) - 1
     if window is not None and length > window:
         raise TaskError(
-            f"row {prompt.id} is {length} tokens long with its demonstrations, but the model reads at most {window}; "
-            "use fewer --shots, --truncate-demonstrations, or --drop-long-rows"
+            f"row {prompt.id} is {length} tokens long with its demonstrations, but the model reads"
+            f" at most {window}; use fewer --shots, --truncate-demonstrations, or --drop-long-rows"
         )

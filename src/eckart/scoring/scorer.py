@@ -20,7 +20,8 @@ from eckart.weights.edits import Factors, canonical, clip
 from eckart.weights.models import LoadedModel
 
 Report = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Shows a job's progress: given its name and number of rows, a context whose value is told of rows done."""
+"""Shows a job's progress: given its name and number of rows, a context whose value is told of rows
+done."""
 
 
 def silent(what: str, rows: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -60,7 +61,8 @@ class Scorer(ABC):
 
     @abstractmethod
     def tokens(self, split: str, methods: Sequence[str] = ()) -> int:
-        """Return how many tokens a split has; nothing is read, and the model's weights are not needed.
+        """Return how many tokens a split has; nothing is read, and the model's weights are not
+        needed.
 
         Raises:
             TaskError: a row does not fit, or a method does not go with the task.
@@ -71,8 +73,11 @@ class Scorer(ABC):
         """Do what need be done once for a split, whatever the number of edits."""
 
     @abstractmethod
-    def outcomes(self, edits: Sequence[Edit], split: str, methods: Sequence[str]) -> Sequence[Outcome]:
-        """Score a split that is prepared through the model as it is now, clipped by these edits, once a method."""
+    def outcomes(
+        self, edits: Sequence[Edit], split: str, methods: Sequence[str]
+    ) -> Sequence[Outcome]:
+        """Score a split that is prepared through the model as it is now, clipped by these edits,
+        once a method."""
 
     @abstractmethod
     def notes(self, *splits: str) -> tuple[str, ...]:
@@ -85,7 +90,8 @@ class Scorer(ABC):
 
     @property
     def reading_key(self) -> dict[str, int]:
-        """What the last bits of an outcome depend on besides the dtype; nothing where they matter to nobody."""
+        """What the last bits of an outcome depend on besides the dtype; nothing where they matter
+        to nobody."""
         return {}
 
     @property
@@ -95,19 +101,24 @@ class Scorer(ABC):
         return Setting(self.model.name, task.full_name, task.shots, task.seed, self.method)
 
     def expect(self, edits: Iterable[Edit]) -> None:
-        """Say which single edits are to come; factorisations of matrices that they do not touch are forgotten."""
+        """Say which single edits are to come; factorisations of matrices that they do not touch are
+        forgotten."""
         chosen = self.canonical(list(edits))
-        touched = {weight.key for edit in chosen for weight in self.anatomy.select(edit.layer, edit.part)}
+        touched = {
+            weight.key for edit in chosen for weight in self.anatomy.select(edit.layer, edit.part)
+        }
         for key in self._factors.keys() - touched:
             del self._factors[key]
 
     def forget(self) -> None:
-        """Let go of whatever was made of the model's weights: the very parameters may be others now."""
+        """Let go of whatever was made of the model's weights: the very parameters may be others
+        now."""
         self._factors.clear()
         self.__dict__.pop("anatomy", None)
 
     def release(self, layer: int) -> None:
-        """Let go of the factorisations of a layer's matrices; they are made again where they are needed again."""
+        """Let go of the factorisations of a layer's matrices; they are made again where they are
+        needed again."""
         for weight in self.anatomy.layers[layer]:
             self._factors.pop(weight.key, None)
 
@@ -117,7 +128,8 @@ class Scorer(ABC):
         return canonical(self.anatomy, edits) if edits else ()
 
     def key(self, edits: Sequence[Edit], split: str, method: str | None = None) -> str:
-        """Return the trial's key: a hash of everything that its outcome depends on; see `eckart.weights.identity`.
+        """Return the trial's key: a hash of everything that its outcome depends on; see
+        `eckart.weights.identity`.
 
         Arguments:
             method: how the outcome is made; the scorer's own by default.
@@ -125,7 +137,9 @@ class Scorer(ABC):
         parts = {
             "model": self.model.fingerprint,
             "dtype": self.model.dtype,
-            "task": self.task.digest,  # a null prompt depends on the template, which the rows need not give away
+            "task": (
+                self.task.digest
+            ),  # a null prompt depends on the template, which the rows need not give away
             "rows": self.digest(split),
             "edits": [str(edit) for edit in self.canonical(edits)],
             "method": method or self.method,
@@ -139,7 +153,8 @@ class Scorer(ABC):
         return self.trials(edits, split)[0]
 
     def trials(self, edits: Sequence[Edit], split: str, methods: Sequence[str] = ()) -> list[Trial]:
-        """Score the model with these edits on a split by several methods; the model is as before afterwards.
+        """Score the model with these edits on a split by several methods; the model is as before
+        afterwards.
 
         The rows are read once, whatever the number of methods.
 
@@ -149,11 +164,14 @@ class Scorer(ABC):
             methods: how outcomes are made; the scorer's own by default.
 
         Returns:
-            One trial a method, in their order. The seconds of each are an equal share of those of the one reading.
+            One trial a method, in their order. The seconds of each are an equal share of those of
+            the one reading.
 
         Raises:
-            TaskError: there is no such method, or it does not go with the task or with some of the rows alone.
-            ModelError: a weight or an output is not a number, or a single row does not fit into memory.
+            TaskError: there is no such method, or it does not go with the task or with some of the
+                rows alone.
+            ModelError: a weight or an output is not a number, or a single row does not fit into
+                memory.
             EditError: the model has no such layer or part.
         """
         begin = time.perf_counter()
@@ -177,7 +195,8 @@ class Scorer(ABC):
         ]
 
     def _notice(self) -> None:
-        """Forget what was made of other weights than the model has now: it may have been trained in between."""
+        """Forget what was made of other weights than the model has now: it may have been trained in
+        between."""
         weights = self.model.identity.look()
         if self._weights not in (None, weights):
             self.forget()
@@ -205,4 +224,6 @@ def scorer_of(task: Any, model: LoadedModel, **options: Any) -> Scorer:
     Raises:
         TaskError: nothing is known that scores such a task.
     """
-    raise TaskError(f"a {type(task).__name__} is no task: give one that Task.load returns, or its name")
+    raise TaskError(
+        f"a {type(task).__name__} is no task: give one that Task.load returns, or its name"
+    )

@@ -20,7 +20,8 @@ def vocabulary_size(model: Model) -> int | None:
 
 
 def check_vocabulary(model: LoadedModel, requests: Requests) -> None:
-    """Refuse rows with tokens that the model has no embedding for: added to the tokenizer, the model never resized.
+    """Refuse rows with tokens that the model has no embedding for: added to the tokenizer, the
+    model never resized.
 
     Raises:
         ModelError: there is such a token.
@@ -30,13 +31,15 @@ def check_vocabulary(model: LoadedModel, requests: Requests) -> None:
     if size is not None and strange >= size:
         piece = needed_tokenizer(model).convert_ids_to_tokens(strange)
         raise ModelError(
-            f"model '{model.name}' has embeddings for {size} tokens, and its tokenizer reads token {strange} "
-            f"({piece!r}) in the rows: it was added to the tokenizer alone; take that text out of the template, or "
-            "give the model that was resized and trained with it"
+            f"model '{model.name}' has embeddings for {size} tokens, and its tokenizer reads token"
+            f" {strange} ({piece!r}) in the rows: it was added to the tokenizer alone; take that"
+            " text out of the template, or give the model that was resized and trained with it"
         )
 
 
 def _read(requests: Requests) -> Iterable[Tokens]:
     yield requests.prefix
     yield from requests.rows
-    yield from (continuation.tokens for choices in requests.continuations for continuation in choices)
+    yield from (
+        continuation.tokens for choices in requests.continuations for continuation in choices
+    )

@@ -1,4 +1,5 @@
-"""Racing over the rates: what is clearly beaten on the first validation rows is not read to the end."""
+"""Racing over the rates: what is clearly beaten on the first validation rows is not read to the
+end."""
 
 from __future__ import annotations
 
@@ -43,8 +44,8 @@ class Drop:
 
     def __str__(self) -> str:
         return (
-            f"rate {self.rate:g} dropped after {self.rows} rows: {self.worse} worse, {self.better} better than "
-            f"rate {self.rival:g}, e = 10^{self.log10_e:.1f}"
+            f"rate {self.rate:g} dropped after {self.rows} rows: {self.worse} worse, {self.better}"
+            f" better than rate {self.rival:g}, e = 10^{self.log10_e:.1f}"
         )
 
 
@@ -53,8 +54,8 @@ class Race:
     """What a race read.
 
     Arguments:
-        looks: the numbers of rows after which candidates were compared; the last is that of all rows, unless one
-            candidate alone was left before.
+        looks: the numbers of rows after which candidates were compared; the last is that of all
+            rows, unless one candidate alone was left before.
         seen: how many rows each candidate was scored on, by ascending rate.
         rows_without: how many rows Algorithm 1 would have read, all candidates together.
         drops: in the order in which they happened.
@@ -91,25 +92,29 @@ def race_rates(
     rows: int,
     tell: Tell = lambda line: None,
 ) -> tuple[float, tuple[Trial, ...], Race]:
-    """Search the clipping rates as Algorithm 1 does, but stop reading a candidate once it is clearly beaten.
+    """Search the clipping rates as Algorithm 1 does, but stop reading a candidate once it is
+    clearly beaten.
 
-    The rows are read in looks; each look of each candidate is a trial of its own. After a look a candidate is dropped
-    if its e-value against a rival that is still in the race reaches (K - 1) / alpha, with K candidates. The candidate
-    that is best on all rows faces K - 1 rivals, each of which outdoes it so clearly with probability at most
-    alpha / (K - 1); so with probability at least 1 - alpha, over the random order of the rows, the race ends in the
-    choice that Algorithm 1 makes on all rows. The same holds for the candidate of the highest true accuracy: with
-    probability at least 1 - alpha it is never dropped. Not to clip (rate 0) races like any other rate.
+    The rows are read in looks; each look of each candidate is a trial of its own. After a look a
+    candidate is dropped if its e-value against a rival that is still in the race reaches (K - 1) /
+    alpha, with K candidates. The candidate that is best on all rows faces K - 1 rivals, each of
+    which outdoes it so clearly with probability at most alpha / (K - 1); so with probability at
+    least 1 - alpha, over the random order of the rows, the race ends in the choice that Algorithm 1
+    makes on all rows. The same holds for the candidate of the highest true accuracy: with
+    probability at least 1 - alpha it is never dropped. Not to clip (rate 0) races like any other
+    rate.
 
     Arguments:
-        evaluate: scores an edit on rows of a split, such as `validation[0:64]`, which are in random order.
+        evaluate: scores an edit on rows of a split, such as `validation[0:64]`, which are in random
+            order.
         layer, part: what is clipped.
         rates: the candidates; of equal scores at the end the smaller rate stays.
         rows: the number of validation rows.
         tell: is told of every drop as it happens.
 
     Returns:
-        the best rate; one trial a candidate in ascending order of rate, on the rows that it saw; and what was read.
-        A candidate that fails in a look is out, with that look's cause.
+        the best rate; one trial a candidate in ascending order of rate, on the rows that it saw;
+        and what was read. A candidate that fails in a look is out, with that look's cause.
 
     Raises:
         RunError: the unpruned model itself, or every rate that was left, could not be scored.
@@ -119,11 +124,17 @@ def race_rates(
     racing = list(parts)
     for start, stop in pairwise((0, *(plan_looks(rows) if len(parts) > 1 else (rows,)))):
         for rate in racing:
-            parts[rate].append(evaluate([Edit(layer, part, rate)], name_rows("validation", start, stop)))
+            parts[rate].append(
+                evaluate([Edit(layer, part, rate)], name_rows("validation", start, stop))
+            )
             seen[rate] = stop
         looks.append(stop)
         racing = _scored(racing, parts)
-        beaten = _beaten({rate: _right(parts[rate]) for rate in racing}, len(parts)) if stop < rows else []
+        beaten = (
+            _beaten({rate: _right(parts[rate]) for rate in racing}, len(parts))
+            if stop < rows
+            else []
+        )
         for drop in beaten:
             tell(str(drop))
         drops += beaten
@@ -139,8 +150,8 @@ def race_rates(
 def plan_looks(rows: int) -> tuple[int, ...]:
     """Return after how many rows candidates are compared: all of them, half, a quarter, and so on.
 
-    Doubling keeps the looks few, and a candidate is read at most twice as far as it had to be. The first look has at
-    least 64 rows and at least a sixteenth of all.
+    Doubling keeps the looks few, and a candidate is read at most twice as far as it had to be. The
+    first look has at least 64 rows and at least a sixteenth of all.
 
     >>> plan_looks(1000)
     (125, 250, 500, 1000)
@@ -170,14 +181,17 @@ def check_metric(metric: str) -> None:
     """
     if metric != "accuracy":
         raise EditError(
-            f"a race compares which rows are right, which says nothing sure of {metric}; leave out --race, or choose "
-            "--metric accuracy"
+            f"a race compares which rows are right, which says nothing sure of {metric}; leave out"
+            " --race, or choose --metric accuracy"
         )
 
 
 def _beaten(right: Mapping[float, Sequence[bool]], candidates: int) -> list[Drop]:
-    """Return the candidates that a rival outdoes clearly, each with the rival that does so most clearly."""
-    pairs = {rate: [_compare(rate, rival, right) for rival in right if rival != rate] for rate in right}
+    """Return the candidates that a rival outdoes clearly, each with the rival that does so most
+    clearly."""
+    pairs = {
+        rate: [_compare(rate, rival, right) for rival in right if rival != rate] for rate in right
+    }
     clearest = [max(drops, key=lambda drop: drop.log10_e) for drops in pairs.values() if drops]
     return [drop for drop in clearest if drop.log10_e >= math.log10((candidates - 1) / ALPHA)]
 
@@ -196,13 +210,16 @@ def _scored(racing: Sequence[float], parts: Mapping[float, Sequence[Trial]]) -> 
         raise RunError(f"the unpruned model cannot be scored: {last[0].error}")
     if not scored:
         raise RunError(
-            f"no rate is left in the race: {last[racing[0]].error}; search without --race, or without these rates"
+            f"no rate is left in the race: {last[racing[0]].error}; search without --race, or"
+            " without these rates"
         )
     return scored
 
 
 def _right(parts: Iterable[Trial]) -> list[bool]:
-    return [right for trial in parts if trial.labelled is not None for right in trial.labelled.right]
+    return [
+        right for trial in parts if trial.labelled is not None for right in trial.labelled.right
+    ]
 
 
 def _whole(evaluate: Executor, parts: Sequence[Trial], seen: int, rows: int) -> Trial:

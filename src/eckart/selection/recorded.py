@@ -1,4 +1,5 @@
-"""What scores edits, and the same with a store behind it: what was scored once is not scored again."""
+"""What scores edits, and the same with a store behind it: what was scored once is not scored
+again."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from eckart.runs import RunStore
 class Recorded:
     """An executor that asks the store first, and keeps what it had to compute.
 
-    A trial that fails because the clipped model's outputs are not numbers is kept with its cause: it would fail again.
-    Whatever else goes wrong (a full memory, say) is not kept.
+    A trial that fails because the clipped model's outputs are not numbers is kept with its cause:
+    it would fail again. Whatever else goes wrong (a full memory, say) is not kept.
 
     Arguments:
         executor: what scores.

@@ -1,4 +1,5 @@
-"""The main job: Algorithm 1 on a model and a task, recorded so that it can be stopped and resumed."""
+"""The main job: Algorithm 1 on a model and a task, recorded so that it can be stopped and
+resumed."""
 
 from __future__ import annotations
 
@@ -85,7 +86,8 @@ def search(
     tokenizer: Tokenizer | None = None,
     **options: Any,
 ) -> Study:
-    """Run Algorithm 1 of the paper: choose a layer by condition number, a rate on validation, and test once.
+    """Run Algorithm 1 of the paper: choose a layer by condition number, a rate on validation, and
+    test once.
 
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
@@ -114,18 +116,21 @@ def run_plan(
     tell: Callable[[str], None] = lambda line: None,
     command: str | None = None,
 ) -> Study:
-    """Carry out a plan; see `search`. A race tells of every rate that it drops; a new run notes the command."""
+    """Carry out a plan; see `search`. A race tells of every rate that it drops; a new run notes the
+    command."""
     _check_metric(plan.metric, scorer.task.metrics)
     if plan.race:
         check_race(plan.metric or scorer.task.metric, scorer.method)
-    # What cannot be done is refused before anything long is computed, and before a new run's folder is made.
+    # What cannot be done is refused before anything long is computed, and before a new run's folder
+    # is made.
     first = scorer.anatomy.layer_index(plan.layer or 0)
     scorer.anatomy.select(first, plan.part)
     if out is None or not (home(out) / "run.sqlite").exists():
         for split in ("validation", "test"):
             scorer.prepare(split)
     settings = describe(plan, scorer)
-    # The weights' fingerprint says which model it is; the name is only the path that it was found by.
+    # The weights' fingerprint says which model it is; the name is only the path that it was found
+    # by.
     identity = {name: value for name, value in settings.items() if name != "model"}
     with RunStore(out, identity, command) if out is not None else nullcontext() as store:
         executor: Executor = scorer if store is None else Recorded(scorer, store)
@@ -141,7 +146,8 @@ def _check_metric(metric: str | None, metrics: Sequence[str]) -> None:
 
 
 def default_folder(plan: Plan, scorer: Scorer) -> Path:
-    """Name a run by its settings: the same search goes on where it stopped, another one never meets it."""
+    """Name a run by its settings: the same search goes on where it stopped, another one never meets
+    it."""
     settings = describe(plan, scorer)
     digest = fingerprint(settings)[:8]
     # A task's name is no path: it may come from a task file of somebody else's.
@@ -210,7 +216,9 @@ def _algorithm1(
         rate=rate,
         condition_numbers=condition_numbers,
         candidates=tuple(
-            Candidate(tried, {name: rank_at(tried, shape) for name, shape in shapes.items()}, trial, saw)
+            Candidate(
+                tried, {name: rank_at(tried, shape) for name, shape in shapes.items()}, trial, saw
+            )
             for tried, trial, saw in zip(plan.rates, trials, seen, strict=True)
         ),
         baseline=baseline,
@@ -231,7 +239,8 @@ def _condition_numbers(plan: Plan, scorer: Scorer, store: RunStore | None) -> di
 
 
 def _parameters(shapes: list[tuple[int, int]], rate: float) -> dict[str, int]:
-    """Count a part's parameters, dense and with each matrix as two factors wherever that is smaller."""
+    """Count a part's parameters, dense and with each matrix as two factors wherever that is
+    smaller."""
     dense = sum(m * n for m, n in shapes)
     factored = sum(min(m * n, factored_size(rate, (m, n))) for m, n in shapes)
     return {"dense": dense, "factored": factored, "saved": dense - factored}

@@ -46,9 +46,10 @@ class Study:
         condition_numbers: by layer; empty when the layer was given.
         candidates: by ascending rate.
         baseline, clipped: the trials on the test set.
-        parameters: of the part in the chosen layer: `dense`, and `factored` when each matrix is stored as two
-            factors wherever that is smaller.
-        published: rows of the paper's tables and the authors' logs about the same model, task and part.
+        parameters: of the part in the chosen layer: `dense`, and `factored` when each matrix is
+            stored as two factors wherever that is smaller.
+        published: rows of the paper's tables and the authors' logs about the same model, task and
+            part.
         notes: what the user should know about the data and the run.
         scorer: what scored, for `export` to score again.
         race: what a race read; None where every rate was read to the end.
@@ -85,12 +86,14 @@ class Study:
 
     @property
     def tested(self) -> dict[str, Trial]:
-        """The trials on the test rows by what they are of; where nothing is clipped, there is but one."""
+        """The trials on the test rows by what they are of; where nothing is clipped, there is but
+        one."""
         return {"unpruned": self.baseline} | ({"clipped": self.clipped} if self.rate else {})
 
     @property
     def turned(self) -> int:
-        """On how many test rows clipping changed the prediction, whether it was right before, or after, or neither."""
+        """On how many test rows clipping changed the prediction, whether it was right before, or
+        after, or neither."""
         before, after = self.baseline.labelled, self.clipped.labelled
         assert before is not None
         assert after is not None
@@ -123,7 +126,8 @@ class Study:
             "notes": list(self.notes),
             "settings": self.settings,
             "seconds": sum(
-                t.seconds for t in (*(c.trial for c in self.candidates), self.baseline, self.clipped)
+                t.seconds
+                for t in (*(c.trial for c in self.candidates), self.baseline, self.clipped)
             ),
         }
 
@@ -134,16 +138,24 @@ class Study:
         metric = score.headline
         said = [
             f"{self.settings['model']} on {self.settings['task']}: {self.verdict()}",
-            f"  choice      layer {self.layer}, {self.part}, rate {self.rate:g} "
-            f"({self.tried()} tried beside the unpruned model, on n = {self.chosen.seen} validation rows)",
-            f"  unpruned    {_value(self.baseline, metric):.4f} {metric.replace('_', ' ')} on test, n = {paired.n}",
+            (
+                f"  choice      layer {self.layer}, {self.part}, rate {self.rate:g} ({self.tried()}"
+                f" tried beside the unpruned model, on n = {self.chosen.seen} validation rows)"
+            ),
+            (
+                f"  unpruned    {_value(self.baseline, metric):.4f} {metric.replace('_', ' ')} on"
+                f" test, n = {paired.n}"
+            ),
         ]
         if self.rate:
             better, worse = score.turned
             said += [
                 f"  clipped     {_value(self.clipped, metric):.4f}",
-                f"  gain        {paired.difference:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, "
-                f"{score.test} p = {paired.p_value:.3g} ({paired.fixed} {better}, {paired.broken} {worse})",
+                (
+                    f"  gain        {paired.difference:+.4f}, 95% interval {low:+.4f} to"
+                    f" {high:+.4f}, {score.test} p = {paired.p_value:.3g} ({paired.fixed} {better},"
+                    f" {paired.broken} {worse})"
+                ),
             ]
         return "\n".join(filter(None, [self.caution(), *said]))
 
@@ -153,29 +165,42 @@ class Study:
         return f"{clipped} clipping rate{'s' * (clipped != 1)}"
 
     def verdict(self) -> str:
-        """Say in words what the test set allows to be said, of how many rows and under which demonstrations."""
+        """Say in words what the test set allows to be said, of how many rows and under which
+        demonstrations."""
         paired, shots = self.comparison, drawn(self.settings["shots"], self.settings["seed"])
         if self.rate == 0:
             return f"no clipping rate did better than not clipping, so nothing is clipped ({shots})"
         low, high = paired.interval
         told = paired.p_value < 0.05 and low * high > 0
-        word = ("clipping helps" if low > 0 else "clipping hurts") if told else "no difference can be told"
+        word = (
+            ("clipping helps" if low > 0 else "clipping hurts")
+            if told
+            else "no difference can be told"
+        )
         return f"{word} with n = {paired.n} test rows and {shots}"
 
     def caution(self) -> str:
-        """Say that no model does better on the test rows than always giving the most frequent label, if so it is.
+        """Say that no model does better on the test rows than always giving the most frequent
+        label, if so it is.
 
         Where the clipped one does, that is no caution: it is what clipping gained.
         """
-        scores = {name: trial.score for name, trial in self.tested.items() if isinstance(trial.score, Score)}
+        scores = {
+            name: trial.score
+            for name, trial in self.tested.items()
+            if isinstance(trial.score, Score)
+        }
         learned = any(
-            not nothing_learned({name: score}) for name, score in scores.items() if name == "clipped"
+            not nothing_learned({name: score})
+            for name, score in scores.items()
+            if name == "clipped"
         )
         return "" if learned else nothing_learned(scores)
 
 
 def drawn(shots: int, seed: int) -> str:
-    """Say how many draws of demonstrations a result is of: one, or none where there are no demonstrations."""
+    """Say how many draws of demonstrations a result is of: one, or none where there are no
+    demonstrations."""
     return f"one draw of demonstrations, seed {seed}" if shots else "no demonstrations"
 
 

@@ -1,1 +1,2 @@
-"""What numbers show: paired tests, crossed random effects, multiplicity, grids. Thin over scipy; knows no model."""
+"""What numbers show: paired tests, crossed random effects, multiplicity, grids. Thin over scipy;
+knows no model."""

@@ -1,8 +1,9 @@
-"""What a cell of a study shows: its mean over seeds and rows, the test of it, and the words for the outcome.
+"""What a cell of a study shows: its mean over seeds and rows, the test of it, and the words for the
+outcome.
 
-A cell is one edit on one model, task and scoring. What was measured of it is a matrix with one line a demonstration
-seed and one column a row, NaN where a seed did not score the row. Entries are gains, right after less right before,
-in {-1, 0, 1}, or hits in {0, 1}.
+A cell is one edit on one model, task and scoring. What was measured of it is a matrix with one line
+a demonstration seed and one column a row, NaN where a seed did not score the row. Entries are
+gains, right after less right before, in {-1, 0, 1}, or hits in {0, 1}.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Estimate:
     Arguments:
         mean: the estimate itself.
         interval: (low, high) at the confidence that was asked for.
-        standard_error: of the mean, for new seeds and new rows; for new rows alone where there is one seed.
+        standard_error: of the mean, for new seeds and new rows; for new rows alone where there is
+            one seed.
         degrees_of_freedom: of the t distribution that the interval and the p value are read from.
         p_value: two-sided, of the hypothesis that the expectation is 0.
         seeds, rows: how many of each were scored.
@@ -51,7 +53,8 @@ class Estimate:
         return self.seeds == 1
 
     def detectable(self, power: float = 0.8, level: float = 0.05) -> float:
-        """Return the size of the effect that an experiment as noisy as this one would find with this power."""
+        """Return the size of the effect that an experiment as noisy as this one would find with
+        this power."""
         quantiles = t.ppf([1 - level / 2, power], self.degrees_of_freedom)
         return float(quantiles.sum() * self.standard_error)
 
@@ -61,41 +64,48 @@ def seed_and_row_mean(
     confidence: float = 0.95,
     bounds: tuple[float, float] | None = (-1.0, 1.0),
 ) -> Estimate:
-    """Average over demonstration seeds and rows, with an interval and a test for new seeds and new rows.
+    """Average over demonstration seeds and rows, with an interval and a test for new seeds and new
+    rows.
 
-    The model is that of crossed random effects, y[s, r] = mean + seed[s] + row[r] + rest[s, r]: rows are hard or
-    easy, demonstrations are good or bad, and both were drawn. Each seed counts alike, however many rows it scored.
-    The variance of the mean is the sum of two parts that are estimated without assuming anything of their shape,
+    The model is that of crossed random effects, y[s, r] = mean + seed[s] + row[r] + rest[s, r]:
+    rows are hard or easy, demonstrations are good or bad, and both were drawn. Each seed counts
+    alike, however many rows it scored. The variance of the mean is the sum of two parts that are
+    estimated without assuming anything of their shape,
 
         V = var(seed means) / seeds + mean over pairs of seeds of cov(their means),
 
-    where two means covary because rows are shared; and V is never below what new rows alone would give. The
-    interval takes a t quantile with Satterthwaite's degrees of freedom (Satterthwaite 1946, Biometrics Bull. 2,
-    110-114), so that five seeds count as five. On balanced data V is the analysis of variance's estimate. The
-    pigeonhole bootstrap (Owen 2007, Ann. Appl. Stat. 1, 386-411) resamples the same two factors, but where seeds matter
-    the percentiles from five of them cover 87% instead of 95%: docs/statistics.md has both.
+    where two means covary because rows are shared; and V is never below what new rows alone would
+    give. The interval takes a t quantile with Satterthwaite's degrees of freedom (Satterthwaite
+    1946, Biometrics Bull. 2, 110-114), so that five seeds count as five. On balanced data V is the
+    analysis of variance's estimate. The pigeonhole bootstrap (Owen 2007, Ann. Appl. Stat. 1,
+    386-411) resamples the same two factors, but where seeds matter the percentiles from five of
+    them cover 87% instead of 95%: docs/statistics.md has both.
 
-    The p value is that of mean / standard error under the same t: its hypothesis is that the expected value, over
-    demonstrations and rows like these, is 0. Pooling all seeds' fixed and broken rows into one McNemar test would
-    count each row several times, and take a seed's luck for the edit's merit.
+    The p value is that of mean / standard error under the same t: its hypothesis is that the
+    expected value, over demonstrations and rows like these, is 0. Pooling all seeds' fixed and
+    broken rows into one McNemar test would count each row several times, and take a seed's luck for
+    the edit's merit.
 
-    With one seed the interval and the test are conditional on its demonstrations, and `conditional` says so;
-    `mcnemar_exact` is then the exact test. Two seeds say little: the interval is wide, and may still cover too little.
+    With one seed the interval and the test are conditional on its demonstrations, and `conditional`
+    says so; `mcnemar_exact` is then the exact test. Two seeds say little: the interval is wide, and
+    may still cover too little.
 
     Arguments:
         values: one value a seed and row; NaN where that seed did not score the row.
         confidence: the coverage aimed at, in (0, 1).
-        bounds: the least and the largest value that could have been seen. The interval and the test, not the mean,
-            are made with a row of each added (Bonett and Price 2012 do so for one seed), which keeps them from
-            shrinking to a point where no row changed. (-1, 1) fits gains, (0, 1) hits; None adds nothing.
+        bounds: the least and the largest value that could have been seen. The interval and the
+            test, not the mean, are made with a row of each added (Bonett and Price 2012 do so for
+            one seed), which keeps them from shrinking to a point where no row changed. (-1, 1) fits
+            gains, (0, 1) hits; None adds nothing.
 
     Raises:
         EckartError: a confidence outside (0, 1), no seeds, or a seed with fewer than two rows.
 
-    >>> gains = np.array([[0, 0, 1, 1, 0, 1, 0, 1], [0, 0, 1, 1, 0, 0, 0, 1], [0, 0, 1, 1, np.nan, 1, 1, 0]])
+    >>> gains = np.array([[0, 0, 1, 1, 0, 1, 0, 1], [0, 0, 1, 1, 0, 0, 0, 1], [0, 0, 1, 1, np.nan,
+    1, 1, 0]])
     >>> estimate = seed_and_row_mean(gains)
-    >>> f"{estimate.mean:.3f}, {estimate.interval[0]:.2f} to {estimate.interval[1]:.2f}, p = {estimate.p_value:.2f}"
-    '0.482, -0.09 to 0.85, p = 0.10'
+    >>> f"{estimate.mean:.3f}, {estimate.interval[0]:.2f} to {estimate.interval[1]:.2f}, p =
+    {estimate.p_value:.2f}" '0.482, -0.09 to 0.85, p = 0.10'
     """
     return estimate_from(values, moments(values, bounds), confidence)
 
@@ -139,7 +149,8 @@ def moments(
 def crossed_moments(
     values: Float[np.ndarray, "cells seeds rows"], bounds: tuple[float, float] | None
 ) -> tuple[Float[np.ndarray, " cells"], Float[np.ndarray, " cells"], Float[np.ndarray, " cells"]]:
-    """Return mean, standard error and degrees of freedom of many cells at once; see `seed_and_row_mean`.
+    """Return mean, standard error and degrees of freedom of many cells at once; see
+    `seed_and_row_mean`.
 
     Arguments:
         values: one value a cell, seed and row; NaN where a seed did not score the row.
@@ -166,7 +177,11 @@ def crossed_moments(
     of_seeds = means.var(axis=-1, ddof=1) / seeds
     variance = np.maximum(of_rows, of_seeds + np.maximum(pairs, 0.0) / (seeds * (seeds - 1)))
     rows = scored.any(axis=-2).sum(axis=-1)
-    return means.mean(axis=-1), np.sqrt(variance), satterthwaite(variance, of_seeds, seeds, of_rows, rows)
+    return (
+        means.mean(axis=-1),
+        np.sqrt(variance),
+        satterthwaite(variance, of_seeds, seeds, of_rows, rows),
+    )
 
 
 def satterthwaite(
@@ -176,7 +191,8 @@ def satterthwaite(
     of_rows: Float[np.ndarray, " cells"],
     rows: np.ndarray | int,
 ) -> Float[np.ndarray, " cells"]:
-    """Return the degrees of freedom of a variance that is made of one over seeds and one over rows."""
+    """Return the degrees of freedom of a variance that is made of one over seeds and one over
+    rows."""
     spread = of_seeds**2 / max(seeds - 1, 1) + of_rows**2 / (rows - 1)
     return np.where(spread > 0, variance**2 / np.where(spread > 0, spread, 1.0), rows - 1.0)
 
@@ -184,9 +200,9 @@ def satterthwaite(
 def verdict(estimate: Estimate, p: float, level: float = 0.05) -> Verdict:
     """Say in one word what an estimate shows.
 
-    A gain or a loss needs both: a p value at the level, adjusted for everything that was tried, and an interval on
-    one side of 0. All else is "cannot tell", which is not "no difference": `smallest_detectable` says what
-    could have been seen.
+    A gain or a loss needs both: a p value at the level, adjusted for everything that was tried, and
+    an interval on one side of 0. All else is "cannot tell", which is not "no difference":
+    `smallest_detectable` says what could have been seen.
 
     Arguments:
         estimate: of the gain.
@@ -204,7 +220,8 @@ def verdict(estimate: Estimate, p: float, level: float = 0.05) -> Verdict:
 
 
 def nothing_learned(scores: Mapping[str, Score]) -> str:
-    """Say which models do no better than always answering the most frequent label; nothing where all do.
+    """Say which models do no better than always answering the most frequent label; nothing where
+    all do.
 
     That is where the accuracy's 95% interval does not lie above that label's share.
 
@@ -221,19 +238,24 @@ def nothing_learned(scores: Mapping[str, Score]) -> str:
         return ""
     first = next(iter(scores.values()))
     return (
-        f"Learned nothing here, as far as accuracy on n = {first.n} rows shows: {', '.join(said)}; always answering "
-        f"the most frequent label scores {first.majority_rate:.4f}."
+        f"Learned nothing here, as far as accuracy on n = {first.n} rows shows: {', '.join(said)};"
+        f" always answering the most frequent label scores {first.majority_rate:.4f}."
     )
 
 
-def smallest_detectable(n: int, discordance: float, power: float = 0.8, level: float = 0.05) -> float:
-    """Return the smallest true gain that n rows would show under one seed: the power of the exact McNemar test.
+def smallest_detectable(
+    n: int, discordance: float, power: float = 0.8, level: float = 0.05
+) -> float:
+    """Return the smallest true gain that n rows would show under one seed: the power of the exact
+    McNemar test.
 
-    Of n rows a share `discordance` is expected to change. A gain g makes a changed row a fixed one with probability
-    (1 + g / discordance) / 2; the power sums over how many rows change and how many of those are fixed.
+    Of n rows a share `discordance` is expected to change. A gain g makes a changed row a fixed one
+    with probability (1 + g / discordance) / 2; the power sums over how many rows change and how
+    many of those are fixed.
 
-    It is a statement about the experiment, made from n and the discordance alone, and so is no restatement of the
-    p value. The discordance that was seen is itself an estimate, and a coarse one where few rows changed.
+    It is a statement about the experiment, made from n and the discordance alone, and so is no
+    restatement of the p value. The discordance that was seen is itself an estimate, and a coarse
+    one where few rows changed.
 
     Arguments:
         n: number of rows.
@@ -242,18 +264,19 @@ def smallest_detectable(n: int, discordance: float, power: float = 0.8, level: f
         level: of the two-sided test.
 
     Returns:
-        A gain in (0, discordance]; infinity where even changes for the better alone would not be found.
+        A gain in (0, discordance]; infinity where even changes for the better alone would not be
+        found.
 
     Raises:
         EckartError: no rows, or a discordance, power or level out of range.
 
-    >>> round(smallest_detectable(56, discordance=0.1), 3), round(smallest_detectable(872, discordance=0.1), 3)
-    (inf, 0.031)
+    >>> round(smallest_detectable(56, discordance=0.1), 3), round(smallest_detectable(872,
+    discordance=0.1), 3) (inf, 0.031)
     """
     if n < 1 or not 0 < discordance <= 1 or not 0 < power < 1 or not 0 < level < 1:
         raise EckartError(
-            f"n = {n}, discordance {discordance:g}, power {power:g} and level {level:g} make no experiment: n is "
-            "at least 1, the discordance in (0, 1], the others inside (0, 1)"
+            f"n = {n}, discordance {discordance:g}, power {power:g} and level {level:g} make no"
+            " experiment: n is at least 1, the discordance in (0, 1], the others inside (0, 1)"
         )
     changed = np.arange(n + 1)
     least_fixed = binom.isf(level / 2, changed, 0.5) + 1

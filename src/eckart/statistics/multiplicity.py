@@ -1,4 +1,5 @@
-"""The best of many: adjusted p values, and what the cell that looks best gains on rows that did not choose it."""
+"""The best of many: adjusted p values, and what the cell that looks best gains on rows that did not
+choose it."""
 
 from __future__ import annotations
 
@@ -15,14 +16,15 @@ from eckart.statistics.crossed import Estimate, crossed_moments, estimate_from, 
 
 FLIPS_AT_ONCE = 250
 FOLDS = 5
-"""Into how many folds rows are cut where some choose and others judge; docs/log.md says why not ten."""
+"""Into how many folds rows are cut where some choose and others judge; docs/log.md says why not
+ten."""
 
 
 def holm(p_values: Sequence[float] | Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     """Return p values adjusted by Holm (1979, Scand. J. Stat. 6, 65-70), in the order given.
 
-    Calling what is at most alpha a finding makes even one false finding with probability at most alpha, whatever
-    the tests' dependence.
+    Calling what is at most alpha a finding makes even one false finding with probability at most
+    alpha, whatever the tests' dependence.
 
     Raises:
         EckartError: a p value is NaN or outside [0, 1].
@@ -36,11 +38,15 @@ def holm(p_values: Sequence[float] | Float[np.ndarray, " tests"]) -> Float[np.nd
     return np.minimum(adjusted, 1.0)[np.argsort(order, kind="stable")]
 
 
-def false_discovery(p_values: Sequence[float] | Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
-    """Return p values adjusted by Benjamini and Hochberg (1995, J. R. Stat. Soc. B 57, 289-300), in the order given.
+def false_discovery(
+    p_values: Sequence[float] | Float[np.ndarray, " tests"],
+) -> Float[np.ndarray, " tests"]:
+    """Return p values adjusted by Benjamini and Hochberg (1995, J. R. Stat. Soc. B 57, 289-300), in
+    the order given.
 
-    Calling what is at most alpha a finding makes false ones an expected share of at most alpha of all findings,
-    for tests that are independent or positively dependent, as cells that share rows and a baseline are.
+    Calling what is at most alpha a finding makes false ones an expected share of at most alpha of
+    all findings, for tests that are independent or positively dependent, as cells that share rows
+    and a baseline are.
 
     Raises:
         EckartError: a p value is NaN or outside [0, 1].
@@ -55,18 +61,21 @@ def false_discovery(p_values: Sequence[float] | Float[np.ndarray, " tests"]) -> 
 def max_statistic_p(
     gains: Float[np.ndarray, "cells seeds rows"], flips: int = 2000, seed: int = 0
 ) -> Float[np.ndarray, " cells"]:
-    """Return every cell's p value for a gain, adjusted for all cells and for what they have in common.
+    """Return every cell's p value for a gain, adjusted for all cells and for what they have in
+    common.
 
-    Westfall and Young (1993): each cell's statistic is its rows' summed gains over the root of their sum of squares,
-    and a cell's p value is the share of sign flips in which the *largest* statistic of all cells reaches its own.
-    A flip turns a row's gains in all cells and seeds at once, so cells that always gain together count as one, where
-    Holm would count each. The smallest of the p values is that of the best of all cells.
+    Westfall and Young (1993): each cell's statistic is its rows' summed gains over the root of
+    their sum of squares, and a cell's p value is the share of sign flips in which the *largest*
+    statistic of all cells reaches its own. A flip turns a row's gains in all cells and seeds at
+    once, so cells that always gain together count as one, where Holm would count each. The smallest
+    of the p values is that of the best of all cells.
 
-    One-sided, and conditional on these demonstrations: the hypothesis is that, under them, no cell has an expected
-    gain on new rows. It is exact where a row's gains are as likely as their opposites, and otherwise holds by the
-    central limit theorem, the flips having the covariance of the sums (a wild bootstrap). A seed's luck with an edit
-    counts as the edit's merit: where gains differ between seeds, `holm` over the cells' `seed_and_row_mean` is the
-    test for new demonstrations, and this one calls far too often (docs/statistics.md).
+    One-sided, and conditional on these demonstrations: the hypothesis is that, under them, no cell
+    has an expected gain on new rows. It is exact where a row's gains are as likely as their
+    opposites, and otherwise holds by the central limit theorem, the flips having the covariance of
+    the sums (a wild bootstrap). A seed's luck with an edit counts as the edit's merit: where gains
+    differ between seeds, `holm` over the cells' `seed_and_row_mean` is the test for new
+    demonstrations, and this one calls far too often (docs/statistics.md).
 
     Arguments:
         gains: right after less right before; NaN where a seed did not score the row.
@@ -100,9 +109,11 @@ class SelectedGain:
     """What the cell that looks best is worth.
 
     Arguments:
-        cell: index of the cell with the largest mean gain; None where none is above 0, and unpruned is chosen.
+        cell: index of the cell with the largest mean gain; None where none is above 0, and unpruned
+            is chosen.
         naive: its mean gain on the rows that chose it (0 for unpruned): optimistic.
-        corrected: the mean gain of cells so chosen on rows, and under seeds, that did not choose them.
+        corrected: the mean gain of cells so chosen on rows, and under seeds, that did not choose
+            them.
         cells_tried: how many cells there were to choose from.
     """
 
@@ -121,16 +132,18 @@ def selected_gain(
 ) -> SelectedGain:
     """Return what choosing the best of all cells gains, corrected for having chosen.
 
-    Cross-validation of the choice itself: rows are cut at random into folds. For each fold and each seed, the cell is
-    chosen on the other folds under the other seeds, and its gain is read off on this fold under this seed. No cell is
-    chosen where none has a positive mean: unpruned is always allowed and gains 0. Every row and seed is so given one
-    held-out gain, averaged over the repeats. With one seed the same demonstrations choose and judge, and the estimate
-    is conditional on them.
+    Cross-validation of the choice itself: rows are cut at random into folds. For each fold and each
+    seed, the cell is chosen on the other folds under the other seeds, and its gain is read off on
+    this fold under this seed. No cell is chosen where none has a positive mean: unpruned is always
+    allowed and gains 0. Every row and seed is so given one held-out gain, averaged over the
+    repeats. With one seed the same demonstrations choose and judge, and the estimate is conditional
+    on them.
 
-    It estimates the gain of choosing with a fifth fewer rows and a seed less than there are, which is a little lower.
-    Its standard error is that of `seed_and_row_mean`, times sqrt(1 + folds / (folds - 1)), for the choices share rows
-    (Nadeau and Bengio 2003, Machine Learning 52, 239-281): a heuristic, without which the interval is far too narrow.
-    docs/statistics.md has the coverage with and without it, and what a bootstrap leaves of the optimism.
+    It estimates the gain of choosing with a fifth fewer rows and a seed less than there are, which
+    is a little lower. Its standard error is that of `seed_and_row_mean`, times sqrt(1 + folds /
+    (folds - 1)), for the choices share rows (Nadeau and Bengio 2003, Machine Learning 52, 239-281):
+    a heuristic, without which the interval is far too narrow. docs/statistics.md has the coverage
+    with and without it, and what a bootstrap leaves of the optimism.
 
     Arguments:
         gains: right after less right before; NaN where a seed did not score the row.
@@ -140,9 +153,11 @@ def selected_gain(
         seed: of the cuts.
 
     Raises:
-        EckartError: no cells, fewer than two folds, more folds than rows, or a seed that scored fewer than two rows.
+        EckartError: no cells, fewer than two folds, more folds than rows, or a seed that scored
+            fewer than two rows.
 
-    >>> noise = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], size=(64, 1, 200), p=[0.05, 0.9, 0.05])
+    >>> noise = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], size=(64, 1, 200), p=[0.05, 0.9,
+    0.05])
     >>> selected = selected_gain(noise)
     >>> selected.naive > 0.04, abs(selected.corrected.mean) < 0.02
     (True, True)
@@ -150,8 +165,8 @@ def selected_gain(
     cells, _, rows = gains.shape
     if cells == 0 or not 2 <= folds <= rows or repeats < 1:
         raise EckartError(
-            f"{cells} cells, {rows} rows, {folds} folds, {repeats} repeats: choosing needs a cell, a repeat and from "
-            "two folds to one a row"
+            f"{cells} cells, {rows} rows, {folds} folds, {repeats} repeats: choosing needs a cell,"
+            " a repeat and from two folds to one a row"
         )
     means, _, _ = crossed_moments(gains, None)
     best = int(means.argmax())
@@ -168,7 +183,8 @@ def selected_gain(
 def held_out(
     gains: Float[np.ndarray, "cells seeds rows"], folds: int, repeats: int, seed: int
 ) -> Float[np.ndarray, "seeds rows"]:
-    """Return for every seed and row its gain in the cell that other seeds and rows choose, averaged over the repeats.
+    """Return for every seed and row its gain in the cell that other seeds and rows choose, averaged
+    over the repeats.
 
     The first of equals is chosen. Where there is one seed, only rows are held out.
     """
@@ -185,23 +201,36 @@ def other_means(
 ) -> Float[np.ndarray, "cells seeds folds"]:
     """Return the mean gain over all other folds, under all other seeds where there are others."""
     scored, member = ~np.isnan(gains), np.eye(int(fold_of.max()) + 1)[fold_of]
-    return _others(np.where(scored, gains, 0.0) @ member) / np.maximum(_others(scored @ member), 1.0)
+    return _others(np.where(scored, gains, 0.0) @ member) / np.maximum(
+        _others(scored @ member), 1.0
+    )
 
 
-def held_out_mean(chosen: Float[np.ndarray, "seeds rows"], folds: int, confidence: float) -> Estimate:
-    """Return the mean of held-out gains, with Nadeau and Bengio's allowance for choices that share rows."""
+def held_out_mean(
+    chosen: Float[np.ndarray, "seeds rows"], folds: int, confidence: float
+) -> Estimate:
+    """Return the mean of held-out gains, with Nadeau and Bengio's allowance for choices that share
+    rows."""
     centre, error, freedom = moments(chosen, (-1.0, 1.0))
-    return estimate_from(chosen, (centre, error * math.sqrt(1 + folds / (folds - 1)), freedom), confidence)
+    return estimate_from(
+        chosen, (centre, error * math.sqrt(1 + folds / (folds - 1)), freedom), confidence
+    )
 
 
-def _others(parts: Float[np.ndarray, "cells seeds folds"]) -> Float[np.ndarray, "cells seeds folds"]:
+def _others(
+    parts: Float[np.ndarray, "cells seeds folds"],
+) -> Float[np.ndarray, "cells seeds folds"]:
     of_folds = parts.sum(axis=2, keepdims=True) - parts
     return of_folds if parts.shape[1] == 1 else of_folds.sum(axis=1, keepdims=True) - of_folds
 
 
-def _checked(p_values: Sequence[float] | Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
+def _checked(
+    p_values: Sequence[float] | Float[np.ndarray, " tests"],
+) -> Float[np.ndarray, " tests"]:
     p = np.asarray(p_values, dtype=np.float64)
     wrong = p[~((p >= 0) & (p <= 1))]
     if len(wrong):
-        raise EckartError(f"p values {wrong.tolist()} are outside [0, 1]; leave out the tests that have none")
+        raise EckartError(
+            f"p values {wrong.tolist()} are outside [0, 1]; leave out the tests that have none"
+        )
     return p

@@ -1,4 +1,5 @@
-"""What a score is worth: intervals, paired tests, multiplicity, and the metrics of a confusion matrix."""
+"""What a score is worth: intervals, paired tests, multiplicity, and the metrics of a confusion
+matrix."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from eckart.scores import Outcome, Score, SquaredErrors
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval for a proportion (Wilson 1927).
 
-    It speaks of new rows drawn like these, under the same demonstrations. The validation score of a candidate
-    that was selected for it is optimistic, and so is this interval around it.
+    It speaks of new rows drawn like these, under the same demonstrations. The validation score of a
+    candidate that was selected for it is optimistic, and so is this interval around it.
 
     Arguments:
         successes: how many of the n rows succeeded.
@@ -38,7 +39,9 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     """
     _check_confidence(confidence)
     if not 0 <= successes <= n or n == 0:
-        raise EckartError(f"{successes} successes of {n} rows is no proportion; score at least one row")
+        raise EckartError(
+            f"{successes} successes of {n} rows is no proportion; score at least one row"
+        )
     interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -73,8 +76,9 @@ def mean_interval(
 def mcnemar_exact(fixed: int, broken: int) -> float:
     """Return the two-sided p value of the exact McNemar test (McNemar 1947; binomial form).
 
-    Under the hypothesis that an edit changes nothing, each row on which the two models disagree is as likely
-    to have been fixed as broken. Rows on which they agree say nothing of a difference, and do not count.
+    Under the hypothesis that an edit changes nothing, each row on which the two models disagree is
+    as likely to have been fixed as broken. Rows on which they agree say nothing of a difference,
+    and do not count.
 
     Arguments:
         fixed: rows that were wrong before and are right after.
@@ -97,29 +101,33 @@ def mcnemar_exact(fixed: int, broken: int) -> float:
 
 
 def log_e_value(worse: int, better: int) -> float:
-    """Return the log of the evidence that a candidate is less accurate than its rival, at any number of looks.
+    """Return the log of the evidence that a candidate is less accurate than its rival, at any
+    number of looks.
 
-    Let p be the probability that a row on which exactly one of the two is right favours the rival. The hypothesis
-    is p <= 1/2: the candidate is at least as accurate. Against it stands the uniform mixture over [1/2, 1]:
+    Let p be the probability that a row on which exactly one of the two is right favours the rival.
+    The hypothesis is p <= 1/2: the candidate is at least as accurate. Against it stands the uniform
+    mixture over [1/2, 1]:
 
         e = 2^(worse + better + 1) * integral from 1/2 to 1 of p^worse (1 - p)^better dp
           = sum over k = 0 .. worse of  worse! better! / (k! (worse + better + 1 - k)!).
 
-    It starts at 1. One more such row multiplies each 2^n p^worse (1 - p)^better, p >= 1/2, by 2p or by 2(1 - p),
-    which is 1 on average where the hypothesis holds with equality and at most 1 where it holds with room. So e is
-    a non-negative supermartingale, and by Ville's inequality the probability that e *ever* reaches 1 / alpha is at
-    most alpha, however often one looks (Ville 1939, Etude critique de la notion de collectif; Robbins 1970, Ann.
-    Math. Stat. 41, 1397-1409; Shafer et al. 2011, Stat. Sci. 26, 84-101; Ramdas et al. 2023, Stat. Sci. 38, 576-601).
+    It starts at 1. One more such row multiplies each 2^n p^worse (1 - p)^better, p >= 1/2, by 2p or
+    by 2(1 - p), which is 1 on average where the hypothesis holds with equality and at most 1 where
+    it holds with room. So e is a non-negative supermartingale, and by Ville's inequality the
+    probability that e *ever* reaches 1 / alpha is at most alpha, however often one looks (Ville
+    1939, Etude critique de la notion de collectif; Robbins 1970, Ann. Math. Stat. 41, 1397-1409;
+    Shafer et al. 2011, Stat. Sci. 26, 84-101; Ramdas et al. 2023, Stat. Sci. 38, 576-601).
 
-    The same holds for alpha <= 1/2 where the rows are a finite set in random order, and the hypothesis is about that
-    set: docs/algorithm1.md has the proof.
+    The same holds for alpha <= 1/2 where the rows are a finite set in random order, and the
+    hypothesis is about that set: docs/algorithm1.md has the proof.
 
     Arguments:
         worse: rows that the rival has right and the candidate wrong.
         better: rows that the candidate has right and the rival wrong.
 
     Returns:
-        log e, in nats; the hypothesis may be rejected at level alpha once it reaches log(1 / alpha).
+        log e, in nats; the hypothesis may be rejected at level alpha once it reaches log(1 /
+        alpha).
 
     Raises:
         EckartError: a count is negative.
@@ -140,7 +148,8 @@ class PairedDifference:
 
     Arguments:
         n: number of rows.
-        difference: share right after less share right before, in [-1, 1]; of errors, by how much they are smaller.
+        difference: share right after less share right before, in [-1, 1]; of errors, by how much
+            they are smaller.
         interval: (low, high) of the difference.
         p_value: of the exact McNemar test; of errors, of the paired t test.
         fixed: rows that were wrong before and are right after; whose error is smaller.
@@ -160,16 +169,17 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare two models on the same rows: difference in accuracy, its interval, and an exact test.
 
-    The interval is the adjusted Wald interval of Bonett and Price (2012, J. Educ. Behav. Stat. 37, 479-488):
-    with d = (fixed - broken) / (n + 2) and s = (fixed + broken + 2) / (n + 2) it is
-    d +- z sqrt((s - d^2) / (n + 2)). The row of each kind that it adds keeps it from shrinking to a point
-    where none changed. The exact test is the stricter: near the edge a 95% interval may leave out 0 while
-    p > 0.05, never the reverse.
+    The interval is the adjusted Wald interval of Bonett and Price (2012, J. Educ. Behav. Stat. 37,
+    479-488): with d = (fixed - broken) / (n + 2) and s = (fixed + broken + 2) / (n + 2) it is
+    d +- z sqrt((s - d^2) / (n + 2)). The row of each kind that it adds keeps it from shrinking to a
+    point where none changed. The exact test is the stricter: near the edge a 95% interval may leave
+    out 0 while p > 0.05, never the reverse.
 
-    The interval and the p value are conditional on the demonstrations that were drawn: they say how the two
-    models would differ on more rows under this prompt, not under another one; repeat over several seeds for
-    that. They are for a pair that was chosen before these rows were seen. The validation score of a selected
-    candidate is optimistic, however small its p value; only rows that did not select it are evidence.
+    The interval and the p value are conditional on the demonstrations that were drawn: they say how
+    the two models would differ on more rows under this prompt, not under another one; repeat over
+    several seeds for that. They are for a pair that was chosen before these rows were seen. The
+    validation score of a selected candidate is optimistic, however small its p value; only rows
+    that did not select it are evidence.
 
     Arguments:
         before, after: one value a row, in the same order: whether the model was right on it.
@@ -178,13 +188,14 @@ def paired_difference(
     Raises:
         EckartError: no rows, two different numbers of rows, or a confidence outside (0, 1).
 
-    >>> paired_difference(before=[True, False, False, True], after=[True, True, True, True]).difference
-    0.5
+    >>> paired_difference(before=[True, False, False, True], after=[True, True, True,
+    True]).difference 0.5
     """
     _check_confidence(confidence)
     if len(before) != len(after) or len(before) == 0:
         raise EckartError(
-            f"{len(before)} rows before and {len(after)} after make no pairs; score both on the same split"
+            f"{len(before)} rows before and {len(after)} after make no pairs; score both on the"
+            " same split"
         )
     was, is_now = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
     n, fixed, broken = len(was), int((~was & is_now).sum()), int((was & ~is_now).sum())
@@ -201,7 +212,8 @@ def paired_difference(
 def paired_errors(
     before: Sequence[float], after: Sequence[float], confidence: float = 0.95
 ) -> PairedDifference:
-    """Compare two models' squared errors on the same rows: the mean of the differences, with Student's t.
+    """Compare two models' squared errors on the same rows: the mean of the differences, with
+    Student's t.
 
     Squared errors have long tails: with few rows the interval covers less than it says.
 
@@ -210,7 +222,8 @@ def paired_errors(
         confidence: the coverage aimed at, in (0, 1).
 
     Raises:
-        EckartError: fewer than two rows, two different numbers of rows, or a confidence outside (0, 1).
+        EckartError: fewer than two rows, two different numbers of rows, or a confidence outside (0,
+            1).
 
     >>> found = paired_errors(before=[1.0, 2.0, 3.0], after=[0.5, 1.0, 2.5])
     >>> round(found.difference, 3), found.fixed, round(found.p_value, 3)
@@ -219,8 +232,8 @@ def paired_errors(
     _check_confidence(confidence)
     if len(before) != len(after) or len(before) < 2:
         raise EckartError(
-            f"{len(before)} rows before and {len(after)} after make no pairs; score both on the same split of two rows "
-            "or more"
+            f"{len(before)} rows before and {len(after)} after make no pairs; score both on the"
+            " same split of two rows or more"
         )
     was, now = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     same = bool((was == now).all())
@@ -237,7 +250,8 @@ def paired_errors(
 
 
 def compare(before: Outcome, after: Outcome) -> PairedDifference:
-    """Compare two models' outcomes on the same rows; see `paired_difference` and `paired_errors`."""
+    """Compare two models' outcomes on the same rows; see `paired_difference` and
+    `paired_errors`."""
     if isinstance(before, SquaredErrors) and isinstance(after, SquaredErrors):
         return paired_errors(before.errors, after.errors)
     if isinstance(before, Score) and isinstance(after, Score):
@@ -264,7 +278,9 @@ def confusion_matrix(
     [[1, 1], [0, 1]]
     """
     if len(labels) != len(predictions):
-        raise EckartError(f"{len(labels)} labels and {len(predictions)} predictions; give one of each a row")
+        raise EckartError(
+            f"{len(labels)} labels and {len(predictions)} predictions; give one of each a row"
+        )
     true, predicted = _class_indices(labels, classes), _class_indices(predictions, classes)
     return np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
@@ -305,8 +321,8 @@ def balanced_accuracy(confusion: Int[np.ndarray, "classes classes"]) -> float:
 def macro_f1(confusion: Int[np.ndarray, "classes classes"]) -> float:
     """Return the unweighted mean of the classes' F1, over the classes that occur or are predicted.
 
-    A class that occurs and is never predicted, or is predicted and never occurs, counts 0; one that does
-    neither does not count. scikit-learn's default does the same.
+    A class that occurs and is never predicted, or is predicted and never occurs, counts 0; one that
+    does neither does not count. scikit-learn's default does the same.
 
     Raises:
         EckartError: there are no rows.
@@ -327,27 +343,30 @@ def log_loss(scores: Float[np.ndarray, "rows labels"], labels: Sequence[int]) ->
     The probabilities are the softmax of the labels' scores, in float64.
 
     Arguments:
-        scores: one log-likelihood a row and label, in nats; minus infinity where the model rules a label out.
+        scores: one log-likelihood a row and label, in nats; minus infinity where the model rules a
+            label out.
         labels: the index of the right label of each row.
 
     Returns:
-        A number >= 0; infinity where a right label was ruled out and another was not. A row whose labels are
-        all ruled out tells them apart no better than a guess, and counts as one.
+        A number >= 0; infinity where a right label was ruled out and another was not. A row whose
+        labels are all ruled out tells them apart no better than a guess, and counts as one.
 
     Raises:
-        EckartError: there are no rows, the two differ in length, a label is not a column, or a score is NaN
-            or plus infinity.
+        EckartError: there are no rows, the two differ in length, a label is not a column, or a
+            score is NaN or plus infinity.
 
-    >>> round(log_loss(np.array([[-1000.0, -1000.0], [-5.0, -np.inf]]), [0, 0]), 4)  # (log 2 + 0) / 2
-    0.3466
+    >>> round(log_loss(np.array([[-1000.0, -1000.0], [-5.0, -np.inf]]), [0, 0]), 4)  # (log 2 + 0) /
+    2 0.3466
     """
     values = scores.astype(np.float64)
     if len(values) != len(labels) or len(values) == 0:
-        raise EckartError(f"{len(values)} rows of scores and {len(labels)} labels; give one of each a row")
+        raise EckartError(
+            f"{len(values)} rows of scores and {len(labels)} labels; give one of each a row"
+        )
     if (np.isnan(values) | np.isposinf(values)).any():
         raise EckartError(
-            "a score is NaN or plus infinity, and gives no probability; half precision may have overflowed: "
-            "score in bfloat16 or float32"
+            "a score is NaN or plus infinity, and gives no probability; half precision may have"
+            " overflowed: score in bfloat16 or float32"
         )
     values[np.isneginf(values).all(axis=1)] = 0.0
     right = values[np.arange(len(values)), _class_indices(labels, values.shape[1])]
@@ -371,7 +390,8 @@ def _class_indices(values: Sequence[int], classes: int) -> Int[np.ndarray, " row
     indices = np.asarray(values, dtype=np.int64)
     if ((indices < 0) | (indices >= classes)).any():
         raise EckartError(
-            f"class indices reach from {indices.min()} to {indices.max()}; they are 0 to {classes - 1}"
+            f"class indices reach from {indices.min()} to {indices.max()}; they are 0 to"
+            f" {classes - 1}"
         )
     return indices
 
@@ -379,5 +399,7 @@ def _class_indices(values: Sequence[int], classes: int) -> Int[np.ndarray, " row
 def _rows(confusion: Int[np.ndarray, "classes classes"]) -> int:
     n = int(confusion.sum())
     if n == 0:
-        raise EckartError("no row was scored, so there is nothing to average; score at least one row")
+        raise EckartError(
+            "no row was scored, so there is nothing to average; score at least one row"
+        )
     return n

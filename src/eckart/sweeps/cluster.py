@@ -1,4 +1,5 @@
-"""The same sweep on a Ray cluster: a task for each unit, whose findings stream to the one process that keeps them."""
+"""The same sweep on a Ray cluster: a task for each unit, whose findings stream to the one process
+that keeps them."""
 
 from __future__ import annotations
 
@@ -29,12 +30,13 @@ ATTEMPTS = 5
 def on_cluster(address: str = "auto", cpus: float = 1, gpus: float = 0) -> Execute:
     """Return what scores a sweep's units on a Ray cluster.
 
-    Only this process writes the run. A worker that dies loses the trial under way; the rest of its unit is scored again
-    elsewhere. Models are loaded on the workers by their names, once a process, and must have the same weights there.
+    Only this process writes the run. A worker that dies loses the trial under way; the rest of its
+    unit is scored again elsewhere. Models are loaded on the workers by their names, once a process,
+    and must have the same weights there.
 
     Arguments:
-        address: the cluster's as `HOST:PORT`, `auto` for the one that this machine belongs to, `local` for one of its
-            own processes.
+        address: the cluster's as `HOST:PORT`, `auto` for the one that this machine belongs to,
+            `local` for one of its own processes.
         cpus, gpus: what a unit takes.
 
     Raises:
@@ -54,10 +56,13 @@ def on_cluster(address: str = "auto", cpus: float = 1, gpus: float = 0) -> Execu
         live = next((entry for entry in job.sweep.models if entry.live), None)
         if live is not None:
             raise StudyError(
-                f"model '{live.name}' lies in this process's memory; save it, and give the cluster its folder"
+                f"model '{live.name}' lies in this process's memory; save it, and give the cluster"
+                " its folder"
             )
         with _connected(ray, address):
-            yield from _Driver(ray, job, {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}).findings()
+            yield from _Driver(
+                ray, job, {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}
+            ).findings()
 
     return execute
 
@@ -69,14 +74,15 @@ def _check_address(address: str) -> None:
     found = re.fullmatch(r"\[?([^/\[\]]+)\]?:(\d{1,5})", address)
     if found is None:
         raise StudyError(
-            f"'{address}' is no address of a cluster: give its head's HOST:PORT, such as 10.0.0.1:6379 (ray://, Ray's "
-            "client, is not served), auto, or local"
+            f"'{address}' is no address of a cluster: give its head's HOST:PORT, such as"
+            " 10.0.0.1:6379 (ray://, Ray's client, is not served), auto, or local"
         )
     try:
         socket.create_connection((found[1], int(found[2])), timeout=PATIENCE).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise StudyError(
-            f"no Ray cluster at '{address}' ({error}); is the head up ('ray start --head'), and is this its port?"
+            f"no Ray cluster at '{address}' ({error}); is the head up ('ray start --head'), and is"
+            " this its port?"
         ) from error
 
 
@@ -94,7 +100,9 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
             logging_level="ERROR",
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise StudyError(f"no Ray cluster at '{address}' ({' '.join(str(error).split())[:200]})") from error
+        raise StudyError(
+            f"no Ray cluster at '{address}' ({' '.join(str(error).split())[:200]})"
+        ) from error
     try:
         yield
     finally:
@@ -104,8 +112,8 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
 class _Driver:
     """Hands units to the cluster, and collects what they find.
 
-    A unit that ends before its time is handed out again with all that is known by then; Ray's own retries would begin
-    it anew.
+    A unit that ends before its time is handed out again with all that is known by then; Ray's own
+    retries would begin it anew.
     """
 
     def __init__(self, ray: Any, job: Job, options: dict[str, Any]) -> None:
@@ -180,8 +188,9 @@ class _Driver:
             self._failures[what] += 1
             if self._failures[what] >= ATTEMPTS:
                 raise RunError(
-                    f"{what}: {ATTEMPTS} workers in a row died ({type(error).__name__}); what was finished is kept; "
-                    "look at the cluster's memory, and run the same command again"
+                    f"{what}: {ATTEMPTS} workers in a row died ({type(error).__name__}); what was"
+                    " finished is kept; look at the cluster's memory, and run the same command"
+                    " again"
                 ) from error
             return None
 
@@ -233,13 +242,13 @@ def _score(
     model = _model(run, unit.model)
     if (model.fingerprint, model.dtype) != (facts.fingerprint, facts.dtype):
         raise RunError(
-            f"model '{facts.name}' on {socket.gethostname()} has other weights or another dtype than elsewhere in the "
-            "cluster; bring the same files everywhere, and name a --dtype"
+            f"model '{facts.name}' on {socket.gethostname()} has other weights or another dtype"
+            " than elsewhere in the cluster; bring the same files everywhere, and name a --dtype"
         )
     sources = replace(_sources(run), tasks=tasks)
     if content(sources.task(unit.task, unit.shots, unit.seed), sweep) != asked:
         raise RunError(
-            f"task '{unit.asked}' on {socket.gethostname()} has other rows, prompts or demonstrations than elsewhere "
-            "in the cluster; bring the same files everywhere"
+            f"task '{unit.asked}' on {socket.gethostname()} has other rows, prompts or"
+            " demonstrations than elsewhere in the cluster; bring the same files everywhere"
         )
     yield from score_unit(sweep, unit, sources, model, facts.layers, known)

@@ -27,8 +27,8 @@ class Cost:
         rows, tokens: read by the unpruned models, in all units and splits together.
         seconds: for what is not kept, on this machine, one unit after the other.
         disk: bytes of the run's file in the end.
-        states: bytes that one unit's passes leave for its edits, in memory or in a temporary file, in float32; in half
-            precision they are half as many.
+        states: bytes that one unit's passes leave for its edits, in memory or in a temporary file,
+            in float32; in half precision they are half as many.
     """
 
     units: int
@@ -51,7 +51,8 @@ class _Model:
 
     Arguments:
         edits: how many a unit has.
-        passes: what they cost together, in passes of the unpruned model: an edit begins at its layer.
+        passes: what they cost together, in passes of the unpruned model: an edit begins at its
+            layer.
         points: at how many places the unpruned pass leaves states for them.
         width: bytes of a token's state in float32; in half precision it has half as many.
     """
@@ -63,7 +64,8 @@ class _Model:
 
     @classmethod
     def of(cls, sweep: Sweep, anatomy: Anatomy) -> _Model:
-        """Count a model's edits. Which layer `auto` will choose is not known; it counts as the middle one."""
+        """Count a model's edits. Which layer `auto` will choose is not known; it counts as the
+        middle one."""
         n, rates = len(anatomy.layers), sum(rate > 0 for rate in sweep.rates)
         layers = sweep.layers_of(anatomy) or [n // 2]
         each = len(sweep.parts) * rates
@@ -72,8 +74,13 @@ class _Model:
         return cls(each * len(layers), passes, len(sweep.parts) * len(layers), width)
 
     def of_split(self, sweep: Sweep, split: str) -> tuple[int, float]:
-        """Return the most edits that are scored on a split, the unpruned model among them, and their passes."""
-        most = len(sweep.parts) * sweep.scored if split == "test" and sweep.test == "selected" else self.edits
+        """Return the most edits that are scored on a split, the unpruned model among them, and
+        their passes."""
+        most = (
+            len(sweep.parts) * sweep.scored
+            if split == "test" and sweep.test == "selected"
+            else self.edits
+        )
         edits = min(most, self.edits)
         return 1 + edits, 1 + self.passes * edits / max(self.edits, 1)
 
@@ -82,9 +89,9 @@ def expected_trials(sweep: Sweep, folder: Path, sources: Sources) -> int:
     """Return how many trials are still to come, at most."""
     models = [_Model.of(sweep, Outline.of(entry, sweep, sources).anatomy) for entry in sweep.models]
     units = len(sweep.tasks) * len(sweep.draws)
-    return units * sum(_trials(sweep, model, split) for model in models for split in sweep.splits) - _kept(
-        folder
-    )
+    return units * sum(
+        _trials(sweep, model, split) for model in models for split in sweep.splits
+    ) - _kept(folder)
 
 
 def estimate(sweep: Sweep, folder: Path, sources: Sources) -> Cost:
@@ -93,7 +100,8 @@ def estimate(sweep: Sweep, folder: Path, sources: Sources) -> Cost:
     Arguments:
         sweep: resolved.
         folder: the run's.
-        sources: where its models and tasks come from; those that `resolve` had need not be read again.
+        sources: where its models and tasks come from; those that `resolve` had need not be read
+            again.
     """
     found = list(_costs(sweep, sources))
     total = {f.name: sum(getattr(cost, f.name) for cost in found) for f in fields(Cost)}

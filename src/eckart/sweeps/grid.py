@@ -1,4 +1,5 @@
-"""What a sweep crosses: models, tasks, shots, seeds and scorings, and in each unit of these layers, parts and rates."""
+"""What a sweep crosses: models, tasks, shots, seeds and scorings, and in each unit of these layers,
+parts and rates."""
 
 from __future__ import annotations
 
@@ -159,15 +160,18 @@ class Sweep(Closed):
         shots: numbers of demonstrations; the task's own where there are none.
         seeds: draw the demonstrations; the task's own where there are none.
         scorings: what ranks the labels, all from one reading; the task's own where there are none.
-        layers: layers, negative ones from the last; `all`; or `auto`: for each part the one that Algorithm 1 chooses by
-            condition number.
+        layers: layers, negative ones from the last; `all`; or `auto`: for each part the one that
+            Algorithm 1 chooses by condition number.
         parts: `attn`, `mlp`, `all`, or one matrix.
         rates: clipping rates; 0, the unpruned model, is always among them.
-        test: what is scored on the test rows. `selected`: for each part and scoring of a unit the unpruned model and
-            the edit that is best on validation, no other; `all`: every edit; `none`.
+        test: what is scored on the test rows. `selected`: for each part and scoring of a unit the
+            unpruned model and the edit that is best on validation, no other; `all`: every edit;
+            `none`.
         combine, top_k: how `auto` chooses; see `layer_condition_numbers` and `select_layer`.
-        spectra: measure and keep the spectrum of every matrix of the parts, too; such a sweep needs no tasks.
-        truncate_demonstrations, drop_long_rows: what to do with rows that are longer than a model reads.
+        spectra: measure and keep the spectrum of every matrix of the parts, too; such a sweep needs
+            no tasks.
+        truncate_demonstrations, drop_long_rows: what to do with rows that are longer than a model
+            reads.
         batch_tokens, cache_memory: see `Evaluator`; no result depends on them.
     """
 
@@ -176,7 +180,9 @@ class Sweep(Closed):
     shots: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(read_numbers)] = ()
     seeds: Annotated[tuple[int, ...], BeforeValidator(read_numbers)] = ()
     scorings: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
-    layers: Annotated[tuple[int, ...] | Literal["all", "auto"], BeforeValidator(_read_layers)] = "auto"
+    layers: Annotated[tuple[int, ...] | Literal["all", "auto"], BeforeValidator(_read_layers)] = (
+        "auto"
+    )
     parts: Annotated[tuple[Part, ...], BeforeValidator(listed)] = ("attn", "mlp")
     rates: Annotated[tuple[float, ...], BeforeValidator(listed)] = RATES
     test: Annotated[Test, _one_of(get_args(Test), "test policy")] = "selected"
@@ -192,7 +198,9 @@ class Sweep(Closed):
     @classmethod
     def _said(cls, values: Any, info: ValidationInfo) -> Any:
         if not values:
-            raise StudyError(f"{info.field_name}: an empty list; name some, or leave {info.field_name} out")
+            raise StudyError(
+                f"{info.field_name}: an empty list; name some, or leave {info.field_name} out"
+            )
         return values
 
     @field_validator("shots", "seeds", "scorings", "layers", "parts")
@@ -211,7 +219,8 @@ class Sweep(Closed):
             raise StudyError("the grid is empty: there is no model; name a hub id or a folder")
         if not self.tasks and not self.spectra:
             raise StudyError(
-                "the grid is empty: there is no task; name one, such as sst2, or ask for spectra alone"
+                "the grid is empty: there is no task; name one, such as sst2, or ask for spectra"
+                " alone"
             )
         for field in ("parts", "layers"):
             if not getattr(self, field):
@@ -264,7 +273,8 @@ class Sweep(Closed):
         return draws(self.shots, self.seeds)
 
     def layers_of(self, anatomy: Anatomy) -> list[int] | None:
-        """Return the layers of a model that are edited, ascending; None where condition numbers are to choose them.
+        """Return the layers of a model that are edited, ascending; None where condition numbers are
+        to choose them.
 
         Raises:
             EditError: the model has no such layer.
@@ -317,7 +327,8 @@ class Unit:
 
 
 def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the values of a sweep with every path in them absolute, so that its study can be read from anywhere.
+    """Return the values of a sweep with every path in them absolute, so that its study can be read
+    from anywhere.
 
     Arguments:
         values: not yet checked.
@@ -334,7 +345,8 @@ def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _absolute(entry: Mapping[str, Any], keys: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Return an entry whose local files are absolute; a name that is no file stays: it may be the hub's."""
+    """Return an entry whose local files are absolute; a name that is no file stays: it may be the
+    hub's."""
     found = dict(entry)
     for key in keys:
         said = found.get(key)
@@ -363,5 +375,7 @@ def cells(sweep: Sweep, layers: Mapping[str, Sequence[int]]) -> tuple[Edit, ...]
         if rate
     ]
     return tuple(
-        sorted(found, key=lambda edit: (-edit.layer, not set(ATTENTION).isdisjoint(PARTS[edit.part])))
+        sorted(
+            found, key=lambda edit: (-edit.layer, not set(ATTENTION).isdisjoint(PARTS[edit.part]))
+        )
     )

@@ -1,4 +1,5 @@
-"""What a sweep ends with: for each unit, scoring and part the best on validation, and what it does on test."""
+"""What a sweep ends with: for each unit, scoring and part the best on validation, and what it does
+on test."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Line:
         unpruned: the unpruned model's validation score; None where it could not be scored.
         edit: the best on validation; None where none is better than the unpruned model.
         best: its validation score.
-        test: clipped against unpruned on the same test rows; None where they were not looked at, or nothing is clipped.
+        test: clipped against unpruned on the same test rows; None where they were not looked at, or
+            nothing is clipped.
     """
 
     setting: Setting
@@ -48,13 +50,19 @@ class Line:
 
     def __str__(self) -> str:
         s = self.setting
-        unit = f"{folder_name(s.model)}, {s.task}, shots {s.shots}, seed {s.seed}, {s.scoring}, {self.part}"
+        unit = (
+            f"{folder_name(s.model)}, {s.task}, shots {s.shots}, seed {s.seed}, {s.scoring},"
+            f" {self.part}"
+        )
         if self.unpruned is None:
             return f"{unit}: the unpruned model cannot be scored"
         validation = f"{unit}: validation {self.metric.replace('_', ' ')} {self.unpruned:.4f}"
         if self.edit is None:
             return f"{validation} (n = {self.rows}); none of {self.candidates} edits does better"
-        found = f"{validation} -> {self.best:.4f} at {self.edit} (best of {self.candidates}; n = {self.rows})"
+        found = (
+            f"{validation} -> {self.best:.4f} at {self.edit} (best of {self.candidates}; n ="
+            f" {self.rows})"
+        )
         if self.test is None:
             return f"{found}; not tested"
         return f"{found}; test {_said(self.test, self.metric)}"
@@ -81,14 +89,20 @@ class SweepResult:
         return tuple(
             line
             for setting in sorted(by_setting)
-            for line in self._lines(setting, by_setting[setting]["validation"], by_setting[setting]["test"])
+            for line in self._lines(
+                setting, by_setting[setting]["validation"], by_setting[setting]["test"]
+            )
         )
 
     def _lines(self, setting: Setting, validation: Trials, test: Trials) -> Iterator[Line]:
         study = self.run.settings["study"]
-        metrics = {full_name(task["name"], task["variant"]): task["metric"] for task in study["tasks"]}
+        metrics = {
+            full_name(task["name"], task["variant"]): task["metric"] for task in study["tasks"]
+        }
         metric = metrics[setting.task]
-        values = {edits: t.score.merits[metric] for edits, t in validation.items() if t.score is not None}
+        values = {
+            edits: t.score.merits[metric] for edits, t in validation.items() if t.score is not None
+        }
         unpruned = values.get(())
         for part in study["parts"]:
             tried = [edits for edits in validation if edits and edits[0].part == part]
@@ -99,7 +113,9 @@ class SweepResult:
                 part=part,
                 metric=metric,
                 candidates=len(tried),
-                rows=max((t.score.n for t in validation.values() if t.score is not None), default=0),
+                rows=max(
+                    (t.score.n for t in validation.values() if t.score is not None), default=0
+                ),
                 unpruned=None if unpruned is None else shown(metric, unpruned),
                 edit=edit,
                 best=None if edit is None else shown(metric, of_part[edit]),
@@ -119,11 +135,19 @@ class SweepResult:
         }
 
     def verdict(self) -> str:
-        """Say of how many choices the test rows show a gain or a loss, or neither; not corrected for their number."""
+        """Say of how many choices the test rows show a gain or a loss, or neither; not corrected
+        for their number."""
         tests = [line.test for line in self.lines if line.test]
-        found = [test for test in tests if test.p_value < 0.05 and test.interval[0] * test.interval[1] > 0]
+        found = [
+            test
+            for test in tests
+            if test.p_value < 0.05 and test.interval[0] * test.interval[1] > 0
+        ]
         gains, losses = sum(t.difference > 0 for t in found), sum(t.difference < 0 for t in found)
-        told = f"{gains} better on test rows, {losses} worse, {len(tests) - gains - losses} cannot be told"
+        told = (
+            f"{gains} better on test rows, {losses} worse, {len(tests) - gains - losses} cannot be"
+            " told"
+        )
         rest = {
             "with nothing clipped": sum(
                 line.unpruned is not None and line.edit is None for line in self.lines
@@ -142,12 +166,12 @@ def _said(test: PairedDifference, metric: str) -> str:
     (low, high), n = test.interval, test.n
     if metric == SQUARED_ERROR:
         return (
-            f"{test.difference:+.4f} smaller (95% interval {low:+.4f} to {high:+.4f}; paired t test, p = "
-            f"{test.p_value:.3g}; n = {n})"
+            f"{test.difference:+.4f} smaller (95% interval {low:+.4f} to {high:+.4f}; paired t"
+            f" test, p = {test.p_value:.3g}; n = {n})"
         )
     return (
-        f"accuracy {100 * test.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}; exact "
-        f"McNemar p = {test.p_value:.3g}; n = {n})"
+        f"accuracy {100 * test.difference:+.2f} points (95% interval {100 * low:+.2f} to"
+        f" {100 * high:+.2f}; exact McNemar p = {test.p_value:.3g}; n = {n})"
     )
 
 

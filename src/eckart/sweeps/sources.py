@@ -1,4 +1,5 @@
-"""What can be wrong with a sweep is found before anything long is computed, and before any weights are loaded."""
+"""What can be wrong with a sweep is found before anything long is computed, and before any weights
+are loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ READING = ("batch_tokens", "cache_memory", "truncate_demonstrations", "drop_long
 
 @dataclass(frozen=True)
 class Sources:
-    """The models and tasks that the caller holds in memory, by their names; no two of a sweep share one."""
+    """The models and tasks that the caller holds in memory, by their names; no two of a sweep share
+    one."""
 
     models: Mapping[str, LoadedModel] = field(default_factory=dict)
     tasks: Mapping[str, AnyTask] = field(default_factory=dict)
@@ -37,11 +39,13 @@ class Sources:
         return load_model(entry.name, **entry.model_dump(exclude={"name", "live"}))
 
     def task(self, entry: TaskEntry, shots: int | None, seed: int | None) -> AnyTask:
-        """Load a task with these demonstrations; its rows are read once, however often it is asked for."""
+        """Load a task with these demonstrations; its rows are read once, however often it is asked
+        for."""
         if entry.digest is not None:
             return _held(self.tasks, entry.full_name).redrawn(shots=shots, seed=seed)
         said = entry.model_dump(exclude={"task", "name", "metric", "digest"})
-        # Drawn at once as it was asked for: the task's own number of demonstrations may be more than its rows allow.
+        # Drawn at once as it was asked for: the task's own number of demonstrations may be more
+        # than its rows allow.
         key = fingerprint([entry.task, said, shots is None, seed is None])
         if key not in self._read:
             self._read[key] = Task.load(entry.task, **said, shots=shots, seed=seed or 0)
@@ -51,7 +55,9 @@ class Sources:
     def scorer(self, sweep: Sweep, task: AnyTask, model: LoadedModel) -> Scorer:
         """Return what scores a model on a task."""
         asked = {name: getattr(sweep, name) for name in READING}
-        said = {name: value for name, value in asked.items() if value is not None and value is not False}
+        said = {
+            name: value for name, value in asked.items() if value is not None and value is not False
+        }
         return scorer_of(task, model, **said)
 
 
@@ -59,7 +65,8 @@ def resolve(sweep: Sweep, sources: Sources | None = None) -> Sweep:
     """Check every model, task and row of a sweep, and fill in what its tasks leave open.
 
     Raises:
-        EckartError: a model or a task is not usable, a layer or part does not exist, a row does not fit.
+        EckartError: a model or a task is not usable, a layer or part does not exist, a row does not
+            fit.
     """
     sources = sources or Sources()
     outlines = [Outline.of(entry, sweep, sources) for entry in sweep.models]
@@ -79,14 +86,18 @@ def check_names(names: Sequence[str], what: str) -> None:
         raise StudyError(f"two {what} are called '{twice}'; give one of them another name")
 
 
-def _resolved(entry: TaskEntry, sweep: Sweep, sources: Sources, outlines: Sequence[Outline]) -> TaskEntry:
+def _resolved(
+    entry: TaskEntry, sweep: Sweep, sources: Sources, outlines: Sequence[Outline]
+) -> TaskEntry:
     """Check every unit of a task, and return its entry with what it leaves open."""
     drawn = {}
     for shots, seed in sweep.draws:
         with _about(entry.full_name):
             task = drawn[shots, seed] = sources.task(entry, shots, seed)
             if entry.metric not in (None, *task.metrics):
-                raise StudyError(f"no metric '{entry.metric}'; the metrics are {', '.join(task.metrics)}")
+                raise StudyError(
+                    f"no metric '{entry.metric}'; the metrics are {', '.join(task.metrics)}"
+                )
         for outline in outlines:
             with _about(Unit(outline.entry, entry, shots, seed)):
                 scorer = sources.scorer(sweep, task, outline.model)
@@ -98,23 +109,26 @@ def _resolved(entry: TaskEntry, sweep: Sweep, sources: Sources, outlines: Sequen
 
 
 def _tell_alike(entry: TaskEntry, drawn: Mapping[tuple[int | None, int | None], AnyTask]) -> None:
-    """Warn of seeds that draw the same demonstrations: their results are one result, not several."""
+    """Warn of seeds that draw the same demonstrations: their results are one result, not
+    several."""
     alike: dict[str, list[int]] = {}
     for task in drawn.values():
         alike.setdefault(task.digest, []).append(task.seed)
     for seeds in alike.values():
         if len(seeds) > 1:
             warnings.warn(
-                f"{entry.full_name}: seeds {', '.join(map(str, seeds))} draw the same demonstrations, so theirs is one "
-                "result and not several",
+                f"{entry.full_name}: seeds {', '.join(map(str, seeds))} draw the same"
+                " demonstrations, so theirs is one result and not several",
                 stacklevel=2,
             )
 
 
 def contents(sweep: Sweep, sources: Sources) -> dict[str, dict[str, Any]]:
-    """Return for each task and draw of a sweep what its trials depend on besides the model and the settings.
+    """Return for each task and draw of a sweep what its trials depend on besides the model and the
+    settings.
 
-    Settings say where a task's prompts and rows come from; what was found there is known by these digests.
+    Settings say where a task's prompts and rows come from; what was found there is known by these
+    digests.
     """
     return {
         unit.asked: content(sources.task(unit.task, unit.shots, unit.seed), sweep)
@@ -124,14 +138,16 @@ def contents(sweep: Sweep, sources: Sources) -> dict[str, dict[str, Any]]:
 
 
 def content(task: AnyTask, sweep: Sweep) -> dict[str, Any]:
-    """Return the digests of a task's prompts and rows, and by which version of the scoring they are scored."""
+    """Return the digests of a task's prompts and rows, and by which version of the scoring they are
+    scored."""
     rows = {f"{split} rows": task.rows_digest(split) for split in sweep.splits}
     return {**rows, "prompts or demonstrations": task.digest, "scoring version": SCORING_VERSION}
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A model without its weights, unless they are in memory anyway: its layers, and what it reads with."""
+    """A model without its weights, unless they are in memory anyway: its layers, and what it reads
+    with."""
 
     entry: ModelEntry
     model: LoadedModel
@@ -146,7 +162,9 @@ class Outline:
         """
         with _about(entry.name):
             model = (
-                sources.model(entry) if entry.live else outlined_model(entry.name, entry.trust_remote_code)
+                sources.model(entry)
+                if entry.live
+                else outlined_model(entry.name, entry.trust_remote_code)
             )
             anatomy = Anatomy.of(model.model)
             for layer in sweep.layers_of(anatomy) or [0]:

@@ -1,4 +1,5 @@
-"""A sweep: a grid of trials over models, tasks, shots, seeds and scorings, run once, and resumable."""
+"""A sweep: a grid of trials over models, tasks, shots, seeds and scorings, run once, and
+resumable."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from eckart.tasks.task import AnyTask
 from eckart.weights.models import LoadedModel, Model, load_model
 
 Finding = Facts | units.Finding | Unit
-"""What comes out of a sweep as it runs: of a model, of a split, of an edit; a unit comes when it is done."""
+"""What comes out of a sweep as it runs: of a model, of a split, of an edit; a unit comes when it is
+done."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Job:
     Arguments:
         sweep: resolved.
         sources: what the caller holds in memory.
-        store: keeps spectra at once; nothing else is written to it but by whoever reads the findings.
+        store: keeps spectra at once; nothing else is written to it but by whoever reads the
+            findings.
         known: what was found before; it grows as findings are kept.
         contents: by what each task is asked, the digests of what it holds; see `contents`.
     """
@@ -90,20 +93,24 @@ def sweep(
     execute: Execute = locally,
     **options: Any,
 ) -> SweepResult:
-    """Run a grid of trials over models, tasks, layers, parts, rates, shots, seeds and scorings, once.
+    """Run a grid of trials over models, tasks, layers, parts, rates, shots, seeds and scorings,
+    once.
 
     Arguments:
-        models: hub ids, local folders, live models or what `load_model` returned, or entries such as
-            `{"name": "gpt2", "dtype": "float32"}`; one or several.
-        tasks: catalogue names, task files, `Task` or `FunctionTask` objects, or entries with the arguments of
-            `Task.load`; one or several. `shots` and `seeds` draw demonstrations for all of them; without, a task
-            object keeps its own.
-        layers, parts, rates, shots, seeds, scorings, test, combine, top_k: see `Sweep`; None for the tasks' own.
-        out: the run's folder; by default under `runs/`, named by the settings. A stopped sweep goes on from it.
+        models: hub ids, local folders, live models or what `load_model` returned, or entries such
+            as `{"name": "gpt2", "dtype": "float32"}`; one or several.
+        tasks: catalogue names, task files, `Task` or `FunctionTask` objects, or entries with the
+            arguments of `Task.load`; one or several. `shots` and `seeds` draw demonstrations for
+            all of them; without, a task object keeps its own.
+        layers, parts, rates, shots, seeds, scorings, test, combine, top_k: see `Sweep`; None for
+            the tasks' own.
+        out: the run's folder; by default under `runs/`, named by the settings. A stopped sweep goes
+            on from it.
         dtype, device: of the models that are given by name.
-        execute: where units are scored: in this process, or on a cluster (`eckart.sweeps.cluster.on_cluster`).
-        options: the other fields of `Sweep`: `spectra`, `truncate_demonstrations`, `drop_long_rows`, `batch_tokens`,
-            `cache_memory`.
+        execute: where units are scored: in this process, or on a cluster
+            (`eckart.sweeps.cluster.on_cluster`).
+        options: the other fields of `Sweep`: `spectra`, `truncate_demonstrations`,
+            `drop_long_rows`, `batch_tokens`, `cache_memory`.
 
     Raises:
         EckartError: the grid, a model, a task or the run's folder is not usable.
@@ -143,7 +150,9 @@ def sweep(
     return run_sweep(grid, out, sources, execute)
 
 
-def _models(models: Any, dtype: str, device: str) -> list[tuple[dict[str, Any], LoadedModel | None]]:
+def _models(
+    models: Any, dtype: str, device: str
+) -> list[tuple[dict[str, Any], LoadedModel | None]]:
     """Return an entry for each model, and the model itself where it lies in memory."""
     found: list[tuple[dict[str, Any], LoadedModel | None]] = []
     for model in models if isinstance(models, list | tuple) else [models]:
@@ -166,7 +175,9 @@ def _tasks(tasks: Any) -> list[tuple[dict[str, Any], AnyTask | None]]:
         elif isinstance(task, str | Path):
             found.append(({"task": str(task)}, None))
         else:
-            found.append(({"name": task.name, "variant": task.variant, "digest": task.digest}, task))
+            found.append(
+                ({"name": task.name, "variant": task.variant, "digest": task.digest}, task)
+            )
     return found
 
 
@@ -187,8 +198,8 @@ def run_sweep(
         watch: told of every finding when it is kept.
 
     Raises:
-        RunError: the folder is not usable or holds another run, or a model or a task's data, prompts or demonstrations
-            have changed since the run began.
+        RunError: the folder is not usable or holds another run, or a model or a task's data,
+            prompts or demonstrations have changed since the run began.
     """
     folder, sources = home(out) if out is not None else default_folder(sweep), sources or Sources()
     asked = contents(sweep, sources)
@@ -208,8 +219,12 @@ def run_sweep(
 
 
 def default_folder(sweep: Sweep) -> Path:
-    """Name a run by its settings: the same sweep goes on where it stopped, another one never meets it."""
-    return Path("runs") / f"sweep-{folder_name(sweep.models[0].name)}-{fingerprint(sweep.settings)[:8]}"
+    """Name a run by its settings: the same sweep goes on where it stopped, another one never meets
+    it."""
+    return (
+        Path("runs")
+        / f"sweep-{folder_name(sweep.models[0].name)}-{fingerprint(sweep.settings)[:8]}"
+    )
 
 
 def _keep(store: RunStore, finding: Finding) -> None:
@@ -232,8 +247,8 @@ def _keep_contents(store: RunStore, asked: dict[str, dict[str, Any]]) -> None:
         changed = [what for what in content if kept[name][what] != content[what]]
         if changed:
             raise RunError(
-                f"task '{name}' has other {', '.join(changed)} than when run '{store.folder}' began; bring the old "
-                "back, or choose another --out"
+                f"task '{name}' has other {', '.join(changed)} than when run '{store.folder}'"
+                " began; bring the old back, or choose another --out"
             )
 
 
@@ -252,6 +267,7 @@ def _keep_facts(store: RunStore, facts: Facts) -> None:
     for name, what in _MADE_OF.items():
         if kept.get(name) != getattr(facts, name):
             raise RunError(
-                f"model '{facts.name}' has other {what} than when run '{store.folder}' began ({kept.get(name)}, now "
-                f"{getattr(facts, name)}); bring the old one back, or choose another --out"
+                f"model '{facts.name}' has other {what} than when run '{store.folder}' began"
+                f" ({kept.get(name)}, now {getattr(facts, name)}); bring the old one back, or"
+                " choose another --out"
             )

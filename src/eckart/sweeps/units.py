@@ -1,4 +1,5 @@
-"""What is done of a sweep in one place: a model is looked at, a unit is scored. Nothing here knows where it is kept."""
+"""What is done of a sweep in one place: a model is looked at, a unit is scored. Nothing here knows
+where it is kept."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Facts:
         name: as the sweep names it.
         fingerprint, dtype: which weights it has, and what they are computed in.
         layers: the layers of each part that are edited.
-        condition_numbers: of each part by layer, where they were measured; null where a matrix is singular.
+        condition_numbers: of each part by layer, where they were measured; null where a matrix is
+            singular.
         spectra: under which names the spectra of its matrices are kept.
         batch_tokens: in half precision the most tokens in a batch, on which the last bits depend.
     """
@@ -52,9 +54,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Same:
-    """A trial that was computed for another unit, and is this setting's too: both ask the model the very same.
+    """A trial that was computed for another unit, and is this setting's too: both ask the model the
+    very same.
 
-    Two seeds may draw the same demonstrations; a task or a model may stand in a sweep under two names.
+    Two seeds may draw the same demonstrations; a task or a model may stand in a sweep under two
+    names.
 
     Arguments:
         key: the trial's.
@@ -87,7 +91,9 @@ class Known:
         """Return what is known of a unit."""
         keys = [key for key, settings in self.settings.items() if any(map(unit.has, settings))]
         return Known(
-            {key: self.outcomes[key] for key in keys}, {key: self.settings[key] for key in keys}, self.rows
+            {key: self.outcomes[key] for key in keys},
+            {key: self.settings[key] for key in keys},
+            self.rows,
         )
 
     def add(self, found: Finding) -> None:
@@ -101,7 +107,8 @@ class Known:
 
 
 def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
-    """Settle which layers of a model a sweep edits, and measure its spectra where they are asked for."""
+    """Settle which layers of a model a sweep edits, and measure its spectra where they are asked
+    for."""
     given, noted = sweep.layers_of(Anatomy.of(model.model)), Noted(store)
     conditions: dict[str, dict[int, float]] = {}
     if given is None or sweep.spectra:
@@ -157,10 +164,15 @@ class _Work:
     scorer: Scorer
     known: Known
 
-    def score(self, wanted: Mapping[tuple[Edit, ...], Iterable[str]], split: str) -> Iterator[Finding]:
-        """Yield what is not known of these edits under these scorings: rows first, then trial by trial."""
+    def score(
+        self, wanted: Mapping[tuple[Edit, ...], Iterable[str]], split: str
+    ) -> Iterator[Finding]:
+        """Yield what is not known of these edits under these scorings: rows first, then trial by
+        trial."""
         yield from map(self._found, list(self._shared(wanted, split)))
-        missing = {edits: self._missing(edits, split, scorings) for edits, scorings in wanted.items()}
+        missing = {
+            edits: self._missing(edits, split, scorings) for edits, scorings in wanted.items()
+        }
         missing = {edits: scorings for edits, scorings in missing.items() if scorings}
         if not missing:
             return
@@ -168,7 +180,9 @@ class _Work:
         if rows.digest not in self.known.rows:
             yield self._found(rows)
         self.scorer.expect([edit for edits in missing for edit in edits])
-        for layer, group in groupby(missing.items(), key=lambda item: item[0][0].layer if item[0] else None):
+        for layer, group in groupby(
+            missing.items(), key=lambda item: item[0][0].layer if item[0] else None
+        ):
             for edits, scorings in group:
                 for trial in self._trials(edits, split, scorings):
                     yield self._found(trial)
@@ -183,7 +197,8 @@ class _Work:
         scorings: Iterable[str],
         metric: str,
     ) -> dict[tuple[Edit, ...], list[str]]:
-        """Return what is tested, and under which scorings: the unpruned model, and each part's best on validation."""
+        """Return what is tested, and under which scorings: the unpruned model, and each part's best
+        on validation."""
         tested: dict[tuple[Edit, ...], list[str]] = {(): []}
         grid = list(grid)
         for scoring in scorings:
@@ -193,7 +208,9 @@ class _Work:
                 continue
             tested[()].append(scoring)
             for part in parts:
-                of_part = {e[0]: v for e, v in values.items() if e and v is not None and e[0].part == part}
+                of_part = {
+                    e[0]: v for e, v in values.items() if e and v is not None and e[0].part == part
+                }
                 best = best_edit(of_part, unpruned)
                 if best is not None:
                     tested.setdefault((best,), []).append(scoring)
@@ -203,7 +220,9 @@ class _Work:
         outcome = self.known.outcomes[self.scorer.key(edits, "validation", scoring)]
         return None if outcome is None else outcome[metric]
 
-    def _shared(self, wanted: Mapping[tuple[Edit, ...], Iterable[str]], split: str) -> Iterator[Same]:
+    def _shared(
+        self, wanted: Mapping[tuple[Edit, ...], Iterable[str]], split: str
+    ) -> Iterator[Same]:
         """Yield the trials that are known of other settings alone."""
         for edits, scorings in wanted.items():
             for scoring in scorings:
@@ -220,7 +239,8 @@ class _Work:
         return found
 
     def _trials(self, edits: tuple[Edit, ...], split: str, scorings: Sequence[str]) -> list[Trial]:
-        """Return the trials; those of a clipped model whose outputs are no numbers fail for good."""
+        """Return the trials; those of a clipped model whose outputs are no numbers fail for
+        good."""
         try:
             return self.scorer.trials(edits, split, scorings)
         except NotANumberError as error:
@@ -228,4 +248,6 @@ class _Work:
 
     def _failed(self, edits: tuple[Edit, ...], split: str, scoring: str, error: Exception) -> Trial:
         key, rows = self.scorer.key(edits, split, scoring), self.scorer.rows(split).digest
-        return Trial.failed(key, replace(self.scorer.setting, scoring=scoring), split, rows, edits, error)
+        return Trial.failed(
+            key, replace(self.scorer.setting, scoring=scoring), split, rows, edits, error
+        )

@@ -1,4 +1,5 @@
-"""Multiple choice whose candidates stand in one column: a list, or texts with their names (HellaSwag, MMLU, ARC)."""
+"""Multiple choice whose candidates stand in one column: a list, or texts with their names
+(HellaSwag, MMLU, ARC)."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class ChoiceList:
         column: holds the candidates: `["a", "b"]`, `{"text": ["a", "b"], "label": ["A", "B"]}`, or
             `[{"text": "a", "label": "A"}, ...]`.
         label: the label column.
-        letters: whether labels are the letters A, B, ... rather than places counted from 0, where no names are given.
+        letters: whether labels are the letters A, B, ... rather than places counted from 0, where
+            no names are given.
         mapping: a label -> its place, where the task says so.
     """
 
@@ -32,7 +34,8 @@ class ChoiceList:
     def of(
         cls, column: str, label: str, values: Iterable[str], mapping: Mapping[str, str] | None
     ) -> ChoiceList:
-        """Return how a task's lists are read: the label column as a whole decides whether its labels are letters."""
+        """Return how a task's lists are read: the label column as a whole decides whether its
+        labels are letters."""
         letters = all(len(value) == 1 and value.isascii() and value.isalpha() for value in values)
         return cls(column, label, letters, mapping)
 
@@ -45,7 +48,8 @@ class ChoiceList:
         return self._read(row.get(self.column))[0]
 
     def sorted_cell(self, row: Mapping[str, Any], texts: Iterable[str]) -> Any:
-        """Return the row's cell with its candidates in alphabetical order, under the names of their places."""
+        """Return the row's cell with its candidates in alphabetical order, under the names of their
+        places."""
         cell = row.get(self.column)
         if isinstance(cell, Mapping):
             return {**cell, "text": sorted(texts)}
@@ -66,14 +70,20 @@ class ChoiceList:
         said = (self.mapping or {}).get(value, value)
         if said in names:
             return names.index(said), len(texts)
-        place = ord(said.upper()) - ord("A") if self.letters and said == value and not names else _whole(said)
+        place = (
+            ord(said.upper()) - ord("A")
+            if self.letters and said == value and not names
+            else _whole(said)
+        )
         if not names and 0 <= place < len(texts):
             return place, len(texts)
-        known = ", ".join(names) if names else f"a place from 0 to {len(texts) - 1}, or a letter from A"
+        known = (
+            ", ".join(names) if names else f"a place from 0 to {len(texts) - 1}, or a letter from A"
+        )
         raise TaskError(
-            f"{where}: the label '{value}' in column '{self.label}' means none of the {len(texts)} candidates in "
-            f"'{self.column}', which wants {known}; map it in labels, such as {_from_one(len(texts))} where places "
-            "count from 1"
+            f"{where}: the label '{value}' in column '{self.label}' means none of the {len(texts)}"
+            f" candidates in '{self.column}', which wants {known}; map it in labels, such as"
+            f" {_from_one(len(texts))} where places count from 1"
         )
 
     def _read(self, cell: Any) -> tuple[list[Any], list[str]]:
@@ -93,8 +103,9 @@ class ChoiceList:
             return [item["text"] for item in cell], names if len(names) == len(cell) else []
         if not isinstance(cell, list):
             raise TaskError(
-                f"column '{self.column}' holds {_shown(cell)}, no list of candidates; name the columns of the "
-                "candidates as [one, two, ...], or a column with a list in every row"
+                f"column '{self.column}' holds {_shown(cell)}, no list of candidates; name the"
+                " columns of the candidates as [one, two, ...], or a column with a list in"
+                " every row"
             )
         return cell, []
 
@@ -108,7 +119,8 @@ def _shown(value: Any) -> str:
 
 
 def check_choice(value: Any, column: str, listed: bool) -> None:
-    """Refuse a candidate that is no text: a list among the candidates' columns, or a list in a list.
+    """Refuse a candidate that is no text: a list among the candidates' columns, or a list in a
+    list.
 
     Raises:
         TaskError: it is one; the message says how a column of lists is named.

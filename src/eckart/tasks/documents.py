@@ -1,4 +1,5 @@
-"""JSON: one object a line, an array of objects, or one of the forms of pandas' `DataFrame.to_json`."""
+"""JSON: one object a line, an array of objects, or one of the forms of pandas'
+`DataFrame.to_json`."""
 
 from __future__ import annotations
 
@@ -9,7 +10,10 @@ from typing import Any
 from eckart.errors import TaskError
 from eckart.tasks.tables import Row
 
-FORMS = "a JSON file holds one array of objects, or one object a line (pandas: orient='records', lines=True)"
+FORMS = (
+    "a JSON file holds one array of objects, or one object a line (pandas: orient='records',"
+    " lines=True)"
+)
 
 ABOUT = frozenset(
     {"schema", "metadata", "info", "features", "version", "date", "name", "description", "split"}
@@ -24,7 +28,9 @@ def read_lines(text: str) -> list[Row]:
         TaskError: a line is no object; the message begins with it.
     """
     # Not str.splitlines: a JSON text may hold U+2028, which that takes for the end of a line.
-    lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+    lines = (
+        (number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()
+    )
     return [_object(_parsed(line, f"line {n}"), f"line {n}") for n, line in lines]
 
 
@@ -49,7 +55,9 @@ def read_json(text: str) -> list[Row]:
 
 def _of_object(whole: dict[str, Any]) -> list[Row]:
     values = list(whole.values())
-    if {"columns", "data"} <= set(whole) and all(isinstance(whole[key], list) for key in ("columns", "data")):
+    if {"columns", "data"} <= set(whole) and all(
+        isinstance(whole[key], list) for key in ("columns", "data")
+    ):
         return _of_split(whole["columns"], whole["data"])
     tables = [name for name, value in whole.items() if _objects(value)]
     if len(tables) == 1 and {name.lower() for name in whole if name != tables[0]} <= ABOUT:
@@ -59,7 +67,9 @@ def _of_object(whole: dict[str, Any]) -> list[Row]:
             f"it holds one object, with {_names(whole)}: a table, or one row with a list? {FORMS}"
         )
     if len(tables) > 1:
-        raise TaskError(f"it holds several tables: {_names(whole)}; write each to a file of its own")
+        raise TaskError(
+            f"it holds several tables: {_names(whole)}; write each to a file of its own"
+        )
     if all(isinstance(value, dict) for value in values):
         return _of_nested(whole)
     if all(isinstance(value, list) for value in values):
@@ -108,7 +118,9 @@ def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_named_once)
     except (ValueError, RecursionError) as error:
-        raise TaskError(f"{where} is not whole JSON ({getattr(error, 'msg', error)}); {FORMS}") from None
+        raise TaskError(
+            f"{where} is not whole JSON ({getattr(error, 'msg', error)}); {FORMS}"
+        ) from None
     except TaskError as error:
         raise TaskError(f"{where} {error}") from None
 
@@ -123,7 +135,9 @@ def _named_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _names(whole: Mapping[str, Any]) -> str:
-    return ", ".join(f"'{name[:40]}'" for name in list(whole)[:4]) + (", ..." if len(whole) > 4 else "")
+    return ", ".join(f"'{name[:40]}'" for name in list(whole)[:4]) + (
+        ", ..." if len(whole) > 4 else ""
+    )
 
 
 def _kind(value: Any) -> str:

@@ -1,4 +1,5 @@
-"""From rows to labelled examples: which column is what, which value is which class, what is left out."""
+"""From rows to labelled examples: which column is what, which value is which class, what is left
+out."""
 
 from __future__ import annotations
 
@@ -43,8 +44,8 @@ def with_template(spec: TaskSpec, columns: tuple[str, ...], where: str) -> TaskS
     label = spec.label or "label"
     if label not in columns:
         raise TaskError(
-            f"{where} has no column '{label}'; say which of its columns is the label (--label-column): "
-            f"{', '.join(columns)}"
+            f"{where} has no column '{label}'; say which of its columns is the label"
+            f" (--label-column): {', '.join(columns)}"
         )
     if spec.template is not None:
         return spec.model_copy(update={"label": label})
@@ -54,13 +55,17 @@ def with_template(spec: TaskSpec, columns: tuple[str, ...], where: str) -> TaskS
         others = [spec.text or "text"]
     if len(others) != 1:
         raise TaskError(
-            f"{where} has the columns {', '.join(columns)}; say which one is the text (--text-column), "
-            f"or give a template such as "
-            f"'{others[0] if others else 'text'}: {{{{ {others[0] if others else 'text'} }}}}'"
+            f"{where} has the columns {', '.join(columns)}; say which one is the text"
+            f" (--text-column), or give a template such as '{others[0] if others else 'text'}: {{{{"
+            f" {others[0] if others else 'text'} }}}}'"
         )
     ending = "" if spec.choices else f"\n{label}:"
     return spec.model_copy(
-        update={"label": label, "text": others[0], "template": f"{others[0]}: {{{{ text }}}}{ending}"}
+        update={
+            "label": label,
+            "text": others[0],
+            "template": f"{others[0]}: {{{{ text }}}}{ending}",
+        }
     )
 
 
@@ -70,22 +75,28 @@ def find_columns(spec: TaskSpec, columns: tuple[str, ...], where: str) -> Column
     Raises:
         TaskError: a column is missing, or a template shows the label.
     """
-    templates = [compiled(text) for text in (spec.template, spec.query_template) if text is not None]
+    templates = [
+        compiled(text) for text in (spec.template, spec.query_template) if text is not None
+    ]
     names = sorted({name for template in templates for name in template.names})
     fields = {name: spec.text if name == "text" and spec.text else name for name in names}
     row = "row" in fields and "row" not in columns
     if row:
         del fields["row"]
     if spec.label in fields.values():
-        raise TaskError(f"the template shows the label column '{spec.label}', which gives the answer away")
+        raise TaskError(
+            f"the template shows the label column '{spec.label}', which gives the answer away"
+        )
     for name in (*fields.values(), *(spec.choices or ())):
         if name not in columns:
             raise TaskError(
-                f"{where} has no column '{name}', which the template or the choices name; {closest(name, columns)}"
+                f"{where} has no column '{name}', which the template or the choices name;"
+                f" {closest(name, columns)}"
             )
     if not fields and not row:
         raise TaskError(
-            f"template {spec.template!r} names no column of {where}; its columns are {', '.join(columns)}"
+            f"template {spec.template!r} names no column of {where}; its columns are"
+            f" {', '.join(columns)}"
         )
     return Columns(str(spec.label), fields, row, spec.choices or ())
 
@@ -98,7 +109,9 @@ def shown_words(spec: TaskSpec, names: tuple[str, ...]) -> tuple[str, ...]:
     """
     for word in spec.demonstration_words:
         if word not in names:
-            raise TaskError(f"demonstration_words names '{word}', which is no label; {closest(word, names)}")
+            raise TaskError(
+                f"demonstration_words names '{word}', which is no label; {closest(word, names)}"
+            )
     return tuple(spec.demonstration_words.get(name, name) for name in names)
 
 
@@ -117,7 +130,9 @@ def make_examples(
         left_out: Counter[str] = Counter()
         made = (maker.example(f"{split}:{index}", row, left_out) for index, row in enumerate(rows))
         examples[split] = [example for example in made if example is not None]
-        notes += [f"{split}: left out {counted(count)} {reason}" for reason, count in left_out.items()]
+        notes += [
+            f"{split}: left out {counted(count)} {reason}" for reason, count in left_out.items()
+        ]
     return examples, tuple(notes)
 
 
@@ -135,22 +150,33 @@ class _Maker:
         if value not in self.labels.index:
             left_out[missing_reason(held)] += 1
             return None
-        fields = {name: self._clean(row.get(column)) for name, column in self.columns.fields.items()}
+        fields = {
+            name: self._clean(row.get(column)) for name, column in self.columns.fields.items()
+        }
         if not any(fields.values()) and not self.columns.row:
             left_out["without an input"] += 1
             return None
         if self.columns.row:
-            fields["row"] = {name: self._clean(row[name]) for name in row if name != self.columns.label}
+            fields["row"] = {
+                name: self._clean(row[name]) for name in row if name != self.columns.label
+            }
         choices = self._candidates(row)
         if self.labels.choices is not None and len(choices) != len(self.labels.names):
-            left_out[f"with other than {len(self.labels.names)} candidates, which most rows have"] += 1
+            left_out[
+                f"with other than {len(self.labels.names)} candidates, which most rows have"
+            ] += 1
             return None
         if self.columns.choices and (len(set(choices)) < max(2, len(choices)) or "" in choices):
             left_out["with an empty choice or two equal ones"] += 1
             return None
         text = self._text(id, fields, choices)
         return Example(
-            id, text, self._label(row, value, id), choices, fields, self._question(row, text, fields, choices)
+            id,
+            text,
+            self._label(row, value, id),
+            choices,
+            fields,
+            self._question(row, text, fields, choices),
         )
 
     def _candidates(self, row: Row) -> tuple[str, ...]:
@@ -168,9 +194,14 @@ class _Maker:
             return self.labels.choices.place(row, value, f"row {id}")[0]
         return self.labels.index[value]
 
-    def _question(self, row: Row, text: str, fields: Mapping[str, Any], choices: tuple[str, ...]) -> str:
-        """Return the text with the candidates in alphabetical order, where the template shows them."""
-        shown = {name for name, column in self.columns.fields.items() if column in self.columns.choices}
+    def _question(
+        self, row: Row, text: str, fields: Mapping[str, Any], choices: tuple[str, ...]
+    ) -> str:
+        """Return the text with the candidates in alphabetical order, where the template shows
+        them."""
+        shown = {
+            name for name, column in self.columns.fields.items() if column in self.columns.choices
+        }
         if not choices or not (shown or self.columns.row):
             return text
         places: list[Any] = sorted(choices)
@@ -189,7 +220,9 @@ class _Maker:
     def _text(self, id: str, fields: Mapping[str, Any], choices: tuple[str, ...]) -> str:
         text = self.prompts.query(fields)
         if not text.strip():
-            raise TaskError(f"the template renders to nothing for row {id}: {self.prompts.template!r}")
+            raise TaskError(
+                f"the template renders to nothing for row {id}: {self.prompts.template!r}"
+            )
         try:
             "".join((text, *choices)).encode()
         except UnicodeEncodeError:
@@ -202,13 +235,18 @@ class _Maker:
         if isinstance(value, list):
             return [self._clean(item) if _no_text(item) else item for item in value]
         if isinstance(value, dict):
-            return {name: self._clean(item) if _no_text(item) else item for name, item in value.items()}
-        text = "" if is_missing(value) else _decoded(value) if isinstance(value, bytes) else str(value)
+            return {
+                name: self._clean(item) if _no_text(item) else item for name, item in value.items()
+            }
+        text = (
+            "" if is_missing(value) else _decoded(value) if isinstance(value, bytes) else str(value)
+        )
         return text.strip() if self.spec.strip else text
 
 
 def _no_text(value: Any) -> bool:
-    """Return whether a value inside a list or an object would be shown as what it is not: nan, None, b'...'."""
+    """Return whether a value inside a list or an object would be shown as what it is not: nan,
+    None, b'...'."""
     return is_missing(value) or isinstance(value, bytes | list | dict)
 
 

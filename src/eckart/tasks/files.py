@@ -36,8 +36,8 @@ def read_file(path: Path) -> Table:
         else:
             known = ", ".join((*_COLUMNS, *_TEXTS))
             raise TaskError(
-                f"'{path}' ends in none of {known} (texts also packed: {', '.join(PACKED)}); convert it, or "
-                "rename it if it is one"
+                f"'{path}' ends in none of {known} (texts also packed: {', '.join(PACKED)});"
+                " convert it, or rename it if it is one"
             )
     except TaskError as error:
         raise error if str(path) in str(error) else TaskError(f"'{path}' {error}") from None
@@ -80,12 +80,14 @@ def _suffix(path: Path) -> str:
 def _text(path: Path) -> str:
     content = _unpacked(path) if path.suffix.lower() in PACKED else path.read_bytes()
     try:
-        # Spreadsheets begin a UTF-8 file with a byte order mark, which is no part of the first column's name.
+        # Spreadsheets begin a UTF-8 file with a byte order mark, which is no part of the first
+        # column's name.
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise TaskError(
-            f"'{path}' line {line} is not UTF-8 (byte {content[error.start]:#04x}); save the file as UTF-8"
+            f"'{path}' line {line} is not UTF-8 (byte {content[error.start]:#04x}); save the file"
+            " as UTF-8"
         ) from None
 
 
@@ -94,14 +96,17 @@ def _unpacked(path: Path) -> bytes:
     try:
         with _opened(path) as file:
             content = file.read(limit + 1)
-    # Each of the packers raises errors of its own, and OSError and EOFError too, for a file that is cut or damaged.
+    # Each of the packers raises errors of its own, and OSError and EOFError too, for a file that is
+    # cut or damaged.
     except Exception as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise TaskError(f"'{path}' cannot be unpacked ({reason}); was it copied to its end?") from None
+        raise TaskError(
+            f"'{path}' cannot be unpacked ({reason}); was it copied to its end?"
+        ) from None
     if len(content) > limit:
         raise TaskError(
-            f"'{path}' unpacks to more than {limit // 1024**2:,} MB, {MOST_UNPACKED} times its size; if you trust "
-            "it, unpack it yourself"
+            f"'{path}' unpacks to more than {limit // 1024**2:,} MB, {MOST_UNPACKED} times its"
+            " size; if you trust it, unpack it yourself"
         )
     return content
 
@@ -134,12 +139,14 @@ def _arrow_table(path: Path, read: Callable[[Path], Any]) -> Table:
         names = table.column_names
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise TaskError(f"has two columns of one name: {', '.join(names)}; rename one '{twice}'")
+            raise TaskError(
+                f"has two columns of one name: {', '.join(names)}; rename one '{twice}'"
+            )
         return Table(table.to_pylist(), _class_names(path, table.schema.metadata or {}))
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         raise TaskError(
-            f"is no whole {path.suffix[1:].lower()} file ({' '.join(str(error).split())[:120]}); was it copied to "
-            "its end?"
+            f"is no whole {path.suffix[1:].lower()} file ({' '.join(str(error).split())[:120]});"
+            " was it copied to its end?"
         ) from None
 
 
@@ -160,7 +167,8 @@ def _arrow(path: Path) -> Any:
 
 
 def _class_names(path: Path, metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
-    """Return what the datasets library says of the numbers in a file: in it, or else in a file beside it."""
+    """Return what the datasets library says of the numbers in a file: in it, or else in a file
+    beside it."""
     try:
         if b"huggingface" in metadata:
             features = json.loads(metadata[b"huggingface"])["info"]["features"]
@@ -169,14 +177,21 @@ def _class_names(path: Path, metadata: dict[bytes, bytes]) -> dict[str, tuple[st
         return {
             str(column): tuple(map(str, feature["names"]))
             for column, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+            if isinstance(feature, dict)
+            and feature.get("_type") == "ClassLabel"
+            and feature.get("names")
         }
-    # What others write there is no promise; rows without names for their numbers are rows all the same.
+    # What others write there is no promise; rows without names for their numbers are rows all the
+    # same.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 
-_COLUMNS: dict[str, Callable[[Path], Any]] = {".parquet": _parquet, ".arrow": _arrow, ".feather": _arrow}
+_COLUMNS: dict[str, Callable[[Path], Any]] = {
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+    ".feather": _arrow,
+}
 _TEXTS: dict[str, Callable[[str], Table]] = {
     ".csv": lambda text: read_table(text, ","),
     ".tsv": lambda text: read_table(text, "\t"),

@@ -1,4 +1,5 @@
-"""The label column: which values are labels, which stand for none, and which are one label written twice."""
+"""The label column: which values are labels, which stand for none, and which are one label written
+twice."""
 
 from __future__ import annotations
 
@@ -15,12 +16,14 @@ from eckart.tasks.sources import Source
 from eckart.tasks.spec import TaskSpec, label_text
 
 HIDDEN = "-1"
-"""What the hub has for a label where there is none: hidden test sets, annotators who did not agree."""
+"""What the hub has for a label where there is none: hidden test sets, annotators who did not
+agree."""
 
 MISSING = frozenset(["nan", "<na>", "nat"])
 """What pandas writes for a missing value, as text."""
 MISSING_NUMBERS = MISSING | {"na", "n/a", "none", "null", "-"}
-"""What stands for a missing value where all others are numbers; beside words, each of these may be a word."""
+"""What stands for a missing value where all others are numbers; beside words, each of these may be
+a word."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Labels:
     """The classes, and the values that stand for them.
 
     Arguments:
-        names: the label words; for multiple choice the columns of the candidates, or their places in the list.
+        names: the label words; for multiple choice the columns of the candidates, or their places
+            in the list.
         index: a value of the label column -> its class.
         none: the values that stand for no label.
         notes: what a reader should know about the label column.
@@ -50,11 +54,12 @@ class Labels:
 
 
 def find_labels(spec: TaskSpec, source: Source, column: str) -> Labels:
-    """Return the classes: as the task maps them, as the file names its numbers, or the column's values, sorted.
+    """Return the classes: as the task maps them, as the file names its numbers, or the column's
+    values, sorted.
 
     Raises:
-        TaskError: a value has no class or is no label, two are one label written in two ways, there are fewer than two
-            classes, or a label word is empty or like another.
+        TaskError: a value has no class or is no label, two are one label written in two ways, there
+            are fewer than two classes, or a label word is empty or like another.
     """
     values = _values(source, column)
     none = frozenset(value for value in _without_label(values) if value not in (spec.labels or {}))
@@ -69,7 +74,9 @@ def find_labels(spec: TaskSpec, source: Source, column: str) -> Labels:
     names = spec.choices or tuple(dict.fromkeys(mapping.values()))
     wrong = [word for word in mapping.values() if word not in names]
     if wrong:
-        raise TaskError(f"label '{wrong[0]}' is no column of the choices, which are {', '.join(names)}")
+        raise TaskError(
+            f"label '{wrong[0]}' is no column of the choices, which are {', '.join(names)}"
+        )
     if not spec.choices:
         _check_words(names)
         _check_classes({mapping[value] for value in values}, values, none, column, source.where)
@@ -110,21 +117,25 @@ def _number(value: str) -> float | None:
 
 
 def folded(value: str) -> str:
-    """Return what is left of a text without case, white space, invisible characters, Unicode forms and number forms.
+    """Return what is left of a text without case, white space, invisible characters, Unicode forms
+    and number forms.
 
     >>> folded("Very\\u00a0 good\\u200b") == folded("very good"), folded("01.0")
     (True, '1')
     """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).casefold())
     text = "".join(
-        "-" if unicodedata.category(c) == "Pd" else c for c in text if not (c.isspace() or _invisible(c))
+        "-" if unicodedata.category(c) == "Pd" else c
+        for c in text
+        if not (c.isspace() or _invisible(c))
     )
     number = _number(text)
     return text if number is None else f"{number:.17g}"
 
 
 def _invisible(character: str) -> bool:
-    # Format characters (zero width, byte order marks, soft hyphens), and the few others that show nothing.
+    # Format characters (zero width, byte order marks, soft hyphens), and the few others that show
+    # nothing.
     return (
         unicodedata.category(character) in ("Cf", "Cc")
         or character in "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\u2800"
@@ -140,13 +151,18 @@ def _check_alike(values: Counter[str], column: str, where: str) -> None:
     alike = [group for group in groups.values() if len(group) > 1]
     if not alike:
         return
-    pairs = [(value, max(group, key=lambda v: values[v])) for group in groups.values() for value in group]
+    pairs = [
+        (value, max(group, key=lambda v: values[v])) for group in groups.values() for value in group
+    ]
     example = ",".join(f"{escaped(value)}={escaped(word)}" for value, word in pairs[:24])
     example += ",..." if len(pairs) > 24 else ""
-    seen = "; ".join(" and ".join(f"{v!a} ({values[v]:,} rows)" for v in group) for group in alike[:3])
+    seen = "; ".join(
+        " and ".join(f"{v!a} ({values[v]:,} rows)" for v in group) for group in alike[:3]
+    )
     raise TaskError(
-        f"column '{column}' of {where} holds labels that differ only in case, white space, invisible characters, "
-        f"Unicode form or number form: {seen}; say which are one, or map each to itself: --labels '{example}'"
+        f"column '{column}' of {where} holds labels that differ only in case, white space,"
+        f" invisible characters, Unicode form or number form: {seen}; say which are one, or map"
+        f" each to itself: --labels '{example}'"
     )
 
 
@@ -156,7 +172,10 @@ def escaped(value: str) -> str:
     >>> print(escaped("so,\u200b so"))
     so\,\u200b so
     """
-    shown = (f"\\{c}" if c in "\\,=" else c if c.isprintable() and c.isascii() else _escape(c) for c in value)
+    shown = (
+        f"\\{c}" if c in "\\,=" else c if c.isprintable() and c.isascii() else _escape(c)
+        for c in value
+    )
     return "".join(shown)
 
 
@@ -173,7 +192,8 @@ def _named(source: Source, column: str, values: Iterable[str]) -> dict[str, str]
     if len(known) > 1:
         lists = " and ".join(", ".join(names[:6]) for names in sorted(known))
         raise TaskError(
-            f"the files of {source.where} name the classes of '{column}' differently: {lists}; say it with --labels"
+            f"the files of {source.where} name the classes of '{column}' differently: {lists}; say"
+            " it with --labels"
         )
     names = next(iter(known), ())
     numbers = {str(index): name for index, name in enumerate(names)}
@@ -198,7 +218,8 @@ def _order(value: str) -> tuple[float, str]:
 def _list_labels(
     spec: TaskSpec, source: Source, column: str, values: Counter[str], none: frozenset[str]
 ) -> Labels:
-    """Return the places in a list of candidates; each row's own list says which place its label means.
+    """Return the places in a list of candidates; each row's own list says which place its label
+    means.
 
     All rows of a task are scored with as many candidates as most of its rows have.
     """
@@ -212,11 +233,15 @@ def _list_labels(
                 index.setdefault(value, place)
                 sizes[size] += 1
     if not sizes:
-        raise TaskError(f"column '{column}' of {source.where} holds no label; is it the label column?")
+        raise TaskError(
+            f"column '{column}' of {source.where} holds no label; is it the label column?"
+        )
     return Labels(tuple(map(str, range(sizes.most_common(1)[0][0]))), index, none, choices=reader)
 
 
-def _check_known(values: Iterable[str], mapping: Mapping[str, str], column: str, where: str) -> None:
+def _check_known(
+    values: Iterable[str], mapping: Mapping[str, str], column: str, where: str
+) -> None:
     values = list(dict.fromkeys(values))
     unknown = next((value for value in values if value not in mapping), None)
     if unknown is not None:
@@ -224,8 +249,9 @@ def _check_known(values: Iterable[str], mapping: Mapping[str, str], column: str,
         near = next((value for value in mapping if folded(value) == folded(unknown)), None)
         hint = f", which {near!a} is not" if near is not None else ""
         raise TaskError(
-            f"column '{column}' of {where} holds the label '{_visible(unknown)}'{hint}, and the task knows "
-            f"{', '.join(mapping) or 'none'}; map them all in labels (--labels '{all_of_them}')"
+            f"column '{column}' of {where} holds the label '{_visible(unknown)}'{hint}, and the"
+            f" task knows {', '.join(mapping) or 'none'}; map them all in labels (--labels"
+            f" '{all_of_them}')"
         )
 
 
@@ -240,7 +266,8 @@ def _check_words(names: tuple[str, ...]) -> None:
     for name in stripped:
         if stripped.count(name) > 1:
             raise TaskError(
-                f"two label words are '{name}' and differ in white space only; give each class its own word"
+                f"two label words are '{name}' and differ in white space only; give each class its"
+                " own word"
             )
 
 
@@ -250,19 +277,26 @@ def _check_classes(
     """Refuse what cannot be a label column: one class only, or nearly as many classes as rows."""
     if len(present) < 2:
         held = f"one label, '{present.pop()}'" if present else "no label"
-        besides = "".join(f"; {value!r} stands for none unless --labels maps it" for value in sorted(none))
+        besides = "".join(
+            f"; {value!r} stands for none unless --labels maps it" for value in sorted(none)
+        )
         raise TaskError(
-            f"column '{column}' of {where} holds {held}{besides}; two classes are needed, so add rows or map labels"
+            f"column '{column}' of {where} holds {held}{besides}; two classes are needed, so add"
+            " rows or map labels"
         )
     if len(present) > max(20, sum(values.values()) // 2):
-        raise TaskError(f"column '{column}' of {where} has {len(present):,} values; is it the label column?")
+        raise TaskError(
+            f"column '{column}' of {where} has {len(present):,} values; is it the label column?"
+        )
 
 
 def _notes(column: str, named: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
     notes = []
     if named:
         pairs = ", ".join(f"{value} is {word}" for value, word in named.items())
-        notes.append(f"the label words are the file's own names for the classes of '{column}': {pairs}")
+        notes.append(
+            f"the label words are the file's own names for the classes of '{column}': {pairs}"
+        )
     hidden = [name for name in names if any(map(_invisible, name))]
     if hidden:
         notes.append(f"the label {hidden[0]!a} holds characters that show nothing")

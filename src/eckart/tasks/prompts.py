@@ -1,4 +1,5 @@
-"""Examples and prompts: how a row's text, the demonstrations and the labels become the strings that are scored."""
+"""Examples and prompts: how a row's text, the demonstrations and the labels become the strings that
+are scored."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from typing import Any
 from eckart.tasks.templates import compiled
 
 CONTENT_FREE = "N/A"
-"""Stands for every input in a null prompt (contextual calibration: Zhao et al. 2021, Calibrate Before Use)."""
+"""Stands for every input in a null prompt (contextual calibration: Zhao et al. 2021, Calibrate
+Before Use)."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Example:
         label: index into the task's labels.
         choices: the row's candidates, for multiple choice.
         fields: what a template can name.
-        question: the text as it would be with the candidates in alphabetical order: what makes two rows one question.
-            The same as the text, unless the template shows the candidates.
+        question: the text as it would be with the candidates in alphabetical order: what makes two
+            rows one question. The same as the text, unless the template shows the candidates.
     """
 
     id: str
@@ -41,8 +43,10 @@ class Prompt:
 
     Arguments:
         id: the example's.
-        context: the demonstrations and the example. It does not end in white space, unless a task's author wants so.
-        continuations: one for each label. White space at a word boundary is theirs, because tokenisers put it there.
+        context: the demonstrations and the example. It does not end in white space, unless a task's
+            author wants so.
+        continuations: one for each label. White space at a word boundary is theirs, because
+            tokenisers put it there.
         label: index of the right continuation.
     """
 
@@ -57,16 +61,19 @@ class PromptFormat:
     """How examples become prompts (Table 1).
 
     Arguments:
-        template: for a demonstration, and for the query too where `query_template` is None. White space at the end
-            of what it renders to goes, because it belongs to the continuation.
-        query_template: for the example that is asked about; white space at its end stays as it was written.
+        template: for a demonstration, and for the query too where `query_template` is None. White
+            space at the end of what it renders to goes, because it belongs to the continuation.
+        query_template: for the example that is asked about; white space at its end stays as it was
+            written.
         instruction: comes first, where given.
-        label_join: between the prompt and its label. The line breaks that a template ends in are a part of it, for what
-            a tokenizer puts before a word belongs to the continuation.
+        label_join: between the prompt and its label. The line breaks that a template ends in are a
+            part of it, for what a tokenizer puts before a word belongs to the continuation.
         shown_join: the same in demonstrations, where it differs.
-        label_end: after the label, scored with it. A demonstration shows it, too, unless the separator begins with it.
+        label_end: after the label, scored with it. A demonstration shows it, too, unless the
+            separator begins with it.
         separator: between one demonstration and the next, and before the query.
-        words: the label words; none for multiple choice, where each example brings its own candidates.
+        words: the label words; none for multiple choice, where each example brings its own
+            candidates.
         shown: the words as the demonstrations show them.
     """
 
@@ -101,16 +108,21 @@ class PromptFormat:
 
     def continuations(self, example: Example) -> tuple[str, ...]:
         """Return what is scored after the query: one string for each label or candidate."""
-        return tuple(self.label_join + word + self.label_end for word in example.choices or self.words)
+        return tuple(
+            self.label_join + word + self.label_end for word in example.choices or self.words
+        )
 
     def null_query(self, text: str = CONTENT_FREE) -> str:
         """Return a query that says nothing: every input is `text`."""
         names = compiled(self.query_template or self.template).names
-        return self.query({name: defaultdict(lambda: text) if name == "row" else text for name in names})
+        return self.query(
+            {name: defaultdict(lambda: text) if name == "row" else text for name in names}
+        )
 
 
 def joined(template: str, label_join: str | None) -> str:
-    """Return what stands between a template and a label: its last line breaks, and what was asked for, or else a space.
+    """Return what stands between a template and a label: its last line breaks, and what was asked
+    for, or else a space.
 
     >>> joined("verdict:", None), joined("verdict:\\n", None), joined("verdict:\\n", "- ")
     (' ', '\\n', '\\n- ')

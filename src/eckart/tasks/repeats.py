@@ -17,8 +17,8 @@ def without_repeats(
 ) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
     """Keep each question once: one that stands in several splits stays in the first of `order`.
 
-    The same candidates in another order make the same question. Questions that differ in case, white space, punctuation
-    or Unicode forms only are kept, and counted.
+    The same candidates in another order make the same question. Questions that differ in case,
+    white space, punctuation or Unicode forms only are kept, and counted.
 
     Returns:
         The examples of each split, and sentences about what was left out and what nearly repeats.
@@ -62,8 +62,8 @@ def _near_repeats(kept: Mapping[str, Sequence[Example]]) -> list[str]:
             else:
                 first[key] = name
     return [
-        f"{name}: kept {counted(count)} that repeat{'s' * (count == 1)} a row of {met} but for case, white space, "
-        "punctuation or Unicode form"
+        f"{name}: kept {counted(count)} that repeat{'s' * (count == 1)} a row of {met} but for"
+        " case, white space, punctuation or Unicode form"
         for (name, met), count in pairs.items()
     ]
 

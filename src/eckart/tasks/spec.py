@@ -1,7 +1,8 @@
 """A task file: what it may say, and how it is read.
 
-A task file is data: where the rows lie, how a row becomes a prompt, which value of which column is the label.
-The seven sets of the paper's Table 1 lie in `catalog/`, and a user's own task has the same form.
+A task file is data: where the rows lie, how a row becomes a prompt, which value of which column is
+the label. The seven sets of the paper's Table 1 lie in `catalog/`, and a user's own task has the
+same form.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ DEFAULT_SHOTS = 10
 
 
 def label_text(value: object) -> str:
-    """Return the text by which a label is known: `1`, `1.0` and `"1"` are one label, and nothing is ''.
+    """Return the text by which a label is known: `1`, `1.0` and `"1"` are one label, and nothing is
+    ''.
 
     Raises:
         TaskError: it is no label: a list, an object, a date, bytes that are no text.
@@ -56,7 +58,8 @@ def label_text(value: object) -> str:
         return decoded(value).strip()
     if not isinstance(value, str | int | float | Decimal):
         raise TaskError(
-            f"holds {_kind_of(value)} for a label, {value!r:.60}; name a column that holds one word or number a row"
+            f"holds {_kind_of(value)} for a label, {value!r:.60}; name a column that holds one word"
+            " or number a row"
         )
     return str(value).strip()
 
@@ -80,7 +83,9 @@ def decoded(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        raise TaskError(f"holds bytes that are no text ({value[:20]!r}...); name a text column") from None
+        raise TaskError(
+            f"holds bytes that are no text ({value[:20]!r}...); name a text column"
+        ) from None
 
 
 def _kind_of(value: object) -> str:
@@ -117,13 +122,15 @@ class PromptSpec(_Closed):
 
     template: str | None = None
     query_template: str | None = None
-    """For the example that is asked about, where it differs; kept to the letter, white space at its end too."""
+    """For the example that is asked about, where it differs; kept to the letter, white space at its
+    end too."""
     instruction: str | None = None
     label_join: str | None = None
-    """Between the prompt and the label; it belongs to the continuation that is scored. Where nothing is said, the line
-    breaks that the template ends in, or else a space."""
+    """Between the prompt and the label; it belongs to the continuation that is scored. Where
+    nothing is said, the line breaks that the template ends in, or else a space."""
     label_end: str = ""
-    """After the label, scored with it: `\\n`, say, so that a label that begins with another can win."""
+    """After the label, scored with it: `\\n`, say, so that a label that begins with another can
+    win."""
     separator: str = "\n"
     """Between two demonstrations, and between the last one and the query."""
     strip: bool = True
@@ -145,7 +152,9 @@ class PromptSpec(_Closed):
         ]
         for value, word in words:
             if not value:
-                raise ValueError("an empty value is no label: such rows are left out; fill the column")
+                raise ValueError(
+                    "an empty value is no label: such rows are left out; fill the column"
+                )
             if any(other != word for same, other in words if same == value):
                 raise ValueError(f"the value {value!r} stands twice, with different words")
         return dict(words)
@@ -170,7 +179,8 @@ class TaskSpec(PromptSpec):
     """The text column, which a template can name as `text`."""
     label: str | None = None
     choices: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """The columns that hold the candidates, for multiple choice; or the one whose cells are lists of them."""
+    """The columns that hold the candidates, for multiple choice; or the one whose cells are lists
+    of them."""
     splits: SplitSpec | None = None
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
     """What a search compares; the paper's evaluation index is accuracy."""
@@ -179,9 +189,12 @@ class TaskSpec(PromptSpec):
     @field_validator("name")
     @classmethod
     def _named(cls, name: str | None) -> str | None:
-        if name is not None and (len(name) > LONGEST_NAME or not name.isprintable() or not name.strip()):
+        if name is not None and (
+            len(name) > LONGEST_NAME or not name.isprintable() or not name.strip()
+        ):
             raise ValueError(
-                f"a task's name is one line of at most {LONGEST_NAME} characters that can be printed"
+                f"a task's name is one line of at most {LONGEST_NAME} characters that can be"
+                " printed"
             )
         return name
 
@@ -189,7 +202,9 @@ class TaskSpec(PromptSpec):
     @classmethod
     def _choice_columns(cls, choices: Any) -> Any:
         if isinstance(choices, list | tuple) and len(choices) == 1:
-            raise ValueError(f"name two columns or more, or one that holds lists: choices: {choices[0]}")
+            raise ValueError(
+                f"name two columns or more, or one that holds lists: choices: {choices[0]}"
+            )
         return (choices,) if isinstance(choices, str) else choices
 
     def variant(self, name: str) -> TaskSpec:
@@ -234,7 +249,9 @@ def checked(
         return kind.model_validate(dict(values))
     except ValidationError as error:
         # An unknown key is a misspelt one, which explains what else is missing.
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden" or len(e["loc"]) > 1)
+        first = min(
+            error.errors(), key=lambda e: e["type"] != "extra_forbidden" or len(e["loc"]) > 1
+        )
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = f"; {closest(key, kind.model_fields)}" if len(first["loc"]) == 1 else ""
@@ -252,7 +269,9 @@ def closest(name: str, known: Iterable[str]) -> str:
     """
     known = list(known)
     folded = {item.lower().replace("_", "").replace("-", ""): item for item in known}
-    near = difflib.get_close_matches(name.lower().replace("_", "").replace("-", ""), list(folded), n=2)
+    near = difflib.get_close_matches(
+        name.lower().replace("_", "").replace("-", ""), list(folded), n=2
+    )
     listing = ", ".join(known)
     if not near:
         return f"known: {listing}"
@@ -266,7 +285,9 @@ def catalog() -> tuple[str, ...]:
     ('ag_news', 'cb', 'copa', 'emo', 'mrpc', 'rte', 'sst2')
     """
     files = resources.files("eckart.tasks").joinpath("catalog").iterdir()
-    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+    return tuple(
+        sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+    )
 
 
 def find_spec(source: str | Path) -> TaskSpec:
@@ -279,17 +300,21 @@ def find_spec(source: str | Path) -> TaskSpec:
         TaskError: no task and no file has that name, or the file is no task file.
     """
     if str(source) in catalog():
-        text = resources.files("eckart.tasks").joinpath("catalog", f"{source}.yaml").read_text("utf-8")
+        text = (
+            resources.files("eckart.tasks").joinpath("catalog", f"{source}.yaml").read_text("utf-8")
+        )
         return parse_spec(text, f"task '{source}'")
     path = home(source)
     if path.suffix.lower() in (".yaml", ".yml"):
         return _read_spec(path)
     if path.exists():
         raise TaskError(
-            f"'{source}' is no task file (.yaml); if it holds the rows, give it as the data: --data '{source}' "
-            f"(data='{source}' from Python)"
+            f"'{source}' is no task file (.yaml); if it holds the rows, give it as the data: --data"
+            f" '{source}' (data='{source}' from Python)"
         )
-    raise TaskError(f"no task '{source}'; {closest(str(source), catalog())}; an own task is a .yaml file")
+    raise TaskError(
+        f"no task '{source}'; {closest(str(source), catalog())}; an own task is a .yaml file"
+    )
 
 
 def _read_spec(path: Path) -> TaskSpec:

@@ -1,4 +1,5 @@
-"""Demonstrations, validation and test: disjoint, without duplicates, and settled before anything runs."""
+"""Demonstrations, validation and test: disjoint, without duplicates, and settled before anything
+runs."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ class Splits:
 
     Arguments:
         demonstrations: in the order in which they are shown.
-        validation, test: no row of the one has the text of a row of the other, or of a reserved demonstration.
-            Their order is random, so that the first few are a fair sample.
+        validation, test: no row of the one has the text of a row of the other, or of a reserved
+            demonstration. Their order is random, so that the first few are a fair sample.
         all: every row that is not shown, in the file's order.
     """
 
@@ -38,8 +39,8 @@ class Draw:
 
     Arguments:
         shots: how many demonstrations are shown.
-        reserve: how many are set aside at least, where the rows allow it. Validation and test are the same for all
-            numbers of shots up to it.
+        reserve: how many are set aside at least, where the rows allow it. Validation and test are
+            the same for all numbers of shots up to it.
         seed: chooses the demonstrations and their order.
         split_seed: chooses validation and test.
         balanced: as many demonstrations of each class, or at random.
@@ -60,8 +61,8 @@ def used_splits(plan: SplitSpec) -> tuple[str, ...]:
 def plan_splits(sizes: Mapping[str, int], single: bool) -> tuple[SplitSpec, tuple[str, ...]]:
     """Return which split serves as what, where a task does not say so.
 
-    Three splits are taken as they are. Of two, the first gives demonstrations and validation and the second is the
-    test, as the paper does for RTE (C.3). One gives all three.
+    Three splits are taken as they are. Of two, the first gives demonstrations and validation and
+    the second is the test, as the paper does for RTE (C.3). One gives all three.
 
     Arguments:
         sizes: a split's name -> its number of labelled rows.
@@ -70,7 +71,11 @@ def plan_splits(sizes: Mapping[str, int], single: bool) -> tuple[SplitSpec, tupl
     Returns:
         The plan, and the sentences that tell the user about it.
     """
-    names = list(sizes) if single else [name for name in ("train", "validation", "test") if sizes.get(name)]
+    names = (
+        list(sizes)
+        if single
+        else [name for name in ("train", "validation", "test") if sizes.get(name)]
+    )
     if not names:
         raise TaskError(
             f"no labelled rows in a split train, validation or test; there are {', '.join(sizes)}"
@@ -88,11 +93,14 @@ def plan_splits(sizes: Mapping[str, int], single: bool) -> tuple[SplitSpec, tupl
     return plan, tuple(notes)
 
 
-def parse_sizes(sizes: str | Size | Sequence[Size | None] | Mapping[str, Size] | None) -> dict[str, Size]:
+def parse_sizes(
+    sizes: str | Size | Sequence[Size | None] | Mapping[str, Size] | None,
+) -> dict[str, Size]:
     """Read the sizes of validation and test.
 
     Arguments:
-        sizes: `(validation, test)`, a mapping with these keys, one size (validation's), or a text such as `500,0.5`.
+        sizes: `(validation, test)`, a mapping with these keys, one size (validation's), or a text
+            such as `500,0.5`.
 
     Raises:
         TaskError: it is none of these, or a size is no number of rows and no share.
@@ -112,7 +120,9 @@ def parse_sizes(sizes: str | Size | Sequence[Size | None] | Mapping[str, Size] |
     elif values is None:
         pairs = {}
     else:
-        raise TaskError(f"split sizes {sizes!r} are not (validation, test), such as 500,1000 or 0.5,0.5")
+        raise TaskError(
+            f"split sizes {sizes!r} are not (validation, test), such as 500,1000 or 0.5,0.5"
+        )
     return {name: _checked(size) for name, size in pairs.items() if size is not None}
 
 
@@ -132,7 +142,9 @@ def _checked(size: object) -> Size:
         return size
     if isinstance(size, int) and not isinstance(size, bool) and size >= 1:
         return size
-    raise TaskError(f"split size {size} is neither a number of rows, such as 500, nor a share, such as 0.5")
+    raise TaskError(
+        f"split size {size} is neither a number of rows, such as 500, nor a share, such as 0.5"
+    )
 
 
 def make_splits(
@@ -144,8 +156,9 @@ def make_splits(
 ) -> Splits:
     """Divide the examples.
 
-    Validation and test come from an order that `split_seed` alone decides, less the reserved demonstrations, so that
-    another `seed` or another number of shots changes as few of their rows as can be.
+    Validation and test come from an order that `split_seed` alone decides, less the reserved
+    demonstrations, so that another `seed` or another number of shots changes as few of their rows
+    as can be.
 
     Arguments:
         kept: the labelled rows of each of the source's splits, without repeats.
@@ -161,38 +174,51 @@ def make_splits(
     reserved = _draw_demonstrations(kept[plan.demonstrations], draw, labels, plan.demonstrations)
     apart = {example.id for example in reserved}
     pools = {
-        name: [example for example in _shuffled(rows, f"split {draw.split_seed}") if example.id not in apart]
+        name: [
+            example
+            for example in _shuffled(rows, f"split {draw.split_seed}")
+            if example.id not in apart
+        ]
         for name, rows in kept.items()
     }
     validation, test = _allot(plan, pools, sizes)
     shown = tuple(reserved[: draw.shots])
     names = {example.id for example in shown}
-    rest = tuple(example for name in reversed(sources) for example in kept[name] if example.id not in names)
+    rest = tuple(
+        example for name in reversed(sources) for example in kept[name] if example.id not in names
+    )
     return Splits(shown, tuple(validation), tuple(test), rest)
 
 
 def _shuffled(examples: Iterable[Example], salt: str) -> list[Example]:
     # An order by hash is the same on every Python, and a row more or less does not move the others.
-    return sorted(examples, key=lambda example: hashlib.sha256(f"{salt} {example.id}".encode()).digest())
+    return sorted(
+        examples, key=lambda example: hashlib.sha256(f"{salt} {example.id}".encode()).digest()
+    )
 
 
 def _draw_demonstrations(
     pool: Sequence[Example], draw: Draw, labels: Sequence[str], where: str
 ) -> list[Example]:
-    """Return at least `draw.shots` demonstrations; each number of shots shows a beginning of the same order."""
+    """Return at least `draw.shots` demonstrations; each number of shots shows a beginning of the
+    same order."""
     order = _shuffled(pool, f"demonstrations {draw.seed}")
     if not draw.balanced:
         if draw.shots > len(order):
             raise TaskError(
-                f"{draw.shots} shots need {draw.shots} rows of {where}, which has {len(order)} without repeats"
+                f"{draw.shots} shots need {draw.shots} rows of {where}, which has {len(order)}"
+                " without repeats"
             )
         return order[: max(draw.shots, min(draw.reserve, len(order) // 3))]
-    classes = [[example for example in order if example.label == label] for label in range(len(labels))]
+    classes = [
+        [example for example in order if example.label == label] for label in range(len(labels))
+    ]
     # Demonstrations that nobody asked to see never take more than a third of a class away.
     spare = len(classes) * (min(map(len, classes)) // 3)
     turns = _interleaved(classes, draw.seed)
     if order and order[0].choices:
-        # The places of candidates are no classes: lists are of several lengths, and the last place may be rare.
+        # The places of candidates are no classes: lists are of several lengths, and the last place
+        # may be rare.
         turns = (example for example in turns if example is not None)
     rounds = list(islice(turns, max(draw.shots, min(draw.reserve, spare))))
     drawn = [example for example in rounds if example is not None]
@@ -204,12 +230,13 @@ def _draw_demonstrations(
 def _interleaved(classes: Sequence[Sequence[Example]], seed: int) -> Iterator[Example | None]:
     """Yield rounds of one example of each class; None where a class has no more.
 
-    The order within a round is random: with one order throughout, a model could go by the position alone, and the
-    last demonstration, which counts most, would always be of the same class.
+    The order within a round is random: with one order throughout, a model could go by the position
+    alone, and the last demonstration, which counts most, would always be of the same class.
     """
     for turn, row in enumerate(zip_longest(*classes)):
         places = [
-            hashlib.sha256(f"round {seed} {turn} {label}".encode()).digest() for label in range(len(row))
+            hashlib.sha256(f"round {seed} {turn} {label}".encode()).digest()
+            for label in range(len(row))
         ]
         yield from (row[label] for label in sorted(range(len(row)), key=places.__getitem__))
 
@@ -220,16 +247,17 @@ def _too_poor(
     each = -(-draw.shots // len(classes))
     poor = min(range(len(classes)), key=lambda label: len(classes[label]))
     return TaskError(
-        f"{draw.shots} balanced shots need {each} rows of each class, and {where} has {len(classes[poor])} of "
-        f"'{labels[poor]}'; give fewer shots, or draw at random: --unbalanced (balanced=False from "
-        "Python)"
+        f"{draw.shots} balanced shots need {each} rows of each class, and {where} has"
+        f" {len(classes[poor])} of '{labels[poor]}'; give fewer shots, or draw at random:"
+        " --unbalanced (balanced=False from Python)"
     )
 
 
 def _allot(
     plan: SplitSpec, pools: Mapping[str, list[Example]], sizes: Mapping[str, Size]
 ) -> tuple[list[Example], list[Example]]:
-    """Take validation from the front of its pool and test from the back of its own, which may be the same."""
+    """Take validation from the front of its pool and test from the back of its own, which may be
+    the same."""
     front, back = pools[plan.validation.source], pools[plan.test.source]
     validation = _rows(sizes.get("validation", plan.validation.rows), front, plan.validation.source)
     test = _rows(sizes.get("test", plan.test.rows), back, plan.test.source)
@@ -245,8 +273,8 @@ def _allot(
     for name, rows in (("validation", validation), ("test", test)):
         if rows < 1:
             raise TaskError(
-                f"{name} is left empty: besides the demonstrations {plan.test.source} has {counted(len(back))}; "
-                "give more rows, fewer shots or other split sizes"
+                f"{name} is left empty: besides the demonstrations {plan.test.source} has"
+                f" {counted(len(back))}; give more rows, fewer shots or other split sizes"
             )
     return front[:validation], back[len(back) - test :]
 
@@ -261,6 +289,6 @@ def _rows(size: Size | None, pool: Sequence[Example], where: str) -> int | None:
 
 def _too_few(wanted: int, pool: Sequence[Example], where: str) -> TaskError:
     return TaskError(
-        f"validation and test want {wanted:,} rows of {where}, which has {len(pool):,} without repeats and "
-        "demonstrations; give other split sizes (--split-sizes)"
+        f"validation and test want {wanted:,} rows of {where}, which has {len(pool):,} without"
+        " repeats and demonstrations; give other split sizes (--split-sizes)"
     )

@@ -112,7 +112,8 @@ class Task:
 
     Arguments:
         name: what reports call it.
-        kind: `classification`, where every row has the same labels, or `choices`, where each brings its candidates.
+        kind: `classification`, where every row has the same labels, or `choices`, where each brings
+            its candidates.
         labels: the label words, or the columns of the candidates.
         format: how examples become prompts.
         demonstrations: the examples that every prompt shows, in order.
@@ -121,7 +122,8 @@ class Task:
         seed, split_seed, balanced: how the rows were drawn.
         variant: the named variant of the prompts, if any.
         metric: what a search compares: `accuracy`, `balanced_accuracy` or `macro_f1`.
-        notes: what a reader should know about the rows: which were left out, which split serves as what.
+        notes: what a reader should know about the rows: which were left out, which split serves as
+            what.
         source, draw: what the rows were divided from, and how.
     """
 
@@ -168,18 +170,21 @@ class Task:
         """Read a task of the catalogue, a task file, or just data.
 
         Arguments:
-            source: a catalogue name such as `sst2`, or the path of a task file (.yaml); None with `data` alone.
-            data: a local file (parquet, Arrow, JSON, CSV, TSV) or a folder laid out like the hub's, in place of the
-                task's own. One file is divided by `split_seed`.
+            source: a catalogue name such as `sst2`, or the path of a task file (.yaml); None with
+                `data` alone.
+            data: a local file (parquet, Arrow, JSON, CSV, TSV) or a folder laid out like the hub's,
+                in place of the task's own. One file is divided by `split_seed`.
             variant: a named variant of the task's prompts, such as `released`.
             template: Jinja2 over the columns' names; a typed `\\n` is a line break.
             text_column, label_column: what the data calls them. Without a template the prompt is
                 `<text column>: ...`, a line break and `<label column>:`.
             labels: a value of the label column -> its word; two values with one word are one class.
-            choices: the columns of the candidates, for multiple choice, or the one column that lists them.
-            instruction, label_join, separator: what comes first, stands before a label (the line breaks that the
-                template ends in, or else a space), and between demonstrations.
-            label_end: what is scored together with every label, after it, such as a line break or the model's own end
+            choices: the columns of the candidates, for multiple choice, or the one column that
+                lists them.
+            instruction, label_join, separator: what comes first, stands before a label (the line
+                breaks that the template ends in, or else a space), and between demonstrations.
+            label_end: what is scored together with every label, after it, such as a line break or
+                the model's own end
                 of text: a label whose tokens begin with another's can win then.
             name: what reports call the task.
             shots: the number of demonstrations; the task's own (10 where it says nothing) if None.
@@ -195,10 +200,18 @@ class Task:
             TaskError: the task or its data is not usable; one line says why.
         """
         said = _said(
-            template=template, instruction=instruction, label_join=label_join, label_end=label_end,
-            separator=separator, labels=labels,
-            text=text_column, label=label_column, choices=choices, name=name, shots=shots,
-        )  # fmt: skip
+            template=template,
+            instruction=instruction,
+            label_join=label_join,
+            label_end=label_end,
+            separator=separator,
+            labels=labels,
+            text=text_column,
+            label=label_column,
+            choices=choices,
+            name=name,
+            shots=shots,
+        )
         base = _find_task(source, data)
         spec = (base if variant is None else base.variant(variant)).overridden(said)
         rows = _read(spec, data)
@@ -206,8 +219,10 @@ class Task:
         draw = Draw(
             shots=DEFAULT_SHOTS if spec.shots is None else spec.shots,
             reserve=DEFAULT_SHOTS if base.shots is None else base.shots,
-            seed=seed, split_seed=split_seed, balanced=balanced,
-        )  # fmt: skip
+            seed=seed,
+            split_seed=split_seed,
+            balanced=balanced,
+        )
         return cls._drawn(_gather(spec, rows, parse_sizes(split_sizes)), draw, variant)
 
     def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> Self:
@@ -217,10 +232,14 @@ class Task:
             TaskError: there are not so many, or the task was not made by `Task.load`.
         """
         if self.source is None or self.draw is None:
-            raise TaskError(f"task '{self.name}' was not made by Task.load, so it has no rows to draw from")
+            raise TaskError(
+                f"task '{self.name}' was not made by Task.load, so it has no rows to draw from"
+            )
         old = self.draw
         draw = replace(
-            old, shots=old.shots if shots is None else shots, seed=old.seed if seed is None else seed
+            old,
+            shots=old.shots if shots is None else shots,
+            seed=old.seed if seed is None else seed,
         )
         return self._drawn(self.source, draw, self.variant)
 
@@ -260,7 +279,8 @@ class Task:
 
     @property
     def default_score(self) -> Literal["sum", "mean"]:
-        """How a continuation's log-likelihood is added up: whole for labels, per token for candidates (Table 1)."""
+        """How a continuation's log-likelihood is added up: whole for labels, per token for
+        candidates (Table 1)."""
         return "sum" if self.kind == "classification" else "mean"
 
     @property
@@ -283,7 +303,8 @@ class Task:
         return {"validation": self.validation, "test": self.test, "all": self.all}[split]
 
     def prompts(self, split: str) -> tuple[Prompt, ...]:
-        """Return the prompts of `validation`, `test` or `all`: every labelled row that is no demonstration.
+        """Return the prompts of `validation`, `test` or `all`: every labelled row that is no
+        demonstration.
 
         Raises:
             TaskError: there is no such split.
@@ -291,16 +312,20 @@ class Task:
         return tuple(map(self.prompt, self.examples(split)))
 
     def prompt(self, example: Example, shots: int | None = None) -> Prompt:
-        """Return the prompt of one example: the first `shots` demonstrations, then the example without its label."""
+        """Return the prompt of one example: the first `shots` demonstrations, then the example
+        without its label."""
         prefix = self._prefix if shots is None else self.format.prefix(self.demonstrations[:shots])
         context = prefix + example.text
         return Prompt(example.id, context, self.format.continuations(example), example.label)
 
-    def null_prompt(self, prompt: Prompt, shots: int | None = None, text: str = CONTENT_FREE) -> Prompt:
-        """Return the prompt with `text` for every input, to measure what its continuations score by themselves.
+    def null_prompt(
+        self, prompt: Prompt, shots: int | None = None, text: str = CONTENT_FREE
+    ) -> Prompt:
+        """Return the prompt with `text` for every input, to measure what its continuations score by
+        themselves.
 
-        The continuations stay as they are, and so do the demonstrations, or the first `shots` of them (Zhao et al.
-        2021, Calibrate Before Use).
+        The continuations stay as they are, and so do the demonstrations, or the first `shots` of
+        them (Zhao et al. 2021, Calibrate Before Use).
         """
         context = self.format.prefix(self.demonstrations[:shots]) + self.format.null_query(text)
         return replace(prompt, id=f"{prompt.id}:null", context=context)
@@ -311,10 +336,13 @@ class Task:
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256 of all that prompts depend on besides their rows: template, joins, labels, demonstrations."""
+        """The SHA-256 of all that prompts depend on besides their rows: template, joins, labels,
+        demonstrations."""
         form = self.format
         joins = [form.template, form.query_template, form.label_join, form.separator, form.words]
-        joins += [form.label_end] if form.label_end else []  # tasks without one are known as they always were
+        joins += (
+            [form.label_end] if form.label_end else []
+        )  # tasks without one are known as they always were
         return fingerprint([self.kind, self.labels, joins, self._prefix])
 
 
@@ -338,12 +366,15 @@ def _read(spec: TaskSpec, data: str | Path | None) -> Source:
     if place is not None:
         return read_local(home(place), spec.config)
     if spec.hub is None:
-        raise TaskError(f"task '{spec.name}' says neither data nor hub, so it has no rows; give it data")
+        raise TaskError(
+            f"task '{spec.name}' says neither data nor hub, so it has no rows; give it data"
+        )
     return read_hub(spec.hub, spec.config)
 
 
 def _gather(spec: TaskSpec, rows: Source, sizes: Mapping[str, Size]) -> Gathered:
-    # The paper's plan is for the whole data set; nobody has divided the rows of one file yet, whatever the task is.
+    # The paper's plan is for the whole data set; nobody has divided the rows of one file yet,
+    # whatever the task is.
     plan = None if rows.single else spec.splits
     notes: tuple[str, ...] = ()
     if plan is not None:

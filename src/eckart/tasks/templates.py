@@ -38,8 +38,8 @@ _ENVIRONMENT = ImmutableSandboxedEnvironment(
 _ENVIRONMENT.globals.clear()
 _ENVIRONMENT.filters["round"] = _round
 
-# A task file may come from somebody else. A template fills in a row: it tests and it trims, but nothing in it repeats
-# or grows, so it ends, and it says the same each time.
+# A task file may come from somebody else. A template fills in a row: it tests and it trims, but
+# nothing in it repeats or grows, so it ends, and it says the same each time.
 FILTERS = frozenset(
     [
         "capitalize",
@@ -61,7 +61,15 @@ FILTERS = frozenset(
 METHODS = frozenset(
     ["capitalize", "endswith", "lower", "lstrip", "rstrip", "startswith", "strip", "title", "upper"]
 )
-_PLAIN = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.If, nodes.CondExpr)
+_PLAIN = (
+    nodes.Template,
+    nodes.Output,
+    nodes.TemplateData,
+    nodes.Name,
+    nodes.Const,
+    nodes.If,
+    nodes.CondExpr,
+)
 _EXPRESSIONS = (
     nodes.Getattr,
     nodes.Getitem,
@@ -75,7 +83,8 @@ _LOGIC = (nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Add, nodes
 
 
 def _check_size(node: nodes.Node) -> None:
-    """Refuse a template that is larger or deeper than any prompt, level by level: what is deep has a deep walk.
+    """Refuse a template that is larger or deeper than any prompt, level by level: what is deep has
+    a deep walk.
 
     Raises:
         jinja2.TemplateError: it is.
@@ -131,7 +140,8 @@ class Template:
             _check_plain(parsed)
             self.names = frozenset(jinja2.meta.find_undeclared_variables(parsed))
             self._compiled = _ENVIRONMENT.from_string(source)
-        # Python's own compiler has limits that Jinja2 does not translate: nesting, digits of a number, memory.
+        # Python's own compiler has limits that Jinja2 does not translate: nesting, digits of a
+        # number, memory.
         except Exception as error:
             raise TaskError(f"template {_shown(source)} is broken: {_line(error)}") from None
 
@@ -139,13 +149,17 @@ class Template:
         """Return the text for one row.
 
         Raises:
-            TaskError: the template asks for something that it may not have, or that the row does not hold.
+            TaskError: the template asks for something that it may not have, or that the row does
+                not hold.
         """
         try:
             return self._rendered(fields)
-        # A filter that is given the wrong thing raises whatever Python raises: a fault of the template in any case.
+        # A filter that is given the wrong thing raises whatever Python raises: a fault of the
+        # template in any case.
         except Exception as error:
-            raise TaskError(f"template {_shown(self.source)} cannot be filled in: {_line(error)}") from None
+            raise TaskError(
+                f"template {_shown(self.source)} cannot be filled in: {_line(error)}"
+            ) from None
 
     def _rendered(self, fields: Mapping[str, Any]) -> str:
         parts, size = [], 0
@@ -168,7 +182,9 @@ def compiled(source: str) -> Template:
 
 
 def _shown(source: str) -> str:
-    return repr(source) if len(source) <= 200 else f"{source[:100]!r}... ({len(source):,} characters)"
+    return (
+        repr(source) if len(source) <= 200 else f"{source[:100]!r}... ({len(source):,} characters)"
+    )
 
 
 def _line(error: Exception) -> str:

@@ -1,4 +1,5 @@
-"""YAML as its author typed it, read in bounded memory: a task or study file may come from somebody else."""
+"""YAML as its author typed it, read in bounded memory: a task or study file may come from somebody
+else."""
 
 from __future__ import annotations
 
@@ -16,13 +17,17 @@ MOST_NODES = 20_000
 
 
 class _Loader(yaml.BaseLoader):
-    # The base loader leaves every scalar as it was typed. YAML 1.1 would read the label words `yes` and `no` as
-    # booleans, 010 as eight and 1e5 as a number; pydantic turns the few keys that are numbers into numbers.
+    # The base loader leaves every scalar as it was typed. YAML 1.1 would read the label words `yes`
+    # and `no` as booleans, 010 as eight and 1e5 as a number; pydantic turns the few keys that are
+    # numbers into numbers.
 
     def construct_document(self, node: yaml.Node) -> Any:
-        """Return what the file holds, if it is small enough once every alias stands for what it names."""
+        """Return what the file holds, if it is small enough once every alias stands for what it
+        names."""
         if _size(node, {}) > MOST_NODES:
-            raise yaml.constructor.ConstructorError(problem=f"it holds more than {MOST_NODES:,} values")
+            raise yaml.constructor.ConstructorError(
+                problem=f"it holds more than {MOST_NODES:,} values"
+            )
         return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -44,8 +49,14 @@ def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
     """Return how many values a node stands for; an alias stands for all that it names."""
     if id(node) not in sizes:
         parts = [node.value] if isinstance(node, yaml.ScalarNode) else node.value
-        inner = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
-        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in inner if isinstance(part, yaml.Node))
+        inner = (
+            [part for pair in parts for part in pair]
+            if isinstance(node, yaml.MappingNode)
+            else parts
+        )
+        sizes[id(node)] = 1 + sum(
+            _size(part, sizes) for part in inner if isinstance(part, yaml.Node)
+        )
     return sizes[id(node)]
 
 
@@ -73,7 +84,8 @@ def read_text(path: Path, what: str, wrong: type[EckartError] = TaskError) -> st
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise wrong(
-                f"{what} '{path}' is larger than {MOST_BYTES // 1024:,} KiB; is it the rows (--data)?"
+                f"{what} '{path}' is larger than {MOST_BYTES // 1024:,} KiB; is it the rows"
+                " (--data)?"
             )
         return content.decode("utf-8-sig")
     except FileNotFoundError:

@@ -1,7 +1,8 @@
-"""Where a decoder's weight matrices are: each one a view of a parameter, whatever the architecture calls it.
+"""Where a decoder's weight matrices are: each one a view of a parameter, whatever the architecture
+calls it.
 
-`architectures.yaml` says what the parameters of each model type are; nothing above this module knows an
-architecture's name. A model type without an entry is read by its structure, or refused.
+`architectures.yaml` says what the parameters of each model type are; nothing above this module
+knows an architecture's name. A model type without an entry is read by its structure, or refused.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Weight:
     """One weight matrix of one layer, seen as (out_features, in_features): a view, not a copy.
 
     Arguments:
-        name: `q k v o gate up down fc_in fc_out`, of an expert with its number: `gate[3]`, `gate[shared]`.
+        name: `q k v o gate up down fc_in fc_out`, of an expert with its number: `gate[3]`,
+            `gate[shared]`.
         layer: 0-based.
         path: the parameter's name in the model.
         parameter: what holds the matrix; fused, it holds other matrices too.
@@ -82,7 +84,8 @@ class Weight:
 
     @property
     def label(self) -> str:
-        """What messages call the matrix, such as `layer 3 q (model.layers.3.self_attn.q_proj.weight)`."""
+        """What messages call the matrix, such as
+        `layer 3 q (model.layers.3.self_attn.q_proj.weight)`."""
         return f"layer {self.layer} {self.name} ({self.path})"
 
     @torch.no_grad()
@@ -100,14 +103,17 @@ class Weight:
 
     @torch.no_grad()
     def write_(self, matrix: Float[Tensor, "m n"]) -> None:
-        """Set the matrix in place, cast to the parameter's dtype; bytes of the same dtype stay what they are.
+        """Set the matrix in place, cast to the parameter's dtype; bytes of the same dtype stay what
+        they are.
 
         Raises:
             ModelError: the shape is another, or the parameter has no values to overwrite.
         """
         self._check_values()
         if tuple(matrix.shape) != self.shape:
-            raise ModelError(f"{self.label} has shape {self.shape}; {tuple(matrix.shape)} does not fit")
+            raise ModelError(
+                f"{self.label} has shape {self.shape}; {tuple(matrix.shape)} does not fit"
+            )
         target = self._whole()
         if self.rows is None:
             target.copy_(matrix)
@@ -116,7 +122,9 @@ class Weight:
 
     def _whole(self) -> Tensor:
         """Return the parameter's matrix, (out, in), fused ones and all."""
-        matrix = self.parameter.detach() if self.expert is None else self.parameter.detach()[self.expert]
+        matrix = (
+            self.parameter.detach() if self.expert is None else self.parameter.detach()[self.expert]
+        )
         return matrix.T if self.transposed else matrix
 
     def _check_values(self) -> None:
@@ -142,7 +150,8 @@ class Anatomy:
     >>> model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=16))
     >>> anatomy = Anatomy.of(model)
     >>> [(weight.name, weight.shape) for weight in anatomy.layers[0]]
-    [('q', (8, 8)), ('k', (8, 8)), ('v', (8, 8)), ('o', (8, 8)), ('fc_in', (32, 8)), ('fc_out', (8, 32))]
+    [('q', (8, 8)), ('k', (8, 8)), ('v', (8, 8)), ('o', (8, 8)), ('fc_in', (32, 8)), ('fc_out', (8,
+    32))]
     >>> anatomy.select(-1, "v")[0].label
     'layer 1 v (transformer.h.1.attn.c_attn.weight)'
     """
@@ -158,15 +167,21 @@ class Anatomy:
         """Take a model apart; the table first, then its structure.
 
         Arguments:
-            model: a decoder-only model, also one on the meta device; the language model of a multi-modal one.
+            model: a decoder-only model, also one on the meta device; the language model of a
+                multi-modal one.
 
         Raises:
-            ModelError: the model is quantised, is an encoder-decoder, or holds matrices of unknown meaning.
+            ModelError: the model is quantised, is an encoder-decoder, or holds matrices of unknown
+                meaning.
         """
         config = _decoder_config(model)
-        prefix, blocks = _decoder_layers(model, config.model_type, getattr(config, "num_hidden_layers", None))
+        prefix, blocks = _decoder_layers(
+            model, config.model_type, getattr(config, "num_hidden_layers", None)
+        )
         aliases = _aliases(model)
-        layers = (_weights(block, f"{prefix}.{i}", i, config, aliases) for i, block in enumerate(blocks))
+        layers = (
+            _weights(block, f"{prefix}.{i}", i, config, aliases) for i, block in enumerate(blocks)
+        )
         numbers = sum(parameter.numel() for parameter in model.parameters())
         return cls(model, config.model_type, tuple(layers), tuple(blocks), numbers)
 
@@ -178,11 +193,14 @@ class Anatomy:
         """
         n = len(self.layers)
         if not -n <= layer < n:
-            raise EditError(f"no layer {layer}: the model has {n} layers, 0 to {n - 1} (or {-n} to -1)")
+            raise EditError(
+                f"no layer {layer}: the model has {n} layers, 0 to {n - 1} (or {-n} to -1)"
+            )
         return layer % n
 
     def select(self, layer: int, part: str) -> tuple[Weight, ...]:
-        """Return the matrices of a layer that a part names; of a mixture of experts, every expert's.
+        """Return the matrices of a layer that a part names; of a mixture of experts, every
+        expert's.
 
         Raises:
             EditError: the layer or the part does not exist; the message lists what does.
@@ -193,13 +211,16 @@ class Anatomy:
         selected = tuple(weight for weight in weights if weight.kind in PARTS[part])
         if not selected:
             kinds = ", ".join(dict.fromkeys(weight.kind for weight in weights))
-            raise EditError(f"layer {layer} of this {self.model_type} has no '{part}'; it has {kinds}")
+            raise EditError(
+                f"layer {layer} of this {self.model_type} has no '{part}'; it has {kinds}"
+            )
         return selected
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What `architectures.yaml` says of a parameter: which matrices its output rows are, in what order."""
+    """What `architectures.yaml` says of a parameter: which matrices its output rows are, in what
+    order."""
 
     names: tuple[str, ...]
     each: str | None = None
@@ -216,55 +237,74 @@ class Rule:
 
 @cache
 def table() -> Mapping[str, Mapping[str, Rule]]:
-    """Return the rules of every model type in `architectures.yaml`, by a parameter's name in its layer."""
+    """Return the rules of every model type in `architectures.yaml`, by a parameter's name in its
+    layer."""
     entries = _data()["architectures"]
     return {
-        kind: {path: Rule.parse(value) for path, value in rules.items()} for kind, rules in entries.items()
+        kind: {path: Rule.parse(value) for path, value in rules.items()}
+        for kind, rules in entries.items()
     }
 
 
 @cache
 def _data() -> dict[str, Any]:
-    return yaml.safe_load(files("eckart.weights").joinpath("architectures.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(
+        files("eckart.weights").joinpath("architectures.yaml").read_text(encoding="utf-8")
+    )
 
 
 def _decoder_config(model: PreTrainedModel) -> PreTrainedConfig:
     """Return the settings of the part of the model that writes text, or refuse the model."""
     config, kind = model.config, model.config.model_type
     if config.is_encoder_decoder:
-        raise ModelError(f"model type '{kind}' is an encoder-decoder; load a decoder-only language model")
+        raise ModelError(
+            f"model type '{kind}' is an encoder-decoder; load a decoder-only language model"
+        )
     quantisation = getattr(config, "quantization_config", None)
     if quantisation is not None:
         raise ModelError(f"this '{kind}' model {quantised(quantisation)}")
     try:
         return config.get_text_config(decoder=True)
     except ValueError as error:
-        raise ModelError(f"model type '{kind}' has several text models ({error}); load one of them") from None
+        raise ModelError(
+            f"model type '{kind}' has several text models ({error}); load one of them"
+        ) from None
 
 
-def _decoder_layers(model: PreTrainedModel, kind: str, depth: int | None) -> tuple[str, nn.ModuleList]:
-    """Return the list of decoder layers and its name: the longest, or the one of the config's depth."""
+def _decoder_layers(
+    model: PreTrainedModel, kind: str, depth: int | None
+) -> tuple[str, nn.ModuleList]:
+    """Return the list of decoder layers and its name: the longest, or the one of the config's
+    depth."""
     decoder = set(model.get_decoder().modules())
     packed = sorted({type(m).__name__ for m in decoder if PACKED_MODULES.search(type(m).__name__)})
     if packed:
-        raise ModelError(f"this '{kind}' model has quantised modules ({', '.join(packed)}); {UNQUANTISED}")
+        raise ModelError(
+            f"this '{kind}' model has quantised modules ({', '.join(packed)}); {UNQUANTISED}"
+        )
     lists = {
-        n: m for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and m in decoder and len(m)
+        n: m
+        for n, m in model.named_modules()
+        if isinstance(m, nn.ModuleList) and m in decoder and len(m)
     }
     candidates = {
         name: blocks
         for name, blocks in lists.items()
         # A list inside a list, such as a layer's experts, is no list of layers.
-        if not any(name.startswith(f"{outer}.") for outer in lists) and all(any(_matrices(b)) for b in blocks)
+        if not any(name.startswith(f"{outer}.") for outer in lists)
+        and all(any(_matrices(b)) for b in blocks)
     }
     if not candidates:
         seen = ", ".join(f"{name} ({len(blocks)})" for name, blocks in lists.items()) or "none"
-        raise ModelError(f"no list of layers with weight matrices in this '{kind}' model; lists seen: {seen}")
+        raise ModelError(
+            f"no list of layers with weight matrices in this '{kind}' model; lists seen: {seen}"
+        )
     name, blocks = max(candidates.items(), key=lambda item: (len(item[1]) == depth, len(item[1])))
     alike = [f"{n} ({len(b)})" for n, b in candidates.items() if type(b[0]) is type(blocks[0])]
     if len(alike) > 1:
         raise ModelError(
-            f"this '{kind}' model has several lists of such layers: {', '.join(alike)}; load one part"
+            f"this '{kind}' model has several lists of such layers: {', '.join(alike)}; load one"
+            " part"
         )
     return name, blocks
 
@@ -272,7 +312,8 @@ def _decoder_layers(model: PreTrainedModel, kind: str, depth: int | None) -> tup
 def _matrices(block: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Give every parameter of a layer that is, or may hold, a projection.
 
-    Vectors are not; nor are norms (Cohere's has a row a head) nor biases (an expert's has a row an expert).
+    Vectors are not; nor are norms (Cohere's has a row a head) nor biases (an expert's has a row an
+    expert).
     """
     for path, parameter in block.named_parameters(remove_duplicate=False):
         owner, _, leaf = path.rpartition(".")
@@ -290,7 +331,8 @@ def _aliases(model: PreTrainedModel) -> dict[tuple[str, int], list[str]]:
 
 
 def _memory(parameter: nn.Parameter) -> tuple[str, int]:
-    """Return what two names share if they mean the same numbers: an address, or without one the object."""
+    """Return what two names share if they mean the same numbers: an address, or without one the
+    object."""
     address = parameter.data_ptr() if type(parameter) is nn.Parameter else 0
     return (str(parameter.device), address or id(parameter))
 
@@ -306,21 +348,26 @@ def _weights(
         path = f"{prefix}.{inner}"
         if inner not in rules:
             raise ModelError(
-                f"{path} {tuple(parameter.shape)} is not a matrix that a '{kind}' is known to have; "
-                "if it is an adapter's, merge that first (merge_and_unload)"
+                f"{path} {tuple(parameter.shape)} is not a matrix that a '{kind}' is known to have;"
+                " if it is an adapter's, merge that first (merge_and_unload)"
             )
         tied = tuple(other for other in aliases[_memory(parameter)] if other != path)
         weights += [
-            replace(view, layer=layer, tied=tied) for view in _views(parameter, rules[inner], path, config)
+            replace(view, layer=layer, tied=tied)
+            for view in _views(parameter, rules[inner], path, config)
         ]
     names = [weight.name for weight in weights]
     if len(set(names)) < len(names):
         twice = ", ".join(sorted({name for name in names if names.count(name) > 1}))
-        raise ModelError(f"layer {layer} of this '{kind}' model has several matrices that seem to be {twice}")
+        raise ModelError(
+            f"layer {layer} of this '{kind}' model has several matrices that seem to be {twice}"
+        )
     return tuple(sorted(weights, key=lambda weight: PARTS["all"].index(weight.kind)))
 
 
-def _views(parameter: nn.Parameter, rule: Rule, path: str, config: PreTrainedConfig) -> Iterator[Weight]:
+def _views(
+    parameter: nn.Parameter, rule: Rule, path: str, config: PreTrainedConfig
+) -> Iterator[Weight]:
     """Give every matrix that a parameter holds."""
     if rule.names == ("router",):
         return
@@ -339,8 +386,9 @@ def _views(parameter: nn.Parameter, rule: Rule, path: str, config: PreTrainedCon
 def _cut(rule: Rule, out: int, path: str, config: PreTrainedConfig) -> Mapping[str, Tensor | None]:
     """Return which of a fused parameter's output rows belong to which matrix.
 
-    The rows are equal groups, and each group holds a piece of every matrix. One group: the matrices stand one
-    below the other. A group for each key head: its query heads, the key head, the value head.
+    The rows are equal groups, and each group holds a piece of every matrix. One group: the matrices
+    stand one below the other. A group for each key head: its query heads, the key head, the value
+    head.
     """
     heads, key_heads = _heads(out, path, config) if "q" in rule.names else (1, 1)
     shares = [heads if name == "q" else key_heads for name in rule.names]
@@ -357,22 +405,25 @@ def _cut(rule: Rule, out: int, path: str, config: PreTrainedConfig) -> Mapping[s
 def _heads(out: int, path: str, config: PreTrainedConfig) -> tuple[int, int]:
     """Return how many query heads and key heads a fused parameter of `out` rows holds.
 
-    Configs name the number of key heads in many ways, and some hold one that is not used; the shape says it.
+    Configs name the number of key heads in many ways, and some hold one that is not used; the shape
+    says it.
     """
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     key_heads, rest = divmod(out - heads * size, 2 * size)
     if rest or key_heads < 1 or heads % key_heads:
         raise ModelError(
-            f"{path} has {out} output rows, which are not {heads} query heads of {size} rows and as many "
-            "key heads as value heads; the config does not fit the weights"
+            f"{path} has {out} output rows, which are not {heads} query heads of {size} rows and as"
+            " many key heads as value heads; the config does not fit the weights"
         )
     return heads, key_heads
 
 
 def _structure(block: nn.Module, layer: int, config: PreTrainedConfig) -> dict[str, Rule]:
     """Read off their names and shapes what a layer's matrices are, or say which cannot be read."""
-    known = {ending: name for name, endings in _data()["common_names"].items() for ending in endings}
+    known = {
+        ending: name for name, endings in _data()["common_names"].items() for ending in endings
+    }
     found: dict[str, str] = {}
     for path, parameter in _matrices(block):
         owner, _, leaf = path.rpartition(".")
@@ -384,8 +435,8 @@ def _structure(block: nn.Module, layer: int, config: PreTrainedConfig) -> dict[s
         if name is None or not linear or width != getattr(config, "hidden_size", width):
             seen = ", ".join(f"{other} {tuple(p.shape)}" for other, p in _matrices(block))
             raise ModelError(
-                f"model type '{config.model_type}' is not in architectures.yaml, and what {path} is cannot "
-                f"be read off its name and shape; layer {layer} holds {seen}"
+                f"model type '{config.model_type}' is not in architectures.yaml, and what {path} is"
+                f" cannot be read off its name and shape; layer {layer} holds {seen}"
             )
         found[path] = name
     ungated = {} if "gate" in found.values() else {"up": "fc_in", "down": "fc_out"}

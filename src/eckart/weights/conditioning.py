@@ -32,14 +32,17 @@ class Spectra(Protocol):
 
 
 class Noted:
-    """Spectra, and a note of those that were asked for: which matrices a model has now, whatever it had before.
+    """Spectra, and a note of those that were asked for: which matrices a model has now, whatever it
+    had before.
 
     Arguments:
         store: remembers them.
         note: told of all names so far at each new one.
     """
 
-    def __init__(self, store: Spectra, note: Callable[[list[str]], None] = lambda names: None) -> None:
+    def __init__(
+        self, store: Spectra, note: Callable[[list[str]], None] = lambda names: None
+    ) -> None:
         self._store = store
         self._note = note
         self.names: list[str] = []
@@ -71,7 +74,9 @@ COMBINATIONS: dict[str, Callable[[Sequence[float]], float]] = {
 """How the condition numbers of a layer's matrices become the layer's; the paper does not say."""
 
 
-def matrices(anatomy: Anatomy, part: str = "all", layers: Iterable[int] | None = None) -> list[Weight]:
+def matrices(
+    anatomy: Anatomy, part: str = "all", layers: Iterable[int] | None = None
+) -> list[Weight]:
     """Return the matrices of a part in the given layers, each once, or in all of them.
 
     Raises:
@@ -83,7 +88,8 @@ def matrices(anatomy: Anatomy, part: str = "all", layers: Iterable[int] | None =
 
 
 def exact_matrices(model: LoadedModel, part: str) -> Iterable[Weight]:
-    """Return a part's matrices with the numbers that the checkpoint stores, even if loading rounded them."""
+    """Return a part's matrices with the numbers that the checkpoint stores, even if loading rounded
+    them."""
     if not rounded(model):
         return matrices(Anatomy.of(model.model), part)
     stored = StoredWeights.of(model.name, model.trust_remote_code)
@@ -91,7 +97,8 @@ def exact_matrices(model: LoadedModel, part: str) -> Iterable[Weight]:
 
 
 def measure(weight: Weight, device: torch.device | None = None) -> MatrixSpectrum:
-    """Compute a weight's spectrum in float64 from the stored numbers, on a device, or where the weight is.
+    """Compute a weight's spectrum in float64 from the stored numbers, on a device, or where the
+    weight is.
 
     Raises:
         ModelError: the weight holds NaN or infinite numbers.
@@ -106,7 +113,8 @@ def spectra(
     device: torch.device | None = None,
     advance: Callable[[int], None] = lambda matrices: None,
 ) -> list[MatrixSpectrum]:
-    """Measure matrices one after the other; what a store knows of the very same numbers is not measured again.
+    """Measure matrices one after the other; what a store knows of the very same numbers is not
+    measured again.
 
     Arguments:
         weights: read as they come, and let go of.
@@ -128,13 +136,16 @@ def layer_condition_numbers(
 
     Arguments:
         matrices: of any layers, in any order.
-        combine: `geometric` mean (the default: no single matrix decides, whatever its scale), `mean`, `max`, `min`.
+        combine: `geometric` mean (the default: no single matrix decides, whatever its scale),
+            `mean`, `max`, `min`.
 
     Raises:
         EditError: there is no such combination.
     """
     if combine not in COMBINATIONS:
-        raise EditError(f"no combination '{combine}'; the combinations are {', '.join(COMBINATIONS)}")
+        raise EditError(
+            f"no combination '{combine}'; the combinations are {', '.join(COMBINATIONS)}"
+        )
     by_layer: dict[int, list[float]] = {}
     for matrix in matrices:
         by_layer.setdefault(matrix.layer, []).append(matrix.condition_number)
@@ -142,7 +153,8 @@ def layer_condition_numbers(
 
 
 def check_rates(rates: Iterable[float]) -> tuple[float, ...]:
-    """Return the candidate rates in ascending order, each once, with 0 among them: not to clip is always an answer.
+    """Return the candidate rates in ascending order, each once, with 0 among them: not to clip is
+    always an answer.
 
     Raises:
         EditError: a rate is outside [0, 1).
@@ -177,7 +189,8 @@ def _recalled(weight: Weight, store: Spectra, device: torch.device | None) -> Ma
 
 
 def _digest(matrix: Tensor) -> str:
-    """Return a hash of a matrix's dtype, shape and bytes: another checkpoint under the same name has another."""
+    """Return a hash of a matrix's dtype, shape and bytes: another checkpoint under the same name
+    has another."""
     digest = hashlib.blake2b(f"{matrix.dtype} {tuple(matrix.shape)}".encode(), digest_size=16)
     digest.update(raw_bytes(matrix))
     return digest.hexdigest()

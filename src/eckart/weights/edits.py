@@ -1,4 +1,5 @@
-"""Clip matrices of a live model in place; what comes back afterwards is the bytes, never a reconstruction."""
+"""Clip matrices of a live model in place; what comes back afterwards is the bytes, never a
+reconstruction."""
 
 from __future__ import annotations
 
@@ -15,10 +16,12 @@ from eckart.weights.anatomy import Anatomy, Weight
 from eckart.weights.linalg import Factor, factored_size, rank_at
 
 Factors = dict[str, Factor]
-"""One factorisation a matrix, by `Weight.key`: passed again, it makes every further rate cost one product."""
+"""One factorisation a matrix, by `Weight.key`: passed again, it makes every further rate cost one
+product."""
 
 _held: set[tuple[int, int | None, str]] = set()
-"""Which matrices an open `clip` has truncated, so that a second one does not take them for the original."""
+"""Which matrices an open `clip` has truncated, so that a second one does not take them for the
+original."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +55,26 @@ def clip(
     anatomy: Anatomy | None = None,
     factors: Factors | None = None,
 ) -> Iterator[tuple[Clipped, ...]]:
-    """Clip a model while a `with` block runs, and bring every byte back when it ends, however it ends.
+    """Clip a model while a `with` block runs, and bring every byte back when it ends, however it
+    ends.
 
     Arguments:
         model: edited in place; its parameters stay the same objects, and no gradient is recorded.
         edits: one or several, on different matrices; none leaves the model as it is.
         anatomy: the model's, if it is at hand; made if not.
-        factors: a memo; without it, each matrix is factorised anew and its factors are dropped at once.
+        factors: a memo; without it, each matrix is factorised anew and its factors are dropped at
+            once.
 
     Yields:
-        What was done to each matrix, in the order of the edits; a matrix that is tied to others counts once.
+        What was done to each matrix, in the order of the edits; a matrix that is tied to others
+        counts once.
 
     Raises:
-        EditError: an edit names what the model does not have, what another edit names, what an open `clip`
-            holds, or what is tied to a matrix outside of the edits; or the memo is of other weights.
-        ModelError: a matrix has NaN or infinite entries, or no values; the model cannot be taken apart.
+        EditError: an edit names what the model does not have, what another edit names, what an open
+            `clip` holds, or what is tied to a matrix outside of the edits; or the memo is of other
+            weights.
+        ModelError: a matrix has NaN or infinite entries, or no values; the model cannot be taken
+            apart.
 
     >>> from transformers import GPT2Config, GPT2LMHeadModel
     >>> model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=16))
@@ -120,7 +128,8 @@ def resolve(anatomy: Anatomy, edits: Edit | Sequence[Edit]) -> dict[Weight, floa
 
 
 def canonical(anatomy: Anatomy, edits: Iterable[Edit]) -> tuple[Edit, ...]:
-    """Resolve negative layers, drop edits at rate 0, and sort, so that equal edits are equal values.
+    """Resolve negative layers, drop edits at rate 0, and sort, so that equal edits are equal
+    values.
 
     Arguments:
         anatomy: the model's.
@@ -136,7 +145,8 @@ def canonical(anatomy: Anatomy, edits: Iterable[Edit]) -> tuple[Edit, ...]:
 def targets_of(
     model: PreTrainedModel, edits: Edit | Sequence[Edit], anatomy: Anatomy | None = None
 ) -> dict[Weight, float]:
-    """Return what edits clip and at which rate, a tied matrix once, after every check that needs no arithmetic.
+    """Return what edits clip and at which rate, a tied matrix once, after every check that needs no
+    arithmetic.
 
     Arguments, Raises: as `clip`.
     """
@@ -148,7 +158,9 @@ def targets_of(
     rates = resolve(anatomy, edits)
     _check_tied(rates)
     # Of several names of the same numbers the first stands for all.
-    once = {f"{min([weight.path, *weight.tied])}:{weight.name}": weight for weight in reversed(rates)}
+    once = {
+        f"{min([weight.path, *weight.tied])}:{weight.name}": weight for weight in reversed(rates)
+    }
     return {weight: rate for weight, rate in rates.items() if weight in once.values()}
 
 
@@ -169,8 +181,9 @@ def _hold(targets: Mapping[Weight, float]) -> Iterator[None]:
     regions = {_region(weight): weight for weight, rate in targets.items() if rate}
     for taken in regions.keys() & _held:
         raise EditError(
-            f"{regions[taken].label} is clipped already, by a clip that is still open; truncation is always "
-            "of the original weights: leave that block first, or name the matrix in one of the two only"
+            f"{regions[taken].label} is clipped already, by a clip that is still open; truncation"
+            " is always of the original weights: leave that block first, or name the matrix in one"
+            " of the two only"
         )
     _held.update(regions)
     try:
@@ -180,7 +193,8 @@ def _hold(targets: Mapping[Weight, float]) -> Iterator[None]:
 
 
 def _region(weight: Weight) -> tuple[int, int | None, str]:
-    """Return what identifies the numbers that a matrix occupies, whatever anatomy it was found by."""
+    """Return what identifies the numbers that a matrix occupies, whatever anatomy it was found
+    by."""
     return (id(weight.parameter), weight.expert, weight.kind if weight.fused else "")
 
 
@@ -197,16 +211,25 @@ def _clip_one(undo: ExitStack, weight: Weight, rate: float, factors: Factors | N
         factor = _factor(weight, factors)
         truncated = factor.truncate(rate)
         kept_energy = factor.kept_energy(rate)
-        undo.callback(weight.write_, factor.original)  # first, so that an interrupt in between does no harm
+        undo.callback(
+            weight.write_, factor.original
+        )  # first, so that an interrupt in between does no harm
         weight.write_(truncated)
     rank = rank_at(rate, weight.shape)
     return Clipped(
-        weight.layer, weight.name, rate, rank, weight.shape, kept_energy, factored_size(rate, weight.shape)
+        weight.layer,
+        weight.name,
+        rate,
+        rank,
+        weight.shape,
+        kept_energy,
+        factored_size(rate, weight.shape),
     )
 
 
 def _factor(weight: Weight, factors: Factors | None) -> Factor:
-    """Return a matrix's factorisation: the memo's, if it is of the very numbers that the model holds."""
+    """Return a matrix's factorisation: the memo's, if it is of the very numbers that the model
+    holds."""
     stored = weight.read()
     memo = {} if factors is None else factors
     if weight.key not in memo:
@@ -217,7 +240,7 @@ def _factor(weight: Weight, factors: Factors | None) -> Factor:
         original, stored
     ):
         raise EditError(
-            f"{weight.label} is not what its factorisation was made of: it was changed since, or the memo is "
-            "another model's; pass a fresh memo"
+            f"{weight.label} is not what its factorisation was made of: it was changed since, or"
+            " the memo is another model's; pass a fresh memo"
         )
     return factor

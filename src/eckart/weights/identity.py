@@ -2,16 +2,20 @@
 
 A trial's key (`Scorer.key`) holds, and so a trial is computed anew where one of these is another:
 
-- of the model, as `identify` hashes it: every tensor of its weights, its configuration, its tokenizer, code that is not
-  transformers' own, an attention that is not the default one, rotary frequencies and adapters changed in memory;
-- the dtype that it computes in; in half precision the most tokens in a batch, on which the last bits depend;
-- of the task (`Task.digest`): kind, labels, template, joins, instruction, and the demonstrations as they are shown;
-- of the rows (`Scorer.digest`): ids, prompts as they are read (shortened or left out, where asked for), candidates,
-  labels, and their order;
+- of the model, as `identify` hashes it: every tensor of its weights, its configuration, its
+  tokenizer, code that is not transformers' own, an attention that is not the default one, rotary
+  frequencies and adapters changed in memory;
+- the dtype that it computes in; in half precision the most tokens in a batch, on which the last
+  bits depend;
+- of the task (`Task.digest`): kind, labels, template, joins, instruction, and the demonstrations as
+  they are shown;
+- of the rows (`Scorer.digest`): ids, prompts as they are read (shortened or left out, where asked
+  for), candidates, labels, and their order;
 - the edits, the scoring, and the scoring's version.
 
-What must not change it: paths and names, the number of threads, the device, and in float32 the size of a batch.
-What nothing here can see: hooks and plain attributes that a caller puts on a live model's modules.
+What must not change it: paths and names, the number of threads, the device, and in float32 the size
+of a batch. What nothing here can see: hooks and plain attributes that a caller puts on a live
+model's modules.
 """
 
 from __future__ import annotations
@@ -35,7 +39,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 NAMES = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation")
-"""Configuration values that no number depends on, or that a key holds apart: the dtype, and the attention below."""
+"""Configuration values that no number depends on, or that a key holds apart: the dtype, and the
+attention below."""
 REMOTE = "transformers_modules"
 """The package into which transformers puts code that a model's repository brings."""
 LIBRARIES = frozenset({"eckart", "torch", "transformers", "tokenizers"})
@@ -48,7 +53,8 @@ Stamp = tuple[Any, ...]
 
 
 class Identity:
-    """A model's fingerprint: taken when it is asked for, and anew when the model has changed in memory since.
+    """A model's fingerprint: taken when it is asked for, and anew when the model has changed in
+    memory since.
 
     Arguments:
         model, tokenizer: whose.
@@ -73,7 +79,8 @@ class Identity:
         self._known = None
 
     def look(self) -> str:
-        """Return the fingerprint, taken anew where some of the numbers have changed by ways that leave no trace."""
+        """Return the fingerprint, taken anew where some of the numbers have changed by ways that
+        leave no trace."""
         sample = _sampled(self._model)
         if self._sample not in (None, sample):
             self.renew()
@@ -82,7 +89,8 @@ class Identity:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Say that a block brings back every byte that it changes: nothing is hashed again for it."""
+        """Say that a block brings back every byte that it changes: nothing is hashed again for
+        it."""
         before = self._stamp()
         try:
             yield
@@ -91,7 +99,8 @@ class Identity:
                 self._known = (self._stamp(), self._known[1])
 
     def _stamp(self) -> Stamp:
-        """Return what changes with the weights, the configuration or the vocabulary, without reading the weights."""
+        """Return what changes with the weights, the configuration or the vocabulary, without
+        reading the weights."""
         tensors = self._model.state_dict().values()
         places = tuple(
             (t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors if not t.is_meta
@@ -101,14 +110,16 @@ class Identity:
 
 
 def identify(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """Return a hash of weights, configuration, tokenizer and code: models that score alike by construction share it."""
+    """Return a hash of weights, configuration, tokenizer and code: models that score alike by
+    construction share it."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(_configuration(model).encode())
     digest.update(tokenizer_text(tokenizer).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(raw_bytes(tensor))
-    # Only where there is something to say, so that an ordinary model keeps the fingerprint that it always had.
+    # Only where there is something to say, so that an ordinary model keeps the fingerprint that it
+    # always had.
     for what, said in {
         "attention": _attention(model),
         "frequencies": _frequencies(model),
@@ -140,7 +151,8 @@ def _sampled(model: PreTrainedModel) -> str:
 
 
 def _attention(model: PreTrainedModel) -> str:
-    """Return which attention the caller has chosen, where it is not the one that transformers would."""
+    """Return which attention the caller has chosen, where it is not the one that transformers
+    would."""
     chosen = getattr(model.config, "_attn_implementation", None)
     usual = "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
     return "" if chosen in (None, usual) else str(chosen)
@@ -149,7 +161,8 @@ def _attention(model: PreTrainedModel) -> str:
 def _frequencies(model: PreTrainedModel) -> str:
     """Return a hash of rotary frequencies that are no longer what the configuration made them.
 
-    They are in no file. Where their scaling depends on the text's length, the forward itself changes them.
+    They are in no file. Where their scaling depends on the text's length, the forward itself
+    changes them.
     """
     digest, changed = hashlib.blake2b(digest_size=16), False
     buffers = dict(model.named_buffers())
@@ -195,7 +208,9 @@ def tokenizer_text(tokenizer: PreTrainedTokenizerBase | None) -> str:
     if backend is None:
         return _slow_tokenizer_text(tokenizer)
     text: str = backend.to_str()
-    if backend.padding is not None or backend.truncation is not None:  # left by whoever used it last
+    if (
+        backend.padding is not None or backend.truncation is not None
+    ):  # left by whoever used it last
         backend = Backend.from_str(text)
         backend.no_padding()
         backend.no_truncation()
@@ -205,7 +220,8 @@ def tokenizer_text(tokenizer: PreTrainedTokenizerBase | None) -> str:
 
 
 def _slow_tokenizer_text(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the vocabulary, the files beside it (merges, a model of pieces), and what is added to it."""
+    """Return the vocabulary, the files beside it (merges, a model of pieces), and what is added to
+    it."""
     files = [getattr(tokenizer, name, None) for name in getattr(tokenizer, "vocab_files_names", {})]
     contents = [
         hashlib.sha256(Path(file).read_bytes()).hexdigest()
@@ -213,14 +229,18 @@ def _slow_tokenizer_text(tokenizer: PreTrainedTokenizerBase) -> str:
         if isinstance(file, str) and Path(file).is_file()
     ]
     added = {
-        str(token): repr(known) for token, known in getattr(tokenizer, "added_tokens_decoder", {}).items()
+        str(token): repr(known)
+        for token, known in getattr(tokenizer, "added_tokens_decoder", {}).items()
     }
     ids = tokenizer(PROBE, verbose=False)["input_ids"]
-    return json.dumps([tokenizer.get_vocab(), type(tokenizer).__name__, contents, added, ids], sort_keys=True)
+    return json.dumps(
+        [tokenizer.get_vocab(), type(tokenizer).__name__, contents, added, ids], sort_keys=True
+    )
 
 
 def _code(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """Return a hash of code that reads the rows and is no library's; nothing where there is none."""
+    """Return a hash of code that reads the rows and is no library's; nothing where there is
+    none."""
     kinds = {
         *map(type, model.modules()),
         type(model.config),
@@ -230,7 +250,11 @@ def _code(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> 
     remote = {kind.__module__ for kind in own if kind.__module__.startswith(REMOTE)}
     texts = {_module_text(name) for name in _reached(remote)}
     texts |= {_class_text(kind) for kind in own if kind.__module__ not in remote}
-    return hashlib.sha256("\0".join(sorted(texts)).encode(errors="replace")).hexdigest() if texts else ""
+    return (
+        hashlib.sha256("\0".join(sorted(texts)).encode(errors="replace")).hexdigest()
+        if texts
+        else ""
+    )
 
 
 def _of_a_library(name: str) -> bool:
@@ -240,7 +264,9 @@ def _of_a_library(name: str) -> bool:
         return True
     file = getattr(sys.modules.get(name), "__file__", None)
     paths = sysconfig.get_paths()
-    return file is not None and any(Path(file).is_relative_to(paths[kind]) for kind in ("purelib", "platlib"))
+    return file is not None and any(
+        Path(file).is_relative_to(paths[kind]) for kind in ("purelib", "platlib")
+    )
 
 
 def _reached(names: set[str]) -> set[str]:
@@ -255,23 +281,31 @@ def _reached(names: set[str]) -> set[str]:
 
 
 def _imported(name: str) -> set[str]:
-    """Return the modules beside it that a module imports: what comes of them, a number say, may not tell its origin."""
+    """Return the modules beside it that a module imports: what comes of them, a number say, may not
+    tell its origin."""
     package = name.rpartition(".")[0]
     found = set()
     for node in ast.walk(ast.parse(_module_text(name))):
         if isinstance(node, ast.ImportFrom) and node.level:
-            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package).rstrip(".")
+            base = importlib.util.resolve_name(
+                "." * node.level + (node.module or ""), package
+            ).rstrip(".")
             found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return {one for one in found if one in sys.modules and one.startswith(REMOTE)}
 
 
 def _module_text(name: str) -> str:
     file = getattr(sys.modules.get(name), "__file__", None)
-    return Path(file).read_text(encoding="utf-8", errors="replace") if file and Path(file).is_file() else ""
+    return (
+        Path(file).read_text(encoding="utf-8", errors="replace")
+        if file and Path(file).is_file()
+        else ""
+    )
 
 
 def _class_text(kind: type) -> str:
-    """Return a class's source; where none is at hand, as of one typed into a shell, its compiled code."""
+    """Return a class's source; where none is at hand, as of one typed into a shell, its compiled
+    code."""
     try:
         return inspect.getsource(kind)
     except (OSError, TypeError):

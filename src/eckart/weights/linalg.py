@@ -1,17 +1,21 @@
-"""Exact factorisation and optimal truncation of one matrix, and what every use of its singular values shares.
+"""Exact factorisation and optimal truncation of one matrix, and what every use of its singular
+values shares.
 
-Truncation goes through the smaller Gram matrix: W_r = W V_r V_r^T, with V_r the leading eigenvectors of G = W^T W in
-float64. It takes 35 to 60% of the SVD's time on a CPU, and this is why it is accurate enough:
+Truncation goes through the smaller Gram matrix: W_r = W V_r V_r^T, with V_r the leading
+eigenvectors of G = W^T W in float64. It takes 35 to 60% of the SVD's time on a CPU, and this is why
+it is accurate enough:
 
-- The computed vectors are those of G + E. Any r orthonormal columns V leave the squared Frobenius residual
-  tr G - tr V^T G V, so the best for G + E exceed the optimum by at most 2 r |E|. Product and eigh together have
-  |E| <= n eps sigma_max^2, in practice a few eps: an excess of at most 2 r n eps sigma_max^2.
-- Singular values below sqrt(eps) = 1.5e-8 of the largest drown in E. To confuse their directions costs no more than
-  they are, which is what storage in float32 rounds off anyway (about 2e-8 |W|_F).
+- The computed vectors are those of G + E. Any r orthonormal columns V leave the squared Frobenius
+  residual tr G - tr V^T G V, so the best for G + E exceed the optimum by at most 2 r |E|. Product
+  and eigh together have |E| <= n eps sigma_max^2, in practice a few eps: an excess of at most 2 r n
+  eps sigma_max^2.
+- Singular values below sqrt(eps) = 1.5e-8 of the largest drown in E. To confuse their directions
+  costs no more than they are, which is what storage in float32 rounds off anyway (about 2e-8
+  |W|_F).
 - A float64 weight is stored more finely than that. It keeps the exact SVD.
 
-A condition number is a quotient with the *smallest* singular value, which is just what drowns. It never comes from a
-Gram matrix: see `eckart.weights.spectrum`.
+A condition number is a quotient with the *smallest* singular value, which is just what drowns. It
+never comes from a Gram matrix: see `eckart.weights.spectrum`.
 """
 
 from __future__ import annotations
@@ -45,27 +49,31 @@ def rank_at(rate: float, shape: tuple[int, int]) -> int:
     Raises:
         EditError: the rate is not in [0, 1).
 
-    >>> rank_at(0.95, (4096, 16384)), rank_at(0.9, (10, 10)), rank_at(0.995, (64, 64)), rank_at(0, (7, 5))
-    (204, 1, 1, 5)
+    >>> rank_at(0.95, (4096, 16384)), rank_at(0.9, (10, 10)), rank_at(0.995, (64, 64)), rank_at(0,
+    (7, 5)) (204, 1, 1, 5)
     """
     # Without 1e-9, (1 - 0.9) * 10 = 0.9999999999999998 would floor to 0.
     return max(1, math.floor((1 - check_rate(rate)) * min(shape) + 1e-9))
 
 
 def factored_size(rate: float, shape: tuple[int, int]) -> int:
-    """Return how many numbers the two factors (m, r) and (r, n) of a clipped matrix hold: `r * (m + n)`."""
+    """Return how many numbers the two factors (m, r) and (r, n) of a clipped matrix hold:
+    `r * (m + n)`."""
     return rank_at(rate, shape) * sum(shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """One exact factorisation `W = U diag(s) V^T` that serves every clipping rate (Section 2, Eckart-Young).
+    """One exact factorisation `W = U diag(s) V^T` that serves every clipping rate (Section 2,
+    Eckart-Young).
 
     Arguments:
         name: what error messages call the matrix.
         original: (m, n), a copy of the stored entries in their own dtype, on their own device.
-        s: (k,), k = min(m, n), descending, float64; below 1.5e-8 of the first they are rounding, see `Spectrum`.
-        v: (k, k), float64, one singular vector a column: the right ones, or of a wide matrix the left ones.
+        s: (k,), k = min(m, n), descending, float64; below 1.5e-8 of the first they are rounding,
+            see `Spectrum`.
+        v: (k, k), float64, one singular vector a column: the right ones, or of a wide matrix the
+            left ones.
 
     >>> factor = Factor.of(torch.diag(torch.tensor([3.0, 2.0, 1.0])))
     >>> factor.truncate(0.5)
@@ -90,8 +98,8 @@ class Factor:
             name: what error messages call the matrix.
 
         Raises:
-            ModelError: the matrix is not 2-D, is empty, is not floating-point, holds NaN or infinity, or has
-                no values yet (meta device); or no LAPACK driver converges on it.
+            ModelError: the matrix is not 2-D, is empty, is not floating-point, holds NaN or
+                infinity, or has no values yet (meta device); or no LAPACK driver converges on it.
         """
         tall = prepared(weight, name)
         s, v = _by_svd(tall, name) if weight.dtype == torch.float64 else _by_gram(tall, name)
@@ -116,7 +124,8 @@ class Factor:
             rate: the clipping rate xi in [0, 1).
 
         Returns:
-            (m, n) in the original's dtype, on its device; a bit-exact copy of the original at full rank.
+            (m, n) in the original's dtype, on its device; a bit-exact copy of the original at full
+            rank.
 
         Raises:
             EditError: the rate is not in [0, 1).
@@ -130,13 +139,14 @@ class Factor:
         truncated = product.to(self.original.dtype)
         if not _finite(truncated):
             raise ModelError(
-                f"{self.name} at rank {r} has entries up to {product.abs().max():.3g}, too large for "
-                f"{truncated.dtype}; load the model in bfloat16 or float32"
+                f"{self.name} at rank {r} has entries up to {product.abs().max():.3g}, too large"
+                f" for {truncated.dtype}; load the model in bfloat16 or float32"
             )
         return truncated.to(self.original.device)
 
     def _projected(self, r: int) -> Float[Tensor, "m n"]:
-        """Return the best approximation of rank r in float64, by the fewer of the directions kept and dropped."""
+        """Return the best approximation of rank r in float64, by the fewer of the directions kept
+        and dropped."""
         matrix = _float64(self.original)
         tall = _tall(matrix)
         keep_few = 2 * r <= len(self.s)
@@ -148,10 +158,13 @@ class Factor:
     def kept_energy(self, rate: float) -> float:
         """Return the share of the squared Frobenius norm that a clipping rate keeps, in [0, 1].
 
-        The squared norm is the sum of the *squared* singular values. A zero matrix loses nothing: 1.
+        The squared norm is the sum of the *squared* singular values. A zero matrix loses nothing:
+            1.
         """
         s = self.s.detach().cpu().double()
-        scaled = s / s[0].clamp_min(torch.finfo(s.dtype).tiny)  # the squares themselves may overflow
+        scaled = s / s[0].clamp_min(
+            torch.finfo(s.dtype).tiny
+        )  # the squares themselves may overflow
         energies = scaled.square().cumsum(0)
         return float(energies[self.rank(rate) - 1] / energies[-1]) if energies[-1] > 0 else 1.0
 
@@ -161,7 +174,8 @@ class Factor:
 
 
 def prepared(weight: Tensor, name: str) -> Float[Tensor, "rows columns"]:
-    """Return a matrix as every factorisation takes it: checked, in float64, and not wider than it is tall.
+    """Return a matrix as every factorisation takes it: checked, in float64, and not wider than it
+    is tall.
 
     LAPACK needs three to five times as long for a wide matrix as for its transpose.
 
@@ -173,8 +187,9 @@ def prepared(weight: Tensor, name: str) -> Float[Tensor, "rows columns"]:
     if not _finite(working):
         bad = int((~torch.isfinite(working)).sum())
         raise ModelError(
-            f"{name} holds {bad} NaN or infinite entries of {working.numel()}, as after an overflowed "
-            "half-precision save or in a damaged file; fetch the checkpoint again, or in float32 or bfloat16"
+            f"{name} holds {bad} NaN or infinite entries of {working.numel()}, as after an"
+            " overflowed half-precision save or in a damaged file; fetch the checkpoint again, or"
+            " in float32 or bfloat16"
         )
     return _tall(working)
 
@@ -200,8 +215,11 @@ def _tall(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "rows columns"]:
     return matrix.T if matrix.shape[0] < matrix.shape[1] else matrix
 
 
-def _by_gram(tall: Float[Tensor, "m n"], name: str) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
-    """Return singular values and right singular vectors from the eigenvectors of the smaller Gram matrix."""
+def _by_gram(
+    tall: Float[Tensor, "m n"], name: str
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
+    """Return singular values and right singular vectors from the eigenvectors of the smaller Gram
+    matrix."""
     try:
         squares, vectors = torch.linalg.eigh(tall.T @ tall)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # it is public, and not re-exported
@@ -210,7 +228,9 @@ def _by_gram(tall: Float[Tensor, "m n"], name: str) -> tuple[Float[Tensor, " n"]
     return squares.flip(0).clamp_min(0).sqrt(), vectors.flip(1)
 
 
-def _by_svd(tall: Float[Tensor, "m n"], name: str) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
+def _by_svd(
+    tall: Float[Tensor, "m n"], name: str
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
     _, s, vt = _converging(torch.linalg.svd, _svd_by_qr_iteration, tall, name, full_matrices=False)
     _check_no_overflow(s, name)
     return s, vt.T
@@ -219,8 +239,8 @@ def _by_svd(tall: Float[Tensor, "m n"], name: str) -> tuple[Float[Tensor, " n"],
 def _check_matrix(weight: Tensor, name: str) -> None:
     if weight.dim() != 2 or weight.numel() == 0:
         raise ModelError(
-            f"{name} has shape {tuple(weight.shape)}, and is not a matrix with at least one row and column; "
-            "name one 2-D weight of the model"
+            f"{name} has shape {tuple(weight.shape)}, and is not a matrix with at least one row and"
+            " column; name one 2-D weight of the model"
         )
     if not weight.is_floating_point():
         raise ModelError(
@@ -228,7 +248,9 @@ def _check_matrix(weight: Tensor, name: str) -> None:
             "load the model in a floating-point dtype"
         )
     if weight.is_meta:
-        raise ModelError(f"{name} is on the meta device and has no values; load the model with its weights")
+        raise ModelError(
+            f"{name} is on the meta device and has no values; load the model with its weights"
+        )
 
 
 def _finite(matrix: Tensor) -> bool:
@@ -247,9 +269,14 @@ def _check_no_overflow(values: Tensor, name: str) -> None:
 
 
 def _converging(
-    compute: Callable[..., T], fallback: Callable[[Tensor], T], matrix: Tensor, name: str, **options: Any
+    compute: Callable[..., T],
+    fallback: Callable[[Tensor], T],
+    matrix: Tensor,
+    name: str,
+    **options: Any,
 ) -> T:
-    """Run LAPACK's divide and conquer and, in the rare case that it does not converge, its QR iteration."""
+    """Run LAPACK's divide and conquer and, in the rare case that it does not converge, its QR
+    iteration."""
     try:
         return compute(matrix, **options)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # it is public, and not re-exported
@@ -265,11 +292,15 @@ def _converging(
 def _svd_by_qr_iteration(
     matrix: Float[Tensor, "m n"],
 ) -> tuple[Float[Tensor, "m k"], Float[Tensor, " k"], Float[Tensor, "k n"]]:
-    arrays = scipy.linalg.svd(matrix.cpu().double().numpy(), full_matrices=False, lapack_driver="gesvd")
+    arrays = scipy.linalg.svd(
+        matrix.cpu().double().numpy(), full_matrices=False, lapack_driver="gesvd"
+    )
     u, s, vt = (torch.from_numpy(array).to(matrix) for array in arrays)
     return u, s, vt
 
 
 def _singular_values_by_qr_iteration(matrix: Float[Tensor, "m n"]) -> Float[Tensor, " k"]:
     array = matrix.cpu().double().numpy()
-    return torch.from_numpy(scipy.linalg.svd(array, compute_uv=False, lapack_driver="gesvd")).to(matrix)
+    return torch.from_numpy(scipy.linalg.svd(array, compute_uv=False, lapack_driver="gesvd")).to(
+        matrix
+    )

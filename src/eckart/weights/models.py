@@ -1,4 +1,5 @@
-"""Loading a causal language model and its tokenizer: from the hub, a local folder, or a live object."""
+"""Loading a causal language model and its tokenizer: from the hub, a local folder, or a live
+object."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ class LoadedModel:
         model: in evaluation mode, on its device.
         tokenizer: the one that belongs to it; None for a model that reads numbers.
         name: the hub id or path it was asked for by.
-        live: whether the caller brought it in memory, so that no checkpoint need hold the same weights.
+        live: whether the caller brought it in memory, so that no checkpoint need hold the same
+            weights.
         trust_remote_code: whether code that its repository brings may run.
     """
 
@@ -67,7 +69,8 @@ class LoadedModel:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of weights, configuration, tokenizer and code, as they are now; see `eckart.weights.identity`."""
+        """A hash of weights, configuration, tokenizer and code, as they are now; see
+        `eckart.weights.identity`."""
         return self.identity.fingerprint
 
 
@@ -83,18 +86,20 @@ def load_model(
     """Load a causal language model for scoring.
 
     Arguments:
-        source: a hub id, a local folder, a live `PreTrainedModel` in evaluation mode, or what this function returned.
+        source: a hub id, a local folder, a live `PreTrainedModel` in evaluation mode, or what this
+            function returned.
         tokenizer: for a live model whose `name_or_path` has none.
-        dtype: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU or CPU that multiplies it fast, float32
-            elsewhere, float16 never. A live model keeps its own.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU or CPU that multiplies
+            it fast, float32 elsewhere, float16 never. A live model keeps its own.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ... A live model stays where it is.
-        device_map: spread a model that is larger than one device over several, as transformers does: `auto`,
-            `balanced`, `sequential`, or a device for each module. Needs accelerate.
+        device_map: spread a model that is larger than one device over several, as transformers
+            does: `auto`, `balanced`, `sequential`, or a device for each module. Needs accelerate.
         trust_remote_code: run code that the repository brings. Off unless asked for.
 
     Raises:
-        ModelError: there is no such model, it is incomplete, damaged, quantised, not safetensors, or not a causal one;
-            its files hold tensors that nothing would read; or a live model is in training mode or has an adapter.
+        ModelError: there is no such model, it is incomplete, damaged, quantised, not safetensors,
+            or not a causal one; its files hold tensors that nothing would read; or a live model is
+            in training mode or has an adapter.
     """
     if isinstance(source, LoadedModel):
         source.identity.renew()  # it may have been trained since
@@ -110,8 +115,8 @@ def load_model(
         model = model.to(target)
     elif any(parameter.is_meta for parameter in model.parameters()):
         raise ModelError(
-            f"model '{name}' does not fit on the devices: parts of it were offloaded to memory or disk, where nothing "
-            "can be clipped; use a smaller --dtype or more devices"
+            f"model '{name}' does not fit on the devices: parts of it were offloaded to memory or"
+            " disk, where nothing can be clipped; use a smaller --dtype or more devices"
         )
     check_causal(model, name)
     tokenizer = tokenizer or load_tokenizer(name, trust_remote_code)
@@ -138,8 +143,11 @@ def empty_model(name: str, trust_remote_code: bool = False) -> Model:
 
 
 def outlined_model(name: str, trust_remote_code: bool = False) -> LoadedModel:
-    """Return a model without its weights, and its tokenizer: enough to see which rows it can read."""
-    return LoadedModel(empty_model(name, trust_remote_code), load_tokenizer(name, trust_remote_code), name)
+    """Return a model without its weights, and its tokenizer: enough to see which rows it can
+    read."""
+    return LoadedModel(
+        empty_model(name, trust_remote_code), load_tokenizer(name, trust_remote_code), name
+    )
 
 
 def load_checkpoint(
@@ -157,8 +165,8 @@ def load_checkpoint(
         device_map: see `load_model`.
 
     Raises:
-        ModelError: there is no such model, it is incomplete, damaged, quantised, or not safetensors, or its files hold
-            tensors that nothing would read.
+        ModelError: there is no such model, it is incomplete, damaged, quantised, or not
+            safetensors, or its files hold tensors that nothing would read.
     """
     check_folder(name)
     config = raw_config(name)
@@ -180,7 +188,8 @@ def load_checkpoint(
 
 
 def load_stored(loaded: LoadedModel) -> Model | None:
-    """Load a model's checkpoint again, every number as it is stored; None for a live model, which has no other."""
+    """Load a model's checkpoint again, every number as it is stored; None for a live model, which
+    has no other."""
     if loaded.live:
         return None
     return load_checkpoint(loaded.name, None, loaded.trust_remote_code)
@@ -210,7 +219,9 @@ def needed_tokenizer(model: LoadedModel) -> Tokenizer:
         ModelError: it has none, since it reads numbers.
     """
     if model.tokenizer is None:
-        raise ModelError(f"model '{model.name}' reads numbers and no text; it is scored on functions alone")
+        raise ModelError(
+            f"model '{model.name}' reads numbers and no text; it is scored on functions alone"
+        )
     return model.tokenizer
 
 
@@ -222,17 +233,21 @@ def _adopt(source: Model, tokenizer: Tokenizer | None, dtype: str, device: str) 
     check_live(model)
     if dtype not in ("auto", str(model.dtype).removeprefix("torch.")):
         raise ModelError(
-            f"the live model is {model.dtype}, not {dtype}; convert it first with model.to(torch.{dtype})"
+            f"the live model is {model.dtype}, not {dtype}; convert it first with"
+            f" model.to(torch.{dtype})"
         )
     if device != "auto" and torch.device(device).type != model.device.type:
         raise ModelError(
-            f"the live model is on {model.device}, not {device}; move it first with model.to('{device}')"
+            f"the live model is on {model.device}, not {device}; move it first with"
+            f" model.to('{device}')"
         )
     reads_text = model.main_input_name == "input_ids"
     if reads_text:
         check_causal(model, model.name_or_path or type(model).__name__)
     if tokenizer is None and reads_text:
         if not model.name_or_path:
-            raise ModelError("a live model without a name_or_path needs its tokenizer: pass tokenizer=...")
+            raise ModelError(
+                "a live model without a name_or_path needs its tokenizer: pass tokenizer=..."
+            )
         tokenizer = load_tokenizer(model.name_or_path)
     return LoadedModel(model, tokenizer, model.name_or_path or type(model).__name__, live=True)

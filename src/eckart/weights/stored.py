@@ -1,4 +1,5 @@
-"""A checkpoint's weights exactly as they are stored, read from its safetensors files a parameter at a time."""
+"""A checkpoint's weights exactly as they are stored, read from its safetensors files a parameter at
+a time."""
 
 from __future__ import annotations
 
@@ -28,15 +29,17 @@ EXACT = {
 
 @dataclass(frozen=True, eq=False)
 class StoredWeights:
-    """A model's weights in the dtype that they are stored in, of which one parameter at a time is in memory.
+    """A model's weights in the dtype that they are stored in, of which one parameter at a time is
+    in memory.
 
-    Where the checkpoint does not hold the model's parameters one for one, as when transformers joins the experts of a
-    mixture on loading, the model is loaded whole instead, with a warning.
+    Where the checkpoint does not hold the model's parameters one for one, as when transformers
+    joins the experts of a mixture on loading, the model is loaded whole instead, with a warning.
 
     Arguments:
         name: the hub id or folder.
         anatomy: the model's; on the meta device unless the model was loaded whole.
-        places: where each parameter lies, by its path, as often as it is stored; None if the model was loaded whole.
+        places: where each parameter lies, by its path, as often as it is stored; None if the model
+            was loaded whole.
     """
 
     name: str
@@ -48,7 +51,8 @@ class StoredWeights:
         """Find where every matrix of a checkpoint lies; only the files' headers are read.
 
         Raises:
-            ModelError: there is no such model, a file is missing or damaged, or the model cannot be taken apart.
+            ModelError: there is no such model, a file is missing or damaged, or the model cannot be
+                taken apart.
         """
         anatomy = Anatomy.of(empty_model(name, trust_remote_code))
         with explained(name):
@@ -57,7 +61,8 @@ class StoredWeights:
         refuse_left_out(name, anatomy.model, stored, raw_config(name))
         if places is None:
             warnings.warn(
-                f"the checkpoint of '{name}' does not hold the model's matrices one for one: it is loaded whole",
+                f"the checkpoint of '{name}' does not hold the model's matrices one for one: it is"
+                " loaded whole",
                 stacklevel=2,
             )
             anatomy = Anatomy.of(load_checkpoint(name, None, trust_remote_code))
@@ -69,7 +74,8 @@ class StoredWeights:
         return self.places is None
 
     def read(self, weights: Iterable[Weight]) -> Iterator[Weight]:
-        """Give matrices of the anatomy with their numbers, on the CPU; neighbours of one parameter share one reading.
+        """Give matrices of the anatomy with their numbers, on the CPU; neighbours of one parameter
+        share one reading.
 
         Raises:
             ModelError: a file is damaged, or has gone.
@@ -87,7 +93,8 @@ class StoredWeights:
 
 
 def rounded(loaded: LoadedModel) -> bool:
-    """Whether loading rounded the weights: they are not, as numbers, those that the checkpoint's files hold.
+    """Whether loading rounded the weights: they are not, as numbers, those that the checkpoint's
+    files hold.
 
     The files count, not what `config.json` says of them. A live model is what it is.
     """
@@ -101,7 +108,8 @@ def rounded(loaded: LoadedModel) -> bool:
 def _places(
     anatomy: Anatomy, stored: Mapping[str, StoredTensor]
 ) -> dict[str, tuple[StoredTensor, ...]] | None:
-    """Return where each parameter of an anatomy lies, or None if one is not found, or is something else there."""
+    """Return where each parameter of an anatomy lies, or None if one is not found, or is something
+    else there."""
     prefix = f"{anatomy.model.base_model_prefix}."
     places: dict[str, tuple[StoredTensor, ...]] = {}
     for weight in (weight for layer in anatomy.layers for weight in layer):
@@ -114,6 +122,7 @@ def _places(
 
 
 def _keys(weight: Weight, prefix: str) -> Iterator[str]:
-    """Give the names that a checkpoint may use: those of the model, with and without what it calls its decoder."""
+    """Give the names that a checkpoint may use: those of the model, with and without what it calls
+    its decoder."""
     for path in (weight.path, *weight.tied):
         yield from (path, path.removeprefix(prefix), prefix + path)

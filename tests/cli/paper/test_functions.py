@@ -1,4 +1,5 @@
-"""The verbs of `functions`: what they print and write, how they are interrupted, and what they refuse."""
+"""The verbs of `functions`: what they print and write, how they are interrupted, and what they
+refuse."""
 
 import inspect
 import json
@@ -32,7 +33,9 @@ TINY = [
 def trained(tmp_path_factory):
     """A training's folder."""
     folder = tmp_path_factory.mktemp("trained") / "tiny"
-    tiny = Training(dimension=2, layers=1, width=8, heads=2, batch=4, steps=16, function="decision-tree")
+    tiny = Training(
+        dimension=2, layers=1, width=8, heads=2, batch=4, steps=16, function="decision-tree"
+    )
     library.train(tiny, folder, checkpoints=[2, 4], device="cpu")
     return folder
 
@@ -59,7 +62,10 @@ def test_train_says_where_the_model_is_and_goes_on(eckart, tmp_path):
     ended = eckart(*arguments)
     assert ended.status == 0, ended.err
     assert "run: run\n" in ended.err
-    assert "squared error over variance, mean of all points of a prompt and the last 64 steps" in ended.err
+    assert (
+        "squared error over variance, mean of all points of a prompt and the last 64 steps"
+        in ended.err
+    )
     assert "Writing" not in ended.err
     assert list(kept_models("run")) == [1, 2, 4, 8, 16, 32, 64]
     before = (tmp_path / "run" / "state.safetensors").read_bytes()
@@ -71,7 +77,16 @@ def test_train_says_where_the_model_is_and_goes_on(eckart, tmp_path):
 
 def test_the_document_of_train(eckart):
     ended = eckart(
-        "functions", "train", *TINY, "--steps", "8", "--checkpoints", "0,4", "--json", "--threads", "1"
+        "functions",
+        "train",
+        *TINY,
+        "--steps",
+        "8",
+        "--checkpoints",
+        "0,4",
+        "--json",
+        "--threads",
+        "1",
     )
     document = json.loads(ended.out)
     assert document["training"] == Training(
@@ -151,7 +166,16 @@ def test_evaluate_shows_the_model_beside_what_suits_its_class(eckart, trained, t
 
 
 def test_the_document_of_evaluate(eckart, trained, tmp_path):
-    arguments = ["--prompts", "50", "--points", "3", "--function", "linear", "--baselines", "ridge,lasso"]
+    arguments = [
+        "--prompts",
+        "50",
+        "--points",
+        "3",
+        "--function",
+        "linear",
+        "--baselines",
+        "ridge,lasso",
+    ]
     ended = eckart("functions", "evaluate", trained, *arguments, "--json")
     document = json.loads(ended.out)
     assert (document["function"], document["n"], document["counts"]) == ("linear", 50, [0, 1, 2])
@@ -173,12 +197,17 @@ def test_evaluate_by_steps(eckart, trained, tmp_path):
 
 
 def test_without_baselines_there_is_the_model_alone(eckart, trained):
-    ended = eckart("functions", "evaluate", trained, "--baselines", "none", "--prompts", "10", "--json")
+    ended = eckart(
+        "functions", "evaluate", trained, "--baselines", "none", "--prompts", "10", "--json"
+    )
     assert json.loads(ended.out)["baselines"] == []
 
 
 WRONG_EVALUATION = {
-    "model": (["nothing"], "no model 'nothing': there is no such folder, and the models that come with"),
+    "model": (
+        ["nothing"],
+        "no model 'nothing': there is no such folder, and the models that come with",
+    ),
     "empty": (["."], "holds no config.json"),
     "steps of none": ([".", "--by-steps"], "'.' is no training's folder"),
     "function": (["TRAINED", "--function", "cubic"], "no function class 'cubic'"),
@@ -194,16 +223,30 @@ WRONG_EVALUATION = {
 
 @pytest.mark.parametrize(("wrong", "words"), WRONG_EVALUATION.values(), ids=WRONG_EVALUATION)
 def test_evaluations_that_are_refused(eckart, trained, tmp_path, wrong, words):
-    refused(eckart("functions", "evaluate", *[str(trained) if a == "TRAINED" else a for a in wrong]), words)
+    refused(
+        eckart("functions", "evaluate", *[str(trained) if a == "TRAINED" else a for a in wrong]),
+        words,
+    )
     assert not list(tmp_path.iterdir())
 
 
 def test_clip_searches_with_the_first_seed_and_each_part_once(eckart, trained):
-    seeds = ["--seeds", "3,4", "--rates", "0.5", "--rows", "20", "--parts", "mlp,mlp", "--device", "cpu"]
+    seeds = [
+        "--seeds",
+        "3,4",
+        "--rates",
+        "0.5",
+        "--rows",
+        "20",
+        "--parts",
+        "mlp,mlp",
+        "--device",
+        "cpu",
+    ]
     ended = eckart("functions", "clip", trained, *seeds, "--out", "clipped")
     assert "Algorithm 1, examples of seed 3" in ended.out
     assert ended.out.count("beside the unpruned model, on n = 20 validation rows") == 1
-    (trial, *_) = read_run("clipped/mlp").trials.values()
+    trial, *_ = read_run("clipped/mlp").trials.values()
     assert trial.setting.seed == 3
 
 
@@ -214,7 +257,8 @@ def test_clip_sweeps_searches_and_draws(eckart, trained, tmp_path):
     ended = eckart("functions", "clip", trained, *CLIP, "--out", "clipped")
     assert ended.status == 0, ended.err
     assert (
-        "decision-tree, d = 2, 4 examples: squared error / variance of f, test rows (n = 20, 2" in ended.out
+        "decision-tree, d = 2, 4 examples: squared error / variance of f, test rows (n = 20, 2"
+        in ended.out
     )
     assert "after correction for 4 edits (Holm, 0.05)" in ended.out
     assert (

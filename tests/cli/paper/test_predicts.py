@@ -11,18 +11,35 @@ from eckart.sweeps.sweep import sweep
 def swept(model, table, tmp_path_factory):
     """A small sweep over three tasks."""
     folder = tmp_path_factory.mktemp("swept")
-    columns = {"data": str(table), "text_column": "review", "label_column": "verdict", "split_sizes": "12,12"}
-    tasks = [{**columns, "name": name, "split_seed": place} for place, name in enumerate(("a", "b", "c"))]
+    columns = {
+        "data": str(table),
+        "text_column": "review",
+        "label_column": "verdict",
+        "split_sizes": "12,12",
+    }
+    tasks = [
+        {**columns, "name": name, "split_seed": place} for place, name in enumerate(("a", "b", "c"))
+    ]
     sweep(
-        str(model), tasks, layers="all", parts="attn", rates=[0.5, 0.9], shots=2, seeds=0, test="all",
-        dtype="float32", out=folder,
-    )  # fmt: skip
+        str(model),
+        tasks,
+        layers="all",
+        parts="attn",
+        rates=[0.5, 0.9],
+        shots=2,
+        seeds=0,
+        test="all",
+        dtype="float32",
+        out=folder,
+    )
     return folder
 
 
 @pytest.fixture
 def predicts(eckart, swept):
-    return lambda *options: eckart("theory", "predicts", swept, "--prompts", "1", "--floors", "0.1", *options)
+    return lambda *options: eckart(
+        "theory", "predicts", swept, "--prompts", "1", "--floors", "0.1", *options
+    )
 
 
 def test_the_tables(predicts):

@@ -15,7 +15,9 @@ from eckart.paper.probe.tables import COLUMNS
 def probed(eckart, model, own_task, monkeypatch):
     """Probe the tiny model on the tiny task, and show what was found wide enough for one table."""
     monkeypatch.setenv("COLUMNS", "240")
-    return lambda *options, of=model: eckart("theory", "probe", of, *own_task, "--prompts", "2", *options)
+    return lambda *options, of=model: eckart(
+        "theory", "probe", of, *own_task, "--prompts", "2", *options
+    )
 
 
 def test_the_table_of_a_model(probed):
@@ -45,14 +47,17 @@ def test_the_tables_of_an_edit_and_remark_5(probed):
 
 
 @pytest.mark.parametrize(
-    ("edit", "says"), [("0:q:0.5", "no layer is below the clipped one"), ("-2:v:0.5", "layer 0, below")]
+    ("edit", "says"),
+    [("0:q:0.5", "no layer is below the clipped one"), ("-2:v:0.5", "layer 0, below")],
 )
 def test_remark_5_in_words(probed, edit, says):
     assert f"Remark 5: {says}" in probed("--edit", edit).out
 
 
 def test_the_document(probed):
-    ended = probed("--edit", "1:v:0.5", "--edit", "2:q:0.5", "--json", "--floor", "0.1", "--seed", "1")
+    ended = probed(
+        "--edit", "1:v:0.5", "--edit", "2:q:0.5", "--json", "--floor", "0.1", "--seed", "1"
+    )
     document = json.loads(ended.out)
     assert ended.status == 0
     assert (document["floor"], document["shots"], document["prompts"]) == (0.1, 4, 2)
@@ -62,7 +67,9 @@ def test_the_document(probed):
     layer, clipped = document["layers"][2], document["clipped"]["layers"][2]
     assert set(layer["heads"][0]) == {"head", *OF_HEADS}
     assert len(layer["heads"]) == 4
-    assert document["change"]["log_norm"][2] == pytest.approx(clipped["log_norm"] - layer["log_norm"])
+    assert document["change"]["log_norm"][2] == pytest.approx(
+        clipped["log_norm"] - layer["log_norm"]
+    )
 
 
 def test_a_soft_capped_model_has_dashes_for_what_is_not_defined(probed, tmp_path):

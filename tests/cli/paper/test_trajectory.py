@@ -71,7 +71,10 @@ def test_the_function_and_the_examples_are_the_models_own(eckart, tmp_path):
         (["--floor", "0"], "floor 0"),
         (["--shots", "11"], "11 shots of 6 demonstrations"),
         (["--shots", "6"], "6 shots of 6 demonstrations leave C_t no noise"),
-        (["--examples", "7"], "the model reads 6 examples and the point after them, and these are 7"),
+        (
+            ["--examples", "7"],
+            "the model reads 6 examples and the point after them, and these are 7",
+        ),
         (["--rates", "0"], "no rate above 0"),
         (["--edit", "9:attn:0.5"], "no layer 9"),
         (["--edit", "0:mlp:0.5"], "has no 'mlp'"),

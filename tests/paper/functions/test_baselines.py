@@ -80,8 +80,11 @@ def test_what_is_asked_for_and_what_follows_is_not_looked_at(name, prompts):
 def test_least_squares_has_the_smallest_norm_and_is_exact_from_d_examples_on():
     made = draw_prompts(CLASSES["linear"], torch.Generator().manual_seed(0), 50, POINTS, D)
     for count in range(D, POINTS):
-        # x is stored to 24 bits and y rounded to as many, which an ill-conditioned prompt makes larger
-        errors = np.abs(predict(BASELINES["least-squares"], made, count) - made.y[:, count].double().numpy())
+        # x is stored to 24 bits and y rounded to as many, which an ill-conditioned prompt makes
+        # larger
+        errors = np.abs(
+            predict(BASELINES["least-squares"], made, count) - made.y[:, count].double().numpy()
+        )
         assert np.median(errors) < 1e-5
     x, y = made.x[0, :2].double().numpy(), made.y[0, :2].double().numpy()
     smallest = x.T @ np.linalg.solve(x @ x.T, y)
@@ -93,10 +96,14 @@ def test_least_squares_has_the_smallest_norm_and_is_exact_from_d_examples_on():
 def test_ridge_is_better_than_least_squares_on_noisy_functions_and_the_lasso_on_sparse_ones():
     def error(function: str, baseline: str, d: int, count: int) -> float:
         made = draw_prompts(CLASSES[function], torch.Generator().manual_seed(0), 200, count + 1, d)
-        return float(np.square(predict(BASELINES[baseline], made, count) - made.y[:, count].numpy()).mean())
+        return float(
+            np.square(predict(BASELINES[baseline], made, count) - made.y[:, count].numpy()).mean()
+        )
 
     assert error("noisy-linear", "ridge", D, 6) < error("noisy-linear", "least-squares", D, 6)
-    assert error("sparse-linear", "lasso", 20, 12) < 0.5 * error("sparse-linear", "least-squares", 20, 12)
+    assert error("sparse-linear", "lasso", 20, 12) < 0.5 * error(
+        "sparse-linear", "least-squares", 20, 12
+    )
 
 
 def test_a_lasso_that_does_not_settle_says_nothing(prompts, recwarn):
@@ -115,17 +122,24 @@ def test_every_class_has_its_usual_baselines():
     assert "ridge" in USUAL["noisy-linear"]
     assert "tree" in USUAL["decision-tree"]
     assert all("averaging" in usual for usual in USUAL.values())
-    assert [b.name for b in choose_baselines("linear", ["tree", "ridge", "tree"])] == ["tree", "ridge"]
+    assert [b.name for b in choose_baselines("linear", ["tree", "ridge", "tree"])] == [
+        "tree",
+        "ridge",
+    ]
     assert choose_baselines("linear", []) == ()
 
 
 def test_an_unknown_baseline_lists_those_there_are():
-    with pytest.raises(TaskError, match="no baseline 'svm'; the baselines are least-squares, ridge, lasso"):
+    with pytest.raises(
+        TaskError, match="no baseline 'svm'; the baselines are least-squares, ridge, lasso"
+    ):
         choose_baselines("linear", ["ridge", "svm"])
 
 
 def test_without_scikit_learn_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.base", None)
-    with pytest.raises(TaskError, match=r"'lasso' needs scikit-learn: pip install 'eckart\[functions\]'"):
+    with pytest.raises(
+        TaskError, match=r"'lasso' needs scikit-learn: pip install 'eckart\[functions\]'"
+    ):
         choose_baselines("sparse-linear")
     assert choose_baselines("linear")[0].name == "least-squares"

@@ -81,11 +81,15 @@ def test_a_network_is_two_layers():
     for i in range(2):
         for j in range(4):
             hidden = [max(0.0, float(w @ x[i, j])) for w in networks.w[i]]
-            assert np.isclose(float(networks(x)[i, j]), np.dot(hidden, networks.a[i].tolist()), atol=1e-5)
+            assert np.isclose(
+                float(networks(x)[i, j]), np.dot(hidden, networks.a[i].tolist()), atol=1e-5
+            )
 
 
 def test_an_unknown_class_lists_those_there_are():
-    with pytest.raises(TaskError, match="no function class 'cubic'; the classes are linear, sparse-linear"):
+    with pytest.raises(
+        TaskError, match="no function class 'cubic'; the classes are linear, sparse-linear"
+    ):
         find_class("cubic")
 
 
@@ -94,7 +98,8 @@ def drawn(made: torch.Generator) -> list[float]:
 
 
 def test_no_two_steps_and_no_two_trainings_draw_the_same():
-    # torch's generator looks at the low 32 bits of a seed: a seed put above them would change nothing.
+    # torch's generator looks at the low 32 bits of a seed: a seed put above them would change
+    # nothing.
     streams = [drawn(training_generator(seed, step)) for seed in range(8) for step in range(50)]
     assert len({tuple(stream) for stream in streams}) == len(streams)
 

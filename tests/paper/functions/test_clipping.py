@@ -20,7 +20,9 @@ TASK = FunctionTask("linear", dimension=2, shots=3, size=20)
 @pytest.fixture(scope="module")
 def found(trained, tmp_path_factory):
     """A sweep's cells, of two seeds."""
-    grid, sources = plan_clipping(loaded_model(trained), TASK, ["attn", "mlp"], [0.5, 0.9], "all", [0, 1])
+    grid, sources = plan_clipping(
+        loaded_model(trained), TASK, ["attn", "mlp"], [0.5, 0.9], "all", [0, 1]
+    )
     return gather(run_sweep(grid, tmp_path_factory.mktemp("clip") / "run", sources).run, TASK)
 
 
@@ -28,7 +30,12 @@ def test_cells_are_means_of_paired_errors(found, trained):
     scorers = [FunctionScorer(loaded_model(trained), TASK.redrawn(seed=seed)) for seed in (0, 1)]
     unpruned = np.array([scorer([], "test").score.errors for scorer in scorers])
     assert found.unpruned.mean == pytest.approx(unpruned.mean())
-    assert [str(cell.edit) for cell in found.cells] == ["0:attn:0.5", "0:attn:0.9", "0:mlp:0.5", "0:mlp:0.9"]
+    assert [str(cell.edit) for cell in found.cells] == [
+        "0:attn:0.5",
+        "0:attn:0.9",
+        "0:mlp:0.5",
+        "0:mlp:0.9",
+    ]
     for cell in found.cells:
         clipped = np.array([scorer([cell.edit], "test").score.errors for scorer in scorers])
         assert cell.error.mean == pytest.approx(clipped.mean())
@@ -39,13 +46,18 @@ def test_cells_are_means_of_paired_errors(found, trained):
 
 def test_findings_need_to_survive_the_correction(found):
     better, worse = found.findings(level=1.0)
-    assert {cell.edit for cell in better} == {cell.edit for cell in found.cells if cell.gain.mean > 0}
-    assert {cell.edit for cell in worse} == {cell.edit for cell in found.cells if cell.gain.mean < 0}
+    assert {cell.edit for cell in better} == {
+        cell.edit for cell in found.cells if cell.gain.mean > 0
+    }
+    assert {cell.edit for cell in worse} == {
+        cell.edit for cell in found.cells if cell.gain.mean < 0
+    }
     assert found.findings(level=0.0) == ([], [])
 
 
 def test_seeds_are_paired_where_a_trial_failed(found, trained, tmp_path):
-    """Seed 0 failed clipped, so what is left of that edit is seed 1's gain, not a mean over other seeds."""
+    """Seed 0 failed clipped, so what is left of that edit is seed 1's gain, not a mean over other
+    seeds."""
     grid, sources = plan_clipping(loaded_model(trained), TASK, ["mlp"], [0.5, 0.9], "all", [0, 1])
     run = run_sweep(grid, tmp_path / "run", sources).run
 
@@ -54,9 +66,11 @@ def test_seeds_are_paired_where_a_trial_failed(found, trained, tmp_path):
 
     def without(edits, *seeds):
         trials = {
-            key: replace(trial, score=None, status="failed", error="no number")
-            if broken(trial, edits, seeds)
-            else trial
+            key: (
+                replace(trial, score=None, status="failed", error="no number")
+                if broken(trial, edits, seeds)
+                else trial
+            )
             for key, trial in run.trials.items()
         }
         return gather(replace(run, trials=trials), TASK)
@@ -94,7 +108,9 @@ def test_a_cell_that_is_missing_leaves_a_gap(found):
     figure = draw_clipping(panels, "linear")
     axes = figure.axes[1]
     line = next(line for line in axes.lines if line.get_label() == "layer 0")
-    ticks = dict(zip([text.get_text() for text in axes.get_xticklabels()], axes.get_xticks(), strict=True))
+    ticks = dict(
+        zip([text.get_text() for text in axes.get_xticklabels()], axes.get_xticks(), strict=True)
+    )
     assert list(line.get_xdata()) == [ticks["0"], ticks["0.9"]]
 
 

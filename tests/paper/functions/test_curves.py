@@ -34,7 +34,9 @@ def test_an_error_is_a_plain_mean_over_prompts(tiny):
             squares.append((float(answer) - float(y[i, count])) ** 2 / 2)
         assert curves.model.means[count] == pytest.approx(np.mean(squares), rel=1e-5)
     assert (curves.n, curves.dimension, curves.counts) == (7, 2, (0, 1, 2, 3, 4))
-    assert curves.baselines[0].means[0] == pytest.approx(float(y[:, 0].double().square().mean()) / 2)
+    assert curves.baselines[0].means[0] == pytest.approx(
+        float(y[:, 0].double().square().mean()) / 2
+    )
 
 
 def test_the_zero_estimator_is_near_1_for_every_class(tiny):

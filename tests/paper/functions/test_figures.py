@@ -19,7 +19,9 @@ COUNTS = (0, 1, 2)
 
 
 def curve(name: str, *means: float) -> Curve:
-    return Curve(name, means, tuple(0.9 * mean for mean in means), tuple(1.1 * mean for mean in means))
+    return Curve(
+        name, means, tuple(0.9 * mean for mean in means), tuple(1.1 * mean for mean in means)
+    )
 
 
 @pytest.fixture
@@ -75,8 +77,10 @@ def test_every_baseline_has_a_look_of_its_own(figure_5a):
     assert set(STYLES) == set(BASELINES)
     assert len({*STYLES.values(), OWN}) == len(STYLES) + 1
     assert [line.colour for line in error_lines(figure_5a)] == [
-        STYLES["least-squares"][0], STYLES["averaging"][0], OWN[0],
-    ]  # fmt: skip
+        STYLES["least-squares"][0],
+        STYLES["averaging"][0],
+        OWN[0],
+    ]
 
 
 def test_more_steps_are_darker(figure_5b):
@@ -85,8 +89,12 @@ def test_more_steps_are_darker(figure_5b):
     assert brightness == sorted(brightness, reverse=True)
     assert (reference.colour, reference.style) == ("black", ":")
     assert list(drawn(draw_step_curves(figure_5b)))[:5] == [
-        "1 steps", "2 steps", "4 steps", "8,000 steps", "least-squares",
-    ]  # fmt: skip
+        "1 steps",
+        "2 steps",
+        "4 steps",
+        "8,000 steps",
+        "least-squares",
+    ]
 
 
 def test_the_tables_have_every_number(figure_5a, figure_5b, capsys):

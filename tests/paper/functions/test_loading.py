@@ -20,7 +20,9 @@ def weights(model) -> dict[str, torch.Tensor]:
 
 def same(one, other) -> bool:
     first, second = weights(one), weights(other)
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "linear"])
@@ -60,7 +62,9 @@ def test_models_that_come_with_the_package_are_known_by_name(trained, tmp_path, 
     monkeypatch.setattr(loading, "SHIPPED", tmp_path / "shipped")
     assert shipped_models() == ("linear-2",)
     assert same(load_function_model("linear-2"), load_function_model(trained))
-    with pytest.raises(ModelError, match=r"no model 'linear-3': there is no such folder, .* are linear-2"):
+    with pytest.raises(
+        ModelError, match=r"no model 'linear-3': there is no such folder, .* are linear-2"
+    ):
         load_function_model("linear-3")
 
 
@@ -100,7 +104,9 @@ def test_a_pickle_is_never_loaded(copy):
         load_function_model(copy)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"model_type": "llama"}', '{"model_type": "gpt2"}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"model_type": "llama"}', '{"model_type": "gpt2"}']
+)
 def test_a_configuration_of_something_else_is_refused(copy, content):
     (copy / "config.json").write_text(content)
     with pytest.raises(ModelError, match=r"no model of functions|cannot be loaded"):

@@ -1,4 +1,5 @@
-"""Functions are a task like any other: the same search and sweep, with the squared error as the score."""
+"""Functions are a task like any other: the same search and sweep, with the squared error as the
+score."""
 
 import math
 from dataclasses import dataclass, replace
@@ -36,10 +37,14 @@ def by_hand(model, task, split) -> list[float]:
     """Return each row's squared error over the variance, one prompt at a time."""
     prompts, found = task.prompts(split), []
     for x, y in zip(prompts.x, prompts.y, strict=True):
-        hidden = torch.cat([y[:-1], torch.tensor([math.nan])])  # the asked value must not be looked at
+        hidden = torch.cat(
+            [y[:-1], torch.tensor([math.nan])]
+        )  # the asked value must not be looked at
         with torch.no_grad():
             predicted = model(x[None], torch.nan_to_num(hidden)[None], [task.shots])[0, 0]
-        found.append(float((predicted - y[-1]) ** 2) / CLASSES[task.function].variance(task.dimension))
+        found.append(
+            float((predicted - y[-1]) ** 2) / CLASSES[task.function].variance(task.dimension)
+        )
     return found
 
 
@@ -57,7 +62,9 @@ def test_a_task_draws_rows_and_examples_apart(function):
     assert torch.equal(first.x, task.prompts("test").x)
     assert task.digest != task.redrawn(seed=1).digest
     assert (
-        task.rows_digest("test") == task.redrawn(seed=1).rows_digest("test") != task.rows_digest("validation")
+        task.rows_digest("test")
+        == task.redrawn(seed=1).rows_digest("test")
+        != task.rows_digest("validation")
     )
 
 
@@ -96,7 +103,9 @@ def test_clipping_changes_the_score_and_leaves_the_model(kept):
     unpruned, clipped = scorer([], "test"), scorer([edit], "test")
     assert unpruned.key != clipped.key
     assert unpruned.score != clipped.score
-    assert all(torch.equal(before[name], tensor) for name, tensor in kept.model.state_dict().items())
+    assert all(
+        torch.equal(before[name], tensor) for name, tensor in kept.model.state_dict().items()
+    )
     with eckart.clip(kept.model, edit):
         assert clipped.score.errors == pytest.approx(by_hand(kept.model, TASK, "test"), rel=1e-4)
 
@@ -104,15 +113,21 @@ def test_clipping_changes_the_score_and_leaves_the_model(kept):
 def test_a_search_is_algorithm_1_by_hand(kept, tmp_path):
     study = eckart.search(kept, TASK, part="mlp", rates=RATES, out=tmp_path / "run")
     scorer = FunctionScorer(kept, TASK)
-    errors = {rate: scorer([Edit(0, "mlp", rate)], "validation").score.squared_error for rate in RATES}
+    errors = {
+        rate: scorer([Edit(0, "mlp", rate)], "validation").score.squared_error for rate in RATES
+    }
     assert study.rate == min(errors, key=lambda rate: (round(errors[rate], 12), rate))
-    assert [c.trial.score.squared_error for c in study.candidates] == pytest.approx(list(errors.values()))
+    assert [c.trial.score.squared_error for c in study.candidates] == pytest.approx(
+        list(errors.values())
+    )
     baseline, clipped = (by_hand_test(scorer, edits) for edits in ([], [study.edit]))
     assert study.comparison.difference == pytest.approx(np.mean(baseline) - np.mean(clipped))
     assert "squared error on test, n = 20" in str(study)
     assert study.to_json()["settings"]["metric"] == "squared_error"
     again = eckart.search(kept, TASK, part="mlp", rates=RATES, out=tmp_path / "run")
-    assert [c.trial for c in again.candidates] == [c.trial for c in study.candidates]  # seconds and all: kept
+    assert [c.trial for c in again.candidates] == [
+        c.trial for c in study.candidates
+    ]  # seconds and all: kept
 
 
 def by_hand_test(scorer, edits) -> tuple[float, ...]:
@@ -133,13 +148,21 @@ def test_a_search_never_takes_a_worse_rate(kept):
 
 
 def test_a_sweep_is_the_same_scores_kept(kept, tmp_path):
-    ask = {"layers": "all", "parts": ["attn", "mlp"], "rates": RATES, "seeds": [0, 1], "test": "all"}
+    ask = {
+        "layers": "all",
+        "parts": ["attn", "mlp"],
+        "rates": RATES,
+        "seeds": [0, 1],
+        "test": "all",
+    }
     result = eckart.sweep([kept], [TASK], out=tmp_path / "run", **ask)
     trials = result.run.trials
     assert len(trials) == 2 * 2 * (1 + 2 * 2)  # seeds, splits, and edits
     for trial in trials.values():
         scorer = FunctionScorer(kept, TASK.redrawn(seed=trial.setting.seed))
-        assert trial.score.errors == pytest.approx(scorer(trial.edits, trial.split).score.errors, rel=1e-6)
+        assert trial.score.errors == pytest.approx(
+            scorer(trial.edits, trial.split).score.errors, rel=1e-6
+        )
     assert {line.metric for line in result.lines} == {"squared_error"}
     again = eckart.sweep([kept], [TASK], out=tmp_path / "run", **ask)
     assert again.run.trials == trials
@@ -152,7 +175,9 @@ class Helped(FunctionTask):
 
 class HelpedScorer(FunctionScorer):
     def outcomes(self, edits, split, methods):
-        errors = tuple((1 + abs(float(y)) / 10) / (2 if edits else 1) for y in self.prepare(split).y[:, -1])
+        errors = tuple(
+            (1 + abs(float(y)) / 10) / (2 if edits else 1) for y in self.prepare(split).y[:, -1]
+        )
         return [SquaredErrors(len(errors), sum(errors) / len(errors), errors)]
 
 
@@ -168,8 +193,8 @@ def test_a_sweep_says_what_its_best_does_on_test(kept, tmp_path):
     assert mlp.best == pytest.approx(mlp.unpruned / 2)
     assert mlp.edit == Edit(0, "mlp", 0.5)  # of equal errors the smaller rate
     assert (
-        f"validation squared error {mlp.unpruned:.4f} -> {mlp.best:.4f} at 0:mlp:0.5 (best of 2; n = 20)"
-        in str(mlp)
+        f"validation squared error {mlp.unpruned:.4f} -> {mlp.best:.4f} at 0:mlp:0.5 (best of 2; n"
+        " = 20)" in str(mlp)
     )
     assert f"test {mlp.test.difference:+.4f} smaller (95% interval" in str(mlp)
     assert "paired t test" in str(mlp)
@@ -207,7 +232,9 @@ def test_a_model_that_predicts_no_number_fails_that_trial_alone(trained, tmp_pat
 
     study = run_plan(Plan("mlp", RATES), Broken(model, TASK), tmp_path / "run")
     assert study.rate == 0
-    failed = [trial for trial in read_run(tmp_path / "run").trials.values() if trial.status == "failed"]
+    failed = [
+        trial for trial in read_run(tmp_path / "run").trials.values() if trial.status == "failed"
+    ]
     assert len(failed) == 2
     with torch.no_grad():
         model.model.read_out.bias.fill_(math.nan)
@@ -240,7 +267,10 @@ def test_what_a_sweep_costs_is_counted(kept, tmp_path):
     ("task", "words"),
     [
         ({"function": "cubic"}, "no function class 'cubic'; the classes are linear"),
-        ({"dimension": 0}, "dimension 0 of function class 'linear': give a whole number, 1 or more"),
+        (
+            {"dimension": 0},
+            "dimension 0 of function class 'linear': give a whole number, 1 or more",
+        ),
         ({"shots": -1}, "shots -1"),
         ({"size": 1}, "size 1"),
     ],
@@ -253,7 +283,10 @@ def test_a_task_that_cannot_be_is_refused(task, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"dimension": 3}, "points of 3 numbers, and model '.*' reads points of 2; choose --dimension 2"),
+        (
+            {"dimension": 3},
+            "points of 3 numbers, and model '.*' reads points of 2; choose --dimension 2",
+        ),
         ({"shots": 5}, "5 shots and the point that is asked for are more than the 5 points"),
     ],
 )
@@ -298,11 +331,15 @@ def test_a_folder_of_a_function_model_is_no_language_model(trained, table):
     folder = kept_models(trained)[20]
     labels = eckart.Task.load(data=table, text_column="review", label_column="verdict", shots=2)
     for refused in (lambda: eckart.search(folder, labels), lambda: empty_model(str(folder))):
-        with pytest.raises(ModelError, match="reads numbers and no text; it is scored by eckart functions"):
+        with pytest.raises(
+            ModelError, match="reads numbers and no text; it is scored by eckart functions"
+        ):
             refused()
 
 
 def test_a_report_says_that_a_training_is_none(trained, tmp_path):
-    with pytest.raises(RunError, match="holds a training, which eckart functions evaluate measures"):
+    with pytest.raises(
+        RunError, match="holds a training, which eckart functions evaluate measures"
+    ):
         report(trained, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()

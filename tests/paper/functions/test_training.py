@@ -1,4 +1,5 @@
-"""Training: it goes on where it was stopped, bit for bit, refuses what is not its own, and learns."""
+"""Training: it goes on where it was stopped, bit for bit, refuses what is not its own, and
+learns."""
 
 import json
 import os
@@ -13,7 +14,13 @@ from safetensors.torch import save_file
 
 from eckart.errors import ModelError, NotANumberError, RunError, TaskError
 from eckart.paper.functions import training as module
-from eckart.paper.functions.training import Training, doubling_steps, kept_models, read_losses, train
+from eckart.paper.functions.training import (
+    Training,
+    doubling_steps,
+    kept_models,
+    read_losses,
+    train,
+)
 
 TINY = {"dimension": 2, "layers": 1, "width": 8, "heads": 2, "steps": 30, "batch": 4, "warmup": 5}
 
@@ -48,7 +55,14 @@ def test_an_interrupted_training_goes_on_bit_for_bit(calm, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(Training(**TINY), tmp_path, checkpoints=[0, 10, 20], save_every=4, device="cpu", watch=stop)
+        train(
+            Training(**TINY),
+            tmp_path,
+            checkpoints=[0, 10, 20],
+            save_every=4,
+            device="cpu",
+            watch=stop,
+        )
     assert len(read_losses(tmp_path)) == 14
     go_on(tmp_path)
     assert files(tmp_path) == files(calm)
@@ -93,7 +107,9 @@ def test_a_step_that_fails_half_way_is_not_kept(calm, tmp_path, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_a_training_that_is_killed_ends_where_an_undisturbed_one_ends(tmp_path):
     driver = Path(__file__).parents[2] / "kills" / "training_kills.py"
-    ended = subprocess.run([sys.executable, driver, tmp_path], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, driver, tmp_path], capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     for name, history in json.loads(ended.stdout).items():
         assert history == sorted(history), "something that was kept was lost"
@@ -102,7 +118,9 @@ def test_a_training_that_is_killed_ends_where_an_undisturbed_one_ends(tmp_path):
         assert files(tmp_path / name) == files(tmp_path / "calm")
 
 
-@pytest.mark.parametrize("other", [{"seed": 1}, {"rate": 2e-3}, {"steps": 40}, {"function": "decision-tree"}])
+@pytest.mark.parametrize(
+    "other", [{"seed": 1}, {"rate": 2e-3}, {"steps": 40}, {"function": "decision-tree"}]
+)
 def test_another_training_is_refused(calm, other):
     before = files(calm)
     with pytest.raises(RunError, match=f"made with other settings .{next(iter(other))} "):
@@ -120,7 +138,9 @@ def copied(calm: Path, folder: Path) -> Path:
 def test_a_damaged_state_is_refused_and_left(calm, tmp_path, damage):
     state = copied(calm, tmp_path)
     if damage == "another's":
-        save_file({"step": torch.tensor(3), "losses": torch.zeros(30), "model.x": torch.zeros(2)}, state)
+        save_file(
+            {"step": torch.tensor(3), "losses": torch.zeros(30), "model.x": torch.zeros(2)}, state
+        )
     else:
         state.write_bytes(state.read_bytes()[: 0 if damage == "emptied" else 1000])
     content = state.read_bytes()
@@ -152,8 +172,13 @@ def test_a_device_that_is_not_there_is_refused_before_anything(tmp_path):
 def test_the_curriculum_lets_in_a_coordinate_at_a_time():
     training = Training(dimension=8, curriculum=100, batch=3)
     assert [training.stage(step) for step in (0, 99, 100, 500, 600, 9_000)] == [
-        (2, 5), (2, 5), (3, 7), (7, 15), (8, 17), (8, 17),
-    ]  # fmt: skip
+        (2, 5),
+        (2, 5),
+        (3, 7),
+        (7, 15),
+        (8, 17),
+        (8, 17),
+    ]
     prompts = training.prompts(100)
     assert prompts.x.shape == (3, 7, 8)
     assert (prompts.x[..., 3:] == 0).all()
@@ -209,13 +234,17 @@ def test_a_linear_model_has_no_settings_of_gpt2(unused):
 
 def test_a_curriculum_that_never_ends_is_refused():
     Training(dimension=8, curriculum=100, steps=601)
-    with pytest.raises(TaskError, match="the last of 8 coordinates at step 600, and there are 600 steps"):
+    with pytest.raises(
+        TaskError, match="the last of 8 coordinates at step 600, and there are 600 steps"
+    ):
         Training(dimension=8, curriculum=100, steps=600)
 
 
 def test_the_loss_of_a_stage_is_over_the_variance_of_its_coordinates(tmp_path):
     """An untrained model answers about 0: the loss is about 1 from the first coordinate on."""
     train(
-        Training(dimension=8, curriculum=2, steps=20, layers=1, batch=400, rate=1e-9), tmp_path, device="cpu"
+        Training(dimension=8, curriculum=2, steps=20, layers=1, batch=400, rate=1e-9),
+        tmp_path,
+        device="cpu",
     )
     assert (read_losses(tmp_path) - 1).abs().max() < 0.35

@@ -11,10 +11,23 @@ import torch
 from scipy.stats import rankdata
 
 from eckart.errors import EckartError, EditError, ModelError, TaskError
-from eckart.paper.functions.cells import MEASURED, SAID, adjusted, agreement, clip_cells, correlations, surely
+from eckart.paper.functions.cells import (
+    MEASURED,
+    SAID,
+    adjusted,
+    agreement,
+    clip_cells,
+    correlations,
+    surely,
+)
 from eckart.paper.functions.classes import Prompts
 from eckart.paper.functions.figures.trajectory import cell_panels, draw_trajectory, norm_curves
-from eckart.paper.functions.models import InContextModel, LinearAttention, LinearAttentionModel, tokens
+from eckart.paper.functions.models import (
+    InContextModel,
+    LinearAttention,
+    LinearAttentionModel,
+    tokens,
+)
 from eckart.paper.functions.training import Training, kept_models, train
 from eckart.paper.functions.trajectory import (
     NOISE,
@@ -44,7 +57,9 @@ def untrained(layers: int = 3, d: int = 3, std: float = 0.3) -> LinearAttentionM
 def folder(tmp_path_factory):
     """A briefly trained model's folder."""
     out = tmp_path_factory.mktemp("training") / "run"
-    training = Training(model="linear", dimension=3, layers=2, steps=150, batch=64, rate=1e-2, warmup=20)
+    training = Training(
+        model="linear", dimension=3, layers=2, steps=150, batch=64, rate=1e-2, warmup=20
+    )
     losses = []
     train(training, out, device="cpu", watch=lambda step, loss: losses.append(loss))
     assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:20]), "it has learnt something"
@@ -62,7 +77,8 @@ def cases():
 
 
 def test_a_batch_that_overflows_is_passed_over(tmp_path, monkeypatch):
-    """One prompt of the second batch overflows float32: training goes on as if the batch had not been."""
+    """One prompt of the second batch overflows float32: training goes on as if the batch had not
+    been."""
     drawn = Training.prompts
 
     def overflowing(self, step):
@@ -73,9 +89,12 @@ def test_a_batch_that_overflows_is_passed_over(tmp_path, monkeypatch):
     monkeypatch.setattr(Training, "prompts", overflowing)
     training = Training(model="linear", dimension=3, layers=2, steps=4, batch=4, warmup=1)
     train(training, tmp_path / "run", checkpoints=[0, 1, 2], device="cpu")
-    kept = {step: load_linear(path).state_dict() for step, path in kept_models(tmp_path / "run").items()}
+    kept = {
+        step: load_linear(path).state_dict() for step, path in kept_models(tmp_path / "run").items()
+    }
     moved = [
-        any(not torch.equal(kept[a][name], kept[b][name]) for name in kept[0]) for a, b in ((0, 1), (1, 2))
+        any(not torch.equal(kept[a][name], kept[b][name]) for name in kept[0])
+        for a, b in ((0, 1), (1, 2))
     ]
     assert moved == [True, False]
     assert all(bool(matrix.isfinite().all()) for matrix in kept[4].values())
@@ -103,13 +122,16 @@ def test_the_residual_sees_a_model_that_is_not_eq_3(cases, monkeypatch):
 def test_the_residual_sees_an_answer_that_is_not_the_last_row_of_w(cases, monkeypatch):
     """The blocks are right, and the model says something else."""
     answer = LinearAttentionModel._last
-    monkeypatch.setattr(LinearAttentionModel, "_last", lambda self, h: answer(self, h) + 0.01 * h[:, 0, 0])
+    monkeypatch.setattr(
+        LinearAttentionModel, "_last", lambda self, h: answer(self, h) + 0.01 * h[:, 0, 0]
+    )
     assert residual(untrained(), cases) > 1e-4
 
 
 @pytest.mark.parametrize("token", [0, -1])
 def test_the_residual_is_that_of_each_token(cases, monkeypatch, token):
-    """A demonstration, or the asked token, a thousandth as long as the others and wrong by a thousandth of itself."""
+    """A demonstration, or the asked token, a thousandth as long as the others and wrong by a
+    thousandth of itself."""
     x, y = cases.prompts.x.clone(), cases.prompts.y.clone()
     x[:, [0, cases.examples]] *= 1e-3
     y[:, 0] *= 1e-3
@@ -144,7 +166,8 @@ def test_the_answers_are_the_models_own(trained, cases):
 
 
 def plain_terms(model, cases, shots: int, floor: float) -> tuple[list[float], list[float]]:
-    """Return both halves of Theorem 2's terms, with d x d matrices and a sum over all choices of demonstrations."""
+    """Return both halves of Theorem 2's terms, with d x d matrices and a sum over all choices of
+    demonstrations."""
     firsts, dets = [], []
     hs = tokens(cases.prompts.x.double(), cases.prompts.y.double(), cases.examples)[:, :-1]
     pasts = [np.eye(hs.shape[2]) for _ in hs]
@@ -158,7 +181,8 @@ def plain_terms(model, cases, shots: int, floor: float) -> tuple[list[float], li
             parts = [np.outer(w_v @ past @ t, w_k @ past @ t) @ w_q for t in h]
             gradients = np.array([n * (part @ past).ravel() for part in parts])
             means = [
-                gradients[list(chosen)].mean(axis=0) for chosen in itertools.combinations(range(n), shots)
+                gradients[list(chosen)].mean(axis=0)
+                for chosen in itertools.combinations(range(n), shots)
             ]
             noise = np.cov(np.array(means).T, bias=True) + floor * np.eye(gradients.shape[1])
             a1.append(np.sum(np.square(sum(parts))) * np.sum(np.square(past)) + np.trace(noise))
@@ -200,11 +224,15 @@ def test_the_noise_has_the_covariance_of_the_bound():
     exact = follow(model, often)
     steps = follow_noisily(model, often, Noise(shots=2, floor=1e-3), seed=0).steps.reshape(draws, 9)
     values, inputs = exact.values[0, 0], exact.inputs[0, 0]
-    gradients = np.array([4 * np.outer(v, u).ravel() for v, u in zip(values.T, inputs.T, strict=True)])
+    gradients = np.array(
+        [4 * np.outer(v, u).ravel() for v, u in zip(values.T, inputs.T, strict=True)]
+    )
     means = [gradients[list(chosen)].mean(axis=0) for chosen in itertools.combinations(range(4), 2)]
     wanted = np.cov(np.array(means).T, bias=True) + 1e-3 * np.eye(9)
     scale = np.sqrt(np.diag(wanted))
-    assert np.abs((steps.mean(axis=0) - exact.steps[0, 0].ravel()) / scale).max() < 5 / math.sqrt(draws)
+    assert np.abs((steps.mean(axis=0) - exact.steps[0, 0].ravel()) / scale).max() < 5 / math.sqrt(
+        draws
+    )
     assert np.abs((np.cov(steps.T) - wanted) / np.outer(scale, scale)).max() < 7 / math.sqrt(draws)
 
 
@@ -242,25 +270,31 @@ def test_cells_and_their_agreement(trained, cases):
             x, y = ([of[n](cell) for cell in cells] for of, n in ((SAID, name), (MEASURED, what)))
             assert rank == pytest.approx(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
     still = correlations([replace(cell, after=cell.before) for cell in cells])
-    assert {rank for ranks in still.values() for rank in ranks.values()} == {None}  # nothing has an order
+    assert {rank for ranks in still.values() for rank in ranks.values()} == {
+        None
+    }  # nothing has an order
 
 
 def test_rates_that_leave_the_same_rank_are_one_cell(trained, cases):
     cells = clip_cells(trained, cases, rates=[0.0, 0.5, 0.75, 0.8])
-    assert [cell.edit.rate for cell in cells if (cell.edit.layer, cell.edit.part) == (0, "q")] == [0.5, 0.75]
+    assert [cell.edit.rate for cell in cells if (cell.edit.layer, cell.edit.part) == (0, "q")] == [
+        0.5,
+        0.75,
+    ]
     with pytest.raises(EditError, match="no rate above 0"):
         clip_cells(trained, cases, rates=[0.0])
 
 
 def test_models_as_groups_have_an_interval(cases):
-    """Over three models the correlation is that of all their cells, with an interval for new models."""
+    """Over three models the correlation is that of all their cells, with an interval for new
+    models."""
     models = [untrained(layers=2, std=std) for std in (0.2, 0.25, 0.3)]
     of_models = [clip_cells(model, cases, rates=[0.5, 0.75]) for model in models]
     cells = [cell for own in of_models for cell in own]
     found = agreement(cells, [index for index, own in enumerate(of_models) for _ in own])
-    assert {name: {what: rank.value for what, rank in ranks.items()} for name, ranks in found.items()} == (
-        correlations(cells)
-    )
+    assert {
+        name: {what: rank.value for what, rank in ranks.items()} for name, ranks in found.items()
+    } == (correlations(cells))
     for ranks in found.values():
         for rank in ranks.values():
             assert -1 <= rank.interval[0] <= rank.value <= rank.interval[1] <= 1
@@ -272,10 +306,14 @@ def test_what_is_sure_is_adjusted_for_all_cells(trained, cases):
 
     def shifted(gain: float):
         noise = np.linspace(-0.05, 0.05, 20)
-        losses = [replace(cell.before, tested_loss=0.3 + part) for part in (0 * noise, noise + gain)]
+        losses = [
+            replace(cell.before, tested_loss=0.3 + part) for part in (0 * noise, noise + gain)
+        ]
         return replace(cell, before=losses[0], after=losses[1])
 
-    just = next(found for found in map(shifted, np.linspace(0, 0.5, 200)) if found.loss.p_value < 0.04)
+    just = next(
+        found for found in map(shifted, np.linspace(0, 0.5, 200)) if found.loss.p_value < 0.04
+    )
     others = [shifted(0.0)] * 2
     assert just.loss.interval[0] > 0
     assert surely([just]) == [1]
@@ -294,7 +332,11 @@ def test_bad_input_is_one_line(folder, trained, cases, tmp_path):
         (lambda: read(trained, cases, Noise(shots=7)), EckartError, "7 shots of 6 demonstrations"),
         (lambda: draw_cases("cubic", 3, 6, 20), TaskError, "no function class 'cubic'"),
         (lambda: draw_cases("linear", 3, 1, 20), TaskError, "1 examples and 20 prompts"),
-        (lambda: read(trained, draw_cases("linear", 4, 6, 20)), ModelError, "3 coordinates, and these 4"),
+        (
+            lambda: read(trained, draw_cases("linear", 4, 6, 20)),
+            ModelError,
+            "3 coordinates, and these 4",
+        ),
         (lambda: read(trained, draw_cases("linear", 3, 7, 20)), ModelError, "reads 6 examples and"),
         (lambda: clip_cells(trained, cases, rates=[1.0]), EditError, "clipping rate 1 is outside"),
     ]
@@ -313,7 +355,9 @@ def test_a_checkpoint_that_lacks_a_matrix_is_refused(trained, tmp_path):
     tensors = load_file(path)
     tensors.pop("layers.1.v_proj.weight")
     save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks 1 tensor\(s\) .*, such as layers\.1\.v_proj\.weight"):
+    with pytest.raises(
+        ModelError, match=r"lacks 1 tensor\(s\) .*, such as layers\.1\.v_proj\.weight"
+    ):
         load_linear(tmp_path / "short")
 
 
@@ -327,10 +371,16 @@ def test_the_figure_draws_every_cell(trained, cases):
     figure = draw_trajectory(curves, panels, "0:q:0.5")
     norms, loss, gap = figure.axes
     assert [len(line.get_xdata()) for line in norms.lines] == [2] * 6
-    drawn = {(line.get_xdata()[0], line.get_ydata()[0]) for line in loss.lines if line.get_marker() != "None"}
+    drawn = {
+        (line.get_xdata()[0], line.get_ydata()[0])
+        for line in loss.lines
+        if line.get_marker() != "None"
+    }
     assert drawn == {(cell.bound, cell.loss.mean) for cell in cells}
     assert gap.get_ylabel() == "change in the noisy descent's gap"
     assert norms.get_title() == "dashed: after 0:q:0.5"
-    titles = [axes.get_title() for axes in draw_trajectory(curves, panels, "0:q:0.5", of="seed 0").axes]
+    titles = [
+        axes.get_title() for axes in draw_trajectory(curves, panels, "0:q:0.5", of="seed 0").axes
+    ]
     assert len(titles) == 3
     assert all(title.startswith("seed 0; ") for title in titles)

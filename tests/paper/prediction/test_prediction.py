@@ -1,4 +1,5 @@
-"""Theory against practice: the numbers are those of a plain loop, planted effects are found, none is found in noise."""
+"""Theory against practice: the numbers are those of a plain loop, planted effects are found, none
+is found in noise."""
 
 from __future__ import annotations
 
@@ -58,7 +59,9 @@ def test_there_is_a_cell_for_every_edit(found: Prediction) -> None:
     assert all(set(cell.gains) == {"validation", "test"} for cell in found.cells)
 
 
-@pytest.mark.parametrize("edit", [Edit(1, "attn", 0.9), Edit(0, "mlp", 0.5), Edit(2, "mlp", 0.9)], ids=str)
+@pytest.mark.parametrize(
+    "edit", [Edit(1, "attn", 0.9), Edit(0, "mlp", 0.5), Edit(2, "mlp", 0.9)], ids=str
+)
 def test_what_is_said_of_an_edit_is_that_of_a_plain_loop(
     found: Prediction, model: Path, table: Path, edit: Edit
 ) -> None:
@@ -85,7 +88,8 @@ def by_hand(model: Path, table: Path, edit: Edit, seed: int) -> dict[str, float]
         first = edit.layer + (edit.part == "mlp")
         softmax = [(b.log_norm - a.log_norm).mean() for a, b in zip(before, after, strict=True)]
         linear = [
-            (np.log(b.linear_norm) - np.log(a.linear_norm)).mean() for a, b in zip(before, after, strict=True)
+            (np.log(b.linear_norm) - np.log(a.linear_norm)).mean()
+            for a, b in zip(before, after, strict=True)
         ]
         said |= {
             "softmax norm, its layer": softmax[first] if first < 3 else 0.0,
@@ -97,7 +101,9 @@ def by_hand(model: Path, table: Path, edit: Edit, seed: int) -> dict[str, float]
         pairs = list(zip(before, after, strict=True))
         halves = [sum((b.norm_term - a.norm_term).mean() for a, b in pairs)]
         halves.append(-sum((b.log_determinant - a.log_determinant).mean() for a, b in pairs))
-        for half, value in zip(("norm term", "-log det", "bound"), (*halves, sum(halves)), strict=True):
+        for half, value in zip(
+            ("norm term", "-log det", "bound"), (*halves, sum(halves)), strict=True
+        ):
             said[f"{half}, floor {share:g}"] = value
     block = live.model.model.layers[edit.layer]
     of_part = {"attn": block.self_attn, "mlp": block.mlp}[edit.part]
@@ -147,7 +153,8 @@ def gain_by_layer(setting: object, edit: Edit) -> float:
 
 
 def made(gain: object = gain_by_layer, spread: float = 0.0) -> tuple[Run, list[Cell]]:
-    """Return a run in which a planted predictor is the gain, in a unit of its task, give or take; others are not."""
+    """Return a run in which a planted predictor is the gain, in a unit of its task, give or take;
+    others are not."""
     tasks = (*TASKS, "four")
     run, noise = Made(tasks=tasks, gain=gain).run(), np.random.default_rng(11)
     scale = {task: 10.0**place for place, task in enumerate(tasks)}
@@ -180,10 +187,14 @@ def test_a_planted_effect_has_the_sign_that_it_was_planted_with() -> None:
 def test_what_differs_between_tasks_is_no_evidence() -> None:
     _, cells = made()
     lifted = [
-        replace(c, said={"task": float(len(c.condition.task))}, gains={"test": len(c.condition.task) / 10})
+        replace(
+            c,
+            said={"task": float(len(c.condition.task))},
+            gains={"test": len(c.condition.task) / 10},
+        )
         for c in cells
     ]
-    (overall, layers) = agreements(lifted, [Predictor("task", 1)], "test")
+    overall, layers = agreements(lifted, [Predictor("task", 1)], "test")
     assert overall.rank is None
     assert layers.rank is None
 
@@ -211,14 +222,18 @@ def test_ranks_are_about_the_mean_of_their_stratum() -> None:
 # ---------------------------------------------------------------- the screens
 
 
-def judged(run: Run, cells: list[Cell], names: list[Predictor]) -> tuple[list[Unit], dict[str, Screened]]:
+def judged(
+    run: Run, cells: list[Cell], names: list[Predictor]
+) -> tuple[list[Unit], dict[str, Screened]]:
     chosen = list(units("made", list(whole_layers(run, measure_run(run))), cells, names, top_k=1))
     return chosen, {screen.screen: screen for screen in screened(chosen, names)}
 
 
 def by_edit(unit: Unit) -> np.ndarray:
     """Return mean test gains, a row a layer, a column a rate."""
-    return np.array([np.nanmean(unit.layers.gains(edits), axis=2).mean(axis=1) for edits in unit.layers.grid])
+    return np.array(
+        [np.nanmean(unit.layers.gains(edits), axis=2).mean(axis=1) for edits in unit.layers.grid]
+    )
 
 
 def test_a_screen_that_knows_the_layer_beats_a_random_one_and_one_that_shuns_it_does_not() -> None:
@@ -238,7 +253,11 @@ def test_a_screen_that_knows_the_layer_beats_a_random_one_and_one_that_shuns_it_
     assert shunning.learned.mean == pytest.approx(planted.over_random.mean), (
         "the others say: the other way round"
     )
-    for name, screen in (("planted", planted), ("reversed", shunning), (ALGORITHM_1, found[ALGORITHM_1])):
+    for name, screen in (
+        ("planted", planted),
+        ("reversed", shunning),
+        (ALGORITHM_1, found[ALGORITHM_1]),
+    ):
         index = 0 if name == "reversed" else 3
         by_rate = [by_edit(unit) for unit in chosen]
         leads = [np.mean(gains[index] - gains.mean(axis=0)) for gains in by_rate]
@@ -268,12 +287,15 @@ def test_the_answer_names_what_beats_a_random_layer_and_what_does_not(found: Pre
     run, cells = made()
     chosen, _ = judged(run, cells, [PLANTED, CONDITION])
     some = replace(found, screens=tuple(screened(chosen, [PLANTED, CONDITION])))
-    assert "3 of the theory's 3 screens beats a random layer: planted, condition number, Algorithm" in answer(
-        some
+    assert (
+        "3 of the theory's 3 screens beats a random layer: planted, condition number, Algorithm"
+        in answer(some)
     )
     chosen, _ = judged(run, cells, [Predictor("reversed", 1), Predictor("condition number", -1)])
     none = replace(found, screens=tuple(screened(chosen, [Predictor("reversed", 1)])))
-    assert answer(none).count("none of the theory's 2 screens beats a random layer. The best, ") == 2
+    assert (
+        answer(none).count("none of the theory's 2 screens beats a random layer. The best, ") == 2
+    )
     assert "no screen can be judged" in answer(replace(found, screens=()))
 
 

@@ -1,4 +1,5 @@
-"""The probe: what it records is what the model computes with, and what it makes of that is the theory's."""
+"""The probe: what it records is what the model computes with, and what it makes of that is the
+theory's."""
 
 from __future__ import annotations
 
@@ -86,13 +87,17 @@ def test_a_prompt_read_in_two_goes_is_the_whole_prompt(family: str) -> None:
             assert (one.scale, one.softcap) == (two.scale, two.softcap)
             np.testing.assert_array_equal(np.isfinite(one.bias), np.isfinite(two.bias))
             for name in ("query", "keys", "values", "output"):
-                np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(
+                    getattr(one, name), getattr(two, name), rtol=1e-4, atol=1e-5
+                )
 
 
 @pytest.mark.parametrize("family", OWN_WAY)
 def test_attention_that_cannot_be_recorded_is_refused_by_name(family: str, task: Task) -> None:
     kind = family.partition("_new")[0].partition("_multi")[0].partition("_per")[0]
-    with pytest.raises(ModelError, match=f"a '{kind}' model computes the attention of layer 0 by itself"):
+    with pytest.raises(
+        ModelError, match=f"a '{kind}' model computes the attention of layer 0 by itself"
+    ):
         Prober(loaded(family), task)
 
 
@@ -101,13 +106,15 @@ def test_sliding_windows_are_the_models_own() -> None:
         [int(np.isfinite(p.bias).sum()) for p in record(f)] for f in ("mistral", "gemma2", "llama")
     ]
     assert seen_tokens == [[16, 16, 16], [16, 40, 16], [40, 40, 40]]
-    (window, *_) = record("mistral")
+    window, *_ = record("mistral")
     assert np.flatnonzero(seen(window, 0, 30)).tolist() == list(range(24, 30))
 
 
 def test_sinks_take_their_share_and_give_nothing() -> None:
     everything = np.ones(40, dtype=bool)
-    with_sinks, without = (attended(record(family)[1], everything) for family in ("gpt_oss", "llama"))
+    with_sinks, without = (
+        attended(record(family)[1], everything) for family in ("gpt_oss", "llama")
+    )
     np.testing.assert_allclose(without.share, 1)
     assert (with_sinks.share < 0.999).all()
 
@@ -157,7 +164,9 @@ def test_every_quantity_is_that_of_a_plain_loop(read: tuple[Prober, Probe]) -> N
     for p, row in enumerate(prober.rows):
         path = np.zeros(32)
         for layer in found.layers:
-            states = attention_states(model, model.model.layers[layer.layer], torch.tensor([row.tokens]))
+            states = attention_states(
+                model, model.model.layers[layer.layer], torch.tensor([row.tokens])
+            )
             q, k, v = (states[name][0].double().numpy() for name in "qkv")
             updates = []
             for head in range(4):
@@ -166,7 +175,9 @@ def test_every_quantity_is_that_of_a_plain_loop(read: tuple[Prober, Probe]) -> N
                 updates.append(update)
                 for name, value in expected.items():
                     assert getattr(layer, name)[p, head] == pytest.approx(value, rel=2e-4), name
-            output = model.model.layers[layer.layer].self_attn.o_proj.weight.detach().double().numpy()
+            output = (
+                model.model.layers[layer.layer].self_attn.o_proj.weight.detach().double().numpy()
+            )
             step = output @ np.concatenate(updates)
             path = path + step
             assert layer.tokens[p] == row.stop - row.start
@@ -220,7 +231,9 @@ def test_the_norm_is_that_of_the_softmax_dual() -> None:
         np.testing.assert_allclose(used.update[head], dual.update)
 
 
-def test_the_rank_is_at_most_the_number_of_tokens_and_of_value_features(read: tuple[Prober, Probe]) -> None:
+def test_the_rank_is_at_most_the_number_of_tokens_and_of_value_features(
+    read: tuple[Prober, Probe],
+) -> None:
     parts = record("llama")[1]
     ranks = [update_of(parts, seen(parts, 3, 3 + n), FLOOR).rank.tolist() for n in (1, 5, 8, 20)]
     assert ranks == [[1.0] * 4, [5.0] * 4, [8.0] * 4, [8.0] * 4]
@@ -232,14 +245,18 @@ def test_the_rank_is_at_most_the_number_of_tokens_and_of_value_features(read: tu
 
 def test_a_mask_that_adds_to_scores_makes_features_longer() -> None:
     parts = record("llama")[1]
-    bias = np.where(np.isfinite(parts.bias), np.linspace(-1, 0.5, 4)[:, None] * np.arange(40) / 20, -np.inf)
+    bias = np.where(
+        np.isfinite(parts.bias), np.linspace(-1, 0.5, 4)[:, None] * np.arange(40) / 20, -np.inf
+    )
     biased, shown = replace(parts, bias=bias), seen(parts, 3, 30)
     found = update_of(biased, shown, FLOOR)
     for head in range(4):
         keys, values = parts.keys[head // 2][shown], parts.values[head // 2][shown]
         lengths = np.exp(bias[head, shown])
         kernel = np.exp(parts.scale * keys @ keys.T) * np.outer(lengths, lengths)
-        assert found.log_norm[head] == pytest.approx(0.5 * math.log((values @ values.T * kernel).sum()))
+        assert found.log_norm[head] == pytest.approx(
+            0.5 * math.log((values @ values.T * kernel).sum())
+        )
     unbiased = update_of(parts, shown, FLOOR)
     np.testing.assert_allclose(found.linear_norm, unbiased.linear_norm)
     weights = np.exp(parts.scale * parts.query @ parts.keys[0].T + bias)[0]
@@ -265,7 +282,7 @@ def test_a_soft_caps_kernel_has_a_gram_matrix_that_is_none() -> None:
 
 
 def test_demonstrations_out_of_the_window_add_nothing(task: Task) -> None:
-    (layer, *_) = Prober(loaded("mistral"), task, prompts=2)().layers
+    layer, *_ = Prober(loaded("mistral"), task, prompts=2)().layers
     assert layer.tokens.max() < 16
     parts = record("mistral")[0]
     gone = seen(parts, 2, 20)
@@ -281,7 +298,10 @@ def test_demonstrations_out_of_the_window_add_nothing(task: Task) -> None:
 def test_several_floors_from_one_reading_are_several_readings(task: Task) -> None:
     model, edit, floors = loaded("llama"), Edit(1, "attn", 0.5), [1e-3, FLOOR, 1.0]
     prober = Prober(model, task, prompts=2, floor=FLOOR)
-    for at_once in (prober.at_floors(floors, edit), prober.at_floors(floors, edit)):  # computed, and known
+    for at_once in (
+        prober.at_floors(floors, edit),
+        prober.at_floors(floors, edit),
+    ):  # computed, and known
         for floor, found in zip(floors, at_once, strict=True):
             alone = Prober(model, task, prompts=2, floor=floor)(edit)
             for name in QUANTITIES:
@@ -341,7 +361,9 @@ def test_a_number_that_moves_below_is_told(read: tuple[Prober, Probe]) -> None:
     share[1, 2] += 1e-9
     broken = replace(after, layers=(replace(after.layers[0], share=share), *after.layers[1:]))
     assert before.compare(broken).moved_below == pytest.approx(1e-9)
-    undefined = replace(after, layers=(replace(after.layers[0], share=share * np.nan), *after.layers[1:]))
+    undefined = replace(
+        after, layers=(replace(after.layers[0], share=share * np.nan), *after.layers[1:])
+    )
     assert before.compare(undefined).moved_below == math.inf
 
 
@@ -390,7 +412,9 @@ def test_prompts_are_read_whole_where_reading_in_two_goes_fails(
 def test_the_document_holds_means_of_every_head(read: tuple[Prober, Probe]) -> None:
     prober, before = read
     document = before.compare(prober(Edit(1, "v", 0.5))).to_json()
-    assert document["layers"][1]["heads"][3]["share"] == pytest.approx(before.layers[1].share[:, 3].mean())
+    assert document["layers"][1]["heads"][3]["share"] == pytest.approx(
+        before.layers[1].share[:, 3].mean()
+    )
     assert document["clipped"]["edits"] == ["1:v:0.5"]
     assert set(document["change"]) == set(QUANTITIES)
     assert document["change"]["share"][0] == 0
@@ -399,12 +423,17 @@ def test_the_document_holds_means_of_every_head(read: tuple[Prober, Probe]) -> N
 
 @pytest.mark.parametrize(
     ("dtype", "passes", "refused"),
-    [(torch.float32, 1.0 - 5e-5, 1.0 - 2e-4), (torch.float16, 0.99, 0.97), (torch.bfloat16, 0.95, 0.85)],
+    [
+        (torch.float32, 1.0 - 5e-5, 1.0 - 2e-4),
+        (torch.float16, 0.99, 0.97),
+        (torch.bfloat16, 0.95, 0.85),
+    ],
 )
 def test_every_dtype_is_read_with_its_own_tolerance(
     task: Task, dtype: torch.dtype, passes: float, refused: float
 ) -> None:
-    """What the heads hand on is made smaller by a factor, which is the residual but for rounding."""
+    """What the heads hand on is made smaller by a factor, which is the residual but for
+    rounding."""
 
     def shrink(module: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
         return (inputs[0] * factor,)
@@ -461,7 +490,11 @@ def test_what_cannot_be_probed_is_refused(task: Task, read: tuple[Prober, Probe]
         (EditError, "floor 0", lambda: Prober(model, task, floor=0.0)),
         (TaskError, "no split 'train'", lambda: Prober(model, task, split="train")),
         (EditError, "no layer 7", lambda: read[0](Edit(7, "mlp", 0.5))),
-        (EditError, "floor 0.01 and 1.0 cannot be", lambda: read[1].compare(replace(read[1], floor=1.0))),
+        (
+            EditError,
+            "floor 0.01 and 1.0 cannot be",
+            lambda: read[1].compare(replace(read[1], floor=1.0)),
+        ),
     ]
     for error, words, call in refused:
         with pytest.raises(error, match=words):
@@ -469,7 +502,8 @@ def test_what_cannot_be_probed_is_refused(task: Task, read: tuple[Prober, Probe]
 
 
 def test_probes_of_other_tokens_are_not_compared(task: Task, read: tuple[Prober, Probe]) -> None:
-    """Same task, split, shots and number of prompts: other demonstrations are other tokens all the same."""
+    """Same task, split, shots and number of prompts: other demonstrations are other tokens all the
+    same."""
     before = read[1]
     same_rows = Prober(loaded("llama"), task, prompts=2, floor=FLOOR)()
     assert before.compare(same_rows).moved_below == 0
@@ -478,8 +512,11 @@ def test_probes_of_other_tokens_are_not_compared(task: Task, read: tuple[Prober,
         Prober(loaded("llama", add_bos=True), task, prompts=2, floor=FLOOR)(),
     ):
         assert (other.task, other.split, other.shots, other.prompts) == (
-            before.task, before.split, before.shots, before.prompts,
-        )  # fmt: skip
+            before.task,
+            before.split,
+            before.shots,
+            before.prompts,
+        )
         with pytest.raises(
             EditError, match=r"^probes read different tokens \(2 validation prompts of .*Prober$"
         ):

@@ -32,12 +32,15 @@ def stacks(draw):
     d, k, n = draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(st.integers(0, 6))
     layers = draw(st.integers(1, 4))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    projections = (random.standard_normal((layers, rows, d)) / math.sqrt(2 * d) for rows in (d, k, k))
+    projections = (
+        random.standard_normal((layers, rows, d)) / math.sqrt(2 * d) for rows in (d, k, k)
+    )
     return random.standard_normal((d, n + 1)) / math.sqrt(n + 1), *projections
 
 
 def attended(h, w_v, w_k, w_q, weight):
-    """Attend token by token: `weight` turns the scores of all keys into what each value is multiplied with."""
+    """Attend token by token: `weight` turns the scores of all keys into what each value is
+    multiplied with."""
     tokens, out = h.shape[1], np.array(h)
     for j in range(tokens):
         query = w_q @ h[:, j]
@@ -102,7 +105,10 @@ def test_theorem_1(stack):
     for t in range(len(w_v)):
         past = states[t][:, :-1]
         update = sum(
-            (np.outer(w_v[t] @ past[:, i], w_k[t] @ past[:, i]) @ w_q[t] for i in range(past.shape[1])),
+            (
+                np.outer(w_v[t] @ past[:, i], w_k[t] @ past[:, i]) @ w_q[t]
+                for i in range(past.shape[1])
+            ),
             np.zeros_like(total),
         )
         close(found.updates[t], update)
@@ -120,7 +126,9 @@ def test_remark_1(stack):
     h, w_v, w_k, w_q = stack
     found = trajectory(h[:, :-1], w_v, w_k, w_q)
     for matrix in (*found.updates, *found.steps):
-        assert np.linalg.matrix_rank(matrix, tol=1e-9 * max(1, np.abs(matrix).max())) <= h.shape[1] - 1
+        assert (
+            np.linalg.matrix_rank(matrix, tol=1e-9 * max(1, np.abs(matrix).max())) <= h.shape[1] - 1
+        )
 
 
 def test_a_batch_is_one_after_the_other():
@@ -139,20 +147,33 @@ def test_a_batch_is_one_after_the_other():
     ("call", "says"),
     [
         (
-            lambda: softmax_attention(np.ones((2, 3)), np.ones((2, 2)), np.ones((4, 2)), np.ones((3, 2))),
+            lambda: softmax_attention(
+                np.ones((2, 3)), np.ones((2, 2)), np.ones((4, 2)), np.ones((3, 2))
+            ),
             "w_q",
         ),
-        (lambda: linear_attention(np.ones((2, 3)), np.ones((3, 3)), np.ones((2, 2)), np.ones((2, 2))), "w_v"),
+        (
+            lambda: linear_attention(
+                np.ones((2, 3)), np.ones((3, 3)), np.ones((2, 2)), np.ones((2, 2))
+            ),
+            "w_v",
+        ),
         (
             lambda: implicit_update(np.ones((2, 3)), np.ones((2, 4)), np.ones((2, 2))),
             "(..., k, n) beside values (2, 3)",
         ),
-        (lambda: update_terms(np.ones(3), np.ones((2, 3)), np.ones((2, 2))), "values has shape (3,)"),
+        (
+            lambda: update_terms(np.ones(3), np.ones((2, 3)), np.ones((2, 2))),
+            "values has shape (3,)",
+        ),
         (lambda: forward(np.ones((2, 3)), *[np.ones((2, 2))] * 3), "w_v has shape (2, 2)"),
         (lambda: trajectory(np.ones((2, 3)), *[np.ones((1, 3, 3))] * 3), "(1, 3, 3)"),
         (lambda: trajectory(np.ones((2, 3)), *[np.ones((0, 2, 2))] * 3), "no layers"),
         (lambda: implicit_update([["a"]], np.ones((1, 1)), np.ones((1, 1))), "no array of numbers"),
-        (lambda: implicit_update([[1], [2, 3]], np.ones((1, 1)), np.ones((1, 1))), "no array of numbers"),
+        (
+            lambda: implicit_update([[1], [2, 3]], np.ones((1, 1)), np.ones((1, 1))),
+            "no array of numbers",
+        ),
         (lambda: implicit_update([[np.nan]], np.ones((1, 1)), np.ones((1, 1))), "NaN or infinity"),
     ],
 )

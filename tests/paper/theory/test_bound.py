@@ -60,7 +60,9 @@ def test_the_noise_has_the_covariance_s_eigenvalues(sample):
     small = np.linalg.eigvalsh(noise_gram(demonstration_gram(values, inputs), shots))[::-1]
     both = min(len(dense), len(small))
     close(small[:both], dense[:both], rtol=1e-8)
-    assert np.abs(np.concatenate([dense[both:], small[both:]])).max(initial=0) < 1e-10 * max(1, dense.max())
+    assert np.abs(np.concatenate([dense[both:], small[both:]])).max(initial=0) < 1e-10 * max(
+        1, dense.max()
+    )
 
 
 @given(samples(), st.floats(1e-4, 10))
@@ -89,7 +91,9 @@ def test_theorem_2_as_printed():
     for t in range(3):
         noise = covariance(gradients(path.values[t], path.inputs[t]), shots) + floor * np.eye(4)
         squared = np.sum(path.updates[t] ** 2) * np.sum((np.eye(2) + before) ** 2)
-        total += 4 * math.log((squared + np.trace(noise)) / 4) - np.log(np.linalg.eigvalsh(noise)).sum()
+        total += (
+            4 * math.log((squared + np.trace(noise)) / 4) - np.log(np.linalg.eigvalsh(noise)).sum()
+        )
         before = before + path.steps[t]
     bound = generalization_bound(trajectory_terms(path, shots, floor), n, subgaussian=2.0)
     close(bound, math.sqrt(2.0**2 / n * total), rtol=1e-8)
@@ -105,10 +109,14 @@ def test_without_a_floor_the_bound_is_finite_where_the_noise_fills_the_space():
 def test_noise_that_is_small_is_not_taken_for_none():
     gram = np.diag([1.0, 1e-6, 1e-12])
     term = layer_term(gram, 1.0, shots=1, dimension=2, floor=0.0)
-    close(term.log_determinant, np.log(np.linalg.eigvalsh(noise_gram(gram, 1))[1:]).sum(), rtol=1e-6)
+    close(
+        term.log_determinant, np.log(np.linalg.eigvalsh(noise_gram(gram, 1))[1:]).sum(), rtol=1e-6
+    )
 
 
-@pytest.mark.parametrize(("n", "shots"), [(4, 2), (9, 9), (50, 25)])  # with 50, C_t still has rank 3 of 4
+@pytest.mark.parametrize(
+    ("n", "shots"), [(4, 2), (9, 9), (50, 25)]
+)  # with 50, C_t still has rank 3 of 4
 def test_without_a_floor_the_bound_is_infinite_where_it_does_not(n, shots):
     path = a_stack(n)
     assert generalization_bound(trajectory_terms(path, shots, floor=0), n) == math.inf
@@ -117,7 +125,8 @@ def test_without_a_floor_the_bound_is_infinite_where_it_does_not(n, shots):
 def test_the_bound_falls_as_the_floor_rises():
     path = a_stack(n=4)
     bounds = [
-        generalization_bound(trajectory_terms(path, 2, floor), 4) for floor in (1e-9, 1e-6, 1e-3, 1, 1e3, 1e9)
+        generalization_bound(trajectory_terms(path, 2, floor), 4)
+        for floor in (1e-9, 1e-6, 1e-3, 1, 1e3, 1e9)
     ]
     assert bounds == sorted(bounds, reverse=True)
     assert bounds[-1] < 1e-3 < 4 < bounds[0]
@@ -139,7 +148,10 @@ def test_a_batch_is_one_after_the_other():
     random = np.random.default_rng(0)
     h, w = random.standard_normal((3, 2, 5)), random.standard_normal((3, 2, 2, 2))
     batch = generalization_bound(trajectory_terms(trajectory(h, w, w, w), 2, 0.1), 5)
-    one = [generalization_bound(trajectory_terms(trajectory(h[i], *[w[i]] * 3), 2, 0.1), 5) for i in range(3)]
+    one = [
+        generalization_bound(trajectory_terms(trajectory(h[i], *[w[i]] * 3), 2, 0.1), 5)
+        for i in range(3)
+    ]
     close(batch, one)
 
 

@@ -1,4 +1,5 @@
-"""The table: every statement is as it is said to be, on any instances; and one that is not would be found."""
+"""The table: every statement is as it is said to be, on any instances; and one that is not would be
+found."""
 
 import subprocess
 import sys
@@ -67,7 +68,9 @@ def test_a_mistake_in_the_mathematics_is_found(monkeypatch):
     """Drop the test token's own key from the softmax: the dual is no longer Eq. (2)."""
     right = identities.softmax_dual
     monkeypatch.setattr(
-        identities, "softmax_dual", lambda v, k, q, others, s=1.0: right(v, k, q, others[..., :0], s)
+        identities,
+        "softmax_dual",
+        lambda v, k, q, others, s=1.0: right(v, k, q, others[..., :0], s),
     )
     assert "Eq. (2), (12)" in {check.reference for check in failures(run_checks(20))}
 
@@ -76,7 +79,9 @@ def test_residuals():
     a, b = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 2.0], [3.0, 5.0]])
     assert difference(a, b).tolist() == [0.0, 1 / np.sqrt(34)]
     assert excess(np.array([1.0, 3.0]), np.array([2.0, 2.0])).tolist() == [-0.5, 0.5]
-    nearly_nothing = difference(np.array([[1.0], [1.0], [2e-15]]), np.array([[1.0], [1.0], [1e-15]]))
+    nearly_nothing = difference(
+        np.array([[1.0], [1.0], [2e-15]]), np.array([[1.0], [1.0], [1e-15]])
+    )
     assert nearly_nothing.max() < 1e-14
     assert difference(np.zeros((2, 1)), np.zeros((2, 1))).tolist() == [0, 0]
     assert falls(np.array([[1.0, 2.0, 4.0], [1.0, 3.0, 2.0]])).tolist() == [-0.25, 0.5]
@@ -110,5 +115,7 @@ def test_the_page_shows_the_table_that_is_printed():
 def test_the_theory_needs_no_torch():
     heavy = "{'torch', 'transformers', 'matplotlib'}"
     program = f"import sys, eckart.paper.theory.checks; print({heavy} & set(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert run.stdout.strip() == "set()"

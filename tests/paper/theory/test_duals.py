@@ -1,4 +1,5 @@
-"""Appendix B.2 and B.3 against attention itself, against explicit features, and against plain loops."""
+"""Appendix B.2 and B.3 against attention itself, against explicit features, and against plain
+loops."""
 
 import math
 
@@ -50,7 +51,9 @@ def test_the_norm_is_that_of_the_sum_over_pairs(head):
     values, keys, query, others = head
     dual, n = softmax_dual(*head), keys.shape[1]
     total = sum(
-        (values[:, i] @ values[:, j]) * math.exp(keys[:, i] @ keys[:, j]) for i in range(n) for j in range(n)
+        (values[:, i] @ values[:, j]) * math.exp(keys[:, i] @ keys[:, j])
+        for i in range(n)
+        for j in range(n)
     )
     normaliser = sum(math.exp(key @ query) for key in (*keys.T, *others.T))
     close(math.exp(2 * dual.log_norm), total / normaliser**2, rtol=1e-8)
@@ -58,12 +61,18 @@ def test_the_norm_is_that_of_the_sum_over_pairs(head):
 
 
 def features(x, degree=30):
-    """The softmax kernel's own features of a number: x^p / sqrt(p!), from the series of exp(x y)."""
+    """The softmax kernel's own features of a number: x^p / sqrt(p!), from the series of exp(x
+    y)."""
     return np.array([x**p / math.sqrt(math.factorial(p)) for p in range(degree)])
 
 
 def test_the_norm_is_that_of_the_matrix_of_explicit_features():
-    values, keys, query, other = np.array([[1.0, -2.0, 0.5]]), np.array([[0.3, -1.1, 0.7]]), 0.9, -0.4
+    values, keys, query, other = (
+        np.array([[1.0, -2.0, 0.5]]),
+        np.array([[0.3, -1.1, 0.7]]),
+        0.9,
+        -0.4,
+    )
     phi = np.stack([features(key) for key in keys[0]], axis=1)
     normaliser = phi.sum(axis=1) @ features(query) + features(other) @ features(query)
     update = values @ phi.T / normaliser
@@ -116,7 +125,9 @@ def test_keys_of_real_models_do_not_overflow():
 
 def test_what_is_added_to_every_key_changes_the_norm_and_not_the_attention():
     random = np.random.default_rng(2)
-    values, keys, query, others = (random.standard_normal(shape) for shape in ((2, 3), (2, 3), 2, (2, 1)))
+    values, keys, query, others = (
+        random.standard_normal(shape) for shape in ((2, 3), (2, 3), 2, (2, 1))
+    )
     before, after = (softmax_dual(values, keys + c, query, others + c) for c in (0.0, 1.5))
     close(before.update, after.update)
     assert abs(before.log_norm - after.log_norm) > 0.1
@@ -162,13 +173,24 @@ def test_the_log_kernel_of_points():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: softmax_dual(np.ones((2, 3)), np.ones((2, 4)), np.ones(2), np.ones((2, 1))), "keys"),
-        (lambda: softmax_dual(np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 1)), np.ones((2, 1))), "query"),
+        (
+            lambda: softmax_dual(np.ones((2, 3)), np.ones((2, 4)), np.ones(2), np.ones((2, 1))),
+            "keys",
+        ),
+        (
+            lambda: softmax_dual(
+                np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 1)), np.ones((2, 1))
+            ),
+            "query",
+        ),
         (lambda: log_kernel(np.ones((2, 3)), np.ones((2, 3)), d_scale=0), "d_scale 0"),
         (lambda: log_kernel(np.ones((2, 3)), np.ones((3, 3))), "y has shape (3, 3)"),
         (lambda: mlp_update(np.ones((2, 3)), np.ones((2, 3))), "update"),
         (lambda: mlp_relaxation(np.ones((2, 3)), np.ones((3, 4)), np.ones(3)), "x has shape (3,)"),
-        (lambda: gated_update(np.ones((2, 3)), np.ones((3, 4)), np.ones((4, 2)), np.ones(3)), "token"),
+        (
+            lambda: gated_update(np.ones((2, 3)), np.ones((3, 4)), np.ones((4, 2)), np.ones(3)),
+            "token",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(call, says):

@@ -37,7 +37,9 @@ def layers(draw):
     """Demonstrations (d, N), W_V (m, d), W_K and W_Q (k, d), W_MLP (p, m)."""
     d, m, k, n, p = (draw(st.integers(1, 5)) for _ in range(5))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    return tuple(random.standard_normal(shape) for shape in ((d, n), (m, d), (k, d), (k, d), (p, m)))
+    return tuple(
+        random.standard_normal(shape) for shape in ((d, n), (m, d), (k, d), (k, d), (p, m))
+    )
 
 
 @given(layers())
@@ -83,7 +85,10 @@ def test_example_2(layer):
 @given(layers())
 def test_example_3(layer):
     h, w_v, w_k, w_q, _ = layer
-    of_values, of_keys = projection_bounds(w_v, h, w_k @ h, w_q), projection_bounds(w_k, h, w_v @ h, w_q)
+    of_values, of_keys = (
+        projection_bounds(w_v, h, w_k @ h, w_q),
+        projection_bounds(w_k, h, w_v @ h, w_q),
+    )
     assert rising(of_values)
     assert rising(of_keys)
     for rank, bound in enumerate(of_values, start=1):
@@ -112,10 +117,15 @@ def test_ub_alone_is_no_bound():
 
 def test_a_batch_is_one_after_the_other():
     random = np.random.default_rng(0)
-    h, w_v, w_k, w_q = (random.standard_normal((2, *shape)) for shape in ((3, 4), (2, 3), (3, 3), (3, 3)))
+    h, w_v, w_k, w_q = (
+        random.standard_normal((2, *shape)) for shape in ((3, 4), (2, 3), (3, 3), (3, 3))
+    )
     batch = qkv_bounds(h, w_v, w_k, w_q)
     close(batch, [qkv_bounds(h[i], w_v[i], w_k[i], w_q[i]) for i in range(2)])
-    close(projection_bounds(w_v, h, w_k @ h, w_q)[1], projection_bounds(w_v[1], h[1], w_k[1] @ h[1], w_q[1]))
+    close(
+        projection_bounds(w_v, h, w_k @ h, w_q)[1],
+        projection_bounds(w_v[1], h[1], w_k[1] @ h[1], w_q[1]),
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,9 +136,15 @@ def test_a_batch_is_one_after_the_other():
         (lambda: truncate(np.ones(3), 1), "w has shape"),
         (lambda: kept_energies(np.ones((2, 3)), np.ones((2, 3))), "x has shape"),
         (lambda: upper_bound(np.ones((2, 3)), np.ones((2, 3)), np.ones((3, 2))), "w_q has shape"),
-        (lambda: qkv_bounds(np.ones((2, 3)), np.ones((2, 3)), np.eye(2), np.eye(2)), "w_v has shape"),
+        (
+            lambda: qkv_bounds(np.ones((2, 3)), np.ones((2, 3)), np.eye(2), np.eye(2)),
+            "w_v has shape",
+        ),
         (lambda: q_norms(np.ones((2, 3)), np.ones((2, 2)), np.eye(2)), "keys has shape"),
-        (lambda: projection_bounds(np.eye(2), np.ones((2, 3)), np.ones((2, 4)), np.eye(2)), "partners has"),
+        (
+            lambda: projection_bounds(np.eye(2), np.ones((2, 3)), np.ones((2, 4)), np.eye(2)),
+            "partners has",
+        ),
         (lambda: mlp_norms(np.ones((2, 3)), np.ones((2, 3))), "update has shape"),
     ],
 )

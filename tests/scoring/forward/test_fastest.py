@@ -1,4 +1,5 @@
-"""Each check of a way of reading fails where that way is broken, in float32 and in half precision alike."""
+"""Each check of a way of reading fails where that way is broken, in float32 and in half precision
+alike."""
 
 import numpy as np
 import pytest
@@ -21,18 +22,24 @@ DTYPES = ["float32", "bfloat16", "float16"]
 
 @pytest.fixture(scope="module")
 def task(table) -> Task:
-    return Task.load(data=table, text_column="review", label_column="verdict", shots=4, split_sizes=(12, 12))
+    return Task.load(
+        data=table, text_column="review", label_column="verdict", shots=4, split_sizes=(12, 12)
+    )
 
 
 def evaluator(task, family="llama", dtype="float32", **options):
     return Evaluator(
-        load_model(build(family).to(getattr(torch, dtype)), tokenizer=tiny_tokenizer()), task, **options
+        load_model(build(family).to(getattr(torch, dtype)), tokenizer=tiny_tokenizer()),
+        task,
+        **options,
     )
 
 
 def without_window(monkeypatch):
     real = attention.attend
-    monkeypatch.setattr(attention, "attend", lambda *args, window=None, **kw: real(*args, window=None, **kw))
+    monkeypatch.setattr(
+        attention, "attend", lambda *args, window=None, **kw: real(*args, window=None, **kw)
+    )
 
 
 def without_known_prefix(monkeypatch):
@@ -154,13 +161,16 @@ def test_a_check_that_finds_no_room_is_left_out_and_said(task, monkeypatch, dtyp
     scorer.expect([Edit(1, "mlp", 0.5)])
     with pytest.warns(UserWarning, match="memory is full"):
         found = scorer([], "validation").score
-    scorer([Edit(1, "mlp", 0.5)], "validation")  # it is said once, and another warning would be an error here
+    scorer(
+        [Edit(1, "mlp", 0.5)], "validation"
+    )  # it is said once, and another warning would be an error here
     assert found == expected
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_check_ends_a_run(task, dtype):
-    """Harsh edits of every layer, in every dtype, are read as near to float32 as the plain forward is."""
+    """Harsh edits of every layer, in every dtype, are read as near to float32 as the plain forward
+    is."""
     scorer = evaluator(task, "llama", dtype)
     edits = [
         Edit(layer, part, rate)
@@ -184,7 +194,10 @@ def test_a_model_computes_in_float32_for_a_while_and_is_as_before():
     model = build("qwen2").bfloat16()  # its embeddings are tied
     wide = build("qwen2").bfloat16().float()
     ids = torch.arange(6, 30)[None]
-    before = {name: (id(tensor), tensor.clone()) for name, tensor in model.state_dict(keep_vars=True).items()}
+    before = {
+        name: (id(tensor), tensor.clone())
+        for name, tensor in model.state_dict(keep_vars=True).items()
+    }
     with torch.no_grad(), in_float32(model, list(model.model.layers)):
         assert model.dtype == torch.float32
         assert torch.allclose(model(ids).logits, wide(ids).logits, atol=1e-5)
@@ -199,7 +212,8 @@ def test_the_look_in_float32_is_taken_once_and_again_for_longer_rows(task, monke
     monkeypatch.setattr(Readable, "_made_right", lambda self: looks.append(self.what) or real(self))
     requests = scorer.prepare("validation").rows.requests
     order = sorted(
-        range(12), key=lambda prompt: max(requests.length(c.row) for c in requests.continuations[prompt])
+        range(12),
+        key=lambda prompt: max(requests.length(c.row) for c in requests.continuations[prompt]),
     )
     for what, prompts in (("short", order[:4]), ("shorter", order[:2]), ("long", order[4:])):
         Readable(scorer.ways, requests.subset(prompts), what)

@@ -1,4 +1,5 @@
-"""What a forward decides by the length of its batch is decided for each row: rows on both sides of each switch."""
+"""What a forward decides by the length of its batch is decided for each row: rows on both sides of
+each switch."""
 
 import copy
 import logging
@@ -34,7 +35,8 @@ def quiet(caplog):
 
 
 def prompts(shots: bool) -> list[Prompt]:
-    """Rows from well below the switch to well above it, and some whose labels end on either side."""
+    """Rows from well below the switch to well above it, and some whose labels end on either
+    side."""
     shown = "the bed is good yes\nthe inn no\n" if shots else ""
     words = ["the", "food", "is", "good", "and", "the", "view", "is", "bad", "and", "edited"]
     return [
@@ -60,7 +62,9 @@ def by_hand(model, requests):
         for c in choices:
             row = [*requests.prefix, *requests.rows[c.row]][: c.start + len(c.tokens)]
             logits = copy.deepcopy(model)(torch.tensor([row])).logits[0].double().log_softmax(-1)
-            values.append(sum(float(logits[c.start + i, token]) for i, token in enumerate(c.tokens)))
+            values.append(
+                sum(float(logits[c.start + i, token]) for i, token in enumerate(c.tokens))
+            )
         found.append(values)
     return np.array(found)
 
@@ -81,14 +85,18 @@ def test_rows_on_both_sides_of_a_switch_equal_a_plain_loop(family, shots):
     points = frozenset([point] if point else [])
     assert np.allclose(rows.sums(None, points, lambda done: None)[0], expected, atol=1e-4)
     part = rows.part([1, 6, 9])
-    assert np.allclose(part.sums(None, points, lambda done: None)[0], expected[[1, 6, 9]], atol=1e-4)
+    assert np.allclose(
+        part.sums(None, points, lambda done: None)[0], expected[[1, 6, 9]], atol=1e-4
+    )
     if point is None:
         return
     with clip(model, [Edit(1, "mlp", 0.7)]):
         clipped = by_hand(model, requests)
         assert not np.allclose(clipped, expected, atol=1e-2)
         assert np.allclose(rows.sums(point, points, lambda done: None)[0], clipped, atol=1e-4)
-        assert np.allclose(Alone(model, requests.without_prefix(), 1).log_likelihoods(), clipped, atol=1e-4)
+        assert np.allclose(
+            Alone(model, requests.without_prefix(), 1).log_likelihoods(), clipped, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("family", PACKED)
@@ -96,7 +104,9 @@ def test_regimes_are_read_in_the_fastest_way(family):
     model = build(family)
     ways = ways_of(model)
     requests = build_requests(prompts(True), tiny_tokenizer(), regime=ways.lengths.regime)
-    assert Readable(ways, requests, "test")._number == 0  # no warning, either: those are errors here
+    assert (
+        Readable(ways, requests, "test")._number == 0
+    )  # no warning, either: those are errors here
 
 
 @pytest.mark.parametrize("family", ROTARY)
@@ -125,7 +135,9 @@ def test_a_row_serves_continuations_of_one_regime_alone():
     assert next(n for n in range(1, 99) if lengths.regime(n) != lengths.regime(1)) == SWITCH + 1
     assert len(build_requests([prompt], tiny_tokenizer(), regime=lengths.regime).rows) == 1
     (whole,) = build_requests([prompt], tiny_tokenizer()).rows
-    assert len(build_requests([prompt], tiny_tokenizer(), regime=lambda n: n > len(whole)).rows) == 2
+    assert (
+        len(build_requests([prompt], tiny_tokenizer(), regime=lambda n: n > len(whole)).rows) == 2
+    )
 
 
 @pytest.mark.parametrize("family", [*FAMILIES])
@@ -138,7 +150,8 @@ def test_models_without_a_switch_have_one_regime_and_are_left_as_they_were(famil
 
 
 def test_a_dynamic_model_forgets_the_longest_row_that_it_has_read():
-    """transformers keeps the frequencies of the longest batch so far, so that what is read before changes a row."""
+    """transformers keeps the frequencies of the longest batch so far, so that what is read before
+    changes a row."""
     model, lengths = build("dynamic_ntk"), None
     ids = torch.arange(6, 6 + SWITCH + 8)[None]
     with torch.no_grad():
@@ -152,7 +165,9 @@ def test_a_dynamic_model_forgets_the_longest_row_that_it_has_read():
 
 def test_the_last_way_is_certain_and_no_other_is():
     model = build("llama")
-    assert [way.certain for way in known_ways(model, 64, Route(Anatomy.of(model)), Lengths(model))] == [
+    assert [
+        way.certain for way in known_ways(model, 64, Route(Anatomy.of(model)), Lengths(model))
+    ] == [
         False,
         False,
         False,

@@ -51,7 +51,11 @@ def log_likelihoods(model, requests, budget, advance=lambda done: None, way="pad
 
 
 def prompts(shots: bool = True) -> list[Prompt]:
-    texts = ["the bed is soft and wide", "bad", "the tea is the best in the town, and the rest is not"]
+    texts = [
+        "the bed is soft and wide",
+        "bad",
+        "the tea is the best in the town, and the rest is not",
+    ]
     return [
         Prompt(f"test:{i}", (DEMONSTRATIONS if shots else "") + text, LABELS, 0)
         for i, text in enumerate(texts)
@@ -63,12 +67,15 @@ def choices() -> list[Prompt]:
         ("\nhe ran home at once.", "\nno."),
         ("\nit broke.", "\nit was a fine day, and they sat outside."),
     ]
-    return [Prompt(f"test:{i}", DEMONSTRATIONS + "the rain began", end, 1) for i, end in enumerate(ends)]
+    return [
+        Prompt(f"test:{i}", DEMONSTRATIONS + "the rain began", end, 1) for i, end in enumerate(ends)
+    ]
 
 
 @torch.no_grad()
 def by_hand(model, tokenizer, prompt: Prompt) -> list[float]:
-    """Score each continuation in a forward pass of its own: all logits, float64, no cache, no batch."""
+    """Score each continuation in a forward pass of its own: all logits, float64, no cache, no
+    batch."""
     found = []
     for continuation in prompt.continuations:
         context = tokenizer(prompt.context)["input_ids"]
@@ -101,7 +108,8 @@ def test_equals_a_plain_loop(family, rows):
 
 @torch.no_grad()
 def mean_logits_by_hand(model, tokenizer, prompt: Prompt) -> list[float]:
-    """Average all logits at the positions that predict each continuation, in a forward pass of its own."""
+    """Average all logits at the positions that predict each continuation, in a forward pass of its
+    own."""
     found = []
     for continuation in prompt.continuations:
         start = len(tokenizer(prompt.context)["input_ids"])
@@ -119,7 +127,11 @@ def test_mean_logits_equal_a_plain_loop(family):
     expected = [mean_logits_by_hand(model, tokenizer, prompt) for prompt in rows]
     assert all(len(set(np.round(row, 4))) == 2 for row in expected)
     readers = [
-        *(reader(way, model, requests, budget) for way in every_way(model) for budget in (64, 10_000)),
+        *(
+            reader(way, model, requests, budget)
+            for way in every_way(model)
+            for budget in (64, 10_000)
+        ),
         Padded(model, requests.without_prefix(), 1),
     ]
     for read in readers:
@@ -145,7 +157,8 @@ EDITS = {
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("shots", [10, 0])
 def test_passes_that_begin_at_the_edit_equal_a_plain_loop(family, shots):
-    """The unpruned pass leaves its states at every point; each edit goes on from its own, in any order, twice."""
+    """The unpruned pass leaves its states at every point; each edit goes on from its own, in any
+    order, twice."""
     model, tokenizer = build(family), tiny_tokenizer(add_bos=True)
     rows = prompts(bool(shots))
     requests, anatomy = build_requests(rows, tokenizer), Anatomy.of(model)
@@ -156,7 +169,9 @@ def test_passes_that_begin_at_the_edit_equal_a_plain_loop(family, shots):
     assert len({values.tobytes() for values in expected.values()}) == len(EDITS)
     for way in every_way(model):
         read = reader(way, model, requests, budget=40)
-        resolved = {name: [replace(e, layer=e.layer % 3) for e in edits] for name, edits in EDITS.items()}
+        resolved = {
+            name: [replace(e, layer=e.layer % 3) for e in edits] for name, edits in EDITS.items()
+        }
         points = {name: read.route.point(edits) for name, edits in resolved.items()}
         before = read.log_likelihoods(keep=set(points.values()) - {Point(0)})
         kept = {p for p in points.values() if way == "packed" and 0 < p.unchanged < 3}
@@ -164,7 +179,9 @@ def test_passes_that_begin_at_the_edit_equal_a_plain_loop(family, shots):
         for name in [*EDITS, *reversed(EDITS)]:
             with clip(model, EDITS[name], anatomy=anatomy):
                 found = read.log_likelihoods(points[name])
-            assert found.tolist() == [pytest.approx(row, abs=1e-4) for row in expected[name].tolist()], name
+            assert found.tolist() == [
+                pytest.approx(row, abs=1e-4) for row in expected[name].tolist()
+            ], name
         assert read.log_likelihoods().tolist() == before.tolist()
 
 
@@ -205,7 +222,9 @@ def test_an_edit_of_the_last_mlp_runs_on_the_scored_tokens_alone():
     read = reader("packed", model, requests)
     point = read.route.point([Edit(2, "mlp", 0.5)])
     read.log_likelihoods(keep=[point])
-    hook = model.model.layers[2].mlp.register_forward_hook(lambda *_: fed.append(_[2].shape[:2].numel()))
+    hook = model.model.layers[2].mlp.register_forward_hook(
+        lambda *_: fed.append(_[2].shape[:2].numel())
+    )
     layers = [
         module.register_forward_hook(lambda *_: fed.append("ran"))
         for name, module in model.named_modules()
@@ -230,25 +249,32 @@ def test_states_beyond_the_budget_go_to_files_and_give_the_same_result(way, memo
     read.log_likelihoods(keep=[point])
     assert read.trunk.held <= memory
     assert bool(read.trunk.filed) == (memory < 1 << 30)
-    assert read.log_likelihoods(point).tolist() == [pytest.approx(row, abs=1e-5) for row in expected]
+    assert read.log_likelihoods(point).tolist() == [
+        pytest.approx(row, abs=1e-5) for row in expected
+    ]
     read.trunk.clear()
     assert (read.trunk.held, read.trunk.filed) == (0, 0)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("lost", ["prefix", "first", "every second"])
-@pytest.mark.parametrize("edit", [Edit(1, "attn", 0.7), Edit(1, "mlp", 0.7), Edit(2, "mlp", 0.7)], ids=str)
+@pytest.mark.parametrize(
+    "edit", [Edit(1, "attn", 0.7), Edit(1, "mlp", 0.7), Edit(2, "mlp", 0.7)], ids=str
+)
 def test_states_that_were_lost_are_computed_again_with_the_right_prefix(way, lost, edit):
-    """Edits of lower layers come between: their keys would show if they were taken for the unedited ones."""
+    """Edits of lower layers come between: their keys would show if they were taken for the unedited
+    ones."""
     model = build("llama")
     requests, anatomy = build_requests(prompts() * 3, tiny_tokenizer()), Anatomy.of(model)
     read = reader(way, model, requests, budget=20)
     point = read.route.point([edit])
     read.log_likelihoods(keep=[point])
     names = sorted(key for key in read.trunk._states)
-    gone = {"prefix": [n for n in names if PREFIX in n[0]], "first": names[:1], "every second": names[::2]}[
-        lost
-    ]
+    gone = {
+        "prefix": [n for n in names if PREFIX in n[0]],
+        "first": names[:1],
+        "every second": names[::2],
+    }[lost]
     for name in gone:
         del read.trunk._states[name]
     for below in (Edit(0, "attn", 0.8), Edit(0, "mlp", 0.8), edit):
@@ -356,16 +382,21 @@ def test_rows_that_begin_alike_share_what_they_begin_with():
     )
     log_likelihoods(model, requests, 10_000, way="packed")
     hook.remove()
-    by_length = {(len(row).bit_length(), row[: i + 1]) for row in requests.rows for i in range(len(row))}
+    by_length = {
+        (len(row).bit_length(), row[: i + 1]) for row in requests.rows for i in range(len(row))
+    }
     assert fed[:2] == [len(requests.prefix), len(by_length)]
     assert len(by_length) < sum(map(len, requests.rows))
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "cohere"])
 def test_labels_do_not_tie_in_half_precision(family):
-    """Two labels whose columns differ by less than bfloat16 resolves at their logits' size are still told apart."""
+    """Two labels whose columns differ by less than bfloat16 resolves at their logits' size are
+    still told apart."""
     model, tokenizer = build(family).to(torch.bfloat16), tiny_tokenizer()
-    requests = build_requests([Prompt(p.id, p.context, (" good", " bad"), 0) for p in prompts()], tokenizer)
+    requests = build_requests(
+        [Prompt(p.id, p.context, (" good", " bad"), 0) for p in prompts()], tokenizer
+    )
     good, bad = (c.tokens[0] for c in requests.continuations[0])
     with torch.no_grad():
         weight = model.get_output_embeddings().weight
@@ -414,7 +445,8 @@ def test_choices_equal_a_plain_loop_when_clipped(family):
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
 def test_every_dtype_equals_its_own_plain_forward(family, dtype):
     model = build(family).to(getattr(torch, dtype))
-    # torch's grouped product of experts wants sizes that are multiples of 16 bytes, which tiny models have not
+    # torch's grouped product of experts wants sizes that are multiples of 16 bytes, which tiny
+    # models have not
     model.set_experts_implementation("eager")
     requests = build_requests(prompts(), tiny_tokenizer())
     tokens = np.array([[len(c.tokens) for c in found] for found in requests.continuations])
@@ -434,11 +466,15 @@ def test_equals_a_batch_that_transformers_pads_on_either_side(family, side):
     rows = [Prompt(p.id, p.context, (" yes",), 0) for p in prompts()]
     texts = [prompt.context + " yes" for prompt in rows]
     batch = tokenizer(texts, return_tensors="pt", padding=True)
-    if family == "gpt2":  # its positions are learned, and transformers does not shift them by itself
+    if (
+        family == "gpt2"
+    ):  # its positions are learned, and transformers does not shift them by itself
         batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
     logits = model(**batch).logits.double().log_softmax(-1)
     found = log_likelihoods(model, build_requests(rows, tokenizer), 512)
-    for row, (ids, mask) in enumerate(zip(batch["input_ids"], batch["attention_mask"], strict=True)):
+    for row, (ids, mask) in enumerate(
+        zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ):
         end = int(mask.nonzero().max())
         count = len(tokenizer(" yes")["input_ids"])
         expected = sum(float(logits[row, i - 1, ids[i]]) for i in range(end - count + 1, end + 1))
@@ -478,7 +514,10 @@ def test_the_head_reads_only_scored_positions():
     log_likelihoods(model, requests, 10_000)
     hook.remove()
     targets = {
-        (c.row, c.start + i) for found in requests.continuations for c in found for i in range(len(c.tokens))
+        (c.row, c.start + i)
+        for found in requests.continuations
+        for c in found
+        for i in range(len(c.tokens))
     }
     assert seen == [1, len(targets)]
 

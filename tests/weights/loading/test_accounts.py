@@ -1,4 +1,5 @@
-"""What is scored is the checkpoint: each tensor of its files is used, harmless by name, or refused in one line."""
+"""What is scored is the checkpoint: each tensor of its files is used, harmless by name, or refused
+in one line."""
 
 import json
 
@@ -70,13 +71,17 @@ def test_a_configuration_that_asks_for_less_than_the_files_hold(tmp_path, family
     folder = save_family(family, tmp_path / family)
     mend(folder, **changes)
     refused(folder, "left out", cause)
-    if family == "llama":  # the files' headers alone tell it, and every matrix that is measured stands there
+    if (
+        family == "llama"
+    ):  # the files' headers alone tell it, and every matrix that is measured stands there
         with pytest.raises(ModelError, match=f"left out.*{cause}"):
             StoredWeights.of(str(folder))
 
 
 def test_what_the_model_class_itself_would_ignore_is_refused_all_the_same(tmp_path):
-    folder = save_family("gpt_neox", tmp_path / "neox")  # its class ignores whatever is called attention.bias
+    folder = save_family(
+        "gpt_neox", tmp_path / "neox"
+    )  # its class ignores whatever is called attention.bias
     put(folder, {"gpt_neox.layers.0.attention.bias": torch.ones(32)})
     refused(folder, "gpt_neox.layers.0.attention.bias")
 
@@ -89,7 +94,12 @@ def test_a_tensor_under_two_names(llama):
 @pytest.mark.parametrize("more", [{}, {"_orig_mod.model.norm.weight": torch.ones(32)}])
 def test_what_the_architecture_asks_for_and_the_files_lack(llama, more):
     put(llama, more, drop=["model.norm.weight"])
-    refused(llama, "lacks 1 tensor(s)", "model.norm.weight", *(["_orig_mod", "compiled"] if more else []))
+    refused(
+        llama,
+        "lacks 1 tensor(s)",
+        "model.norm.weight",
+        *(["_orig_mod", "compiled"] if more else []),
+    )
 
 
 MASK = torch.ones(1, 1, 8, 8).tril()
@@ -98,9 +108,27 @@ MASK = torch.ones(1, 1, 8, 8).tril()
 @pytest.mark.parametrize(
     ("family", "buffers"),
     [
-        ("llama", {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(4) for i in range(LAYERS)}),
-        ("llama", {"rope.freqs": torch.ones(4), "model.layers.0.self_attn.rotary_emb.cos_cached": torch.ones(9, 4)}),
-        ("gpt2", {"transformer.h.0.attn.bias": MASK, "transformer.h.0.attn.masked_bias": torch.tensor(-1e4)}),
+        (
+            "llama",
+            {
+                f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(4)
+                for i in range(LAYERS)
+            },
+        ),
+        (
+            "llama",
+            {
+                "rope.freqs": torch.ones(4),
+                "model.layers.0.self_attn.rotary_emb.cos_cached": torch.ones(9, 4),
+            },
+        ),
+        (
+            "gpt2",
+            {
+                "transformer.h.0.attn.bias": MASK,
+                "transformer.h.0.attn.masked_bias": torch.tensor(-1e4),
+            },
+        ),
         ("gpt_neo", {"transformer.h.0.attn.attention.bias": MASK.bool()}),
         ("gpt_neox", {"gpt_neox.layers.0.attention.bias": MASK}),
         ("gpt_neox", {"gpt_neox.layers.0.attention.masked_bias": torch.tensor(-1e9)}),
@@ -109,7 +137,7 @@ MASK = torch.ones(1, 1, 8, 8).tril()
         ("bloom", {"transformer.position_ids": torch.arange(9)[None]}),
         ("llama", {"mtp.layers.0.mlp.up_proj.weight": torch.ones(44, 32)}),
     ],
-)  # fmt: skip
+)
 def test_harmless_buffers_change_nothing(tmp_path, family, buffers):
     folder = save_family(family, tmp_path / family)
     before = load_model(folder, dtype="float32").model.state_dict()

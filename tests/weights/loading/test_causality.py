@@ -1,4 +1,5 @@
-"""A model is causal if a later token leaves earlier outputs as they were; what it is called does not count."""
+"""A model is causal if a later token leaves earlier outputs as they were; what it is called does
+not count."""
 
 import pytest
 import torch
@@ -28,7 +29,9 @@ ENCODERS = {
 }
 DECODERS = {
     "bert": lambda: hf.BertLMHeadModel(hf.BertConfig(**SMALL, is_decoder=True)),
-    "mamba": lambda: hf.MambaForCausalLM(hf.MambaConfig(**COMMON, hidden_size=32, num_hidden_layers=2)),
+    "mamba": lambda: hf.MambaForCausalLM(
+        hf.MambaConfig(**COMMON, hidden_size=32, num_hidden_layers=2)
+    ),
     "short": lambda: hf.GPT2LMHeadModel(
         hf.GPT2Config(**COMMON, n_embd=32, n_layer=2, n_head=4, n_positions=6)
     ),

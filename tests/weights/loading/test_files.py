@@ -86,7 +86,9 @@ class TestBeside:
         refused(llama, "value_head.safetensors", "would not be scored")
 
     def test_shards_that_the_index_does_not_name(self, sharded):
-        shutil.copy(sorted(sharded.glob("*.safetensors"))[0], sharded / "model-00009-of-00009.safetensors")
+        shutil.copy(
+            sorted(sharded.glob("*.safetensors"))[0], sharded / "model-00009-of-00009.safetensors"
+        )
         refused(sharded, "model-00009-of-00009.safetensors")
 
     def test_a_whole_file_beside_shards(self, sharded, tmp_path):
@@ -113,7 +115,10 @@ class TestBeside:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"max_position_embeddings": "2048"}, ["max_position_embeddings", "2048", "quotation marks"]),
+        (
+            {"max_position_embeddings": "2048"},
+            ["max_position_embeddings", "2048", "quotation marks"],
+        ),
         ({"rms_norm_eps": "1e-5"}, ["rms_norm_eps", "1e-5"]),
         ({"tie_word_embeddings": "false"}, ["tie_word_embeddings", "false"]),
         (
@@ -136,7 +141,12 @@ def test_a_value_that_its_key_cannot_have_is_named_with_it(llama, changes, said)
 
 @pytest.mark.parametrize(
     "changes",
-    [{"transformers_version": "4.40"}, {"id2label": {"0": "1"}}, {"pad_token_id": -1}, {"dtype": "half"}],
+    [
+        {"transformers_version": "4.40"},
+        {"id2label": {"0": "1"}},
+        {"pad_token_id": -1},
+        {"dtype": "half"},
+    ],
 )
 def test_what_only_looks_wrong_is_taken(llama, changes):
     mend(llama, **changes)
@@ -145,5 +155,7 @@ def test_what_only_looks_wrong_is_taken(llama, changes):
 
 def test_code_of_its_own_names_the_option(llama):
     mend(llama, model_type="mine", auto_map={"AutoConfig": "configuration_mine.MineConfig"})
-    (llama / "configuration_mine.py").write_text("from transformers import LlamaConfig as MineConfig\n")
+    (llama / "configuration_mine.py").write_text(
+        "from transformers import LlamaConfig as MineConfig\n"
+    )
     refused(llama, "--trust-remote-code")

@@ -1,4 +1,5 @@
-"""A model in memory is scored as its weights are, or refused in one line that says what to call first."""
+"""A model in memory is scored as its weights are, or refused in one line that says what to call
+first."""
 
 import pytest
 import torch
@@ -42,7 +43,9 @@ def test_a_model_of_functions_in_training_mode():
 
 def test_a_compiled_model_is_the_one_inside_it():
     model = build("llama")
-    assert load_model(torch.compile(model, backend="eager"), tokenizer=tiny_tokenizer()).model is model
+    assert (
+        load_model(torch.compile(model, backend="eager"), tokenizer=tiny_tokenizer()).model is model
+    )
 
 
 def test_a_model_that_was_compiled_in_place():

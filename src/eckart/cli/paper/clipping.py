@@ -1,4 +1,5 @@
-"""The verb `functions clip`: every layer and rate, then Algorithm 1, on a model that learns functions."""
+"""The verb `functions clip`: every layer and rate, then Algorithm 1, on a model that learns
+functions."""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ def run_clipping(
     found = gather(result.run, task, studies)
     figure = plot or folder / "clipping.png"
     title = (
-        f"{Path(model.name).name}: {task.function}, d = {task.dimension}, {task.shots} examples, {len(seeds)} draws of "
-        f"them, n = {task.size:,}, 95% bands"
+        f"{Path(model.name).name}: {task.function}, d = {task.dimension}, {task.shots} examples,"
+        f" {len(seeds)} draws of them, n = {task.size:,}, 95% bands"
     )
     save_figure(draw_clipping(clipping_panels(found), title), figure)
     if as_json:
@@ -55,8 +56,11 @@ def run_clipping(
     say(f"figure: {figure}; run: {folder}")
 
 
-def _search(model: LoadedModel, task: FunctionTask, part: str, rates: Sequence[float], folder: Path) -> Study:
-    """Run Algorithm 1, which chooses the layer itself, with the squared error on validation as its score."""
+def _search(
+    model: LoadedModel, task: FunctionTask, part: str, rates: Sequence[float], folder: Path
+) -> Study:
+    """Run Algorithm 1, which chooses the layer itself, with the squared error on validation as its
+    score."""
     from eckart.scoring.scorer import scorer_of
     from eckart.selection.search import Plan, run_plan
 
@@ -73,18 +77,22 @@ def clipping_report(found: Clipping) -> RenderableType:
     unpruned, task = found.unpruned, found.task
     low, high = unpruned.interval
     title = (
-        f"{task.function}, d = {task.dimension}, {task.shots} examples: squared error / variance of f, test rows "
-        f"(n = {unpruned.rows}, {unpruned.seeds} seed{'s' * (unpruned.seeds != 1)})"
+        f"{task.function}, d = {task.dimension}, {task.shots} examples: squared error / variance of"
+        f" f, test rows (n = {unpruned.rows}, {unpruned.seeds} seed{'s' * (unpruned.seeds != 1)})"
     )
     better, worse = found.findings()
     sure = (
-        f"after correction for {len(found.cells)} edits (Holm, 0.05): {len(better)} better, {len(worse)} worse than "
-        f"the unpruned model, {len(found.cells) - len(better) - len(worse)} cannot be told"
+        f"after correction for {len(found.cells)} edits (Holm, 0.05): {len(better)} better,"
+        f" {len(worse)} worse than the unpruned model,"
+        f" {len(found.cells) - len(better) - len(worse)} cannot be told"
     )
     parts = dict.fromkeys(cell.edit.part for cell in found.cells)
     return Group(
         Said(sure, "bold"),
-        *(Said(f"  {_said(cell)}") for cell in sorted(better, key=lambda cell: -cell.gain.mean)[:3]),
+        *(
+            Said(f"  {_said(cell)}")
+            for cell in sorted(better, key=lambda cell: -cell.gain.mean)[:3]
+        ),
         Said(f"\n{title}", "bold"),
         Said(f"unpruned {unpruned.mean:.4f}, 95% interval {low:.4f} to {high:.4f}\n"),
         *(_table(part, [cell for cell in found.cells if cell.edit.part == part]) for part in parts),
@@ -97,8 +105,8 @@ def clipping_report(found: Clipping) -> RenderableType:
 def _said(cell: Cell) -> str:
     low, high = cell.gain.interval
     return (
-        f"{cell.edit}: smaller by {cell.gain.mean:.4f}, 95% interval {low:.4f} to {high:.4f}, adjusted p = "
-        f"{cell.adjusted:.2g}"
+        f"{cell.edit}: smaller by {cell.gain.mean:.4f}, 95% interval {low:.4f} to {high:.4f},"
+        f" adjusted p = {cell.adjusted:.2g}"
     )
 
 
@@ -107,10 +115,13 @@ def _table(part: str, cells: Sequence[Cell]) -> RenderableType:
 
     by_place = {(cell.edit.layer, cell.edit.rate): cell for cell in cells}
     layers, rates = (sorted(set(values)) for values in zip(*by_place, strict=True))
-    rows = [[str(layer), *(_entry(by_place.get((layer, rate))) for rate in rates)] for layer in layers]
+    rows = [
+        [str(layer), *(_entry(by_place.get((layer, rate))) for rate in rates)] for layer in layers
+    ]
     columns = ["layer", *(f"{rate:g}" for rate in rates)]
     return titled(
-        f"{part}, by layer and clipping rate; + better, - worse for sure", Sheet(columns, rows, names=0)
+        f"{part}, by layer and clipping rate; + better, - worse for sure",
+        Sheet(columns, rows, names=0),
     )
 
 

@@ -60,7 +60,12 @@ def show_error_curves(
 
 
 def show_step_curves(
-    source: str, function: str | None, device: str, drawn: dict[str, Any], plot: Path | None, as_json: bool
+    source: str,
+    function: str | None,
+    device: str,
+    drawn: dict[str, Any],
+    plot: Path | None,
+    as_json: bool,
 ) -> None:
     """Measure every kept model of a training, and show and draw it (Figure 5b); arguments as above.
 

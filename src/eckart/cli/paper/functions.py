@@ -13,14 +13,19 @@ from eckart.cli.scoring import with_options
 
 functions = typer.Typer(
     name="functions",
-    help="In-context functions (Appendix C.4): train a small decoder that learns a function from points and values, "
-    "and measure it.",
+    help=(
+        "In-context functions (Appendix C.4): train a small decoder that learns a function from"
+        " points and values, and measure it."
+    ),
 )
 
 FunctionModel = Annotated[
     str,
     typer.Argument(
-        help="A model's folder, a training's folder (its last model), or a model that comes with the package.",
+        help=(
+            "A model's folder, a training's folder (its last model), or a model that comes with the"
+            " package."
+        ),
         metavar="MODEL",
     ),
 ]
@@ -42,19 +47,23 @@ def train(
     checkpoints: Annotated[
         str | None,
         _run(
-            "After how many steps the model is kept, beside the last: 500,1000. By default 1/64, 1/32, ... 1/2."
+            "After how many steps the model is kept, beside the last: 500,1000. By default 1/64,"
+            " 1/32, ... 1/2."
         ),
     ] = None,
     save_every: Annotated[
         int, _run("Write the state after so many steps; a kill loses these at most.", min=1)
     ] = 250,
     device: o.Device = "auto",
-    threads: Annotated[int | None, _run("Processor threads; torch's own choice by default.", min=1)] = None,
+    threads: Annotated[
+        int | None, _run("Processor threads; torch's own choice by default.", min=1)
+    ] = None,
     json_: o.Json = False,
     *,
     how: Settings,
 ) -> None:
-    """Train a decoder on functions, from nothing. Interrupt it at will: the same command goes on, bit for bit."""
+    """Train a decoder on functions, from nothing. Interrupt it at will: the same command goes on,
+    bit for bit."""
     from eckart.cli.paper.training import default_folder, run_training
 
     training, kept = how.training(), o.parse_steps(checkpoints)
@@ -66,29 +75,37 @@ def train(
 def evaluate(
     model: FunctionModel,
     function: Annotated[
-        str | None, typer.Option(help="The class of functions; by default the one it was trained on.")
+        str | None,
+        typer.Option(help="The class of functions; by default the one it was trained on."),
     ] = None,
     prompts: Annotated[int, typer.Option(help="How many, that no training draws.", min=2)] = 2000,
     points: Annotated[
         int | None,
-        typer.Option(help="Of a prompt, the asked one included; all that the model reads by default.", min=1),
+        typer.Option(
+            help="Of a prompt, the asked one included; all that the model reads by default.", min=1
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws the prompts.", min=0)] = 0,
     baselines: Annotated[
         str | None,
         typer.Option(
-            help="least-squares, ridge, lasso, tree, 3-nn, averaging, joined by commas; or none. By default those that "
-            "suit the class."
+            help=(
+                "least-squares, ridge, lasso, tree, 3-nn, averaging, joined by commas; or none. By"
+                " default those that "
+                "suit the class."
+            )
         ),
     ] = None,
     by_steps: Annotated[
-        bool, typer.Option("--by-steps", help="Every kept model of a training's folder (Figure 5b).")
+        bool,
+        typer.Option("--by-steps", help="Every kept model of a training's folder (Figure 5b)."),
     ] = False,
     plot: o.Plot = None,
     device: o.Device = "auto",
     json_: o.Json = False,
 ) -> None:
-    """Squared error against the number of examples, beside estimators that know the class (Figure 5)."""
+    """Squared error against the number of examples, beside estimators that know the class (Figure
+    5)."""
     from eckart.cli.paper.curves import show_error_curves, show_step_curves
     from eckart.errors import TaskError
     from eckart.reports.figures import check_figure_path
@@ -96,25 +113,34 @@ def evaluate(
     if plot is not None:
         check_figure_path(plot)
     if by_steps and baselines is not None:
-        raise TaskError("--by-steps shows a training beside least squares alone; leave out --baselines")
+        raise TaskError(
+            "--by-steps shows a training beside least squares alone; leave out --baselines"
+        )
     drawn = {"prompts": prompts, "points": points, "seed": seed}
     if by_steps:
         show_step_curves(model, function, device, drawn, plot, as_json=json_)
     else:
-        show_error_curves(model, function, device, drawn, o.parse_names(baselines), plot, as_json=json_)
+        show_error_curves(
+            model, function, device, drawn, o.parse_names(baselines), plot, as_json=json_
+        )
 
 
 @functions.command()
 def clip(
     model: FunctionModel,
     function: Annotated[
-        str | None, typer.Option(help="The class of functions; by default the one it was trained on.")
+        str | None,
+        typer.Option(help="The class of functions; by default the one it was trained on."),
     ] = None,
     shots: Annotated[
         int | None,
-        typer.Option(help="Examples before the asked point; by default all that the model reads.", min=0),
+        typer.Option(
+            help="Examples before the asked point; by default all that the model reads.", min=0
+        ),
     ] = None,
-    rows: Annotated[int, typer.Option(help="Functions of each split, validation and test.", min=2)] = 1000,
+    rows: Annotated[
+        int, typer.Option(help="Functions of each split, validation and test.", min=2)
+    ] = 1000,
     seeds: Annotated[str, typer.Option(help="Draw the examples: 0..4, or 0,1,2.")] = "0..4",
     parts: Annotated[
         str, typer.Option(help="attn, mlp, all, or one matrix; several joined by commas.")
@@ -126,7 +152,8 @@ def clip(
     device: o.Device = "auto",
     json_: o.Json = False,
 ) -> None:
-    """Clip every layer at every rate, then let Algorithm 1 choose; the score is the squared error."""
+    """Clip every layer at every rate, then let Algorithm 1 choose; the score is the squared
+    error."""
     from eckart.cli.paper.clipping import run_clipping
     from eckart.paper.functions.loading import function_of, loaded_model
     from eckart.paper.functions.task import FunctionTask

@@ -1,4 +1,5 @@
-"""The verb `theory predicts`: do the theory's quantities rank clipped layers as finished sweeps measured them?"""
+"""The verb `theory predicts`: do the theory's quantities rank clipped layers as finished sweeps
+measured them?"""
 
 from __future__ import annotations
 
@@ -16,19 +17,24 @@ def predicts(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="Folders of finished sweeps; of three models and tasks together at least.", metavar="RUN..."
+            help="Folders of finished sweeps; of three models and tasks together at least.",
+            metavar="RUN...",
         ),
     ],
     prompts: Annotated[int, typer.Option(help="Validation prompts read for each draw.", min=1)] = 4,
     seeds: Annotated[int, typer.Option(help="Draws of demonstrations read, at most.", min=1)] = 2,
     floors: Annotated[
-        str, typer.Option(help="Noise floors of the bound, as shares of the unpruned model's mean variance.")
+        str,
+        typer.Option(
+            help="Noise floors of the bound, as shares of the unpruned model's mean variance."
+        ),
     ] = "1e-6,1e-2,1",
     device: o.Device = "auto",
     plot: o.Plot = None,
     json_: o.Json = False,
 ) -> None:
-    """Compare what the theory says of every clipped layer, without labels, with what sweeps measured it to gain."""
+    """Compare what the theory says of every clipped layer, without labels, with what sweeps
+    measured it to gain."""
     shares = _floors(floors)
     if plot is not None:
         from eckart.reports.figures import check_figure_path
@@ -61,5 +67,7 @@ def _floors(text: str) -> tuple[float, ...]:
     except ValueError:
         found = ()
     if not found or not all(0 < share < float("inf") for share in found):
-        raise EditError(f"--floors '{text}' are not numbers above 0 joined by commas, such as 1e-6,1e-2,1")
+        raise EditError(
+            f"--floors '{text}' are not numbers above 0 joined by commas, such as 1e-6,1e-2,1"
+        )
     return found

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Probing(Shown):
-    """What is probed and how: in float32 unless said otherwise, so that a recomputed output is exact."""
+    """What is probed and how: in float32 unless said otherwise, so that a recomputed output is
+    exact."""
 
     floor: o.Floor = 1e-3
     dtype: o.Dtype = "float32"

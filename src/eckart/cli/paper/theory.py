@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from eckart.paper.theory.checks import Check
 
 theory = typer.Typer(
-    name="theory", help="The paper's mathematics: every statement checked, its quantities asked of a model."
+    name="theory",
+    help="The paper's mathematics: every statement checked, its quantities asked of a model.",
 )
 theory.command()(predicts)
 
 TITLES = {
     "identity": "equal: the largest relative difference of the two sides",
-    "inequality": "no larger: the most by which it is, relative to the larger side; negative where there is room",
+    "inequality": (
+        "no larger: the most by which it is, relative to the larger side; negative where there is"
+        " room"
+    ),
     "slip": "printed or suggested, and false: by how much, on one counter-example",
 }
 VERDICTS = {
@@ -37,23 +41,28 @@ VERDICTS = {
 
 @theory.command()
 def check(
-    instances: Annotated[int, typer.Option(help="Random instances for each statement.", min=10)] = 1000,
+    instances: Annotated[
+        int, typer.Option(help="Random instances for each statement.", min=10)
+    ] = 1000,
     seed: Annotated[int, typer.Option(help="Of the random instances.", min=0)] = 0,
     json_: o.Json = False,
 ) -> None:
-    """Check every statement of the paper's Section 3 and Appendix B; end with 1 if one is not as it is said to be."""
+    """Check every statement of the paper's Section 3 and Appendix B; end with 1 if one is not as it
+    is said to be."""
     from eckart.paper.theory.checks import TOLERANCE, failures, run_checks
 
     checks = run_checks(instances, seed)
     failed = failures(checks)
     if json_:
-        print_json({
-            "instances": instances,
-            "seed": seed,
-            "tolerance": TOLERANCE,
-            "failed": len(failed),
-            "checks": [check.to_json() for check in checks],
-        })  # fmt: skip
+        print_json(
+            {
+                "instances": instances,
+                "seed": seed,
+                "tolerance": TOLERANCE,
+                "failed": len(failed),
+                "checks": [check.to_json() for check in checks],
+            }
+        )
     else:
         show(_tables(checks))
     if failed:
@@ -68,13 +77,16 @@ def probe(
     model: o.Model,
     edit: o.Edits = None,
     split: o.Split = "validation",
-    prompts: Annotated[int, typer.Option(help="Rows of the split to read, from its beginning.", min=1)] = 8,
+    prompts: Annotated[
+        int, typer.Option(help="Rows of the split to read, from its beginning.", min=1)
+    ] = 8,
     plot: o.Plot = None,
     json_: o.Json = False,
     *,
     how: Probing,
 ) -> None:
-    """Read the implicit gradient, its rank and its trajectory off a real model, and how clipping moves them."""
+    """Read the implicit gradient, its rank and its trajectory off a real model, and how clipping
+    moves them."""
     asked = [Edit.parse(text) for text in edit or []]
     edits = [each for each in asked if each.rate]
     if asked and not edits:
@@ -106,7 +118,9 @@ def _tables(checks: list[Check]) -> RenderableType:
     from eckart.reports.terminal import Said
 
     counts = Counter(found.verdict for found in checks)
-    said = ", ".join(f"{counts[verdict]} {words}" for verdict, words in VERDICTS.items() if counts[verdict])
+    said = ", ".join(
+        f"{counts[verdict]} {words}" for verdict, words in VERDICTS.items() if counts[verdict]
+    )
     return Group(
         Said(f"{len(checks)} statements: {said}\n", "bold"),
         *(_table(title, [c for c in checks if c.kind == kind]) for kind, title in TITLES.items()),
@@ -117,7 +131,12 @@ def _table(title: str, checks: list[Check]) -> RenderableType:
     from eckart.reports.terminal import Said, Sheet, titled
 
     instances = f"{checks[0].instances:,} instances each" if checks[0].instances > 1 else ""
-    rows = [[found.statement, found.reference, f"{found.residual:.1e}", found.verdict] for found in checks]
+    rows = [
+        [found.statement, found.reference, f"{found.residual:.1e}", found.verdict]
+        for found in checks
+    ]
     return titled(
-        title, Said(instances, "dim"), Sheet(["statement", "where", "residual", "verdict"], rows, names=2)
+        title,
+        Said(instances, "dim"),
+        Sheet(["statement", "where", "residual", "verdict"], rows, names=2),
     )

@@ -39,15 +39,21 @@ def _steps(help_: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is trained, as the command line says it: one option for each field of `Training`."""
+    """How a model is trained, as the command line says it: one option for each field of
+    `Training`."""
 
     function: Annotated[
         str, _functions("linear, sparse-linear, noisy-linear, decision-tree or relu-network.")
     ] = "linear"
     dimension: Annotated[int, _functions("d, the length of a point.")] = 5
-    points: Annotated[int | None, _functions("The most points of a prompt; 2 d + 1 by default.")] = None
+    points: Annotated[
+        int | None, _functions("The most points of a prompt; 2 d + 1 by default.")
+    ] = None
     model: Annotated[
-        str, _decoder("gpt2: GPT-2's blocks; linear: linear attention, for which Theorem 1 holds exactly.")
+        str,
+        _decoder(
+            "gpt2: GPT-2's blocks; linear: linear attention, for which Theorem 1 holds exactly."
+        ),
     ] = "gpt2"
     layers: Annotated[int, _decoder("How many.")] = 4
     width: Annotated[int, _decoder("Of gpt2; linear attention has width d + 1.")] = 64
@@ -55,12 +61,15 @@ class Settings:
     layout: Annotated[
         str,
         _decoder(
-            "Of gpt2: a value's token holds its point too (paired), or nothing else (separate; slower)."
+            "Of gpt2: a value's token holds its point too (paired), or nothing else (separate;"
+            " slower)."
         ),
     ] = "paired"
     steps: Annotated[int, _steps("Gradient steps.")] = 10_000
     batch: Annotated[int, _steps("Prompts in a step.")] = 128
-    rate: Annotated[float, _steps("The learning rate after the warm-up; it falls to 0 as a cosine.")] = 1e-3
+    rate: Annotated[
+        float, _steps("The learning rate after the warm-up; it falls to 0 as a cosine.")
+    ] = 1e-3
     warmup: Annotated[int, _steps("Steps until the learning rate is reached.")] = 200
     curriculum: Annotated[
         int, _steps("One more coordinate after so many steps, from a quarter on; 0: all at once.")
@@ -129,12 +138,20 @@ def run_training(
     models, loss = kept_models(folder), float(read_losses(folder)[-LAST:].mean())
     model, passed = models[training.steps], sorted({*kept} - {*models})
     if passed:
-        say(f"note: the model after steps {', '.join(map(str, passed))} was not kept: training was past them")
+        say(
+            f"note: the model after steps {', '.join(map(str, passed))} was not kept: training was"
+            " past them"
+        )
     if as_json:
-        print_json({
-            "run": str(folder), "model": str(model), "steps": training.steps, "loss": loss,
-            "training": training.model_dump(mode="json"),
-        })  # fmt: skip
+        print_json(
+            {
+                "run": str(folder),
+                "model": str(model),
+                "steps": training.steps,
+                "loss": loss,
+                "training": training.model_dump(mode="json"),
+            }
+        )
         return
     last = min(LAST, training.steps)
     where = (

@@ -1,4 +1,5 @@
-"""The verb `functions trajectory`: a linear model's descent, its bound and its error, clipped and not."""
+"""The verb `functions trajectory`: a linear model's descent, its bound and its error, clipped and
+not."""
 
 from __future__ import annotations
 
@@ -25,14 +26,18 @@ def trajectory(
     model: Annotated[
         str,
         typer.Argument(
-            help="A linear model's folder, or that of its training for the last one kept.", metavar="MODEL"
+            help="A linear model's folder, or that of its training for the last one kept.",
+            metavar="MODEL",
         ),
     ],
     function: Annotated[
         str | None,
         typer.Option(
-            help="linear, sparse-linear, noisy-linear, decision-tree or relu-network; by default the one that the "
-            "model was trained on."
+            help=(
+                "linear, sparse-linear, noisy-linear, decision-tree or relu-network; by default the"
+                " one that the "
+                "model was trained on."
+            )
         ),
     ] = None,
     prompts: Annotated[int, typer.Option(help="Functions drawn.", min=2)] = 500,
@@ -43,7 +48,9 @@ def trajectory(
     shots: Annotated[
         int | None, typer.Option(help="b of Theorem 2, below N; by default half of N.", min=1)
     ] = None,
-    floor: Annotated[float, typer.Option(help="Variance of the noise beside C_t's, above 0.")] = 1e-4,
+    floor: Annotated[
+        float, typer.Option(help="Variance of the noise beside C_t's, above 0.")
+    ] = 1e-4,
     edit: o.Edits = None,
     rates: Annotated[
         str, typer.Option(help="Clip each matrix of each layer at each of these rates.")
@@ -52,8 +59,12 @@ def trajectory(
     plot: o.Plot = None,
     json_: o.Json = False,
 ) -> None:
-    """Set a linear model's trajectory (Theorem 1) and bound (Theorem 2) beside its error, before and after clipping."""
-    edits, chosen = [Edit.parse(text) for text in edit or []], [check_rate(r) for r in o.parse_rates(rates)]
+    """Set a linear model's trajectory (Theorem 1) and bound (Theorem 2) beside its error, before
+    and after clipping."""
+    edits, chosen = (
+        [Edit.parse(text) for text in edit or []],
+        [check_rate(r) for r in o.parse_rates(rates)],
+    )
     from eckart.errors import TaskError
     from eckart.paper.functions.cells import clip_cells, correlations
     from eckart.paper.functions.loading import function_of
@@ -70,7 +81,8 @@ def trajectory(
     function, examples = function or function_of(live), examples or live.points - 1
     if shots is not None and shots >= examples:
         raise TaskError(
-            f"{shots} shots of {examples} demonstrations leave C_t no noise; choose --shots below {examples}"
+            f"{shots} shots of {examples} demonstrations leave C_t no noise; choose --shots below"
+            f" {examples}"
         )
     noise = Noise(shots or max(1, examples // 2), floor)
     cases = draw_cases(function, live.config.dimension, examples, prompts, seed)
@@ -85,15 +97,29 @@ def trajectory(
     if plot:
         _plot(plot, readings, (exact, noisy), edits)
     if json_:
-        print_json({
-            "model": model, "function": function, "prompts": prompts, "examples": examples, "shots": noise.shots,
-            "floor": floor, "seed": seed, "edits": [str(e) for e in edits], "residual": off,
-            "readings": {name: reading.to_json() for name, reading in readings.items()},
-            "cells": _documents(exact), "noisy_cells": _documents(noisy),
-            "correlations": found,
-        })  # fmt: skip
+        print_json(
+            {
+                "model": model,
+                "function": function,
+                "prompts": prompts,
+                "examples": examples,
+                "shots": noise.shots,
+                "floor": floor,
+                "seed": seed,
+                "edits": [str(e) for e in edits],
+                "residual": off,
+                "readings": {name: reading.to_json() for name, reading in readings.items()},
+                "cells": _documents(exact),
+                "noisy_cells": _documents(noisy),
+                "correlations": found,
+            }
+        )
         return
-    from eckart.paper.functions.trajectory_tables import cells_table, correlation_table, readings_table
+    from eckart.paper.functions.trajectory_tables import (
+        cells_table,
+        correlation_table,
+        readings_table,
+    )
 
     show(readings_table(readings, off, noise))
     show(cells_table(exact))
@@ -103,7 +129,10 @@ def trajectory(
 def _documents(cells: Sequence[ClippedCell]) -> list[dict[str, Any]]:
     from eckart.paper.functions.cells import adjusted
 
-    return [cell.to_json() | {"adjusted_p": float(p)} for cell, p in zip(cells, adjusted(cells), strict=True)]
+    return [
+        cell.to_json() | {"adjusted_p": float(p)}
+        for cell, p in zip(cells, adjusted(cells), strict=True)
+    ]
 
 
 def _plot(

@@ -1,4 +1,5 @@
-"""What a model that learns from examples is held against: the estimators of Garg et al. (2022), by name."""
+"""What a model that learns from examples is held against: the estimators of Garg et al. (2022), by
+name."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ Answers = Float[np.ndarray, " prompts"]
 
 @dataclass(frozen=True)
 class Baseline:
-    """An estimator that predicts the value of a point from k >= 1 examples; from none, every one says 0.
+    """An estimator that predicts the value of a point from k >= 1 examples; from none, every one
+    says 0.
 
     Arguments:
         name: as the command line calls it.
@@ -45,10 +47,11 @@ def least_squares(x: Points, y: Values, asked: Asked) -> Answers:
 
 
 def ridge(x: Points, y: Values, asked: Asked, penalty: float = NOISE**2) -> Answers:
-    """Predict by the weights with the least squared error plus penalty |w|^2 (Garg et al., Appendix B).
+    """Predict by the weights with the least squared error plus penalty |w|^2 (Garg et al., Appendix
+    B).
 
-    For w from N(0, I) and noise of variance `penalty` they are the mean of w given the examples: no estimator has a
-    smaller squared error on average.
+    For w from N(0, I) and noise of variance `penalty` they are the mean of w given the examples: no
+    estimator has a smaller squared error on average.
     """
     xt = x.transpose(0, 2, 1)
     weights = np.linalg.solve(xt @ x + penalty * np.eye(x.shape[2]), xt @ y[..., None])
@@ -56,12 +59,14 @@ def ridge(x: Points, y: Values, asked: Asked, penalty: float = NOISE**2) -> Answ
 
 
 def averaging(x: Points, y: Values, asked: Asked) -> Answers:
-    """Predict by the weights w = mean of y_i x_i (Garg et al., Section 3): one step of gradient descent from 0."""
+    """Predict by the weights w = mean of y_i x_i (Garg et al., Section 3): one step of gradient
+    descent from 0."""
     return np.einsum("pk,pkd,pd->p", y, x, asked) / x.shape[1]
 
 
 def nearest_neighbours(x: Points, y: Values, asked: Asked) -> Answers:
-    """Predict the mean value of the 3 nearest points (Garg et al., Section 3), of all where there are fewer."""
+    """Predict the mean value of the 3 nearest points (Garg et al., Section 3), of all where there
+    are fewer."""
     order = np.square(x - asked[:, None]).sum(axis=2).argsort(axis=1, kind="stable")
     return np.take_along_axis(y, order[:, :NEIGHBOURS], axis=1).mean(axis=1)
 
@@ -73,7 +78,8 @@ def lasso(x: Points, y: Values, asked: Asked) -> Answers:
 
 
 def tree(x: Points, y: Values, asked: Asked) -> Answers:
-    """Predict by a regression tree that is grown greedily (Garg et al., Section 4), as deep as the class's own."""
+    """Predict by a regression tree that is grown greedily (Garg et al., Section 4), as deep as the
+    class's own."""
     return _fitted(
         _sklearn("tree", "tree").DecisionTreeRegressor(max_depth=DEPTH, random_state=0), x, y, asked
     )
@@ -120,7 +126,8 @@ def choose_baselines(function: str, names: Collection[str] | None = None) -> tup
 
 
 def predict(baseline: Baseline, prompts: Prompts, count: int) -> Answers:
-    """Predict the value of point `count` (from 0) of every prompt from the examples before it, in float64."""
+    """Predict the value of point `count` (from 0) of every prompt from the examples before it, in
+    float64."""
     x, y = prompts.x.double().numpy(), prompts.y.double().numpy()
     if count == 0:
         return np.zeros(len(x))
@@ -132,8 +139,12 @@ def _fitted(estimator: Any, x: Points, y: Values, asked: Asked) -> Answers:
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the last of 1,000 rounds is near enough
-        answers = [estimator.fit(a, b).predict(c[None])[0] for a, b, c in zip(x, y, asked, strict=True)]
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # the last of 1,000 rounds is near enough
+        answers = [
+            estimator.fit(a, b).predict(c[None])[0] for a, b, c in zip(x, y, asked, strict=True)
+        ]
     return np.asarray(answers, dtype=np.float64)
 
 
@@ -144,5 +155,6 @@ def _sklearn(baseline: str, module: str) -> Any:
         return importlib.import_module(f"sklearn.{module}")
     except ImportError:
         raise TaskError(
-            f"baseline '{baseline}' needs scikit-learn: pip install 'eckart[functions]', or choose other --baselines"
+            f"baseline '{baseline}' needs scikit-learn: pip install 'eckart[functions]', or choose"
+            " other --baselines"
         ) from None

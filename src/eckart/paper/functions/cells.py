@@ -1,4 +1,5 @@
-"""What clipping one matrix of a linear-attention model does to its bound and to its error, cell by cell."""
+"""What clipping one matrix of a linear-attention model does to its bound and to its error, cell by
+cell."""
 
 from __future__ import annotations
 
@@ -77,8 +78,8 @@ SAID: dict[str, Callable[[ClippedCell], float]] = {
     "sum of |G_t|": lambda cell: float(cell.after.steps.sum() / cell.before.steps.sum()) - 1,
     "|W_L|": lambda cell: float(cell.after.weights[-1] / cell.before.weights[-1]) - 1,
 }
-"""What the theory says of a cell, each as a change: the bound and its two halves (the signs are those with which they
-enter the bound), and norms as a share of the unclipped."""
+"""What the theory says of a cell, each as a change: the bound and its two halves (the signs are
+those with which they enter the bound), and norms as a share of the unclipped."""
 
 MEASURED: dict[str, Callable[[ClippedCell], float]] = {
     "loss": lambda cell: cell.loss.mean,
@@ -94,14 +95,16 @@ def clip_cells(
     noise: Noise = NOISE,
     seed: int | None = None,
 ) -> list[ClippedCell]:
-    """Clip every matrix of every layer, and all three of a layer, at every rate; one at a time, on the live model.
+    """Clip every matrix of every layer, and all three of a layer, at every rate; one at a time, on
+    the live model.
 
     Arguments:
         model: as it was before when this returns, byte for byte.
         cases: the prompts of every reading.
         rates: the clipping rates; of those that leave the same rank the first counts alone.
         noise: of the bound.
-        seed: draws this noise, the same in every cell, into every step; None for the model's own, exact ones.
+        seed: draws this noise, the same in every cell, into every step; None for the model's own,
+            exact ones.
 
     Raises:
         EditError: a rate is not in [0, 1), or none is above 0.
@@ -112,7 +115,10 @@ def clip_cells(
     before, anatomy, factors = read(model, cases, noise, seed), Anatomy.of(model), Factors()
     cells: dict[tuple[int, str, int], ClippedCell] = {}
     for edit in [
-        Edit(layer, part, rate) for layer in range(len(anatomy.layers)) for part in MATRICES for rate in rates
+        Edit(layer, part, rate)
+        for layer in range(len(anatomy.layers))
+        for part in MATRICES
+        for rate in rates
     ]:
         with clip(model, edit, anatomy=anatomy, factors=factors) as clipped:
             rank = clipped[0].rank
@@ -123,10 +129,12 @@ def clip_cells(
 
 
 def adjusted(cells: Sequence[ClippedCell]) -> Float[np.ndarray, " cells"]:
-    """Return the p value of each cell's change of the loss, adjusted for the number of cells (Holm).
+    """Return the p value of each cell's change of the loss, adjusted for the number of cells
+    (Holm).
 
     Arguments:
-        cells: all that are looked at, of all models: leaving some out makes the others look surer than they are.
+        cells: all that are looked at, of all models: leaving some out makes the others look surer
+            than they are.
     """
     return holm([cell.loss.p_value for cell in cells])
 
@@ -143,16 +151,20 @@ def surely(cells: Sequence[ClippedCell], level: float = 0.05) -> list[int]:
 
 
 def correlations(cells: Sequence[ClippedCell]) -> dict[str, dict[str, float | None]]:
-    """Return whether what the theory says of one model's cells ranks them as what is measured: Spearman's correlation.
+    """Return whether what the theory says of one model's cells ranks them as what is measured:
+    Spearman's correlation.
 
-    Without an interval: cells of one model are every one that there is, and no sample of anything; other models would
-    have other correlations, and one model does not say how different. `agreement` is for several.
+    Without an interval: cells of one model are every one that there is, and no sample of anything;
+    other models would have other correlations, and one model does not say how different.
+    `agreement` is for several.
 
     Returns:
-        By what is said, then by what is measured, the correlation of the changes; None where there are fewer than three
-        cells, or changes are all alike.
+        By what is said, then by what is measured, the correlation of the changes; None where there
+        are fewer than three cells, or changes are all alike.
     """
-    said, measured = ({n: _changes(cells, of) for n, of in every.items()} for every in (SAID, MEASURED))
+    said, measured = (
+        {n: _changes(cells, of) for n, of in every.items()} for every in (SAID, MEASURED)
+    )
     return {name: {what: _rank(x, y) for what, y in measured.items()} for name, x in said.items()}
 
 
@@ -161,22 +173,29 @@ def _rank(x: np.ndarray, y: np.ndarray) -> float | None:
     return float(spearmanr(x, y).statistic) if ordered else None
 
 
-def agreement(cells: Sequence[ClippedCell], groups: Sequence[Hashable]) -> dict[str, dict[str, Bounded]]:
-    """Return whether what the theory says of cells ranks them as what is measured: Spearman's correlation.
+def agreement(
+    cells: Sequence[ClippedCell], groups: Sequence[Hashable]
+) -> dict[str, dict[str, Bounded]]:
+    """Return whether what the theory says of cells ranks them as what is measured: Spearman's
+    correlation.
 
     Arguments:
         cells: of several models.
         groups: each cell's model, as for `rank_correlation`.
 
     Returns:
-        By what is said, then by what is measured, the correlation of the changes, with its interval.
+        By what is said, then by what is measured, the correlation of the changes, with its
+        interval.
 
     Raises:
         EckartError: fewer than three groups, or changes that are all alike.
     """
     measured = {name: _changes(cells, change) for name, change in MEASURED.items()}
     return {
-        name: {what: rank_correlation(_changes(cells, change), y, groups) for what, y in measured.items()}
+        name: {
+            what: rank_correlation(_changes(cells, change), y, groups)
+            for what, y in measured.items()
+        }
         for name, change in SAID.items()
     }
 

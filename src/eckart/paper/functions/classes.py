@@ -22,9 +22,11 @@ DEPTH = 4
 HIDDEN = 100
 """The width of a two-layer network."""
 SEEDS = 2**31
-"""torch's generator on a CPU looks at the low 32 bits of a seed alone: half of what they give is for training."""
+"""torch's generator on a CPU looks at the low 32 bits of a seed alone: half of what they give is
+for training."""
 _APART = 0x9E3779B1
-"""How far the seeds of two trainings' first steps are apart: odd, so that no two of 2^31 trainings share one."""
+"""How far the seeds of two trainings' first steps are apart: odd, so that no two of 2^31 trainings
+share one."""
 
 
 class Functions(Protocol):
@@ -118,7 +120,8 @@ class FunctionClass:
     noise: float = 0.0
 
     def error_of_0(self, d: int) -> float:
-        """Return the squared error of always answering 0, over the variance of f: 1, and more for noisy functions."""
+        """Return the squared error of always answering 0, over the variance of f: 1, and more for
+        noisy functions."""
         return 1 + self.noise**2 / self.variance(d)
 
 
@@ -148,7 +151,8 @@ def find_class(name: str) -> FunctionClass:
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """Points and their values, x_1, y_1, ..., x_k, y_k: the last point is the one that is asked for.
+    """Points and their values, x_1, y_1, ..., x_k, y_k: the last point is the one that is asked
+    for.
 
     Arguments:
         x: the points, from N(0, I_d).
@@ -160,7 +164,8 @@ class Prompts:
 
 
 def training_generator(seed: int, step: int) -> Generator:
-    """Return what draws the prompts of a training's step; no two steps of one training draw the same."""
+    """Return what draws the prompts of a training's step; no two steps of one training draw the
+    same."""
     return Generator().manual_seed((seed * _APART + step) % SEEDS)
 
 
@@ -175,10 +180,13 @@ def held_out_generator(seed: int) -> Generator:
     return Generator().manual_seed(SEEDS + seed)
 
 
-def draw_prompts(kind: FunctionClass, generator: Generator, count: int, points: int, d: int) -> Prompts:
+def draw_prompts(
+    kind: FunctionClass, generator: Generator, count: int, points: int, d: int
+) -> Prompts:
     """Draw functions of a class, and as many points for each.
 
-    >>> prompts = draw_prompts(CLASSES["linear"], Generator().manual_seed(0), count=2, points=3, d=5)
+    >>> prompts = draw_prompts(CLASSES["linear"], Generator().manual_seed(0), count=2, points=3,
+    d=5)
     >>> tuple(prompts.x.shape), tuple(prompts.y.shape)
     ((2, 3, 5), (2, 3))
     """

@@ -1,4 +1,5 @@
-"""Clipping a model that learns functions: every layer and rate, and Algorithm 1 with the squared error as its score."""
+"""Clipping a model that learns functions: every layer and rate, and Algorithm 1 with the squared
+error as its score."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Cell:
     Arguments:
         edit: what was clipped.
         error: mean squared error, over the variance of f, with its interval.
-        gain: by how much it is smaller than the unpruned model's, on the same rows and demonstrations.
+        gain: by how much it is smaller than the unpruned model's, on the same rows and
+            demonstrations.
         adjusted: the gain's p value, adjusted for the number of cells (Holm).
     """
 
@@ -63,9 +65,12 @@ class Clipping:
     failed: tuple[str, ...] = ()
 
     def findings(self, level: float = 0.05) -> tuple[list[Cell], list[Cell]]:
-        """Return the cells that are better, and those that are worse, after correction for their number."""
+        """Return the cells that are better, and those that are worse, after correction for their
+        number."""
         sure = [cell for cell in self.cells if cell.adjusted <= level]
-        return [cell for cell in sure if cell.gain.mean > 0], [cell for cell in sure if cell.gain.mean < 0]
+        return [cell for cell in sure if cell.gain.mean > 0], [
+            cell for cell in sure if cell.gain.mean < 0
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole result as one document."""
@@ -125,10 +130,14 @@ def gather(run: Run, task: FunctionTask, studies: Sequence[Study] = ()) -> Clipp
     for trial in tested:
         if isinstance(trial.score, SquaredErrors):
             blank = np.full((len(seeds), trial.score.n), np.nan)
-            errors.setdefault(trial.edits, blank)[seeds.index(trial.setting.seed)] = trial.score.errors
+            errors.setdefault(trial.edits, blank)[seeds.index(trial.setting.seed)] = (
+                trial.score.errors
+            )
     unpruned = errors.pop((), None)
     if unpruned is None:
-        raise RunError(f"run '{run.folder}' holds no test score of the unpruned model; let its sweep go on")
+        raise RunError(
+            f"run '{run.folder}' holds no test score of the unpruned model; let its sweep go on"
+        )
     paired = {edits[0]: (found, unpruned - found) for edits, found in errors.items()}
     edits = sorted(
         (edit for edit, (_, gains) in paired.items() if _whole(gains).size),
@@ -141,7 +150,9 @@ def gather(run: Run, task: FunctionTask, studies: Sequence[Study] = ()) -> Clipp
         task=task,
         unpruned=seed_and_row_mean(_whole(unpruned), bounds=None),
         cells=tuple(
-            Cell(edit, seed_and_row_mean(_whole(paired[edit][0]), bounds=None), gains[edit], float(p))
+            Cell(
+                edit, seed_and_row_mean(_whole(paired[edit][0]), bounds=None), gains[edit], float(p)
+            )
             for edit, p in zip(edits, adjusted, strict=True)
         ),
         studies=tuple(studies),

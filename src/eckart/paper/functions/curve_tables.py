@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from eckart.paper.functions.curves import Curve, ErrorCurves, StepCurves
 
 NOTE = (
-    "95% intervals, Student's over the prompts; squared errors have heavy tails, which they take too lightly"
+    "95% intervals, Student's over the prompts; squared errors have heavy tails, which they take"
+    " too lightly"
 )
 STEPS_NOTE = "means over the prompts; their 95% intervals are in the figure (--plot) and in --json"
 
 
 def error_table(curves: ErrorCurves) -> RenderableType:
-    """Return errors by the number of examples, a model's beside the baselines', and its excess over least squares."""
+    """Return errors by the number of examples, a model's beside the baselines', and its excess over
+    least squares."""
     columns = [
         "examples",
         curves.model.name,

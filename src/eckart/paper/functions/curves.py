@@ -1,4 +1,5 @@
-"""How well functions are learnt from examples: squared error against their number (Figure 5 of the paper)."""
+"""How well functions are learnt from examples: squared error against their number (Figure 5 of the
+paper)."""
 
 from __future__ import annotations
 
@@ -36,10 +37,11 @@ Report = Callable[[int], None]
 class Curve:
     """A mean over prompts for each number of examples, with its 95% interval.
 
-    The interval is Student's over the prompts: they are drawn independently, so it speaks of new prompts of the class.
-    Squared errors have heavy tails, and the interval is then too narrow, most of all for least squares on noisy
-    functions where there are about as many examples as coordinates: its mean squared error is infinite for d - 1 to
-    d + 1 of them, and no interval holds.
+    The interval is Student's over the prompts: they are drawn independently, so it speaks of new
+    prompts of the class. Squared errors have heavy tails, and the interval is then too narrow, most
+    of all for least squares on noisy functions where there are about as many examples as
+    coordinates: its mean squared error is infinite for d - 1 to d + 1 of them, and no interval
+    holds.
 
     Arguments:
         name: the model or baseline.
@@ -137,7 +139,8 @@ class HeldOut:
         found = self._errors(_answers(model, self.prompts, self.counts))
         if not np.isfinite(found).all():
             raise NotANumberError(
-                f"the model predicts what is not a number after {_worst(found)} examples; its training came apart"
+                f"the model predicts what is not a number after {_worst(found)} examples; its"
+                " training came apart"
             )
         return found
 
@@ -155,7 +158,11 @@ class HeldOut:
 
 
 def held_out(
-    model: FunctionModel, function: str, prompts: int = PROMPTS, points: int | None = None, seed: int = 0
+    model: FunctionModel,
+    function: str,
+    prompts: int = PROMPTS,
+    points: int | None = None,
+    seed: int = 0,
 ) -> HeldOut:
     """Draw prompts for a model that no training draws.
 
@@ -174,7 +181,9 @@ def held_out(
         raise TaskError(f"{prompts} prompts have no interval; take 2 or more")
     if points is not None and not 1 <= points <= most:
         raise TaskError(f"the model reads prompts of 1 to {most} points, not {points}")
-    drawn = draw_prompts(kind, held_out_generator(seed), prompts, points or most, int(model.config.dimension))
+    drawn = draw_prompts(
+        kind, held_out_generator(seed), prompts, points or most, int(model.config.dimension)
+    )
     return HeldOut(kind, seed, drawn)
 
 
@@ -201,7 +210,9 @@ def error_curves(
     return ErrorCurves(
         **on.facts(),
         model=_curve(name, own),
-        baselines=tuple(_curve(baseline.name, on.of_baseline(baseline, report)) for baseline in baselines),
+        baselines=tuple(
+            _curve(baseline.name, on.of_baseline(baseline, report)) for baseline in baselines
+        ),
         excess=_curve(f"{name} - {REFERENCE.name}", own - reference, signed=True),
     )
 
@@ -212,7 +223,8 @@ def step_curves(
     """Measure the models of one training on the same prompts.
 
     Arguments:
-        models: after how many steps each was kept, and the model; each is let go before the next is asked for.
+        models: after how many steps each was kept, and the model; each is let go before the next is
+            asked for.
         on: the prompts.
         report: told of each model that is done.
 
@@ -224,7 +236,9 @@ def step_curves(
         found[step] = _curve(f"{step:,} steps", on.of_model(model))
         report(1)
     reference = _curve(REFERENCE.name, on.of_baseline(REFERENCE))
-    return StepCurves(**on.facts(), steps=tuple(found), models=tuple(found.values()), reference=reference)
+    return StepCurves(
+        **on.facts(), steps=tuple(found), models=tuple(found.values()), reference=reference
+    )
 
 
 def _curve(name: str, values: Errors, signed: bool = False) -> Curve:
@@ -236,7 +250,9 @@ def _curve(name: str, values: Errors, signed: bool = False) -> Curve:
 @torch.inference_mode()
 def _answers(model: FunctionModel, prompts: Prompts, counts: Sequence[int]) -> Errors:
     batches = zip(prompts.x.split(_BATCH), prompts.y.split(_BATCH), strict=True)
-    found = [model(x.to(model.device), y.to(model.device), counts).double().cpu() for x, y in batches]
+    found = [
+        model(x.to(model.device), y.to(model.device), counts).double().cpu() for x, y in batches
+    ]
     return torch.cat(found).numpy()
 
 

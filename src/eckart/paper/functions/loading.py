@@ -1,4 +1,5 @@
-"""Loading a model of functions: a folder, a training's folder, a live model, or one that comes with the package."""
+"""Loading a model of functions: a folder, a training's folder, a live model, or one that comes with
+the package."""
 
 from __future__ import annotations
 
@@ -8,7 +9,12 @@ from typing import Any
 
 from eckart.errors import ModelError
 from eckart.files import home
-from eckart.paper.functions.models import FunctionModel, InContextModel, LinearAttentionModel, without_bars
+from eckart.paper.functions.models import (
+    FunctionModel,
+    InContextModel,
+    LinearAttentionModel,
+    without_bars,
+)
 from eckart.paper.functions.training import STATE, kept_models
 from eckart.weights.loading.accounts import refuse_unaccounted
 from eckart.weights.loading.devices import pick_device
@@ -26,13 +32,14 @@ def load_function_model(source: str | Path | FunctionModel, device: str = "cpu")
     """Load a model of functions, in evaluation mode.
 
     Arguments:
-        source: a folder as `save_pretrained` wrote it; a training's folder, of which the last kept model is meant; the
-            name of one that comes with the package (`shipped_models`); or a live model, which stays where it is.
+        source: a folder as `save_pretrained` wrote it; a training's folder, of which the last kept
+            model is meant; the name of one that comes with the package (`shipped_models`); or a
+            live model, which stays where it is.
         device: see `load_model`.
 
     Raises:
-        ModelError: there is no such model, it is incomplete or damaged, or it is no model of functions; or a live one
-            is in training mode.
+        ModelError: there is no such model, it is incomplete or damaged, or it is no model of
+            functions; or a live one is in training mode.
     """
     if isinstance(source, InContextModel | LinearAttentionModel):
         check_evaluation_mode(source)
@@ -44,14 +51,20 @@ def load_function_model(source: str | Path | FunctionModel, device: str = "cpu")
 
 
 def loaded_model(source: str | Path | FunctionModel, device: str = "cpu") -> LoadedModel:
-    """Load a model of functions as a search or a sweep takes it, called what it was asked for by."""
+    """Load a model of functions as a search or a sweep takes it, called what it was asked for
+    by."""
     model = load_function_model(source, device)
-    name = type(model).__name__ if isinstance(source, InContextModel | LinearAttentionModel) else str(source)
+    name = (
+        type(model).__name__
+        if isinstance(source, InContextModel | LinearAttentionModel)
+        else str(source)
+    )
     return LoadedModel(model, tokenizer=None, name=name, live=True)
 
 
 def function_of(model: FunctionModel) -> str:
-    """Return the class of functions that a model was trained on; `linear` where its configuration does not say."""
+    """Return the class of functions that a model was trained on; `linear` where its configuration
+    does not say."""
     return getattr(model.config, "function", "linear")
 
 
@@ -69,7 +82,8 @@ def training_models(source: str | Path) -> dict[int, Path]:
     folder = home(source)
     if not _is_training(folder):
         raise ModelError(
-            f"'{source}' is no training's folder (no {STATE}); give the --out of `eckart functions train`"
+            f"'{source}' is no training's folder (no {STATE}); give the --out of `eckart functions"
+            " train`"
         )
     kept = kept_models(folder)
     if not kept:
@@ -93,7 +107,8 @@ def _find_folder(source: str) -> Path:
     if source not in shipped_models():
         names = ", ".join(shipped_models()) or "none"
         raise ModelError(
-            f"no model '{source}': there is no such folder, and the models that come with the package are {names}"
+            f"no model '{source}': there is no such folder, and the models that come with the"
+            f" package are {names}"
         )
     return SHIPPED / source
 
@@ -104,8 +119,9 @@ def _load_folder(folder: Path) -> FunctionModel:
     kind = KINDS.get(config.get("model_type", "")) if isinstance(config, dict) else None
     if kind is None or "dimension" not in config:
         raise ModelError(
-            f"model '{folder}' is no model of functions (its config.json has no dimension, or another model_type than "
-            f"{' or '.join(KINDS)}); give what `eckart functions train` wrote"
+            f"model '{folder}' is no model of functions (its config.json has no dimension, or"
+            f" another model_type than {' or '.join(KINDS)}); give what `eckart functions train`"
+            " wrote"
         )
     with explained(str(folder)), without_bars():
         stored = stored_tensors(str(folder))

@@ -1,4 +1,5 @@
-"""Two small decoders that read points and values: GPT-2's blocks, and linear attention as in Eq. (3)."""
+"""Two small decoders that read points and values: GPT-2's blocks, and linear attention as in Eq.
+(3)."""
 
 from __future__ import annotations
 
@@ -9,16 +10,24 @@ from typing import Any, TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2Model, GPT2PreTrainedModel, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    GPT2Config,
+    GPT2Model,
+    GPT2PreTrainedModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging
 
 
 class InContextModel(GPT2PreTrainedModel):
-    """GPT-2's blocks on continuous tokens (Garg et al. 2022): x_1, y_1, x_2, y_2, ...; y_i is read off at x_i.
+    """GPT-2's blocks on continuous tokens (Garg et al. 2022): x_1, y_1, x_2, y_2, ...; y_i is read
+    off at x_i.
 
     Arguments:
-        config: GPT-2's, with `dimension`, the length d of a point, and `layout`: what the token of a value holds beside
-            it, its point (`paired`) or nothing (`separate`, as in Garg et al., which takes far longer to train).
+        config: GPT-2's, with `dimension`, the length d of a point, and `layout`: what the token of
+            a value holds beside it, its point (`paired`) or nothing (`separate`, as in Garg et al.,
+            which takes far longer to train).
     """
 
     main_input_name = "x"
@@ -32,7 +41,13 @@ class InContextModel(GPT2PreTrainedModel):
 
     @classmethod
     def of_size(
-        cls, dimension: int, points: int, layers: int, width: int, heads: int, layout: str = "paired"
+        cls,
+        dimension: int,
+        points: int,
+        layers: int,
+        width: int,
+        heads: int,
+        layout: str = "paired",
     ) -> InContextModel:
         """Return an untrained model.
 
@@ -44,11 +59,22 @@ class InContextModel(GPT2PreTrainedModel):
         """
         return cls(
             GPT2Config(  # type: ignore[call-arg]
-                vocab_size=1, n_positions=2 * points, n_embd=width, n_layer=layers, n_head=heads, resid_pdrop=0.0,
-                embd_pdrop=0.0, attn_pdrop=0.0, activation_function="gelu_pytorch_tanh", use_cache=False,
-                bos_token_id=0, eos_token_id=0, dimension=dimension, layout=layout,
+                vocab_size=1,
+                n_positions=2 * points,
+                n_embd=width,
+                n_layer=layers,
+                n_head=heads,
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+                activation_function="gelu_pytorch_tanh",
+                use_cache=False,
+                bos_token_id=0,
+                eos_token_id=0,
+                dimension=dimension,
+                layout=layout,
             )
-        )  # fmt: skip
+        )
 
     @property
     def points(self) -> int:
@@ -65,7 +91,8 @@ class InContextModel(GPT2PreTrainedModel):
 
         Arguments:
             x, y: points and values; a value is not seen where it, or one before it, is predicted.
-            counts: how many examples each prediction sees: count k predicts the value of point k, from 0.
+            counts: how many examples each prediction sees: count k predicts the value of point k,
+                from 0.
         """
         beside = x if self.config.layout == "paired" else torch.zeros_like(x)
         asked = torch.cat([x, torch.zeros_like(y)[..., None]], dim=2)
@@ -86,7 +113,9 @@ class LinearAttentionConfig(PreTrainedConfig):
 
     model_type = "linear_attention"
 
-    def __init__(self, dimension: int = 5, num_hidden_layers: int = 2, points: int = 11, **rest: Any) -> None:
+    def __init__(
+        self, dimension: int = 5, num_hidden_layers: int = 2, points: int = 11, **rest: Any
+    ) -> None:
         super().__init__(**rest)
         self.dimension = dimension
         self.hidden_size = dimension + 1
@@ -103,16 +132,20 @@ class LinearAttention(nn.Module):
         self.k_proj = nn.Linear(width, width, bias=False)
         self.v_proj = nn.Linear(width, width, bias=False)
 
-    def forward(self, h: Float[Tensor, "prompts tokens width"]) -> Float[Tensor, "prompts tokens width"]:
+    def forward(
+        self, h: Float[Tensor, "prompts tokens width"]
+    ) -> Float[Tensor, "prompts tokens width"]:
         """Return the tokens after the block; rows are tokens here, columns in the paper."""
         seen = h[:, :-1]
         return h + self.q_proj(h) @ self.k_proj(seen).mT @ self.v_proj(seen)
 
 
 class LinearAttentionModel(PreTrainedModel):
-    """A stack of linear attention blocks on tokens (x_i, y_i) and (x_query, 0), for which Theorem 1 holds exactly.
+    """A stack of linear attention blocks on tokens (x_i, y_i) and (x_query, 0), for which Theorem 1
+    holds exactly.
 
-    The answer is the last number of the last token. There is no norm, no MLP and nothing else: h^L = h^0 + W_L h^0.
+    The answer is the last number of the last token. There is no norm, no MLP and nothing else: h^L
+    = h^0 + W_L h^0.
     """
 
     config_class = LinearAttentionConfig
@@ -126,7 +159,8 @@ class LinearAttentionModel(PreTrainedModel):
 
     @classmethod
     def of_size(cls, dimension: int, points: int, layers: int) -> LinearAttentionModel:
-        """Return an untrained model, its blocks near the identity, so that products of many do not overflow."""
+        """Return an untrained model, its blocks near the identity, so that products of many do not
+        overflow."""
         model = cls(LinearAttentionConfig(dimension, layers, points))
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.1)

@@ -1,4 +1,5 @@
-"""A task that asks for numbers, and what scores a model on it: the same search and sweeps as for text run on it."""
+"""A task that asks for numbers, and what scores a model on it: the same search and sweeps as for
+text run on it."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ BATCH_TOKENS = 8192
 class FunctionTask:
     """Functions of a class, each with demonstrations and a point that is asked for.
 
-    A row is a function and the point: `split_seed` draws them. `seed` draws the demonstrations, so that several seeds
-    show the same functions by other points.
+    A row is a function and the point: `split_seed` draws them. `seed` draws the demonstrations, so
+    that several seeds show the same functions by other points.
 
     Arguments:
         function: the class; see `CLASSES`.
@@ -72,7 +73,8 @@ class FunctionTask:
         ):
             if not isinstance(value, int) or value < least:
                 raise TaskError(
-                    f"{name} {value} of function class '{self.function}': give a whole number, {least} or more"
+                    f"{name} {value} of function class '{self.function}': give a whole number,"
+                    f" {least} or more"
                 )
 
     @property
@@ -99,11 +101,14 @@ class FunctionTask:
     def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> FunctionTask:
         """Return the task with other demonstrations; what is None stays."""
         return replace(
-            self, shots=self.shots if shots is None else shots, seed=self.seed if seed is None else seed
+            self,
+            shots=self.shots if shots is None else shots,
+            seed=self.seed if seed is None else seed,
         )
 
     def prompts(self, split: str) -> Prompts:
-        """Return the prompts of `validation` or `test`: points with their values, then the one that is asked for.
+        """Return the prompts of `validation` or `test`: points with their values, then the one that
+        is asked for.
 
         Raises:
             TaskError: there is no such split.
@@ -118,7 +123,8 @@ class FunctionTask:
         asked = torch.randn(self.size, 1, self.dimension, generator=drawn)
         points = torch.randn(self.size, self.shots, self.dimension, generator=shown)
         y = torch.cat(
-            [noisy(self.kind, functions(points), shown), noisy(self.kind, functions(asked), drawn)], dim=1
+            [noisy(self.kind, functions(points), shown), noisy(self.kind, functions(asked), drawn)],
+            dim=1,
         )
         return Prompts(torch.cat([points, asked], dim=1), y)
 
@@ -126,7 +132,10 @@ class FunctionTask:
         """Return the rows of a split, as a reader meets them."""
         prompts = self.prompts(split)
         return Rows(
-            (), tuple(map(_row, range(self.size), prompts.x[:, -1].tolist(), prompts.y[:, -1].tolist()))
+            (),
+            tuple(
+                map(_row, range(self.size), prompts.x[:, -1].tolist(), prompts.y[:, -1].tolist())
+            ),
         )
 
     def _generator(self, what: str, split: str, seed: int) -> Generator:
@@ -140,7 +149,8 @@ def _row(number: int, x: list[float], y: float) -> Row:
 
 
 class FunctionScorer(Scorer):
-    """Scores a model, clipped or not, by its squared error on functions, over the variance of their values.
+    """Scores a model, clipped or not, by its squared error on functions, over the variance of their
+    values.
 
     Arguments:
         model: a function model, as `load_model` wraps it.
@@ -169,15 +179,19 @@ class FunctionScorer(Scorer):
         self._prompts: dict[str, Prompts] = {}
         if model.tokenizer is not None:
             raise ModelError(
-                f"model '{model.name}' was loaded as one that reads text; load a model of functions with "
-                "eckart.paper.functions.loading.loaded_model"
+                f"model '{model.name}' was loaded as one that reads text; load a model of functions"
+                " with eckart.paper.functions.loading.loaded_model"
             )
         _check_size(model, task)
 
     def on(self, model: LoadedModel) -> FunctionScorer:
         """Return a scorer that does the same with another model."""
         return FunctionScorer(
-            model, self.task, method=self.method, batch_tokens=self._batch_tokens, report=self.report
+            model,
+            self.task,
+            method=self.method,
+            batch_tokens=self._batch_tokens,
+            report=self.report,
         )
 
     def rows(self, split: str) -> Rows:
@@ -213,7 +227,9 @@ class FunctionScorer(Scorer):
             self._prompts[split] = self.task.prompts(split)
         return self._prompts[split]
 
-    def outcomes(self, edits: Sequence[Edit], split: str, methods: Sequence[str]) -> list[SquaredErrors]:
+    def outcomes(
+        self, edits: Sequence[Edit], split: str, methods: Sequence[str]
+    ) -> list[SquaredErrors]:
         """Predict every row through the model as it is now."""
         prompts = self.prepare(split)
         what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
@@ -235,20 +251,25 @@ class FunctionScorer(Scorer):
         size = max(1, self._batch_tokens // (2 * shots + 1))
         found: list[Float[Tensor, " prompts"]] = []
         for x, y in zip(prompts.x.split(size), prompts.y.split(size), strict=True):
-            predicted = model(x.to(model.device, model.dtype), y.to(model.device, model.dtype), [shots])
+            predicted = model(
+                x.to(model.device, model.dtype), y.to(model.device, model.dtype), [shots]
+            )
             found.append((predicted[:, 0].double().cpu() - y[:, -1].double()).square())
             advance(len(y))
         errors = torch.cat(found) / self.task.kind.variance(self.task.dimension)
         if not errors.isfinite().all():
             raise NotANumberError(
-                f"the model predicts no number for {int((~errors.isfinite()).sum())} of {len(errors)} functions"
+                f"the model predicts no number for {int((~errors.isfinite()).sum())} of"
+                f" {len(errors)} functions"
             )
         return SquaredErrors(len(errors), float(errors.mean()), tuple(errors.tolist()))
 
 
 def _check_method(method: str) -> None:
     if method != SQUARED_ERROR:
-        raise TaskError(f"no scoring '{method}' of functions; there is {SQUARED_ERROR}, and no other")
+        raise TaskError(
+            f"no scoring '{method}' of functions; there is {SQUARED_ERROR}, and no other"
+        )
 
 
 def _check_size(model: LoadedModel, task: FunctionTask) -> None:
@@ -256,13 +277,13 @@ def _check_size(model: LoadedModel, task: FunctionTask) -> None:
     dimension, points = function_model.config.dimension, function_model.points
     if task.dimension != dimension:
         raise TaskError(
-            f"task '{task.name}' has points of {task.dimension} numbers, and model '{model.name}' reads points of "
-            f"{dimension}; choose --dimension {dimension}"
+            f"task '{task.name}' has points of {task.dimension} numbers, and model '{model.name}'"
+            f" reads points of {dimension}; choose --dimension {dimension}"
         )
     if task.shots >= points:
         raise TaskError(
-            f"{task.shots} shots and the point that is asked for are more than the {points} points that model "
-            f"'{model.name}' reads; choose --shots {points - 1} or fewer"
+            f"{task.shots} shots and the point that is asked for are more than the {points} points"
+            f" that model '{model.name}' reads; choose --shots {points - 1} or fewer"
         )
 
 

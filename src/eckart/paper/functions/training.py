@@ -23,8 +23,19 @@ from torch.optim import AdamW
 
 from eckart.errors import NotANumberError, RunError, TaskError
 from eckart.files import home, write_whole
-from eckart.paper.functions.classes import SEEDS, Prompts, draw_prompts, find_class, training_generator
-from eckart.paper.functions.models import FunctionModel, InContextModel, LinearAttentionModel, without_bars
+from eckart.paper.functions.classes import (
+    SEEDS,
+    Prompts,
+    draw_prompts,
+    find_class,
+    training_generator,
+)
+from eckart.paper.functions.models import (
+    FunctionModel,
+    InContextModel,
+    LinearAttentionModel,
+    without_bars,
+)
 from eckart.runs import RunStore
 from eckart.sweeps.grid import Closed
 from eckart.weights.loading.devices import pick_device
@@ -38,19 +49,22 @@ BETAS = (0.9, 0.98)
 
 
 class Training(Closed):
-    """How a model is trained: all that its weights depend on, but for the number of threads and the device.
+    """How a model is trained: all that its weights depend on, but for the number of threads and the
+    device.
 
     Arguments:
         function: the class of functions; see `CLASSES`.
         dimension: d.
         points: the most points of a prompt; 2 d + 1 where it is None, as Garg et al. have it.
-        model: `gpt2`, GPT-2's blocks, which learn from the error at every point; or `linear`, linear attention, which
-            learns from the error at the last.
-        layers, width, heads, layout: of the decoder; a linear model has width d + 1 and none of the other two.
+        model: `gpt2`, GPT-2's blocks, which learn from the error at every point; or `linear`,
+            linear attention, which learns from the error at the last.
+        layers, width, heads, layout: of the decoder; a linear model has width d + 1 and none of the
+            other two.
         steps, batch: how many gradient steps, and prompts in each.
         rate: the learning rate after `warmup` steps; from there it falls to zero as a cosine.
-        curriculum: after how many steps one more coordinate is let in, beginning with a quarter of them and with as
-            many points as suit those (Garg et al., Appendix A); 0 for all from the start.
+        curriculum: after how many steps one more coordinate is let in, beginning with a quarter of
+            them and with as many points as suit those (Garg et al., Appendix A); 0 for all from the
+            start.
         seed: draws the first weights and every prompt.
     """
 
@@ -77,18 +91,22 @@ class Training(Closed):
         last = self.curriculum * (self.dimension - math.ceil(self.dimension / 4))
         if self.curriculum and last >= self.steps:
             raise TaskError(
-                f"curriculum {self.curriculum} lets in the last of {self.dimension} coordinates at step {last:,}, and "
-                f"there are {self.steps:,} steps; choose fewer steps a coordinate, or more steps"
+                f"curriculum {self.curriculum} lets in the last of {self.dimension} coordinates at"
+                f" step {last:,}, and there are {self.steps:,} steps; choose fewer steps a"
+                " coordinate, or more steps"
             )
         if self.width % self.heads:
-            raise TaskError(f"width {self.width} is not a multiple of {self.heads} heads; change one of them")
+            raise TaskError(
+                f"width {self.width} is not a multiple of {self.heads} heads; change one of them"
+            )
         return self
 
     def _refuse_unused(self, *names: str) -> None:
         for name in names:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise TaskError(
-                    f"{name} {getattr(self, name)} is of model gpt2; a linear model has none: leave it out"
+                    f"{name} {getattr(self, name)} is of model gpt2; a linear model has none: leave"
+                    " it out"
                 )
 
     @property
@@ -128,7 +146,10 @@ class Training(Closed):
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step."""
         return (
-            self.rate * min(1.0, (step + 1) / self.warmup) * (1 + math.cos(math.pi * step / self.steps)) / 2
+            self.rate
+            * min(1.0, (step + 1) / self.warmup)
+            * (1 + math.cos(math.pi * step / self.steps))
+            / 2
         )
 
 
@@ -187,18 +208,19 @@ def train(
 ) -> FunctionModel:
     """Train a model, or go on where training in this folder was stopped; the result is the same.
 
-    The folder holds the run's settings, `state.safetensors`, and the model after each chosen step and after the last in
-    `steps/`, as `save_pretrained` writes it.
+    The folder holds the run's settings, `state.safetensors`, and the model after each chosen step
+    and after the last in `steps/`, as `save_pretrained` writes it.
 
     Arguments:
         training: what is trained, and how.
         out: the folder.
         checkpoints: after how many steps the model is kept, beside the last.
-        save_every: after how many steps the state is written; a kill loses these at most, an interrupt none.
+        save_every: after how many steps the state is written; a kill loses these at most, an
+            interrupt none.
         device: where to train; see `load_model`.
         command: what the user typed; a new run notes it.
-        watch: told of every step and its loss, the mean squared error over the variance of f on the coordinates that
-            the step has.
+        watch: told of every step and its loss, the mean squared error over the variance of f on the
+            coordinates that the step has.
 
     Raises:
         RunError: the folder is not usable, or holds another training.
@@ -208,7 +230,9 @@ def train(
     wanted = {*checkpoints, training.steps}
     wrong = sorted(step for step in wanted if not 0 <= step <= training.steps)
     if wrong:
-        raise TaskError(f"no checkpoint after step {wrong[0]}: training has {training.steps:,} steps")
+        raise TaskError(
+            f"no checkpoint after step {wrong[0]}: training has {training.steps:,} steps"
+        )
     target = pick_device(device)
     settings = {"kind": "training", **training.model_dump(mode="json")}
     with RunStore(out, settings, command) as store, _interrupts_held() as let_through:
@@ -231,7 +255,8 @@ def train(
 
 
 def doubling_steps(steps: int) -> tuple[int, ...]:
-    """Return the steps after which a model is kept if nobody says otherwise: each twice the one before.
+    """Return the steps after which a model is kept if nobody says otherwise: each twice the one
+    before.
 
     >>> doubling_steps(10_000)
     (156, 312, 625, 1250, 2500, 5000, 10000)
@@ -258,7 +283,8 @@ def kept_models(folder: str | Path) -> dict[int, Path]:
 
 @contextmanager
 def _interrupts_held() -> Iterator[Callable[[], None]]:
-    """Hold interrupts back until they are let through: from the middle of a step there is no going on."""
+    """Hold interrupts back until they are let through: from the middle of a step there is no going
+    on."""
     held: list[tuple[Any, ...]] = []
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
@@ -286,13 +312,15 @@ def _step_(state: _State, training: Training) -> float:
     for group in state.optimizer.param_groups:
         group["lr"] = training.learning_rate(state.step)
     variance, active = find_class(training.function).variance, training.stage(state.step)[0]
-    loss = (state.model(x, y, counts) - y[:, list(counts)]).square().mean() / variance(training.dimension)
+    loss = (state.model(x, y, counts) - y[:, list(counts)]).square().mean() / variance(
+        training.dimension
+    )
     value = float(loss.detach()) * variance(training.dimension) / variance(active)
     # A linear model is a polynomial: one prompt can overflow it, and its batch is passed over.
     if not math.isfinite(value) and state.step and not math.isfinite(state.losses[state.step - 1]):
         raise NotANumberError(
-            f"the loss at step {state.step:,} is {value}: training came apart; begin again in another folder, with a "
-            f"smaller --rate than {training.rate:g}, or a longer --warmup"
+            f"the loss at step {state.step:,} is {value}: training came apart; begin again in"
+            f" another folder, with a smaller --rate than {training.rate:g}, or a longer --warmup"
         )
     state.optimizer.zero_grad()
     loss.backward()
@@ -319,7 +347,8 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise RunError(
-            f"'{path}' is damaged or cannot be read ({type(error).__name__}); restore it, or choose another --out"
+            f"'{path}' is damaged or cannot be read ({type(error).__name__}); restore it, or choose"
+            " another --out"
         ) from error
 
 

@@ -1,20 +1,24 @@
-"""A trained linear-attention model's implicit gradient descent (Theorem 1), its bound (Theorem 2), and its error.
+"""A trained linear-attention model's implicit gradient descent (Theorem 1), its bound (Theorem 2),
+and its error.
 
-A model of `LinearAttentionModel` is Eq. (3) and nothing else, so W_L is what it learns from a prompt's examples: its
-answer at a point x is the last row of W_L times x. Three things can be set beside each other on the same prompts: the
-trajectory's norms, the bound on the generalisation error, and the generalisation error.
+A model of `LinearAttentionModel` is Eq. (3) and nothing else, so W_L is what it learns from a
+prompt's examples: its answer at a point x is the last row of W_L times x. Three things can be set
+beside each other on the same prompts: the trajectory's norms, the bound on the generalisation
+error, and the generalisation error.
 
 What stands for what in Theorem 2:
 
-- The sample is a prompt's N examples, and the hypothesis the W_L that they lead to. The training loss is that of W_L on
-  the examples themselves, each asked with its value masked; the test loss that on fresh points of the same function.
-  The error of the theorem is the mean of test less training loss over functions and examples.
-- The loss is min(1, squared error / variance), which is 1/2-sub-Gaussian whatever the prompt (Hoeffding's lemma). The
-  squared error itself is not sub-Gaussian for any R: it is a polynomial of Gaussian points, and its degree triples with
-  each layer. It is reported beside.
-- The steps are noisy in the theorem, and exact in the model: `layer_term` says what noise is meant, and a stated floor
-  is part of it. The bound is on a descent with that noise; the model's own W_L tells all of its examples. So the
-  noisy descent can be read as well (`read` with a seed): its bound and its error are of one and the same thing.
+- The sample is a prompt's N examples, and the hypothesis the W_L that they lead to. The training
+  loss is that of W_L on the examples themselves, each asked with its value masked; the test loss
+  that on fresh points of the same function. The error of the theorem is the mean of test less
+  training loss over functions and examples.
+- The loss is min(1, squared error / variance), which is 1/2-sub-Gaussian whatever the prompt
+  (Hoeffding's lemma). The squared error itself is not sub-Gaussian for any R: it is a polynomial of
+  Gaussian points, and its degree triples with each layer. It is reported beside.
+- The steps are noisy in the theorem, and exact in the model: `layer_term` says what noise is meant,
+  and a stated floor is part of it. The bound is on a descent with that noise; the model's own W_L
+  tells all of its examples. So the noisy descent can be read as well (`read` with a seed): its
+  bound and its error are of one and the same thing.
 """
 
 from __future__ import annotations
@@ -36,7 +40,12 @@ from eckart.paper.functions.classes import Prompts, draw_prompts, find_class, he
 from eckart.paper.functions.loading import load_function_model
 from eckart.paper.functions.models import LinearAttentionModel, tokens
 from eckart.paper.theory.attention import Trajectory, trajectory
-from eckart.paper.theory.bound import LayerTerm, generalization_bound, noisy_trajectory, trajectory_terms
+from eckart.paper.theory.bound import (
+    LayerTerm,
+    generalization_bound,
+    noisy_trajectory,
+    trajectory_terms,
+)
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
 
 SUBGAUSSIAN = 0.5
@@ -47,7 +56,8 @@ def load_linear(folder: str | Path) -> LinearAttentionModel:
     """Load a linear-attention model.
 
     Arguments:
-        folder: as `save_pretrained` wrote it; or a training's folder, for the last model that it kept.
+        folder: as `save_pretrained` wrote it; or a training's folder, for the last model that it
+            kept.
 
     Raises:
         ModelError: there is no such model, it is damaged, or it is of another kind.
@@ -55,8 +65,8 @@ def load_linear(folder: str | Path) -> LinearAttentionModel:
     model = load_function_model(folder)
     if not isinstance(model, LinearAttentionModel):
         raise ModelError(
-            f"model '{folder}' is of type '{model.config.model_type}': Theorem 1 is exact for linear attention alone; "
-            "train one with --model linear"
+            f"model '{folder}' is of type '{model.config.model_type}': Theorem 1 is exact for"
+            " linear attention alone; train one with --model linear"
         )
     return model
 
@@ -68,7 +78,8 @@ class Cases:
     Arguments:
         prompts: the examples, and after them the fresh points.
         examples: N.
-        variance: of the class; squared errors are divided by it, so that always answering 0 has the error 1.
+        variance: of the class; squared errors are divided by it, so that always answering 0 has the
+            error 1.
     """
 
     prompts: Prompts
@@ -96,7 +107,9 @@ def draw_cases(function: str, dimension: int, examples: int, prompts: int, seed:
         TaskError: there is no such class, or too few examples or prompts.
     """
     if examples < 2 or prompts < 2:
-        raise TaskError(f"{examples} examples and {prompts} prompts: a covariance and a mean need 2 of each")
+        raise TaskError(
+            f"{examples} examples and {prompts} prompts: a covariance and a mean need 2 of each"
+        )
     kind = find_class(function)
     generator = held_out_generator(seed)
     drawn = draw_prompts(kind, generator, prompts, 2 * examples, dimension)
@@ -109,7 +122,8 @@ class Noise:
 
     Arguments:
         shots: b of Section 3.3, from 1 to N.
-        floor: the variance of the noise in every direction beside C_t's; above 0, or the bound is infinite.
+        floor: the variance of the noise in every direction beside C_t's; above 0, or the bound is
+            infinite.
 
     Raises:
         TaskError: the floor is not above 0.
@@ -121,7 +135,8 @@ class Noise:
     def __post_init__(self) -> None:
         if not 0 < self.floor < math.inf:
             raise TaskError(
-                f"floor {self.floor:g}: C_t is never of full rank, so the bound is infinite; give a number above 0"
+                f"floor {self.floor:g}: C_t is never of full rank, so the bound is infinite; give a"
+                " number above 0"
             )
 
 
@@ -133,17 +148,21 @@ def follow(model: LinearAttentionModel, cases: Cases) -> Trajectory:
     """Return Theorem 1's trajectory of a model for every prompt, in float64.
 
     Arguments:
-        model: `nn.Linear` holds its weights as (out, in), as the paper writes them; only the tokens are transposed.
+        model: `nn.Linear` holds its weights as (out, in), as the paper writes them; only the tokens
+            are transposed.
         cases: the prompts; their demonstrations alone are used.
 
     Raises:
-        ModelError: the points have another dimension, or the examples are more than the model reads.
+        ModelError: the points have another dimension, or the examples are more than the model
+            reads.
         EckartError: a weight is not a number, or the trajectory overflows.
     """
     return trajectory(*_parts(model, cases))
 
 
-def follow_noisily(model: LinearAttentionModel, cases: Cases, noise: Noise, seed: int) -> Trajectory:
+def follow_noisily(
+    model: LinearAttentionModel, cases: Cases, noise: Noise, seed: int
+) -> Trajectory:
     """Return a descent along the model's gradients with the noise of Theorem 2 in every step.
 
     Arguments:
@@ -164,8 +183,8 @@ def _parts(model: LinearAttentionModel, cases: Cases) -> list[np.ndarray]:
     demonstrations = cases.demonstrations
     if cases.examples >= model.points:
         raise ModelError(
-            f"the model reads {model.points - 1} examples and the point after them, and these are {cases.examples}; "
-            "give no more than it was trained to read"
+            f"the model reads {model.points - 1} examples and the point after them, and these are"
+            f" {cases.examples}; give no more than it was trained to read"
         )
     if demonstrations.shape[1] != model.config.hidden_size:
         raise ModelError(
@@ -174,19 +193,22 @@ def _parts(model: LinearAttentionModel, cases: Cases) -> list[np.ndarray]:
         )
     parts = [demonstrations]
     for name in ("v_proj", "k_proj", "q_proj"):
-        w = torch.stack([getattr(block, name).weight.detach().double().cpu() for block in model.layers])
+        w = torch.stack(
+            [getattr(block, name).weight.detach().double().cpu() for block in model.layers]
+        )
         parts.append(np.broadcast_to(w.numpy(), (len(demonstrations), *w.shape)))
     return parts
 
 
 @torch.no_grad()
 def residual(model: LinearAttentionModel, cases: Cases) -> float:
-    """Return by how much h^t = h^0 + W_t h^0 (Theorem 1) fails against the model itself: the largest share of a token.
+    """Return by how much h^t = h^0 + W_t h^0 (Theorem 1) fails against the model itself: the
+    largest share of a token.
 
-    After every block, every token is compared with the block's own output: the asked one, and each demonstration. What
-    W_L makes of the asked token is compared with the answer of the model's own forward as well. Differences are
-    relative to the one token that they are of, so that no small token hides behind a large one. The model runs in
-    float64, on a copy.
+    After every block, every token is compared with the block's own output: the asked one, and each
+    demonstration. What W_L makes of the asked token is compared with the answer of the model's own
+    forward as well. Differences are relative to the one token that they are of, so that no small
+    token hides behind a large one. The model runs in float64, on a copy.
 
     Raises:
         ModelError, EckartError: as `follow`.
@@ -218,7 +240,8 @@ class TrajectoryReading:
         terms: Theorem 2's, over prompts (`LayerTerm.expected`), one for each layer.
         examples: N.
         tested: a prompt's mean squared error / variance on its fresh points.
-        trained_loss, tested_loss: its mean of min(1, squared error / variance) on its examples, and on fresh points.
+        trained_loss, tested_loss: its mean of min(1, squared error / variance) on its examples, and
+            on fresh points.
     """
 
     updates: Float[np.ndarray, " layers"]
@@ -285,8 +308,8 @@ def read(
         model: as it is now, clipped or not.
         cases: the prompts.
         noise: of the bound.
-        seed: draws this noise into every step, which makes the descent the one that the bound is on; None for the
-            model's own, exact one.
+        seed: draws this noise into every step, which makes the descent the one that the bound is
+            on; None for the model's own, exact one.
 
     Raises:
         ModelError: the points have another dimension.
@@ -313,7 +336,8 @@ def _norms(matrices: Float[np.ndarray, "prompts layers d d"]) -> Float[np.ndarra
 
 
 def _squared_errors(path: Trajectory, cases: Cases) -> Float[np.ndarray, "prompts points"]:
-    """Return the squared error / variance at every point, asked as (x, 0) after the same demonstrations."""
+    """Return the squared error / variance at every point, asked as (x, 0) after the same
+    demonstrations."""
     x, y = cases.prompts.x.double().numpy(), cases.prompts.y.double().numpy()
     answers = (x @ path.weights[:, -1, -1, :-1, None])[..., 0]
     return np.square(answers - y) / cases.variance

@@ -49,17 +49,20 @@ def readings_table(
         for name, of in BY_LAYER.items()
         for t in range(len(first.steps))
     ]
-    rows += [[name, *(of(reading) for reading in readings.values())] for name, of in AT_ONCE.items()]
+    rows += [
+        [name, *(of(reading) for reading in readings.values())] for name, of in AT_ONCE.items()
+    ]
     title = (
-        f"Theorem 1 against the model's own blocks: residual {residual:.1e}\n"
-        f"N = {first.examples}, b = {noise.shots}, floor {noise.floor:g}, {len(first.tested):,} prompts; norms are "
-        "medians"
+        f"Theorem 1 against the model's own blocks: residual {residual:.1e}\nN = {first.examples},"
+        f" b = {noise.shots}, floor {noise.floor:g}, {len(first.tested):,} prompts; norms are"
+        " medians"
     )
     return titled(title, Sheet(["", *readings], rows))
 
 
 def cells_table(cells: Sequence[ClippedCell]) -> RenderableType:
-    """Return what each cell does to the bound and to what is measured, as changes with 95% intervals.
+    """Return what each cell does to the bound and to what is measured, as changes with 95%
+    intervals.
 
     The intervals are each cell's own; the p value of the loss is adjusted for the number of cells.
     """
@@ -75,10 +78,18 @@ def cells_table(cells: Sequence[ClippedCell]) -> RenderableType:
         ]
         for cell, p in zip(cells, adjusted(cells), strict=True)
     ]
-    columns = ["clipped", "rank", "bound", "gap", "loss", "its p (Holm)", "squared error / variance"]
+    columns = [
+        "clipped",
+        "rank",
+        "bound",
+        "gap",
+        "loss",
+        "its p (Holm)",
+        "squared error / variance",
+    ]
     title = (
-        "changes by clipping, and the squared error after it\n"
-        f"intervals: 95%, of each cell alone; p: that the loss does not change, adjusted for {len(cells)} cells"
+        "changes by clipping, and the squared error after it\nintervals: 95%, of each cell alone;"
+        f" p: that the loss does not change, adjusted for {len(cells)} cells"
     )
     return titled(title, Sheet(columns, rows, names=0))
 
@@ -95,7 +106,9 @@ def agreement_table(
     return _correlated(title, agreements, _rank)
 
 
-def correlation_table(found: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> RenderableType:
+def correlation_table(
+    found: Mapping[str, Mapping[str, Mapping[str, float | None]]],
+) -> RenderableType:
     """Return whether what the theory says ranks one model's cells as what is measured.
 
     Arguments:
@@ -115,7 +128,8 @@ def _correlated(
     measured = list(next(iter(first.values())))
     columns = [f"{descent}: {what}" for descent in found for what in measured]
     rows = [
-        [said, *(written(of[said][what]) for of in found.values() for what in measured)] for said in first
+        [said, *(written(of[said][what]) for of in found.values() for what in measured)]
+        for said in first
     ]
     return titled(title, Sheet(["change in", *columns], rows))
 

@@ -1,4 +1,5 @@
-"""Does theory predict practice? What the probe reads off a clipped model, beside what clipping was measured to gain."""
+"""Does theory predict practice? What the probe reads off a clipped model, beside what clipping was
+measured to gain."""
 
 from eckart.paper.prediction.predictors import Predictor, predictors
 from eckart.paper.prediction.probing import Cell, Probing

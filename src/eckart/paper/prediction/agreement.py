@@ -1,4 +1,5 @@
-"""Whether a predictor ranks edits as their measured gains do: over all edits of a task, and among layers alone."""
+"""Whether a predictor ranks edits as their measured gains do: over all edits of a task, and among
+layers alone."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ STRATA: dict[str, Callable[[Cell], Hashable]] = {
     "all": lambda cell: (cell.run, cell.condition),
     "layers": lambda cell: (cell.run, cell.condition, cell.edit.part, cell.edit.rate),
 }
-"""Among which cells ranks are taken: all of a condition, or those that differ in their layer alone."""
+"""Among which cells ranks are taken: all of a condition, or those that differ in their layer
+alone."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Agreement:
     """How well a predictor ranks cells.
 
     Arguments:
-        predictor: which; its correlation is above 0 where it ranks in the direction that is claimed for it.
+        predictor: which; its correlation is above 0 where it ranks in the direction that is claimed
+            for it.
         split: whose gains.
         among: a key of `STRATA`.
         cells, groups: how many cells and groups (models and tasks) there were to rank.
@@ -45,12 +48,14 @@ class Agreement:
     p_holm: float | None = None
 
 
-def agreements(cells: Sequence[Cell], predictors: Sequence[Predictor], split: str) -> list[Agreement]:
+def agreements(
+    cells: Sequence[Cell], predictors: Sequence[Predictor], split: str
+) -> list[Agreement]:
     """Return every predictor's rank correlations with the gains on a split.
 
-    Ranks are taken among the cells of a stratum, about their mean and as shares of how many they are, so that nothing
-    of what differs between models, tasks and runs is left in them; then over all strata Spearman's correlation, with
-    the interval for new groups of `rank_correlation`.
+    Ranks are taken among the cells of a stratum, about their mean and as shares of how many they
+    are, so that nothing of what differs between models, tasks and runs is left in them; then over
+    all strata Spearman's correlation, with the interval for new groups of `rank_correlation`.
 
     Arguments:
         cells: of any runs.
@@ -68,7 +73,8 @@ def agreements(cells: Sequence[Cell], predictors: Sequence[Predictor], split: st
 def within(
     values: Sequence[float] | Float[np.ndarray, " cells"], strata: Sequence[Hashable]
 ) -> Float[np.ndarray, " cells"]:
-    """Return each value's rank among those of its stratum, about their mean, as a share of their number.
+    """Return each value's rank among those of its stratum, about their mean, as a share of their
+    number.
 
     >>> within([3.0, 1.0, 2.0, 70.0, 50.0], list("aaabb")).round(2).tolist()
     [0.33, -0.33, 0.0, 0.25, -0.25]
@@ -94,13 +100,21 @@ def _agreement(scored: Sequence[Cell], predictor: Predictor, split: str, among: 
     x, y = within(said, strata), within([cell.gains[split] for cell in kept], strata)
     try:
         return replace(empty, rank=rank_correlation(x, y, groups))
-    except EckartError:  # alike in all cells, or in those of all groups but one: there is no order to compare
+    except (
+        EckartError
+    ):  # alike in all cells, or in those of all groups but one: there is no order to compare
         return empty
 
 
 def _adjusted(found: Sequence[Agreement]) -> list[Agreement]:
     known = [a for a in found if a.predictor.theory and a.rank is not None]
-    p = dict(zip((a.predictor for a in known), holm([a.rank.p_value for a in known if a.rank]), strict=True))
+    p = dict(
+        zip(
+            (a.predictor for a in known),
+            holm([a.rank.p_value for a in known if a.rank]),
+            strict=True,
+        )
+    )
     return [
         replace(a, p_holm=float(p.get(a.predictor, a.rank.p_value))) if a.rank is not None else a
         for a in found

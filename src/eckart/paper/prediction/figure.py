@@ -1,4 +1,5 @@
-"""Rank correlations by predictor, leads over a random layer by screen, and the cells of the best predictor."""
+"""Rank correlations by predictor, leads over a random layer by screen, and the cells of the best
+predictor."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ class Drawing:
         ranks: correlations among layers.
         leads: of screens over a random layer, each layer at the rate that validation chose.
         at_rates: the same at one rate for all layers.
-        best: the theory's predictor whose correlation among layers is farthest from 0, and its claimed sign.
+        best: the theory's predictor whose correlation among layers is farthest from 0, and its
+            claimed sign.
         points: its cells.
     """
 
@@ -85,7 +87,9 @@ def prediction_drawing(found: Prediction) -> Drawing:
         tuple(_lead(s.screen, s.theory, s.each_rate) for s in found.screens),
         (best.name, best.sign),
         tuple(
-            Point(short_name(c.condition.model), c.edit.part, c.said[best.name], 100 * c.gains[split])
+            Point(
+                short_name(c.condition.model), c.edit.part, c.said[best.name], 100 * c.gains[split]
+            )
             for c in found.cells
             if split in c.gains
         ),
@@ -94,7 +98,8 @@ def prediction_drawing(found: Prediction) -> Drawing:
 
 @plain_text
 def draw_prediction(drawing: Drawing) -> Figure:
-    """Draw correlations, leads and cells side by side; the theory in one colour, baselines in another."""
+    """Draw correlations, leads and cells side by side; the theory in one colour, baselines in
+    another."""
     figure = Figure(figsize=(13.0, 5.2), layout="constrained")
     left, middle, right = (tidy(axes) for axes in figure.subplots(1, 3, width_ratios=(1, 1, 1.1)))
     _draw_lines(left, drawing.ranks)
@@ -103,7 +108,9 @@ def draw_prediction(drawing: Drawing) -> Figure:
     _draw_lines(middle, drawing.at_rates, shift=0.3)
     middle.set(xlabel="as a screen: lead over a random layer, points")
     for fill, name in (("0.3", "rate by validation"), ("white", "same rate for all layers")):
-        middle.plot([], [], color="0.3", marker="o", markerfacecolor=fill, linestyle="none", label=name)
+        middle.plot(
+            [], [], color="0.3", marker="o", markerfacecolor=fill, linestyle="none", label=name
+        )
     middle.legend(frameon=False, fontsize=8)
     _draw_points(right, drawing)
     handles = [
@@ -129,7 +136,14 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], shift: float = 0.0) -> None:
         colour = COLOURS[0] if line.theory else COLOURS[1]
         axes.plot([line.low, line.high], [place + shift] * 2, color=colour, linewidth=1.2)
         fill = "white" if shift else colour
-        axes.plot(line.value, place + shift, color=colour, marker="o", markersize=4.5, markerfacecolor=fill)
+        axes.plot(
+            line.value,
+            place + shift,
+            color=colour,
+            marker="o",
+            markersize=4.5,
+            markerfacecolor=fill,
+        )
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     axes.set_yticks(range(len(lines)), [line.name for line in lines], fontsize=8)
     axes.set_ylim(len(lines) - 0.4, -0.8)
@@ -148,7 +162,9 @@ def _draw_points(axes: Axes, drawing: Drawing) -> None:
             linestyle="none",
         )
     for index, model in enumerate(models):
-        axes.plot([], [], color=COLOURS[index % len(COLOURS)], marker="o", linestyle="none", label=model)
+        axes.plot(
+            [], [], color=COLOURS[index % len(COLOURS)], marker="o", linestyle="none", label=model
+        )
     for index, part in enumerate(parts):
         marker = MARKERS[index % len(MARKERS)]
         axes.plot([], [], color="0.4", marker=marker, linestyle="none", label=part)
@@ -161,7 +177,8 @@ def _draw_points(axes: Axes, drawing: Drawing) -> None:
 
 
 def _stretch(axes: Axes, largest: float) -> None:
-    """Draw numbers of many sizes on one axis: by their logarithms above about a tenth of the largest, plainly below."""
+    """Draw numbers of many sizes on one axis: by their logarithms above about a tenth of the
+    largest, plainly below."""
     if largest == 0:
         return
     power = math.floor(math.log10(largest))

@@ -1,4 +1,5 @@
-"""What the theory says of a clipped layer without looking at a label: numbers that are to rank edits by their gain."""
+"""What the theory says of a clipped layer without looking at a label: numbers that are to rank
+edits by their gain."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from jaxtyping import Float
 from eckart.paper.probe import Comparison, Probe
 
 FLOORS = (1e-6, 1e-2, 1.0)
-"""The noise floors of the bound, as shares of the unpruned model's mean variance in a direction (`mean_variance`)."""
+"""The noise floors of the bound, as shares of the unpruned model's mean variance in a direction
+(`mean_variance`)."""
 CONDITION = "condition number"
 RATE, DEPTH = "clipping rate", "depth"
 
@@ -22,7 +24,8 @@ class Predictor:
 
     Arguments:
         name: what tables call it.
-        sign: 1 where more of it is to gain more, by the theory or, for a baseline, by common sense; -1 where less is.
+        sign: 1 where more of it is to gain more, by the theory or, for a baseline, by common sense;
+            -1 where less is.
         theory: whether the paper's theory names it; the others are baselines.
     """
 
@@ -32,11 +35,12 @@ class Predictor:
 
 
 def predictors(floors: Sequence[float] = FLOORS) -> tuple[Predictor, ...]:
-    """Return all of them, each with the direction that is claimed for it, which no measurement has a say in.
+    """Return all of them, each with the direction that is claimed for it, which no measurement has
+    a say in.
 
-    Section 3.4 clips badly conditioned layers: more is better. Clipping is to help by a smaller implicit gradient
-    (Examples 1 to 4) and a smaller bound (Remark 4): less is better. The logarithm of a condition number has the same
-    ranks.
+    Section 3.4 clips badly conditioned layers: more is better. Clipping is to help by a smaller
+    implicit gradient (Examples 1 to 4) and a smaller bound (Remark 4): less is better. The
+    logarithm of a condition number has the same ranks.
 
     >>> [p.name for p in predictors((0.01,)) if p.sign < 0][-4:]
     ['norm term, floor 0.01', '-log det, floor 0.01', 'bound, floor 0.01', 'clipping rate']
@@ -48,7 +52,11 @@ def predictors(floors: Sequence[float] = FLOORS) -> tuple[Predictor, ...]:
         "linear norm, all layers",
         "trajectory",
     )
-    bound = (f"{half}, floor {floor:g}" for floor in floors for half in ("norm term", "-log det", "bound"))
+    bound = (
+        f"{half}, floor {floor:g}"
+        for floor in floors
+        for half in ("norm term", "-log det", "bound")
+    )
     return (
         Predictor(CONDITION, 1),
         *(Predictor(name, -1) for name in (*implicit, *bound)),
@@ -60,9 +68,10 @@ def predictors(floors: Sequence[float] = FLOORS) -> tuple[Predictor, ...]:
 def implicit_changes(found: Comparison) -> dict[str, float]:
     """Return how the implicit gradient moved: logarithms of norms, means over prompts and heads.
 
-    *Its layer* is the first that the edit may move (Remark 5): the layer itself for attention, the one after it for an
-    MLP; the last layer's MLP moves none. *All layers* is the sum over those from there on; the others do not move. The
-    trajectory is that after the last layer. NaN where a model has none.
+    *Its layer* is the first that the edit may move (Remark 5): the layer itself for attention, the
+    one after it for an MLP; the last layer's MLP moves none. *All layers* is the sum over those
+    from there on; the others do not move. The trajectory is that after the last layer. NaN where a
+    model has none.
     """
     softmax, linear = found.change("log_norm"), _logs(found.after) - _logs(found.before)
     last = [np.log(probe.layers[-1].path_norm).mean() for probe in (found.before, found.after)]
@@ -76,14 +85,19 @@ def implicit_changes(found: Comparison) -> dict[str, float]:
 
 
 def bound_changes(found: Mapping[float, Comparison]) -> dict[str, float]:
-    """Return how Theorem 2's sum over layers moved, and its halves as they enter it, in nats, by floor.
+    """Return how Theorem 2's sum over layers moved, and its halves as they enter it, in nats, by
+    floor.
 
     The bound is sqrt(R^2 / N) times the root of the sum: for one N the two rank edits alike.
 
     Arguments:
         found: by floor, as a share.
     """
-    halves = {"norm term": ("norm_term", 1), "-log det": ("log_determinant", -1), "bound": ("term", 1)}
+    halves = {
+        "norm term": ("norm_term", 1),
+        "-log det": ("log_determinant", -1),
+        "bound": ("term", 1),
+    }
     return {
         f"{half}, floor {floor:g}": sign * float(moved.change(quantity).sum())
         for floor, moved in found.items()

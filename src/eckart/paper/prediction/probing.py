@@ -1,4 +1,5 @@
-"""From finished sweeps to cells: every edit with what the theory says of it and what it was measured to gain."""
+"""From finished sweeps to cells: every edit with what the theory says of it and what it was
+measured to gain."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ from eckart.weights.conditioning import exact_matrices, layer_condition_numbers,
 from eckart.weights.models import LoadedModel
 
 Drawn = tuple[str, str, int]
-"""A model, a task, and the number of demonstrations: a condition without its scoring, which is nothing to the probe."""
+"""A model, a task, and the number of demonstrations: a condition without its scoring, which is
+nothing to the probe."""
 Said = dict[str, float]
 
 
@@ -39,7 +41,8 @@ class Probing:
     """What is read of a run's models.
 
     Arguments:
-        prompts: validation rows of each draw of demonstrations, from the beginning. Their labels are not read.
+        prompts: validation rows of each draw of demonstrations, from the beginning. Their labels
+            are not read.
         seeds: draws of demonstrations, at most, the first of the run's.
         floors: of the bound, as shares of `Prober.mean_variance`.
         device: see `load_model`.
@@ -70,7 +73,8 @@ class Cell:
 
     @property
     def group(self) -> tuple[str, str]:
-        """The model and the task without its variant: cells that share both are no independent evidence."""
+        """The model and the task without its variant: cells that share both are no independent
+        evidence."""
         return self.condition.model, self.condition.task_name
 
     def to_json(self) -> dict[str, Any]:
@@ -83,7 +87,9 @@ class Cell:
             "shots": where.shots,
             "scoring": where.scoring,
             "edit": str(self.edit),
-            "said": {name: value if np.isfinite(value) else None for name, value in self.said.items()},
+            "said": {
+                name: value if np.isfinite(value) else None for name, value in self.said.items()
+            },
             "gains": self.gains,
         }
 
@@ -96,7 +102,8 @@ def study_of(run: Run) -> Sweep:
     """
     if run.settings.get("kind") != "sweep" or "models" not in (run.settings.get("study") or {}):
         raise RunError(
-            f"run '{run.folder}' is no sweep's, so its edits lie in one layer; give the folder of an eckart sweep"
+            f"run '{run.folder}' is no sweep's, so its edits lie in one layer; give the folder of"
+            " an eckart sweep"
         )
     scored = [trial for trial in run.trials.values() if trial.labelled and len(trial.edits) == 1]
     if not any(trial.setting.shots for trial in scored):
@@ -105,7 +112,9 @@ def study_of(run: Run) -> Sweep:
             if not scored
             else "edits without demonstrations alone, which have no implicit gradient"
         )
-        raise RunError(f"run '{run.folder}' holds {what}; give a sweep over tasks with demonstrations")
+        raise RunError(
+            f"run '{run.folder}' holds {what}; give a sweep over tasks with demonstrations"
+        )
     said = {
         name: value for name, value in run.settings["study"].items() if value != []
     }  # what a study left out
@@ -113,7 +122,8 @@ def study_of(run: Run) -> Sweep:
 
 
 def cells(run: Run, found: Measurements, how: Probing, report: Report = silent) -> list[Cell]:
-    """Probe a run's models, clipped as its trials were, and set what they say beside what was measured.
+    """Probe a run's models, clipped as its trials were, and set what they say beside what was
+    measured.
 
     Arguments:
         run: of a sweep.
@@ -156,18 +166,22 @@ def _of(where: Condition) -> Drawn:
 
 def _drawn(found: Measurements, entry: ModelEntry) -> list[Drawn]:
     """Return the tasks of a model that were shown demonstrations."""
-    return sorted({_of(where) for where in found.conditions if where.model == entry.name and where.shots})
+    return sorted(
+        {_of(where) for where in found.conditions if where.model == entry.name and where.shots}
+    )
 
 
 def _load(run: Run, sources: Sources, entry: ModelEntry, how: Probing) -> LoadedModel:
-    """Load the very weights that the trials are of, and compute with them in float32, where outputs can be checked."""
+    """Load the very weights that the trials are of, and compute with them in float32, where outputs
+    can be checked."""
     kept = run.models.get(entry.name, {})
     asked = {"device": how.device, "dtype": kept.get("dtype", entry.dtype)}
     model = sources.model(entry if entry.live else entry.model_copy(update=asked))
     if kept.get("fingerprint", model.fingerprint) != model.fingerprint:
         raise RunError(
-            f"model '{entry.name}' is no longer the one of run '{run.folder}': its weights, configuration or tokenizer "
-            "changed; bring the old one back, or run the sweep again with another --out"
+            f"model '{entry.name}' is no longer the one of run '{run.folder}': its weights,"
+            " configuration or tokenizer changed; bring the old one back, or run the sweep again"
+            " with another --out"
         )
     return replace(model, model=model.model.float())
 
@@ -176,9 +190,11 @@ def _condition_numbers(run: Run, study: Sweep, model: LoadedModel) -> dict[str, 
     """Return what the run noted of each part by layer; measured where it did not."""
     kept = run.models.get(model.name, {}).get("condition_numbers", {})
     return {
-        part: {int(layer): np.inf if value is None else value for layer, value in kept[part].items()}
-        if kept.get(part)
-        else layer_condition_numbers(spectra(exact_matrices(model, part)), study.combine)
+        part: (
+            {int(layer): np.inf if value is None else value for layer, value in kept[part].items()}
+            if kept.get(part)
+            else layer_condition_numbers(spectra(exact_matrices(model, part)), study.combine)
+        )
         for part in study.parts
     }
 
@@ -193,11 +209,14 @@ def _probed(
     how: Probing,
     report: Report,
 ) -> dict[Edit, Said]:
-    """Return what the probe says of every edit of a task, as means over draws of its demonstrations."""
-    edits = sorted({edit for where, edit in found.cells if edit is not None and _of(where) == drawn})
-    seeds = sorted({trial.setting.seed for trial in run.trials.values() if _is_of(trial.setting, drawn)})[
-        : how.seeds
-    ]
+    """Return what the probe says of every edit of a task, as means over draws of its
+    demonstrations."""
+    edits = sorted(
+        {edit for where, edit in found.cells if edit is not None and _of(where) == drawn}
+    )
+    seeds = sorted(
+        {trial.setting.seed for trial in run.trials.values() if _is_of(trial.setting, drawn)}
+    )[: how.seeds]
     entry = next(task for task in study.tasks if task.full_name == drawn[1])
     readings: list[dict[Edit, Said]] = []
     name = f"{drawn[1]}, {drawn[2]} shots, edits probed"
@@ -210,7 +229,8 @@ def _probed(
                 advance(1)
     return {
         edit: {
-            name: float(np.mean([reading[edit][name] for reading in readings])) for name in readings[0][edit]
+            name: float(np.mean([reading[edit][name] for reading in readings]))
+            for name in readings[0][edit]
         }
         for edit in edits
     }
@@ -242,12 +262,13 @@ def _prober(
     }
     if scored and rows not in scored:
         raise RunError(
-            f"task '{drawn[1]}' no longer has the rows of run '{run.folder}': its data changed; bring the old back, or "
-            "run the sweep again with another --out"
+            f"task '{drawn[1]}' no longer has the rows of run '{run.folder}': its data changed;"
+            " bring the old back, or run the sweep again with another --out"
         )
     if not isinstance(task, Task):
         raise RunError(
-            f"task '{drawn[1]}' of run '{run.folder}' is no text, and the probe reads texts; give another run"
+            f"task '{drawn[1]}' of run '{run.folder}' is no text, and the probe reads texts; give"
+            " another run"
         )
     return Prober(
         model,
@@ -258,7 +279,9 @@ def _prober(
     )
 
 
-def _moved(prober: Prober, floors: Sequence[float], edits: list[Edit]) -> Iterator[tuple[Edit, Said]]:
+def _moved(
+    prober: Prober, floors: Sequence[float], edits: list[Edit]
+) -> Iterator[tuple[Edit, Said]]:
     scale = prober.mean_variance()
     variances = [floor * scale for floor in floors]
     before = prober.at_floors(variances)

@@ -1,4 +1,5 @@
-"""A predictor as a screen: it chooses the layer without a label. Is that better than drawing the layer at random?"""
+"""A predictor as a screen: it chooses the layer without a label. Is that better than drawing the
+layer at random?"""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ class Unit:
         return self.layers.condition.model, self.layers.condition.task_name
 
     def choice(self, screen: str, sign: int = 1) -> int:
-        """Return the index of the layer that a screen chooses, the deepest of equals; or, by -1, shuns."""
+        """Return the index of the layer that a screen chooses, the deepest of equals; or, by -1,
+        shuns."""
         return _last_best(sign * self.scores[screen])
 
     def tells_apart(self, screen: str) -> bool:
@@ -54,24 +56,31 @@ class Unit:
         return bool((said != said[:1]).any())
 
     def rule(self, screen: str, sign: int = 1) -> LayerRule:
-        """Judge a screen's layer by test gains, each layer at the rate that validation chose for it."""
+        """Judge a screen's layer by test gains, each layer at the rate that validation chose for
+        it."""
         return layer_rule(self.layers.gains(self.layers.picks), self.choice(screen, sign))
 
     def at_each_rate(self, screen: str) -> float:
-        """Return the mean over rates of a screen's lead at that rate over a random layer, in test gain.
+        """Return the mean over rates of a screen's lead at that rate over a random layer, in test
+        gain.
 
-        A predictor chooses a layer for each rate, by what it says at that rate, so that no label is read; what is no
-        predictor, Algorithm 1's rule, has one layer for all.
+        A predictor chooses a layer for each rate, by what it says at that rate, so that no label is
+        read; what is no predictor, Algorithm 1's rule, has one layer for all.
         """
         leads = []
         for rate in range(len(self.rates)):
-            scores = self.cell_scores[screen][:, rate] if screen in self.cell_scores else self.scores[screen]
+            scores = (
+                self.cell_scores[screen][:, rate]
+                if screen in self.cell_scores
+                else self.scores[screen]
+            )
             gains = _means(self.layers.gains([edits[rate] for edits in self.layers.grid]))
             leads.append(gains[_last_best(scores)] - gains.mean())
         return float(np.mean(leads))
 
     def blind(self, predictor: str) -> tuple[float, float]:
-        """Return the test gain of the layer and rate that a predictor chooses, and its lead over a random layer."""
+        """Return the test gain of the layer and rate that a predictor chooses, and its lead over a
+        random layer."""
         layer, rate = divmod(_last_best(self.cell_scores[predictor].ravel()), len(self.rates))
         gains = _means(self.layers.gains([edits[rate] for edits in self.layers.grid]))
         return float(gains[layer]), float(gains[layer] - gains.mean())
@@ -86,15 +95,20 @@ class Screened:
         theory: whether the theory names it.
         units, groups: in how many parts and conditions it chose, of how many models and tasks.
         gain: of the layer it chose, at the rate that validation chose there.
-        over_random: that, less the mean over layers, each at its rate: means over groups, the interval for new groups.
+        over_random: that, less the mean over layers, each at its rate: means over groups, the
+            interval for new groups.
         p_holm: its p value, adjusted for all of the theory's screens; a baseline's own.
-        better, worse: in how many units the interval for new seeds and rows alone lies above 0, and below.
+        better, worse: in how many units the interval for new seeds and rows alone lies above 0, and
+            below.
         below_best: less the layer that is best in hindsight, on the same rows: the mean over units.
-        learned: as `over_random`, in the direction that does better on the other groups; None for one group.
-        each_rate: its lead over a random layer at the same rate, the mean over the rates: no label is read.
+        learned: as `over_random`, in the direction that does better on the other groups; None for
+            one group.
+        each_rate: its lead over a random layer at the same rate, the mean over the rates: no label
+            is read.
         each_rate_p_holm: its p value, adjusted likewise.
-        blind_gain, blind: the gain, and the lead over a random layer at the same rate, if it chooses the rate as well,
-            so that no label is read at all; None for Algorithm 1's rule, which chooses none.
+        blind_gain, blind: the gain, and the lead over a random layer at the same rate, if it
+            chooses the rate as well, so that no label is read at all; None for Algorithm 1's rule,
+            which chooses none.
     """
 
     screen: str
@@ -115,7 +129,8 @@ class Screened:
 
     @property
     def beats_random(self) -> bool:
-        """Whether it does where validation chooses the rate, as in a search: by interval and adjusted p value."""
+        """Whether it does where validation chooses the rate, as in a search: by interval and
+        adjusted p value."""
         return self.over_random.interval[0] > 0 and self.p_holm <= 0.05
 
     @property
@@ -130,7 +145,11 @@ class Screened:
             return (
                 None
                 if found is None
-                else {"mean": found.mean, "interval": list(found.interval), "p_value": found.p_value}
+                else {
+                    "mean": found.mean,
+                    "interval": list(found.interval),
+                    "p_value": found.p_value,
+                }
             )
 
         return {
@@ -161,10 +180,11 @@ def units(
     predictors: Sequence[Predictor],
     top_k: int = TOP_K,
 ) -> Iterator[Unit]:
-    """Yield what screens choose from: parts whose layers were all scored, at the same rates, on test rows.
+    """Yield what screens choose from: parts whose layers were all scored, at the same rates, on
+    test rows.
 
-    A layer's score is the mean over the rates of its rank among the layers: at the highest rates changes are larger
-    than elsewhere by orders of magnitude, and would decide alone.
+    A layer's score is the mean over the rates of its rank among the layers: at the highest rates
+    changes are larger than elsewhere by orders of magnitude, and would decide alone.
     """
     said = {(cell.condition, cell.edit): cell.said for cell in cells}
     for layers in found:
@@ -174,17 +194,26 @@ def units(
         if not whole or not known:
             continue
         by_cell = {
-            p.name: p.sign
-            * np.array(
-                [[said[layers.condition, edit][p.name] for edit in edits] for edits in layers.grid],
-                dtype=float,
+            p.name: (
+                p.sign
+                * np.array(
+                    [
+                        [said[layers.condition, edit][p.name] for edit in edits]
+                        for edits in layers.grid
+                    ],
+                    dtype=float,
+                )
             )
             for p in predictors
         }
         by_cell = {name: values for name, values in by_cell.items() if not np.isnan(values).any()}
         scores = {name: _by_layer(values) for name, values in by_cell.items()}
         yield Unit(
-            run, layers, {**scores, ALGORITHM_1: _rule(by_cell[CONDITION][:, 0], top_k)}, by_cell, rates
+            run,
+            layers,
+            {**scores, ALGORITHM_1: _rule(by_cell[CONDITION][:, 0], top_k)},
+            by_cell,
+            rates,
         )
 
 
@@ -196,10 +225,14 @@ def screened(found: Sequence[Unit], predictors: Sequence[Predictor]) -> list[Scr
     theory = {**{p.name: p.theory for p in predictors}, ALGORITHM_1: True}
     known = [name for name in theory if found and all(name in unit.scores for unit in found)]
     names = [name for name in known if any(unit.tells_apart(name) for unit in found)]
-    leads = {name: _over_groups([u.rule(name).over_random.mean for u in found], found) for name in names}
+    leads = {
+        name: _over_groups([u.rule(name).over_random.mean for u in found], found) for name in names
+    }
     at_rates = {name: _over_groups([u.at_each_rate(name) for u in found], found) for name in names}
     p, rates_p = (_adjusted(estimates, theory) for estimates in (leads, at_rates))
-    return [_screened(n, theory[n], found, (leads[n], p[n]), (at_rates[n], rates_p[n])) for n in names]
+    return [
+        _screened(n, theory[n], found, (leads[n], p[n]), (at_rates[n], rates_p[n])) for n in names
+    ]
 
 
 def _adjusted(estimates: Mapping[str, Estimate], theory: Mapping[str, bool]) -> dict[str, float]:
@@ -240,11 +273,17 @@ def _screened(
 
 
 def _learned(name: str, found: Sequence[Unit]) -> Estimate:
-    """Return the lead in each group, in the direction that leads by more on the others; the claimed one where alike."""
-    leads = {sign: _by_group([u.rule(name, sign).over_random.mean for u in found], found) for sign in (1, -1)}
+    """Return the lead in each group, in the direction that leads by more on the others; the claimed
+    one where alike."""
+    leads = {
+        sign: _by_group([u.rule(name, sign).over_random.mean for u in found], found)
+        for sign in (1, -1)
+    }
     held_out = []
     for group in leads[1]:
-        elsewhere = {sign: np.mean([v for g, v in by.items() if g != group]) for sign, by in leads.items()}
+        elsewhere = {
+            sign: np.mean([v for g, v in by.items() if g != group]) for sign, by in leads.items()
+        }
         held_out.append(leads[1 if elsewhere[1] >= elsewhere[-1] else -1][group])
     return _mean(held_out)
 
@@ -261,9 +300,9 @@ def _rule(numbers: Float[np.ndarray, " layers"], top_k: int) -> Float[np.ndarray
 def _last_best(values: Float[np.ndarray, " n"]) -> int:
     """Return the index of the largest; of equals, up to rounding, the last."""
     return int(
-        np.flatnonzero(np.isclose(values, values.max(), rtol=1e-12, atol=1e-12) | (values == values.max()))[
-            -1
-        ]
+        np.flatnonzero(
+            np.isclose(values, values.max(), rtol=1e-12, atol=1e-12) | (values == values.max())
+        )[-1]
     )
 
 

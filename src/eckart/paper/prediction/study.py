@@ -28,7 +28,8 @@ class Prediction:
         how: what was read.
         cells: every edit with what is said of it and what it gained.
         agreements: rank correlations, by split, by what is ranked, by predictor.
-        screens: predictors that choose a layer; none where no run scored several layers whole on test rows.
+        screens: predictors that choose a layer; none where no run scored several layers whole on
+            test rows.
     """
 
     how: Probing
@@ -66,8 +67,8 @@ class Prediction:
 def predict(runs: Sequence[Run], how: Probing | None = None, report: Report = silent) -> Prediction:
     """Ask whether the theory's quantities predict the gains that some sweeps measured.
 
-    Models are read, clipped as the trials were, on the prompts of the trials; nothing is scored again, and no run is
-    changed.
+    Models are read, clipped as the trials were, on the prompts of the trials; nothing is scored
+    again, and no run is changed.
 
     Arguments:
         runs: of sweeps; their models and data where their settings say.
@@ -75,7 +76,8 @@ def predict(runs: Sequence[Run], how: Probing | None = None, report: Report = si
         report: shows progress.
 
     Raises:
-        RunError: a run is no sweep's, its model or data changed, or there are fewer than three models and tasks.
+        RunError: a run is no sweep's, its model or data changed, or there are fewer than three
+            models and tasks.
         EckartError: a model or its data are gone, or a model cannot be probed.
     """
     how = how or Probing()
@@ -84,8 +86,8 @@ def predict(runs: Sequence[Run], how: Probing | None = None, report: Report = si
     groups = {(w.model, w.task_name) for found in measured for w in found.conditions if w.shots}
     if len(groups) < FEWEST_GROUPS:
         raise RunError(
-            f"{len(groups)} pairs of a model and a task allow no interval: cells of one pair are no independent "
-            f"evidence; give runs of at least {FEWEST_GROUPS}"
+            f"{len(groups)} pairs of a model and a task allow no interval: cells of one pair are no"
+            f" independent evidence; give runs of at least {FEWEST_GROUPS}"
         )
     names = predictors(how.floors)
     every: list[Cell] = []
@@ -93,7 +95,9 @@ def predict(runs: Sequence[Run], how: Probing | None = None, report: Report = si
     for run, study, found in zip(runs, studies, measured, strict=True):
         of_run = cells(run, found, how, report)
         every += of_run
-        chosen_from += units(str(run.folder), list(whole_layers(run, found)), of_run, names, study.top_k)
+        chosen_from += units(
+            str(run.folder), list(whole_layers(run, found)), of_run, names, study.top_k
+        )
     ranked = [agreement for split in SPLITS for agreement in agreements(every, names, split)]
     return Prediction(how, tuple(every), tuple(ranked), tuple(screened(chosen_from, names)))
 

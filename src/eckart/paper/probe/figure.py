@@ -1,4 +1,5 @@
-"""The implicit gradient's norm by layer and head, and the trajectory along depth, of a model clipped and not."""
+"""The implicit gradient's norm by layer and head, and the trajectory along depth, of a model
+clipped and not."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from eckart.paper.probe.reading import Comparison, Probe
 from eckart.reports.figures.base import COLOURS, MARKERS, plain_text, tidy
 
 APART = 0.12
-"""How far left and right of its layer a probe's heads are drawn, so that two probes do not hide each other."""
+"""How far left and right of its layer a probe's heads are drawn, so that two probes do not hide
+each other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,8 @@ class Reading:
 
     Arguments:
         name: what the legend calls it.
-        heads: for each layer, the mean over prompts of each head's log norm, or of its update's norm.
+        heads: for each layer, the mean over prompts of each head's log norm, or of its update's
+            norm.
         steps, path: (layers,), mean norms of the steps and of the trajectory.
     """
 
@@ -49,7 +52,8 @@ class Drawing:
 
 
 def probe_drawing(found: Probe | Comparison) -> Drawing:
-    """Gather what is drawn; where no implicit gradient's norm is defined (soft caps), that of what it adds."""
+    """Gather what is drawn; where no implicit gradient's norm is defined (soft caps), that of what
+    it adds."""
     probes = [found] if isinstance(found, Probe) else [found.before, found.after]
     capped = any(np.isnan(layer.log_norm).any() for probe in probes for layer in probe.layers)
     quantity = "update_norm" if capped else "log_norm"
@@ -68,7 +72,8 @@ def _reading(probe: Probe, quantity: str) -> Reading:
 
 @plain_text
 def draw_probe(drawing: Drawing) -> Figure:
-    """Draw the heads' norms by layer on the left, a mark a head; steps and trajectory along depth on the right."""
+    """Draw the heads' norms by layer on the left, a mark a head; steps and trajectory along depth
+    on the right."""
     figure = Figure(figsize=(10.4, 4.0), layout="constrained")
     left, right = (tidy(axes) for axes in figure.subplots(1, 2))
     for index, reading in enumerate(drawing.readings):
@@ -90,7 +95,9 @@ def draw_probe(drawing: Drawing) -> Figure:
 def _draw_heads(axes: Axes, reading: Reading, shift: float, colour: str, marker: str) -> None:
     for layer, heads in enumerate(reading.heads):
         places = np.full(len(heads), layer + shift)
-        axes.plot(places, heads, color=colour, marker=marker, linestyle="none", markersize=4, alpha=0.6)
+        axes.plot(
+            places, heads, color=colour, marker=marker, linestyle="none", markersize=4, alpha=0.6
+        )
     middles = [heads.mean() for heads in reading.heads]
     style = "--" if shift > 0 else "-"
     axes.plot(middles, style, color=colour, linewidth=1, label=f"{reading.name}, mean")
@@ -99,4 +106,6 @@ def _draw_heads(axes: Axes, reading: Reading, shift: float, colour: str, marker:
 def _draw_path(axes: Axes, reading: Reading, colour: str, marker: str) -> None:
     layers = range(len(reading.path))
     axes.plot(layers, reading.path, color=colour, marker=marker, markersize=4, label=reading.name)
-    axes.plot(layers, reading.steps, color=colour, marker=marker, markersize=3, linestyle=":", linewidth=1)
+    axes.plot(
+        layers, reading.steps, color=colour, marker=marker, markersize=3, linestyle=":", linewidth=1
+    )

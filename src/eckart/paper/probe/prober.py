@@ -1,4 +1,5 @@
-"""Probing a model: which prompts, which of their tokens are demonstrations', and every quantity, for any edits."""
+"""Probing a model: which prompts, which of their tokens are demonstrations', and every quantity,
+for any edits."""
 
 from __future__ import annotations
 
@@ -31,12 +32,14 @@ from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model, nee
 PROMPTS = 8
 FLOOR = 1e-3
 OUTPUTS_APART = {torch.bfloat16: 1e-1, torch.float16: 2e-2}
-"""How far, relatively, a head's output may be from the one computed anew, by the model's dtype; `OUTPUTS_APART_EXACT`
-elsewhere. Seen: 4.3e-6 in float32, 0.065 in bfloat16 and 0.009 in float16, where the softmax's weights are rounded."""
+"""How far, relatively, a head's output may be from the one computed anew, by the model's dtype;
+`OUTPUTS_APART_EXACT` elsewhere. Seen: 4.3e-6 in float32, 0.065 in bfloat16 and 0.009 in float16,
+where the softmax's weights are rounded."""
 OUTPUTS_APART_EXACT = 1e-4
 GOES_APART = {torch.bfloat16: 1e-2, torch.float16: 2e-3}
-"""How far, relatively, recordings of a prompt read in two goes may be from those of the whole prompt, by the model's
-dtype; `GOES_APART_EXACT` elsewhere. Seen: 5.1e-7 in float32; products of other sizes may round otherwise."""
+"""How far, relatively, recordings of a prompt read in two goes may be from those of the whole
+prompt, by the model's dtype; `GOES_APART_EXACT` elsewhere. Seen: 5.1e-7 in float32; products of
+other sizes may round otherwise."""
 GOES_APART_EXACT = 1e-5
 
 
@@ -57,24 +60,27 @@ class _Row:
 class Prober:
     """Reads the theory's quantities off a model, as often as wanted, with any edits.
 
-    Two things are shared, because nearly all of a prompt is its demonstrations and prompts show the same ones. The
-    tokens that all prompts begin with are read once for each edit (`_shared`), which saves most of the reading; only
-    where a check says that it gives the same recordings. What demonstrations make of a layer whatever the query is, a
-    decomposition of a matrix for each head, is kept by a hash of the keys and values that it is made of (`_updates`):
-    once for all prompts, and for all edits that leave the layer as it was, such as those above it. What is taken from
-    there was computed from numbers that are bit for bit the same, so no reading depends on the ones before it.
+    Two things are shared, because nearly all of a prompt is its demonstrations and prompts show the
+    same ones. The tokens that all prompts begin with are read once for each edit (`_shared`), which
+    saves most of the reading; only where a check says that it gives the same recordings. What
+    demonstrations make of a layer whatever the query is, a decomposition of a matrix for each head,
+    is kept by a hash of the keys and values that it is made of (`_updates`): once for all prompts,
+    and for all edits that leave the layer as it was, such as those above it. What is taken from
+    there was computed from numbers that are bit for bit the same, so no reading depends on the ones
+    before it.
 
     Arguments:
         model: what `load_model` returned; in float32 if the residuals are to be small.
         task: with at least one demonstration.
         prompts: how many rows of the split are read, from its beginning.
         split: `validation`, `test` or `all`.
-        floor: the noise's variance in every direction in the linear form's part of Theorem 2, which is infinite
-            without one. It is the same before and after clipping.
+        floor: the noise's variance in every direction in the linear form's part of Theorem 2, which
+            is infinite without one. It is the same before and after clipping.
         truncate_demonstrations, drop_long_rows: as for `Evaluator`.
 
     Raises:
-        TaskError: the task has no demonstrations or no rows, or a prompt is longer than the model reads.
+        TaskError: the task has no demonstrations or no rows, or a prompt is longer than the model
+            reads.
         ModelError: the model's attention cannot be recorded.
         EditError: the number of prompts or the floor is not positive.
     """
@@ -93,7 +99,8 @@ class Prober:
         _check_floor(floor, prompts)
         if task.shots == 0:
             raise TaskError(
-                f"task {task.name} shows no demonstrations, and the probe reads what they do; use --shots 4, say"
+                f"task {task.name} shows no demonstrations, and the probe reads what they do; use"
+                " --shots 4, say"
             )
         self.model, self.task, self.split, self.floor = model, task, split, floor
         self.anatomy = Anatomy.of(model.model)
@@ -113,7 +120,8 @@ class Prober:
         return self.at_floors([self.floor], edits)[0]
 
     def at_floors(self, floors: Sequence[float], edits: Edit | Sequence[Edit] = ()) -> list[Probe]:
-        """Read the model with these edits once, and return what it gives at each of several noise floors.
+        """Read the model with these edits once, and return what it gives at each of several noise
+        floors.
 
         Raises:
             EditError, ModelError: as a call; or a floor is not positive.
@@ -123,12 +131,14 @@ class Prober:
         chosen = canonical(self.anatomy, [edits] if isinstance(edits, Edit) else edits)
         rates = resolve(self.anatomy, chosen)
         reach = min(
-            (weight.layer + (weight.part == "mlp") for weight in rates), default=len(self.anatomy.layers)
+            (weight.layer + (weight.part == "mlp") for weight in rates),
+            default=len(self.anatomy.layers),
         )
         clipped = clip(self.model.model, chosen, anatomy=self.anatomy, factors=self._factors)
         with clipped if chosen else nullcontext():
             prompts = self._recorded()
-            # Inside the clip too: what reaches the residual stream takes the output projection as it is now.
+            # Inside the clip too: what reaches the residual stream takes the output projection as
+            # it is now.
             layers = [self._layers(prompts, floor) for floor in floors]
         return [
             Probe(
@@ -148,23 +158,28 @@ class Prober:
         ]
 
     def mean_variance(self) -> float:
-        """Return what a floor is small or large beside: the mean over prompts, layers and heads of tr C_t / d.
+        """Return what a floor is small or large beside: the mean over prompts, layers and heads of
+        tr C_t / d.
 
-        Layers in which fewer than two of the demonstrations' tokens are seen have none, and are left out.
+        Layers in which fewer than two of the demonstrations' tokens are seen have none, and are
+        left out.
         """
         sizes = [p.keys.shape[-1] * p.values.shape[-1] for p in self.recorder(self.rows[0].tokens)]
         layers = zip(self().layers, sizes, strict=True)
         return float(np.nanmean([layer.trace / size - self.floor for layer, size in layers]))
 
     def release(self) -> None:
-        """Let go of the factorisations of matrices; they are made again where they are needed again."""
+        """Let go of the factorisations of matrices; they are made again where they are needed
+        again."""
         self._factors.clear()
 
     def _rows(self, prompts: int, truncate: bool, drop: bool) -> tuple[_Row, ...]:
         tokenizer, window = needed_tokenizer(self.model), context_window(self.model.model.config)
         fitted = fit(self.task, self.split, tokenizer, window, truncate=truncate, drop=drop)
         if not fitted.prompts:
-            raise TaskError(f"task {self.task.name} has no {self.split} rows to read; give it more rows")
+            raise TaskError(
+                f"task {self.task.name} has no {self.split} rows to read; give it more rows"
+            )
         fitted = fitted.rows(0, min(prompts, len(fitted.prompts)))
         encoder = Encoder(tokenizer, fitted.prompts)
         requests = build_requests(fitted.prompts, tokenizer, window).without_prefix()
@@ -173,9 +188,12 @@ class Prober:
         for (first, *_), shots in zip(requests.continuations, fitted.shots, strict=True):
             tokens = requests.rows[first.row][: first.start + 1]
             before, shown = (
-                self.task.format.prefix(examples) for examples in ((), self.task.demonstrations[:shots])
+                self.task.format.prefix(examples)
+                for examples in ((), self.task.demonstrations[:shots])
             )
-            start, stop = (len(common_prefix([tokens, found])) for found in encoder([before, shown]))
+            start, stop = (
+                len(common_prefix([tokens, found])) for found in encoder([before, shown])
+            )
             rows.append(_Row(tokens, start, stop))
         return tuple(rows)
 
@@ -187,8 +205,11 @@ class Prober:
         return [self.recorder(row.tokens[self._shared :], beginning) for row in self.rows]
 
     def _sharable(self) -> int:
-        """Return how many tokens all prompts begin with; none where reading them apart does not give the same heads."""
-        shared = len(common_prefix(row.tokens[:-1] for row in self.rows)) if len(self.rows) > 1 else 0
+        """Return how many tokens all prompts begin with; none where reading them apart does not
+        give the same heads."""
+        shared = (
+            len(common_prefix(row.tokens[:-1] for row in self.rows)) if len(self.rows) > 1 else 0
+        )
         if not shared:
             return 0
         tokens = self.rows[0].tokens
@@ -196,15 +217,21 @@ class Prober:
         try:
             apart = self.recorder(tokens[shared:], self.recorder.begin(tokens[:shared]))
         except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, ModelError):
-            return 0  # a model that keeps something else than keys and values from one pass to the next
+            return 0  # what this model keeps from one pass to the next is not keys and values
         allowed = GOES_APART.get(self.model.model.dtype, GOES_APART_EXACT)
-        return shared if all(_agree(a, b, allowed) for a, b in zip(whole, apart, strict=True)) else 0
+        return (
+            shared if all(_agree(a, b, allowed) for a, b in zip(whole, apart, strict=True)) else 0
+        )
 
     def _layers(self, prompts: Sequence[Sequence[Parts]], floor: float) -> tuple[LayerProbe, ...]:
-        """Return every layer's quantities; the trajectory's norms need the steps of all layers first."""
+        """Return every layer's quantities; the trajectory's norms need the steps of all layers
+        first."""
         by_layer = list(zip(*prompts, strict=True))
         shown = [
-            [seen(parts, row.start, row.stop) for parts, row in zip(of_layer, self.rows, strict=True)]
+            [
+                seen(parts, row.start, row.stop)
+                for parts, row in zip(of_layer, self.rows, strict=True)
+            ]
             for of_layer in by_layer
         ]
         heads = [
@@ -212,7 +239,9 @@ class Prober:
             for of_layer, whiches in zip(by_layer, shown, strict=True)
         ]
         steps = np.array([self._steps(layer, found) for layer, found in enumerate(heads)])
-        step_norms, path_norms = (np.linalg.norm(x, axis=2) for x in (steps, np.cumsum(steps, axis=0)))
+        step_norms, path_norms = (
+            np.linalg.norm(x, axis=2) for x in (steps, np.cumsum(steps, axis=0))
+        )
         parts = zip(by_layer, shown, heads, step_norms, path_norms, strict=True)
         return tuple(self._layer(layer, *of_layer, floor) for layer, of_layer in enumerate(parts))
 
@@ -230,7 +259,8 @@ class Prober:
         residuals = np.array([residual(parts) for parts in prompts])
         self._check(layer, residuals)
         updates = [
-            self._update(layer, parts, which, floor) for parts, which in zip(prompts, shown, strict=True)
+            self._update(layer, parts, which, floor)
+            for parts, which in zip(prompts, shown, strict=True)
         ]
         log_normaliser = np.array([found.log_normaliser for found in heads])
         names = {f.name for f in fields(Update)} & {f.name for f in fields(LayerProbe)}
@@ -248,30 +278,38 @@ class Prober:
             **of_updates,
         )
 
-    def _update(self, layer: int, parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float) -> Update:
-        """Return what the demonstrations make of a layer, once for keys and values that are bit for bit the same."""
+    def _update(
+        self, layer: int, parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float
+    ) -> Update:
+        """Return what the demonstrations make of a layer, once for keys and values that are bit for
+        bit the same."""
         digest = hashlib.blake2b(f"{layer} {parts.scale} {parts.softcap}".encode(), digest_size=16)
         for array in (parts.keys[:, shown], parts.values[:, shown], parts.bias[:, shown]):
             digest.update(np.ascontiguousarray(array).data)
         known = self._updates.setdefault(digest.digest(), {})
         if floor not in known:
             other = next(iter(known.values()), None)
-            known[floor] = update_of(parts, shown, floor) if other is None else other.at_floor(floor)
+            known[floor] = (
+                update_of(parts, shown, floor) if other is None else other.at_floor(floor)
+            )
         return known[floor]
 
     def _steps(self, layer: int, heads: Sequence[Attended]) -> Float[np.ndarray, "prompts d"]:
-        """Return what the demonstrations add to the last token through the output projection as it is now."""
+        """Return what the demonstrations add to the last token through the output projection as it
+        is now."""
         output = self.recorder.outputs[layer].read()
-        exact = output.float() if output.device.type == "mps" else output.double()  # mps has no float64
+        exact = (
+            output.float() if output.device.type == "mps" else output.double()
+        )  # mps has no float64
         updates = torch.from_numpy(np.array([found.update.ravel() for found in heads])).to(exact)
         return (updates @ exact.T).cpu().double().numpy()
 
     def _check(self, layer: int, residuals: Float[np.ndarray, "prompts heads"]) -> None:
         if not residuals.max() <= OUTPUTS_APART.get(self.model.model.dtype, OUTPUTS_APART_EXACT):
             raise ModelError(
-                f"layer {layer}: a head's output is {residuals.max():.1e} away, relatively, from what its queries, "
-                f"keys and values give; a '{self.anatomy.model_type}' model does more in its attention than the probe "
-                "knows, or its outputs are not numbers"
+                f"layer {layer}: a head's output is {residuals.max():.1e} away, relatively, from"
+                f" what its queries, keys and values give; a '{self.anatomy.model_type}' model does"
+                " more in its attention than the probe knows, or its outputs are not numbers"
             )
 
 
@@ -282,7 +320,9 @@ def _check_floor(floor: float, prompts: int = 1) -> None:
 
 def _agree(one: Parts, other: Parts, tolerance: float) -> bool:
     """Say whether two recordings of a prompt's layer are the same but for rounding."""
-    pairs = ((getattr(one, name), getattr(other, name)) for name in ("query", "keys", "values", "output"))
+    pairs = (
+        (getattr(one, name), getattr(other, name)) for name in ("query", "keys", "values", "output")
+    )
     same = all(
         a.shape == b.shape and np.abs(a - b).max(initial=0) <= tolerance * np.abs(a).max(initial=0)
         for a, b in pairs
@@ -302,14 +342,16 @@ def probe(
 ) -> Probe:
     """Read the theory's quantities off a model, on the demonstrations of some prompts of a task.
 
-    For several edits make one `Prober`, which keeps what they share; `Probe.compare` sets two readings side by side.
+    For several edits make one `Prober`, which keeps what they share; `Probe.compare` sets two
+    readings side by side.
 
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`, which is left as it was.
         task: a `Task` with demonstrations.
         edits: what to clip, all together.
         dtype, device, tokenizer: see `load_model`; float32 unless said otherwise, for exactness.
-        options: passed on to `Prober`: `prompts`, `split`, `floor`, `truncate_demonstrations`, `drop_long_rows`.
+        options: passed on to `Prober`: `prompts`, `split`, `floor`, `truncate_demonstrations`,
+            `drop_long_rows`.
 
     Raises:
         EckartError: the model, the task or an edit is not usable.

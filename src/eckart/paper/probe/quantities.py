@@ -1,8 +1,9 @@
 """From what an attention computed with to the theory's quantities, in float64 and in logarithms.
 
-Tokens, not whole demonstrations, are what the sums of Lemma 1 and Eq. (12) go over: N is the number of the
-demonstrations' tokens that the last token of the prompt sees in this layer. Everything else that it sees (a first
-special token, an instruction, the query's own text, sinks) only shares the softmax.
+Tokens, not whole demonstrations, are what the sums of Lemma 1 and Eq. (12) go over: N is the number
+of the demonstrations' tokens that the last token of the prompt sees in this layer. Everything else
+that it sees (a first special token, an instruction, the query's own text, sinks) only shares the
+softmax.
 """
 
 from __future__ import annotations
@@ -20,20 +21,25 @@ from eckart.paper.theory.bound import demonstration_gram, floored_term, noise_va
 from eckart.paper.theory.duals import log_kernel, log_singular_values
 
 RESOLVED = 1e-6
-"""Singular values below this share of the largest are not counted: keys and values are recorded in float32."""
+"""Singular values below this share of the largest are not counted: keys and values are recorded in
+float32."""
 
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What the demonstrations make of a layer's heads whatever the query is: Delta W', but for its normaliser.
+    """What the demonstrations make of a layer's heads whatever the query is: Delta W', but for its
+    normaliser.
 
     Arguments:
-        log_norm: (heads,), log of |sum_i v_i ⊗ phi(k_i)|; NaN under a soft cap, which leaves no kernel.
-        rank, stable_rank: (heads,), of Delta W': the number of its singular values above `RESOLVED` of the largest;
-            the sum of their squares as a multiple of the largest's. NaN under a soft cap.
-        linear_norm: (heads,), |sum_i v_i ⊗ k_i|, W_Q left out: Lemma 1's Delta W is this sum times W_Q.
-        trace, norm_term, log_determinant: (heads,), of Theorem 2 with g_i = v_i ⊗ k_i, W_Q left out; NaN for fewer than
-            two tokens.
+        log_norm: (heads,), log of |sum_i v_i ⊗ phi(k_i)|; NaN under a soft cap, which leaves no
+            kernel.
+        rank, stable_rank: (heads,), of Delta W': the number of its singular values above `RESOLVED`
+            of the largest; the sum of their squares as a multiple of the largest's. NaN under a
+            soft cap.
+        linear_norm: (heads,), |sum_i v_i ⊗ k_i|, W_Q left out: Lemma 1's Delta W is this sum times
+            W_Q.
+        trace, norm_term, log_determinant: (heads,), of Theorem 2 with g_i = v_i ⊗ k_i, W_Q left
+            out; NaN for fewer than two tokens.
         variances: (heads, r), the eigenvalues of its C_t; none for fewer than two tokens.
         dimension: the number of entries of the sum.
     """
@@ -90,7 +96,8 @@ def attended(parts: Parts, shown: Bool[np.ndarray, " tokens"]) -> Attended:
 
 
 def residual(parts: Parts) -> Float[np.ndarray, " heads"]:
-    """Return how far the heads' outputs, computed anew from what was recorded, are from the model's own, relatively."""
+    """Return how far the heads' outputs, computed anew from what was recorded, are from the model's
+    own, relatively."""
     everything = np.ones(parts.bias.shape[-1], dtype=bool)
     found = attended(parts, everything).update
     error = np.linalg.norm(found - parts.output, axis=1)
@@ -100,14 +107,16 @@ def residual(parts: Parts) -> Float[np.ndarray, " heads"]:
 def update_of(parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float) -> Update:
     """Return what some tokens make of a layer's heads.
 
-    The softmax form is by the kernel exp(scale * k · k'), Eq. (10). A mask that adds b_i to the scores of token i is a
-    feature phi(k_i) that is exp(b_i) times as long. A soft cap is no kernel: phi(k) · phi(q) as a function of k · q = s
-    has a power series without negative terms, and exp(c tanh(s / c)), which is bounded, has not.
+    The softmax form is by the kernel exp(scale * k · k'), Eq. (10). A mask that adds b_i to the
+    scores of token i is a feature phi(k_i) that is exp(b_i) times as long. A soft cap is no kernel:
+    phi(k) · phi(q) as a function of k · q = s has a power series without negative terms, and exp(c
+    tanh(s / c)), which is bounded, has not.
 
-    The linear form is without softmax and scale, and without W_Q: g_i = v_i ⊗ k_i, with a term of Theorem 2 in m k
-    dimensions and half of the tokens shown. Lemma 1's Delta W is (sum_i v_i ⊗ k_i) W_Q, and Theorem 2's g_i has
-    (W_Q (1 + W_(t-1)))^T k_i in place of k_i: both of tokens before rotary positions and head norms, behind which no
-    one W_Q is left. So the linear form says nothing of W_Q: clipping it moves nothing here in its own layer.
+    The linear form is without softmax and scale, and without W_Q: g_i = v_i ⊗ k_i, with a term of
+    Theorem 2 in m k dimensions and half of the tokens shown. Lemma 1's Delta W is (sum_i v_i ⊗ k_i)
+    W_Q, and Theorem 2's g_i has (W_Q (1 + W_(t-1)))^T k_i in place of k_i: both of tokens before
+    rotary positions and head norms, behind which no one W_Q is left. So the linear form says
+    nothing of W_Q: clipping it moves nothing here in its own layer.
 
     Arguments:
         parts: of the layer.
@@ -116,11 +125,20 @@ def update_of(parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float) ->
     """
     heads = len(parts.query)
     bias = parts.bias[:, shown]
-    groups = len(parts.keys) if not bias.any() else heads  # a bias of its own for each query head, or none
-    keys, values = (transposed(_of_query_heads(x[:, shown], groups)) for x in (parts.keys, parts.values))
+    groups = (
+        len(parts.keys) if not bias.any() else heads
+    )  # a bias of its own for each query head, or none
+    keys, values = (
+        transposed(_of_query_heads(x[:, shown], groups)) for x in (parts.keys, parts.values)
+    )
     dimension = keys.shape[-2] * values.shape[-2]
-    per_group = {**_softmax_form(parts, keys, values, bias), **_linear_form(keys, values, dimension, floor)}
-    of_heads = {name: np.repeat(value, heads // groups, axis=0) for name, value in per_group.items()}
+    per_group = {
+        **_softmax_form(parts, keys, values, bias),
+        **_linear_form(keys, values, dimension, floor),
+    }
+    of_heads = {
+        name: np.repeat(value, heads // groups, axis=0) for name, value in per_group.items()
+    }
     return Update(**of_heads, dimension=dimension)
 
 
@@ -148,7 +166,8 @@ def _softmax_form(
         return dict.fromkeys(names, np.full(groups, np.nan))
     if tokens == 0:
         return {
-            name: np.full(groups, value) for name, value in zip(names, (-np.inf, 0.0, np.nan), strict=True)
+            name: np.full(groups, value)
+            for name, value in zip(names, (-np.inf, 0.0, np.nan), strict=True)
         }
     log_gram = log_kernel(keys, keys, parts.scale**-2) + bias[:, :, None] + bias[:, None, :]
     logs = log_singular_values(values, log_gram)
@@ -159,7 +178,9 @@ def _softmax_form(
     return {"log_norm": log_norm, "rank": rank, "stable_rank": stable_rank}
 
 
-def _linear_form(keys: np.ndarray, values: np.ndarray, dimension: int, floor: float) -> dict[str, np.ndarray]:
+def _linear_form(
+    keys: np.ndarray, values: np.ndarray, dimension: int, floor: float
+) -> dict[str, np.ndarray]:
     tokens = keys.shape[-1]
     gram = demonstration_gram(values, keys)
     square = np.maximum(gram.sum(axis=(-1, -2)), 0)
@@ -172,9 +193,13 @@ def _linear_form(keys: np.ndarray, values: np.ndarray, dimension: int, floor: fl
     }
 
 
-def _term(variances: np.ndarray, square: np.ndarray, dimension: int, floor: float) -> dict[str, Any]:
+def _term(
+    variances: np.ndarray, square: np.ndarray, dimension: int, floor: float
+) -> dict[str, Any]:
     if variances.shape[-1] == 0:
-        return dict.fromkeys(("trace", "norm_term", "log_determinant"), np.full(len(square), np.nan))
+        return dict.fromkeys(
+            ("trace", "norm_term", "log_determinant"), np.full(len(square), np.nan)
+        )
     term = floored_term(variances, square, dimension, floor)
     return {
         "trace": np.asarray(term.trace),

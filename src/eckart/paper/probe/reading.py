@@ -43,19 +43,25 @@ class LayerProbe:
         tokens: (prompts,), N, how many of the demonstrations' tokens the last token sees here.
         log_normaliser: log D', of the softmax's denominator.
         share: the demonstrations' share of the attention, in [0, 1].
-        log_norm: log of |Delta W'|, the implicit gradient's norm, Appendix B.2. NaN under a soft cap, as are the ranks.
+        log_norm: log of |Delta W'|, the implicit gradient's norm, Appendix B.2. NaN under a soft
+            cap, as are the ranks.
         rank, stable_rank: of Delta W'; see `eckart.paper.probe.quantities.Update`.
         update_norm: norm of Delta W' phi(q), what the demonstrations add to the head's output.
-        linear_norm: norm of the linear form's sum_i v_i ⊗ k_i, W_Q left out: Lemma 1's Delta W is this times W_Q.
-        trace, norm_term, log_determinant: of Theorem 2 with g_i = v_i ⊗ k_i, W_Q and earlier layers left out, see
-            `eckart.paper.theory.bound.LayerTerm`; NaN for fewer than two tokens. Clipping `q` moves neither these nor
-            `linear_norm` in its own layer.
-        step_norm: (prompts,), norm of tau_t = W_O sum over heads of Delta W' phi(q): what the demonstrations add to the
-            residual stream at the last token through this layer's attention. A norm or a multiplier that some models
-            have behind the output projection is left out.
-        path_norm: (prompts,), norm of tau_1 + ... + tau_t. A softmax model has no W_t of Theorem 1, one matrix for
-            every token: this is its W_t h^0 for the one token at hand, without what MLPs and the other tokens add.
-        residual: relative distance of the heads' outputs, computed anew from what was recorded, from the model's own.
+        linear_norm: norm of the linear form's sum_i v_i ⊗ k_i, W_Q left out: Lemma 1's Delta W is
+            this times W_Q.
+        trace, norm_term, log_determinant: of Theorem 2 with g_i = v_i ⊗ k_i, W_Q and earlier layers
+            left out, see `eckart.paper.theory.bound.LayerTerm`; NaN for fewer than two tokens.
+            Clipping `q` moves neither these nor `linear_norm` in its own layer.
+        step_norm: (prompts,), norm of tau_t = W_O sum over heads of Delta W' phi(q): what the
+            demonstrations add to the residual stream at the last token through this layer's
+            attention. A norm or a multiplier that some models have behind the output projection is
+            left out.
+        path_norm: (prompts,), norm of tau_1 + ... + tau_t. A softmax model has no W_t of Theorem 1,
+            one matrix for
+            every token: this is its W_t h^0 for the one token at hand, without what MLPs and the
+                other tokens add.
+        residual: relative distance of the heads' outputs, computed anew from what was recorded,
+            from the model's own.
     """
 
     layer: int
@@ -88,9 +94,13 @@ class LayerProbe:
         return float(np.mean(getattr(self, quantity)))
 
     def to_json(self) -> dict[str, Any]:
-        """Return means over prompts, of every head and of the layer; None for what is not defined."""
+        """Return means over prompts, of every head and of the layer; None for what is not
+        defined."""
         heads = [
-            {"head": head, **{name: number(getattr(self, name)[:, head].mean()) for name in OF_HEADS}}
+            {
+                "head": head,
+                **{name: number(getattr(self, name)[:, head].mean()) for name in OF_HEADS},
+            }
             for head in range(self.share.shape[1])
         ]
         return {
@@ -110,11 +120,13 @@ class Probe:
         model, dtype, task, split: what was read.
         shots: demonstrations in a prompt, at most.
         prompts: how many prompts.
-        rows: a hash of what the model read: every prompt's tokens, and which of them are demonstrations'.
+        rows: a hash of what the model read: every prompt's tokens, and which of them are
+            demonstrations'.
         floor: the noise's variance in every direction, of the linear form.
         edits: what was clipped.
-        reach: the lowest layer whose quantities these edits may move (Remark 5): the clipped one for a matrix of its
-            attention, the one after it for its MLP; the number of layers for none.
+        reach: the lowest layer whose quantities these edits may move (Remark 5): the clipped one
+            for a matrix of its attention, the one after it for its MLP; the number of layers for
+            none.
         layers: one for each.
     """
 
@@ -149,14 +161,16 @@ class Probe:
             mine, other = getattr(self, name), getattr(after, name)
             if mine != other:
                 raise EditError(
-                    f"probes with {name} {mine} and {other} cannot be compared; make both with one Prober"
+                    f"probes with {name} {mine} and {other} cannot be compared; make both with one"
+                    " Prober"
                 )
         if self.rows != after.rows:
             read = " and ".join(
                 f"{p.prompts} {p.split} prompts of {p.task}, {p.shots} shots" for p in (self, after)
             )
             raise EditError(
-                f"probes read different tokens ({read}): another task, seed or tokenizer; make both with one Prober"
+                f"probes read different tokens ({read}): another task, seed or tokenizer; make both"
+                " with one Prober"
             )
         return Comparison(self, after)
 
@@ -189,13 +203,17 @@ class Comparison:
         return min(self.before.reach, self.after.reach)
 
     def change(self, quantity: str) -> Float[np.ndarray, " layers"]:
-        """Return a quantity's mean after less that before, for every layer; NaN where one of them is not defined."""
-        with np.errstate(invalid="ignore"):  # without demonstrations in its window, both are minus infinity
+        """Return a quantity's mean after less that before, for every layer; NaN where one of them
+        is not defined."""
+        with np.errstate(
+            invalid="ignore"
+        ):  # without demonstrations in its window, both are minus infinity
             return self.after.means(quantity) - self.before.means(quantity)
 
     @property
     def moved_below(self) -> float:
-        """The most that any number of any prompt and head moved in the layers below `reach`: 0 by Remark 5."""
+        """The most that any number of any prompt and head moved in the layers below `reach`: 0 by
+        Remark 5."""
         pairs = list(zip(self.before.layers, self.after.layers, strict=True))[: self.reach]
         return max((_most(a, b) for a, b in pairs), default=0.0)
 
@@ -217,7 +235,8 @@ def number(value: float) -> float | None:
 
 
 def _most(a: LayerProbe, b: LayerProbe) -> float:
-    """Return the largest difference of two layers' numbers, where both are numbers; infinity where one alone is."""
+    """Return the largest difference of two layers' numbers, where both are numbers; infinity where
+    one alone is."""
     most = 0.0
     for name in (f.name for f in fields(LayerProbe)):
         x, y = (np.atleast_1d(np.asarray(getattr(layer, name), dtype=float)) for layer in (a, b))

@@ -1,9 +1,10 @@
 """What a model's own attention computes with, for the last token of a prompt.
 
-transformers hands every attention's queries, keys and values to a function that it looks up by name, after
-projections, head norms, rotary positions and caches. The one registered here notes them and has the model's own eager
-function compute: nothing in the pass is replaced. The mask is the model's own too, so sliding windows are as the model
-has them. What attention hands to its output projection is noted apart, to check the notes against.
+transformers hands every attention's queries, keys and values to a function that it looks up by
+name, after projections, head norms, rotary positions and caches. The one registered here notes them
+and has the model's own eager function compute: nothing in the pass is replaced. The mask is the
+model's own too, so sliding windows are as the model has them. What attention hands to its output
+projection is noted apart, to check the notes against.
 """
 
 from __future__ import annotations
@@ -37,12 +38,16 @@ class Parts:
 
     Arguments:
         query: (heads, k), of the last token.
-        keys, values: (key_heads, tokens, k), (key_heads, tokens, m), of all tokens; consecutive query heads share one.
-        bias: (1 or heads, tokens), what the mask adds to the last token's scores; minus infinity for a hidden token.
+        keys, values: (key_heads, tokens, k), (key_heads, tokens, m), of all tokens; consecutive
+            query heads share one.
+        bias: (1 or heads, tokens), what the mask adds to the last token's scores; minus infinity
+            for a hidden token.
         scale: scores are `scale * query . key`.
         softcap: scores become `softcap * tanh(score / softcap)`, before the bias; None for no cap.
-        sinks: (heads,), a score that takes its share of the attention and gives nothing; None for none.
-        output: (heads, m), what the last token's heads hand to the output projection, by the model's own forward.
+        sinks: (heads,), a score that takes its share of the attention and gives nothing; None for
+            none.
+        output: (heads, m), what the last token's heads hand to the output projection, by the
+            model's own forward.
     """
 
     query: Float[np.ndarray, "heads k"]
@@ -68,7 +73,9 @@ class Recorder:
     def __init__(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self.outputs = [anatomy.select(layer, "o")[0] for layer in range(len(anatomy.layers))]
-        self._layers = {m: layer for layer, block in enumerate(anatomy.blocks) for m in block.modules()}
+        self._layers = {
+            m: layer for layer, block in enumerate(anatomy.blocks) for m in block.modules()
+        }
         self._noted: list[dict[str, Any]] = []
         for layer, output in enumerate(self.outputs):
             if not self._is_recordable(output):
@@ -91,7 +98,8 @@ class Recorder:
         return [self._parts(layer) for layer in range(len(self.outputs))]
 
     def begin(self, tokens: Sequence[int]) -> Cache:
-        """Return the keys and values of what several prompts begin with, by the model as it is now."""
+        """Return the keys and values of what several prompts begin with, by the model as it is
+        now."""
         # Not the model's own kind of cache: that may drop what has left a sliding window.
         cache = DynamicCache()
         self._read(tokens, cache)
@@ -106,7 +114,9 @@ class Recorder:
             undo.callback(_recorder.reset, _recorder.set(self))
             undo.enter_context(replaced_attention(model, NAME, _gptj))
             for layer, output in enumerate(self.outputs):
-                hook = _owner(self.anatomy, output).register_forward_pre_hook(self._output_hook(layer))
+                hook = _owner(self.anatomy, output).register_forward_pre_hook(
+                    self._output_hook(layer)
+                )
                 undo.callback(hook.remove)
             with suppress(PassEnded):
                 model(input_ids=row, past_key_values=cache, use_cache=cache is not None)
@@ -144,8 +154,9 @@ class Recorder:
 
     def _refusal(self, layer: int) -> ModelError:
         return ModelError(
-            f"a '{self.anatomy.model_type}' model computes the attention of layer {layer} by itself, not through "
-            "transformers' AttentionInterface, so its queries and keys cannot be recorded; probe another model type"
+            f"a '{self.anatomy.model_type}' model computes the attention of layer {layer} by"
+            " itself, not through transformers' AttentionInterface, so its queries and keys cannot"
+            " be recorded; probe another model type"
         )
 
 
@@ -174,14 +185,21 @@ def _forward(
     return own(module, query, key, value, attention_mask, **options)
 
 
-def _gptj(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *_: Any) -> Any:
+def _gptj(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *_: Any
+) -> Any:
     """Stand in for GPT-J's own attention, which is in no registry."""
     _note(module, query, key, value, mask, {"scaling": 1 / float(module.scale_attn)})
     return type(module)._attn(module, query, key, value, mask)
 
 
 def _note(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: dict[str, Any]
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    options: dict[str, Any],
 ) -> None:
     scaling, softcap, sinks = (options.get(name) for name in ("scaling", "softcap", "s_aux"))
     _recorder.get().note(
@@ -197,7 +215,8 @@ def _note(
 
 
 def _bias(mask: Tensor | None, tokens: int) -> Float[np.ndarray, "_ tokens"]:
-    """Return the last row of a mask, with minus infinity for the least number of its dtype, which stands for it."""
+    """Return the last row of a mask, with minus infinity for the least number of its dtype, which
+    stands for it."""
     if mask is None:
         return np.zeros((1, tokens))
     bias = _exact(mask[0, :, -1, :tokens])

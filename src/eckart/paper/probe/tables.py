@@ -23,13 +23,16 @@ COLUMNS = {
     "step_norm": "step",
     "path_norm": "trajectory",
 }
-"""Every quantity by the name of its column; `eckart.paper.probe.reading.QUANTITIES` says what each is."""
+"""Every quantity by the name of its column; `eckart.paper.probe.reading.QUANTITIES` says what each
+is."""
 
 
 def probe_report(found: Probe | Comparison) -> RenderableType:
     """Return a probe's table by layer; of two probes both, and what moved."""
     if isinstance(found, Probe):
-        return Group(_heading(found), _table("unpruned" if not found.edits else _named(found), _rows(found)))
+        return Group(
+            _heading(found), _table("unpruned" if not found.edits else _named(found), _rows(found))
+        )
     before, after = found.before, found.after
     changes = {name: [_signed(value) for value in found.change(name)] for name in COLUMNS}
     return Group(
@@ -37,7 +40,9 @@ def probe_report(found: Probe | Comparison) -> RenderableType:
         _heading(before),
         _table("unpruned", _rows(before)),
         _table(_named(after), _rows(after)),
-        _table("clipped less unpruned", [_row(before, i, changes) for i in range(len(before.layers))]),
+        _table(
+            "clipped less unpruned", [_row(before, i, changes) for i in range(len(before.layers))]
+        ),
     )
 
 
@@ -50,7 +55,9 @@ def moved(found: Comparison) -> str:
 
 
 def _heading(found: Probe) -> RenderableType:
-    read = f"{found.task}, {found.shots} shots, {found.prompts} {found.split} prompts, {found.dtype}"
+    read = (
+        f"{found.task}, {found.shots} shots, {found.prompts} {found.split} prompts, {found.dtype}"
+    )
     residual = f"heads' outputs computed anew differ by {found.residual:.1e} at most, relatively"
     tokens = f"N: tokens of demonstrations that the last token sees; noise floor {found.floor:g}"
     linear = "|Σ v ⊗ k| and, with g = v ⊗ k, Theorem 2's norm term, log det and term leave W_Q out"
@@ -69,7 +76,11 @@ def _rows(found: Probe) -> list[list[str]]:
 
 def _row(found: Probe, index: int, cells: dict[str, list[str]]) -> list[str]:
     layer = found.layers[index]
-    return [str(layer.layer), f"{layer.tokens.mean():.4g}", *(cells[name][index] for name in COLUMNS)]
+    return [
+        str(layer.layer),
+        f"{layer.tokens.mean():.4g}",
+        *(cells[name][index] for name in COLUMNS),
+    ]
 
 
 def _table(title: str, rows: list[list[str]]) -> RenderableType:

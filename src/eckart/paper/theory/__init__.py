@@ -1,5 +1,6 @@
-"""The second half of the paper, line by line: plain arrays in, numbers out, and a check beside each statement.
+"""The second half of the paper, line by line: plain arrays in, numbers out, and a check beside each
+statement.
 
-`attention` has Eq. (1) to (3), Lemma 1 and Theorem 1; `duals` Appendix B.2 and B.3; `bound` Theorem 2; `norms` Examples
-1 to 4; `checks` the table of statements.
+`attention` has Eq. (1) to (3), Lemma 1 and Theorem 1; `duals` Appendix B.2 and B.3; `bound` Theorem
+2; `norms` Examples 1 to 4; `checks` the table of statements.
 """

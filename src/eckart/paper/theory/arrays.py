@@ -1,4 +1,5 @@
-"""What every function of the theory is given: arrays of numbers, in float64, whose shapes fit each other."""
+"""What every function of the theory is given: arrays of numbers, in float64, whose shapes fit each
+other."""
 
 from __future__ import annotations
 
@@ -21,14 +22,16 @@ Numbers = Float[np.ndarray, "*batch"] | np.float64
 
 
 def shaped(function: Callable[P, T]) -> Callable[P, T]:
-    """Make a function take arrays, lists or CPU tensors in float64, and refuse those that its signature does not fit.
+    """Make a function take arrays, lists or CPU tensors in float64, and refuse those that its
+    signature does not fit.
 
     Arguments:
-        function: its array arguments are annotated with shapes, such as `Float[np.ndarray, "*batch m n"]`.
+        function: its array arguments are annotated with shapes, such as
+            `Float[np.ndarray, "*batch m n"]`.
 
     Returns:
-        The function. It raises an EckartError, in one line, for what is no array of finite numbers, and for shapes
-        that disagree.
+        The function. It raises an EckartError, in one line, for what is no array of finite numbers,
+        and for shapes that disagree.
 
     >>> @shaped
     ... def total(values: Float[np.ndarray, "m n"], keys: Float[np.ndarray, "k n"]) -> float:
@@ -37,7 +40,8 @@ def shaped(function: Callable[P, T]) -> Callable[P, T]:
     10.0
     >>> total([[1, 2]], [[3]])
     Traceback (most recent call last):
-    eckart.errors.EckartError: total: keys has shape (1, 1), and is to be (k, n) beside values (1, 2)
+    eckart.errors.EckartError: total: keys has shape (1, 1), and is to be (k, n) beside values (1,
+    2)
     """
     signature = inspect.signature(function)
     shapes = {name: hint for name, hint in get_type_hints(function).items() if _is_shape(hint)}
@@ -103,5 +107,7 @@ def _numbers(name: str, value: Any) -> np.ndarray:
             f"{name} is no array of numbers ({type(value).__name__}); give a NumPy array"
         ) from None
     if not np.isfinite(array).all():
-        raise EckartError(f"{name} holds NaN or infinity, as after an overflow; look where it was computed")
+        raise EckartError(
+            f"{name} holds NaN or infinity, as after an overflow; look where it was computed"
+        )
     return array

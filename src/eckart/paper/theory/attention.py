@@ -1,7 +1,7 @@
 """Attention as implicit gradient descent: Eq. (1) to (3), Lemma 1, Theorem 1.
 
-Columns are tokens: N demonstrations, then the test token. "1" beside a matrix is the identity, as in the paper. Every
-array may have leading batch axes.
+Columns are tokens: N demonstrations, then the test token. "1" beside a matrix is the identity, as
+in the paper. Every array may have leading batch axes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def softmax_attention(
     w_q: Float[np.ndarray, "*batch k d"],
     d_scale: float = 1.0,
 ) -> Float[np.ndarray, "*batch d tokens"]:
-    """Return softmax attention with residual connection and mask, Eq. (1); its last column is Eq. (2).
+    """Return softmax attention with residual connection and mask, Eq. (1); its last column is Eq.
+    (2).
 
     Arguments:
         h: (d, N + 1), the tokens, of which the last is the test token.
@@ -158,7 +159,8 @@ def forward(
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """The implicit gradient descent of a stack of L layers (Theorem 1), one layer along the axis before the last two.
+    """The implicit gradient descent of a stack of L layers (Theorem 1), one layer along the axis
+    before the last two.
 
     Arguments:
         values: (L, d, N), v_i = W_V^t h_i^(t-1).
@@ -176,7 +178,9 @@ class Trajectory:
     @property
     def weights(self) -> Float[np.ndarray, "*batch states d d"]:
         """W_0 = 0 to W_L, W_t = W_(t-1) + G_t: one more than there are layers."""
-        return np.cumsum(np.concatenate([0 * self.steps[..., :1, :, :], self.steps], axis=-3), axis=-3)
+        return np.cumsum(
+            np.concatenate([0 * self.steps[..., :1, :, :], self.steps], axis=-3), axis=-3
+        )
 
     @property
     def maps(self) -> Float[np.ndarray, "*batch layers d d"]:
@@ -193,9 +197,9 @@ def trajectory(
 ) -> Trajectory:
     """Return the implicit gradient descent of a stack of linear attention blocks, Theorem 1.
 
-    From the demonstrations and W_(t-1) alone, as Remark 2 says: h_i^(t-1) = (1 + W_(t-1)) h_i^0, the layer's Delta W_t
-    is that of Lemma 1 at these, G_t = Delta W_t (1 + W_(t-1)) and W_t = W_(t-1) + G_t. For any test token h,
-    h^t = h^0 + W_t h^0.
+    From the demonstrations and W_(t-1) alone, as Remark 2 says: h_i^(t-1) = (1 + W_(t-1)) h_i^0,
+    the layer's Delta W_t is that of Lemma 1 at these, G_t = Delta W_t (1 + W_(t-1)) and W_t =
+    W_(t-1) + G_t. For any test token h, h^t = h^0 + W_t h^0.
 
     Arguments:
         demonstrations: (d, N), H_s, the input without the test token.
@@ -222,7 +226,8 @@ def descend(
 
     Arguments:
         demonstrations, w_v, w_k, w_q: as for `trajectory`.
-        noise: what is added to a layer's step, given its v_i and u_i; later layers start from where it leads.
+        noise: what is added to a layer's step, given its v_i and u_i; later layers start from where
+            it leads.
 
     Raises:
         EckartError: there are no layers.

@@ -1,14 +1,17 @@
-"""The generalisation bound of Theorem 2, with its noise covariance C_t kept as an N x N Gram matrix.
+"""The generalisation bound of Theorem 2, with its noise covariance C_t kept as an N x N Gram
+matrix.
 
 What the paper leaves to the reader, and how it is read here (docs/theory.md has a check of each):
 
-- Theorem 1's G_t is a *sum* over demonstrations, G_t = sum_i g_i with g_i = v_i ⊗ u_i; the G_t of Section 3.3 is a
-  *mean*, (1/N) sum_i grad_i. Both hold with grad_i = N g_i, which is what is used.
-- C_t is the covariance of the mean of b gradients drawn from N without replacement. Its rank is N - 1 at most; and at
-  most w (w + 1) / 2 for tokens of w numbers, since v_i and u_i are both linear in h_i. The latter is less than d = w^2,
-  the number of entries of W: C_t is not positive definite for any N, and the bound as printed is infinite. Here the
-  noise has a floor: C_t + floor * I takes C_t's place in both of the bound's terms.
-- The prior's variance may not depend on the demonstrations: the expectation over them stands *inside* the logarithm.
+- Theorem 1's G_t is a *sum* over demonstrations, G_t = sum_i g_i with g_i = v_i ⊗ u_i; the G_t of
+  Section 3.3 is a *mean*, (1/N) sum_i grad_i. Both hold with grad_i = N g_i, which is what is used.
+- C_t is the covariance of the mean of b gradients drawn from N without replacement. Its rank is N -
+  1 at most; and at most w (w + 1) / 2 for tokens of w numbers, since v_i and u_i are both linear in
+  h_i. The latter is less than d = w^2, the number of entries of W: C_t is not positive definite for
+  any N, and the bound as printed is infinite. Here the noise has a floor: C_t + floor * I takes
+  C_t's place in both of the bound's terms.
+- The prior's variance may not depend on the demonstrations: the expectation over them stands
+  *inside* the logarithm.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from eckart.paper.theory.attention import Trajectory, descend
 def demonstration_gram(
     values: Float[np.ndarray, "*batch m n"], inputs: Float[np.ndarray, "*batch k n"]
 ) -> Float[np.ndarray, "*batch n n"]:
-    """Return the inner products of the demonstrations' gradients g_i = v_i ⊗ u_i, without forming one of them.
+    """Return the inner products of the demonstrations' gradients g_i = v_i ⊗ u_i, without forming
+    one of them.
 
     Arguments:
         values: (m, N), v_i.
@@ -48,8 +52,11 @@ def demonstration_gram(
 
 
 @shaped
-def noise_gram(gram: Float[np.ndarray, "*batch n n"], shots: int) -> Float[np.ndarray, "*batch n n"]:
-    """Return the N x N matrix that shares its nonzero eigenvalues with C_t (Section 3.3, before Assumption 1).
+def noise_gram(
+    gram: Float[np.ndarray, "*batch n n"], shots: int
+) -> Float[np.ndarray, "*batch n n"]:
+    """Return the N x N matrix that shares its nonzero eigenvalues with C_t (Section 3.3, before
+    Assumption 1).
 
     Arguments:
         gram: (N, N), of `demonstration_gram`.
@@ -74,8 +81,8 @@ def _spread(n: int, shots: int) -> float:
     """Return by what C_t exceeds the sum of squares of the centred g_i."""
     if n < 2 or not 1 <= shots <= n:
         raise EckartError(
-            f"{shots} shots of {n} demonstrations leave no noise covariance; give two demonstrations or more, and "
-            f"shots from 1 to their number"
+            f"{shots} shots of {n} demonstrations leave no noise covariance; give two"
+            " demonstrations or more, and shots from 1 to their number"
         )
     return (n - shots) / (shots * (n - 1)) * n
 
@@ -92,8 +99,8 @@ def noisy_trajectory(
 ) -> Trajectory:
     """Return a descent with the noise of Assumption 1 in every step: the one that Theorem 2 bounds.
 
-    W_t = W_(t-1) + G_t + (C_t + floor I)^(1/2) N_t with N_t from N(0, I). The result's steps hold their noise, and the
-    gradients and C_t of a layer are those at the noisy W_(t-1) before it.
+    W_t = W_(t-1) + G_t + (C_t + floor I)^(1/2) N_t with N_t from N(0, I). The result's steps hold
+    their noise, and the gradients and C_t of a layer are those at the noisy W_(t-1) before it.
 
     Arguments:
         demonstrations, w_v, w_k, w_q: as for `trajectory`.
@@ -101,18 +108,20 @@ def noisy_trajectory(
         seed: draws the noise.
 
     Raises:
-        EckartError: shapes do not fit, there are no layers, shots are out of range, or the floor is negative.
+        EckartError: shapes do not fit, there are no layers, shots are out of range, or the floor is
+            negative.
 
     >>> one = [[[0.1]]]
-    >>> noisy_trajectory([[1, 2, 3]], one, one, one, shots=3, floor=0, seed=0).steps.round(9)  # no noise is left
-    array([[[0.014]]])
+    >>> noisy_trajectory([[1, 2, 3]], one, one, one, shots=3, floor=0, seed=0).steps.round(9)  # no
+    noise is left array([[[0.014]]])
     """
     if floor < 0:
         raise EckartError(f"floor {floor}: give a variance of 0 or more")
     spread, random = _spread(demonstrations.shape[-1], shots), np.random.default_rng(seed)
 
     def noise(values: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-        """Draw (C_t + floor I)^(1/2) N_t: demonstrations with random weights, and every entry a little."""
+        """Draw (C_t + floor I)^(1/2) N_t: demonstrations with random weights, and every entry a
+        little."""
         weights = random.standard_normal((*values.shape[:-2], 1, values.shape[-1]))
         weights -= weights.mean(axis=-1, keepdims=True)
         drawn = np.sqrt(spread) * (values * weights) @ transposed(inputs)
@@ -123,7 +132,8 @@ def noisy_trajectory(
 
 @dataclass(frozen=True, eq=False)
 class LayerTerm:
-    """One layer's part of Theorem 2, `d log((squared_norm + trace) / d) - log_determinant`, never negative.
+    """One layer's part of Theorem 2, `d log((squared_norm + trace) / d) - log_determinant`, never
+    negative.
 
     Arguments:
         dimension: d, the number of entries of W.
@@ -144,11 +154,13 @@ class LayerTerm:
 
     @property
     def value(self) -> Numbers:
-        """Both halves: twice the bound on what this layer's step tells of the demonstrations, in nats."""
+        """Both halves: twice the bound on what this layer's step tells of the demonstrations, in
+        nats."""
         return self.norm_term - self.log_determinant
 
     def expected(self) -> LayerTerm:
-        """Return the term over draws of the demonstrations, the first axis: means of A_1 and A_2 (Lemma 6)."""
+        """Return the term over draws of the demonstrations, the first axis: means of A_1 and A_2
+        (Lemma 6)."""
         parts = (self.squared_norm, self.trace, self.log_determinant)
         return LayerTerm(self.dimension, *(np.mean(part, axis=0) for part in parts))
 
@@ -167,23 +179,25 @@ def layer_term(
 
     Arguments:
         gram: (N, N), of `demonstration_gram`.
-        squared: (), |Delta W_t|^2 |1 + sum_j G_j|^2 as Theorem 2 has it; or the smaller |G_t|^2, the sum of the Gram
-            matrix's entries, as Lemma 6 has it before Eq. (19).
+        squared: (), |Delta W_t|^2 |1 + sum_j G_j|^2 as Theorem 2 has it; or the smaller |G_t|^2,
+            the sum of the Gram matrix's entries, as Lemma 6 has it before Eq. (19).
         shots: b, as for `noise_gram`.
         dimension: d, the number of entries of W.
-        floor: the variance of the noise in every direction beside C_t's, at least 0. At 0 the term is infinite where
-            C_t is singular.
+        floor: the variance of the noise in every direction beside C_t's, at least 0. At 0 the term
+            is infinite where C_t is singular.
 
     Raises:
-        EckartError: shapes do not fit, shots are out of range, or the dimension or floor is negative.
+        EckartError: shapes do not fit, shots are out of range, or the dimension or floor is
+            negative.
 
     >>> term = layer_term([[1, 0], [0, 1]], 2, shots=1, dimension=4, floor=1)
-    >>> float(term.trace), float(np.exp(term.log_determinant).round(9)), float(term.norm_term.round(9))
-    (6.0, 3.0, 2.772588722)
+    >>> float(term.trace), float(np.exp(term.log_determinant).round(9)),
+    float(term.norm_term.round(9)) (6.0, 3.0, 2.772588722)
     """
     if dimension < 1 or floor < 0:
         raise EckartError(
-            f"dimension {dimension} and floor {floor}: give 1 entry or more, and a variance of 0 or more"
+            f"dimension {dimension} and floor {floor}: give 1 entry or more, and a variance of 0 or"
+            " more"
         )
     return floored_term(noise_variances(gram, shots, dimension), squared, dimension, floor)
 
@@ -204,7 +218,9 @@ def noise_variances(
     array([2.])
     """
     noise = noise_gram(gram, shots)
-    most = min(noise.shape[-1] - 1, dimension)  # the rank that C_t can have; its other eigenvalues are zero
+    most = min(
+        noise.shape[-1] - 1, dimension
+    )  # the rank that C_t can have; its other eigenvalues are zero
     return _without_rounding(np.linalg.eigvalsh(noise)[..., ::-1][..., :most])
 
 
@@ -215,7 +231,8 @@ def floored_term(
     dimension: int,
     floor: float,
 ) -> LayerTerm:
-    """Return one layer's part of Theorem 2 from C_t's eigenvalues: for several floors, which share them.
+    """Return one layer's part of Theorem 2 from C_t's eigenvalues: for several floors, which share
+    them.
 
     Arguments:
         variances: of `noise_variances`.
@@ -225,7 +242,9 @@ def floored_term(
     with np.errstate(divide="ignore"):
         rest = (dimension - rank) * np.log(floor) if dimension > rank else 0.0
         log_determinant = np.log(variances + floor).sum(axis=-1) + rest
-    return LayerTerm(dimension, squared, variances.sum(axis=-1) + dimension * floor, log_determinant)
+    return LayerTerm(
+        dimension, squared, variances.sum(axis=-1) + dimension * floor, log_determinant
+    )
 
 
 def _without_rounding(eigenvalues: Float[np.ndarray, "*batch r"]) -> Float[np.ndarray, "*batch r"]:
@@ -262,7 +281,8 @@ def trajectory_terms(trajectory: Trajectory, shots: int, floor: float) -> list[L
 def generalization_bound(terms: Sequence[LayerTerm], n: int, subgaussian: float = 1.0) -> Numbers:
     """Return the bound on the expected generalisation error, Theorem 2.
 
-    It is the bound for one draw of the demonstrations; over several, hand in each term's `expected()`.
+    It is the bound for one draw of the demonstrations; over several, hand in each term's
+    `expected()`.
 
     Arguments:
         terms: one for each layer.
@@ -270,7 +290,8 @@ def generalization_bound(terms: Sequence[LayerTerm], n: int, subgaussian: float 
         subgaussian: R, in units of the loss.
 
     Returns:
-        (), `sqrt(R^2 / N * sum of the terms)`, in units of the loss; infinite where a C_t is singular.
+        (), `sqrt(R^2 / N * sum of the terms)`, in units of the loss; infinite where a C_t is
+        singular.
 
     Raises:
         EckartError: n or subgaussian is not positive, or there are no terms.
@@ -281,6 +302,7 @@ def generalization_bound(terms: Sequence[LayerTerm], n: int, subgaussian: float 
     """
     if n < 1 or subgaussian <= 0 or not terms:
         raise EckartError(
-            f"{len(terms)} layers, N = {n} and R = {subgaussian} give no bound; all of them are to be positive"
+            f"{len(terms)} layers, N = {n} and R = {subgaussian} give no bound; all of them are to"
+            " be positive"
         )
     return np.sqrt(subgaussian**2 / n * np.sum([term.value for term in terms], axis=0))

@@ -14,7 +14,8 @@ from eckart.paper.theory import identities, inequalities, information, slips
 from eckart.paper.theory.claims import Claim, Instances
 
 TOLERANCE = 1e-10
-"""The largest relative residual of an identity, and of the side of an inequality that is to be smaller."""
+"""The largest relative residual of an identity, and of the side of an inequality that is to be
+smaller."""
 
 SIZES = ((1, 2), (2, 2), (2, 5), (3, 2), (3, 4), (4, 3), (4, 6), (5, 5), (5, 8), (6, 4))
 """The width d and number N of demonstrations of the random instances."""
@@ -28,8 +29,9 @@ class Check:
         statement, reference: what is said, and where in the paper.
         kind: identity, inequality, or slip (printed or suggested by the paper, and not so).
         instances: on how many instances; a slip has one counter-example.
-        residual: the largest relative difference of an identity's sides; the largest excess of an inequality's smaller
-            side, negative where there is room; by how much a slip fails on its example.
+        residual: the largest relative difference of an identity's sides; the largest excess of an
+            inequality's smaller side, negative where there is room; by how much a slip fails on its
+            example.
         verdict: `holds`; of a slip `false`; `FAILED` where a statement is not as it is said to be.
     """
 
@@ -51,7 +53,8 @@ class Check:
 
 
 def run_checks(instances: int = 1000, seed: int = 0) -> list[Check]:
-    """Check every statement: identities to 1e-10, inequalities, and counter-examples to what is false.
+    """Check every statement: identities to 1e-10, inequalities, and counter-examples to what is
+    false.
 
     Arguments:
         instances: random instances for each statement, spread over ten sizes; at least 10.
@@ -68,15 +71,17 @@ def run_checks(instances: int = 1000, seed: int = 0) -> list[Check]:
     """
     if instances < len(SIZES) or seed < 0:
         raise EckartError(
-            f"{instances} instances with seed {seed}: give {len(SIZES)} instances or more, one of each size, and a "
-            "seed of 0 or more"
+            f"{instances} instances with seed {seed}: give {len(SIZES)} instances or more, one of"
+            " each size, and a seed of 0 or more"
         )
     random = np.random.default_rng(seed)
     batches = [
-        Instances.draw(random, batch, d, n) for batch, (d, n) in zip(_parts(instances), SIZES, strict=True)
+        Instances.draw(random, batch, d, n)
+        for batch, (d, n) in zip(_parts(instances), SIZES, strict=True)
     ]
     measured = [
-        _measured(claim, batches) for claim in (*identities.claims, *inequalities.claims, *information.claims)
+        _measured(claim, batches)
+        for claim in (*identities.claims, *inequalities.claims, *information.claims)
     ]
     return measured + [_refuted(claim) for claim in slips.claims]
 
@@ -96,7 +101,9 @@ def _measured(claim: Claim, batches: list[Instances]) -> Check:
     residuals = [np.broadcast_to(claim.compute(batch), len(batch.h)) for batch in batches]
     largest = float(np.max(np.concatenate(residuals)))
     verdict = "holds" if largest <= TOLERANCE else "FAILED"  # NaN fails
-    return Check(claim.statement, claim.reference, claim.kind, sum(map(len, residuals)), largest, verdict)
+    return Check(
+        claim.statement, claim.reference, claim.kind, sum(map(len, residuals)), largest, verdict
+    )
 
 
 def _refuted(claim: Claim) -> Check:

@@ -1,4 +1,5 @@
-"""A statement of the paper as something that can be computed, and the random instances that it is computed on."""
+"""A statement of the paper as something that can be computed, and the random instances that it is
+computed on."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Instances:
         floor: the variance that Theorem 2's noise is given in every direction.
         scale: (batch,), numbers in (0, 1).
         law: (batch, 3), a distribution of three tokens.
-        learner: (batch, 9, 3), for each sample of two such tokens a distribution of three hypotheses.
+        learner: (batch, 9, 3), for each sample of two such tokens a distribution of three
+            hypotheses.
         loss: (batch, 3, 3), in (0, 1), of each hypothesis on each token.
     """
 
@@ -50,7 +52,8 @@ class Instances:
 
     @classmethod
     def draw(cls, random: np.random.Generator, batch: int, d: int, n: int) -> Instances:
-        """Draw Gaussian instances in which every matrix, and that of the tokens, has norm 1: no layer explodes."""
+        """Draw Gaussian instances in which every matrix, and that of the tokens, has norm 1: no
+        layer explodes."""
 
         def unit(*shape: int) -> np.ndarray:
             matrices = random.standard_normal((batch, *shape))
@@ -89,7 +92,11 @@ class Instances:
     @property
     def lemma(self) -> tuple[Matrices, Matrices, Matrices]:
         """Values, keys and W_Q, as Lemma 1 takes them."""
-        return self.w_v[:, 0] @ self.demonstrations, self.w_k[:, 0] @ self.demonstrations, self.w_q[:, 0]
+        return (
+            self.w_v[:, 0] @ self.demonstrations,
+            self.w_k[:, 0] @ self.demonstrations,
+            self.w_q[:, 0],
+        )
 
     @cached_property
     def path(self) -> Trajectory:
@@ -105,7 +112,9 @@ class Instances:
 
 def difference(found: np.ndarray, expected: np.ndarray) -> Residuals:
     """Return |found - expected| of every instance, relative to |expected|."""
-    over, size = (np.linalg.norm(np.reshape(a, (len(a), -1)), axis=1) for a in (found - expected, expected))
+    over, size = (
+        np.linalg.norm(np.reshape(a, (len(a), -1)), axis=1) for a in (found - expected, expected)
+    )
     return over / _at_least_median(size)
 
 
@@ -116,12 +125,14 @@ def excess(smaller: np.ndarray, larger: np.ndarray) -> Residuals:
 
 
 def _at_least_median(sizes: np.ndarray) -> np.ndarray:
-    """Measure an instance whose terms happen to cancel by its like: what is left of it is mostly rounding."""
+    """Measure an instance whose terms happen to cancel by its like: what is left of it is mostly
+    rounding."""
     return np.maximum(np.maximum(sizes, np.median(sizes, axis=0)), np.finfo(float).tiny)
 
 
 def falls(rising: np.ndarray) -> Residuals:
-    """Return the deepest fall of what is not to fall along its last axis, as a share of its last entry."""
+    """Return the deepest fall of what is not to fall along its last axis, as a share of its last
+    entry."""
     return (-np.diff(rising, axis=-1) / rising[..., -1:]).max(axis=-1, initial=-np.inf)
 
 
@@ -132,7 +143,8 @@ class Claim:
     Arguments:
         statement, reference: what is said, and where in the paper.
         kind: identity, inequality, or slip: what the paper prints or suggests and what is false.
-        compute: residuals of instances; of a slip, how far the counter-example is from what the text says.
+        compute: residuals of instances; of a slip, how far the counter-example is from what the
+            text says.
     """
 
     statement: str
@@ -152,11 +164,13 @@ class Claims:
         return self._register(statement, reference, "identity")
 
     def inequality(self, statement: str, reference: str) -> Callable[[F], F]:
-        """Register a function that returns by how much the smaller side exceeds the larger, relative to it."""
+        """Register a function that returns by how much the smaller side exceeds the larger,
+        relative to it."""
         return self._register(statement, reference, "inequality")
 
     def slip(self, statement: str, reference: str) -> Callable[[F], F]:
-        """Register a counter-example: a function that returns by how much the statement fails on it."""
+        """Register a counter-example: a function that returns by how much the statement fails on
+        it."""
         return self._register(statement, reference, "slip")
 
     def __iter__(self) -> Iterator[Claim]:

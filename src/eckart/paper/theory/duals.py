@@ -1,4 +1,5 @@
-"""The dual forms beyond linear attention: softmax through its kernel (Appendix B.2), the MLP (Appendix B.3)."""
+"""The dual forms beyond linear attention: softmax through its kernel (Appendix B.2), the MLP
+(Appendix B.3)."""
 
 from __future__ import annotations
 
@@ -14,13 +15,16 @@ from eckart.paper.theory.arrays import Numbers, root, shaped, transposed
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxDual:
-    """Softmax attention of one query as one step of implicit gradient descent in the kernel's feature space, Eq. (12).
+    """Softmax attention of one query as one step of implicit gradient descent in the kernel's
+    feature space, Eq. (12).
 
     Arguments:
         update: (m,), Delta W'_icl phi(W_Q h), what the demonstrations add to the token.
         log_normaliser: log D'.
-        log_norm: log of |Delta W'_icl|, the Hilbert-Schmidt norm in the feature space; minus infinity where it is zero.
-        log_query_norm: log of |phi(W_Q h)|. The two norms' product is no less than the update's norm.
+        log_norm: log of |Delta W'_icl|, the Hilbert-Schmidt norm in the feature space; minus
+            infinity where it is zero.
+        log_query_norm: log of |phi(W_Q h)|. The two norms' product is no less than the update's
+            norm.
     """
 
     update: Float[np.ndarray, "*batch m"]
@@ -58,24 +62,27 @@ def softmax_dual(
     others: Float[np.ndarray, "*batch k o"],
     d_scale: float = 1.0,
 ) -> SoftmaxDual:
-    """Return the dual form of softmax attention for one query, from Gram matrices alone: exact, no features are drawn.
+    """Return the dual form of softmax attention for one query, from Gram matrices alone: exact, no
+    features are drawn.
 
-    What the demonstrations add is Delta W' phi(q) with Delta W' = (1 / D') sum_i v_i ⊗ phi(k_i), Eq. (12). Its squared
-    norm is `sum_ij (v_i · v_j) exp(k_i · k_j) / D'^2`. A constant that is added to every key changes this norm and not
-    the attention: compare norms within one layer, not between models.
+    What the demonstrations add is Delta W' phi(q) with Delta W' = (1 / D') sum_i v_i ⊗ phi(k_i),
+    Eq. (12). Its squared norm is `sum_ij (v_i · v_j) exp(k_i · k_j) / D'^2`. A constant that is
+    added to every key changes this norm and not the attention: compare norms within one layer, not
+    between models.
 
     Arguments:
         values, keys: (m, N), (k, N), of the demonstrations.
         query: (k,), W_Q h_(N+1).
-        others: (k, o), keys beside them that share the softmax: in the paper the test token's own (o = 1).
+        others: (k, o), keys beside them that share the softmax: in the paper the test token's own
+            (o = 1).
         d_scale: scores are divided by its root.
 
     Raises:
         EckartError: shapes do not fit, or d_scale is not positive.
 
     >>> dual = softmax_dual([[1, 3]], [[0, 0]], [5], [[0]])
-    >>> dual.update.round(9), float(np.exp(dual.log_normaliser).round(9)), float(np.exp(dual.log_norm).round(9))
-    (array([1.33333333]), 3.0, 1.333333333)
+    >>> dual.update.round(9), float(np.exp(dual.log_normaliser).round(9)),
+    float(np.exp(dual.log_norm).round(9)) (array([1.33333333]), 3.0, 1.333333333)
     """
     column = query[..., None]
     scores = log_kernel(keys, column, d_scale)[..., 0]
@@ -90,7 +97,9 @@ def softmax_dual(
     )
 
 
-def _log_norm(values: Float[np.ndarray, "*batch m n"], log_gram: Float[np.ndarray, "*batch n n"]) -> Numbers:
+def _log_norm(
+    values: Float[np.ndarray, "*batch m n"], log_gram: Float[np.ndarray, "*batch n n"]
+) -> Numbers:
     kernel, largest = _scaled(log_gram)
     square = np.maximum(((transposed(values) @ values) * kernel).sum(axis=(-1, -2)), 0)
     with np.errstate(divide="ignore"):  # values that cancel have norm zero
@@ -107,17 +116,20 @@ def _scaled(log_gram: Float[np.ndarray, "*batch n n"]) -> tuple[np.ndarray, np.n
 def log_singular_values(
     values: Float[np.ndarray, "*batch m n"], log_gram: Float[np.ndarray, "*batch n n"]
 ) -> Float[np.ndarray, "*batch m"]:
-    """Return the logs of the singular values of `sum_i v_i ⊗ phi(k_i)`, D' Delta W'_icl of Eq. (12).
+    """Return the logs of the singular values of `sum_i v_i ⊗ phi(k_i)`, D' Delta W'_icl of Eq.
+    (12).
 
-    Their squares are the eigenvalues of V K V^T, with V the values and K the kernel's Gram matrix: those of
-    K^(1/2) V^T V K^(1/2), too, but m x m. Those below sqrt(m eps) of the largest, about 1e-7, are rounding.
+    Their squares are the eigenvalues of V K V^T, with V the values and K the kernel's Gram matrix:
+    those of K^(1/2) V^T V K^(1/2), too, but m x m. Those below sqrt(m eps) of the largest, about
+    1e-7, are rounding.
 
     Arguments:
         values: (m, N).
         log_gram: (N, N), of `log_kernel`, N at least 1.
 
     Returns:
-        (m,), descending, as many as the values have entries; minus infinity for zero. At most N are above rounding.
+        (m,), descending, as many as the values have entries; minus infinity for zero. At most N are
+        above rounding.
 
     Raises:
         EckartError: shapes do not fit.
@@ -135,7 +147,8 @@ def log_singular_values(
 def mlp_update(
     w_mlp: Float[np.ndarray, "*batch d m"], update: Float[np.ndarray, "*batch m e"]
 ) -> Float[np.ndarray, "*batch d e"]:
-    """Return Delta W''_icl = W_MLP Delta W_icl, the implicit gradient behind an MLP without activation (Appendix B.3).
+    """Return Delta W''_icl = W_MLP Delta W_icl, the implicit gradient behind an MLP without
+    activation (Appendix B.3).
 
     Arguments:
         w_mlp: (d, m), W_out W_in.
@@ -190,8 +203,8 @@ def mlp_relaxation(
     Raises:
         EckartError: shapes do not fit.
 
-    >>> mlp_relaxation([[1, 1]], [[1], [-1]], [2]).relaxed, mlp_relaxation([[1, 1]], [[1], [-1]], [2]).exact
-    (array([0.]), array([2.]))
+    >>> mlp_relaxation([[1, 1]], [[1], [-1]], [2]).relaxed, mlp_relaxation([[1, 1]], [[1], [-1]],
+    [2]).exact (array([0.]), array([2.]))
     """
     hidden = w_in @ x[..., None]
     return Relaxation((w_out @ activation(hidden))[..., 0], (w_out @ hidden)[..., 0])
@@ -204,9 +217,11 @@ def gated_update(
     update: Float[np.ndarray, "*batch m e"],
     token: Float[np.ndarray, "*batch e"],
 ) -> Float[np.ndarray, "*batch d e"]:
-    """Return the implicit gradient behind an MLP *with* relu, exact at one token and in the region around it.
+    """Return the implicit gradient behind an MLP *with* relu, exact at one token and in the region
+    around it.
 
-    relu multiplies by 0 or 1, so W_out relu(W_in Delta W h) = (W_out D W_in Delta W) h with D the gates that h opens.
+    relu multiplies by 0 or 1, so W_out relu(W_in Delta W h) = (W_out D W_in Delta W) h with D the
+    gates that h opens.
 
     Arguments:
         w_out, w_in: (d, p), (p, m).

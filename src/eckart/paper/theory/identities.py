@@ -33,7 +33,14 @@ from eckart.paper.theory.duals import (
     softmax_dual,
 )
 from eckart.paper.theory.norms import truncate
-from eckart.paper.theory.plainly import covariance, gaussians, objective, printed_bound, squared_size, term_of
+from eckart.paper.theory.plainly import (
+    covariance,
+    gaussians,
+    objective,
+    printed_bound,
+    squared_size,
+    term_of,
+)
 
 claims = Claims()
 
@@ -47,7 +54,9 @@ def _mask(x: Instances) -> Residuals:
     return difference(linear_attention(x.h, *x.first), plain)
 
 
-@claims.identity("a linear layer's gradient step is linear attention to its errors", "Eq. (5) to (7)")
+@claims.identity(
+    "a linear layer's gradient step is linear attention to its errors", "Eq. (5) to (7)"
+)
 def _gradient_step(x: Instances) -> Residuals:
     weight, inputs, rate = x.w_v[:, 1], x.demonstrations, 0.1
     labels = x.w_v[:, 0] @ inputs
@@ -64,7 +73,9 @@ def _two_forms(x: Instances) -> Residuals:
 
 @claims.identity("h + Delta W_icl h is the layer's output", "Lemma 1")
 def _output(x: Instances) -> Residuals:
-    return difference(x.test + implicit_update(*x.lemma) @ x.test, linear_attention(x.h, *x.first)[..., -1:])
+    return difference(
+        x.test + implicit_update(*x.lemma) @ x.test, linear_attention(x.h, *x.first)[..., -1:]
+    )
 
 
 @claims.identity("h^t = h^0 + sum_(j <= t) G_j h^0 in every layer", "Theorem 1, corrected")
@@ -134,7 +145,8 @@ def _dual(x: Instances, d_scale: float) -> SoftmaxDual:
 
 
 def _explicit(x: Instances) -> tuple[Matrices, Matrices]:
-    """Return Delta W'_icl and phi(W_Q h) in the span of the points at hand: the root of their Gram matrix is phi."""
+    """Return Delta W'_icl and phi(W_Q h) in the span of the points at hand: the root of their Gram
+    matrix is phi."""
     values, keys, w_q = x.lemma
     points = np.concatenate([keys, x.w_k[:, 0] @ x.test, w_q @ x.test], axis=-1) / D_SCALE**0.25
     norms = np.exp(np.square(points).sum(axis=1, keepdims=True) / 2)
@@ -159,7 +171,9 @@ def _relu(x: Instances) -> Residuals:
     return difference(left_out, (-x.w_out @ relu(-inner))[..., 0])
 
 
-@claims.identity("with its gates open or shut, relu is in Delta W''_icl exactly", "Appendix B.3, corrected")
+@claims.identity(
+    "with its gates open or shut, relu is in Delta W''_icl exactly", "Appendix B.3, corrected"
+)
 def _gates(x: Instances) -> Residuals:
     update = implicit_update(*x.lemma)
     gated = gated_update(x.w_out, x.w_in, update, x.test[..., 0]) @ x.test
@@ -170,7 +184,9 @@ def _gates(x: Instances) -> Residuals:
 @claims.identity("C_t is the covariance of the mean over all choices of b of N", "Section 3.3")
 def _covariance(x: Instances) -> Residuals:
     n = x.gradients.shape[-1]
-    subsets = [x.gradients[..., list(chosen)].mean(axis=-1) for chosen in combinations(range(n), x.shots)]
+    subsets = [
+        x.gradients[..., list(chosen)].mean(axis=-1) for chosen in combinations(range(n), x.shots)
+    ]
     noise = np.stack(subsets, axis=-1) - x.gradients.mean(axis=-1)[..., None]
     return difference(covariance(x.gradients, x.shots), noise @ transposed(noise) / len(subsets))
 
@@ -195,7 +211,9 @@ def _determinant(x: Instances) -> Residuals:
     return difference(np.asarray(term.log_determinant), np.linalg.slogdet(floored)[1])
 
 
-@claims.identity("the bound from N x N is that as printed, from d x d, over all layers", "Theorem 2")
+@claims.identity(
+    "the bound from N x N is that as printed, from d x d, over all layers", "Theorem 2"
+)
 def _bound(x: Instances) -> Residuals:
     terms = trajectory_terms(x.path, x.shots, x.floor)
     found = generalization_bound(terms, x.demonstrations.shape[-1], subgaussian=2.0)
@@ -234,7 +252,8 @@ def _scale_free(x: Instances) -> Residuals:
     step, noise, _ = gaussians(x)
     factor = 0.01 + x.scale
     return difference(
-        term_of(factor[:, None] * step, np.square(factor)[:, None, None] * noise), term_of(step, noise)
+        term_of(factor[:, None] * step, np.square(factor)[:, None, None] * noise),
+        term_of(step, noise),
     )
 
 
@@ -248,7 +267,8 @@ def _frobenius(x: Instances) -> Residuals:
 def _split_vector(x: Instances) -> Residuals:
     kept, dropped = _split(x.w_v[:, 0])
     return difference(
-        squared_norm(kept @ x.test) + squared_norm(dropped @ x.test), squared_norm(x.w_v[:, 0] @ x.test)
+        squared_norm(kept @ x.test) + squared_norm(dropped @ x.test),
+        squared_norm(x.w_v[:, 0] @ x.test),
     )
 
 
@@ -258,7 +278,9 @@ def _split_vector(x: Instances) -> Residuals:
 def _split_query(x: Instances) -> Residuals:
     z = x.lemma[0] @ transposed(x.lemma[1])
     kept, dropped = _split(x.w_q[:, 0])
-    return difference(squared_norm(z @ kept) + squared_norm(z @ dropped), squared_norm(z @ x.w_q[:, 0]))
+    return difference(
+        squared_norm(z @ kept) + squared_norm(z @ dropped), squared_norm(z @ x.w_q[:, 0])
+    )
 
 
 @claims.identity("|W_MLP z|^2 = |W_MLPr z|^2 + |delta_MLP z|^2, likewise", "Example 4")
@@ -279,4 +301,6 @@ def _outer(x: Instances) -> Residuals:
     outer = a[:, :, None] * b[:, None]
     product = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     largest = np.linalg.svd(outer, compute_uv=False)[:, 0]
-    return np.maximum(difference(largest, product), difference(np.sqrt(squared_norm(outer)), product))
+    return np.maximum(
+        difference(largest, product), difference(np.sqrt(squared_norm(outer)), product)
+    )

@@ -9,7 +9,14 @@ from eckart.paper.theory.attention import implicit_update
 from eckart.paper.theory.bound import demonstration_gram, layer_term, noise_gram
 from eckart.paper.theory.claims import Claims, Instances, Matrices, Residuals, excess, falls
 from eckart.paper.theory.duals import mlp_relaxation, softmax_dual
-from eckart.paper.theory.norms import mlp_norms, projection_bounds, q_norms, qkv_bounds, truncate, upper_bound
+from eckart.paper.theory.norms import (
+    mlp_norms,
+    projection_bounds,
+    q_norms,
+    qkv_bounds,
+    truncate,
+    upper_bound,
+)
 from eckart.paper.theory.plainly import covariance, gaussians, objective, squared_size
 
 claims = Claims()
@@ -20,7 +27,8 @@ def _rank(x: Instances) -> Residuals:
     n = x.demonstrations.shape[-1]
     of_sample = _ranks(x.demonstrations)
     return np.maximum(
-        excess(_ranks(implicit_update(*x.lemma)), of_sample), excess(of_sample, np.full(len(x.h), n))
+        excess(_ranks(implicit_update(*x.lemma)), of_sample),
+        excess(of_sample, np.full(len(x.h), n)),
     )
 
 
@@ -39,7 +47,9 @@ def _kernel_norms(x: Instances) -> Residuals:
 @claims.inequality("what leaving relu out adds is at most |W_out|_2 |W_in x|", "Appendix B.3")
 def _relaxation(x: Instances) -> Residuals:
     most = np.linalg.norm(x.w_out, 2, axis=(1, 2)) * np.linalg.norm(x.w_in @ x.test, axis=(1, 2))
-    return excess(np.linalg.norm(mlp_relaxation(x.w_out, x.w_in, x.test[..., 0]).error, axis=1), most)
+    return excess(
+        np.linalg.norm(mlp_relaxation(x.w_out, x.w_in, x.test[..., 0]).error, axis=1), most
+    )
 
 
 @claims.inequality("|A B| <= |A| |B|", "Eq. (19)")
@@ -49,7 +59,9 @@ def _product(x: Instances) -> Residuals:
 
 @claims.inequality("|G_t|^2 <= |Delta W_t|^2 |1 + sum_(j < t) G_j|^2", "Appendix B.5")
 def _steps(x: Instances) -> Residuals:
-    return excess(squared_norm(x.path.steps), squared_norm(x.path.updates) * squared_norm(x.path.maps))
+    return excess(
+        squared_norm(x.path.steps), squared_norm(x.path.updates) * squared_norm(x.path.maps)
+    )
 
 
 @claims.inequality("no other variance of the prior makes Eq. (17) smaller", "Appendix B.5")
@@ -66,7 +78,8 @@ def _never_negative(x: Instances) -> Residuals:
 
 
 @claims.inequality(
-    "the expectation outside the logarithm is the smaller: the bound has it inside", "Lemma 6, corrected"
+    "the expectation outside the logarithm is the smaller: the bound has it inside",
+    "Lemma 6, corrected",
 )
 def _jensen(x: Instances) -> Residuals:
     gram, squared = _first(x)
@@ -84,7 +97,8 @@ def _trace(x: Instances) -> Residuals:
 
 
 @claims.inequality(
-    "rank(C_t) <= min(N - 1, w (w + 1) / 2), of d = w^2, for tokens of w numbers", "Theorem 2, corrected"
+    "rank(C_t) <= min(N - 1, w (w + 1) / 2), of d = w^2, for tokens of w numbers",
+    "Theorem 2, corrected",
 )
 def _noise_rank(x: Instances) -> Residuals:
     width, n = x.demonstrations.shape[1:]
@@ -92,7 +106,9 @@ def _noise_rank(x: Instances) -> Residuals:
     return excess(_ranks(covariance(x.gradients, x.shots)), np.full(len(x.h), float(most)))
 
 
-@claims.inequality("with a floor, shrinking all gradients alike shrinks the term", "Remark 4, corrected")
+@claims.inequality(
+    "with a floor, shrinking all gradients alike shrinks the term", "Remark 4, corrected"
+)
 def _shrink(x: Instances) -> Residuals:
     gram, squared = _first(x)
     factor, d = np.square(x.scale), x.gradients.shape[1]
@@ -168,5 +184,6 @@ def _condition(x: Instances) -> Residuals:
     relative = np.linalg.norm(moved, axis=1) / np.linalg.norm(b, axis=1)
     condition = np.linalg.cond(w)
     return excess(
-        np.linalg.norm(shift, axis=1) / np.linalg.norm(before, axis=1), condition[:, None] * relative
+        np.linalg.norm(shift, axis=1) / np.linalg.norm(before, axis=1),
+        condition[:, None] * relative,
     )

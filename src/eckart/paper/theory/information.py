@@ -1,4 +1,5 @@
-"""The information-theoretic half of Theorem 2, on cases where the information can be computed exactly."""
+"""The information-theoretic half of Theorem 2, on cases where the information can be computed
+exactly."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ LEFT, RIGHT = (places.ravel() for places in np.indices((3, 3)))
 
 
 @claims.inequality(
-    "|expected generalisation error| <= sqrt(2 R^2 / N I(W; H_s)), R = 1/2 for a loss in [0, 1]", "Lemma 2"
+    "|expected generalisation error| <= sqrt(2 R^2 / N I(W; H_s)), R = 1/2 for a loss in [0, 1]",
+    "Lemma 2",
 )
 def _mutual_information(x: Instances) -> Residuals:
     population = (x.loss @ x.law[..., None])[:, None, :, 0]

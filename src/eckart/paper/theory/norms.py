@@ -1,7 +1,9 @@
-"""What clipping does to the norm of the implicit gradient, Examples 1 to 4 (Section 3.3, Appendix B.6).
+"""What clipping does to the norm of the implicit gradient, Examples 1 to 4 (Section 3.3, Appendix
+B.6).
 
 All ranks at once: with W = sum_i sigma_i a_i b_i^T, the clipped W_r has
-`|W_r x|^2 = sum_(i <= r) sigma_i^2 (b_i · x)^2`, because the parts that are kept and dropped are orthogonal.
+`|W_r x|^2 = sum_(i <= r) sigma_i^2 (b_i · x)^2`, because the parts that are kept and dropped are
+orthogonal.
 """
 
 from __future__ import annotations
@@ -68,8 +70,8 @@ def upper_bound(
 ) -> Numbers:
     """Return UB of Example 1, `sum_i |W_V h_i|^2 |W_K h_i|^2 |W_Q|^2`.
 
-    It is no bound on |Delta W_icl|^2: demonstrations that agree add up, and the square of a sum is up to N times the
-    sum of squares. N times UB is one, by Cauchy and Schwarz.
+    It is no bound on |Delta W_icl|^2: demonstrations that agree add up, and the square of a sum is
+    up to N times the sum of squares. N times UB is one, by Cauchy and Schwarz.
 
     Arguments:
         values, keys, w_q: as for `implicit_update`.
@@ -80,7 +82,9 @@ def upper_bound(
     >>> float(upper_bound([[1, 1]], [[1, 1]], [[1]]))  # and |Delta W_icl|^2 = |1 + 1|^2 = 4
     2.0
     """
-    return (np.square(values).sum(axis=-2) * np.square(keys).sum(axis=-2)).sum(axis=-1) * squared_norm(w_q)
+    return (np.square(values).sum(axis=-2) * np.square(keys).sum(axis=-2)).sum(
+        axis=-1
+    ) * squared_norm(w_q)
 
 
 @shaped
@@ -97,8 +101,9 @@ def qkv_bounds(
         w_v, w_k, w_q: (m, d), (k, d), (k, e).
 
     Returns:
-        (R,), N UB(|Delta W_icl(r)|^2) for r = 1 to R, the largest of the three ranks: a smaller matrix is whole
-        before that. It bounds the squared norm of the clipped Delta W_icl, and no entry is below the one before it.
+        (R,), N UB(|Delta W_icl(r)|^2) for r = 1 to R, the largest of the three ranks: a smaller
+        matrix is whole before that. It bounds the squared norm of the clipped Delta W_icl, and no
+        entry is below the one before it.
 
     Raises:
         EckartError: shapes do not fit.
@@ -126,7 +131,8 @@ def q_norms(
         values, keys, w_q: as for `implicit_update`.
 
     Returns:
-        (min(k, d),), `|z W_(Q_r)|^2` with z = W_V H_s (W_K H_s)^T; no entry is below the one before it. Eq. (20) holds
+        (min(k, d),), `|z W_(Q_r)|^2` with z = W_V H_s (W_K H_s)^T; no entry is below the one before
+        it. Eq. (20) holds
         here, with equality: `|z W_Q|^2 = |z W_(Q_r)|^2 + |z delta_Q|^2`.
 
     Raises:
@@ -151,12 +157,13 @@ def projection_bounds(
     Arguments:
         w: (m, d), the one that is clipped.
         demonstrations: (d, N), H_s.
-        partners: (k, N), what the other one makes of H_s: keys where W_V is clipped, values where W_K is.
+        partners: (k, N), what the other one makes of H_s: keys where W_V is clipped, values where
+            W_K is.
         w_q: W_Q; only its norm counts.
 
     Returns:
-        (min(m, d),), `N sum_i |W_r h_i|^2 |partner_i|^2 |W_Q|^2`; no entry is below the one before it. With W_V clipped
-        |Delta W_icl| falls as well; with W_K clipped it may rise.
+        (min(m, d),), `N sum_i |W_r h_i|^2 |partner_i|^2 |W_Q|^2`; no entry is below the one before
+        it. With W_V clipped |Delta W_icl| falls as well; with W_K clipped it may rise.
 
     Raises:
         EckartError: shapes do not fit.

@@ -1,4 +1,5 @@
-"""Theorem 2 computed as it is printed, with d x d matrices: slow, and what the N x N way is checked against."""
+"""Theorem 2 computed as it is printed, with d x d matrices: slow, and what the N x N way is checked
+against."""
 
 from __future__ import annotations
 
@@ -20,10 +21,16 @@ def covariance(gradients: Matrices, shots: int) -> Matrices:
 def printed_bound(x: Instances, subgaussian: float) -> Residuals:
     """Return the bound of Theorem 2 over all layers, with the floor in C_t."""
     batch, width, n = x.demonstrations.shape
-    d, past, total = width**2, np.broadcast_to(np.eye(width), (batch, width, width)), np.zeros(batch)
+    d, past, total = (
+        width**2,
+        np.broadcast_to(np.eye(width), (batch, width, width)),
+        np.zeros(batch),
+    )
     for t in range(x.w_v.shape[1]):
         terms = update_terms(
-            x.w_v[:, t] @ past @ x.demonstrations, x.w_k[:, t] @ past @ x.demonstrations, x.w_q[:, t]
+            x.w_v[:, t] @ past @ x.demonstrations,
+            x.w_k[:, t] @ past @ x.demonstrations,
+            x.w_q[:, t],
         )
         gradients = n * (terms @ past[:, None]).reshape(batch, n, d)
         noise = covariance(transposed(gradients), x.shots) + x.floor * np.eye(d)

@@ -1,7 +1,7 @@
 """What the paper prints or suggests, and what is not so: one small counter-example each.
 
-Each function returns by how much the statement fails on its example. What is true instead stands among the identities
-and inequalities.
+Each function returns by how much the statement fails on its example. What is true instead stands
+among the identities and inequalities.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ SIX = np.array([[1.0, 0.0, 1.0, 1.0, 2.0, 1.0], [0.0, 1.0, 1.0, -1.0, 1.0, 2.0]]
 """Six demonstrations of two numbers each."""
 
 
-@claims.slip("h = h + Delta W_icl h: the left side is the layer's output, and lacks its hat", "Eq. (3), B.3")
+@claims.slip(
+    "h = h + Delta W_icl h: the left side is the layer's output, and lacks its hat", "Eq. (3), B.3"
+)
 def _hat() -> float:
     return float(np.abs(implicit_update(ONE, ONE, ONE) @ ONE).max())
 
@@ -64,7 +66,9 @@ def _sign() -> float:
     return _apart(path.weights[0] - path.steps[0], path.weights[1])
 
 
-@claims.slip("Theorem 1's G_t is the mean of the demonstrations' terms: it is their sum", "Section 3.3")
+@claims.slip(
+    "Theorem 1's G_t is the mean of the demonstrations' terms: it is their sum", "Section 3.3"
+)
 def _mean() -> float:
     stack, sample = np.ones((1, 1, 1)), np.ones((1, 2))
     terms = update_terms(sample, sample, ONE)
@@ -76,7 +80,9 @@ def _definite() -> float:
     return float(4 - np.linalg.matrix_rank(noise_gram(demonstration_gram(SIX, SIX), shots=1)))
 
 
-@claims.slip("C_t is positive definite with all N demonstrations shown: then it is zero", "Theorem 2")
+@claims.slip(
+    "C_t is positive definite with all N demonstrations shown: then it is zero", "Theorem 2"
+)
 def _all_shown() -> float:
     return float(noise_gram(TWO, shots=1).trace() - noise_gram(TWO, shots=2).trace())
 
@@ -90,7 +96,8 @@ def _expectation() -> float:
 
 @claims.slip("a smaller norm of G_t and a smaller tr C_t make the bound smaller", "Remark 4")
 def _smaller() -> float:
-    """Flatten the noise in one of two directions: both fall, and the term rises, for its determinant falls further."""
+    """Flatten the noise in one of two directions: both fall, and the term rises, for its
+    determinant falls further."""
 
     def term(deviation: float) -> LayerTerm:
         sizes = np.array([1.0, deviation**2])
@@ -99,7 +106,9 @@ def _smaller() -> float:
     return float(term(0.1).value - term(1.0).value)
 
 
-@claims.slip("clipping W_V makes the bound smaller: here it takes a direction from the noise", "Remark 4")
+@claims.slip(
+    "clipping W_V makes the bound smaller: here it takes a direction from the noise", "Remark 4"
+)
 def _clipped() -> float:
     """Unclipped, C_t has rank 3 of 4; clipped, 2. The floor of the noise is far below it."""
     w_v = np.diag([2.0, 1.0])
@@ -109,7 +118,9 @@ def _clipped() -> float:
 def _term(w_v: np.ndarray) -> float:
     path = trajectory(SIX, w_v[None], TWO[None], TWO[None])
     gram = demonstration_gram(path.values[0], path.inputs[0])
-    return float(layer_term(gram, squared_norm(path.updates[0]), shots=1, dimension=4, floor=1e-6).value)
+    return float(
+        layer_term(gram, squared_norm(path.updates[0]), shots=1, dimension=4, floor=1e-6).value
+    )
 
 
 @claims.slip("UB bounds |Delta W_icl|^2: two equal demonstrations double it", "Example 1")

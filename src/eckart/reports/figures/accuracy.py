@@ -16,7 +16,8 @@ from eckart.records import Edit
 from eckart.reports.figures.base import COLOURS, MARKERS, plain_text, tidy
 
 MOST_LINES = 6
-"""More layers than this are not drawn: the first two, the last two, as in the paper, and the best."""
+"""More layers than this are not drawn: the first two, the last two, as in the paper, and the
+best."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,13 @@ class Panel:
 def accuracy_panel(
     found: Measurements, condition: Condition, part: str, split: str, title: str = ""
 ) -> Panel | None:
-    """Gather a unit's accuracies by layer and rate; None where its unpruned model was not scored."""
+    """Gather a unit's accuracies by layer and rate; None where its unpruned model was not
+    scored."""
     unpruned = found.measured(condition, None, split)
     points = {
-        e: m for e in found.edits(condition, part) if (m := found.measured(condition, e, split)) is not None
+        e: m
+        for e in found.edits(condition, part)
+        if (m := found.measured(condition, e, split)) is not None
     }
     if unpruned is None or not points:
         return None
@@ -85,8 +89,8 @@ def shown_layers(points: dict[Edit, Measured]) -> list[int]:
 def draw_accuracy(panels: Sequence[Panel], columns: int, split: str) -> Figure:
     """Draw accuracy against the clipping rate, one panel a unit, one line a layer, with 95% bands.
 
-    Rates are evenly spaced, as in the paper; rate 0 is the unpruned model, the dashed line. The best point of each
-    line is marked.
+    Rates are evenly spaced, as in the paper; rate 0 is the unpruned model, the dashed line. The
+    best point of each line is marked.
     """
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -149,10 +153,17 @@ def _draw_panel(axes: Axes, panel: Panel, style: dict[int, tuple[str, str]]) -> 
             continue
         best = (place[line.rates[line.best]], line.accuracies[line.best])
         axes.plot(
-            *best, marker="*", markersize=11, color=style[line.layer][0], markeredgecolor="black", zorder=4
+            *best,
+            marker="*",
+            markersize=11,
+            color=style[line.layer][0],
+            markeredgecolor="black",
+            zorder=4,
         )
     axes.axhline(panel.unpruned, color="0.25", linestyle="--", linewidth=1, label="unpruned")
-    axes.axhline(panel.majority, color="0.55", linestyle=":", linewidth=1, label="most frequent label")
+    axes.axhline(
+        panel.majority, color="0.55", linestyle=":", linewidth=1, label="most frequent label"
+    )
     axes.plot(
         [],
         [],
@@ -164,7 +175,10 @@ def _draw_panel(axes: Axes, panel: Panel, style: dict[int, tuple[str, str]]) -> 
         label="best of a layer, if above unpruned",
     )
     axes.set_xticks(
-        range(len(place)), [f"{rate:g}" for rate in place], size=7, rotation=45 if len(place) > 7 else 0
+        range(len(place)),
+        [f"{rate:g}" for rate in place],
+        size=7,
+        rotation=45 if len(place) > 7 else 0,
     )
     axes.tick_params(axis="y", labelsize=7)
     axes.set_title(panel.title, size=9)

@@ -1,4 +1,5 @@
-"""The unpruned model beside its choices, task by task: Figure 4 of the paper; and calibration beside clipping."""
+"""The unpruned model beside its choices, task by task: Figure 4 of the paper; and calibration
+beside clipping."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class BarPanel:
     Arguments:
         title: what they have in common.
         bars: what was measured.
-        bare: (group, kind, words): where a bar is left out, because nothing was clipped, and what is written there.
+        bare: (group, kind, words): where a bar is left out, because nothing was clipped, and what
+            is written there.
     """
 
     title: str
@@ -77,7 +79,9 @@ def outcome_panel(
                 continue
             after = [pair[1] for pair in published(choice)]
             bars += [b for b in [_bar(found, choice, split, task, choice.part, after)] if b]
-    return BarPanel(short_name(choices[0].condition.model), tuple(bars), tuple(bare)) if bars else None
+    return (
+        BarPanel(short_name(choices[0].condition.model), tuple(bars), tuple(bare)) if bars else None
+    )
 
 
 def calibration_panel(found: Findings, group: Sequence[Choice], split: str) -> BarPanel | None:
@@ -89,7 +93,9 @@ def calibration_panel(found: Findings, group: Sequence[Choice], split: str) -> B
         if choice.edit or kind == "unpruned"
     ]
     bare = tuple(
-        (choice.condition.scoring, "clipped", choice.outcome) for choice in group if choice.edit is None
+        (choice.condition.scoring, "clipped", choice.outcome)
+        for choice in group
+        if choice.edit is None
     )
     bars = [_bar(found, choice, split, choice.condition.scoring, kind) for choice, kind in kinds]
     known = tuple(b for b in bars if b)
@@ -99,17 +105,29 @@ def calibration_panel(found: Findings, group: Sequence[Choice], split: str) -> B
 
 
 def _bar(
-    found: Findings, choice: Choice, split: str, group: str, kind: str, published: Sequence[float] = ()
+    found: Findings,
+    choice: Choice,
+    split: str,
+    group: str,
+    kind: str,
+    published: Sequence[float] = (),
 ) -> Bar | None:
-    """Return the bar of a choice, or of the unpruned model; None where it was not scored on the split."""
+    """Return the bar of a choice, or of the unpruned model; None where it was not scored on the
+    split."""
     block = found.blocks.get((choice.condition, split))
     picks = dict.fromkeys(choice.picks) if kind == "unpruned" else choice.picks
-    if block is None or not picks or not all(_scored(block, seed, edit) for seed, edit in picks.items()):
+    if (
+        block is None
+        or not picks
+        or not all(_scored(block, seed, edit) for seed, edit in picks.items())
+    ):
         return None
     right = picked(block, picks)
     by_seed = tuple(np.nanmean(right, axis=1).tolist())
     low, high = accuracy_interval(right)
-    return Bar(group, kind, float(np.mean(by_seed)), low, high, tuple(dict.fromkeys(published)), by_seed)
+    return Bar(
+        group, kind, float(np.mean(by_seed)), low, high, tuple(dict.fromkeys(published)), by_seed
+    )
 
 
 def _scored(block: Block, seed: int, edit: Edit | None) -> bool:
@@ -118,12 +136,14 @@ def _scored(block: Block, seed: int, edit: Edit | None) -> bool:
 
 @plain_text
 def draw_bars(panels: Sequence[BarPanel], columns: int, split: str, seeds: bool = False) -> Figure:
-    """Draw bars with 95% intervals side by side; hollow diamonds are published values, dots are single seeds."""
+    """Draw bars with 95% intervals side by side; hollow diamonds are published values, dots are
+    single seeds."""
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
     widest = max(len(panel.bars) + len(panel.bare) for panel in panels)
     figure = Figure(
-        figsize=(max(columns * max(2.8, 0.42 * widest + 1.0), 4.8), 2.9 * rows + 0.4), layout="constrained"
+        figsize=(max(columns * max(2.8, 0.42 * widest + 1.0), 4.8), 2.9 * rows + 0.4),
+        layout="constrained",
     )
     drawn = [bar.kind for panel in panels for bar in panel.bars]
     kinds = list(dict.fromkeys([*drawn, *(kind for panel in panels for _, kind, _ in panel.bare)]))
@@ -149,14 +169,18 @@ def draw_bars(panels: Sequence[BarPanel], columns: int, split: str, seeds: bool 
 
 
 def _draw_bars(axes: Axes, panel: BarPanel, kinds: list[str], seeds: bool) -> None:
-    groups = list(dict.fromkeys([*(bar.group for bar in panel.bars), *(group for group, _, _ in panel.bare)]))
+    groups = list(
+        dict.fromkeys([*(bar.group for bar in panel.bars), *(group for group, _, _ in panel.bare)])
+    )
     width = 0.8 / len(kinds)
     for index, kind in enumerate(kinds):
         own = [bar for bar in panel.bars if bar.kind == kind]
         shift = (index - (len(kinds) - 1) / 2) * width
         for group, words in ((group, words) for group, bare, words in panel.bare if bare == kind):
             place = groups.index(group) + shift
-            axes.text(place, 0.02, words, rotation=90, ha="center", va="bottom", size=7, color="0.35")
+            axes.text(
+                place, 0.02, words, rotation=90, ha="center", va="bottom", size=7, color="0.35"
+            )
         if not own:
             continue
         x = [groups.index(bar.group) + shift for bar in own]
@@ -166,7 +190,9 @@ def _draw_bars(axes: Axes, panel: BarPanel, kinds: list[str], seeds: bool) -> No
             [bar.accuracy for bar in own],
             width * 0.92,
             yerr=np.clip(
-                [[bar.accuracy - bar.low for bar in own], [bar.high - bar.accuracy for bar in own]], 0, None
+                [[bar.accuracy - bar.low for bar in own], [bar.high - bar.accuracy for bar in own]],
+                0,
+                None,
             ),
             color=colour,
             edgecolor="0.2",
@@ -184,7 +210,9 @@ def _draw_bars(axes: Axes, panel: BarPanel, kinds: list[str], seeds: bool) -> No
             "published",
         )
         if seeds:
-            spread = [(place, value) for place, bar in zip(x, own, strict=True) for value in bar.by_seed]
+            spread = [
+                (place, value) for place, bar in zip(x, own, strict=True) for value in bar.by_seed
+            ]
             _marks(axes, spread, "o", 3.5, "one seed")
     axes.set_xticks(range(len(groups)), groups, size=8, rotation=30 if len(groups) > 5 else 0)
     axes.tick_params(axis="y", labelsize=7)
@@ -192,7 +220,9 @@ def _draw_bars(axes: Axes, panel: BarPanel, kinds: list[str], seeds: bool) -> No
     axes.set_title(panel.title, size=9)
 
 
-def _marks(axes: Axes, places: list[tuple[float, float]], marker: str, size: float, label: str) -> None:
+def _marks(
+    axes: Axes, places: list[tuple[float, float]], marker: str, size: float, label: str
+) -> None:
     if places:
         axes.plot(
             [x for x, _ in places],

@@ -17,7 +17,17 @@ from eckart.errors import RunError
 from eckart.files import write_whole
 
 # Okabe and Ito's colours stay apart for colour-blind readers; the markers stay apart in print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F", "#000000")
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#8C6D31",
+    "#7F7F7F",
+    "#000000",
+)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 FORMATS = (".png", ".svg", ".pdf")
 # Names are data: a $ in one is a $. An SVG's text stays text, and equal figures are equal files.
@@ -33,7 +43,8 @@ def check_figure_path(path: Path) -> None:
     """
     if path.suffix not in FORMATS:
         raise RunError(
-            f"figure '{path}' ends in none of {', '.join(FORMATS)}; name it, for example, {path.stem}.png"
+            f"figure '{path}' ends in none of {', '.join(FORMATS)}; name it, for example,"
+            f" {path.stem}.png"
         )
     if not path.parent.is_dir():
         raise RunError(f"figure '{path}' cannot be written: there is no folder '{path.parent}'")

@@ -36,7 +36,8 @@ class Curve:
 
 
 def condition_curves(matrices: Iterable[MatrixSpectrum]) -> list[Curve]:
-    """Gather spectra by matrix name, in the order of a layer; of its experts the worst-conditioned is drawn."""
+    """Gather spectra by matrix name, in the order of a layer; of its experts the worst-conditioned
+    is drawn."""
     worst: dict[str, dict[int, MatrixSpectrum]] = defaultdict(dict)
     for matrix in matrices:
         own = worst[matrix.name.split("[")[0]]
@@ -59,25 +60,37 @@ def _curve(name: str, points: dict[int, MatrixSpectrum]) -> Curve:
 def draw_condition_numbers(curves: list[Curve], title: str) -> Figure:
     """Draw 2-norm condition numbers by layer, one line a kind of matrix (Figure 3 of the paper).
 
-    A kind of matrix has one colour in every figure; a mark is hollow where the value may be due to rounding.
+    A kind of matrix has one colour in every figure; a mark is hollow where the value may be due to
+    rounding.
     """
     figure, axes = new_figure()
     ceiling = 3 * max((value for curve in curves for value in curve.values), default=1.0)
     style = dict(zip(ORDER, zip(COLOURS, MARKERS, strict=True), strict=True))
     for curve in curves:
         colour, marker = style[curve.name]
-        axes.plot(curve.layers, curve.values, color=colour, marker=marker, label=curve.name, markersize=5)
+        axes.plot(
+            curve.layers, curve.values, color=colour, marker=marker, label=curve.name, markersize=5
+        )
         points = dict(zip(curve.layers, curve.values, strict=True))
         hollow = [points[layer] for layer in curve.unresolved]
         axes.plot(curve.unresolved, hollow, **HOLLOW, color=colour, marker=marker)
         if curve.singular:
             axes.plot(
-                curve.singular, [ceiling] * len(curve.singular), color=colour, marker="x", linestyle="none"
+                curve.singular,
+                [ceiling] * len(curve.singular),
+                color=colour,
+                marker="x",
+                linestyle="none",
             )
     if any(curve.singular for curve in curves):
         axes.axhline(ceiling, color="0.7", linewidth=0.8, linestyle=":")
         axes.annotate(
-            "singular (×)", (0, ceiling), xycoords=("axes fraction", "data"), va="bottom", color="0.4", size=8
+            "singular (×)",
+            (0, ceiling),
+            xycoords=("axes fraction", "data"),
+            va="bottom",
+            color="0.4",
+            size=8,
         )
     axes.set_title(title, parse_math=False)  # a path may hold a $
     axes.set(xlabel="layer", ylabel="condition number σ_max / σ_min", yscale="log")

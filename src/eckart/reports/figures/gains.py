@@ -71,7 +71,8 @@ def draw_gain_maps(maps: Sequence[GainMap], columns: int, split: str) -> Figure:
     rows = math.ceil(len(maps) / columns)
     tallest = max(len(gains.layers) for gains in maps)
     figure = Figure(
-        figsize=(max(3.2 * columns + 0.6, 4.8), (0.9 + 0.24 * max(tallest, 6)) * rows), layout="constrained"
+        figsize=(max(3.2 * columns + 0.6, 4.8), (0.9 + 0.24 * max(tallest, 6)) * rows),
+        layout="constrained",
     )
     reach = max(1.0, *(float(np.nanmax(np.abs(gains.points))) for gains in maps))
     scale = Normalize(-reach, reach)
@@ -95,14 +96,22 @@ def _draw_map(axes: Axes, gains: GainMap, scale: Normalize) -> None:
             dark = abs(value) > 0.6 * scale.vmax  # type: ignore[operator]
             says = "–" if math.isnan(value) else f"{value:+.1f}"
             axes.text(
-                column, row, says, ha="center", va="center", size=6.5, color="white" if dark else "black"
+                column,
+                row,
+                says,
+                ha="center",
+                va="center",
+                size=6.5,
+                color="white" if dark else "black",
             )
     if gains.chosen:
         corner = gains.rates.index(gains.chosen[1]) - 0.5, gains.layers.index(gains.chosen[0]) - 0.5
         axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=2))
     axes.set_xticks(range(len(gains.rates)), [f"{rate:g}" for rate in gains.rates], size=7)
     step = max(1, len(gains.layers) // 12)
-    axes.set_yticks(range(0, len(gains.layers), step), [str(layer) for layer in gains.layers[::step]], size=7)
+    axes.set_yticks(
+        range(0, len(gains.layers), step), [str(layer) for layer in gains.layers[::step]], size=7
+    )
     axes.set_title(gains.title, size=9)
 
 
@@ -125,16 +134,26 @@ class Pair:
 
 
 def gain_pairs(found: Findings) -> list[Pair]:
-    """Return every choice that was tested, and every other cell that the same seeds scored on both splits."""
-    chosen = {(choice.condition, edit) for choice in found.choices for edit in choice.picks.values()}
+    """Return every choice that was tested, and every other cell that the same seeds scored on both
+    splits."""
+    chosen = {
+        (choice.condition, edit) for choice in found.choices for edit in choice.picks.values()
+    }
     pairs = [
         _pair(choice.part, choice.naive, choice.gain, f"{choice.condition.task}, {choice.part}")
         for choice in found.choices
         if choice.naive is not None and choice.gain and choice.basis != "cross-validated"
     ]
     for (condition, edit), cell in found.cells.items():
-        gains = [m.gain for split in ("validation", "test") if (m := cell.measured.get(split)) and m.gain]
-        if edit and (condition, edit) not in chosen and len(gains) == 2 and gains[0].seeds == gains[1].seeds:
+        gains = [
+            m.gain for split in ("validation", "test") if (m := cell.measured.get(split)) and m.gain
+        ]
+        if (
+            edit
+            and (condition, edit) not in chosen
+            and len(gains) == 2
+            and gains[0].seeds == gains[1].seeds
+        ):
             pairs.append(_pair(edit.part, gains[0].mean, gains[1]))
     return pairs
 
@@ -146,9 +165,12 @@ def _pair(part: str, validation: float, test: Estimate, chosen: str = "") -> Pai
 
 @plain_text
 def draw_gain_pairs(pairs: Sequence[Pair]) -> Figure:
-    """Draw test gains against validation gains: what is chosen for its height tends to come down."""
+    """Draw test gains against validation gains: what is chosen for its height tends to come
+    down."""
     figure, axes = new_figure()
-    for part, colour, marker in zip(sorted({pair.part for pair in pairs}), COLOURS, MARKERS, strict=False):
+    for part, colour, marker in zip(
+        sorted({pair.part for pair in pairs}), COLOURS, MARKERS, strict=False
+    ):
         own = [pair for pair in pairs if pair.part == part]
         axes.scatter(
             [pair.validation for pair in own],
@@ -181,7 +203,8 @@ def draw_gain_pairs(pairs: Sequence[Pair]) -> Figure:
 
 
 def _label(axes: Axes, chosen: Sequence[Pair]) -> None:
-    """Number the choices, name them in the legend, and draw the 95% intervals of their test gains."""
+    """Number the choices, name them in the legend, and draw the 95% intervals of their test
+    gains."""
     for index, pair in enumerate(sorted(chosen, key=lambda pair: pair.validation)):
         axes.vlines(pair.validation, *pair.interval, color="0.6", linewidth=1, zorder=1)
         place = (0, 8 if index % 2 else -14)  # neighbours' numbers stay apart

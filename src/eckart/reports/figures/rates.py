@@ -35,8 +35,8 @@ def rate_points(study: Study) -> list[RatePoint]:
 def draw_rates(points: list[RatePoint], chosen: float, majority: float, title: str) -> Figure:
     """Draw validation accuracy against the clipping rate; bars are 95% Wilson intervals.
 
-    A candidate that a race dropped was scored on fewer rows than the others: its mark is hollow, says on how many, and
-    is joined to none.
+    A candidate that a race dropped was scored on fewer rows than the others: its mark is hollow,
+    says on how many, and is joined to none.
     """
     figure, axes = new_figure()
     best = next(i for i, point in enumerate(points) if point.rate == chosen)
@@ -44,7 +44,9 @@ def draw_rates(points: list[RatePoint], chosen: float, majority: float, title: s
     _draw_points(axes, [(i, p) for i, p in enumerate(points) if p.n == rows], linestyle="-")
     dropped = [(i, p) for i, p in enumerate(points) if p.n < rows]
     if dropped:
-        _draw_points(axes, dropped, linestyle="none", markerfacecolor="white", label="dropped: fewer rows")
+        _draw_points(
+            axes, dropped, linestyle="none", markerfacecolor="white", label="dropped: fewer rows"
+        )
     for i, point in dropped:
         axes.annotate(
             f"n = {point.n}",
@@ -57,7 +59,9 @@ def draw_rates(points: list[RatePoint], chosen: float, majority: float, title: s
         )
     unpruned = "unpruned" if points[0].n == rows else f"unpruned, first {points[0].n} rows"
     axes.axhline(points[0].accuracy, color="0.3", linestyle="--", linewidth=1, label=unpruned)
-    axes.axhline(majority, color="0.6", linestyle=":", linewidth=1, label="always the most frequent label")
+    axes.axhline(
+        majority, color="0.6", linestyle=":", linewidth=1, label="always the most frequent label"
+    )
     axes.plot(
         best,
         points[best].accuracy,

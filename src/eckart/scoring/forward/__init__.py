@@ -1,1 +1,2 @@
-"""Reading rows through a model: the plain way, padded, packed, and from the middle of the model on."""
+"""Reading rows through a model: the plain way, padded, packed, and from the middle of the model
+on."""

@@ -1,4 +1,5 @@
-"""Whether a way of reading agrees with the plain forward: on which prompts that is seen, and how far is too far."""
+"""Whether a way of reading agrees with the plain forward: on which prompts that is seen, and how
+far is too far."""
 
 from __future__ import annotations
 
@@ -17,10 +18,12 @@ ROUNDINGS = 256
 """How many roundings of the largest logit, a token, two ways may differ by in float32."""
 
 SMALLEST = 4.0
-"""The least that the largest logit is taken for: sums inside of a model with small logits are larger."""
+"""The least that the largest logit is taken for: sums inside of a model with small logits are
+larger."""
 
 HALVES = 32
-"""How many roundings of 1, a token, two ways may differ by in half precision, besides what rounding is seen to do."""
+"""How many roundings of 1, a token, two ways may differ by in half precision, besides what rounding
+is seen to do."""
 
 NOISE = 8
 """How many times as far from float32 as the plain forward a way may be in half precision."""
@@ -39,13 +42,16 @@ def sizes(requests: Requests) -> tuple[Counts, Counts]:
 def sample_of(requests: Requests, lengths: Lengths) -> tuple[list[int], int]:
     """Return some prompts, and which of them has the longest row.
 
-    They are the one with the shortest row and the one with the longest, and where the model reads rows of some lengths
-    otherwise than others, those on either side of the first switch, and of the last one.
+    They are the one with the shortest row and the one with the longest, and where the model reads
+    rows of some lengths otherwise than others, those on either side of the first switch, and of the
+    last one.
     """
     longest = [max(requests.length(c.row) for c in choices) for choices in requests.continuations]
     order = sorted(range(len(longest)), key=longest.__getitem__)
     regimes = [lengths.regime(longest[prompt]) for prompt in order]
-    switches = [place for place, pair in enumerate(pairwise(regimes), start=1) if pair[0] != pair[1]]
+    switches = [
+        place for place, pair in enumerate(pairwise(regimes), start=1) if pair[0] != pair[1]
+    ]
     near = [order[place - step] for place in (*switches[:1], *switches[-1:]) for step in (0, 1)]
     return sorted({order[0], *near, order[-1]}), order[-1]
 
@@ -55,11 +61,14 @@ def neighbours(reader: Reader, prompt: int) -> list[int]:
     found = reader.requests.continuations
     rows = {c.row for c in found[prompt]}
     together = {row for batch in reader.batches() if not rows.isdisjoint(batch) for row in batch}
-    return [number for number, choices in enumerate(found) if any(c.row in together for c in choices)]
+    return [
+        number for number, choices in enumerate(found) if any(c.row in together for c in choices)
+    ]
 
 
 def tolerance(plain: Plain, tokens: Counts) -> Values:
-    """Return how far, in nats, a way may be from the plain forward where both compute in float32."""
+    """Return how far, in nats, a way may be from the plain forward where both compute in
+    float32."""
     return ROUNDINGS * torch.finfo(torch.float32).eps * max(plain.scale, SMALLEST) * tokens
 
 
@@ -67,7 +76,8 @@ def half_tolerance(noise: float, tokens: Counts, dtype: torch.dtype) -> Values:
     """Return how far, in nats, a way may be from the plain forward in half precision.
 
     Arguments:
-        noise: how far the plain forward in half precision is from itself in float32, a token, at the most.
+        noise: how far the plain forward in half precision is from itself in float32, a token, at
+            the most.
         tokens: of every continuation.
         dtype: bfloat16 or float16.
     """
@@ -75,13 +85,15 @@ def half_tolerance(noise: float, tokens: Counts, dtype: torch.dtype) -> Values:
 
 
 def noise_of(half: Plain, wide: Plain, tokens: Counts) -> float:
-    """Return how far the plain forward in half precision is from itself in float32, a token, at the most."""
+    """Return how far the plain forward in half precision is from itself in float32, a token, at the
+    most."""
     far = np.abs(half.values - wide.values) / tokens
     return float(far[np.isfinite(far)].max(initial=0.0))
 
 
 def close(found: Values, plain: Plain, allowed: Values) -> bool:
-    """Say whether two readings agree: everywhere within what is allowed, and no number only where both have none."""
+    """Say whether two readings agree: everywhere within what is allowed, and no number only where
+    both have none."""
     return bool(_near(found, plain.values, allowed).all())
 
 

@@ -1,8 +1,9 @@
-"""Attention over a pack: every token sees the shared prefix and what stands before it in its row, nothing else.
+"""Attention over a pack: every token sees the shared prefix and what stands before it in its row,
+nothing else.
 
-transformers lets a model's attention be computed by a function of another's (`AttentionInterface`). Projections,
-rotary positions, norms and scaling stay the model's own; this function gets its queries, keys and values. The
-prefix's keys and values are held once, and never copied for each row.
+transformers lets a model's attention be computed by a function of another's (`AttentionInterface`).
+Projections, rotary positions, norms and scaling stay the model's own; this function gets its
+queries, keys and values. The prefix's keys and values are held once, and never copied for each row.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Packing:
     Arguments:
         view: who sees whom.
         prefix: each attention module's keys and values of the shared prefix.
-        ends: where set, the modules whose queries are the scored tokens only; their keys are in `known`.
+        ends: where set, the modules whose queries are the scored tokens only; their keys are in
+            `known`.
         known: keys and values of all the pack's tokens, of modules that were asked for these first.
         record: keep every module's keys and values in `known`.
         stop: end the pass at the first module's keys and values.
@@ -110,13 +112,17 @@ _packing: ContextVar[Packing] = ContextVar("packing")
 
 
 def replaceable(attention: nn.Module) -> bool:
-    """Say whether an attention module's function can be replaced: it is looked up in a registry, or is GPT-J's own."""
-    return hasattr(sys.modules[type(attention).__module__], "ALL_ATTENTION_FUNCTIONS") or _is_gptj(attention)
+    """Say whether an attention module's function can be replaced: it is looked up in a registry, or
+    is GPT-J's own."""
+    return hasattr(sys.modules[type(attention).__module__], "ALL_ATTENTION_FUNCTIONS") or _is_gptj(
+        attention
+    )
 
 
 @contextmanager
 def packed_attention(model: Model, packing: Packing | None = None) -> Iterator[None]:
-    """Let a model's attention be that over a pack while a `with` block runs; without one, no attention may run."""
+    """Let a model's attention be that over a pack while a `with` block runs; without one, no
+    attention may run."""
     with ExitStack() as undo:
         if packing is not None:
             undo.callback(_packing.reset, _packing.set(packing))
@@ -133,7 +139,9 @@ def replaced_attention(model: Model, name: str, gptj: Callable[..., Any]) -> Ite
         name: what the function is registered as with transformers' `AttentionInterface`.
         gptj: stands in for GPT-J's own attention, which is in no registry; given the module first.
     """
-    configs: dict[int, Any] = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
+    configs: dict[int, Any] = {
+        id(m.config): m.config for m in model.modules() if hasattr(m, "config")
+    }
     with ExitStack() as undo:
         for config, own in [(config, config._attn_implementation) for config in configs.values()]:
             undo.callback(setattr, config, "_attn_implementation", own)
@@ -198,7 +206,9 @@ def _causal(query: Tensor, own: Keys, scale: float) -> Float[Tensor, "1 heads to
     """Attend within a single row, as the prefix is: what torch has a kernel for."""
     key, value = (tensor[None] for tensor in own)
     grouped = key.shape[1] < query.shape[1]
-    return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=grouped)
+    return scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=scale, enable_gqa=grouped
+    )
 
 
 AttentionInterface.register(NAME, _forward)

@@ -16,13 +16,14 @@ CACHED = 4
 
 
 def plan_batches(rows: Sequence[Tokens], budget: int, prefix: int = 0) -> list[list[int]]:
-    """Group rows of alike length, longest first, so that padding is rare and memory runs out early or never.
+    """Group rows of alike length, longest first, so that padding is rare and memory runs out early
+    or never.
 
     Arguments:
         rows: token rows.
         budget: the most tokens, padding included, in a batch; a longer row is a batch of its own.
-        prefix: tokens before every row whose keys and values each row of a batch holds; they are not computed, but
-            take memory.
+        prefix: tokens before every row whose keys and values each row of a batch holds; they are
+            not computed, but take memory.
 
     >>> plan_batches([(1,), (1, 2, 3), (4, 5, 6)], budget=6)
     [[1, 2], [0]]
@@ -42,8 +43,8 @@ def plan_batches(rows: Sequence[Tokens], budget: int, prefix: int = 0) -> list[l
 def pad(rows: Sequence[Tokens], device: torch.device) -> Int[Tensor, "batch time"]:
     """Stack rows, padded on the right.
 
-    A causal model's real tokens never see what stands to their right, so any token id pads; on the left it would
-    shift positions and sliding windows.
+    A causal model's real tokens never see what stands to their right, so any token id pads; on the
+    left it would shift positions and sliding windows.
     """
     width = max(map(len, rows))
     return torch.tensor([row + (0,) * (width - len(row)) for row in rows], device=device)
@@ -74,7 +75,8 @@ def run_halving(run: Callable[[list[int]], None], batches: Sequence[list[int]], 
                 raise
             if len(batch) == 1:
                 raise ModelError(
-                    f"{what}: not even one row fits into memory; use fewer --shots or a smaller dtype"
+                    f"{what}: not even one row fits into memory; use fewer --shots or a smaller"
+                    " dtype"
                 ) from error
             largest = len(batch) // 2
             waiting.append(batch)

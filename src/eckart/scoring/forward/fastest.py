@@ -1,9 +1,10 @@
 """The ways of reading, fastest first, and which of them is trusted.
 
-A way can be wrong by its making: an architecture is built otherwise than it expects. That is looked at in float32,
-whatever the run's dtype, where nothing hides behind rounding. Or its rounding goes too far, which is measured by how
-far the plain forward's own goes. Where a way does not agree, the next slower one is tried; the last is the plain
-forward itself, a row at a time, so no check ends a run.
+A way can be wrong by its making: an architecture is built otherwise than it expects. That is looked
+at in float32, whatever the run's dtype, where nothing hides behind rounding. Or its rounding goes
+too far, which is measured by how far the plain forward's own goes. Where a way does not agree, the
+next slower one is tried; the last is the plain forward itself, a row at a time, so no check ends a
+run.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from eckart.weights.models import Model
 BOTTOM = Point(0)
 
 SHOWS = 10
-"""How many tolerances an edit must move the plain forward by, for a way that ignored it to be found out."""
+"""How many tolerances an edit must move the plain forward by, for a way that ignored it to be found
+out."""
 
 MISFITS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError)
 """What a model raises that is built otherwise than a way expects."""
@@ -128,7 +130,8 @@ class Ways:
         return self.model.dtype in HALF
 
     def seen(self, way: int, requests: Requests) -> bool:
-        """Say whether rows of such lengths were seen to agree in float32, read in one of the ways."""
+        """Say whether rows of such lengths were seen to agree in float32, read in one of the
+        ways."""
         lengths, regimes = self._reach(requests)
         return max(lengths) <= self._longest.get(way, 0) and regimes <= self._seen.get(way, set())
 
@@ -157,7 +160,8 @@ class Ways:
 
 
 class Readable:
-    """Requests, and the way of reading them that is trusted: the fastest that agrees with the plain forward.
+    """Requests, and the way of reading them that is trusted: the fastest that agrees with the plain
+    forward.
 
     Arguments:
         ways: those of the model, which is unedited now.
@@ -180,7 +184,10 @@ class Readable:
             self._take(self._number + 1)
         ways.first = self._number
         if self._way.said:
-            said = f"{what} rows are read {self._way.said}: faster ways do not agree with the plain forward"
+            said = (
+                f"{what} rows are read {self._way.said}: faster ways do not agree with the plain"
+                " forward"
+            )
             warnings.warn(said, stacklevel=3)
 
     def sums(
@@ -197,13 +204,18 @@ class Readable:
         """Let go of the states that checks left."""
         self._left: frozenset[Point] = frozenset()
 
-    def entered(self, start: Point | None, keep: Iterable[Point]) -> tuple[Point | None, frozenset[Point]]:
-        """Return where a reading of the model as it is now begins, and at which points it leaves states.
+    def entered(
+        self, start: Point | None, keep: Iterable[Point]
+    ) -> tuple[Point | None, frozenset[Point]]:
+        """Return where a reading of the model as it is now begins, and at which points it leaves
+        states.
 
-        Before the first that begins at a point, it is made sure that it may; where it may not, a slower way is taken.
+        Before the first that begins at a point, it is made sure that it may; where it may not, a
+        slower way is taken.
 
         Arguments:
-            start: the lowest point at which the weights differ from the unedited model's; None: nowhere.
+            start: the lowest point at which the weights differ from the unedited model's; None:
+                nowhere.
             keep: the points that readings are to begin at.
         """
         while True:
@@ -227,7 +239,10 @@ class Readable:
             said = "candidates run through all layers: sharing the lower ones fails here"
         else:
             self._take(self._number + 1)
-            said = f"{self.what} rows are read {self._way.said}: clipped, the model does not agree otherwise"
+            said = (
+                f"{self.what} rows are read {self._way.said}: clipped, the model does not agree"
+                " otherwise"
+            )
         self._checked.clear()
         warnings.warn(said, stacklevel=4)
 
@@ -250,8 +265,9 @@ class Readable:
     def _made_right(self) -> bool:
         """Say whether the unedited model is read right in float32.
 
-        The sample's rows are read in one batch, so that whatever a forward decides by the length of its batch shows,
-        and with a whole batch of others, so that places far into a batch are looked at.
+        The sample's rows are read in one batch, so that whatever a forward decides by the length of
+        its batch shows, and with a whole batch of others, so that places far into a batch are
+        looked at.
         """
         near = sorted({*neighbours(self.reader, self._longest), *self._chosen})
         reader = self._way.make(self.requests.subset(near), Trunk(0))
@@ -265,22 +281,29 @@ class Readable:
         return True
 
     def _rounds_right(self) -> bool:
-        """Say whether the unedited model is read in half precision as near to float32 as the plain forward is."""
+        """Say whether the unedited model is read in half precision as near to float32 as the plain
+        forward is."""
         plain = self._plain()
         if self._unedited is not None:
             self.ways.noise = max(self.ways.noise, noise_of(plain, self._unedited, self._tokens))
         found = self._way.make(self._sample, Trunk(0)).log_likelihoods()
-        return close(found, plain, half_tolerance(self.ways.noise, self._tokens, self.ways.model.dtype))
+        return close(
+            found, plain, half_tolerance(self.ways.noise, self._tokens, self.ways.model.dtype)
+        )
 
     def _may_begin(self, begin: Point | None, kept: frozenset[Point]) -> bool:
-        """Say whether the model as it is now may be read from a point on; of the unedited one, leave states there.
+        """Say whether the model as it is now may be read from a point on; of the unedited one,
+        leave states there.
 
-        An edited model that is read from the bottom is read as the unedited one is, unless a check has failed before.
+        An edited model that is read from the bottom is read as the unedited one is, unless a check
+        has failed before.
         """
         if begin is None:
             return kept <= self._left or self._tried(lambda: self._leave(kept))
         whole = begin not in kept and self.tails
-        return whole or begin in self._checked or self._tried(lambda: self._edited_right(begin, kept))
+        return (
+            whole or begin in self._checked or self._tried(lambda: self._edited_right(begin, kept))
+        )
 
     def _leave(self, kept: frozenset[Point]) -> bool:
         """Leave the unedited model's states for checks to come."""
@@ -291,7 +314,8 @@ class Readable:
         return True
 
     def _edited_right(self, begin: Point, kept: frozenset[Point]) -> bool:
-        """Say whether the model as it is now is read right in float32 by a pass that begins at a point."""
+        """Say whether the model as it is now is read right in float32 by a pass that begins at a
+        point."""
         with self.ways.wide():
             plain = self._plain()
             if begin in kept - self._left:

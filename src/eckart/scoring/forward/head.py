@@ -18,11 +18,15 @@ from eckart.weights.models import Model
 
 
 @contextmanager
-def head_at(model: Model, rows: Int[Tensor, " scored"], positions: Int[Tensor, " scored"]) -> Iterator[None]:
-    """Let the head read only the given positions; the model's logits become (1, scored, vocabulary).
+def head_at(
+    model: Model, rows: Int[Tensor, " scored"], positions: Int[Tensor, " scored"]
+) -> Iterator[None]:
+    """Let the head read only the given positions; the model's logits become (1, scored,
+    vocabulary).
 
-    The selection happens where the hidden states enter the head, so whatever the model's own forward does to
-    its logits afterwards (scaling, soft-capping) still happens, on every architecture.
+    The selection happens where the hidden states enter the head, so whatever the model's own
+    forward does to its logits afterwards (scaling, soft-capping) still happens, on every
+    architecture.
 
     Arguments:
         model: a causal language model.
@@ -45,11 +49,13 @@ def head_at(model: Model, rows: Int[Tensor, " scored"], positions: Int[Tensor, "
 
 @contextmanager
 def exact_logits(model: Model, tokens: Sequence[int]) -> Iterator[None]:
-    """Let a half-precision model's head give its logits in float32, those of some tokens exactly, in a `with` block.
+    """Let a half-precision model's head give its logits in float32, those of some tokens exactly,
+    in a `with` block.
 
-    With 8 bits of mantissa, logits near 16 are multiples of 1/8: labels tie, and ties go to the first. So the columns
-    of the scored tokens are computed in float32. The others count only in the sum over the vocabulary, where their
-    rounding averages out, and which is the same for all labels: they are computed in the model's dtype, which is fast.
+    With 8 bits of mantissa, logits near 16 are multiples of 1/8: labels tie, and ties go to the
+    first. So the columns of the scored tokens are computed in float32. The others count only in the
+    sum over the vocabulary, where their rounding averages out, and which is the same for all
+    labels: they are computed in the model's dtype, which is fast.
 
     Arguments:
         model: a causal language model.
@@ -87,6 +93,7 @@ def _head(model: Model) -> nn.Module:
     head = model.get_output_embeddings()
     if head is None:
         raise ModelError(
-            f"{type(model).__name__} has no language-model head, so it gives no probabilities to score"
+            f"{type(model).__name__} has no language-model head, so it gives no probabilities to"
+            " score"
         )
     return head

@@ -1,8 +1,9 @@
 """What a forward decides by the length of its batch, decided by the length of each row instead.
 
-Rotary embeddings of some models (longrope, dynamic NTK) take their frequencies by the longest position that they are
-shown, and some keep those of the longest batch so far. Which lengths are read alike is found by asking the module
-itself, so it holds for any module that is asked for positions.
+Rotary embeddings of some models (longrope, dynamic NTK) take their frequencies by the longest
+position that they are shown, and some keep those of the longest batch so far. Which lengths are
+read alike is found by asking the module itself, so it holds for any module that is asked for
+positions.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from eckart.scoring.forward.trunk import Forward, replace_forward
 from eckart.weights.models import Model
 
 Regime = bytes
-"""What a model's rotary embeddings are at rows of a length: rows of one regime may be read together."""
+"""What a model's rotary embeddings are at rows of a length: rows of one regime may be read
+together."""
 
 
 class Lengths:
@@ -32,14 +34,17 @@ class Lengths:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._rotary = [] if model.device.type == "meta" else [m for m in model.modules() if _is_rotary(m)]
+        self._rotary = (
+            [] if model.device.type == "meta" else [m for m in model.modules() if _is_rotary(m)]
+        )
         self._regimes: dict[int, Regime] = {}
         self._short = 1  # up to this length, rows are in the regime of the shortest
 
     def regime(self, length: int) -> Regime:
         """Return the regime of rows of a length, in tokens.
 
-        Where a length is read as the shortest row is, all lengths up to it are: no model goes back and forth.
+        Where a length is read as the shortest row is, all lengths up to it are: no model goes back
+            and forth.
         """
         length = 1 if length <= self._short else length
         if length not in self._regimes:
@@ -55,7 +60,8 @@ class Lengths:
 
     @contextmanager
     def pinned(self, length: int | None) -> Iterator[None]:
-        """Let the rotary embeddings be those of rows of a length while a `with` block runs, whatever it shows them.
+        """Let the rotary embeddings be those of rows of a length while a `with` block runs,
+        whatever it shows them.
 
         Arguments:
             length: None lets each pass decide by its own length, forgetting those before it.
@@ -68,7 +74,8 @@ class Lengths:
 
 
 def _is_rotary(module: nn.Module) -> bool:
-    """Say whether a module turns positions into angles: it is asked for positions, and has learned nothing."""
+    """Say whether a module turns positions into angles: it is asked for positions, and has learned
+    nothing."""
     return "position_ids" in _arguments(module)[:2] and next(module.parameters(), None) is None
 
 
@@ -77,7 +84,9 @@ def _arguments(module: nn.Module) -> list[str]:
 
 
 def _pinned(forward: Forward, length: int | None) -> Forward:
-    def rotated(x: Tensor, position_ids: Int[Tensor, "... tokens"], *args: Any, **kwargs: Any) -> Any:
+    def rotated(
+        x: Tensor, position_ids: Int[Tensor, "... tokens"], *args: Any, **kwargs: Any
+    ) -> Any:
         """Stand in for the module's forward."""
         first = torch.zeros_like(position_ids[..., :1])
         forward(x, first, *args, **kwargs)  # what a longer batch left behind is gone
@@ -115,17 +124,22 @@ def _forget(module: nn.Module, device: torch.device) -> None:
 
 
 def _kinds(module: nn.Module) -> list[dict[str, str]]:
-    """Return the arguments that choose among a module's embeddings: those of each kind of layer, where they differ."""
+    """Return the arguments that choose among a module's embeddings: those of each kind of layer,
+    where they differ."""
     kinds = sorted(set(getattr(getattr(module, "config", None), "layer_types", None) or ()))
     return [{"layer_type": kind} for kind in kinds] if "layer_type" in _arguments(module) else [{}]
 
 
-def _ask(module: nn.Module, positions: list[int], kind: dict[str, str], device: torch.device) -> Any:
+def _ask(
+    module: nn.Module, positions: list[int], kind: dict[str, str], device: torch.device
+) -> Any:
     """Return a module's angles of positions; None where it wants more than positions to tell."""
     try:
         with torch.inference_mode():
             return module.forward(
-                torch.zeros(1, 1, 1, device=device), torch.tensor([positions], device=device), **kind
+                torch.zeros(1, 1, 1, device=device),
+                torch.tensor([positions], device=device),
+                **kind,
             )
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
         return None

@@ -1,4 +1,5 @@
-"""Reading without padding: packs of rows as forests, the prefix's keys held once, the last layer on scored tokens."""
+"""Reading without padding: packs of rows as forests, the prefix's keys held once, the last layer on
+scored tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from eckart.scoring.forward.trunk import Forward, PassEnded, Point, Route, repla
 
 
 class Packed(Reader):
-    """Rows that begin alike share what they begin with; no padding, and no copy of the prefix's keys and values."""
+    """Rows that begin alike share what they begin with; no padding, and no copy of the prefix's
+    keys and values."""
 
     route: Route
     _prefix: dict[nn.Module, Keys]
@@ -30,7 +32,8 @@ class Packed(Reader):
         return plan_packs(rows, self.budget)
 
     def read_prefix(self) -> None:
-        """Run the prefix, from where the rows will begin, and keep the keys and values of every layer above."""
+        """Run the prefix, from where the rows will begin, and keep the keys and values of every
+        layer above."""
         self._prefix, self._below = {}, False
         if self._start is None or self._start.unchanged < len(self.route.blocks):
             self._below = not self.begins(self.prefix)
@@ -54,7 +57,8 @@ class Packed(Reader):
         return ends[0], places
 
     def head(self, outputs: Float[Tensor, "scored size"]) -> Float[Tensor, "scored vocabulary"]:
-        """Run what the model's own forward does above its layers, on the scored tokens of several packs at once."""
+        """Run what the model's own forward does above its layers, on the scored tokens of several
+        packs at once."""
         tokens = torch.zeros(1, len(outputs), dtype=torch.long, device=self.model.device)
         top = Point(len(self.route.blocks))
         with self.route.passing((top, (outputs[None],))), packed_attention(self.model):
@@ -70,17 +74,23 @@ class Packed(Reader):
     def _run(
         self, batch: Pack, packing: Packing, name: str, whole: bool = False
     ) -> Float[Tensor, "1 scored size"] | None:
-        """Run the layers on a pack, down to the last one's output at the scored tokens; None if none are."""
+        """Run the layers on a pack, down to the last one's output at the scored tokens; None if
+        none are."""
         positions = batch.depths[None] + (0 if name == self.prefix else len(self.requests.prefix))
         ends = _Ends(batch, packing, self.route.last_query)
-        with self.passing(name, ends, whole), packed_attention(self.model, packing), suppress(PassEnded):
+        with (
+            self.passing(name, ends, whole),
+            packed_attention(self.model, packing),
+            suppress(PassEnded),
+        ):
             self.model(input_ids=batch.tokens[None], position_ids=positions, use_cache=False)
         return ends.hidden
 
 
 @dataclass(eq=False)
 class _Ends:
-    """Runs the last layer of a pass over a pack on its scored tokens; of all others only keys and values are needed."""
+    """Runs the last layer of a pass over a pack on its scored tokens; of all others only keys and
+    values are needed."""
 
     batch: Pack
     packing: Packing
@@ -120,7 +130,8 @@ def can_pack(route: Route) -> bool:
 
 
 def _take(value: Any, index: Tensor, tokens: int) -> Any:
-    """Take some of the tokens out of every tensor that has one entry for each: (1, tokens, ...) or (tokens,)."""
+    """Take some of the tokens out of every tensor that has one entry for each: (1, tokens, ...) or
+    (tokens,)."""
     if isinstance(value, Tensor):
         if value.dim() > 1 and value.shape[:2] == (1, tokens):
             return value[:, index.to(value.device)]

@@ -1,4 +1,5 @@
-"""Rows into packs: one batch without padding, where rows that begin alike share what they begin with."""
+"""Rows into packs: one batch without padding, where rows that begin alike share what they begin
+with."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from torch import Tensor
 from eckart.scoring.encoding import Tokens, common_prefix
 
 PADDED = 4
-"""How many places the padded rows of a pack may have for each of its tokens: own attention is computed on those."""
+"""How many places the padded rows of a pack may have for each of its tokens: own attention is
+computed on those."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +45,9 @@ class Pack:
 def plan_packs(rows: Sequence[Tokens], budget: int) -> list[list[int]]:
     """Group rows into packs of about `budget` tokens.
 
-    Rows that begin alike are neighbours, so that they share the most, among those of about the same length (within a
-    power of two), since attention within rows is computed on rows that are padded to the longest.
+    Rows that begin alike are neighbours, so that they share the most, among those of about the same
+    length (within a power of two), since attention within rows is computed on rows that are padded
+    to the longest.
 
     >>> plan_packs([(7, 1), (5, 5, 5, 5), (7, 2)], budget=4)
     [[0, 2], [1]]
@@ -93,7 +96,9 @@ def pack(
         tensor = torch.tensor(values, dtype=torch.long)
         # From pinned memory nobody waits: the next pack is laid out while this one is computed.
         return (
-            tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+            tensor.pin_memory().to(device, non_blocking=True)
+            if device.type == "cuda"
+            else tensor.to(device)
         )
 
     flat = [row * width + place for row, place in owners]
@@ -107,7 +112,8 @@ def pack(
 def _forest(
     rows: Sequence[Tokens],
 ) -> tuple[list[int], list[int], list[tuple[int, int]], list[list[int]]]:
-    """Return each distinct token, its depth and the (row, place) where it first stands, and each row's path."""
+    """Return each distinct token, its depth and the (row, place) where it first stands, and each
+    row's path."""
     tokens: list[int] = []
     depths: list[int] = []
     owners: list[tuple[int, int]] = []
@@ -115,7 +121,8 @@ def _forest(
     for number, (row, shared) in enumerate(_beginnings(rows)):
         fresh = range(shared, len(row))
         paths.append(
-            (paths[-1][:shared] if paths else []) + list(range(len(tokens), len(tokens) + len(fresh)))
+            (paths[-1][:shared] if paths else [])
+            + list(range(len(tokens), len(tokens) + len(fresh)))
         )
         tokens += row[shared:]
         depths += fresh

@@ -15,7 +15,8 @@ from eckart.weights.models import Model
 
 
 class SharedPrefix:
-    """The keys and values of the tokens that all rows begin with, run once through the model as it stands.
+    """The keys and values of the tokens that all rows begin with, run once through the model as it
+    stands.
 
     They depend on the weights, so a prefix is made anew for each edit.
 
@@ -46,12 +47,14 @@ def can_share(model: Model) -> bool:
     """
     layers = DynamicCache(config=model.config).layers
     return all(
-        hasattr(layer, "get_mask_sizes") and not hasattr(layer, "recurrent_states") for layer in layers
+        hasattr(layer, "get_mask_sizes") and not hasattr(layer, "recurrent_states")
+        for layer in layers
     )
 
 
 def _expanded(cache: DynamicCache, rows: int) -> DynamicCache:
-    """View one row's keys and values as `rows` rows; updates concatenate, so the original is never written."""
+    """View one row's keys and values as `rows` rows; updates concatenate, so the original is never
+    written."""
     view = copy.copy(cache)
     view.layers = [copy.copy(layer) for layer in cache.layers]
     for layer in cast("list[DynamicLayer]", view.layers):

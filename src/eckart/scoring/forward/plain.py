@@ -1,4 +1,5 @@
-"""Reading the slow and obvious way, which every faster one has to agree with: one row at a time, nothing shared."""
+"""Reading the slow and obvious way, which every faster one has to agree with: one row at a time,
+nothing shared."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ class Plain:
 
     Arguments:
         values: the summed log-likelihood, in nats, of every continuation of every prompt.
-        scale: the largest size that a scored token's logit has, or the log of the sum that it is compared with. Other
-            tokens' logits do not count: masked ones are minus infinity.
+        scale: the largest size that a scored token's logit has, or the log of the sum that it is
+            compared with. Other tokens' logits do not count: masked ones are minus infinity.
     """
 
     values: Float[np.ndarray, "prompts labels"]
@@ -35,7 +36,8 @@ class Plain:
 
 @torch.inference_mode()
 def read_plainly(model: Model, requests: Requests, lengths: Lengths | None = None) -> Plain:
-    """Compute what `Reader` does, a continuation at a time: the whole row, all logits, no cache, no batch.
+    """Compute what `Reader` does, a continuation at a time: the whole row, all logits, no cache, no
+    batch.
 
     Arguments:
         model: a causal language model.
@@ -47,7 +49,9 @@ def read_plainly(model: Model, requests: Requests, lengths: Lengths | None = Non
 
     @cache
     def last_logits(row: Tokens) -> Float[Tensor, "last vocabulary"]:
-        logits = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0]
+        logits = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[
+            0
+        ]
         return logits[-longest:].double()
 
     def plain(c: Continuation) -> float:
@@ -68,7 +72,8 @@ def plain_log_likelihoods(model: Model, requests: Requests) -> Float[np.ndarray,
 
 
 class Alone(Reader):
-    """Rows written out in full, each in a plain pass of its own: what is left where nothing faster agrees."""
+    """Rows written out in full, each in a plain pass of its own: what is left where nothing faster
+    agrees."""
 
     @cached_property
     def regimes(self) -> list[tuple[int | None, list[int]]]:
@@ -102,6 +107,8 @@ class Alone(Reader):
         positions = sorted({position for _, _, position, _ in self._wanted[row]})
         return logits[positions], {(0, position): place for place, position in enumerate(positions)}
 
-    def head(self, outputs: Float[Tensor, "scored vocabulary"]) -> Float[Tensor, "scored vocabulary"]:
+    def head(
+        self, outputs: Float[Tensor, "scored vocabulary"]
+    ) -> Float[Tensor, "scored vocabulary"]:
         """Return the outputs: they are logits."""
         return outputs

@@ -17,17 +17,22 @@ HALF = (torch.bfloat16, torch.float16)
 
 @contextmanager
 def in_float32(model: Model, blocks: Sequence[nn.Module] = ()) -> Iterator[None]:
-    """Let a model compute in float32 while a `with` block runs; in a wider dtype it computes as it does anyway.
+    """Let a model compute in float32 while a `with` block runs; in a wider dtype it computes as it
+    does anyway.
 
-    What two ways of reading differ in by their making shows in float32; in half precision it hides behind rounding.
+    What two ways of reading differ in by their making shows in float32; in half precision it hides
+    behind rounding.
 
     Arguments:
         model: a causal language model.
-        blocks: its layers, which are converted one at a time as they run; everything else is converted at once.
+        blocks: its layers, which are converted one at a time as they run; everything else is
+            converted at once.
     """
     with ExitStack() as undo:
         inside = {id(module) for block in blocks for module in block.modules()}
-        undo.enter_context(_converted(module for module in model.modules() if id(module) not in inside))
+        undo.enter_context(
+            _converted(module for module in model.modules() if id(module) not in inside)
+        )
         for block in blocks:
             replace_forward(undo, block, _converting(block, block.forward))
         yield
@@ -44,7 +49,8 @@ def _converting(block: nn.Module, forward: Forward) -> Forward:
 
 @contextmanager
 def _converted(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Let modules hold float32 copies of their half-precision tensors; the tensors themselves are not touched."""
+    """Let modules hold float32 copies of their half-precision tensors; the tensors themselves are
+    not touched."""
     copies: dict[int, Tensor] = {}  # tied ones share theirs
     with ExitStack() as undo:
         for module in modules:

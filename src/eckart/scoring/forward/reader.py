@@ -28,7 +28,9 @@ from eckart.weights.models import Model
 
 Advance = Callable[[int], None]
 Wanted = list[tuple[int, int, int, int]]  # prompt, label, position in the row, token
-Places = dict[tuple[int, int], int]  # (row of the batch, position) -> index among the scored outputs
+Places = dict[
+    tuple[int, int], int
+]  # (row of the batch, position) -> index among the scored outputs
 PREFIX = "prefix"
 _IDS = itertools.count()  # tell one reader's states from another's
 LOGITS = 1 << 25
@@ -51,7 +53,8 @@ class Reader(ABC):
         model: a causal language model.
         requests: token rows and what to score in them.
         budget: the most tokens in a batch.
-        route: leads passes through the model's layers from any point on; None for a model that cannot be taken apart.
+        route: leads passes through the model's layers from any point on; None for a model that
+            cannot be taken apart.
         trunk: where passes leave states for later ones.
         lengths: the model's, if they are at hand.
     """
@@ -73,7 +76,9 @@ class Reader(ABC):
         self.lengths = lengths or Lengths(model)
         self._id = next(_IDS)
         self._wanted = _wanted(requests)
-        self._tokens = [token for found in requests.continuations for c in found for token in c.tokens]
+        self._tokens = [
+            token for found in requests.continuations for c in found for token in c.tokens
+        ]
         self._head_size = max(1, LOGITS // model.config.get_text_config(decoder=True).vocab_size)
         self.prefix = PREFIX
         self.together = False  # all rows of a regime in one batch, however long
@@ -93,7 +98,8 @@ class Reader(ABC):
     def regimes(self) -> list[tuple[int | None, list[int]]]:
         """The rows that may be read together, by ascending length.
 
-        Each with the length of one of them where the model reads other lengths otherwise, and None where none does.
+        Each with the length of one of them where the model reads other lengths otherwise, and None
+        where none does.
         """
         lengths = [self.requests.length(row) for row in range(len(self.requests.rows))]
         if not self.lengths.several(lengths):
@@ -129,9 +135,13 @@ class Reader(ABC):
         """Return the logits of outputs of any number of batches."""
 
     def log_likelihoods(
-        self, start: Point | None = None, keep: Iterable[Point] = (), advance: Advance = lambda prompts: None
+        self,
+        start: Point | None = None,
+        keep: Iterable[Point] = (),
+        advance: Advance = lambda prompts: None,
     ) -> Float[np.ndarray, "prompts labels"]:
-        """Return the summed log-likelihood, in nats, of every continuation of every prompt; see `sums`."""
+        """Return the summed log-likelihood, in nats, of every continuation of every prompt; see
+        `sums`."""
         return self.sums(start, keep, advance)[0]
 
     @torch.inference_mode()
@@ -145,12 +155,13 @@ class Reader(ABC):
         """Return the summed log-likelihood, in nats, of every continuation of every prompt.
 
         Arguments:
-            start: the lowest point at which the weights differ from the unedited model's; below it, states that earlier
-                calls left are used. None: they differ nowhere.
-            keep: points whose states to leave for later calls; of one above `start` they would be of this edit alone.
+            start: the lowest point at which the weights differ from the unedited model's; below it,
+                states that earlier calls left are used. None: they differ nowhere.
+            keep: points whose states to leave for later calls; of one above `start` they would be
+                of this edit alone.
             advance: told of prompts done.
-            logits: also return, after the log-likelihoods, the sum over a continuation's positions of the mean over the
-                vocabulary of the logits there.
+            logits: also return, after the log-likelihoods, the sum over a continuation's positions
+                of the mean over the vocabulary of the logits there.
         """
         found = self.requests.continuations
         sums = np.zeros((1 + logits, len(found), max(map(len, found), default=0)))
@@ -185,14 +196,16 @@ class Reader(ABC):
 
     @contextmanager
     def _helped(self) -> Iterator[None]:
-        """Let the model's own forward be exact where it counts, and faster, while a `with` block runs."""
+        """Let the model's own forward be exact where it counts, and faster, while a `with` block
+        runs."""
         laid = self.route.laid() if self.route else nullcontext()
         with exact_logits(self.model, self._tokens), fused_activations(self.model), laid:
             yield
 
     @contextmanager
     def _within(self, length: int | None) -> Iterator[None]:
-        """Read rows of one regime: what they share is computed as in rows of their length, though it is shorter."""
+        """Read rows of one regime: what they share is computed as in rows of their length, though
+        it is shorter."""
         self.prefix = PREFIX if length is None else f"{PREFIX} of {length}"
         with nullcontext() if length is None else self.lengths.pinned(length):
             yield
@@ -200,7 +213,8 @@ class Reader(ABC):
     def _score(
         self, batches: Sequence[_Read], with_logits: bool
     ) -> tuple[Int[np.ndarray, "targets 2"], Float[np.ndarray, "measures targets"]]:
-        """Run the head on batches; return each target's prompt and label, and its measures: see `sums`."""
+        """Run the head on batches; return each target's prompt and label, and its measures: see
+        `sums`."""
         outputs = torch.cat([batch.outputs for batch in batches])
         before = itertools.accumulate((len(batch.outputs) for batch in batches), initial=0)
         targets = [
@@ -227,12 +241,14 @@ class Reader(ABC):
         return table[:, :2], values
 
     def begins(self, batch: str) -> bool:
-        """Say whether a pass over a batch can begin at the start: an earlier one left its states there."""
+        """Say whether a pass over a batch can begin at the start: an earlier one left its states
+        there."""
         return self._start is not None and (f"{self._id} {batch}", self._start) in self.trunk
 
     @contextmanager
     def passing(self, batch: str, ends: Ends | None = None, whole: bool = False) -> Iterator[None]:
-        """Begin the next pass where an earlier one left this batch's states, if it did, and leave new ones.
+        """Begin the next pass where an earlier one left this batch's states, if it did, and leave
+        new ones.
 
         Arguments:
             batch: its name.
@@ -252,7 +268,8 @@ class Reader(ABC):
 
 
 class Padded(Reader):
-    """Rows of alike length, padded on the right, with the shared prefix's keys and values repeated for each.
+    """Rows of alike length, padded on the right, with the shared prefix's keys and values repeated
+    for each.
 
     What every architecture understands.
     """
@@ -264,7 +281,8 @@ class Padded(Reader):
     _prefix: SharedPrefix | None = None
 
     def read_prefix(self) -> None:
-        """Run the prefix through all layers: a cache of some of them alone would mislead the model about its length."""
+        """Run the prefix through all layers: a cache of some of them alone would mislead the model
+        about its length."""
         with self.route.passing() if self.route else nullcontext():
             self._prefix = SharedPrefix(self.model, self.requests.prefix)
 
@@ -286,7 +304,9 @@ class Padded(Reader):
             output = self.model(input_ids=tokens, **self._prefix.for_rows(len(rows)))
         return output.logits[0], places
 
-    def head(self, outputs: Float[Tensor, "scored vocabulary"]) -> Float[Tensor, "scored vocabulary"]:
+    def head(
+        self, outputs: Float[Tensor, "scored vocabulary"]
+    ) -> Float[Tensor, "scored vocabulary"]:
         """Return the outputs: they are logits."""
         return outputs
 
@@ -297,6 +317,7 @@ def _wanted(requests: Requests) -> dict[int, Wanted]:
     for prompt, choices in enumerate(requests.continuations):
         for label, choice in enumerate(choices):
             wanted[choice.row] += [
-                (prompt, label, choice.start + step, token) for step, token in enumerate(choice.tokens)
+                (prompt, label, choice.start + step, token)
+                for step, token in enumerate(choice.tokens)
             ]
     return wanted

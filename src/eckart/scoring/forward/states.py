@@ -1,4 +1,5 @@
-"""The states that passes left behind, within budgets of memory; what exceeds them goes to a file."""
+"""The states that passes left behind, within budgets of memory; what exceeds them goes to a
+file."""
 
 from __future__ import annotations
 
@@ -20,12 +21,17 @@ from eckart.scoring.forward.trunk import Point, States
 
 Key = tuple[str, Point]
 SHARE = 0.25
-"""How much of the free memory states may take when nobody says otherwise, and of the free disk in any case."""
+"""How much of the free memory states may take when nobody says otherwise, and of the free disk in
+any case."""
 
 
 def free_memory(device: torch.device) -> int:
     """Return how many bytes states may take on a device when nobody says otherwise."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free = (
+        torch.cuda.mem_get_info(device)[0]
+        if device.type == "cuda"
+        else psutil.virtual_memory().available
+    )
     return int(SHARE * free)
 
 
@@ -33,7 +39,8 @@ def free_memory(device: torch.device) -> int:
 class _Hosted:
     """An accelerator's tensor in the host's memory.
 
-    That memory is pinned and the copies are not waited for: both run behind the computation, in the stream's order.
+    That memory is pinned and the copies are not waited for: both run behind the computation, in the
+    stream's order.
     """
 
     copy: Tensor
@@ -69,9 +76,10 @@ class _Filed:
 class Trunk:
     """States by batch and point.
 
-    What does not fit into the budget goes to the host's memory, if there is one of its own, and then to a temporary
-    file, which vanishes with the process, however that ends, and takes at most a quarter of the free disk. What does
-    not fit there either is not kept, and whoever asks for it computes it again.
+    What does not fit into the budget goes to the host's memory, if there is one of its own, and
+    then to a temporary file, which vanishes with the process, however that ends, and takes at most
+    a quarter of the free disk. What does not fit there either is not kept, and whoever asks for it
+    computes it again.
 
     Arguments:
         budget: bytes of memory on the states' own device.
@@ -88,7 +96,8 @@ class Trunk:
 
     @classmethod
     def on(cls, device: torch.device, budget: int | None) -> Trunk:
-        """Return a trunk for states of a device; a share of what is free there if no budget is given."""
+        """Return a trunk for states of a device; a share of what is free there if no budget is
+        given."""
         host = 0 if device.type == "cpu" else free_memory(torch.device("cpu"))
         return cls(free_memory(device) if budget is None else budget, host)
 
@@ -98,7 +107,11 @@ class Trunk:
     def get(self, batch: str, point: Point) -> States | None:
         """Return the states that a batch has at a point, if they were kept."""
         found = self._states.get((batch, point))
-        return None if found is None else tuple(t if isinstance(t, Tensor) else t.read() for t in found)
+        return (
+            None
+            if found is None
+            else tuple(t if isinstance(t, Tensor) else t.read() for t in found)
+        )
 
     def put(self, batch: str, point: Point, states: Iterable[Tensor]) -> None:
         """Keep states: where they are, on the host, in a file, or not at all."""
@@ -124,7 +137,8 @@ class Trunk:
             self._file.truncate(0)
 
     def _write(self, states: States, size: int) -> tuple[_Filed, ...] | None:
-        """Append states to the file, all or none; return where they lie, or None if they do not fit."""
+        """Append states to the file, all or none; return where they lie, or None if they do not
+        fit."""
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="eckart-states-")  # noqa: SIM115  # it lives as long as this

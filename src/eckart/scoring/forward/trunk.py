@@ -1,8 +1,10 @@
-"""Passes through a model's own forward that begin above its lower layers, and leave states for later ones.
+"""Passes through a model's own forward that begin above its lower layers, and leave states for
+later ones.
 
-Layers below the lowest edited one give every candidate the same states. A pass that begins at a `Point` bypasses
-them: their forward returns its input, and the first layer of the tail receives the states that an earlier pass
-left. An edit of a layer's MLP leaves its attention as it was, so such a pass begins after that.
+Layers below the lowest edited one give every candidate the same states. A pass that begins at a
+`Point` bypasses them: their forward returns its input, and the first layer of the tail receives the
+states that an earlier pass left. An edit of a layer's MLP leaves its attention as it was, so such a
+pass begins after that.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ class Point:
     """Where a candidate's own computation begins.
 
     Arguments:
-        layer: 0-based; one more than the last stands for the outputs of all layers, where the head begins.
+        layer: 0-based; one more than the last stands for the outputs of all layers, where the head
+            begins.
         after_attention: not at the layer's input, but where its attention is known.
     """
 
@@ -91,7 +94,10 @@ class Route:
         if lowest is None:
             return None
         parts = {
-            weight.part for e in edits if e.layer == lowest for weight in self.anatomy.select(e.layer, e.part)
+            weight.part
+            for e in edits
+            if e.layer == lowest
+            for weight in self.anatomy.select(e.layer, e.part)
         }
         after = parts == {"mlp"} and self.attentions[lowest] is not None
         return Point(lowest, after)
@@ -104,19 +110,25 @@ class Route:
                 replace_forward(undo, block, self._block(layer, block, block.forward))
                 attention = self.attentions[layer]
                 if attention is not None:
-                    replace_forward(undo, attention, self._attend(layer, attention, attention.forward))
+                    replace_forward(
+                        undo, attention, self._attend(layer, attention, attention.forward)
+                    )
             yield
 
     @contextmanager
     def passing(
-        self, start: tuple[Point, States] | None = None, keep: Iterable[Point] = (), ends: Ends | None = None
+        self,
+        start: tuple[Point, States] | None = None,
+        keep: Iterable[Point] = (),
+        ends: Ends | None = None,
     ) -> Iterator[dict[Point, list[Tensor]]]:
         """Say how the next pass goes: where it begins, with which states, and where it leaves some.
 
         Arguments:
             start: the point, and what an earlier pass left there; None for the whole model.
             keep: points of which the states are wanted.
-            ends: runs the last layer on the scored tokens alone, and ends the pass there; None for a whole pass.
+            ends: runs the last layer on the scored tokens alone, and ends the pass there; None for
+                a whole pass.
 
         Yields:
             the states left, filled by the pass.
@@ -175,19 +187,29 @@ class Route:
 
 
 def _attention(anatomy: Anatomy, layer: int) -> nn.Module | None:
-    """Return the module that holds a layer's attention and nothing else; None where it is not one module."""
-    paths = {part: [w.path for w in anatomy.layers[layer] if w.part == part] for part in ("attn", "mlp")}
+    """Return the module that holds a layer's attention and nothing else; None where it is not one
+    module."""
+    paths = {
+        part: [w.path for w in anatomy.layers[layer] if w.part == part] for part in ("attn", "mlp")
+    }
     common = _parent(paths["attn"])
     block = _parent([w.path for w in anatomy.layers[layer]])
-    apart = common and common != block and not any(path.startswith(f"{common}.") for path in paths["mlp"])
+    apart = (
+        common
+        and common != block
+        and not any(path.startswith(f"{common}.") for path in paths["mlp"])
+    )
     return anatomy.model.get_submodule(common) if apart else None
 
 
 def _query(anatomy: Anatomy) -> nn.Module | None:
-    """Return the module that computes the last layer's queries and nothing else; None where it is fused."""
+    """Return the module that computes the last layer's queries and nothing else; None where it is
+    fused."""
     query = next((w for w in anatomy.layers[-1] if w.name == "q" and not w.transposed), None)
     return (
-        None if query is None or query.fused else anatomy.model.get_submodule(query.path.rpartition(".")[0])
+        None
+        if query is None or query.fused
+        else anatomy.model.get_submodule(query.path.rpartition(".")[0])
     )
 
 

@@ -1,4 +1,5 @@
-"""What is scored is the checkpoint: every tensor of its files is used, or named here as harmless, or it is refused."""
+"""What is scored is the checkpoint: every tensor of its files is used, or named here as harmless,
+or it is refused."""
 
 from __future__ import annotations
 
@@ -42,10 +43,12 @@ HARMLESS: dict[str, Callable[[Shape], bool]] = {
     r"(^|\.)embed_positions\._float_tensor$": _single,
     r"(^|\.)(encoder|decoder)\.version$": _single,
 }
-"""Buffers that old checkpoints carry and no weight is in, by the end of their names, and the shapes they have."""
+"""Buffers that old checkpoints carry and no weight is in, by the end of their names, and the shapes
+they have."""
 
 FURTHER_TOKENS = r"(^|\.)(mtp|mtp_\w+|nextn_\w+)\."
-"""Modules that guess the tokens after the next one, to speed up generation: the next one's scores do without."""
+"""Modules that guess the tokens after the next one, to speed up generation: the next one's scores
+do without."""
 
 OTHER_SENSES = (
     r"(^|\.)(visual|vision\w*|image_\w+|audio\w*|speech\w*|multi_modal_projector|mm_projector|embed_vision|embed_audio|"
@@ -75,11 +78,14 @@ def refuse_unaccounted(
         config: the checkpoint's config.json.
 
     Raises:
-        ModelError: a tensor is missing, of another shape, left out, quantised, or contradicts one that it is tied to.
+        ModelError: a tensor is missing, of another shape, left out, quantised, or contradicts one
+            that it is tied to.
     """
     used = _used(model, stored)
     twice = {key: home for home, keys in used.items() for key in keys[1:]}
-    unused = [key for key in _unused(model, stored, used, report) if not _harmless(key, stored, config)]
+    unused = [
+        key for key in _unused(model, stored, used, report) if not _harmless(key, stored, config)
+    ]
     _refuse_other_shapes(name, report)
     missing = _missing(model, used, report)
     if missing:
@@ -89,8 +95,8 @@ def refuse_unaccounted(
     if twice:
         key, home = next(iter(twice.items()))
         raise ModelError(
-            f"model '{name}' holds {home} under two names, such as {key}; which of the two is meant nobody can tell: "
-            "remove one"
+            f"model '{name}' holds {home} under two names, such as {key}; which of the two is meant"
+            " nobody can tell: remove one"
         )
     _refuse_codes(name, model, stored, used)
     _refuse_untied(name, model, stored, used)
@@ -122,8 +128,8 @@ def refuse_left_out(
 
 def _left_out(name: str, unused: list[str], config: Mapping[str, Any]) -> ModelError:
     return ModelError(
-        f"model '{name}' holds {len(unused)} tensor(s) that would be left out, such as {unused[0]}: "
-        f"{_cause(unused, config)}"
+        f"model '{name}' holds {len(unused)} tensor(s) that would be left out, such as {unused[0]}:"
+        f" {_cause(unused, config)}"
     )
 
 
@@ -146,7 +152,8 @@ def _unused(
 ) -> list[str]:
     """Return which tensors went nowhere.
 
-    Where the library renames or joins tensors on loading, its report says it, with what the model's class hides.
+    Where the library renames or joins tensors on loading, its report says it, with what the model's
+    class hides.
     """
     direct = {key for keys in used.values() for key in keys}
     rest = [key for key in stored if key not in direct]
@@ -157,7 +164,9 @@ def _unused(
     return sorted({*map(str, report["unexpected_keys"]), *ignored})
 
 
-def _missing(model: PreTrainedModel, used: Mapping[str, list[str]], report: Mapping[str, Any]) -> list[str]:
+def _missing(
+    model: PreTrainedModel, used: Mapping[str, list[str]], report: Mapping[str, Any]
+) -> list[str]:
     """Return what the model asks for and the files lack."""
     missing = {*map(str, report["missing_keys"])}
     if _one_for_one(model):
@@ -172,8 +181,9 @@ def _refuse_other_shapes(name: str, report: Mapping[str, Any]) -> None:
     for key, stored, wanted in sorted(report["mismatched_keys"]):
         held, asked = (" x ".join(map(str, shape)) for shape in (stored, wanted))
         raise ModelError(
-            f"model '{name}' holds {key} as {held}, and its configuration asks for {asked}; "
-            f"{len(report['mismatched_keys'])} tensor(s) have another shape: they belong to another configuration"
+            f"model '{name}' holds {key} as {held}, and its configuration asks for {asked};"
+            f" {len(report['mismatched_keys'])} tensor(s) have another shape: they belong to"
+            " another configuration"
         )
 
 
@@ -192,7 +202,8 @@ def _harmless(key: str, stored: Mapping[str, StoredTensor], config: Mapping[str,
 
 
 def _is_further_layer(key: str, config: Mapping[str, Any]) -> bool:
-    """Whether a tensor is of one of the layers that a configuration declares to guess further tokens."""
+    """Whether a tensor is of one of the layers that a configuration declares to guess further
+    tokens."""
     depth, further = _depth(config), config.get("num_nextn_predict_layers")
     layer = LAYER.search(key)
     if layer is None or depth is None or not isinstance(further, int):
@@ -210,11 +221,15 @@ def _depth(config: Mapping[str, Any]) -> int | None:
 
 def _lacking(name: str, missing: list[str], unused: list[str], config: Mapping[str, Any]) -> str:
     said = (
-        f"model '{name}' lacks {len(missing)} tensor(s) that its configuration asks for, such as {missing[0]}"
+        f"model '{name}' lacks {len(missing)} tensor(s) that its configuration asks for, such as"
+        f" {missing[0]}"
     )
     if not unused:
         return f"{said}; the checkpoint is incomplete or belongs to another configuration"
-    return f"{said}, and holds {len(unused)} that it has no use for, such as {unused[0]}: {_cause(unused, config)}"
+    return (
+        f"{said}, and holds {len(unused)} that it has no use for, such as {unused[0]}:"
+        f" {_cause(unused, config)}"
+    )
 
 
 def _cause(keys: Collection[str], config: Mapping[str, Any]) -> str:
@@ -224,7 +239,10 @@ def _cause(keys: Collection[str], config: Mapping[str, Any]) -> str:
     causes = (
         (
             _any(keys, r"(?i)lora|adapter|\.ia3_|hada_w|modules_to_save|base_layer|prompt_enc"),
-            "an adapter's, never merged into the weights; merge it (peft's merge_and_unload, then save_pretrained)",
+            (
+                "an adapter's, never merged into the weights; merge it (peft's merge_and_unload,"
+                " then save_pretrained)"
+            ),
         ),
         (
             _any(
@@ -235,21 +253,30 @@ def _cause(keys: Collection[str], config: Mapping[str, Any]) -> str:
         ),
         (
             _any(keys, r"^_orig_mod\.|^module\."),
-            "a compiled or parallel model's names; save the model inside it (model._orig_mod, model.module)",
+            (
+                "a compiled or parallel model's names; save the model inside it (model._orig_mod,"
+                " model.module)"
+            ),
         ),
         (
             depth is not None and any(layer >= depth for layer in layers),
-            f"the layers from {depth} on, while its config.json names {depth}; mend the number of layers there",
+            (
+                f"the layers from {depth} on, while its config.json names {depth}; mend the number"
+                " of layers there"
+            ),
         ),
         (
             all(key.endswith("bias") for key in keys),
-            "biases that its config.json turns off; mend it there (attention_bias, mlp_bias, or the like)",
+            (
+                "biases that its config.json turns off; mend it there (attention_bias, mlp_bias, or"
+                " the like)"
+            ),
         ),
     )
     likely = next((text for holds, text in causes if holds), None)
     return likely or (
-        "its config.json, or the class that it names, is another model's; give the configuration that it was saved "
-        "with, or remove what is no part of the model"
+        "its config.json, or the class that it names, is another model's; give the configuration"
+        " that it was saved with, or remove what is no part of the model"
     )
 
 
@@ -258,22 +285,29 @@ def _any(keys: Iterable[str], pattern: str) -> bool:
 
 
 def _refuse_codes(
-    name: str, model: PreTrainedModel, stored: Mapping[str, StoredTensor], used: Mapping[str, list[str]]
+    name: str,
+    model: PreTrainedModel,
+    stored: Mapping[str, StoredTensor],
+    used: Mapping[str, list[str]],
 ) -> None:
-    """Refuse weights that are stored as integers or in 8 bits: without their scales they are no weights."""
+    """Refuse weights that are stored as integers or in 8 bits: without their scales they are no
+    weights."""
     direct = {keys[0]: home for home, keys in used.items()}
     floating = {path for path, tensor in model.state_dict().items() if tensor.is_floating_point()}
     for key, tensor in stored.items():
         wanted = direct.get(key) in floating if key in direct else not _one_for_one(model)
         if wanted and tensor.dtype not in FLOATS and not _harmless(key, stored, {}):
             raise ModelError(
-                f"model '{name}' holds {key} as {tensor.dtype}, and so quantised, though its config.json does not say "
-                f"so; {UNQUANTISED}"
+                f"model '{name}' holds {key} as {tensor.dtype}, and so quantised, though its"
+                f" config.json does not say so; {UNQUANTISED}"
             )
 
 
 def _refuse_untied(
-    name: str, model: PreTrainedModel, stored: Mapping[str, StoredTensor], used: Mapping[str, list[str]]
+    name: str,
+    model: PreTrainedModel,
+    stored: Mapping[str, StoredTensor],
+    used: Mapping[str, list[str]],
 ) -> None:
     """Refuse tensors that are one by the configuration, are stored twice, and differ."""
     for names in _tied(model):
@@ -281,8 +315,9 @@ def _refuse_untied(
         for first, other in pairwise(places):
             if not torch.equal(*_numbers(first, other)):
                 raise ModelError(
-                    f"model '{name}' holds {first.key} and {other.key}, which its config.json ties, and they differ; "
-                    "set tie_word_embeddings to false there if the second was trained by itself, or remove it"
+                    f"model '{name}' holds {first.key} and {other.key}, which its config.json ties,"
+                    " and they differ; set tie_word_embeddings to false there if the second was"
+                    " trained by itself, or remove it"
                 )
 
 

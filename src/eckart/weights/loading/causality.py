@@ -1,4 +1,5 @@
-"""Whether a model reads from left to right, found out by running it and not by what it is called."""
+"""Whether a model reads from left to right, found out by running it and not by what it is
+called."""
 
 from __future__ import annotations
 
@@ -14,17 +15,20 @@ from eckart.weights.loading.config import context_window
 
 ROWS, LENGTH = 3, 32
 TOLERANCE, ROUTED = 1e-3, 0.03
-"""The share of what changed tokens move later outputs by that they may move earlier ones by, in half precision: next to
-nothing in forwards of one shape, and rounding where experts are handed other numbers of tokens."""
+"""The share of what changed tokens move later outputs by that they may move earlier ones by, in
+half precision: next to nothing in forwards of one shape, and rounding where experts are handed
+other numbers of tokens."""
 TOLERANCE_FLOAT32 = 1e-4
 
 
 @torch.inference_mode()
 def check_causal(model: PreTrainedModel, name: str) -> None:
-    """Refuse a model whose outputs depend on tokens that come later: an encoder, or a decoder configured to be one.
+    """Refuse a model whose outputs depend on tokens that come later: an encoder, or a decoder
+    configured to be one.
 
-    The second half of a few rows of random tokens is changed; what the model says along the first half must stay. A
-    mixture of experts may turn at a near tie, so only what shows in every row counts.
+    The second half of a few rows of random tokens is changed; what the model says along the first
+    half must stay. A mixture of experts may turn at a near tie, so only what shows in every row
+    counts.
 
     Arguments:
         model: in evaluation mode, with its weights.
@@ -35,7 +39,8 @@ def check_causal(model: PreTrainedModel, name: str) -> None:
     """
     if model.config.is_encoder_decoder:
         raise ModelError(
-            f"model '{name}' ({type(model).__name__}) is an encoder-decoder; give a decoder-only language model"
+            f"model '{name}' ({type(model).__name__}) is an encoder-decoder; give a decoder-only"
+            " language model"
         )
     tokens = None if model.device.type == "meta" else _rows(model)
     if tokens is None:
@@ -49,9 +54,10 @@ def check_causal(model: PreTrainedModel, name: str) -> None:
     earlier, later = moved[:, :half].amax(-1), moved[:, half:].amax(-1)
     if bool((earlier > _tolerance(model) * later).all()):
         raise ModelError(
-            f"model '{name}' ({type(model).__name__}) is not a causal decoder: other tokens at the end of a row change "
-            "what it says before them, so it is an encoder, or its configuration makes it one (is_decoder, is_causal, "
-            "use_bidirectional_attention); give a decoder-only language model"
+            f"model '{name}' ({type(model).__name__}) is not a causal decoder: other tokens at the"
+            " end of a row change what it says before them, so it is an encoder, or its"
+            " configuration makes it one (is_decoder, is_causal, use_bidirectional_attention);"
+            " give a decoder-only language model"
         )
 
 
@@ -66,7 +72,8 @@ def _outputs(model: PreTrainedModel, tokens: Tensor) -> Tensor:
 
 
 def _rows(model: PreTrainedModel) -> Tensor | None:
-    """Return rows of random tokens that have no meaning of their own, or None where there are too few such tokens."""
+    """Return rows of random tokens that have no meaning of their own, or None where there are too
+    few such tokens."""
     text = model.config.get_text_config(decoder=True)
     size = getattr(text, "vocab_size", None)
     if not isinstance(size, int):

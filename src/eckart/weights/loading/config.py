@@ -1,4 +1,5 @@
-"""What a config.json says that cannot be: each named by its key, before a library stumbles over it."""
+"""What a config.json says that cannot be: each named by its key, before a library stumbles over
+it."""
 
 from __future__ import annotations
 
@@ -28,16 +29,22 @@ def check_config(name: str, config: Mapping[str, Any]) -> None:
     """
     kinds = config.get("architectures")
     if isinstance(kinds, list) and not READS_NUMBERS.isdisjoint(map(str, kinds)):
-        raise ModelError(f"model '{name}' reads numbers and no text; it is scored by eckart functions")
+        raise ModelError(
+            f"model '{name}' reads numbers and no text; it is scored by eckart functions"
+        )
     for path, key, value in _values(config):
         if key in ("quantization_config", "compression_config") and value:
             raise ModelError(f"model '{name}' {quantised(value)}")
         if key in ("dtype", "torch_dtype"):
             _check_dtype(name, path, value)
-        elif isinstance(value, str) and not any(word in path for word in FREE_TEXT) and _is_number(value):
+        elif (
+            isinstance(value, str)
+            and not any(word in path for word in FREE_TEXT)
+            and _is_number(value)
+        ):
             raise ModelError(
-                f"model '{name}' has {path}: \"{value}\" in its config.json, a text where a number, true, false or "
-                "null is meant; take away the quotation marks"
+                f"model '{name}' has {path}: \"{value}\" in its config.json, a text where a number,"
+                " true, false or null is meant; take away the quotation marks"
             )
     _check_padding(name, config)
 
@@ -46,7 +53,9 @@ def quantised(settings: Any) -> str:
     """Say of a model with these settings of a quantisation what it is, and what to do."""
     given = settings if isinstance(settings, Mapping) else settings.to_dict()
     method = given.get("quant_method") or (
-        "bitsandbytes" if given.get("load_in_4bit") or given.get("load_in_8bit") else "by an unnamed method"
+        "bitsandbytes"
+        if given.get("load_in_4bit") or given.get("load_in_8bit")
+        else "by an unnamed method"
     )
     name = getattr(method, "value", method)  # transformers' own settings hold an enumeration
     return f"is quantised ({name}), its weights packed; {UNQUANTISED}"
@@ -62,7 +71,9 @@ def _values(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _check_dtype(name: str, path: str, value: Any) -> None:
     known = value is None or value == "auto" or isinstance(value, Mapping)
-    if not known and not (isinstance(value, str) and isinstance(getattr(torch, value, None), torch.dtype)):
+    if not known and not (
+        isinstance(value, str) and isinstance(getattr(torch, value, None), torch.dtype)
+    ):
         raise ModelError(
             f"model '{name}' has {path}: {value!r} in its config.json, which is no dtype; "
             "write it as float32, bfloat16 or float16, without a prefix"
@@ -77,8 +88,9 @@ def _check_padding(name: str, config: Mapping[str, Any]) -> None:
         token, size = settings.get("pad_token_id"), settings.get("vocab_size")
         if isinstance(token, int) and isinstance(size, int) and token >= size > 0:
             raise ModelError(
-                f"model '{name}' has pad_token_id: {token} in its config.json, outside of its vocabulary of {size}; "
-                "write null there (padding is not scored), or the id that the tokenizer pads with"
+                f"model '{name}' has pad_token_id: {token} in its config.json, outside of its"
+                f" vocabulary of {size}; write null there (padding is not scored), or the id that"
+                " the tokenizer pads with"
             )
 
 
@@ -93,7 +105,8 @@ def _is_number(text: str) -> bool:
 
 
 def context_window(config: Any) -> int | None:
-    """Return the most tokens that a model reads, from its configuration; None where it names no limit."""
+    """Return the most tokens that a model reads, from its configuration; None where it names no
+    limit."""
     text = config.get_text_config(decoder=True)
     for name in (
         "max_position_embeddings",

@@ -59,7 +59,8 @@ def check_device_map(device_map: str | dict[str, Any] | None) -> None:
             torch.device(device_map)
         except RuntimeError:
             raise ModelError(
-                f"no device map '{device_map}'; the device maps are {', '.join(DEVICE_MAPS)}, or a device's name"
+                f"no device map '{device_map}'; the device maps are {', '.join(DEVICE_MAPS)}, or a"
+                " device's name"
             ) from None
 
 
@@ -72,7 +73,8 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def _cpu_multiplies_bfloat16() -> bool:
-    """Say whether the processor has instructions for it, AMX or AVX-512-bf16; without, it is slower than float32."""
+    """Say whether the processor has instructions for it, AMX or AVX-512-bf16; without, it is slower
+    than float32."""
     if hasattr(torch.cpu, "get_capabilities"):
         found = torch.cpu.get_capabilities()
         return bool(found.get("amx_bf16") or found.get("avx512_bf16"))

@@ -52,8 +52,8 @@ def explained(name: str) -> Iterator[None]:
 def needs_code(name: str) -> str:
     """Say that a model brings code of its own, and how to let it run."""
     return (
-        f"model '{name}' brings code of its own, which runs only if you allow it: read its *.py files, then pass "
-        "--trust-remote-code (trust_remote_code=True in Python)"
+        f"model '{name}' brings code of its own, which runs only if you allow it: read its *.py"
+        " files, then pass --trust-remote-code (trust_remote_code=True in Python)"
     )
 
 
@@ -64,16 +64,22 @@ def first_line(error: BaseException) -> str:
 
 
 def _wrong_type(name: str, error: BaseException) -> str:
-    """Say which key of a configuration has which wrong value; the library says it in several lines."""
+    """Say which key of a configuration has which wrong value; the library says it in several
+    lines."""
     said = " ".join(str(error).split())
     field = re.search(r"[Ff]ield '([^']+)'", said)
-    value = re.search(r"\(value: (.*?)\)(?:;|$)", said) or re.search(r"with value (.*?) doesn't match", said)
+    value = re.search(r"\(value: (.*?)\)(?:;|$)", said) or re.search(
+        r"with value (.*?) doesn't match", said
+    )
     wanted = re.search(r"expected (?:an? )?([\w.]+), got (\w+)", said)
     if field is None or value is None or wanted is None:
-        return f"model '{name}' has a config.json that transformers refuses: {said[:300]}; mend that key"
+        return (
+            f"model '{name}' has a config.json that transformers refuses: {said[:300]}; mend"
+            " that key"
+        )
     return (
-        f"model '{name}' has {field[1]}: {value[1]} in its config.json, of type {wanted[2]} where {wanted[1]} is "
-        "expected; mend that key (a number stands without quotation marks)"
+        f"model '{name}' has {field[1]}: {value[1]} in its config.json, of type {wanted[2]} where"
+        f" {wanted[1]} is expected; mend that key (a number stands without quotation marks)"
     )
 
 
@@ -81,9 +87,12 @@ def _absent(name: str, error: BaseException) -> str:
     path = home(name)
     if not path.exists():
         return (
-            f"no model '{name}': there is no such folder, and the hub gave none ({first_line(error)}); "
-            "check the name, the network, or a login for a gated model"
+            f"no model '{name}': there is no such folder, and the hub gave none"
+            f" ({first_line(error)}); check the name, the network, or a login for a gated model"
         )
     if any(path.glob("*.bin")) and not any(path.glob("*.safetensors")):
-        return f"model '{name}' is saved as a pickle (.bin), which is never loaded; convert it to safetensors first"
+        return (
+            f"model '{name}' is saved as a pickle (.bin), which is never loaded; convert it to"
+            " safetensors first"
+        )
     return f"model '{name}' cannot be loaded: {first_line(error)}"

@@ -1,4 +1,5 @@
-"""The files of a checkpoint: what lies in its folder, and what the headers of its safetensors say."""
+"""The files of a checkpoint: what lies in its folder, and what the headers of its safetensors
+say."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ READ_WITH_IT = (
 )
 """The files beside the weights that loading may read."""
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-"""The stored dtypes whose numbers are the weights themselves, not codes that scales turn into weights."""
+"""The stored dtypes whose numbers are the weights themselves, not codes that scales turn into
+weights."""
 SECOND_COPY = re.compile(r"consolidated\b.*|model\.\w+|model\.\w+-\d+-of-\d+")
 """What the same weights are called in Mistral's own layout, and in another precision."""
 
@@ -82,21 +84,28 @@ def check_source(name: str) -> None:
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if not path.exists():
         if looks_local:
-            raise ModelError(f"no model folder '{name}'; give a hub id or a folder that holds config.json")
+            raise ModelError(
+                f"no model folder '{name}'; give a hub id or a folder that holds config.json"
+            )
         return
     if not path.is_dir():
-        raise ModelError(f"'{name}' is a file; give the folder that holds config.json and model.safetensors")
+        raise ModelError(
+            f"'{name}' is a file; give the folder that holds config.json and model.safetensors"
+        )
     if (path / ADAPTER_CONFIG).is_file() and not (path / CONFIG).is_file():
         _refuse_adapter(name, path / ADAPTER_CONFIG, alone=True)
     if not (path / CONFIG).is_file():
-        raise ModelError(f"folder '{name}' holds no config.json, so it is no transformers checkpoint")
+        raise ModelError(
+            f"folder '{name}' holds no config.json, so it is no transformers checkpoint"
+        )
 
 
 def check_folder(name: str) -> None:
     """Refuse a checkpoint whose folder holds more weights, or less, than loading it would read.
 
     Raises:
-        ModelError: an adapter lies there, files of Git LFS were never fetched, or weights beside the checkpoint's.
+        ModelError: an adapter lies there, files of Git LFS were never fetched, or weights beside
+            the checkpoint's.
     """
     check_source(name)
     adapter = found(name, ADAPTER_CONFIG)
@@ -141,8 +150,8 @@ def stored_tensors(name: str) -> dict[str, StoredTensor]:
             other = tensors.setdefault(tensor.key, tensor)
             if other is not tensor:
                 raise ModelError(
-                    f"model '{name}' holds {tensor.key} twice, in {other.file.name} and in {file.name}; which of "
-                    "the two is meant nobody can tell: remove one"
+                    f"model '{name}' holds {tensor.key} twice, in {other.file.name} and in"
+                    f" {file.name}; which of the two is meant nobody can tell: remove one"
                 )
     for key, place in _index(name).items():
         if key not in tensors or tensors[key].file.name != Path(place).name:
@@ -160,7 +169,8 @@ def exact_dtype(tensors: Iterable[StoredTensor]) -> torch.dtype:
 
 
 def shard_files(name: str) -> list[Path]:
-    """Return the safetensors files that loading a checkpoint reads; none where there is no such file.
+    """Return the safetensors files that loading a checkpoint reads; none where there is no such
+    file.
 
     Raises:
         OSError: one that the index names is missing.
@@ -221,15 +231,21 @@ def _tensors(file: Path) -> list[StoredTensor]:
     with safe_open(file, framework="pt") as header:
         names = header.keys()
         slices = {key: header.get_slice(key) for key in names}
-        return [StoredTensor(file, k, s.get_dtype(), tuple(s.get_shape())) for k, s in slices.items()]
+        return [
+            StoredTensor(file, k, s.get_dtype(), tuple(s.get_shape())) for k, s in slices.items()
+        ]
 
 
 def _refuse_adapter(name: str, path: Path, *, alone: bool) -> None:
     with explained(name):
-        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path") or "its base model"
+        base = (
+            json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+            or "its base model"
+        )
     raise ModelError(
-        f"'{name}' {'is' if alone else 'holds'} an adapter (adapter_config.json, for {base}), and what is clipped and "
-        "scored are whole matrices: merge it into its base first (peft's merge_and_unload, then save_pretrained)"
+        f"'{name}' {'is' if alone else 'holds'} an adapter (adapter_config.json, for {base}), and"
+        " what is clipped and scored are whole matrices: merge it into its base first (peft's"
+        " merge_and_unload, then save_pretrained)"
         + ("" if alone else ", or move it away to score the model without it")
     )
 
@@ -238,8 +254,9 @@ def _refuse_adapter_weights(name: str, folder: Path) -> None:
     weights = sorted(folder.glob("adapter_model.*"))
     if weights:
         raise ModelError(
-            f"'{name}' holds an adapter ({weights[0].name}) beside the model, which would not be scored: merge it "
-            "first (peft's merge_and_unload, then save_pretrained), or move it away to score the model without it"
+            f"'{name}' holds an adapter ({weights[0].name}) beside the model, which would not be"
+            " scored: merge it first (peft's merge_and_unload, then save_pretrained), or move it"
+            " away to score the model without it"
         )
 
 
@@ -253,8 +270,8 @@ def _refuse_pointers(name: str, files: Iterable[Path]) -> None:
     pointers = sorted(path.name for path in files if _is_pointer(path))
     if pointers:
         raise ModelError(
-            f"model '{name}' holds {', '.join(pointers[:3])} as a Git LFS pointer, not the file itself; "
-            "run `git lfs install` and `git lfs pull` in that folder, or download it anew"
+            f"model '{name}' holds {', '.join(pointers[:3])} as a Git LFS pointer, not the file"
+            " itself; run `git lfs install` and `git lfs pull` in that folder, or download it anew"
         )
 
 
@@ -271,7 +288,9 @@ def _refuse_beside(name: str, folder: Path, shards: set[Path]) -> None:
         return
     read = {path.resolve() for path in shards}
     beside = [
-        p for p in sorted(folder.glob("*.safetensors")) if p.resolve() not in read and not _is_pointer(p)
+        p
+        for p in sorted(folder.glob("*.safetensors"))
+        if p.resolve() not in read and not _is_pointer(p)
     ]
     groups: dict[str, list[Path]] = {}
     for path in beside:
@@ -279,14 +298,15 @@ def _refuse_beside(name: str, folder: Path, shards: set[Path]) -> None:
     for paths in groups.values():
         if not _is_second_copy(name, paths, shards):
             raise ModelError(
-                f"folder '{name}' holds {paths[0].name}, which is no part of the checkpoint that "
-                f"{min(shards).name} belongs to and would not be scored; move it away, or make one checkpoint of "
-                "both (save_pretrained)"
+                f"folder '{name}' holds {paths[0].name}, which is no part of the checkpoint that"
+                f" {min(shards).name} belongs to and would not be scored; move it away, or make one"
+                " checkpoint of both (save_pretrained)"
             )
 
 
 def _is_second_copy(name: str, paths: list[Path], shards: Iterable[Path]) -> bool:
-    """Whether files are called like the same weights in another layout or precision, and hold as many numbers."""
+    """Whether files are called like the same weights in another layout or precision, and hold as
+    many numbers."""
     if not all(SECOND_COPY.fullmatch(path.stem) for path in paths):
         return False
     with explained(name):

@@ -21,7 +21,8 @@ WRAPPERS = {
 
 
 def unwrapped(model: Any) -> Any:
-    """Return the model inside what torch.compile returned: the same weights, read as they were written."""
+    """Return the model inside what torch.compile returned: the same weights, read as they were
+    written."""
     return getattr(model, "_orig_mod", model)
 
 
@@ -40,7 +41,8 @@ def check_live(model: PreTrainedModel) -> None:
     """Refuse a live model whose readings would not be those of its weights alone.
 
     Raises:
-        ModelError: it is in training mode, quantised, has an adapter in it, or was compiled in place.
+        ModelError: it is in training mode, quantised, has an adapter in it, or was compiled in
+            place.
     """
     kind = type(model).__name__
     check_evaluation_mode(model)
@@ -51,12 +53,13 @@ def check_live(model: PreTrainedModel) -> None:
         model, lambda m: type(m).__module__.startswith("peft.")
     ):
         raise ModelError(
-            f"the live {kind} has an adapter in it, which is no part of its matrices; merge it first (peft's "
-            "merge_and_unload), or take it out (model.delete_adapter)"
+            f"the live {kind} has an adapter in it, which is no part of its matrices; merge it"
+            " first (peft's merge_and_unload), or take it out (model.delete_adapter)"
         )
     if _holds(model, lambda module: getattr(module, "_compiled_call_impl", None) is not None):
         raise ModelError(
-            f"the live {kind} was compiled in place, which holds on to what is clipped; load it again without compile()"
+            f"the live {kind} was compiled in place, which holds on to what is clipped; load it"
+            " again without compile()"
         )
 
 
@@ -68,8 +71,8 @@ def check_evaluation_mode(model: nn.Module) -> None:
     """
     if _holds(model, lambda module: module.training):
         raise ModelError(
-            f"the live {type(model).__name__} is in training mode, in which dropout makes every reading another one; "
-            "call model.eval() first"
+            f"the live {type(model).__name__} is in training mode, in which dropout makes every"
+            " reading another one; call model.eval() first"
         )
 
 

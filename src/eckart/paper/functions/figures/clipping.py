@@ -26,7 +26,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """A part's lines, the rates of all of them, and the errors of the unpruned model and of always answering 0."""
+    """A part's lines, the rates of all of them, and the errors of the unpruned model and of always
+    answering 0."""
 
     part: str
     lines: tuple[Line, ...]
@@ -42,7 +43,9 @@ def clipping_panels(clipping: Clipping) -> list[Panel]:
     for part in parts:
         cells = [cell for cell in clipping.cells if cell.edit.part == part]
         layers = sorted({cell.edit.layer for cell in cells})
-        lines = tuple(_line(layer, [c for c in cells if c.edit.layer == layer], clipping) for layer in layers)
+        lines = tuple(
+            _line(layer, [c for c in cells if c.edit.layer == layer], clipping) for layer in layers
+        )
         rates = (0.0, *sorted({cell.edit.rate for cell in cells}))
         always_0 = clipping.task.kind.error_of_0(clipping.task.dimension)
         panels.append(Panel(part, lines, clipping.unpruned.mean, rates, always_0))
@@ -63,7 +66,9 @@ def draw_clipping(panels: Sequence[Panel], title: str) -> Figure:
             axes.set_ylabel("test squared error / variance of f", size=8)
     handles, names = figure.axes[0].get_legend_handles_labels()
     columns = min(len(names), 4 * len(panels))
-    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=8
+    )
     return figure
 
 

@@ -54,20 +54,23 @@ def step_lines(curves: StepCurves) -> list[Line]:
     scale, last = mpl.colormaps["viridis"], max(len(curves.models) - 1, 1)
     places = [EARLY + (LATE - EARLY) * i / last for i in range(len(curves.models))]
     lines = [
-        Line(model, scale(place), "", band=0.08) for model, place in zip(curves.models, places, strict=True)
+        Line(model, scale(place), "", band=0.08)
+        for model, place in zip(curves.models, places, strict=True)
     ]
     return [*lines, Line(curves.reference, "black", "", ":", band=0.0)]
 
 
 @plain_text
 def draw_error_curves(curves: ErrorCurves) -> Figure:
-    """Draw a model's squared error beside baselines' against the number of examples, with 95% bands (Figure 5a)."""
+    """Draw a model's squared error beside baselines' against the number of examples, with 95% bands
+    (Figure 5a)."""
     return _draw(curves, error_lines(curves), max(curves.model.highs))
 
 
 @plain_text
 def draw_step_curves(curves: StepCurves) -> Figure:
-    """Draw the squared errors of a training's models, with 95% bands, and least squares (Figure 5b)."""
+    """Draw the squared errors of a training's models, with 95% bands, and least squares (Figure
+    5b)."""
     return _draw(curves, step_lines(curves), max(curves.models[-1].highs))
 
 
@@ -86,13 +89,21 @@ def _draw(curves: ErrorCurves | StepCurves, lines: list[Line], highest: float) -
     )
     axes.axvline(curves.dimension, color="0.85", linewidth=1, zorder=0)
     axes.annotate(
-        f"d = {curves.dimension}", (curves.dimension, 1), (3, -3), size=8, color="0.4", va="top",
-        xycoords=("data", "axes fraction"), textcoords="offset points",
-    )  # fmt: skip
+        f"d = {curves.dimension}",
+        (curves.dimension, 1),
+        (3, -3),
+        size=8,
+        color="0.4",
+        va="top",
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+    )
     axes.set_ylim(-0.02 * top, top)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     above = [line.curve.name for line in lines if max(line.curve.means) > top]
-    axes.set_xlabel("examples" + (f"   (above the frame in part: {', '.join(above)})" if above else ""))
+    axes.set_xlabel(
+        "examples" + (f"   (above the frame in part: {', '.join(above)})" if above else "")
+    )
     axes.set_ylabel("squared error / variance of f")
     axes.set_title(f"{curves.function}, {curves.n:,} prompts, 95% intervals", size=10)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
@@ -101,8 +112,16 @@ def _draw(curves: ErrorCurves | StepCurves, lines: list[Line], highest: float) -
 
 def _draw_line(axes: Axes, counts: tuple[int, ...], line: Line) -> None:
     curve = line.curve
-    axes.fill_between(counts, curve.lows, curve.highs, color=line.colour, alpha=line.band, linewidth=0)
+    axes.fill_between(
+        counts, curve.lows, curve.highs, color=line.colour, alpha=line.band, linewidth=0
+    )
     axes.plot(
-        counts, curve.means, color=line.colour, marker=line.marker, markersize=4, linewidth=1.4,
-        linestyle=line.style, label=curve.name,
-    )  # fmt: skip
+        counts,
+        curve.means,
+        color=line.colour,
+        marker=line.marker,
+        markersize=4,
+        linewidth=1.4,
+        linestyle=line.style,
+        label=curve.name,
+    )

@@ -60,7 +60,9 @@ class CellPanel:
     points: tuple[CellPoint, ...]
 
 
-def norm_curves(before: TrajectoryReading, after: TrajectoryReading | None = None) -> list[NormCurve]:
+def norm_curves(
+    before: TrajectoryReading, after: TrajectoryReading | None = None
+) -> list[NormCurve]:
     """Gather the norms of a trajectory, and those after an edit where there is one."""
     readings = [(before, False)] + ([(after, True)] if after else [])
     return [
@@ -154,7 +156,12 @@ def _legend(figure: Figure, panels: Sequence[CellPanel]) -> None:
     layers = sorted({point.layer for point in points})
     handles = [
         Line2D(
-            [], [], color=COLOURS[layer % len(COLOURS)], marker="o", linestyle="none", label=f"layer {layer}"
+            [],
+            [],
+            color=COLOURS[layer % len(COLOURS)],
+            marker="o",
+            linestyle="none",
+            label=f"layer {layer}",
         )
         for layer in layers
     ]
@@ -162,4 +169,6 @@ def _legend(figure: Figure, panels: Sequence[CellPanel]) -> None:
         Line2D([], [], color="0.4", marker=MARKERS[index], linestyle="none", label=part)
         for index, part in enumerate(MATRICES)
     ]
-    figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False, fontsize=8)
+    figure.legend(
+        handles=handles, loc="outside lower right", ncols=len(handles), frameon=False, fontsize=8
+    )
