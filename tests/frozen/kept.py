@@ -67,7 +67,8 @@ def steady(value: Any, *folders: Path) -> Any:
 def unlocated(text: str, *folders: Path) -> str:
     """Return a text with the model and the folders named."""
     for name, path in {"@MODEL@": MODEL, **{f"@{n}@": folder for n, folder in enumerate(folders)}}.items():
-        text = text.replace(str(path), name)
+        for written in (str(path), str(path).replace("_", r"\_")):  # as JSON and as Markdown have it
+            text = text.replace(written, name)
     return text
 
 

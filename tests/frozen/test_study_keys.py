@@ -137,7 +137,6 @@ def test_a_task_file_that_says_everything(desk, everything, variant):
 
 def test_what_is_where_nothing_is_said(desk):
     """The settings of a study that names a model and a task, and no more."""
-    Path("short.yaml").write_text("data: short\nlabel: label\ntext: text\n", encoding="utf-8")
     study = written("least.yaml", "models: MODEL\ntasks: short.yaml")
     ended = command("sweep", study, "--out", "run", "--json", "--dtype", "float32", "--layers", "0")
     assert ended.status == 0, ended.err
