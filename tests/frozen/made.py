@@ -25,7 +25,7 @@ NAMES = {
 }
 """The tables of a run, the columns that are text: the one by which a row is found first."""
 HALF = ["--dtype", "float32", "--out"]
-COMMANDS = {
+COMMANDS: dict[str, list[object]] = {
     "search": ["search", MODEL, "--task", "short.yaml", "--shots", "0", "--rates", "0.5,0.9", *HALF],
     "race": [
         *["search", MODEL, "--task", "long.yaml", "--shots", "2", "--layer", "0", "--race"],

@@ -12,7 +12,7 @@ from frozen.made import set_desk
 TASK = ["--task", "short.yaml", "--dtype", "float32"]
 EDIT = ["--edit", "1:mlp:0.9"]
 RACE = ["--task", "long.yaml", "--dtype", "float32", "--shots", "2", "--layer", "0", "--race"]
-VERBS = {
+VERBS: dict[str, list[object]] = {
     "evaluate": ["evaluate", MODEL, *TASK, "--shots", "2", *EDIT, "--predictions", "rows.jsonl"],
     "evaluate-calibrated": [
         "evaluate",
