@@ -1,4 +1,5 @@
-"""The doors of eckart that no refactoring moves: the command line, and the names of the package itself."""
+"""The doors of eckart that no refactoring moves: the command line, and the names of the package
+itself."""
 
 import contextlib
 import io

@@ -1,11 +1,13 @@
 """Renew what is frozen.
 
-python tests/frozen/freeze.py                 # all of data/: what the tests compare with is what they find today
-python tests/frozen/freeze.py -k options      # a part of it, chosen as pytest chooses
-python tests/frozen/freeze.py --runs          # the runs in runs/, made anew: old ones are then no longer tried
+python tests/frozen/freeze.py                 # all of data/: what the tests compare with is what
+they find today python tests/frozen/freeze.py -k options      # a part of it, chosen as pytest
+chooses python tests/frozen/freeze.py --runs          # the runs in runs/, made anew: old ones are
+then no longer tried
 
-pytest tests/frozen --confcutdir=tests/frozen compares, without the checks of shapes and types that make it slow.
-Renew what was changed on purpose, and read the difference that git shows before you commit it.
+pytest tests/frozen --confcutdir=tests/frozen compares, without the checks of shapes and types that
+make it slow. Renew what was changed on purpose, and read the difference that git shows before you
+commit it.
 """
 
 import os

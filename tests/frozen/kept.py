@@ -20,7 +20,8 @@ SHOWN = 20
 
 
 def frozen(name: str, found: Any) -> None:
-    """Compare JSON values with what is kept under a name: floats nearly, everything else exactly."""
+    """Compare JSON values with what is kept under a name: floats nearly, everything else
+    exactly."""
     path = DATA / f"{name}.json"
     found = json.loads(json.dumps(found))
     if os.environ.get(RENEW):
@@ -39,7 +40,9 @@ def same(kept: Any, found: Any, name: str = "") -> None:
 def differences(kept: Any, found: Any, place: str = "") -> Iterator[str]:
     """Say what differs, a line each."""
     if isinstance(kept, dict) and isinstance(found, dict):
-        yield from (f"{place}/{key}: gone, was {_short(kept[key])}" for key in kept if key not in found)
+        yield from (
+            f"{place}/{key}: gone, was {_short(kept[key])}" for key in kept if key not in found
+        )
         yield from (f"{place}/{key}: new, {_short(found[key])}" for key in found if key not in kept)
         for key in kept.keys() & found.keys():
             yield from differences(kept[key], found[key], f"{place}/{key}")
@@ -56,9 +59,12 @@ def differences(kept: Any, found: Any, place: str = "") -> Iterator[str]:
 
 
 def steady(value: Any, *folders: Path) -> Any:
-    """Return JSON values without what is fleeting; the model and the folders are named, not located."""
+    """Return JSON values without what is fleeting; the model and the folders are named, not
+    located."""
     if isinstance(value, Mapping):
-        return {steady(k, *folders): steady(v, *folders) for k, v in value.items() if k not in FLEETING}
+        return {
+            steady(k, *folders): steady(v, *folders) for k, v in value.items() if k not in FLEETING
+        }
     if isinstance(value, list):
         return [steady(item, *folders) for item in value]
     return unlocated(value, *folders) if isinstance(value, str) else value
@@ -66,16 +72,25 @@ def steady(value: Any, *folders: Path) -> Any:
 
 def unlocated(text: str, *folders: Path) -> str:
     """Return a text with the model and the folders named."""
-    for name, path in {"@MODEL@": MODEL, **{f"@{n}@": folder for n, folder in enumerate(folders)}}.items():
-        for written in (str(path), str(path).replace("_", r"\_")):  # as JSON and as Markdown have it
+    for name, path in {
+        "@MODEL@": MODEL,
+        **{f"@{n}@": folder for n, folder in enumerate(folders)},
+    }.items():
+        for written in (
+            str(path),
+            str(path).replace("_", r"\_"),
+        ):  # as JSON and as Markdown have it
             text = text.replace(written, name)
     return text
 
 
 def wording(text: str, *folders: Path) -> list[str]:
-    """Return the lines of a page for people, without what is fleeting and the blanks of its layout."""
+    """Return the lines of a page for people, without what is fleeting and the blanks of its
+    layout."""
     lines = [" ".join(line.split()) for line in unlocated(text, *folders).splitlines()]
-    return [re.sub(r"\b[\d.,]+ s\b", "@ s", re.sub(r"[─━-]{2,}", "--", line)) for line in lines if line]
+    return [
+        re.sub(r"\b[\d.,]+ s\b", "@ s", re.sub(r"[─━-]{2,}", "--", line)) for line in lines if line
+    ]
 
 
 def _short(value: Any) -> str:

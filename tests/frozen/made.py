@@ -1,7 +1,8 @@
-"""The runs in `runs/`, made by the code of the day on which they were frozen, and how one is laid out to go on.
+"""The runs in `runs/`, made by the code of the day on which they were frozen, and how one is laid
+out to go on.
 
-A run keeps where its model and its task lay. Here these places are called `@MODEL@` and `@DESK@`; `lay_out` writes the
-places of today in their stead, as if the run had been made here.
+A run keeps where its model and its task lay. Here these places are called `@MODEL@` and `@DESK@`;
+`lay_out` writes the places of today in their stead, as if the run had been made here.
 """
 
 import json
@@ -26,7 +27,17 @@ NAMES = {
 """The tables of a run, the columns that are text: the one by which a row is found first."""
 HALF = ["--dtype", "float32", "--out"]
 COMMANDS: dict[str, list[object]] = {
-    "search": ["search", MODEL, "--task", "short.yaml", "--shots", "0", "--rates", "0.5,0.9", *HALF],
+    "search": [
+        "search",
+        MODEL,
+        "--task",
+        "short.yaml",
+        "--shots",
+        "0",
+        "--rates",
+        "0.5,0.9",
+        *HALF,
+    ],
     "race": [
         *["search", MODEL, "--task", "long.yaml", "--shots", "2", "--layer", "0", "--race"],
         *["--rates", "0.5,0.99", *HALF],
@@ -41,7 +52,9 @@ def set_desk(folder: Path) -> None:
     """Lay the tasks and the study out where commands run."""
     shutil.copytree(TASKS, folder, dirs_exist_ok=True)
     study = folder / "study.yaml"
-    study.write_text(study.read_text(encoding="utf-8").replace("MODEL", str(MODEL)), encoding="utf-8")
+    study.write_text(
+        study.read_text(encoding="utf-8").replace("MODEL", str(MODEL)), encoding="utf-8"
+    )
 
 
 def lay_out(name: str, desk: Path) -> Path:
@@ -58,7 +71,9 @@ def replace(run: Path, words: Mapping[str, str]) -> None:
         for table, columns in NAMES.items():
             for column in columns.split(", "):
                 for old, new in words.items():
-                    database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", [old, new])
+                    database.execute(
+                        f"UPDATE {table} SET {column} = replace({column}, ?, ?)", [old, new]
+                    )
         database.commit()
         database.execute("VACUUM")
 
@@ -67,7 +82,9 @@ def contents(run: Path) -> dict[str, dict[str, tuple[object, ...]]]:
     """Return everything that a run keeps, by table and key."""
     with closing(sqlite3.connect(run / "run.sqlite")) as database:
         return {
-            table: {row[0]: row[1:] for row in database.execute(f"SELECT * FROM {table} ORDER BY 1")}
+            table: {
+                row[0]: row[1:] for row in database.execute(f"SELECT * FROM {table} ORDER BY 1")
+            }
             for table in NAMES
         }
 
@@ -86,6 +103,9 @@ def make_runs() -> int:
             replace(desk / name, {str(MODEL): "@MODEL@", str(desk): "@DESK@"})
             (RUNS / name).mkdir(parents=True, exist_ok=True)
             shutil.copy(desk / name / "run.sqlite", RUNS / name)
-            print(name, json.dumps({table: len(rows) for table, rows in contents(desk / name).items()}))
+            print(
+                name,
+                json.dumps({table: len(rows) for table, rows in contents(desk / name).items()}),
+            )
             os.chdir(HERE)
     return 0

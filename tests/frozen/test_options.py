@@ -1,4 +1,5 @@
-"""Every verb of the command line, and everything about each of its parameters but the words of its help."""
+"""Every verb of the command line, and everything about each of its parameters but the words of its
+help."""
 
 from typing import Any
 

@@ -1,4 +1,5 @@
-"""What the verbs answer on the models that come with the package: `--json` documents, and the texts for people."""
+"""What the verbs answer on the models that come with the package: `--json` documents, and the texts
+for people."""
 
 import json
 from pathlib import Path
@@ -83,11 +84,15 @@ def test_documents(verb, shelf, name):
         rows = (shelf / "rows.jsonl").read_text(encoding="utf-8")
         found["rows"] = [json.loads(line) for line in rows.splitlines()]
     run = shelf / name
-    found["files"] = sorted(str(path.relative_to(run)) for path in run.glob("**/*") if path.is_file())
+    found["files"] = sorted(
+        str(path.relative_to(run)) for path in run.glob("**/*") if path.is_file()
+    )
     frozen(f"documents/{name}", found)
 
 
-@pytest.mark.parametrize("name", ["evaluate", "search", "search-race", "sweep", "spectrum", "inspect"])
+@pytest.mark.parametrize(
+    "name", ["evaluate", "search", "search-race", "sweep", "spectrum", "inspect"]
+)
 def test_texts(verb, shelf, name):
     """Renew these wherever a wording was changed on purpose; the numbers are frozen above."""
     frozen(f"texts/{name}", wording(verb(name), shelf))

@@ -15,13 +15,17 @@ def test_public_names():
 
 def _described() -> dict[str, Any]:
     public = {name: getattr(eckart, name) for name in sorted(eckart.__all__)}
-    return {name: _members(it) if inspect.isclass(it) else _signature(it) for name, it in public.items()}
+    return {
+        name: _members(it) if inspect.isclass(it) else _signature(it) for name, it in public.items()
+    }
 
 
 def _members(kind: type) -> dict[str, Any]:
     names = [n for n in dir(kind) if not n.startswith("_") and not hasattr(Exception, n)]
     fields = (
-        {f.name: _bare(f.type) for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
+        {f.name: _bare(f.type) for f in dataclasses.fields(kind)}
+        if dataclasses.is_dataclass(kind)
+        else {}
     )
     return {
         "()": _signature(kind),

@@ -1,4 +1,5 @@
-"""Runs that the code before the refactoring made: today's reads them, reports them, and goes on with them.
+"""Runs that the code before the refactoring made: today's reads them, reports them, and goes on
+with them.
 
 `freeze.py --runs` makes them anew. Do that only where old runs are given up on purpose.
 """
@@ -31,24 +32,35 @@ def test_reported(desk, name):
     eckart.report(run, desk / "cells.csv", format="csv")
     eckart.report(run, desk / "all.json", format="json")
     document = steady(json.loads(ended.out), desk)
-    same(document, steady(json.loads((desk / "all.json").read_text(encoding="utf-8")), desk), "all.json")
-    frozen(f"reports/{name}", {"document": document, "cells": steady(_cells(desk / "cells.csv"), desk)})
+    same(
+        document,
+        steady(json.loads((desk / "all.json").read_text(encoding="utf-8")), desk),
+        "all.json",
+    )
+    frozen(
+        f"reports/{name}", {"document": document, "cells": steady(_cells(desk / "cells.csv"), desk)}
+    )
     assert contents(run) == before
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_reported_in_words(desk, name):
     """Renew this wherever a wording was changed on purpose; the numbers are frozen above."""
-    page = eckart.report(lay_out(name, desk), desk / "page.md", format="md").read_text(encoding="utf-8")
+    page = eckart.report(lay_out(name, desk), desk / "page.md", format="md").read_text(
+        encoding="utf-8"
+    )
     assert command("report", name).status == 0
     assert (desk / name / "report.html").stat().st_size > 1000
     shown = re.split(r"^## (?:Versions|Cost)$", page, flags=re.MULTILINE)[0]
-    frozen(f"texts/report-{name}", [re.sub(r"\| [\d.]+ \|$", "| @ |", s) for s in wording(shown, desk)])
+    frozen(
+        f"texts/report-{name}", [re.sub(r"\| [\d.]+ \|$", "| @ |", s) for s in wording(shown, desk)]
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_gone_on_with(desk, name):
-    """The same command reads no row, decomposes no matrix, and leaves every byte of what is kept."""
+    """The same command reads no row, decomposes no matrix, and leaves every byte of what is
+    kept."""
     run = lay_out(name, desk)
     _mark_spectra(run)
     before = contents(run)

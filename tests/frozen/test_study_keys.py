@@ -1,4 +1,5 @@
-"""Every key of a study file and of a task file: which there are, what they do, what they are where nothing is said."""
+"""Every key of a study file and of a task file: which there are, what they do, what they are where
+nothing is said."""
 
 import json
 from pathlib import Path
@@ -16,8 +17,14 @@ UNKNOWN = {
     "a live model": ("study", "models: [{name: MODEL, live: true}]\ntasks: [short.yaml]"),
     "a task in memory": ("study", "models: [MODEL]\ntasks: [{task: short.yaml, digest: a}]"),
     "a task file": ("task", "zzz: 1"),
-    "splits": ("task", "splits: {demonstrations: a, validation: {from: a}, test: {from: b}, zzz: 1}"),
-    "a split": ("task", "splits: {demonstrations: a, validation: {from: a, zzz: 1}, test: {from: b}}"),
+    "splits": (
+        "task",
+        "splits: {demonstrations: a, validation: {from: a}, test: {from: b}, zzz: 1}",
+    ),
+    "a split": (
+        "task",
+        "splits: {demonstrations: a, validation: {from: a, zzz: 1}, test: {from: b}}",
+    ),
     "a variant": ("task", "variants: {odd: {zzz: 1}}"),
 }
 SHIPPED = [
@@ -41,7 +48,11 @@ tasks:
   balanced: false
   metric: macro_f1
 - {task: everything.yaml, variant: other}
-- {data: chosen.jsonl, name: chosen, template: "{{ question }}", choices: [first, second], label_column: right}
+- data: chosen.jsonl
+  name: chosen
+  template: "{{ question }}"
+  choices: [first, second]
+  label_column: right
 shots: [1]
 seeds: 5
 scorings: [sum, byte]
@@ -73,7 +84,10 @@ labels: {dax: good, onyx: bad}
 demonstration_words: {good: fine}
 shots: 2
 metric: macro_f1
-splits: {demonstrations: train, validation: {from: validation, rows: 12}, test: {from: test, rows: 14}}
+splits:
+  demonstrations: train
+  validation: {from: validation, rows: 12}
+  test: {from: test, rows: 14}
 variants:
   other:
     template: "{{ text }} ="
@@ -110,7 +124,10 @@ def test_unknown_keys(desk):
 @pytest.fixture
 def everything(desk) -> Path:
     written("everything.yaml", TASK)
-    rows = [{"question": f"text: {i}", "first": "dax", "second": "onyx", "right": i % 2} for i in range(40)]
+    rows = [
+        {"question": f"text: {i}", "first": "dax", "second": "onyx", "right": i % 2}
+        for i in range(40)
+    ]
     written("chosen.jsonl", "\n".join(map(json.dumps, rows)))
     return written("all.yaml", STUDY)
 
@@ -130,7 +147,9 @@ def test_a_task_file_that_says_everything(desk, everything, variant):
         *["--predictions", "rows.jsonl", "--prompts", "--json"],
     )
     assert ended.status == 0, ended.err
-    rows = [json.loads(line) for line in Path("rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line) for line in Path("rows.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     name = "-".join(["keys/task", *variant[1:]])
     frozen(name, {"document": steady(json.loads(ended.out), desk), "rows": rows})
 
@@ -144,13 +163,16 @@ def test_what_is_where_nothing_is_said(desk):
 
 
 def test_shipped_studies(desk):
-    """Each with the demo's model and a small task in the place of its own: what is left of it is its grid."""
+    """Each with the demo's model and a small task in the place of its own: what is left of it is
+    its grid."""
     task = ["--model", MODEL, "--tasks", "short.yaml", "--dtype", "float32"]
     found = {}
     for name in SHIPPED:
         ended = command("sweep", name, *task, "--dry-run", "--json")
         assert ended.status == 0, ended.err
         cost = json.loads(ended.out)
-        found[name] = {key: cost[key] for key in ("units", "trials", "kept", "rows", "tokens", "disk")}
+        found[name] = {
+            key: cost[key] for key in ("units", "trials", "kept", "rows", "tokens", "disk")
+        }
     found["none such"] = wording(command("sweep", "nothing").err)
     frozen("keys/shipped", found)
