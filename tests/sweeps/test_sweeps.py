@@ -179,11 +179,11 @@ def test_ties_go_to_the_smaller_rate_then_the_deeper_layer():
 
 
 def test_layers_are_chosen_by_condition_number_once(model, task, tmp_path, monkeypatch):
-    from eckart.weights import conditioning
+    from eckart.weights import spectrum
 
-    measured, real = [], conditioning._measure
+    measured, real = [], spectrum._measure
     monkeypatch.setattr(
-        conditioning, "_measure", lambda weight, *a: measured.append(weight.key) or real(weight, *a)
+        spectrum, "_measure", lambda weight, *a: measured.append(weight.key) or real(weight, *a)
     )
     options = {"rates": RATES, "shots": [2], "top_k": 1}
     first = sweep(str(model), task, **options, seeds=[0, 1], out=tmp_path / "run")

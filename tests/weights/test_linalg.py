@@ -23,7 +23,7 @@ from matrices import (
 
 from eckart.errors import EditError, ModelError
 from eckart.weights.linalg import Factor, rank_at
-from eckart.weights.spectrum import Spectrum
+from eckart.weights.spectrum import spectrum_of
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -282,7 +282,7 @@ class TestFactor:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("make", [Factor.of, Spectrum.of])
+    @pytest.mark.parametrize("make", [Factor.of, spectrum_of])
     @pytest.mark.parametrize(
         ("matrix", "says"),
         [
@@ -336,9 +336,9 @@ class TestConvergence:
         factor = Factor.of(matrix)
         np.testing.assert_allclose(factor.s, [3, 2, 1], rtol=1e-6)
         assert frobenius(matrix - factor.truncate(0.5)) == pytest.approx(math.sqrt(5), rel=1e-6)
-        assert Spectrum.of(matrix).condition_number == pytest.approx(3, rel=1e-6)
+        assert spectrum_of(matrix).condition_number == pytest.approx(3, rel=1e-6)
 
-    @pytest.mark.parametrize("make", [Factor.of, Spectrum.of])
+    @pytest.mark.parametrize("make", [Factor.of, spectrum_of])
     def test_says_so_where_none_converges(self, stubborn, make):
         def fail(*args, **options):
             raise scipy.linalg.LinAlgError("SVD did not converge")

@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from eckart.records import MatrixSpectrum
 from eckart.reports.table import points
 from eckart.reports.terminal import Said, Sheet, listed, titled
 from eckart.scores import Score
@@ -19,6 +18,7 @@ from eckart.selection.study import Candidate, Study, drawn
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.paired import accuracy_interval
 from eckart.tasks.prompts import Prompt
+from eckart.weights.conditioning import MatrixSpectrum
 
 RECORD_NOTE = (
     "differs, cannot tell: whatever the pairs of rows before and after, which are not known;"

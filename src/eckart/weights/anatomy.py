@@ -149,9 +149,8 @@ class Anatomy:
     >>> from transformers import GPT2Config, GPT2LMHeadModel
     >>> model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=16))
     >>> anatomy = Anatomy.of(model)
-    >>> [(weight.name, weight.shape) for weight in anatomy.layers[0]]
-    [('q', (8, 8)), ('k', (8, 8)), ('v', (8, 8)), ('o', (8, 8)), ('fc_in', (32, 8)), ('fc_out', (8,
-    32))]
+    >>> [(weight.name, weight.shape) for weight in anatomy.select(0, "mlp")]
+    [('fc_in', (32, 8)), ('fc_out', (8, 32))]
     >>> anatomy.select(-1, "v")[0].label
     'layer 1 v (transformer.h.1.attn.c_attn.weight)'
     """
