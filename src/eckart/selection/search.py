@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import eckart.scoring.evaluator  # noqa: F401  # it registers what scores a Task
 from eckart.algorithm1 import Executor, score_test, search_rate
 from eckart.errors import EditError
 from eckart.files import home

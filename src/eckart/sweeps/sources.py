@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+import eckart.scoring.evaluator  # noqa: F401  # it registers what scores a Task
 from eckart.errors import EckartError, StudyError
 from eckart.records import fingerprint
 from eckart.scoring.methods import SCORING_VERSION
