@@ -2,8 +2,6 @@
 half-written."""
 
 import json
-import subprocess
-import sys
 import zlib
 from dataclasses import replace
 
@@ -18,7 +16,6 @@ from eckart import Edit, Task, clip, export, search
 from eckart.errors import RunError
 from eckart.exports import dense
 from eckart.exports.copying import copy_clipped
-from eckart.exports.drafts import drafted, remove_abandoned
 from eckart.weights.edits import clip_
 from eckart.weights.loading.files import stored_tensors
 from eckart.weights.models import LoadedModel, load_checkpoint, load_model
@@ -252,27 +249,3 @@ def test_what_clipping_turned_and_what_rounding_turned_are_counted_apart(task, t
     unpruned = study.baseline.labelled.predictions
     assert study.turned == sum(a != b for a, b in zip(unpruned, run, strict=True))
     assert saved.changed == sum(a != b for a, b in zip(run, saved.score.predictions, strict=True))
-
-
-class TestDrafts:
-    def test_what_a_killed_process_left_is_removed(self, tmp_path):
-        program = (
-            "import os, pathlib, sys\n"
-            "from eckart.exports.drafts import drafted\n"
-            "with drafted(pathlib.Path(sys.argv[1])) as draft:\n"
-            "    (draft / 'half').write_text('x')\n"
-            "    os.kill(os.getpid(), 9)\n"
-        )
-        ended = subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path / "saved")], check=False
-        )
-        assert ended.returncode == -9
-        assert [path.name.startswith(".saved.") for path in tmp_path.iterdir()] == [True]
-        with drafted(tmp_path / "saved") as draft:
-            (draft / "whole").write_text("x")
-        assert [path.name for path in tmp_path.iterdir()] == ["saved"]
-
-    def test_what_a_living_one_holds_is_left_alone(self, tmp_path):
-        with drafted(tmp_path / "saved") as draft:
-            remove_abandoned(tmp_path / "saved")
-            assert draft.is_dir()

@@ -15,8 +15,7 @@ from safetensors import SafetensorError
 
 from eckart.errors import RunError
 from eckart.exports.copying import copy_clipped, save, stored_dtype
-from eckart.exports.drafts import drafted, remove_abandoned
-from eckart.files import home
+from eckart.files import clear_drafts, drafted, home
 from eckart.records import Edit, Trial
 from eckart.scores import Score
 from eckart.selection.study import Study
@@ -83,10 +82,11 @@ def export(study: Study, directory: str | Path) -> Saved:
         there = _written(target)
         if any(there.get(name) != about[name] for name in SAME):
             raise _taken(directory)
-        remove_abandoned(target)
+        clear_drafts(target)
         return _score_again(study, target, target, about["dtype"], before=True)
     try:
         with drafted(target) as draft:
+            draft.mkdir()
             _write(source, [study.edit], about, draft)
             saved = _score_again(study, draft, target, about["dtype"])
     except (OSError, SafetensorError) as error:
