@@ -17,6 +17,22 @@ from eckart.errors import RunError
 
 KEPT = ("run.sqlite", "study.yaml", "result.json")
 """The files of a run's folder that no other command makes again."""
+BESIDE_WEIGHTS = (
+    "*config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "*.jinja",
+    "tekken.json",
+    "*.tiktoken",
+    "*.model",
+    "*.py",
+)
+"""The files of a checkpoint beside its weights, which loading may read and a copy of it needs."""
+WEIGHTS = ("*.safetensors", "*.bin")
 LOCK = "lock"
 
 

@@ -10,8 +10,7 @@ import torch
 from families import build, save_family, tiny_tokenizer
 
 from eckart.errors import ModelError
-from eckart.weights.loading.devices import pick_device, pick_dtype
-from eckart.weights.models import empty_model, load_model, load_stored
+from eckart.weights.models import empty_model, load_model, load_stored, pick_device, pick_dtype
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -13,7 +13,7 @@ from eckart.reports.figures import condition_curves, draw_condition_numbers, sav
 from eckart.reports.results import spectrum_table
 from eckart.runs import RunStore
 from eckart.weights.conditioning import MatrixSpectrum
-from eckart.weights.loading.devices import pick_device
+from eckart.weights.models import pick_device
 from eckart.weights.spectrum import Noted, matrices, spectra
 from eckart.weights.stored import StoredWeights
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from eckart.errors import EditError, ModelError
 from eckart.records import ATTENTION, PARTS
 from eckart.weights.architectures import Rule, cut, projections, rules_of
-from eckart.weights.loading.config import UNQUANTISED, quantised
+from eckart.weights.loading.config import MERGE_IT, UNQUANTISED, quantised
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 PACKED_MODULES = re.compile(
@@ -295,7 +295,7 @@ def _weights(
         if inner not in rules:
             raise ModelError(
                 f"{path} {tuple(parameter.shape)} is not a matrix that a '{kind}' is known to have;"
-                " if it is an adapter's, merge that first (merge_and_unload)"
+                f" if it is an adapter's, {MERGE_IT}"
             )
         tied = tuple(other for other in aliases[_memory(parameter)] if other != path)
         weights += [

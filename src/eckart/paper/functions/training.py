@@ -37,7 +37,7 @@ from eckart.paper.functions.models import (
 )
 from eckart.runs import RunStore
 from eckart.sweeps.grid import Closed
-from eckart.weights.loading.devices import pick_device
+from eckart.weights.models import pick_device
 
 STATE = "state.safetensors"
 STEPS = "steps"
