@@ -226,7 +226,7 @@ def test_a_model_that_predicts_no_number_fails_that_trial_alone(trained, tmp_pat
         def outcomes(self, edits, split, scorings):
             if edits:
                 raise NotANumberError("the model predicts no number for 20 of 20 functions")
-            return super().outcomes(edits, split, methods)
+            return super().outcomes(edits, split, scorings)
 
     from eckart.selection.search import Plan, run_plan
 
