@@ -22,7 +22,7 @@ from matrices import (
 )
 
 from eckart.errors import EditError, ModelError
-from eckart.weights.linalg import Factor, rank_at
+from eckart.weights.linalg import Factor, factored_size, rank_at
 from eckart.weights.spectrum import spectrum_of
 
 EPS = torch.finfo(torch.float64).eps
@@ -253,11 +253,11 @@ class TestFactor:
         tiny = torch.diag(torch.tensor([4e-200, 3e-200], dtype=torch.float64))
         assert Factor.of(tiny).kept_energy(0.5) == pytest.approx(16 / 25)
 
-    def test_counts_the_parameters_of_its_two_factors(self):
+    def test_two_factors_hold_fewer_numbers(self):
         factor = Factor.of(torch.ones(6, 10))
         assert factor.shape == (6, 10)
         assert factor.rank(0.5) == 3
-        assert factor.factored_parameters(0.5) == 3 * 6 + 3 * 10
+        assert factored_size(0.5, factor.shape) == 3 * 6 + 3 * 10
 
     def test_keeps_its_own_copy_and_leaves_the_weight_as_it_is(self):
         weight = torch.nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4))

@@ -29,7 +29,6 @@ class Rule:
 
     @classmethod
     def parse(cls, value: str | list[str] | dict[str, Any]) -> Rule:
-        """Read one value of the table."""
         if isinstance(value, dict):
             return cls(**{**value, "names": tuple(value["names"])})
         return cls(names=(value,) if isinstance(value, str) else tuple(value))

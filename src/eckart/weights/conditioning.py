@@ -93,7 +93,6 @@ class MatrixSpectrum(Spectrum):
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> MatrixSpectrum:
-        """Read what `to_json` wrote."""
         derived = ("condition_number", "singular", "resolved")
         kept = {name: value for name, value in values.items() if name not in derived}
         return cls(**{**kept, "shape": tuple(values["shape"])})

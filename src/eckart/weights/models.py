@@ -179,14 +179,6 @@ def load_checkpoint(
     return model
 
 
-def load_stored(loaded: LoadedModel) -> Model | None:
-    """Load a model's checkpoint again, every number as it is stored; None for a live model, which
-    has no other."""
-    if loaded.live:
-        return None
-    return load_checkpoint(loaded.name, None, loaded.trust_remote_code)
-
-
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> Tokenizer:
     """Load the tokenizer that belongs to a model.
 

@@ -138,13 +138,9 @@ def exact_matrices(model: LoadedModel, part: str) -> Iterable[Weight]:
 class Spectra(Protocol):
     """Whatever remembers spectra, such as a `RunStore`."""
 
-    def spectrum(self, matrix: str) -> dict[str, Any] | None:
-        """Return what is known of a matrix's spectrum."""
-        ...
+    def spectrum(self, matrix: str) -> dict[str, Any] | None: ...
 
-    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
-        """Remember a matrix's spectrum."""
-        ...
+    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None: ...
 
 
 class Noted:
@@ -164,14 +160,12 @@ class Noted:
         self.names: list[str] = []
 
     def spectrum(self, matrix: str) -> dict[str, Any] | None:
-        """Return what is known of a matrix's spectrum."""
         known = self._store.spectrum(matrix)
         if known is not None:
             self._add(matrix)
         return known
 
     def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
-        """Remember a matrix's spectrum."""
         self._store.keep_spectrum(matrix, spectrum)
         self._add(matrix)
 

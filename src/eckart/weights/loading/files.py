@@ -4,6 +4,7 @@ say."""
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -51,10 +52,7 @@ class StoredTensor:
     @property
     def size(self) -> int:
         """How many numbers it holds."""
-        size = 1
-        for length in self.shape:
-            size *= length
-        return size
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
