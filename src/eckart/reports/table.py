@@ -41,9 +41,12 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "seconds": lambda value: f"{value:,.1f}",
     "shares": lambda pair: f"{pair[0]:.4f} to {pair[1]:.4f}",
     "range": lambda pair: f"{100 * pair[0]:+.2f} to {100 * pair[1]:+.2f}",
+    "change": lambda value: f"{value:+.4g}",
+    "numbers": lambda pair: f"{pair[0]:.4g} to {pair[1]:.4g}",
+    "changes": lambda pair: f"{pair[0]:+.4g} to {pair[1]:+.4g}",
 }
 LAST = 1e300  # sorts after all else, and is a number to every reader
-PAIRS = ("shares", "range")
+PAIRS = ("shares", "range", "numbers", "changes")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

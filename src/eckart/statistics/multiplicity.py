@@ -129,6 +129,7 @@ def selected_gain(
     repeats: int = 10,
     confidence: float = 0.95,
     seed: int = 0,
+    bounds: tuple[float, float] | None = (-1.0, 1.0),
 ) -> SelectedGain:
     """Return what choosing the best of all cells gains, corrected for having chosen.
 
@@ -151,6 +152,7 @@ def selected_gain(
         repeats: how many ways of cutting the rows are averaged.
         confidence: the coverage aimed at, in (0, 1).
         seed: of the cuts.
+        bounds: see `seed_and_row_mean`.
 
     Raises:
         EckartError: no cells, fewer than two folds, more folds than rows, or a seed that scored
@@ -175,7 +177,7 @@ def selected_gain(
     return SelectedGain(
         cell=best if means[best] > 0 else None,
         naive=max(0.0, float(means[best])),
-        corrected=held_out_mean(chosen, folds, confidence),
+        corrected=held_out_mean(chosen, folds, confidence, bounds),
         cells_tried=cells,
     )
 
@@ -207,11 +209,14 @@ def other_means(
 
 
 def held_out_mean(
-    chosen: Float[np.ndarray, "seeds rows"], folds: int, confidence: float
+    chosen: Float[np.ndarray, "seeds rows"],
+    folds: int,
+    confidence: float,
+    bounds: tuple[float, float] | None,
 ) -> Estimate:
     """Return the mean of held-out gains, with Nadeau and Bengio's allowance for choices that share
     rows."""
-    centre, error, freedom = moments(chosen, (-1.0, 1.0))
+    centre, error, freedom = moments(chosen, bounds)
     return estimate_from(
         chosen, (centre, error * math.sqrt(1 + folds / (folds - 1)), freedom), confidence
     )

@@ -5,7 +5,7 @@ import pytest
 from eckart.paper.functions.baselines import BASELINES
 from eckart.paper.functions.curve_tables import error_table, step_table
 from eckart.paper.functions.curves import Curve, ErrorCurves, StepCurves
-from eckart.paper.functions.figures.curves import (
+from eckart.paper.functions.figures import (
     OWN,
     STYLES,
     draw_error_curves,

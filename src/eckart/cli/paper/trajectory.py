@@ -141,7 +141,7 @@ def _plot(
     cells: tuple[Sequence[ClippedCell], Sequence[ClippedCell]],
     edits: list[Edit],
 ) -> None:
-    from eckart.paper.functions.figures.trajectory import cell_panels, draw_trajectory, norm_curves
+    from eckart.paper.functions.figures import cell_panels, draw_trajectory, norm_curves
     from eckart.reports.figures import save_figure
 
     curves = norm_curves(readings["unclipped"], readings.get("clipped"))
