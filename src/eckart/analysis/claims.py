@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from eckart.algorithm1 import worst_layer
 from eckart.analysis.findings import Findings, metric_of, pick
 from eckart.analysis.measured import gain_bounds
 from eckart.analysis.outcomes import Block, Target
-from eckart.records import TOP_K, Edit, select_layer
+from eckart.records import TOP_K, Edit
 from eckart.statistics.grids import (
     LayerRule,
     Stability,
@@ -194,4 +195,4 @@ def _chosen_layer(findings: Findings, target: Target) -> int | None:
     if not numbers:
         return None
     known = {int(layer): math.inf if value is None else value for layer, value in numbers.items()}
-    return select_layer(known, (run.settings.get("study") or {}).get("top_k") or TOP_K)
+    return worst_layer(known, (run.settings.get("study") or {}).get("top_k") or TOP_K)

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from eckart.algorithm1 import best_edit
 from eckart.analysis.measured import (
     Blocks,
     Cells,
@@ -22,7 +23,7 @@ from eckart.analysis.measured import (
     turned,
 )
 from eckart.analysis.outcomes import Block, Condition, Target, blocks
-from eckart.records import Edit, best_edit, full_name
+from eckart.records import Edit, full_name
 from eckart.runs import Run
 from eckart.scores import Outcome, Score
 from eckart.statistics.crossed import Estimate, smallest_detectable, verdict

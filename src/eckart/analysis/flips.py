@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from eckart.analysis.findings import Choice, Findings
-from eckart.records import Edit, Row, Rows, Trial, parse_rows
+from eckart.records import Edit, Row, Rows, Trial
 from eckart.runs import Run
 from eckart.scores import Score, SquaredErrors
 
@@ -60,8 +60,7 @@ def flips(findings: Findings, choice: Choice, split: str) -> list[Flip]:
 
 def _answers(run: Run, trial: Trial) -> Answers:
     rows = run.rows[trial.rows]
-    part = parse_rows(trial.split)
-    asked = rows.rows[part[1] : part[2]] if part else rows.rows
+    asked = rows.rows[trial.split.slice]
     score = trial.score
     assert score is not None
     answers = score.errors if isinstance(score, SquaredErrors) else score.predictions

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from eckart.errors import RunError
-from eckart.records import Edit, Rows, Trial, parse_rows
+from eckart.records import Edit, Rows, Trial
 from eckart.runs import Run
 from eckart.scores import Outcome
 
@@ -127,8 +127,7 @@ def blocks(run: Run) -> dict[tuple[Condition, str], Block]:
 
 def split_of(trial: Trial) -> str:
     """Return the split that a trial's rows belong to, be it the whole of it or some of its rows."""
-    part = parse_rows(trial.split)
-    return part[0] if part else trial.split
+    return trial.split.name
 
 
 def edit_of(trial: Trial) -> Edit | None:
@@ -182,8 +181,7 @@ def _block(condition: Condition, split: str, trials: list[Trial], rows: dict[str
     for trial in trials:
         assert trial.score is not None
         edit, seed = edit_of(trial), trial.setting.seed
-        part = parse_rows(trial.split)
-        asked = columns[trial.rows][part[1] : part[2]] if part else columns[trial.rows]
+        asked = columns[trial.rows][trial.split.slice]
         merits[place[edit], line[seed], asked] = trial.score.row_merits
         kept[edit, seed].append(trial)
         kind = type(trial.score)

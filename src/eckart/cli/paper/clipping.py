@@ -61,10 +61,10 @@ def _search(
 ) -> Study:
     """Run Algorithm 1, which chooses the layer itself, with the squared error on validation as its
     score."""
-    from eckart.scoring.scorer import scorer_of
+    from eckart.scoring.evaluator import scorer_of
     from eckart.selection.search import Plan, run_plan
 
-    scorer = scorer_of(task, model, report=progress_bar)
+    scorer = scorer_of(task, model, progress=progress_bar)
     return run_plan(Plan(part, tuple(rates)), scorer, folder, tell=say, command=typed())
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from eckart.algorithm1 import worst_layer
 from eckart.analysis.claims import WholeLayers
 from eckart.paper.prediction.agreement import within
 from eckart.paper.prediction.predictors import CONDITION, Predictor
 from eckart.paper.prediction.probing import PredictedCell
-from eckart.records import TOP_K, select_layer
+from eckart.records import TOP_K
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
 from eckart.statistics.grids import LayerRule, layer_rule
 from eckart.statistics.multiplicity import holm
@@ -278,7 +279,7 @@ def _by_layer(values: Float[np.ndarray, "layers rates"]) -> Float[np.ndarray, " 
 
 
 def _rule(numbers: Float[np.ndarray, " layers"], top_k: int) -> Float[np.ndarray, " layers"]:
-    chosen = select_layer(dict(enumerate(numbers.tolist())), top_k)
+    chosen = worst_layer(dict(enumerate(numbers.tolist())), top_k)
     return (np.arange(len(numbers)) == chosen).astype(float)
 
 

@@ -15,7 +15,7 @@ from eckart.paper.prediction.predictors import predictors
 from eckart.paper.prediction.probing import PredictedCell, ProbeOptions, cells, study_of
 from eckart.paper.prediction.screens import LayerChoice, Screened, screened, units
 from eckart.runs import Run
-from eckart.scoring.scorer import Report, silent
+from eckart.scoring.scorer import Progress, silent
 
 FEWEST_GROUPS = 3
 
@@ -65,7 +65,7 @@ class Prediction:
 
 
 def predict(
-    runs: Sequence[Run], how: ProbeOptions | None = None, report: Report = silent
+    runs: Sequence[Run], how: ProbeOptions | None = None, progress: Progress = silent
 ) -> Prediction:
     """Ask whether the theory's quantities predict the gains that some sweeps measured.
 
@@ -75,7 +75,7 @@ def predict(
     Arguments:
         runs: of sweeps; their models and data where their settings say.
         how: how much is read; `Probing()` by default.
-        report: shows progress.
+        progress: shows it.
 
     Raises:
         RunError: a run is no sweep's, its model or data changed, or there are fewer than three
@@ -95,7 +95,7 @@ def predict(
     every: list[PredictedCell] = []
     chosen_from: list[LayerChoice] = []
     for study, findings in zip(studies, found, strict=True):
-        of_run = cells(findings, how, report)
+        of_run = cells(findings, how, progress)
         every += of_run
         whole = list(whole_layers(findings))
         chosen_from += units(str(findings.run.folder), whole, of_run, names, study.top_k)
