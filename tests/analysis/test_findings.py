@@ -93,7 +93,7 @@ def test_one_seed_is_told_with_the_numbers_of_a_search():
         paired.fixed,
         paired.broken,
     )
-    assert choice.gain.conditional
+    assert choice.gain.seeds == 1
 
 
 def test_p_values_are_corrected_for_every_cell_and_every_choice():
