@@ -15,7 +15,8 @@ from eckart.analysis.measured import Measurements, mean_gain, measure_run
 from eckart.analysis.outcomes import Block, Condition
 from eckart.records import Edit, best_edit, full_name
 from eckart.runs import Run
-from eckart.statistics.crossed import Estimate, smallest_detectable, verdict
+from eckart.statistics.crossed import Estimate, smallest_detectable
+from eckart.statistics.gain import verdict
 from eckart.statistics.multiplicity import FOLDS, holm, selected_gain
 
 Outcome = Literal["gain", "loss", "cannot tell", "nothing clipped", "not known"]

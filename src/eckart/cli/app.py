@@ -47,7 +47,7 @@ def _root(
 def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCode = False) -> None:
     """Show a model's layers and matrices: parts, shapes, what is fused or tied. Reads no
     weights."""
-    from eckart.reports.documents import anatomy_document
+    from eckart.reports.results import anatomy_document, anatomy_table
     from eckart.weights.anatomy import Anatomy
     from eckart.weights.models import empty_model
 
@@ -55,9 +55,7 @@ def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCo
     if json_:
         print_json(document)
         return
-    from eckart.reports.results import anatomy_table
-
-    show(anatomy_table(document))
+    show(anatomy_table(document).to_terminal())
 
 
 @app.command()

@@ -10,7 +10,7 @@ from eckart.errors import RunError
 from eckart.files import write_whole
 from eckart.reports.page import published_page, read_report
 from eckart.reports.published import published_table
-from eckart.reports.results import record_table
+from eckart.reports.results import record_report
 
 
 def run_report(run: Path, out: Path | None, name: str, figures: Path | None, as_json: bool) -> None:
@@ -62,4 +62,4 @@ def run_published(out: Path | None, name: str | None, figures: Path | None, as_j
     elif form is not None:
         sys.stdout.write(published_page(form))
     else:
-        show(record_table(published_table().rows))
+        show(record_report(published_table().rows))

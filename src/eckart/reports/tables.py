@@ -13,6 +13,7 @@ from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.measured import Cell, Measured
 from eckart.analysis.outcomes import Condition
 from eckart.records import PARTS
+from eckart.reports.sentences import picks_text
 from eckart.reports.table import Column, Table
 from eckart.runs import Run
 from eckart.statistics.paired import mcnemar_exact
@@ -383,15 +384,6 @@ def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
             "broken": broken,
             "p_value": mcnemar_exact(fixed, broken),
         }
-
-
-def picks_text(choice: Choice) -> str:
-    """Return what the seeds chose, in words."""
-    names = [
-        (f"layer {edit.layer} at {edit.rate:g}" if edit else "nothing", count)
-        for edit, count in choice.counts
-    ]
-    return ", ".join(f"{name} ({count} of {len(choice.picks)})" for name, count in names)
 
 
 def _where(condition: Condition) -> dict[str, Any]:

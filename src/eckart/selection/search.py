@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import eckart.scoring.evaluator  # noqa: F401  registers what scores tasks with labels
 from eckart.algorithm1 import Executor, score_test, search_rate
 from eckart.errors import EditError
 from eckart.files import home
@@ -211,6 +212,7 @@ def _algorithm1(
     shapes = {weight.name: weight.shape for weight in weights}
     return Study(
         settings=settings,
+        labels=tuple(scorer.task.labels),
         part=plan.part,
         layer=layer,
         rate=rate,
@@ -226,8 +228,8 @@ def _algorithm1(
         parameters=_parameters(list(shapes.values()), rate),
         published=tuple(_published(scorer, plan.part)),
         notes=scorer.notes("validation", "test"),
-        scorer=scorer,
         race=race,
+        scorer=scorer,
     )
 
 
