@@ -106,7 +106,7 @@ def written(columns: list[str], rows: list[list[str]]):
     kinds = ["text"] + ["written"] * len(columns)
     made = (Column(str(i), title, kinds[i]) for i, title in enumerate(columns))
     values = [{str(i): cell for i, cell in enumerate(row)} for row in rows]
-    return Table("made", "", "", tuple(made), values).to_terminal()
+    return Table("made", "", "", tuple(made), values)
 
 
 def evaluated():

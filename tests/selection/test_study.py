@@ -136,11 +136,11 @@ def test_not_to_clip_is_said_plainly():
 
 def test_where_nothing_is_clipped_the_same_model_does_not_stand_there_twice():
     found = study(0, 0, rate=0.0)
-    for said in (printed(outcome_table(found).to_terminal()), str(found)):
+    for said in (printed(outcome_table(found)), str(found)):
         assert "unpruned" in said
         assert "clipped " not in said.replace("nothing is clipped", "")
         assert "difference" not in said
-    assert "difference" in printed(outcome_table(study(30, 2)).to_terminal())
+    assert "difference" in printed(outcome_table(study(30, 2)))
 
 
 def printed(table) -> str:

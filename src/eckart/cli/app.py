@@ -55,7 +55,7 @@ def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCo
     if json_:
         print_json(document)
         return
-    show(anatomy_table(document).to_terminal())
+    show(anatomy_table(document))
 
 
 @app.command()

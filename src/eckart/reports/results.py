@@ -53,15 +53,15 @@ def study_report(study: Study) -> RenderableType:
     failed = [c for c in study.candidates if c.trial.score is None]
     parts: list[RenderableType] = [
         Said(f"{conclusion(study)}\n", "bold"),
-        outcome_table(study).to_terminal(),
+        outcome_table(study),
         Said(f"{LEGEND}\n", "dim"),
-        candidates_table(study).to_terminal(),
+        candidates_table(study),
         *(Said(f"failed at {candidate.rate:g}: {candidate.trial.error}") for candidate in failed),
     ]
     if study.race:
         parts.append(Said(race_summary(study.race), "dim"))
     if study.published:
-        parts.append(beside_table(study).to_terminal())
+        parts.append(beside_table(study))
     if study.condition_numbers:
         parts.append(layers_list(study))
     parts += [Said(f"note: {note}", "dim") for note in study.notes]
@@ -182,7 +182,7 @@ def record_report(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
         Table("published", model, "", columns, [_recorded(row) for row in own])
         for model, own in by_model
     ]
-    return Group(*(table.to_terminal() for table in tables), Said(RECORD_NOTE, "dim"))
+    return Group(*tables, Said(RECORD_NOTE, "dim"))
 
 
 def _recorded(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,10 +197,10 @@ def _recorded(row: Mapping[str, Any]) -> dict[str, Any]:
 def score_report(score: Score, labels: Sequence[str], title: str) -> RenderableType:
     """Return a score's metrics and its confusion matrix."""
     columns = (Column("n", "n", "count"), *METRICS)
-    metrics = Table("metrics", title, "", columns, [vars(score)]).to_terminal()
+    metrics = Table("metrics", title, "", columns, [vars(score)])
     if len(labels) > WIDEST:
         return Group(metrics, Said(f"confusion of {len(labels)} labels: see --json", "dim"))
-    return Group(metrics, _confusion(score, labels).to_terminal())
+    return Group(metrics, _confusion(score, labels))
 
 
 def _confusion(score: Score, labels: Sequence[str]) -> Table:
@@ -264,7 +264,7 @@ def spectrum_report(matrices: Sequence[MatrixSpectrum]) -> RenderableType:
     ]
     note = "" if all(m.resolved for m in matrices) else ROUNDING_NOTE
     table = Table("spectrum", "", note, columns, rows, keys=2)
-    return Group(Said(_worst(matrices), "bold"), table.to_terminal())
+    return Group(Said(_worst(matrices), "bold"), table)
 
 
 def _worst(matrices: Sequence[MatrixSpectrum]) -> str:

@@ -45,7 +45,9 @@ def decimals(value: float) -> str:
 
 def _bounded(write: Callable[[float], str]) -> Callable[[Any], str]:
     """Return how a value with its interval is written: (value, low, high)."""
-    return lambda triple: "{} ({} to {})".format(*map(write, triple))
+    return lambda triple: (
+        "-" if math.isnan(triple[0]) else "{} ({} to {})".format(*map(write, triple))
+    )
 
 
 FORMATS: dict[str, Callable[[Any], str]] = {
@@ -144,6 +146,9 @@ class Table:
         )
         parts = [fitted, Said(self.note, "dim")] if self.note else [fitted]
         return titled(self.title, *parts) if self.title else Group(*parts)
+
+    def __rich__(self) -> RenderableType:
+        return self.to_terminal()
 
     def narrow(self, kept: Sequence[str] = ()) -> Table:
         """Leave out the text columns in which all rows agree, and those that hold nothing; a blank

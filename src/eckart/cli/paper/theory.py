@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from eckart.paper.theory.checks import Check
+    from eckart.reports.table import Table
 
 theory = typer.Typer(
     name="theory",
@@ -123,20 +124,22 @@ def _tables(checks: list[Check]) -> RenderableType:
     )
     return Group(
         Said(f"{len(checks)} statements: {said}\n", "bold"),
-        *(_table(title, [c for c in checks if c.kind == kind]) for kind, title in TITLES.items()),
+        *(_table(kind, [c for c in checks if c.kind == kind]) for kind in TITLES),
     )
 
 
-def _table(title: str, checks: list[Check]) -> RenderableType:
-    from eckart.reports.terminal import Said, Sheet, titled
+def _table(kind: str, checks: list[Check]) -> Table:
+    from eckart.reports.table import Column, Table
 
-    instances = f"{checks[0].instances:,} instances each" if checks[0].instances > 1 else ""
+    columns = (
+        Column("statement", "statement"),
+        Column("reference", "where"),
+        Column("residual", "residual", "written"),
+        Column("verdict", "verdict"),
+    )
     rows = [
-        [found.statement, found.reference, f"{found.residual:.1e}", found.verdict]
+        {**vars(found), "residual": f"{found.residual:.1e}", "verdict": found.verdict}
         for found in checks
     ]
-    return titled(
-        title,
-        Said(instances, "dim"),
-        Sheet(["statement", "where", "residual", "verdict"], rows, names=2),
-    )
+    note = f"{checks[0].instances:,} instances each" if checks[0].instances > 1 else ""
+    return Table(kind, TITLES[kind], note, columns, rows)

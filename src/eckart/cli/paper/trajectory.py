@@ -115,7 +115,7 @@ def trajectory(
             }
         )
         return
-    from eckart.paper.functions.trajectory_tables import (
+    from eckart.paper.functions.tables import (
         cells_table,
         correlation_table,
         readings_table,
