@@ -222,7 +222,7 @@ def report(
 ) -> None:
     """Write what a search, a sweep or a spectrum found, and how sure it is, as one page that needs
     no network."""
-    from eckart.cli.report import run_published, run_report
+    from eckart.cli.results import run_published, run_report
 
     if str(run) == "published" and not run.exists():
         run_published(out, format_, figures, as_json=json_)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import print_json, progress_bar, say, say_error, show
+from eckart.cli.console import check_plot, print_json, progress_bar, say, say_error, show
 from eckart.cli.paper.probing import Probing, probing_options
 from eckart.errors import EditError
 from eckart.records import Edit
@@ -92,10 +92,7 @@ def probe(
     edits = [each for each in asked if each.rate]
     if asked and not edits:
         say("at rate 0 nothing is clipped, so there is nothing to compare")
-    if plot is not None:
-        from eckart.reports.figures import check_figure_path
-
-        check_figure_path(plot)
+    check_plot(plot)
     prober = how.prober(model, how.read_task(), split, prompts)
     before = prober()
     found = before.compare(prober(edits)) if edits else before
@@ -137,10 +134,7 @@ def predicts(
     """Compare what the theory says of every clipped layer, without labels, with what sweeps
     measured it to gain."""
     shares = _floors(floors)
-    if plot is not None:
-        from eckart.reports.figures import check_figure_path
-
-        check_figure_path(plot)
+    check_plot(plot)
     o.quieten()
     from eckart.paper.prediction import Probing, predict
     from eckart.runs import read_run

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import print_json, say, show
+from eckart.cli.console import check_plot, print_json, say, show
 from eckart.errors import TaskError
 from eckart.records import Edit, check_rate
 
@@ -37,8 +37,7 @@ def trajectory(
         typer.Option(
             help=(
                 "linear, sparse-linear, noisy-linear, decision-tree or relu-network; by default the"
-                " one that the "
-                "model was trained on."
+                " one that the model was trained on."
             )
         ),
     ] = None,
@@ -70,10 +69,7 @@ def trajectory(
     edits = [Edit.parse(text) for text in edit or []]
     chosen = [check_rate(rate) for rate in o.parse_rates(rates)]
     Noise(floor=floor)  # refused before anything is loaded
-    if plot:
-        from eckart.reports.figures import check_figure_path
-
-        check_figure_path(plot)
+    check_plot(plot)
     o.quieten()
     live = load_linear(model)
     function, examples = function or function_of(live), examples or live.points - 1
@@ -83,8 +79,7 @@ def trajectory(
     exact, noisy = (clip_cells(live, cases, chosen, noise, s) for s in (None, NOISE_SEED))
     found = {"exact": correlations(exact), "noisy": correlations(noisy)}
     off = residual(live, cases)
-    if plot:
-        _plot(plot, readings, (exact, noisy), edits)
+    _plot(plot, readings, (exact, noisy), edits)
     if json_:
         print_json(
             {
@@ -146,11 +141,13 @@ def _documents(cells: Sequence[ClippedCell]) -> list[dict[str, Any]]:
 
 
 def _plot(
-    path: Path,
+    path: Path | None,
     readings: dict[str, TrajectoryReading],
     cells: tuple[Sequence[ClippedCell], Sequence[ClippedCell]],
     edits: list[Edit],
 ) -> None:
+    if path is None:
+        return
     from eckart.paper.functions.figures.trajectory import cell_panels, draw_trajectory, norm_curves
     from eckart.reports.figures import save_figure
 
