@@ -74,7 +74,7 @@ def sentence(
     )
     told = [f"95% interval {low} to {high}"]
     if p is not None:
-        told.append(f"adjusted p = {p:.3g}")
+        told.append(f"adjusted p = {p:.2g}")
     elif isinstance(found, Estimate):
         told.append(f"p = {found.p_value:.3g}")
     else:
