@@ -18,8 +18,8 @@ from eckart.statistics.crossed import (
     crossed_moments,
     seed_and_row_mean,
     smallest_detectable,
-    verdict,
 )
+from eckart.statistics.gain import verdict
 from eckart.statistics.grids import layer_rule, rank_correlation, stability, winners_curse
 from eckart.statistics.multiplicity import false_discovery, holm, selected_gain
 from eckart.statistics.paired import mcnemar_exact, paired_difference

@@ -26,7 +26,8 @@ from eckart.analysis.outcomes import Block, Condition, Target, blocks
 from eckart.records import Edit, full_name
 from eckart.runs import Run
 from eckart.scores import Outcome, Score
-from eckart.statistics.crossed import Estimate, smallest_detectable, verdict
+from eckart.statistics.crossed import Estimate, smallest_detectable
+from eckart.statistics.gain import verdict
 from eckart.statistics.multiplicity import FOLDS, holm, selected_gain
 
 Conclusion = Literal["gain", "loss", "cannot tell", "nothing clipped", "not known"]

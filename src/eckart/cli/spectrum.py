@@ -11,7 +11,7 @@ from eckart.cli.console import print_json, progress_bar, say, say_run, show, typ
 from eckart.files import home
 from eckart.records import MatrixSpectrum
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
-from eckart.reports.results import spectrum_table
+from eckart.reports.results import spectrum_report
 from eckart.runs import RunStore
 from eckart.weights.conditioning import Noted, matrices, spectra
 from eckart.weights.loading.devices import pick_device
@@ -57,7 +57,7 @@ def run_spectrum(
     if as_json:
         print_json(document)
         return
-    show(spectrum_table(found))
+    show(spectrum_report(found))
     say(f"figure: {figure}")
 
 

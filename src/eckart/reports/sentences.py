@@ -1,20 +1,26 @@
-"""A run's findings in plain words."""
+"""The sentences of a report: what a run, a search or an evaluation found, in plain words."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from eckart.analysis.findings import Choice, Conclusion, Findings
 from eckart.analysis.outcomes import short_name, span
 from eckart.reports.table import p_text
-from eckart.reports.tables import picks_text
 from eckart.reports.units import UNITS
+from eckart.selection.study import drawn
+from eckart.statistics.crossed import nothing_learned
+from eckart.statistics.gain import counted, sentence, verdict
+from eckart.statistics.paired import accuracy_interval
 
-LEVEL = 0.05
+if TYPE_CHECKING:
+    from eckart.scoring.evaluation import Evaluation
+    from eckart.selection.racing import Race
+    from eckart.selection.study import Study
+
 SAID = 6
 """The most choices that are spelled out."""
 PARTS = {"attn": "the attention", "mlp": "the MLP", "all": "all matrices"}
@@ -34,10 +40,7 @@ def summary(found: Findings) -> list[str]:
 
 def _overall(found: Findings) -> str:
     """Return how many choices gained."""
-    counts: Counter[str] = Counter(choice.conclusion for choice in found.choices)
-    said = ", ".join(
-        f"{counts[outcome]} {outcome}" for outcome in get_args(Conclusion) if counts[outcome]
-    )
+    said = counted((choice.conclusion for choice in found.choices), get_args(Conclusion))
     return f"{len(found.choices)} choices (model, task, shots, scoring, part): {said}."
 
 
@@ -157,7 +160,7 @@ def _correction(choice: Choice, found: Findings) -> str:
 def _conclusion(choice: Choice, found: Findings) -> str:
     if choice.conclusion != "cannot tell":
         return f"Verdict: {choice.conclusion}."
-    if _clear_alone(choice):
+    if choice.gain is not None and verdict(choice.gain) != "cannot tell":
         return (
             "Verdict: cannot tell; alone it would be clear, but one of so many choices may look"
             " like this by chance."
@@ -180,10 +183,13 @@ def choice_name(choice: Choice) -> str:
     return f"{choice.condition}, {choice.part}"
 
 
-def _clear_alone(choice: Choice) -> bool:
-    """Whether a choice would be called a gain or a loss, had it been the only one."""
-    gain = choice.gain
-    return gain is not None and gain.p_value <= LEVEL and gain.interval[0] * gain.interval[1] > 0
+def picks_text(choice: Choice) -> str:
+    """Return what the seeds chose, in words."""
+    names = [
+        (f"layer {edit.layer} at {edit.rate:g}" if edit else "nothing", count)
+        for edit, count in choice.counts
+    ]
+    return ", ".join(f"{name} ({count} of {len(choice.picks)})" for name, count in names)
 
 
 def worst_matrix(model: str, spectra: Sequence[dict[str, Any]]) -> str:
@@ -217,3 +223,44 @@ def worst_matrix(model: str, spectra: Sequence[dict[str, Any]]) -> str:
 
 def _matrices(count: int) -> str:
     return "1 matrix" if count == 1 else f"{count:,} matrices"
+
+
+def conclusion(study: Study) -> str:
+    """Return a search's result in a few sentences that claim no more than the test set allows.
+
+    First comes a model that does not beat always answering the most frequent label, then what
+    clipping does.
+    """
+    said, seen = study.verdict(), study.chosen.seen
+    said = said[0].upper() + said[1:]
+    if study.rate:
+        found = sentence(study.comparison, "accuracy", f"{study.turned} predictions turned")
+        said += (
+            f": clipping {study.part} of layer {study.layer} at {study.rate:g} changes test"
+            f" accuracy by {found}"
+        )
+    tried = f"Tried on {seen} validation rows: {study.tried()} beside the unpruned model."
+    return f"{study.caution()} {said}. {tried}".lstrip()
+
+
+def race_summary(race: Race) -> str:
+    """Return what a race read and what that is worth."""
+    return (
+        f"raced: {race.rows_read} of {race.rows_without} rows read, looks at"
+        f" {', '.join(map(str, race.looks))}; with probability {1 - race.alpha:g} or more the"
+        " choice is that of the search that reads them all"
+    )
+
+
+def evaluation_verdict(result: Evaluation) -> str:
+    """Say how often a model is right, of how many rows, and under which demonstrations."""
+    score, task = result.score, result.task
+    edits = ", ".join(map(str, result.trial.edits)) or "unpruned"
+    low, high = accuracy_interval(score)
+    right = (
+        f"{result.model} on {task.name} {result.trial.split}, {edits}: accuracy"
+        f" {score.accuracy:.4f} (95% interval {low:.4f} to {high:.4f}; n = {score.n};"
+        f" {drawn(task.shots, task.seed)})."
+    )
+    name = "clipped" if result.trial.edits else "unpruned"
+    return f"{nothing_learned({name: score})} {right}".lstrip()

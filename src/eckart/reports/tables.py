@@ -13,6 +13,7 @@ from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.measured import Cell, Measured, mean_gain, reported, turned
 from eckart.analysis.outcomes import Condition
 from eckart.records import PARTS
+from eckart.reports.sentences import picks_text
 from eckart.reports.table import Column, Table
 from eckart.reports.units import UNITS
 from eckart.runs import Run
@@ -403,15 +404,6 @@ def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
             "broken": broken,
             "p_value": gain.p_value if gain else 1.0,
         }
-
-
-def picks_text(choice: Choice) -> str:
-    """Return what the seeds chose, in words."""
-    names = [
-        (f"layer {edit.layer} at {edit.rate:g}" if edit else "nothing", count)
-        for edit, count in choice.counts
-    ]
-    return ", ".join(f"{name} ({count} of {len(choice.picks)})" for name, count in names)
 
 
 def _where(condition: Condition) -> dict[str, Any]:

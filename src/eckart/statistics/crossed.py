@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -21,8 +20,6 @@ from scipy.stats import binom, t
 from eckart.errors import EckartError
 from eckart.scores import Score
 from eckart.statistics.paired import accuracy_interval
-
-Verdict = Literal["gain", "loss", "cannot tell"]
 
 
 @dataclass(frozen=True)
@@ -191,28 +188,6 @@ def satterthwaite(
     rows."""
     spread = of_seeds**2 / max(seeds - 1, 1) + of_rows**2 / (rows - 1)
     return np.where(spread > 0, variance**2 / np.where(spread > 0, spread, 1.0), rows - 1.0)
-
-
-def verdict(estimate: Estimate, p: float, level: float = 0.05) -> Verdict:
-    """Say in one word what an estimate shows.
-
-    A gain or a loss needs both: a p value at the level, adjusted for everything that was tried, and
-    an interval on one side of 0. All else is "cannot tell", which is not "no difference":
-    `smallest_detectable` says what could have been seen.
-
-    Arguments:
-        estimate: of the gain.
-        p: two-sided and adjusted for multiplicity.
-        level: the error rate that is accepted.
-
-    >>> verdict(seed_and_row_mean(np.array([[0.0, 1.0, -1.0, 0.0]])), p=0.9)
-    'cannot tell'
-    """
-    if p > level:
-        return "cannot tell"
-    if estimate.interval[0] > 0:
-        return "gain"
-    return "loss" if estimate.interval[1] < 0 else "cannot tell"
 
 
 def nothing_learned(scores: Mapping[str, Score]) -> str:

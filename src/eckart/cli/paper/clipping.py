@@ -81,10 +81,10 @@ def clipping_report(found: Clipping) -> RenderableType:
         f" f, test rows (n = {unpruned.rows}, {unpruned.seeds} seed{'s' * (unpruned.seeds != 1)})"
     )
     better, worse = found.surely()
+    unsure = len(found.cells) - len(better) - len(worse)
     sure = (
-        f"after correction for {len(found.cells)} edits (Holm, 0.05): {len(better)} better,"
-        f" {len(worse)} worse than the unpruned model,"
-        f" {len(found.cells) - len(better) - len(worse)} cannot be told"
+        f"after correction for {len(found.cells)} edits (Holm, 0.05): {len(better)} gain,"
+        f" {len(worse)} loss, {unsure} cannot tell"
     )
     parts = dict.fromkeys(cell.edit.part for cell in found.cells)
     return Group(
@@ -103,31 +103,31 @@ def clipping_report(found: Clipping) -> RenderableType:
 
 
 def _said(cell: ErrorCell) -> str:
-    low, high = cell.gain.interval
-    return (
-        f"{cell.edit}: smaller by {cell.gain.mean:.4f}, 95% interval {low:.4f} to {high:.4f},"
-        f" adjusted p = {cell.adjusted:.2g}"
-    )
+    from eckart.scores import SQUARED_ERROR
+    from eckart.statistics.gain import sentence
+
+    return f"{cell.edit}: {sentence(cell.gain, SQUARED_ERROR, p=cell.adjusted)}"
 
 
 def _table(part: str, cells: Sequence[ErrorCell]) -> RenderableType:
-    from eckart.reports.terminal import Sheet, titled
+    from eckart.reports.table import Column, Table
 
     by_place = {(cell.edit.layer, cell.edit.rate): cell for cell in cells}
     layers, rates = (sorted(set(values)) for values in zip(*by_place, strict=True))
+    columns = [Column(f"{rate:g}", f"{rate:g}", "written") for rate in rates]
     rows = [
-        [str(layer), *(_entry(by_place.get((layer, rate))) for rate in rates)] for layer in layers
+        {"layer": layer} | {f"{rate:g}": _entry(by_place.get((layer, rate))) for rate in rates}
+        for layer in layers
     ]
-    columns = ["layer", *(f"{rate:g}" for rate in rates)]
-    return titled(
-        f"{part}, by layer and clipping rate; + better, - worse for sure",
-        Sheet(columns, rows, names=0),
-    )
+    title = f"{part}, by layer and clipping rate; + gain, - loss for sure"
+    return Table(part, title, "", (Column("layer", "layer", "count"), *columns), rows)
 
 
 def _entry(cell: ErrorCell | None) -> str:
-    """Return an error; + and - say that it is better or worse for sure."""
+    """Return an error; + and - say that it is a gain or a loss for sure."""
+    from eckart.statistics.gain import verdict
+
     if cell is None:
         return "failed"
-    mark = "" if cell.adjusted > 0.05 else " +" if cell.gain.mean > 0 else " -"
-    return f"{cell.error.mean:.4f}{mark}"
+    mark = {"gain": " +", "loss": " -", "cannot tell": ""}
+    return f"{cell.error.mean:.4f}{mark[verdict(cell.gain, cell.adjusted)]}"
