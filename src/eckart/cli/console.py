@@ -95,6 +95,14 @@ def say_run(folder: Path) -> None:
     say(f"run: {folder}")
 
 
+def check_plot(plot: Path | None) -> None:
+    """Refuse a figure's path before anything long is computed."""
+    if plot is not None:
+        from eckart.reports.figures import check_figure_path
+
+        check_figure_path(plot)
+
+
 def typed() -> str:
     """Return the command that is running, as a shell would read it."""
     return shlex.join(["eckart", *sys.argv[1:]])

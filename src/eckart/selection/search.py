@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import eckart.scoring.evaluator  # noqa: F401  # it registers what scores a Task
 from eckart.algorithm1 import Score, algorithm1, search_all
 from eckart.errors import EditError
 from eckart.files import home
@@ -215,6 +214,7 @@ def _search(
     )
     return Study(
         settings=settings,
+        labels=tuple(scorer.task.labels),
         part=plan.part,
         layer=found.layer,
         rate=found.rates.best,
@@ -225,8 +225,8 @@ def _search(
         parameters=_parameters(list(shapes.values()), found.rates.best),
         published=tuple(_published(scorer, plan.part)),
         notes=scorer.notes("validation", "test"),
-        scorer=scorer,
         race=raced,
+        scorer=scorer,
     )
 
 
