@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from eckart.reports.terminal import Fitted, Said, titled
+from eckart.reports.terminal import Layout, Said, titled
 
 Row = Mapping[str, Any]
 
@@ -138,13 +138,13 @@ class Table:
         left out."""
         texts = [[column.text(row) for row in self.rows] for column in self.columns]
         shown = [i for i, cells in enumerate(texts) if not cells or any(cells)]
-        fitted = Fitted(
+        laid = Layout(
             headings=[self.columns[i].title for i in shown],
             cells=[texts[i] for i in shown],
             names=[self.columns[i].kind == "text" for i in shown],
             keys=sum(i < self.keys for i in shown),
         )
-        parts = [fitted, Said(self.note, "dim")] if self.note else [fitted]
+        parts = [laid, Said(self.note, "dim")] if self.note else [laid]
         return titled(self.title, *parts) if self.title else Group(*parts)
 
     def __rich__(self) -> RenderableType:
