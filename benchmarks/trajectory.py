@@ -19,7 +19,7 @@ from rich.console import Console
 
 from eckart.cli.options import quieten
 from eckart.paper.functions.cells import ClippedCell, agreement, clip_cells, surely
-from eckart.paper.functions.figures.trajectory import cell_panels, draw_trajectory, norm_curves
+from eckart.paper.functions.figures import cell_panels, draw_trajectory, norm_curves
 from eckart.paper.functions.models import LinearAttentionModel
 from eckart.paper.functions.tables import agreement_table, readings_table
 from eckart.paper.functions.training import Training, train

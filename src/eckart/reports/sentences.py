@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from eckart.analysis.findings import Choice, Findings, Outcome
+from eckart.analysis.findings import Choice, Conclusion, Findings
 from eckart.analysis.outcomes import short_name, span
-from eckart.reports.table import p_text, points
+from eckart.reports.table import p_text
+from eckart.reports.units import UNITS
 from eckart.selection.study import drawn
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import counted, sentence, verdict
@@ -39,7 +40,7 @@ def summary(found: Findings) -> list[str]:
 
 def _overall(found: Findings) -> str:
     """Return how many choices gained."""
-    said = counted((choice.outcome for choice in found.choices), get_args(Outcome))
+    said = counted((choice.conclusion for choice in found.choices), get_args(Conclusion))
     return f"{len(found.choices)} choices (model, task, shots, scoring, part): {said}."
 
 
@@ -49,14 +50,14 @@ class Headline:
     numbers."""
 
     name: str
-    outcome: Outcome
+    outcome: Conclusion
     numbers: str
 
 
 def verdicts(found: Findings) -> list[Headline]:
     """Return every choice's verdict, the most certain first."""
     return [
-        Headline(choice_name(choice), choice.outcome, _numbers(choice, found))
+        Headline(choice_name(choice), choice.conclusion, _numbers(choice, found))
         for choice in ordered(found)
     ]
 
@@ -71,8 +72,9 @@ def ordered(found: Findings) -> list[Choice]:
 def _numbers(choice: Choice, found: Findings) -> str:
     if choice.gain is None:
         return choice.missing
-    low, high = choice.gain.interval
-    return f"{points(choice.gain.mean)} ({points(low)} to {points(high)}), {_sample(choice, found)}"
+    text = UNITS[found.kind].text
+    low, high = map(text, choice.gain.interval)
+    return f"{text(choice.gain.mean)} ({low} to {high}), {_sample(choice, found)}"
 
 
 def _sample(choice: Choice, found: Findings) -> str:
@@ -99,18 +101,19 @@ def _sentence(choice: Choice, found: Findings) -> str:
     clipping = where + _clipping(choice, "clipping" if where else "Clipping")
     if choice.gain is None:
         return f"{clipping} was chosen; too few rows were scored to say what it gains."
-    low, high = (100 * bound for bound in choice.gain.interval)
-    gained = "gains" if choice.gain.mean >= 0 else "loses"
+    units = UNITS[found.kind]
+    low, high = map(units.size, choice.gain.interval)
+    gained = units.gained if choice.gain.mean >= 0 else units.lost
     how = (
         "on the test rows"
         if choice.basis != "cross-validated"
         else "corrected for having been chosen on these rows"
     )
-    certainty = f"95% interval {low:.1f} to {high:.1f}; {_sample(choice, found)}"
+    certainty = f"{units.interval} {low} to {high}; {_sample(choice, found)}"
     return (
-        f"{clipping} {gained} {abs(100 * choice.gain.mean):.1f} points {how} ({certainty};"
+        f"{clipping} {gained} {units.size(abs(choice.gain.mean))}{units.unit} {how} ({certainty};"
         f" {_count(choice.tried, 'cell')} tried; {_correction(choice, found)})."
-        f" {_conclusion(choice)}"
+        f" {_conclusion(choice, found)}"
     )
 
 
@@ -154,19 +157,20 @@ def _correction(choice: Choice, found: Findings) -> str:
     return f"{corrected} p = {p_text(choice.p_adjusted)}".replace("= <", "<")
 
 
-def _conclusion(choice: Choice) -> str:
-    if choice.outcome != "cannot tell":
-        return f"Verdict: {choice.outcome}."
+def _conclusion(choice: Choice, found: Findings) -> str:
+    if choice.conclusion != "cannot tell":
+        return f"Verdict: {choice.conclusion}."
     if choice.gain is not None and verdict(choice.gain) != "cannot tell":
         return (
             "Verdict: cannot tell; alone it would be clear, but one of so many choices may look"
             " like this by chance."
         )
-    if choice.detectable is None or choice.detectable > 1:
+    units = UNITS[found.kind]
+    if choice.detectable is None or (units.unit and choice.detectable > 1):
         return "Verdict: cannot tell; with so few rows that change, no gain could have shown."
     return (
         "Verdict: cannot tell; an experiment like this one finds a true gain of"
-        f" {100 * choice.detectable:.1f} points four times in five."
+        f" {units.size(choice.detectable)}{units.unit} four times in five."
     )
 
 

@@ -59,11 +59,13 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "p": p_text,
     "rate": lambda value: f"{value:g}",
     "number": lambda value: f"{value:.4g}",
-    "change": lambda value: f"{value:+.3g}" if value else "0",
+    "change": lambda value: f"{value:+.4g}" if value else "0",
     "decimals": decimals,
     "seconds": lambda value: f"{value:,.1f}",
     "shares": lambda pair: f"{pair[0]:.4f} to {pair[1]:.4f}",
     "range": lambda pair: f"{100 * pair[0]:+.2f} to {100 * pair[1]:+.2f}",
+    "numbers": lambda pair: f"{pair[0]:.4g} to {pair[1]:.4g}",
+    "changes": lambda pair: f"{pair[0]:+.4g} to {pair[1]:+.4g}",
     "estimate": _bounded(decimals),
     "difference": _bounded(lambda value: f"{value:+.3f}"),
     "gain": _bounded(points),
@@ -71,7 +73,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 }
 LAST = 1e300  # sorts after all else, and is a number to every reader
 SEVERAL = {
-    **dict.fromkeys(("shares", "range"), ("_low", "_high")),
+    **dict.fromkeys(("shares", "range", "numbers", "changes"), ("_low", "_high")),
     **dict.fromkeys(("estimate", "difference", "gain", "rank"), ("", "_low", "_high")),
 }
 """Kinds of several values, and what the columns of each are called where a machine reads."""

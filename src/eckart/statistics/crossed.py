@@ -33,7 +33,8 @@ class Estimate:
             one seed.
         degrees_of_freedom: of the t distribution that the interval and the p value are read from.
         p_value: two-sided, of the hypothesis that the expectation is 0.
-        seeds, rows: how many of each were scored.
+        seeds, rows: how many of each were scored; for one seed the interval speaks of its
+            demonstrations alone.
     """
 
     mean: float
@@ -43,11 +44,6 @@ class Estimate:
     p_value: float
     seeds: int
     rows: int
-
-    @property
-    def conditional(self) -> bool:
-        """Whether the interval speaks of these demonstrations alone, one seed having been run."""
-        return self.seeds == 1
 
     def detectable(self, power: float = 0.8, level: float = 0.05) -> float:
         """Return the size of the effect that an experiment as noisy as this one would find with
@@ -83,9 +79,9 @@ def seed_and_row_mean(
     broken rows into one McNemar test would count each row several times, and take a seed's luck for
     the edit's merit.
 
-    With one seed the interval and the test are conditional on its demonstrations, and `conditional`
-    says so; `mcnemar_exact` is then the exact test. Two seeds say little: the interval is wide, and
-    may still cover too little.
+    With one seed the interval and the test are conditional on its demonstrations; `mcnemar_exact`
+    is then the exact test. Two seeds say little: the interval is wide, and may still cover too
+    little.
 
     Arguments:
         values: one value a seed and row; NaN where that seed did not score the row.

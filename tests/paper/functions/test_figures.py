@@ -4,7 +4,7 @@ import pytest
 
 from eckart.paper.functions.baselines import BASELINES
 from eckart.paper.functions.curves import Curve, ErrorCurves, StepCurves
-from eckart.paper.functions.figures.curves import (
+from eckart.paper.functions.figures import (
     OWN,
     STYLES,
     draw_error_curves,

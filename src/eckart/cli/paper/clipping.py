@@ -13,7 +13,7 @@ from eckart.cli.sweep import progress
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from eckart.paper.functions.clipping import Cell, Clipping
+    from eckart.paper.functions.clipping import Clipping, ErrorCell
     from eckart.paper.functions.task import FunctionTask
     from eckart.selection.study import Study
     from eckart.weights.models import LoadedModel
@@ -32,7 +32,7 @@ def run_clipping(
 ) -> None:
     """Run the sweep and the searches, show them, and draw the sweep."""
     from eckart.paper.functions.clipping import gather, plan_clipping
-    from eckart.paper.functions.figures.clipping import clipping_panels, draw_clipping
+    from eckart.paper.functions.figures import clipping_panels, draw_clipping
     from eckart.reports.figures import save_figure
     from eckart.sweeps.sweep import default_folder, run_sweep
 
@@ -80,7 +80,7 @@ def clipping_report(found: Clipping) -> RenderableType:
         f"{task.function}, d = {task.dimension}, {task.shots} examples: squared error / variance of"
         f" f, test rows (n = {unpruned.rows}, {unpruned.seeds} seed{'s' * (unpruned.seeds != 1)})"
     )
-    better, worse = found.findings()
+    better, worse = found.surely()
     unsure = len(found.cells) - len(better) - len(worse)
     sure = (
         f"after correction for {len(found.cells)} edits (Holm, 0.05): {len(better)} gain,"
@@ -102,14 +102,14 @@ def clipping_report(found: Clipping) -> RenderableType:
     )
 
 
-def _said(cell: Cell) -> str:
+def _said(cell: ErrorCell) -> str:
     from eckart.scores import SQUARED_ERROR
     from eckart.statistics.gain import sentence
 
     return f"{cell.edit}: {sentence(cell.gain, SQUARED_ERROR, p=cell.adjusted)}"
 
 
-def _table(part: str, cells: Sequence[Cell]) -> RenderableType:
+def _table(part: str, cells: Sequence[ErrorCell]) -> RenderableType:
     from eckart.reports.table import Column, Table
 
     by_place = {(cell.edit.layer, cell.edit.rate): cell for cell in cells}
@@ -123,7 +123,7 @@ def _table(part: str, cells: Sequence[Cell]) -> RenderableType:
     return Table(part, title, "", (Column("layer", "layer", "count"), *columns), rows)
 
 
-def _entry(cell: Cell | None) -> str:
+def _entry(cell: ErrorCell | None) -> str:
     """Return an error; + and - say that it is a gain or a loss for sure."""
     from eckart.statistics.gain import verdict
 

@@ -17,7 +17,7 @@ from eckart.paper.functions.curves import (
     held_out,
     step_curves,
 )
-from eckart.paper.functions.figures.curves import draw_error_curves, draw_step_curves
+from eckart.paper.functions.figures import draw_error_curves, draw_step_curves
 from eckart.paper.functions.loading import function_of, load_function_model, training_models
 from eckart.paper.functions.models import FunctionModel
 from eckart.paper.functions.tables import error_table, step_table

@@ -136,10 +136,10 @@ def predicts(
     shares = _floors(floors)
     check_plot(plot)
     o.quieten()
-    from eckart.paper.prediction import Probing, predict
+    from eckart.paper.prediction import ProbeOptions, predict
     from eckart.runs import read_run
 
-    how = Probing(prompts, seeds, shares, device)
+    how = ProbeOptions(prompts, seeds, shares, device)
     found = predict([read_run(run) for run in runs], how, progress=progress_bar)
     if plot is not None:
         from eckart.paper.prediction.figure import draw_prediction, prediction_drawing

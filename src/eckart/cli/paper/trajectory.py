@@ -148,7 +148,7 @@ def _plot(
 ) -> None:
     if path is None:
         return
-    from eckart.paper.functions.figures.trajectory import cell_panels, draw_trajectory, norm_curves
+    from eckart.paper.functions.figures import cell_panels, draw_trajectory, norm_curves
     from eckart.reports.figures import save_figure
 
     curves = norm_curves(readings["unclipped"], readings.get("clipped"))
