@@ -1,4 +1,4 @@
-"""What every verb shares: where output goes, how progress looks, and how a command ends."""
+"""The console: where output goes, how progress looks, and how a command ends."""
 
 from __future__ import annotations
 

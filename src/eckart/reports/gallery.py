@@ -1,4 +1,4 @@
-"""Which figures a run has, each with what a reader must know to read it."""
+"""The figures of a run, each with what a reader must know to read it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from eckart.reports.terminal import Fitted, Said, titled
+from eckart.reports.terminal import Layout, Said, titled
 
 Row = Mapping[str, Any]
 
@@ -59,13 +59,13 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "p": p_text,
     "rate": lambda value: f"{value:g}",
     "number": lambda value: f"{value:.4g}",
-    "change": lambda value: f"{value:+.3g}" if value else "0",
+    "change": lambda value: f"{value:+.4g}" if value else "0",
     "decimals": decimals,
     "seconds": lambda value: f"{value:,.1f}",
     "shares": lambda pair: f"{pair[0]:.4f} to {pair[1]:.4f}",
     "range": lambda pair: f"{100 * pair[0]:+.2f} to {100 * pair[1]:+.2f}",
     "numbers": lambda pair: f"{pair[0]:.4g} to {pair[1]:.4g}",
-    "changes": lambda pair: f"{pair[0]:+.3g} to {pair[1]:+.3g}",
+    "changes": lambda pair: f"{pair[0]:+.4g} to {pair[1]:+.4g}",
     "estimate": _bounded(decimals),
     "difference": _bounded(lambda value: f"{value:+.3f}"),
     "gain": _bounded(points),
@@ -140,13 +140,13 @@ class Table:
         left out."""
         texts = [[column.text(row) for row in self.rows] for column in self.columns]
         shown = [i for i, cells in enumerate(texts) if not cells or any(cells)]
-        fitted = Fitted(
+        laid = Layout(
             headings=[self.columns[i].title for i in shown],
             cells=[texts[i] for i in shown],
             names=[self.columns[i].kind == "text" for i in shown],
             keys=sum(i < self.keys for i in shown),
         )
-        parts = [fitted, Said(self.note, "dim")] if self.note else [fitted]
+        parts = [laid, Said(self.note, "dim")] if self.note else [laid]
         return titled(self.title, *parts) if self.title else Group(*parts)
 
     def __rich__(self) -> RenderableType:

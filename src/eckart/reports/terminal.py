@@ -25,7 +25,7 @@ WIDE, CLOSE = 3, 2
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Layout:
     """How a `eckart.reports.table.Table` is laid out: names and headings wrap, numbers stay whole.
 
     Where the width does not do, columns stand closer, then headings wrap, then names; where that
