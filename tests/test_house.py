@@ -19,6 +19,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ORDER = [
     "errors",
     "files",
+    "options",
     "scores",
     "records",
     "statistics",

@@ -1,18 +1,15 @@
-"""The options of `eckart sweep`, its progress, and how it ends."""
+"""A sweep's progress, its cost, and how it ends."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eckart.cli import options as o
 from eckart.cli.console import errors, print_json, say, say_run, show
 
 if TYPE_CHECKING:
@@ -23,86 +20,6 @@ if TYPE_CHECKING:
     from eckart.sweeps.result import SweepResult
     from eckart.sweeps.sources import Sources
     from eckart.sweeps.sweep import Execute, Finding
-
-GRID = "The grid"
-
-
-def _grid(help_: str, *names: str) -> Any:
-    return typer.Option(*names, help=help_, rich_help_panel=GRID)
-
-
-@dataclass(frozen=True)
-class Said:
-    """What the command line says about a study; None for what it leaves to the file."""
-
-    models: Annotated[
-        list[str] | None, _grid("A hub id or a folder; may be given several times.", "--model")
-    ] = None
-    tasks: Annotated[str | None, _grid("Catalogue names or task files, joined by commas.")] = None
-    layers: Annotated[
-        str | None, _grid("0,1,-2,-1, or all, or auto: by condition number, for each part.")
-    ] = None
-    parts: Annotated[str | None, _grid("attn,mlp by default; or all, or single matrices.")] = None
-    rates: Annotated[str | None, _grid("Clipping rates; 0 is always among them.")] = None
-    shots: Annotated[
-        str | None, _grid("Numbers of demonstrations; each task's own by default.")
-    ] = None
-    seeds: Annotated[str | None, _grid("Draw the demonstrations: 0,1,2 or 0..4.")] = None
-    scorings: Annotated[str | None, _grid("sum,contextual,batch,...: all from one reading.")] = None
-    test: Annotated[
-        str | None,
-        _grid("selected: each part's best on validation; all: every edit, for figures; none."),
-    ] = None
-    metric: o.Metric = None
-    combine: Annotated[str | None, _grid("For auto: geometric, mean, max or min.")] = None
-    top_k: Annotated[
-        int | None, _grid("For auto: the deepest of the K worst-conditioned layers.")
-    ] = None
-    spectra: Annotated[
-        bool, _grid("Measure every matrix's spectrum, too; needs no tasks.", "--spectra")
-    ] = False
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="The task's data; of several tasks, a folder with one for each.",
-            rich_help_panel=o.TASK,
-        ),
-    ] = None
-    text_column: o.TextColumn = None
-    label_column: o.LabelColumn = None
-    template: o.Template = None
-    labels: o.Labels = None
-    label_end: o.LabelEnd = None
-    variant: o.Variant = None
-    split_seed: Annotated[
-        int | None, typer.Option(help="Draws validation and test rows.", rich_help_panel=o.TASK)
-    ] = None
-    split_sizes: o.SplitSizes = None
-    batch_tokens: o.BatchTokens = None
-    cache_memory: o.CacheMemory = None
-    truncate_demonstrations: o.Truncate = False
-    drop_long_rows: o.DropLong = False
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float32, bfloat16, float16, or auto.", rich_help_panel=o.MODEL),
-    ] = None
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", rich_help_panel=o.MODEL)
-    ] = None
-    device_map: o.DeviceMap = None
-    trust_remote_code: o.RemoteCode = False
-
-    def values(self) -> dict[str, Any]:
-        """Return what was said, and nothing else."""
-        read = {
-            **{f.name: getattr(self, f.name) for f in fields(self)},
-            "labels": o.parse_labels(self.labels),
-            "cache_memory": o.parse_memory(self.cache_memory),
-            "data": None if self.data is None else str(self.data),
-        }
-        return {
-            name: value for name, value in read.items() if value is not None and value is not False
-        }
 
 
 def carry_out(

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from eckart.errors import TaskError
-from eckart.tasks.documents import read_json, read_lines
-from eckart.tasks.tables import Table, read_table
+from eckart.tasks.tables import Table, read_json, read_lines, read_table
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 # What a text packs to is seldom a thirtieth; what is made to fill a memory, a thousandth.

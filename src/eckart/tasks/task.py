@@ -10,16 +10,24 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from eckart.errors import TaskError
 from eckart.files import home
+from eckart.options import checked
 from eckart.records import fingerprint, full_name
 from eckart.scores import METRICS
 from eckart.tasks.examples import find_columns, make_examples, shown_words, with_template
 from eckart.tasks.files import bare_name
 from eckart.tasks.labels import find_labels
 from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat, joined
-from eckart.tasks.repeats import without_repeats
 from eckart.tasks.sources import Source, read_hub, read_local
-from eckart.tasks.spec import DEFAULT_SHOTS, LONGEST_NAME, SplitSpec, TaskSpec, checked, find_spec
-from eckart.tasks.splits import Draw, Size, make_splits, parse_sizes, plan_splits, used_splits
+from eckart.tasks.spec import DEFAULT_SHOTS, LONGEST_NAME, SplitSpec, TaskSpec, find_spec
+from eckart.tasks.splits import (
+    Draw,
+    Size,
+    make_splits,
+    parse_sizes,
+    plan_splits,
+    used_splits,
+    without_repeats,
+)
 
 Kind = Literal["classification", "choices"]
 SPLITS = ("validation", "test", "all")
@@ -32,55 +40,44 @@ class AnyTask(Protocol):
     @property
     def name(self) -> str:
         """What reports call it."""
-        ...
 
     @property
     def variant(self) -> str | None:
         """The named variant of its prompts, if any."""
-        ...
 
     @property
     def full_name(self) -> str:
         """What a `Setting` calls it."""
-        ...
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels; none where numbers are asked for."""
-        ...
 
     @property
     def shots(self) -> int:
         """The number of demonstrations."""
-        ...
 
     @property
     def seed(self) -> int:
         """Draws the demonstrations."""
-        ...
 
     @property
     def metric(self) -> str:
         """What a search compares."""
-        ...
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """All that it can compare: the keys of its outcomes' `merits`."""
-        ...
 
     @property
     def digest(self) -> str:
         """A hash of all that prompts depend on besides their rows."""
-        ...
 
     def rows_digest(self, split: str) -> str:
         """Return a hash of a split's rows, without demonstrations."""
-        ...
 
     def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> Self:
         """Return the task with other demonstrations; what is None stays."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,9 +337,8 @@ class Task:
         demonstrations."""
         form = self.format
         joins = [form.template, form.query_template, form.label_join, form.separator, form.words]
-        joins += (
-            [form.label_end] if form.label_end else []
-        )  # tasks without one are known as they always were
+        if form.label_end:  # tasks without one are known as they always were
+            joins.append(form.label_end)
         return fingerprint([self.kind, self.labels, joins, self._prefix])
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from eckart.cli import options as o
+from eckart.cli.flags import parse_names, parse_rates, parse_steps, with_options
 from eckart.cli.paper.training import Settings
 from eckart.cli.paper.trajectory import trajectory
-from eckart.cli.scoring import with_options
 
 functions = typer.Typer(
     name="functions",
@@ -41,7 +41,7 @@ def _root() -> None:
 
 
 @functions.command()
-@with_options(Settings)
+@with_options()
 def train(
     out: o.Out = None,
     checkpoints: Annotated[
@@ -66,7 +66,7 @@ def train(
     bit for bit."""
     from eckart.cli.paper.training import default_folder, run_training
 
-    training, kept = how.training(), o.parse_steps(checkpoints)
+    training, kept = how.training(), parse_steps(checkpoints)
     folder = out or default_folder(training)
     run_training(training, folder, kept, save_every, device, threads, as_json=json_)
 
@@ -121,7 +121,7 @@ def evaluate(
         show_step_curves(model, function, device, drawn, plot, as_json=json_)
     else:
         show_error_curves(
-            model, function, device, drawn, o.parse_names(baselines), plot, as_json=json_
+            model, function, device, drawn, parse_names(baselines), plot, as_json=json_
         )
 
 
@@ -173,7 +173,7 @@ def clip(
         seed=drawn[0],
         size=rows,
     )
-    asked = (list(dict.fromkeys(listed(parts))), o.parse_rates(rates), chosen, drawn)
+    asked = (list(dict.fromkeys(listed(parts))), parse_rates(rates), chosen, drawn)
     run_clipping(loaded, task, *asked, out, plot, as_json=json_)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import print_json, say, show
+from eckart.cli.flags import parse_rates
 from eckart.records import Edit, check_rate
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def trajectory(
     and after clipping."""
     edits, chosen = (
         [Edit.parse(text) for text in edit or []],
-        [check_rate(r) for r in o.parse_rates(rates)],
+        [check_rate(r) for r in parse_rates(rates)],
     )
     from eckart.errors import TaskError
     from eckart.paper.functions.cells import clip_cells, correlations

@@ -23,6 +23,7 @@ from torch.optim import AdamW
 
 from eckart.errors import NotANumberError, RunError, TaskError
 from eckart.files import home, write_whole
+from eckart.options import Closed
 from eckart.paper.functions.classes import (
     SEEDS,
     Prompts,
@@ -37,7 +38,6 @@ from eckart.paper.functions.models import (
     without_bars,
 )
 from eckart.runs import RunStore
-from eckart.sweeps.grid import Closed
 from eckart.weights.loading.devices import pick_device
 
 STATE = "state.safetensors"
