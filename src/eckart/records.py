@@ -8,10 +8,10 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from eckart.errors import EckartError, EditError
 from eckart.scores import Outcome, Score, SquaredErrors, read_outcome
@@ -90,46 +90,8 @@ def check_rate(rate: float) -> float:
     return rate
 
 
-def compared(value: float) -> float:
-    """Return a score as every choice compares it: what differs by the rounding of a sum alone is
-    equal.
-
-    >>> compared(0.6000000000000001) == compared(0.6)
-    True
-    """
-    return round(value, 12)
-
-
-def best_edit(outcomes: Mapping[Edit, float], unpruned: float) -> Edit | None:
-    """Return the edit that does best on validation; None where none does better than the unpruned
-    model.
-
-    Of equal scores the smaller rate wins, and of equal rates the deeper layer.
-
-    >>> best_edit({Edit(0, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.9): 0.8},
-    0.7) Edit(layer=3, part='mlp', rate=0.5)
-    """
-    best = max(
-        outcomes, key=lambda edit: (compared(outcomes[edit]), -edit.rate, edit.layer), default=None
-    )
-    return best if best is not None and compared(outcomes[best]) > compared(unpruned) else None
-
-
-def select_layer(condition_numbers: Mapping[int, float], top_k: int = TOP_K) -> int:
-    """Return the deepest of the `top_k` layers with the largest condition numbers (Algorithm 1,
-    lines 2 to 4).
-
-    Of equal condition numbers the deeper layer counts as larger.
-
-    >>> select_layer({0: 10.0, 1: 90.0, 2: 40.0, 3: 5.0}, top_k=2)
-    2
-    """
-    if top_k < 1:
-        raise EditError(f"top-k {top_k} selects no layer; it must be at least 1")
-    largest = sorted(
-        condition_numbers, key=lambda layer: (condition_numbers[layer], layer), reverse=True
-    )
-    return max(largest[:top_k])
+Edits: TypeAlias = tuple[Edit, ...]
+"""What is clipped together, as trials name it: layers counted from the first, sorted, no rate 0."""
 
 
 @dataclass(frozen=True, order=True)
@@ -169,6 +131,49 @@ def draws(shots: Sequence[int], seeds: Sequence[int]) -> list[tuple[int | None, 
     """
     drawn = itertools.product(shots or (None,), seeds or (None,))
     return [(shot, seed) for shot, seed in drawn if shot != 0 or seed == (seeds or (None,))[0]]
+
+
+class Split(str):
+    """Rows of a task by their name: `validation`, `test` or `all`, or neighbours among them.
+
+    It is the text that trials keep, read once.
+
+    Arguments:
+        name: of the whole split.
+        start, stop: of the rows that are meant; None for all.
+
+    >>> part = Split("validation[0:64]")
+    >>> part.name, part.start, part.stop, part == Split.part("validation", 0, 64)
+    ('validation', 0, 64, True)
+    >>> Split("test").start
+    """
+
+    name: str
+    start: int | None
+    stop: int | None
+
+    def __new__(cls, text: str) -> Split:
+        split = super().__new__(cls, text)
+        found = re.fullmatch(r"(\w+)\[(\d+):(\d+)\]", text)
+        split.name = found[1] if found else str(text)
+        split.start = int(found[2]) if found else None
+        split.stop = int(found[3]) if found else None
+        return split
+
+    @classmethod
+    def part(cls, name: str, start: int, stop: int) -> Split:
+        """Name some rows of a split."""
+        return cls(f"{name}[{start}:{stop}]")
+
+    @property
+    def is_part(self) -> bool:
+        """Whether only some rows are meant."""
+        return self.start is not None
+
+    @property
+    def slice(self) -> slice:
+        """What cuts these rows out of the whole split's."""
+        return slice(self.start, self.stop)
 
 
 @dataclass(frozen=True)
@@ -218,7 +223,7 @@ class Trial:
     Arguments:
         key: hash of everything that the outcome depends on.
         setting: the model, the task, the demonstrations and the scoring.
-        split: `validation`, `test` or `all`, or some of its rows, such as `validation[0:64]`.
+        split: which rows.
         rows: the digest of the whole split's `Rows`.
         edits: what was clipped; empty for the unpruned model.
         status: `done`, or `failed` with its cause in `error`.
@@ -229,26 +234,16 @@ class Trial:
 
     key: str
     setting: Setting
-    split: str
+    split: Split
     rows: str
-    edits: tuple[Edit, ...]
+    edits: Edits
     status: Literal["done", "failed"] = "done"
     score: Outcome | None = None
     error: str | None = None
     seconds: float = 0.0
 
-    @classmethod
-    def failed(
-        cls,
-        key: str,
-        setting: Setting,
-        split: str,
-        rows: str,
-        edits: Sequence[Edit],
-        error: Exception,
-    ) -> Trial:
-        """Return a trial that gave no score, with its cause."""
-        return cls(key, setting, split, rows, tuple(edits), status="failed", error=str(error))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "split", Split(self.split))
 
     @property
     def labelled(self) -> Score | None:
@@ -338,25 +333,6 @@ class MatrixSpectrum:
 def finite(value: float) -> float | None:
     """Return a number, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None
-
-
-def name_rows(split: str, start: int, stop: int) -> str:
-    """Name some rows of a split, as an evaluator reads them.
-
-    >>> name_rows("validation", 0, 64)
-    'validation[0:64]'
-    """
-    return f"{split}[{start}:{stop}]"
-
-
-def parse_rows(split: str) -> tuple[str, int, int] | None:
-    """Read what `name_rows` wrote; None for the name of a whole split.
-
-    >>> parse_rows("validation[0:64]"), parse_rows("validation")
-    (('validation', 0, 64), None)
-    """
-    found = re.fullmatch(r"(\w+)\[(\d+):(\d+)\]", split)
-    return None if found is None else (found[1], int(found[2]), int(found[3]))
 
 
 def fingerprint(values: Any) -> str:

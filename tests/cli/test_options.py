@@ -42,7 +42,7 @@ def keywords(called) -> set[str]:
 def test_options_are_the_arguments_of_what_they_are_for():
     assert keywords(Task.load) == DrawnTask.model_fields.keys() - {"task"}
     assert keywords(load_model) == ModelOptions.model_fields.keys() | {"tokenizer"}
-    assert keywords(Evaluator) == ReadingOptions.model_fields.keys() | {"method", "report"}
+    assert keywords(Evaluator) == ReadingOptions.model_fields.keys() | {"scoring", "progress"}
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "search", "sweep", "theory probe"])

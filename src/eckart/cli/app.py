@@ -185,9 +185,9 @@ def _evaluator(
     return Evaluator(
         o.read_model(model, loading),
         task,
-        method=scoring,
+        scoring=scoring,
         **reading.only(ReadingOptions),
-        report=progress_bar,
+        progress=progress_bar,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import log_softmax, logsumexp
 
+from eckart.records import Split
 from eckart.scoring.fitting import Fitted
 from eckart.scoring.forward.fastest import Readable
 from eckart.scoring.forward.trunk import Point
@@ -44,9 +45,9 @@ class Nulls:
         `Reader.sums`."""
         return self.rows.sums(start, keep, lambda prompts: None)[0][self.which]
 
-    def rows_of(self, start: int, stop: int) -> Nulls:
-        """Return those of rows `start` to `stop - 1`."""
-        return Nulls(self.rows, self.which[:, start:stop])
+    def part(self, split: Split) -> Nulls:
+        """Return those of some of the rows."""
+        return Nulls(self.rows, self.which[:, split.slice])
 
 
 def null_prompts(

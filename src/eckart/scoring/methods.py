@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from eckart.errors import NotANumberError, TaskError
-from eckart.records import parse_rows
+from eckart.records import Split
 from eckart.scores import Score
 from eckart.scoring.calibration import batch, contextual
 from eckart.scoring.requests import Requests
@@ -84,7 +84,7 @@ def check_method(method: str, kind: str = "classification", split: str = "valida
             " at which tokens a label is made of, so all labels of one token are alike; choose"
             " 'sum'"
         )
-    if method == "batch" and parse_rows(split):
+    if method == "batch" and Split(split).is_part:
         raise TaskError(
             f"scoring 'batch' needs all rows of a split together, and '{split}' are some of them; a"
             " race reads a split in parts: leave out --race, or choose 'contextual'"

@@ -15,7 +15,7 @@ from eckart.paper.functions.classes import CLASSES
 from eckart.paper.functions.loading import loaded_model
 from eckart.paper.functions.models import InContextModel, LinearAttentionModel
 from eckart.paper.functions.task import FunctionScorer, FunctionTask
-from eckart.records import Edit, Trial, name_rows
+from eckart.records import Edit, Split, Trial
 from eckart.reports.page import report
 from eckart.runs import read_run
 from eckart.scores import SquaredErrors
@@ -92,7 +92,7 @@ def test_a_score_is_what_a_loop_over_prompts_finds(model, batch_tokens):
     assert isinstance(outcome, SquaredErrors)
     assert outcome.errors == pytest.approx(by_hand(model, TASK, "test"), rel=1e-5)
     assert outcome.squared_error == pytest.approx(np.mean(outcome.errors))
-    part = scorer([], name_rows("test", 5, 9)).score
+    part = scorer([], Split.part("test", 5, 9)).score
     assert isinstance(part, SquaredErrors)
     assert part.errors == pytest.approx(outcome.errors[5:9], rel=1e-5)
 
@@ -138,7 +138,7 @@ def test_a_search_never_takes_a_worse_rate(kept):
     class Worse(FunctionScorer):
         """The more is clipped, the larger every error."""
 
-        def outcomes(self, edits, split, methods):
+        def outcomes(self, edits, split, scorings):
             error = 0.5 + sum(edit.rate for edit in edits)
             return [SquaredErrors(3, error, (error,) * 3)]
 
@@ -174,7 +174,7 @@ class Helped(FunctionTask):
 
 
 class HelpedScorer(FunctionScorer):
-    def outcomes(self, edits, split, methods):
+    def outcomes(self, edits, split, scorings):
         errors = tuple(
             (1 + abs(float(y)) / 10) / (2 if edits else 1) for y in self.prepare(split).y[:, -1]
         )
@@ -223,10 +223,10 @@ def test_a_model_that_predicts_no_number_fails_that_trial_alone(trained, tmp_pat
     class Broken(FunctionScorer):
         """Whatever is clipped predicts no number."""
 
-        def outcomes(self, edits, split, methods):
+        def outcomes(self, edits, split, scorings):
             if edits:
                 raise NotANumberError("the model predicts no number for 20 of 20 functions")
-            return super().outcomes(edits, split, methods)
+            return super().outcomes(edits, split, scorings)
 
     from eckart.selection.search import Plan, run_plan
 
