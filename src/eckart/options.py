@@ -61,6 +61,9 @@ class ModelOptions(Closed):
     )
 
 
+PLAIN = ModelOptions()
+
+
 class TaskOptions(Closed):
     """A task, and what is said of it in place of its own; see `Task.load`. None: its own."""
 

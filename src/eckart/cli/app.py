@@ -57,7 +57,8 @@ def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCo
     from eckart.weights.anatomy import Anatomy
     from eckart.weights.models import empty_model
 
-    document = anatomy_document(model, Anatomy.of(empty_model(model, trust_remote_code)))
+    options = ModelOptions(trust_remote_code=trust_remote_code)
+    document = anatomy_document(model, Anatomy.of(empty_model(model, options)))
     if json_:
         print_json(document)
         return
@@ -91,7 +92,7 @@ def spectrum(
 
     check_figure_path(figure)
     o.quieten()
-    stored = StoredWeights.of(model, trust_remote_code)
+    stored = StoredWeights.of(model, ModelOptions(trust_remote_code=trust_remote_code))
     folder = out or Path("runs") / f"{folder_name(model)}-spectrum"
     run_spectrum(stored, part, chosen, device, folder, figure, as_json=json_)
 

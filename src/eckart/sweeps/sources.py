@@ -156,11 +156,7 @@ class Outline:
             EckartError: there is no such model, or it lacks a layer or a part of the sweep.
         """
         with _about(entry.name):
-            model = (
-                sources.model(entry)
-                if entry.live
-                else outlined_model(entry.name, entry.trust_remote_code)
-            )
+            model = sources.model(entry) if entry.live else outlined_model(entry.name, entry)
             anatomy = Anatomy.of(model.model)
             for layer in sweep.layers_of(anatomy) or [0]:
                 for part in sweep.parts:
