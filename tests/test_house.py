@@ -19,9 +19,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ORDER = [
     "errors",
     "files",
-    "options",
     "scores",
     "records",
+    "options",
     "statistics",
     "algorithm1",
     "published",
