@@ -198,6 +198,11 @@ class Asked:
         return tuple(model["name"] for model in (self.grid or {}).get("models", ()))
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of a sweep, in its order."""
+        return tuple((self.grid or {}).get("parts", ()))
+
+    @property
     def rates(self) -> tuple[float, ...]:
         """The clipping rates, 0 among them."""
         return tuple((self.grid or self.values).get("rates") or ())
