@@ -115,7 +115,8 @@ def _task(task: str, data: str | Path | None) -> Iterator[Read]:
             spec = find_spec(task)
         except EckartError:  # the verb says so itself
             return
-        data, config = data or spec.data, spec.config
+        data = data or spec.data
+        config = spec.config
     if data:
         yield from _data(home(data), [config or "", "data", Path(task).stem])
 

@@ -45,7 +45,8 @@ def run_spectrum(
         EckartError: there is no such part, layer or device, the folder is not usable, or the
             weights are not.
     """
-    target, weights = pick_device(device), matrices(stored.anatomy, part, layers)
+    target = pick_device(device)
+    weights = matrices(stored.anatomy, part, layers)
     say_run(folder)
     with RunStore(folder, SETTINGS, typed()) as store:
         with progress_bar("spectra", len(weights)) as advance:

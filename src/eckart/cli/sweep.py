@@ -94,14 +94,17 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
     from eckart.sweeps.cost import expected_trials
     from eckart.sweeps.grid import Unit
 
-    total, units = expected_trials(study, folder, sources), len(list(study.units))
+    total = expected_trials(study, folder, sources)
+    units = len(list(study.units))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    done, trials, start = 0, 0, time.perf_counter()
+    done = 0
+    trials = 0
+    start = time.perf_counter()
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
         job = bar.add_task(f"0 of {units} units, trials", total=total)
 

@@ -62,7 +62,8 @@ def read_numbers(value: Any) -> list[int]:
         span = re.fullmatch(r"\s*(-?\d+)(?:\s*\.\.\s*(-?\d+))?\s*", str(item))
         if span is None:
             raise StudyError(f"'{item}' is no whole number, such as 4, and no range, such as 0..4")
-        first, last = int(span[1]), int(span[2] or span[1])
+        first = int(span[1])
+        last = int(span[2] or span[1])
         if last < first:
             raise StudyError(f"range '{item}' runs down; say {last}..{first}")
         if last - first >= LONGEST:

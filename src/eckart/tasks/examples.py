@@ -259,7 +259,8 @@ def _decoded(value: bytes) -> str:
 
 def prompt_format(spec: TaskSpec, names: tuple[str, ...]) -> PromptFormat:
     """Return how the examples of a task with these labels become prompts."""
-    template, own = str(spec.template), spec.label_join
+    template = str(spec.template)
+    own = spec.label_join
     shown = joined(template, own)
     return PromptFormat(
         template=template,

@@ -92,7 +92,8 @@ def _check_size(node: nodes.Node) -> None:
     Raises:
         jinja2.TemplateError: it is.
     """
-    level, seen = [node], 0
+    level = [node]
+    seen = 0
     for _ in range(MOST_NESTED):
         level = [part for parent in level for part in parent.iter_child_nodes()]
         seen += len(level)
@@ -165,7 +166,8 @@ class Template:
             ) from None
 
     def _rendered(self, fields: Mapping[str, Any]) -> str:
-        parts, size = [], 0
+        parts = []
+        size = 0
         for part in self._compiled.generate(fields):
             parts.append(part)
             size += len(part)

@@ -83,7 +83,9 @@ def plan_splits(sizes: Mapping[str, int], single: bool) -> tuple[SplitSpec, tupl
         raise TaskError(
             f"no labelled rows in a split train, validation or test; there are {', '.join(sizes)}"
         )
-    first, middle, last = names[0], names[1] if len(names) == 3 else names[0], names[-1]
+    first = names[0]
+    middle = names[1] if len(names) == 3 else names[0]
+    last = names[-1]
     plan = SplitSpec.model_validate(
         {"demonstrations": first, "validation": {"from": middle}, "test": {"from": last}}
     )
@@ -261,7 +263,8 @@ def _allot(
 ) -> tuple[list[Example], list[Example]]:
     """Take validation from the front of its pool and test from the back of its own, which may be
     the same."""
-    front, back = pools[plan.validation.source], pools[plan.test.source]
+    front = pools[plan.validation.source]
+    back = pools[plan.test.source]
     validation = _rows(sizes.get("validation", plan.validation.rows), front, plan.validation.source)
     test = _rows(sizes.get("test", plan.test.rows), back, plan.test.source)
     shared = front is back

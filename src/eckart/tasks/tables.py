@@ -20,7 +20,7 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bar
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class FileTable:
     """What one file holds.
 
     Arguments:
@@ -57,7 +57,7 @@ class _Dialect:
             raise TaskError(f"line {reader.line_num}: {error}") from None
 
 
-def read_table(text: str, separator: str) -> Table:
+def read_table(text: str, separator: str) -> FileTable:
     """Read a table whose values are separated by `separator`, or by another mark if that one makes
     no table of it.
 
@@ -69,7 +69,7 @@ def read_table(text: str, separator: str) -> Table:
         separator, text = said[1], text[said.end() :]
     rows, failure = _reading(text, separator)
     if rows is not None and (len(rows) == 0 or len(rows[0]) > 1):
-        return Table(rows)
+        return FileTable(rows)
     others = {
         mark: found
         for mark in SEPARATORS
@@ -77,7 +77,7 @@ def read_table(text: str, separator: str) -> Table:
     }
     wide = [mark for mark, found in others.items() if len(found[0]) > 1]
     if len(wide) == 1:
-        return Table(others[wide[0]], notes=(f"read as separated by {SEPARATORS[wide[0]]}",))
+        return FileTable(others[wide[0]], notes=(f"read as separated by {SEPARATORS[wide[0]]}",))
     if len(wide) > 1:
         marks = " or ".join(SEPARATORS[mark] for mark in wide)
         raise TaskError(
@@ -90,7 +90,7 @@ def read_table(text: str, separator: str) -> Table:
         raise TaskError(f"{failure} (the first line is separated by {SEPARATORS[other]})")
     if rows is None:
         raise failure
-    return Table(rows)
+    return FileTable(rows)
 
 
 def _reading(text: str, separator: str) -> tuple[list[Row] | None, TaskError]:
@@ -254,7 +254,8 @@ def _of_split(columns: list[Any], data: list[Any]) -> list[Row]:
 def _of_nested(whole: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     """Read objects in an object: whichever of the two levels is counted holds the rows."""
     inner = list(dict.fromkeys(key for value in whole.values() for key in value))
-    by_columns, by_rows = all(map(str.isdecimal, inner)), all(map(str.isdecimal, whole))
+    by_columns = all(map(str.isdecimal, inner))
+    by_rows = all(map(str.isdecimal, whole))
     if by_columns == by_rows:
         raise TaskError(f"it holds objects in an object ({_names(whole)}); {FORMS}")
     return [dict(row) for row in whole.values()] if by_rows else _of_columns(whole)
