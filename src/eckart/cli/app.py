@@ -14,7 +14,7 @@ from eckart.cli.flags import parse_layer, parse_layers, parse_rates, with_option
 from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
-from eckart.cli.sweep import carry_out, show_cost
+from eckart.cli.runs import carry_out, run_spectrum, show_cost
 from eckart.options import DrawnTask, ModelOptions, ReadingOptions, TaskOptions
 from eckart.records import TOP_K, Edit
 from eckart.sweeps.grid import Grid, listed
@@ -85,7 +85,6 @@ def spectrum(
     """
     chosen = parse_layers(layers)
     figure = plot or Path(f"{Path(model).name}-condition-numbers.png")
-    from eckart.cli.spectrum import run_spectrum
     from eckart.reports.figures import check_figure_path
     from eckart.runs import folder_name
     from eckart.weights.stored import StoredWeights
