@@ -18,7 +18,8 @@ from eckart.published import identify, published_rows
 from eckart.records import RATES, TOP_K, fingerprint
 from eckart.runs import RunStore, folder_name
 from eckart.scores import ALL_METRICS
-from eckart.scoring.scorer import Scorer, scorer_of
+from eckart.scoring.evaluator import scorer_of
+from eckart.scoring.scorer import Scorer
 from eckart.selection.racing import ALPHA, Race, check_metric, check_race, race_rates
 from eckart.selection.recorded import Recorded
 from eckart.selection.study import Candidate, Study

@@ -61,7 +61,7 @@ def _search(
 ) -> Study:
     """Run Algorithm 1, which chooses the layer itself, with the squared error on validation as its
     score."""
-    from eckart.scoring.scorer import scorer_of
+    from eckart.scoring.evaluator import scorer_of
     from eckart.selection.search import Plan, run_plan
 
     scorer = scorer_of(task, model, progress=progress_bar)
