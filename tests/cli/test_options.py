@@ -14,6 +14,7 @@ from eckart.runs import read_run
 from eckart.scoring.evaluator import Evaluator
 from eckart.sweeps.grid import TaskEntry
 from eckart.tasks import Task
+from eckart.tasks.spec import TaskSpec
 from eckart.weights.models import load_model
 
 OWN = {
@@ -57,6 +58,12 @@ def test_every_verb_takes_all_that_is_said_of_a_task(verb):
 
 def test_a_study_file_takes_all_that_is_said_of_a_task():
     assert TaskEntry.model_fields.keys() >= DrawnTask.model_fields.keys() - {"shots", "seed"}
+
+
+def test_a_task_file_says_no_less():
+    """It calls the columns `text` and `label`, and draws nothing."""
+    own = {"task", "variant", "text_column", "label_column", "seed", "split_seed", "split_sizes"}
+    assert TaskSpec.model_fields.keys() >= DrawnTask.model_fields.keys() - own - {"balanced"}
 
 
 def test_prompts_are_as_the_options_say(eckart, model, own_task, tmp_path):

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, TypeGuard, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, TypeVar, get_args, get_origin
 
 import typer
 
-from eckart.errors import EditError, RunError, TaskError
+from eckart.errors import EckartError, EditError, RunError, TaskError
 from eckart.options import Closed, checked
 
+NumberT = TypeVar("NumberT", int, float)
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -97,46 +98,40 @@ def parse_memory(text: str) -> int:
         ) from None
 
 
+def _each(text: str, kind: type[NumberT], wrong: EckartError) -> list[NumberT]:
+    try:
+        return [kind(number) for number in text.split(",")]
+    except ValueError:
+        raise wrong from None
+
+
 def parse_rates(text: str) -> tuple[float, ...]:
     """Read `0,0.5,0.9`."""
-    try:
-        return tuple(float(rate) for rate in text.split(","))
-    except ValueError:
-        raise EditError(
-            f"--rates '{text}' are not numbers joined by commas, such as 0,0.5,0.9"
-        ) from None
+    said = f"--rates '{text}' are not numbers joined by commas, such as 0,0.5,0.9"
+    return tuple(_each(text, float, EditError(said)))
 
 
 def parse_layer(text: str) -> int | None:
     """Read a layer, or `auto` as None."""
+    said = f"--layer '{text}' is neither auto nor a number, such as 26 or -1"
     if text == "auto":
         return None
     try:
         return int(text)
     except ValueError:
-        raise EditError(
-            f"--layer '{text}' is neither auto nor a number, such as 26 or -1"
-        ) from None
+        raise EditError(said) from None
 
 
 def parse_layers(text: str | None) -> list[int] | None:
     """Read `0,1,-1`; nothing is all of them."""
-    try:
-        return None if text is None else [int(layer) for layer in text.split(",")]
-    except ValueError:
-        raise EditError(
-            f"--layers '{text}' are not whole numbers joined by commas, such as 0,1,-1"
-        ) from None
+    said = f"--layers '{text}' are not whole numbers joined by commas, such as 0,1,-1"
+    return None if text is None else _each(text, int, EditError(said))
 
 
 def parse_steps(text: str | None) -> list[int] | None:
     """Read `500,1000`; nothing is for the verb to choose."""
-    try:
-        return None if text is None else [int(step) for step in text.split(",")]
-    except ValueError:
-        raise TaskError(
-            f"--checkpoints '{text}' are not whole numbers joined by commas, such as 500,1000"
-        ) from None
+    said = f"--checkpoints '{text}' are not whole numbers joined by commas, such as 500,1000"
+    return None if text is None else _each(text, int, TaskError(said))
 
 
 def parse_names(text: str | None) -> list[str] | None:
