@@ -1,5 +1,5 @@
 """The grid of a sweep: models, tasks, shots, seeds and scorings, and in each unit of these layers,
-parts and rates. Needs no torch: the command line takes its options from here."""
+parts and rates. Needs neither torch nor numpy: the command line takes its options from here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from eckart.errors import StudyError
 from eckart.files import home
 from eckart.options import Closed, ModelOptions, ReadingOptions, TaskOptions, checked, closest
 from eckart.records import PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
-from eckart.runs import folder_name
 from eckart.scores import ALL_METRICS
 
 if TYPE_CHECKING:
@@ -344,6 +343,8 @@ class Unit:
         return ", ".join([self.task.full_name, *said])
 
     def __str__(self) -> str:
+        from eckart.runs import folder_name  # brings numpy, for which no help should wait
+
         return f"{folder_name(self.model.name)}, {self.asked}"
 
 
