@@ -176,6 +176,7 @@ SPELLINGS = {
     ),
     "cache_memory": Spelling(read=parse_memory),
     "batch_tokens": Spelling(int | None, least=1),
+    "points": Spelling(int | None),
     "models": Spelling(list[str] | None, flags=("--model",)),
 }
 """Of the options that are not typed as they are; lists of anything are typed as one text."""
@@ -240,7 +241,7 @@ class _Group:
                 ],
             )
 
-    def value(self, given: dict[str, Any]) -> Any:
+    def value(self, given: dict[str, Any], where: str) -> Any:
         """Return what the verb takes; the options leave what was given."""
         spelled = {name: _spelling(kind, name) for name, kind in self.fields.items()}
         typed = {name: given.pop(how.name or name) for name, how in spelled.items()}
@@ -249,7 +250,7 @@ class _Group:
             for name, value in typed.items()
             if value is not None and value is not False
         }
-        return read if self.said else checked(self.kinds[0], read, "the command line")
+        return read if self.said else checked(self.kinds[0], read, where)
 
 
 def _is_kind(kind: Any) -> TypeGuard[type[Closed]]:
@@ -257,7 +258,9 @@ def _is_kind(kind: Any) -> TypeGuard[type[Closed]]:
 
 
 def with_options(
-    defaults: Mapping[str, Any] = NONE, helps: Mapping[str, str] = NONE
+    defaults: Mapping[str, Any] = NONE,
+    helps: Mapping[str, str] = NONE,
+    where: str = "the command line",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a verb a flag for each option of what its parameters ask for, in their place.
 
@@ -268,6 +271,7 @@ def with_options(
     Arguments:
         defaults: where they are this verb's own.
         helps: where it is this verb's own.
+        where: what an error is about.
     """
 
     def decorated(verb: Callable[..., None]) -> Callable[..., None]:
@@ -276,7 +280,7 @@ def with_options(
 
         @functools.wraps(verb)
         def command(**given: Any) -> None:
-            made = {name: group.value(given) for name, group in groups.items()}
+            made = {name: group.value(given, where) for name, group in groups.items()}
             verb(**given, **made)
 
         own = [p for p in asked if p.name not in groups]

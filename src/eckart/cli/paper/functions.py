@@ -8,8 +8,9 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.flags import parse_names, parse_rates, parse_steps, with_options
-from eckart.cli.paper.training import Settings
 from eckart.cli.paper.trajectory import trajectory
+from eckart.options import checked
+from eckart.paper.functions.options import TrainingOptions
 
 functions = typer.Typer(
     name="functions",
@@ -41,7 +42,7 @@ def _root() -> None:
 
 
 @functions.command()
-@with_options()
+@with_options(where="training")
 def train(
     out: o.Out = None,
     checkpoints: Annotated[
@@ -60,13 +61,15 @@ def train(
     ] = None,
     json_: o.Json = False,
     *,
-    how: Settings,
+    how: TrainingOptions,
 ) -> None:
     """Train a decoder on functions, from nothing. Interrupt it at will: the same command goes on,
     bit for bit."""
     from eckart.cli.paper.training import default_folder, run_training
+    from eckart.paper.functions.training import Training
 
-    training, kept = how.training(), parse_steps(checkpoints)
+    training = checked(Training, how.model_dump(), "training")
+    kept = parse_steps(checkpoints)
     folder = out or default_folder(training)
     run_training(training, folder, kept, save_every, device, threads, as_json=json_)
 

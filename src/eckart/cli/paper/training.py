@@ -1,4 +1,4 @@
-"""The options of `eckart functions train`, its progress, and how it ends."""
+"""A training's progress, and how it ends."""
 
 from __future__ import annotations
 
@@ -9,77 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eckart.cli.console import Rate, errors, print_json, say, say_run, typed
-from eckart.options import Closed, checked
 
 if TYPE_CHECKING:
     from eckart.paper.functions.training import Training
 
 LAST = 100
 """How many steps the loss that is told is averaged over."""
-
-
-class _Functions(Closed):
-    heading = "The functions"
-    function: str = Field(
-        default="linear",
-        description="linear, sparse-linear, noisy-linear, decision-tree or relu-network.",
-    )
-    dimension: int = Field(default=5, description="d, the length of a point.")
-    points: int | None = Field(
-        default=None, description="The most points of a prompt; 2 d + 1 by default."
-    )
-
-
-class _Decoder(Closed):
-    heading = "The model"
-    model: str = Field(
-        default="gpt2",
-        description=(
-            "gpt2: GPT-2's blocks; linear: linear attention, for which Theorem 1 holds exactly."
-        ),
-    )
-    layers: int = Field(default=4, description="How many.")
-    width: int = Field(default=64, description="Of gpt2; linear attention has width d + 1.")
-    heads: int = Field(default=4, description="Of gpt2.")
-    layout: str = Field(
-        default="paired",
-        description=(
-            "Of gpt2: a value's token holds its point too (paired), or nothing else (separate;"
-            " slower)."
-        ),
-    )
-
-
-class Settings(_Decoder, _Functions):
-    """How a model is trained, as the command line says it: one option for each field of
-    `Training`, which checks them."""
-
-    heading = "The training"
-    steps: int = Field(default=10_000, description="Gradient steps.")
-    batch: int = Field(default=128, description="Prompts in a step.")
-    rate: float = Field(
-        default=1e-3, description="The learning rate after the warm-up; it falls to 0 as a cosine."
-    )
-    warmup: int = Field(default=200, description="Steps until the learning rate is reached.")
-    curriculum: int = Field(
-        default=0,
-        description="One more coordinate after so many steps, from a quarter on; 0: all at once.",
-    )
-    seed: int = Field(default=0, description="Draws the first weights and every prompt.")
-
-    def training(self) -> Training:
-        """Return what is trained, and how.
-
-        Raises:
-            TaskError: a value is out of range.
-        """
-        from eckart.paper.functions.training import Training
-
-        return checked(Training, self.model_dump(), "training")
 
 
 def default_folder(training: Training) -> Path:
