@@ -38,7 +38,7 @@ def run(model: str, folder: Path) -> None:
 
 
 def main(model: str, folder: str) -> None:
-    from kills import in_a_child  # beside this file, which only a script's own folder finds
+    from search_kills import in_a_child  # beside this file, which only a script's own folder finds
 
     torch.set_num_threads(1)
     calm, killed = Path(folder) / "calm", Path(folder) / "killed"
