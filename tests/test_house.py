@@ -25,6 +25,7 @@ ORDER = [
     "files",
     "scores",
     "records",
+    "options",
     "statistics",
     "algorithm1",
     "published",

@@ -19,6 +19,7 @@ import numpy as np
 
 from eckart.errors import RunError
 from eckart.files import home, write_whole
+from eckart.options import Asked
 from eckart.records import Rows, Setting, Trial, fingerprint
 from eckart.scores import Score
 
@@ -248,6 +249,11 @@ class Run:
     spectra: dict[str, dict[str, Any]]
     models: dict[str, dict[str, Any]]
     origin: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> Asked:
+        """The settings, with types."""
+        return Asked(self.settings)
 
     def __post_init__(self) -> None:
         found = Counter((trial.setting, trial.split, trial.edits) for trial in self.trials.values())

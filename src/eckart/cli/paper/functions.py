@@ -8,9 +8,10 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import check_plot
-from eckart.cli.paper.training import Settings
+from eckart.cli.flags import parse_names, parse_rates, parse_steps, with_options
 from eckart.cli.paper.trajectory import trajectory
-from eckart.cli.scoring import with_options
+from eckart.options import checked
+from eckart.paper.functions.options import TrainingOptions
 
 functions = typer.Typer(
     name="functions",
@@ -42,7 +43,7 @@ def _root() -> None:
 
 
 @functions.command()
-@with_options(Settings)
+@with_options(where="training")
 def train(
     out: o.Out = None,
     checkpoints: Annotated[
@@ -61,13 +62,15 @@ def train(
     ] = None,
     json_: o.Json = False,
     *,
-    how: Settings,
+    how: TrainingOptions,
 ) -> None:
     """Train a decoder on functions, from nothing. Interrupt it at will: the same command goes on,
     bit for bit."""
     from eckart.cli.paper.training import default_folder, run_training
+    from eckart.paper.functions.training import Training
 
-    training, kept = how.training(), o.parse_steps(checkpoints)
+    training = checked(Training, how.model_dump(), "training")
+    kept = parse_steps(checkpoints)
     folder = out or default_folder(training)
     run_training(training, folder, kept, save_every, device, threads, as_json=json_)
 
@@ -120,7 +123,7 @@ def evaluate(
         show_step_curves(model, function, device, drawn, plot, as_json=json_)
     else:
         show_error_curves(
-            model, function, device, drawn, o.parse_names(baselines), plot, as_json=json_
+            model, function, device, drawn, parse_names(baselines), plot, as_json=json_
         )
 
 
@@ -170,7 +173,7 @@ def clip(
         seed=drawn[0],
         size=rows,
     )
-    asked = (list(dict.fromkeys(listed(parts))), o.parse_rates(rates), chosen, drawn)
+    asked = (list(dict.fromkeys(listed(parts))), parse_rates(rates), chosen, drawn)
     run_clipping(loaded, task, *asked, out, plot, as_json=json_)
 
 
