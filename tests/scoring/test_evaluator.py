@@ -15,7 +15,7 @@ from eckart.scoring.encoding import Encoder
 from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.fitting import fed_lengths
 from eckart.scoring.forward.packed import Packed
-from eckart.scoring.forward.padding import can_share
+from eckart.scoring.forward.padded import can_share
 from eckart.scoring.forward.plain import Alone
 from eckart.scoring.forward.reader import Reader
 from eckart.scoring.forward.states import Trunk

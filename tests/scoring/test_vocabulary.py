@@ -6,7 +6,7 @@ from families import VOCAB, build, save_family, tiny_tokenizer
 
 import eckart
 from eckart.errors import ModelError
-from eckart.scoring.vocabulary import vocabulary_size
+from eckart.scoring.requests import vocabulary_size
 
 
 @pytest.fixture

@@ -11,28 +11,29 @@ from typing import Any
 from eckart.errors import ModelError
 from eckart.records import Edit, Rows, parse_rows
 from eckart.scores import Score
-from eckart.scoring.calibration import INPUTS, Nulls, null_prompts
 from eckart.scoring.encoding import differently_encoded, shared_text
 from eckart.scoring.evaluation import Evaluation
 from eckart.scoring.fitting import Fitted, fit
-from eckart.scoring.forward.agreement import sizes
 from eckart.scoring.forward.fastest import BOTTOM, Part, Readable, Ways
-from eckart.scoring.forward.precision import HALF
+from eckart.scoring.forward.plain import sizes
 from eckart.scoring.forward.states import Trunk
 from eckart.scoring.forward.trunk import Point, Route
 from eckart.scoring.methods import (
+    INPUTS,
+    Nulls,
     Reading,
     check_finite,
     check_method,
     check_winnable,
     combine,
+    null_prompts,
     score,
 )
-from eckart.scoring.requests import build_requests
+from eckart.scoring.requests import build_requests, check_vocabulary
 from eckart.scoring.scorer import Report, Scorer, scorer_of, silent
-from eckart.scoring.vocabulary import check_vocabulary
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
+from eckart.weights.hooks import HALF
 from eckart.weights.loading.config import context_window
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
 

@@ -11,7 +11,6 @@ from typing import Any
 from eckart.errors import NotANumberError
 from eckart.records import Edit, Rows, Setting, Trial, best_edit, finite, select_layer
 from eckart.scoring.evaluator import most_tokens
-from eckart.scoring.forward.precision import HALF
 from eckart.scoring.scorer import Scorer
 from eckart.sweeps.grid import Sweep, Unit, cells
 from eckart.weights.anatomy import Anatomy
@@ -22,6 +21,7 @@ from eckart.weights.conditioning import (
     layer_condition_numbers,
     spectra,
 )
+from eckart.weights.hooks import HALF
 from eckart.weights.models import LoadedModel
 
 

@@ -8,13 +8,13 @@ from families import build, tiny_tokenizer
 
 from eckart import Edit, Task
 from eckart.scoring.evaluator import Evaluator
-from eckart.scoring.forward import activation, attention, fastest, head, reader
+from eckart.scoring.forward import attention, fastest, padded, patches
 from eckart.scoring.forward.fastest import Readable
 from eckart.scoring.forward.packed import Packed
-from eckart.scoring.forward.padding import SharedPrefix
+from eckart.scoring.forward.padded import SharedPrefix
 from eckart.scoring.forward.plain import read_plainly
-from eckart.scoring.forward.precision import in_float32
 from eckart.weights.edits import clip
+from eckart.weights.hooks import in_float32
 from eckart.weights.models import load_model
 
 DTYPES = ["float32", "bfloat16", "float16"]
@@ -76,11 +76,11 @@ def padded_on_the_left(monkeypatch):
         width = max(map(len, rows))
         return torch.tensor([(0,) * (width - len(row)) + row for row in rows], device=device)
 
-    monkeypatch.setattr(reader, "pad", pad)
+    monkeypatch.setattr(padded, "pad", pad)
 
 
 def with_another_activation(monkeypatch):
-    monkeypatch.setattr(activation, "gelu", lambda hidden, approximate: torch.tanh(hidden))
+    monkeypatch.setattr(patches, "gelu", lambda hidden, approximate: torch.tanh(hidden))
 
 
 BROKEN = {
@@ -129,12 +129,12 @@ def test_a_masked_token_hides_no_broken_way(task, monkeypatch, broken, value):
 def test_logits_that_are_wrong_in_half_precision_alone_are_found_out(task, monkeypatch, dtype):
     """float32 needs no exact columns, so the look in float32 cannot see what is wrong with them."""
     expected = evaluator(task, "llama", dtype)([], "validation").score
-    real = head.linear
+    real = patches.linear
 
     def tripled(hidden, weight, bias=None):
         return real(hidden, weight, bias) * (3 if weight.dtype == torch.float32 else 1)
 
-    monkeypatch.setattr(head, "linear", tripled)
+    monkeypatch.setattr(patches, "linear", tripled)
     with pytest.warns(UserWarning, match="one by one"):
         found = evaluator(task, "llama", dtype)([], "validation").score
     assert np.allclose(found.log_likelihoods, expected.log_likelihoods, atol=0.3)

@@ -11,10 +11,9 @@ from families import FAMILIES, SWITCH, SWITCHING, build, tiny_tokenizer
 
 from eckart.errors import ModelError
 from eckart.records import Edit
-from eckart.scoring.forward.agreement import sample_of
 from eckart.scoring.forward.fastest import Readable, Ways, known_ways
-from eckart.scoring.forward.lengths import Lengths
-from eckart.scoring.forward.plain import Alone, plain_log_likelihoods
+from eckart.scoring.forward.patches import Lengths
+from eckart.scoring.forward.plain import Alone, plain_log_likelihoods, sample_of
 from eckart.scoring.forward.states import Trunk
 from eckart.scoring.forward.trunk import Route
 from eckart.scoring.requests import build_requests

@@ -14,12 +14,11 @@ from transformers.activations import ACT2FN
 
 from eckart.records import Edit
 from eckart.scoring.forward import attention
-from eckart.scoring.forward.activation import fused_activations
-from eckart.scoring.forward.agreement import sizes
-from eckart.scoring.forward.batching import is_out_of_memory, pad, plan_batches, run_halving
 from eckart.scoring.forward.packed import Packed, can_pack
-from eckart.scoring.forward.plain import plain_log_likelihoods
-from eckart.scoring.forward.reader import PREFIX, Padded
+from eckart.scoring.forward.padded import Padded, pad, plan_batches
+from eckart.scoring.forward.patches import fused_activations
+from eckart.scoring.forward.plain import plain_log_likelihoods, sizes
+from eckart.scoring.forward.reader import PREFIX, is_out_of_memory, run_halving
 from eckart.scoring.forward.states import Trunk
 from eckart.scoring.forward.trunk import Point, Route
 from eckart.scoring.requests import build_requests

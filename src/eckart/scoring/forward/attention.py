@@ -8,12 +8,10 @@ queries, keys and values. The prefix's keys and values are held once, and never 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,12 +20,36 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from eckart.scoring.forward.packing import Pack
-from eckart.scoring.forward.trunk import PassEnded
+from eckart.weights.hooks import PassEnded, replaced_attention
 from eckart.weights.models import Model
 
 NAME = "eckart_packed"
 Keys = tuple[Float[Tensor, "key_heads _ size"], Float[Tensor, "key_heads _ value_size"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """Token rows as a forest: every token once, however many rows it stands in.
+
+    Arguments:
+        tokens: (tokens,), every node of the forest.
+        depths: (tokens,), the place of each in its row.
+        paths: (rows, places), which token stands where in each row; padded with the last.
+        owners: (tokens,), for each token a place in the flattened `paths` where it stands.
+        ends: (scored,), the tokens whose outputs are scored.
+        end_rows: (scored,), a row of `paths` that each of these stands in.
+    """
+
+    tokens: Int[Tensor, " tokens"]
+    depths: Int[Tensor, " tokens"]
+    paths: Int[Tensor, "rows places"]
+    owners: Int[Tensor, " tokens"]
+    ends: Int[Tensor, " scored"]
+    end_rows: Int[Tensor, " scored"]
+
+    def visible(self) -> Bool[Tensor, "tokens places"]:
+        """Say which places of its row each token sees: its own and those before it."""
+        return torch.arange(self.paths.shape[1], device=self.depths.device) <= self.depths[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,14 +133,6 @@ class Packing:
 _packing: ContextVar[Packing] = ContextVar("packing")
 
 
-def replaceable(attention: nn.Module) -> bool:
-    """Say whether an attention module's function can be replaced: it is looked up in a registry, or
-    is GPT-J's own."""
-    return hasattr(sys.modules[type(attention).__module__], "ALL_ATTENTION_FUNCTIONS") or _is_gptj(
-        attention
-    )
-
-
 @contextmanager
 def packed_attention(model: Model, packing: Packing | None = None) -> Iterator[None]:
     """Let a model's attention be that over a pack while a `with` block runs; without one, no
@@ -128,34 +142,6 @@ def packed_attention(model: Model, packing: Packing | None = None) -> Iterator[N
             undo.callback(_packing.reset, _packing.set(packing))
         undo.enter_context(replaced_attention(model, NAME, _gptj))
         yield
-
-
-@contextmanager
-def replaced_attention(model: Model, name: str, gptj: Callable[..., Any]) -> Iterator[None]:
-    """Let a model's attention be computed by another function while a `with` block runs.
-
-    Arguments:
-        model: every part of it that has a configuration.
-        name: what the function is registered as with transformers' `AttentionInterface`.
-        gptj: stands in for GPT-J's own attention, which is in no registry; given the module first.
-    """
-    configs: dict[int, Any] = {
-        id(m.config): m.config for m in model.modules() if hasattr(m, "config")
-    }
-    with ExitStack() as undo:
-        for config, own in [(config, config._attn_implementation) for config in configs.values()]:
-            undo.callback(setattr, config, "_attn_implementation", own)
-        for config in configs.values():
-            config._attn_implementation = name
-        by_hand: list[Any] = [module for module in model.modules() if _is_gptj(module)]
-        for module in by_hand:
-            undo.callback(module.__dict__.pop, "_attn", None)
-            module._attn = partial(gptj, module)
-        yield
-
-
-def _is_gptj(module: nn.Module) -> bool:
-    return hasattr(module, "_attn") and hasattr(module, "scale_attn")
 
 
 def _gptj(module: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, None]:

@@ -17,25 +17,26 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from eckart.scoring.forward.agreement import (
+from eckart.scoring.forward.packed import Packed, can_pack
+from eckart.scoring.forward.padded import Padded, can_share
+from eckart.scoring.forward.patches import Lengths, Regime
+from eckart.scoring.forward.plain import (
+    Alone,
+    Plain,
     close,
     half_tolerance,
     neighbours,
     noise_of,
+    read_plainly,
     sample_of,
     sizes,
     tolerance,
 )
-from eckart.scoring.forward.batching import is_out_of_memory, release_memory
-from eckart.scoring.forward.lengths import Lengths, Regime
-from eckart.scoring.forward.packed import Packed, can_pack
-from eckart.scoring.forward.padding import can_share
-from eckart.scoring.forward.plain import Alone, Plain, read_plainly
-from eckart.scoring.forward.precision import HALF, in_float32
-from eckart.scoring.forward.reader import Advance, Padded, Reader
+from eckart.scoring.forward.reader import Advance, Reader, is_out_of_memory, release_memory
 from eckart.scoring.forward.states import Trunk
 from eckart.scoring.forward.trunk import Point, Route
 from eckart.scoring.requests import Requests
+from eckart.weights.hooks import HALF, in_float32
 from eckart.weights.models import Model
 
 BOTTOM = Point(0)

@@ -3,7 +3,7 @@ scored tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,11 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from eckart.scoring.encoding import Tokens
-from eckart.scoring.forward.attention import Keys, Packing, View, packed_attention, replaceable
-from eckart.scoring.forward.packing import Pack, pack, plan_packs
+from eckart.scoring.encoding import Tokens, common_prefix
+from eckart.scoring.forward.attention import Keys, Pack, Packing, View, packed_attention
 from eckart.scoring.forward.reader import Places, Reader
-from eckart.scoring.forward.trunk import Forward, PassEnded, Point, Route, replace_forward
+from eckart.scoring.forward.trunk import Point, Route
+from eckart.weights.hooks import Forward, PassEnded, replace_forward, replaceable
+
+PADDED = 4
+"""How many places the padded rows of a pack may have for each of its tokens: own attention is
+computed on those."""
 
 
 class Packed(Reader):
@@ -141,3 +145,99 @@ def _take(value: Any, index: Tensor, tokens: int) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(_take(item, index, tokens) for item in value)
     return value
+
+
+def plan_packs(rows: Sequence[Tokens], budget: int) -> list[list[int]]:
+    """Group rows into packs of about `budget` tokens.
+
+    Rows that begin alike are neighbours, so that they share the most, among those of about the same
+    length (within a power of two), since attention within rows is computed on rows that are padded
+    to the longest.
+
+    >>> plan_packs([(7, 1), (5, 5, 5, 5), (7, 2)], budget=4)
+    [[0, 2], [1]]
+    """
+    packs: list[list[int]] = []
+    tokens = longest = 0
+    previous: Tokens = ()
+    for index in sorted(range(len(rows)), key=lambda i: (len(rows[i]).bit_length(), rows[i])):
+        row = rows[index]
+        new = len(row) - len(common_prefix([previous, row]))
+        longest = max(longest, len(row))
+        if not packs or tokens + new > budget or (len(packs[-1]) + 1) * longest > PADDED * budget:
+            packs.append([])
+            tokens, new, longest = 0, len(row), len(row)
+        packs[-1].append(index)
+        tokens += new
+        previous = row
+    return packs
+
+
+def pack(
+    rows: Sequence[Tokens], scored: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Pack, dict[tuple[int, int], int]]:
+    """Lay rows out as a pack.
+
+    Arguments:
+        rows: the rows, in the order that `plan_packs` gives.
+        scored: for each, the places whose outputs are scored.
+        device: where the model reads.
+
+    Returns:
+        the pack, and for each (row of the pack, place) that is scored its index in `ends`.
+    """
+    tokens, depths, owners, paths = _forest(rows)
+    width = max(map(len, paths))
+    padded = [path + path[-1:] * (width - len(path)) for path in paths]
+    nodes: dict[int, int] = {}
+    found = {
+        (row, place): nodes.setdefault(paths[row][place], len(nodes))
+        for row, places in enumerate(scored)
+        for place in places
+    }
+    rows_of = {index: row for (row, _), index in reversed(found.items())}
+
+    def put(values: Sequence[int] | Sequence[list[int]]) -> Tensor:
+        tensor = torch.tensor(values, dtype=torch.long)
+        # From pinned memory nobody waits: the next pack is laid out while this one is computed.
+        return (
+            tensor.pin_memory().to(device, non_blocking=True)
+            if device.type == "cuda"
+            else tensor.to(device)
+        )
+
+    flat = [row * width + place for row, place in owners]
+    ends, end_rows = list(nodes), [rows_of[i] for i in range(len(nodes))]
+    return (
+        Pack(put(tokens), put(depths), put(padded), put(flat), put(ends), put(end_rows)),
+        found,
+    )
+
+
+def _forest(
+    rows: Sequence[Tokens],
+) -> tuple[list[int], list[int], list[tuple[int, int]], list[list[int]]]:
+    """Return each distinct token, its depth and the (row, place) where it first stands, and each
+    row's path."""
+    tokens: list[int] = []
+    depths: list[int] = []
+    owners: list[tuple[int, int]] = []
+    paths: list[list[int]] = []
+    for number, (row, shared) in enumerate(_beginnings(rows)):
+        fresh = range(shared, len(row))
+        paths.append(
+            (paths[-1][:shared] if paths else [])
+            + list(range(len(tokens), len(tokens) + len(fresh)))
+        )
+        tokens += row[shared:]
+        depths += fresh
+        owners += [(number, place) for place in fresh]
+    return tokens, depths, owners, paths
+
+
+def _beginnings(rows: Sequence[Tokens]) -> Iterator[tuple[Tokens, int]]:
+    """Yield each row and how many of its first tokens it has in common with the one before."""
+    previous: Tokens = ()
+    for row in rows:
+        yield row, len(common_prefix([previous, row]))
+        previous = row

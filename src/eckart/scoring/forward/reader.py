@@ -15,12 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from eckart.errors import ModelError
 from eckart.scoring.encoding import Tokens
-from eckart.scoring.forward.activation import fused_activations
-from eckart.scoring.forward.batching import pad, plan_batches, run_halving
-from eckart.scoring.forward.head import exact_logits, head_at
-from eckart.scoring.forward.lengths import Lengths
-from eckart.scoring.forward.padding import SharedPrefix
+from eckart.scoring.forward.patches import Lengths, exact_logits, fused_activations
 from eckart.scoring.forward.states import Trunk
 from eckart.scoring.forward.trunk import Ends, Point, Route
 from eckart.scoring.requests import Requests
@@ -267,50 +264,6 @@ class Reader(ABC):
             self.trunk.put(name, point, found)
 
 
-class Padded(Reader):
-    """Rows of alike length, padded on the right, with the shared prefix's keys and values repeated
-    for each.
-
-    What every architecture understands.
-    """
-
-    def plan(self, rows: Sequence[Tokens]) -> list[list[int]]:
-        """Group rows into batches, longest first."""
-        return plan_batches(rows, self.budget, len(self.requests.prefix))
-
-    _prefix: SharedPrefix | None = None
-
-    def read_prefix(self) -> None:
-        """Run the prefix through all layers: a cache of some of them alone would mislead the model
-        about its length."""
-        with self.route.passing() if self.route else nullcontext():
-            self._prefix = SharedPrefix(self.model, self.requests.prefix)
-
-    def forget_prefix(self) -> None:
-        """Let the prefix's keys and values go."""
-        self._prefix = None
-
-    def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored vocabulary"], Places]:
-        """Run one batch; return the logits of its scored positions, and which is which."""
-        assert self._prefix is not None
-        places: Places = {}
-        for row, index in enumerate(rows):
-            for _, _, position, _ in self._wanted[index]:
-                places.setdefault((row, position), len(places))
-        device = self.model.device
-        at = torch.tensor(list(places), device=device)
-        tokens = pad([self.requests.rows[row] for row in rows], device)
-        with self.passing(f"{rows[0]}+{len(rows)}"), head_at(self.model, at[:, 0], at[:, 1]):
-            output = self.model(input_ids=tokens, **self._prefix.for_rows(len(rows)))
-        return output.logits[0], places
-
-    def head(
-        self, outputs: Float[Tensor, "scored vocabulary"]
-    ) -> Float[Tensor, "scored vocabulary"]:
-        """Return the outputs: they are logits."""
-        return outputs
-
-
 def _wanted(requests: Requests) -> dict[int, Wanted]:
     """List for each row which token is scored where, and for whom."""
     wanted: dict[int, Wanted] = defaultdict(list)
@@ -321,3 +274,50 @@ def _wanted(requests: Requests) -> dict[int, Wanted]:
                 for step, token in enumerate(choice.tokens)
             ]
     return wanted
+
+
+def run_halving(run: Callable[[list[int]], None], batches: Sequence[list[int]], what: str) -> None:
+    """Run batches in order; where memory runs out, halve that batch and all that follow, and go on.
+
+    Arguments:
+        run: computes one batch of row indices; leaves nothing behind when it raises.
+        batches: row indices.
+        what: names the job in the error.
+
+    Raises:
+        ModelError: a single row does not fit.
+    """
+    waiting = list(reversed(batches))
+    largest = max(map(len, batches), default=1)
+    while waiting:
+        batch = waiting.pop()
+        if len(batch) > largest:
+            waiting.extend(batch[i : i + largest] for i in reversed(range(0, len(batch), largest)))
+            continue
+        try:
+            run(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise ModelError(
+                    f"{what}: not even one row fits into memory; use fewer --shots or a smaller"
+                    " dtype"
+                ) from error
+            largest = len(batch) // 2
+            waiting.append(batch)
+            release_memory()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that the device's or the machine's memory is full."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    )
+
+
+def release_memory() -> None:
+    """Give cached device memory back."""
+    if torch.accelerator.is_available():
+        torch.get_device_module(torch.accelerator.current_accelerator()).empty_cache()

@@ -9,7 +9,7 @@ pass begins after that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -18,13 +18,9 @@ from torch import Tensor, nn
 
 from eckart.records import Edit
 from eckart.weights.anatomy import Anatomy
+from eckart.weights.hooks import Forward, PassEnded, replace_forward
 
-Forward = Callable[..., Any]
 States = tuple[Tensor, ...]
-
-
-class PassEnded(Exception):  # noqa: N818  # what was wanted is known; it is no error
-    """A pass was led no further."""
 
 
 @runtime_checkable
@@ -219,18 +215,3 @@ def _parent(paths: Sequence[str]) -> str:
     while not all(path.startswith(".".join([*common, ""])) for path in paths):
         common.pop()
     return ".".join(common)
-
-
-def replace_forward(undo: ExitStack, module: nn.Module, forward: Forward) -> None:
-    """Give a module another forward until `undo` is closed."""
-    undo.callback(
-        _restore, module, module.__dict__.get("forward")
-    )  # first: an interrupt in between does no harm
-    module.forward = forward
-
-
-def _restore(module: nn.Module, own: Forward | None) -> None:
-    if own is None:
-        module.__dict__.pop("forward", None)
-    else:
-        module.forward = own
