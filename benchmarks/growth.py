@@ -96,8 +96,8 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         "prepare": prepared,
         "evaluation": full.seconds,
         "candidate": candidate.seconds,
-        "held": evaluator.trunk.held,
-        "filed": evaluator.trunk.filed,
+        "held": evaluator.states.held,
+        "filed": evaluator.states.filed,
         "peak": peak,
     }
 

@@ -172,7 +172,7 @@ def test_a_scoring_that_the_unpruned_pass_did_not_need_is_right_for_candidates(t
     evaluator = Evaluator(model, task)
     evaluator.expect(EDITS)
     evaluator([], "validation")
-    assert evaluator.trunk.held > 0
+    assert evaluator.states.held > 0
     for _ in range(2):
         (found,) = evaluator.trials(EDITS, "validation", ["contextual"])
         assert np.allclose(found.score.log_likelihoods, alone.log_likelihoods, atol=1e-5)

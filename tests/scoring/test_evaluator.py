@@ -18,7 +18,7 @@ from eckart.scoring.forward.packed import Packed
 from eckart.scoring.forward.padded import can_share
 from eckart.scoring.forward.plain import Alone
 from eckart.scoring.forward.reader import Reader
-from eckart.scoring.forward.states import Trunk
+from eckart.scoring.forward.states import StateStore
 from eckart.scoring.forward.trunk import Point
 from eckart.scoring.methods import Reading, combine, score
 from eckart.selection.search import Plan, run_plan
@@ -158,13 +158,13 @@ def test_expected_candidates_score_as_they_do_alone(task, family, method):
         found = shared([edit], "validation").score
         assert found.predictions == alone.predictions
         assert np.allclose(found.log_likelihoods, alone.log_likelihoods, atol=1e-5)
-    assert shared.trunk.held > 0
-    assert {point for _, point in shared.trunk._states} == {
+    assert shared.states.held > 0
+    assert {point for _, point in shared.states._states} == {
         Point(1, after_attention=True),
         Point(2),
     }
     shared.expect([Edit(2, "attn", 0.5)])
-    assert shared.trunk.held == 0
+    assert shared.states.held == 0
 
 
 @pytest.mark.parametrize("family", ["llama", "bloom"])
@@ -234,16 +234,16 @@ def test_a_tail_that_ignores_the_edit_is_noticed(task, monkeypatch, dtype):
 def test_a_search_leaves_nothing_behind_in_memory(task):
     evaluator = Evaluator(loaded(), task)
     run_plan(Plan("mlp", (0.0, 0.5), layer=1), evaluator)
-    assert (evaluator.trunk.held, evaluator.trunk.filed, evaluator._factors) == (0, 0, {})
+    assert (evaluator.states.held, evaluator.states.filed, evaluator._factors) == (0, 0, {})
     assert all(data.rows.reader._prefix == {} for data in evaluator._prepared.values())
 
 
 def test_candidates_whose_tail_is_wrong_run_through_all_layers(task, monkeypatch):
     model = loaded()
     alone = Evaluator(model, task)([Edit(1, "mlp", 0.5)], "validation").score
-    real = Trunk.get
+    real = StateStore.get
     monkeypatch.setattr(
-        Trunk, "get", lambda *args: (found := real(*args)) and tuple(s + 1 for s in found)
+        StateStore, "get", lambda *args: (found := real(*args)) and tuple(s + 1 for s in found)
     )
     evaluator = Evaluator(model, task)
     evaluator.expect(CANDIDATES)
@@ -475,7 +475,7 @@ def test_a_model_that_accelerate_spreads_over_devices_scores_the_same(task, fami
     evaluator.expect(CANDIDATES)
     for edit in CANDIDATES:
         assert evaluator([edit], "validation").score == expected([edit], "validation").score
-    assert evaluator.trunk.held > 0
+    assert evaluator.states.held > 0
 
 
 def test_a_device_map_is_passed_on(tmp_path):

@@ -16,8 +16,8 @@ from eckart.scoring.evaluation import Evaluation
 from eckart.scoring.fitting import Fitted, fit
 from eckart.scoring.forward.fastest import BOTTOM, Part, Readable, Ways
 from eckart.scoring.forward.plain import sizes
-from eckart.scoring.forward.states import Trunk
-from eckart.scoring.forward.trunk import Point, Route
+from eckart.scoring.forward.states import StateStore
+from eckart.scoring.forward.trunk import Point, Trunk
 from eckart.scoring.methods import (
     INPUTS,
     Nulls,
@@ -109,8 +109,8 @@ class Evaluator(Scorer):
         }
         self._budget = most_tokens(model, batch_tokens)
         self._fitting = {"truncate": truncate_demonstrations, "drop": drop_long_rows}
-        self.trunk = Trunk.on(model.model.device, cache_memory)
-        self._probes = Trunk.on(model.model.device, cache_memory)
+        self.states = StateStore.on(model.model.device, cache_memory)
+        self._probes = StateStore.on(model.model.device, cache_memory)
         self._points: frozenset[Point] = frozenset()
         self._readables: list[Readable] = []
         self._fitted: dict[str, Fitted] = {}
@@ -131,24 +131,24 @@ class Evaluator(Scorer):
         """Let go of whatever was made of the model's weights, the states that edits share and all
         readers included."""
         super().forget()
-        for made in ("route", "ways"):
+        for made in ("trunk", "ways"):
             self.__dict__.pop(made, None)
-        for kept in (self._prepared, self._nulls, self._readables, self.trunk, self._probes):
+        for kept in (self._prepared, self._nulls, self._readables, self.states, self._probes):
             kept.clear()
 
     @cached_property
-    def route(self) -> Route | None:
+    def trunk(self) -> Trunk | None:
         """What leads passes through the model from any layer on; None for a model that cannot be
         taken apart."""
         try:
-            return Route(self.anatomy)
+            return Trunk(self.anatomy)
         except ModelError:
             return None
 
     @cached_property
     def ways(self) -> Ways:
         """How the model's rows can be read."""
-        return Ways(self.model.model, self._budget, self.route, self.trunk, self._probes)
+        return Ways(self.model.model, self._budget, self.trunk, self.states, self._probes)
 
     def expect(self, edits: Iterable[Edit]) -> None:
         """Say which single edits are to come: the next pass leaves the states that they share with
@@ -159,9 +159,9 @@ class Evaluator(Scorer):
         """
         chosen = self.canonical(list(edits))
         super().expect(chosen)
-        points = {self.route.point([edit]) for edit in chosen} if self.route else set()
+        points = {self.trunk.point([edit]) for edit in chosen} if self.trunk else set()
         self._points = frozenset(point for point in points if point is not None and point != BOTTOM)
-        self.trunk.clear()
+        self.states.clear()
         self._probes.clear()
         for rows in self._readables:
             rows.forget()
@@ -295,7 +295,7 @@ class Evaluator(Scorer):
 
     def _read(self, split: str, methods: Sequence[str], edits: Sequence[Edit]) -> Reading:
         """Read what `prepare` prepared, through the model as it is now."""
-        data, start = self._rows(split), self.route.point(edits) if self.route else None
+        data, start = self._rows(split), self.trunk.point(edits) if self.trunk else None
         what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
         with self.report(what, len(data.prompts)) as advance:
             sums = data.rows.sums(start, self._points, advance, logits="logit" in methods)

@@ -14,8 +14,8 @@ from eckart.records import Edit
 from eckart.scoring.forward.fastest import Readable, Ways, known_ways
 from eckart.scoring.forward.patches import Lengths
 from eckart.scoring.forward.plain import Alone, plain_log_likelihoods, sample_of
-from eckart.scoring.forward.states import Trunk
-from eckart.scoring.forward.trunk import Route
+from eckart.scoring.forward.states import StateStore
+from eckart.scoring.forward.trunk import Trunk
 from eckart.scoring.requests import build_requests
 from eckart.tasks.prompts import Prompt
 from eckart.weights.anatomy import Anatomy
@@ -46,10 +46,10 @@ def prompts(shots: bool) -> list[Prompt]:
 
 def ways_of(model):
     try:
-        route = Route(Anatomy.of(model))
+        trunk = Trunk(Anatomy.of(model))
     except ModelError:  # it can be scored, and not clipped
-        route = None
-    return Ways(model, 256, route, Trunk(1 << 30), Trunk(1 << 30))
+        trunk = None
+    return Ways(model, 256, trunk, StateStore(1 << 30), StateStore(1 << 30))
 
 
 @torch.no_grad()
@@ -80,7 +80,7 @@ def test_rows_on_both_sides_of_a_switch_equal_a_plain_loop(family, shots):
     expected = by_hand(model, requests)
     assert np.allclose(plain_log_likelihoods(model, requests.without_prefix()), expected, atol=1e-4)
     rows = Readable(ways, requests, "test")
-    point = ways.route.point([Edit(1, "mlp", 0.5)]) if ways.route else None
+    point = ways.trunk.point([Edit(1, "mlp", 0.5)]) if ways.trunk else None
     points = frozenset([point] if point else [])
     assert np.allclose(rows.sums(None, points, lambda done: None)[0], expected, atol=1e-4)
     part = rows.part([1, 6, 9])
@@ -165,7 +165,7 @@ def test_a_dynamic_model_forgets_the_longest_row_that_it_has_read():
 def test_the_last_way_is_certain_and_no_other_is():
     model = build("llama")
     assert [
-        way.certain for way in known_ways(model, 64, Route(Anatomy.of(model)), Lengths(model))
+        way.certain for way in known_ways(model, 64, Trunk(Anatomy.of(model)), Lengths(model))
     ] == [
         False,
         False,

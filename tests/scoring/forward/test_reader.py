@@ -19,8 +19,8 @@ from eckart.scoring.forward.padded import Padded, pad, plan_batches
 from eckart.scoring.forward.patches import fused_activations
 from eckart.scoring.forward.plain import plain_log_likelihoods, sizes
 from eckart.scoring.forward.reader import PREFIX, is_out_of_memory, run_halving
-from eckart.scoring.forward.states import Trunk
-from eckart.scoring.forward.trunk import Point, Route
+from eckart.scoring.forward.states import StateStore
+from eckart.scoring.forward.trunk import Point, Trunk
 from eckart.scoring.requests import build_requests
 from eckart.tasks.prompts import Prompt
 from eckart.weights.anatomy import Anatomy
@@ -38,11 +38,11 @@ PADDED_ONLY = {"gpt_neo", "bloom", "mpt", "falcon_new", "falcon_multi_query", "f
 
 
 def reader(way, model, requests, budget=512, memory=1 << 30):
-    return WAYS[way](model, requests, budget, Route(Anatomy.of(model)), Trunk(memory))
+    return WAYS[way](model, requests, budget, Trunk(Anatomy.of(model)), StateStore(memory))
 
 
 def every_way(model):
-    return ["packed", "padded"] if can_pack(Route(Anatomy.of(model))) else ["padded"]
+    return ["packed", "padded"] if can_pack(Trunk(Anatomy.of(model))) else ["padded"]
 
 
 def log_likelihoods(model, requests, budget, advance=lambda done: None, way="padded"):
@@ -171,10 +171,10 @@ def test_passes_that_begin_at_the_edit_equal_a_plain_loop(family, shots):
         resolved = {
             name: [replace(e, layer=e.layer % 3) for e in edits] for name, edits in EDITS.items()
         }
-        points = {name: read.route.point(edits) for name, edits in resolved.items()}
+        points = {name: read.trunk.point(edits) for name, edits in resolved.items()}
         before = read.log_likelihoods(keep=set(points.values()) - {Point(0)})
         kept = {p for p in points.values() if way == "packed" and 0 < p.unchanged < 3}
-        assert all((f"{read._id} {PREFIX}", p) in read.trunk for p in kept) or not requests.prefix
+        assert all((f"{read._id} {PREFIX}", p) in read.states for p in kept) or not requests.prefix
         for name in [*EDITS, *reversed(EDITS)]:
             with clip(model, EDITS[name], anatomy=anatomy):
                 found = read.log_likelihoods(points[name])
@@ -195,7 +195,7 @@ def test_a_candidate_runs_the_edited_layer_and_those_above_alone(way, part):
     requests = build_requests(prompts(), tiny_tokenizer())
     # padded rows need the prefix's keys in every layer, for the model to know its length
     read = reader(way, model, requests if way == "packed" else requests.without_prefix())
-    point = read.route.point([Edit(1, part, 0.5)])
+    point = read.trunk.point([Edit(1, part, 0.5)])
     full = read.log_likelihoods(keep=[point])
     ran = []
     hooks = [
@@ -219,7 +219,7 @@ def test_an_edit_of_the_last_mlp_runs_on_the_scored_tokens_alone():
     model, fed = build("llama"), []
     requests = build_requests(prompts(), tiny_tokenizer())
     read = reader("packed", model, requests)
-    point = read.route.point([Edit(2, "mlp", 0.5)])
+    point = read.trunk.point([Edit(2, "mlp", 0.5)])
     read.log_likelihoods(keep=[point])
     hook = model.model.layers[2].mlp.register_forward_hook(
         lambda *_: fed.append(_[2].shape[:2].numel())
@@ -246,13 +246,13 @@ def test_states_beyond_the_budget_go_to_files_and_give_the_same_result(way, memo
     read = reader(way, model, requests, budget=30, memory=memory)
     point = Point(1, after_attention=True)
     read.log_likelihoods(keep=[point])
-    assert read.trunk.held <= memory
-    assert bool(read.trunk.filed) == (memory < 1 << 30)
+    assert read.states.held <= memory
+    assert bool(read.states.filed) == (memory < 1 << 30)
     assert read.log_likelihoods(point).tolist() == [
         pytest.approx(row, abs=1e-5) for row in expected
     ]
-    read.trunk.clear()
-    assert (read.trunk.held, read.trunk.filed) == (0, 0)
+    read.states.clear()
+    assert (read.states.held, read.states.filed) == (0, 0)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -266,19 +266,19 @@ def test_states_that_were_lost_are_computed_again_with_the_right_prefix(way, los
     model = build("llama")
     requests, anatomy = build_requests(prompts() * 3, tiny_tokenizer()), Anatomy.of(model)
     read = reader(way, model, requests, budget=20)
-    point = read.route.point([edit])
+    point = read.trunk.point([edit])
     read.log_likelihoods(keep=[point])
-    names = sorted(key for key in read.trunk._states)
+    names = sorted(key for key in read.states._states)
     gone = {
         "prefix": [n for n in names if PREFIX in n[0]],
         "first": names[:1],
         "every second": names[::2],
     }[lost]
     for name in gone:
-        del read.trunk._states[name]
+        del read.states._states[name]
     for below in (Edit(0, "attn", 0.8), Edit(0, "mlp", 0.8), edit):
         with clip(model, below, anatomy=anatomy):
-            found = read.log_likelihoods(read.route.point([below]))
+            found = read.log_likelihoods(read.trunk.point([below]))
             expected = plain_log_likelihoods(model, requests.without_prefix())
         assert np.allclose(found, expected, atol=1e-4)
 
@@ -304,14 +304,14 @@ def test_a_head_that_runs_out_of_memory_counts_nothing_twice(way, monkeypatch):
 
 
 def test_states_go_to_their_device_then_the_host_then_a_file():
-    trunk = Trunk(budget=80, host=160)
+    states = StateStore(budget=80, host=160)
     for i, name in enumerate("abcd"):
-        trunk.put(name, Point(1), [torch.full((20,), float(i))])
-    assert (trunk.held, trunk.hosted, trunk.filed) == (80, 160, 80)
+        states.put(name, Point(1), [torch.full((20,), float(i))])
+    assert (states.held, states.hosted, states.filed) == (80, 160, 80)
     for i, name in enumerate("abcd"):
-        assert torch.equal(trunk.get(name, Point(1))[0], torch.full((20,), float(i)))
-    trunk.clear()
-    assert (trunk.held, trunk.hosted, trunk.filed) == (0, 0, 0)
+        assert torch.equal(states.get(name, Point(1))[0], torch.full((20,), float(i)))
+    states.clear()
+    assert (states.held, states.hosted, states.filed) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast"])
@@ -331,30 +331,30 @@ def test_an_activation_in_one_step_is_that_in_several(activation):
 
 def test_states_leave_most_of_the_disk_free(monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4_000))
-    trunk = Trunk(0)
-    trunk.put("a", Point(1), [torch.ones(200)])
-    trunk.put("b", Point(1), [torch.ones(200)])
-    assert ("a", Point(1)) in trunk
-    assert ("b", Point(1)) not in trunk
-    assert torch.equal(trunk.get("a", Point(1))[0], torch.ones(200))
+    states = StateStore(0)
+    states.put("a", Point(1), [torch.ones(200)])
+    states.put("b", Point(1), [torch.ones(200)])
+    assert ("a", Point(1)) in states
+    assert ("b", Point(1)) not in states
+    assert torch.equal(states.get("a", Point(1))[0], torch.ones(200))
 
 
 def test_a_disk_that_is_full_takes_no_half_state(monkeypatch):
-    trunk, written = Trunk(0), []
-    trunk.put("a", Point(1), [torch.ones(20)])
+    states, written = StateStore(0), []
+    states.put("a", Point(1), [torch.ones(20)])
 
     def full(tensor):
         written.append(tensor)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch.Tensor, "cpu", full)
-    trunk.put("b", Point(1), [torch.ones(20)])
+    states.put("b", Point(1), [torch.ones(20)])
     monkeypatch.undo()
     assert written
-    assert ("b", Point(1)) not in trunk
-    trunk.put("c", Point(1), [torch.full((20,), 3.0)])
-    assert torch.equal(trunk.get("a", Point(1))[0], torch.ones(20))
-    assert torch.equal(trunk.get("c", Point(1))[0], torch.full((20,), 3.0))
+    assert ("b", Point(1)) not in states
+    states.put("c", Point(1), [torch.full((20,), 3.0)])
+    assert torch.equal(states.get("a", Point(1))[0], torch.ones(20))
+    assert torch.equal(states.get("c", Point(1))[0], torch.full((20,), 3.0))
 
 
 @pytest.mark.parametrize("way", WAYS)

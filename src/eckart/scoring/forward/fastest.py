@@ -33,8 +33,8 @@ from eckart.scoring.forward.plain import (
     tolerance,
 )
 from eckart.scoring.forward.reader import Advance, Reader, is_out_of_memory, release_memory
-from eckart.scoring.forward.states import Trunk
-from eckart.scoring.forward.trunk import Point, Route
+from eckart.scoring.forward.states import StateStore
+from eckart.scoring.forward.trunk import Point, Trunk
 from eckart.scoring.requests import Requests
 from eckart.weights.hooks import HALF, in_float32
 from eckart.weights.models import Model
@@ -57,41 +57,41 @@ class Way:
 
     Arguments:
         said: what is said of rows that are read so; nothing of the fastest.
-        make: makes a reader of requests that leaves states in a trunk.
+        make: makes a reader of requests that leaves states in a store.
         certain: it is the plain forward itself.
     """
 
     said: str
-    make: Callable[[Requests, Trunk], Reader]
+    make: Callable[[Requests, StateStore], Reader]
     certain: bool = False
 
 
-def known_ways(model: Model, budget: int, route: Route | None, lengths: Lengths) -> list[Way]:
+def known_ways(model: Model, budget: int, trunk: Trunk | None, lengths: Lengths) -> list[Way]:
     """Return how a model's rows can be read, fastest first.
 
     Arguments:
         model: a causal language model.
         budget: the most tokens in a batch.
-        route: None for a model that cannot be taken apart.
+        trunk: None for a model that cannot be taken apart.
         lengths: the model's.
     """
 
-    def packed(requests: Requests, trunk: Trunk) -> Reader:
-        return Packed(model, requests, budget, route, trunk, lengths)
+    def packed(requests: Requests, states: StateStore) -> Reader:
+        return Packed(model, requests, budget, trunk, states, lengths)
 
-    def padded(requests: Requests, trunk: Trunk) -> Reader:
-        return Padded(model, requests, budget, route, trunk, lengths)
+    def padded(requests: Requests, states: StateStore) -> Reader:
+        return Padded(model, requests, budget, trunk, states, lengths)
 
-    def alone(requests: Requests, trunk: Trunk) -> Reader:
+    def alone(requests: Requests, states: StateStore) -> Reader:
         return Alone(model, requests.without_prefix(), 1, lengths=lengths)
 
-    ways = [Way("", packed)] if route is not None and can_pack(route) else []
+    ways = [Way("", packed)] if trunk is not None and can_pack(trunk) else []
     if can_share(model):
         ways.append(Way("padded" if ways else "", padded))
     apart = "without sharing their demonstrations"
     return [
         *ways,
-        Way(apart, lambda requests, trunk: padded(requests.without_prefix(), trunk)),
+        Way(apart, lambda requests, states: padded(requests.without_prefix(), states)),
         Way("one by one", alone, certain=True),
     ]
 
@@ -103,8 +103,8 @@ class Ways:
     Arguments:
         model: a causal language model.
         budget: the most tokens in a batch.
-        route: None for a model that cannot be taken apart.
-        trunk: where readings leave states.
+        trunk: None for a model that cannot be taken apart.
+        states: where readings leave states.
         probes: where the readings of checks leave theirs.
         first: the fastest way that was not found wrong.
         noise: how far, in nats a token, half precision was seen to move the plain forward.
@@ -112,9 +112,9 @@ class Ways:
 
     model: Model
     budget: int
-    route: Route | None
-    trunk: Trunk
-    probes: Trunk
+    trunk: Trunk | None
+    states: StateStore
+    probes: StateStore
     first: int = 0
     noise: float = 0.0
     _seen: dict[int, set[Regime]] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class Ways:
 
     def __post_init__(self) -> None:
         self.lengths = Lengths(self.model)
-        self.known = known_ways(self.model, self.budget, self.route, self.lengths)
+        self.known = known_ways(self.model, self.budget, self.trunk, self.lengths)
 
     @property
     def half(self) -> bool:
@@ -144,7 +144,7 @@ class Ways:
 
     def wide(self) -> AbstractContextManager[None]:
         """Let the model compute in float32 at least, while a `with` block runs."""
-        return in_float32(self.model, self.route.blocks if self.route else ())
+        return in_float32(self.model, self.trunk.blocks if self.trunk else ())
 
     def leave_unchecked(self) -> None:
         """Go on although a check found no room in memory, and say so once."""
@@ -229,7 +229,7 @@ class Readable:
     def _take(self, number: int) -> None:
         """Read in this way from now on."""
         self._number, self._way = number, self.ways.known[number]
-        self.reader = self._way.make(self.requests, self.ways.trunk)
+        self.reader = self._way.make(self.requests, self.ways.states)
         self._prober = self._way.make(self._sample, self.ways.probes)
         self.forget()
 
@@ -271,7 +271,7 @@ class Readable:
         looked at.
         """
         near = sorted({*neighbours(self.reader, self._longest), *self._chosen})
-        reader = self._way.make(self.requests.subset(near), Trunk(0))
+        reader = self._way.make(self.requests.subset(near), StateStore(0))
         reader.together = True
         with self.ways.wide():
             self._unedited = plain = self._unedited or self._plain()
@@ -287,7 +287,7 @@ class Readable:
         plain = self._plain()
         if self._unedited is not None:
             self.ways.noise = max(self.ways.noise, noise_of(plain, self._unedited, self._tokens))
-        found = self._way.make(self._sample, Trunk(0)).log_likelihoods()
+        found = self._way.make(self._sample, StateStore(0)).log_likelihoods()
         return close(
             found, plain, half_tolerance(self.ways.noise, self._tokens, self.ways.model.dtype)
         )

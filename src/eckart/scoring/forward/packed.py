@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from eckart.scoring.encoding import Tokens, common_prefix
 from eckart.scoring.forward.attention import Keys, Pack, Packing, View, packed_attention
 from eckart.scoring.forward.reader import Places, Reader
-from eckart.scoring.forward.trunk import Point, Route
+from eckart.scoring.forward.trunk import Point, Trunk
 from eckart.weights.hooks import Forward, PassEnded, replace_forward, replaceable
 
 PADDED = 4
@@ -27,7 +27,7 @@ class Packed(Reader):
     """Rows that begin alike share what they begin with; no padding, and no copy of the prefix's
     keys and values."""
 
-    route: Route
+    trunk: Trunk
     _prefix: dict[nn.Module, Keys]
     _below: bool  # whether the prefix's keys are known in the layers below the start, too
 
@@ -39,7 +39,7 @@ class Packed(Reader):
         """Run the prefix, from where the rows will begin, and keep the keys and values of every
         layer above."""
         self._prefix, self._below = {}, False
-        if self._start is None or self._start.unchanged < len(self.route.blocks):
+        if self._start is None or self._start.unchanged < len(self.trunk.blocks):
             self._below = not self.begins(self.prefix)
             self._run_prefix()
 
@@ -64,8 +64,8 @@ class Packed(Reader):
         """Run what the model's own forward does above its layers, on the scored tokens of several
         packs at once."""
         tokens = torch.zeros(1, len(outputs), dtype=torch.long, device=self.model.device)
-        top = Point(len(self.route.blocks))
-        with self.route.passing((top, (outputs[None],))), packed_attention(self.model):
+        top = Point(len(self.trunk.blocks))
+        with self.trunk.passing((top, (outputs[None],))), packed_attention(self.model):
             return self.model(input_ids=tokens, position_ids=tokens, use_cache=False).logits[0]
 
     def _run_prefix(self) -> None:
@@ -81,7 +81,7 @@ class Packed(Reader):
         """Run the layers on a pack, down to the last one's output at the scored tokens; None if
         none are."""
         positions = batch.depths[None] + (0 if name == self.prefix else len(self.requests.prefix))
-        ends = _Ends(batch, packing, self.route.last_query)
+        ends = _Ends(batch, packing, self.trunk.last_query)
         with (
             self.passing(name, ends, whole),
             packed_attention(self.model, packing),
@@ -128,9 +128,9 @@ def _no_queries(query: nn.Module) -> Forward:
     return lambda hidden: hidden.new_zeros(1).expand(*hidden.shape[:-1], size)
 
 
-def can_pack(route: Route) -> bool:
+def can_pack(trunk: Trunk) -> bool:
     """Say whether the attention of all layers can be replaced by that over a pack."""
-    return all(attention is not None and replaceable(attention) for attention in route.attentions)
+    return all(attention is not None and replaceable(attention) for attention in trunk.attentions)
 
 
 def _take(value: Any, index: Tensor, tokens: int) -> Any:

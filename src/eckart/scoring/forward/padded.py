@@ -39,7 +39,7 @@ class Padded(Reader):
     def read_prefix(self) -> None:
         """Run the prefix through all layers: a cache of some of them alone would mislead the model
         about its length."""
-        with self.route.passing() if self.route else nullcontext():
+        with self.trunk.passing() if self.trunk else nullcontext():
             self._prefix = SharedPrefix(self.model, self.requests.prefix)
 
     def forget_prefix(self) -> None:

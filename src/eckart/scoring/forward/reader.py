@@ -18,8 +18,8 @@ from torch import Tensor
 from eckart.errors import ModelError
 from eckart.scoring.encoding import Tokens
 from eckart.scoring.forward.patches import Lengths, exact_logits, fused_activations
-from eckart.scoring.forward.states import Trunk
-from eckart.scoring.forward.trunk import Ends, Point, Route
+from eckart.scoring.forward.states import StateStore
+from eckart.scoring.forward.trunk import Ends, Point, Trunk
 from eckart.scoring.requests import Requests
 from eckart.weights.models import Model
 
@@ -50,9 +50,9 @@ class Reader(ABC):
         model: a causal language model.
         requests: token rows and what to score in them.
         budget: the most tokens in a batch.
-        route: leads passes through the model's layers from any point on; None for a model that
+        trunk: leads passes through the model's layers from any point on; None for a model that
             cannot be taken apart.
-        trunk: where passes leave states for later ones.
+        states: where passes leave states for later ones.
         lengths: the model's, if they are at hand.
     """
 
@@ -61,15 +61,15 @@ class Reader(ABC):
         model: Model,
         requests: Requests,
         budget: int,
-        route: Route | None = None,
         trunk: Trunk | None = None,
+        states: StateStore | None = None,
         lengths: Lengths | None = None,
     ) -> None:
         self.model = model
         self.requests = requests
         self.budget = budget
-        self.route = route
-        self.trunk = trunk or Trunk(0)
+        self.trunk = trunk
+        self.states = states or StateStore(0)
         self.lengths = lengths or Lengths(model)
         self._id = next(_IDS)
         self._wanted = _wanted(requests)
@@ -85,7 +85,7 @@ class Reader(ABC):
     def part(self, prompts: Sequence[int]) -> Reader:
         """Return a reader of some of the prompts."""
         requests = self.requests.subset(prompts)
-        return type(self)(self.model, requests, self.budget, self.route, self.trunk, self.lengths)
+        return type(self)(self.model, requests, self.budget, self.trunk, self.states, self.lengths)
 
     @abstractmethod
     def plan(self, rows: Sequence[Tokens]) -> list[list[int]]:
@@ -195,7 +195,7 @@ class Reader(ABC):
     def _helped(self) -> Iterator[None]:
         """Let the model's own forward be exact where it counts, and faster, while a `with` block
         runs."""
-        laid = self.route.laid() if self.route else nullcontext()
+        laid = self.trunk.laid() if self.trunk else nullcontext()
         with exact_logits(self.model, self._tokens), fused_activations(self.model), laid:
             yield
 
@@ -240,7 +240,7 @@ class Reader(ABC):
     def begins(self, batch: str) -> bool:
         """Say whether a pass over a batch can begin at the start: an earlier one left its states
         there."""
-        return self._start is not None and (f"{self._id} {batch}", self._start) in self.trunk
+        return self._start is not None and (f"{self._id} {batch}", self._start) in self.states
 
     @contextmanager
     def passing(self, batch: str, ends: Ends | None = None, whole: bool = False) -> Iterator[None]:
@@ -252,16 +252,16 @@ class Reader(ABC):
             ends: runs the last layer on the scored tokens alone.
             whole: begin at the bottom of the model all the same.
         """
-        if self.route is None:
+        if self.trunk is None:
             yield
             return
         name = f"{self._id} {batch}"
-        states = None if whole or self._start is None else self.trunk.get(name, self._start)
+        states = None if whole or self._start is None else self.states.get(name, self._start)
         start = None if self._start is None or states is None else (self._start, states)
-        with self.route.passing(start, () if start else self._keep, ends) as left:
+        with self.trunk.passing(start, () if start else self._keep, ends) as left:
             yield
         for point, found in left.items():
-            self.trunk.put(name, point, found)
+            self.states.put(name, point, found)
 
 
 def _wanted(requests: Requests) -> dict[int, Wanted]:

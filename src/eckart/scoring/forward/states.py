@@ -73,7 +73,7 @@ class _Filed:
         return values.view(self.dtype).view(self.shape).to(self.device)
 
 
-class Trunk:
+class StateStore:
     """States by batch and point.
 
     What does not fit into the budget goes to the host's memory, if there is one of its own, and
@@ -95,8 +95,8 @@ class Trunk:
         self._disk = 0
 
     @classmethod
-    def on(cls, device: torch.device, budget: int | None) -> Trunk:
-        """Return a trunk for states of a device; a share of what is free there if no budget is
+    def on(cls, device: torch.device, budget: int | None) -> StateStore:
+        """Return a store for states of a device; a share of what is free there if no budget is
         given."""
         host = 0 if device.type == "cpu" else free_memory(torch.device("cpu"))
         return cls(free_memory(device) if budget is None else budget, host)

@@ -66,7 +66,7 @@ class Point:
         return self.layer + self.after_attention
 
 
-class Route:
+class Trunk:
     """A model's layers, passed through from any point on.
 
     Arguments:
@@ -100,7 +100,7 @@ class Route:
 
     @contextmanager
     def laid(self) -> Iterator[None]:
-        """Lead the model's layers along this route while a `with` block runs."""
+        """Lead the model's layers along this trunk while a `with` block runs."""
         with ExitStack() as undo:
             for layer, block in enumerate(self.blocks):
                 replace_forward(undo, block, self._block(layer, block, block.forward))
