@@ -14,7 +14,7 @@ from eckart.scores import Score
 from eckart.scoring.encoding import differently_encoded, shared_text
 from eckart.scoring.evaluation import Evaluation
 from eckart.scoring.fitting import Fitted, fit
-from eckart.scoring.forward.fastest import BOTTOM, Part, Readable, Ways
+from eckart.scoring.forward.fastest import BOTTOM, CheckedPart, CheckedReader, Readers
 from eckart.scoring.forward.plain import sizes
 from eckart.scoring.forward.states import StateStore
 from eckart.scoring.forward.trunk import Point, Trunk
@@ -59,7 +59,7 @@ class _Prepared:
     """
 
     prompts: tuple[Prompt, ...]
-    rows: Readable | Part
+    rows: CheckedReader | CheckedPart
 
 
 class Evaluator(Scorer):
@@ -112,7 +112,7 @@ class Evaluator(Scorer):
         self.states = StateStore.on(model.model.device, cache_memory)
         self._probes = StateStore.on(model.model.device, cache_memory)
         self._points: frozenset[Point] = frozenset()
-        self._readables: list[Readable] = []
+        self._readables: list[CheckedReader] = []
         self._fitted: dict[str, Fitted] = {}
         self._prepared: dict[str, _Prepared] = {}
         self._nulls: dict[tuple[str, str], Nulls] = {}
@@ -131,7 +131,7 @@ class Evaluator(Scorer):
         """Let go of whatever was made of the model's weights, the states that edits share and all
         readers included."""
         super().forget()
-        for made in ("trunk", "ways"):
+        for made in ("trunk", "readers"):
             self.__dict__.pop(made, None)
         for kept in (self._prepared, self._nulls, self._readables, self.states, self._probes):
             kept.clear()
@@ -146,9 +146,9 @@ class Evaluator(Scorer):
             return None
 
     @cached_property
-    def ways(self) -> Ways:
+    def readers(self) -> Readers:
         """How the model's rows can be read."""
-        return Ways(self.model.model, self._budget, self.trunk, self.states, self._probes)
+        return Readers(self.model.model, self._budget, self.trunk, self.states, self._probes)
 
     def expect(self, edits: Iterable[Edit]) -> None:
         """Say which single edits are to come: the next pass leaves the states that they share with
@@ -275,10 +275,10 @@ class Evaluator(Scorer):
         if split not in self._prepared:
             part, prompts = parse_rows(split), self.fitted(split).prompts
             if part is None:
-                rows: Readable | Part = self._readable(prompts, split)
+                rows: CheckedReader | CheckedPart = self._readable(prompts, split)
             else:
                 whole = self._rows(part[0]).rows
-                assert isinstance(whole, Readable)
+                assert isinstance(whole, CheckedReader)
                 rows = whole.part(range(*part[1:]))
             self._prepared[split] = _Prepared(prompts, rows)
         return self._prepared[split]
@@ -307,14 +307,14 @@ class Evaluator(Scorer):
             sums[0], *sizes(data.rows.requests), null_sums, sums[1] if len(sums) > 1 else None
         )
 
-    def _readable(self, prompts: Sequence[Prompt], what: str) -> Readable:
+    def _readable(self, prompts: Sequence[Prompt], what: str) -> CheckedReader:
         """Tokenise prompts, and settle how to read them."""
         with self.report(f"tokens of {what}", len(prompts)) as advance:
             requests = build_requests(
-                prompts, self.tokenizer, self.window, advance, self.ways.lengths.regime
+                prompts, self.tokenizer, self.window, advance, self.readers.lengths.regime
             )
         check_vocabulary(self.model, requests)
-        self._readables.append(Readable(self.ways, requests, what))
+        self._readables.append(CheckedReader(self.readers, requests, what))
         return self._readables[-1]
 
 

@@ -15,7 +15,7 @@ from eckart.errors import NotANumberError, TaskError
 from eckart.records import parse_rows
 from eckart.scores import Score
 from eckart.scoring.fitting import Fitted
-from eckart.scoring.forward.fastest import Readable
+from eckart.scoring.forward.fastest import CheckedReader
 from eckart.scoring.forward.trunk import Point
 from eckart.scoring.requests import Requests
 from eckart.statistics.paired import (
@@ -284,7 +284,7 @@ class Nulls:
         which: for each content-free input, which of them is each row's.
     """
 
-    rows: Readable
+    rows: CheckedReader
     which: Int[np.ndarray, "inputs prompts"]
 
     def log_likelihoods(

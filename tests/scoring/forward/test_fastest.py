@@ -9,7 +9,7 @@ from families import build, tiny_tokenizer
 from eckart import Edit, Task
 from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.forward import attention, fastest, padded, patches
-from eckart.scoring.forward.fastest import Readable
+from eckart.scoring.forward.fastest import CheckedReader
 from eckart.scoring.forward.packed import Packed
 from eckart.scoring.forward.padded import SharedPrefix
 from eckart.scoring.forward.plain import read_plainly
@@ -142,8 +142,10 @@ def test_logits_that_are_wrong_in_half_precision_alone_are_found_out(task, monke
 
 def test_a_slower_way_is_looked_at_in_float32_too(task, monkeypatch):
     """What was seen of one way says nothing of the next."""
-    real = Readable._rounds_right
-    monkeypatch.setattr(Readable, "_rounds_right", lambda self: self._number > 0 and real(self))
+    real = CheckedReader._rounds_right
+    monkeypatch.setattr(
+        CheckedReader, "_rounds_right", lambda self: self._number > 0 and real(self)
+    )
     without_repeated_prefix(monkeypatch)
     with pytest.warns(UserWarning, match="without sharing"):
         evaluator(task, "llama", "bfloat16")([], "validation")
@@ -208,17 +210,19 @@ def test_a_model_computes_in_float32_for_a_while_and_is_as_before():
 
 def test_the_look_in_float32_is_taken_once_and_again_for_longer_rows(task, monkeypatch):
     scorer, looks = evaluator(task, dtype="bfloat16"), []
-    real = Readable._made_right
-    monkeypatch.setattr(Readable, "_made_right", lambda self: looks.append(self.what) or real(self))
+    real = CheckedReader._made_right
+    monkeypatch.setattr(
+        CheckedReader, "_made_right", lambda self: looks.append(self.what) or real(self)
+    )
     requests = scorer.prepare("validation").rows.requests
     order = sorted(
         range(12),
         key=lambda prompt: max(requests.length(c.row) for c in requests.continuations[prompt]),
     )
     for what, prompts in (("short", order[:4]), ("shorter", order[:2]), ("long", order[4:])):
-        Readable(scorer.ways, requests.subset(prompts), what)
+        CheckedReader(scorer.readers, requests.subset(prompts), what)
     assert looks == ["validation"]
-    fresh = evaluator(task, dtype="bfloat16").ways
+    fresh = evaluator(task, dtype="bfloat16").readers
     for what, prompts in (("short", order[:4]), ("shorter", order[:2]), ("long", order[4:])):
-        Readable(fresh, requests.subset(prompts), what)
+        CheckedReader(fresh, requests.subset(prompts), what)
     assert looks == ["validation", "short", "long"]
