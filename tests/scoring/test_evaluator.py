@@ -19,8 +19,8 @@ from eckart.scoring.forward.padded import can_share
 from eckart.scoring.forward.plain import Alone
 from eckart.scoring.forward.reader import Reader
 from eckart.scoring.forward.states import StateStore
-from eckart.scoring.forward.trunk import Point
-from eckart.scoring.methods import Reading, combine, score
+from eckart.scoring.forward.trunk import LayerPoint
+from eckart.scoring.methods import LogLikelihoods, combine, score
 from eckart.selection.search import Plan, run_plan
 from eckart.weights.models import load_model
 
@@ -160,8 +160,8 @@ def test_expected_candidates_score_as_they_do_alone(task, family, method):
         assert np.allclose(found.log_likelihoods, alone.log_likelihoods, atol=1e-5)
     assert shared.states.held > 0
     assert {point for _, point in shared.states._states} == {
-        Point(1, after_attention=True),
-        Point(2),
+        LayerPoint(1, after_attention=True),
+        LayerPoint(2),
     }
     shared.expect([Edit(2, "attn", 0.5)])
     assert shared.states.held == 0
@@ -214,7 +214,7 @@ def test_a_tail_that_ignores_the_edit_is_noticed(task, monkeypatch, dtype):
     unedited, real = {}, Reader.sums
 
     def ignores(reader, start=None, *args, **kwargs):
-        if start == Point(1, after_attention=True):
+        if start == LayerPoint(1, after_attention=True):
             return unedited[reader]
         found = real(reader, start, *args, **kwargs)
         return unedited.setdefault(reader, found) if start is None else found
@@ -391,7 +391,7 @@ def test_prior_takes_away_what_an_empty_prompt_gives(task):
 )
 def test_what_ranks_the_labels(method, expected):
     sums, tokens, lengths = np.array([[-6.0, -4.0]]), np.array([[3, 1]]), np.array([[12, 2]])
-    reading = Reading(
+    reading = LogLikelihoods(
         sums, tokens, lengths, {"prior": np.array([[[-1.0, -3.0]]])}, np.array([[9.0, 6.0]])
     )
     assert combine(method, reading).tolist() == [expected]

@@ -17,11 +17,11 @@ from eckart.scoring.fitting import Fitted, fit
 from eckart.scoring.forward.fastest import BOTTOM, CheckedPart, CheckedReader, Readers
 from eckart.scoring.forward.plain import sizes
 from eckart.scoring.forward.states import StateStore
-from eckart.scoring.forward.trunk import Point, Trunk
+from eckart.scoring.forward.trunk import LayerPoint, Trunk
 from eckart.scoring.methods import (
     INPUTS,
+    LogLikelihoods,
     Nulls,
-    Reading,
     check_finite,
     check_method,
     check_winnable,
@@ -111,7 +111,7 @@ class Evaluator(Scorer):
         self._fitting = {"truncate": truncate_demonstrations, "drop": drop_long_rows}
         self.states = StateStore.on(model.model.device, cache_memory)
         self._probes = StateStore.on(model.model.device, cache_memory)
-        self._points: frozenset[Point] = frozenset()
+        self._points: frozenset[LayerPoint] = frozenset()
         self._readables: list[CheckedReader] = []
         self._fitted: dict[str, Fitted] = {}
         self._prepared: dict[str, _Prepared] = {}
@@ -293,7 +293,7 @@ class Evaluator(Scorer):
                 self._nulls[split, method] = Nulls(self._readable(prompts, "content-free"), which)
         return self._nulls[split, method]
 
-    def _read(self, split: str, methods: Sequence[str], edits: Sequence[Edit]) -> Reading:
+    def _read(self, split: str, methods: Sequence[str], edits: Sequence[Edit]) -> LogLikelihoods:
         """Read what `prepare` prepared, through the model as it is now."""
         data, start = self._rows(split), self.trunk.point(edits) if self.trunk else None
         what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
@@ -303,7 +303,7 @@ class Evaluator(Scorer):
         null_sums = {
             method: null.log_likelihoods(start, self._points) for method, null in nulls.items()
         }
-        return Reading(
+        return LogLikelihoods(
             sums[0], *sizes(data.rows.requests), null_sums, sums[1] if len(sums) > 1 else None
         )
 

@@ -16,7 +16,7 @@ from eckart.records import parse_rows
 from eckart.scores import Score
 from eckart.scoring.fitting import Fitted
 from eckart.scoring.forward.fastest import CheckedReader
-from eckart.scoring.forward.trunk import Point
+from eckart.scoring.forward.trunk import LayerPoint
 from eckart.scoring.requests import Requests
 from eckart.statistics.paired import (
     accuracy,
@@ -43,7 +43,7 @@ Calibrate Before Use)."""
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class LogLikelihoods:
     """What the model said of a split's rows: all that any method ranks labels by.
 
     Arguments:
@@ -136,8 +136,8 @@ def check_winnable(method: str, kind: str, requests: Requests, prompts: Sequence
                 )
 
 
-def combine(method: str, reading: Reading) -> Float[np.ndarray, "prompts labels"]:
-    """Turn what was read into the value that ranks each label.
+def combine(method: str, likelihoods: LogLikelihoods) -> Float[np.ndarray, "prompts labels"]:
+    """Turn log-likelihoods into the value that ranks each label.
 
     Arguments:
         method: `sum`, over the tokens: the log-probability of the whole label, what classification
@@ -150,22 +150,22 @@ def combine(method: str, reading: Reading) -> Float[np.ndarray, "prompts labels"
             `logit`, the mean over the continuation's positions and the whole vocabulary of the raw
             logits: what the authors' code is recorded to do for COPA, where the paper says the
                 average log-likelihood.
-        reading: what was read.
+        likelihoods: what was read.
     """
     if method == "mean":
-        return reading.sums / reading.tokens
+        return likelihoods.sums / likelihoods.tokens
     if method == "byte":
-        return reading.sums / reading.lengths
+        return likelihoods.sums / likelihoods.lengths
     if method == "prior":
-        return reading.sums - reading.null_sums[method][0]
+        return likelihoods.sums - likelihoods.null_sums[method][0]
     if method == "contextual":
-        return contextual(reading.sums, reading.null_sums[method])
+        return contextual(likelihoods.sums, likelihoods.null_sums[method])
     if method == "batch":
-        return batch(reading.sums)
+        return batch(likelihoods.sums)
     if method == "logit":
-        assert reading.logit_sums is not None
-        return reading.logit_sums / reading.tokens
-    return reading.sums
+        assert likelihoods.logit_sums is not None
+        return likelihoods.logit_sums / likelihoods.tokens
+    return likelihoods.sums
 
 
 def contextual(
@@ -288,7 +288,7 @@ class Nulls:
     which: Int[np.ndarray, "inputs prompts"]
 
     def log_likelihoods(
-        self, start: Point | None, keep: frozenset[Point]
+        self, start: LayerPoint | None, keep: frozenset[LayerPoint]
     ) -> Float[np.ndarray, "inputs prompts labels"]:
         """Return what every row's continuations score after each content-free input; see
         `Reader.sums`."""

@@ -20,7 +20,7 @@ from eckart.scoring.forward.patches import fused_activations
 from eckart.scoring.forward.plain import plain_log_likelihoods, sizes
 from eckart.scoring.forward.reader import PREFIX, is_out_of_memory, run_halving
 from eckart.scoring.forward.states import StateStore
-from eckart.scoring.forward.trunk import Point, Trunk
+from eckart.scoring.forward.trunk import LayerPoint, Trunk
 from eckart.scoring.requests import build_requests
 from eckart.tasks.prompts import Prompt
 from eckart.weights.anatomy import Anatomy
@@ -172,7 +172,7 @@ def test_passes_that_begin_at_the_edit_equal_a_plain_loop(family, shots):
             name: [replace(e, layer=e.layer % 3) for e in edits] for name, edits in EDITS.items()
         }
         points = {name: read.trunk.point(edits) for name, edits in resolved.items()}
-        before = read.log_likelihoods(keep=set(points.values()) - {Point(0)})
+        before = read.log_likelihoods(keep=set(points.values()) - {LayerPoint(0)})
         kept = {p for p in points.values() if way == "packed" and 0 < p.unchanged < 3}
         assert all((f"{read._id} {PREFIX}", p) in read.states for p in kept) or not requests.prefix
         for name in [*EDITS, *reversed(EDITS)]:
@@ -244,7 +244,7 @@ def test_states_beyond_the_budget_go_to_files_and_give_the_same_result(way, memo
     requests = build_requests(prompts() + choices(), tiny_tokenizer())
     expected = reader(way, model, requests).log_likelihoods().tolist()
     read = reader(way, model, requests, budget=30, memory=memory)
-    point = Point(1, after_attention=True)
+    point = LayerPoint(1, after_attention=True)
     read.log_likelihoods(keep=[point])
     assert read.states.held <= memory
     assert bool(read.states.filed) == (memory < 1 << 30)
@@ -306,10 +306,10 @@ def test_a_head_that_runs_out_of_memory_counts_nothing_twice(way, monkeypatch):
 def test_states_go_to_their_device_then_the_host_then_a_file():
     states = StateStore(budget=80, host=160)
     for i, name in enumerate("abcd"):
-        states.put(name, Point(1), [torch.full((20,), float(i))])
+        states.put(name, LayerPoint(1), [torch.full((20,), float(i))])
     assert (states.held, states.hosted, states.filed) == (80, 160, 80)
     for i, name in enumerate("abcd"):
-        assert torch.equal(states.get(name, Point(1))[0], torch.full((20,), float(i)))
+        assert torch.equal(states.get(name, LayerPoint(1))[0], torch.full((20,), float(i)))
     states.clear()
     assert (states.held, states.hosted, states.filed) == (0, 0, 0)
 
@@ -332,29 +332,29 @@ def test_an_activation_in_one_step_is_that_in_several(activation):
 def test_states_leave_most_of_the_disk_free(monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4_000))
     states = StateStore(0)
-    states.put("a", Point(1), [torch.ones(200)])
-    states.put("b", Point(1), [torch.ones(200)])
-    assert ("a", Point(1)) in states
-    assert ("b", Point(1)) not in states
-    assert torch.equal(states.get("a", Point(1))[0], torch.ones(200))
+    states.put("a", LayerPoint(1), [torch.ones(200)])
+    states.put("b", LayerPoint(1), [torch.ones(200)])
+    assert ("a", LayerPoint(1)) in states
+    assert ("b", LayerPoint(1)) not in states
+    assert torch.equal(states.get("a", LayerPoint(1))[0], torch.ones(200))
 
 
 def test_a_disk_that_is_full_takes_no_half_state(monkeypatch):
     states, written = StateStore(0), []
-    states.put("a", Point(1), [torch.ones(20)])
+    states.put("a", LayerPoint(1), [torch.ones(20)])
 
     def full(tensor):
         written.append(tensor)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch.Tensor, "cpu", full)
-    states.put("b", Point(1), [torch.ones(20)])
+    states.put("b", LayerPoint(1), [torch.ones(20)])
     monkeypatch.undo()
     assert written
-    assert ("b", Point(1)) not in states
-    states.put("c", Point(1), [torch.full((20,), 3.0)])
-    assert torch.equal(states.get("a", Point(1))[0], torch.ones(20))
-    assert torch.equal(states.get("c", Point(1))[0], torch.full((20,), 3.0))
+    assert ("b", LayerPoint(1)) not in states
+    states.put("c", LayerPoint(1), [torch.full((20,), 3.0)])
+    assert torch.equal(states.get("a", LayerPoint(1))[0], torch.ones(20))
+    assert torch.equal(states.get("c", LayerPoint(1))[0], torch.full((20,), 3.0))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -367,8 +367,8 @@ def test_states_that_fit_nowhere_are_computed_again(way, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tempfile.TemporaryFile", full)
-    read.log_likelihoods(keep=[Point(1)])
-    assert read.log_likelihoods(Point(1)).tolist() == expected
+    read.log_likelihoods(keep=[LayerPoint(1)])
+    assert read.log_likelihoods(LayerPoint(1)).tolist() == expected
 
 
 def test_rows_that_begin_alike_share_what_they_begin_with():

@@ -34,12 +34,12 @@ from eckart.scoring.forward.plain import (
 )
 from eckart.scoring.forward.reader import Advance, Reader, is_out_of_memory, release_memory
 from eckart.scoring.forward.states import StateStore
-from eckart.scoring.forward.trunk import Point, Trunk
+from eckart.scoring.forward.trunk import LayerPoint, Trunk
 from eckart.scoring.requests import Requests
 from eckart.weights.hooks import HALF, in_float32
 from eckart.weights.models import Model
 
-BOTTOM = Point(0)
+BOTTOM = LayerPoint(0)
 
 SHOWS = 10
 """How many tolerances an edit must move the plain forward by, for a reader that ignored it to be
@@ -180,7 +180,7 @@ class CheckedReader:
         self._chosen, self._longest = sample_of(requests, readers.lengths)
         self._sample = requests.subset(self._chosen)
         self._tokens = sizes(self._sample)[0]
-        self._checked: set[Point] = set()
+        self._checked: set[LayerPoint] = set()
         self._unedited: Plain | None = None
         self._use(readers.first)
         while not self._kind.certain and not self._agrees():
@@ -194,7 +194,11 @@ class CheckedReader:
             warnings.warn(said, stacklevel=3)
 
     def sums(
-        self, start: Point | None, keep: frozenset[Point], advance: Advance, logits: bool = False
+        self,
+        start: LayerPoint | None,
+        keep: frozenset[LayerPoint],
+        advance: Advance,
+        logits: bool = False,
     ) -> Sums:
         """Read the requests through the model as it is now; see `Reader.sums`."""
         return self.reader.sums(*self.settled(start, keep), advance, logits)
@@ -205,11 +209,11 @@ class CheckedReader:
 
     def forget(self) -> None:
         """Let go of the states that checks left."""
-        self._left: frozenset[Point] = frozenset()
+        self._left: frozenset[LayerPoint] = frozenset()
 
     def settled(
-        self, start: Point | None, keep: Iterable[Point]
-    ) -> tuple[Point | None, frozenset[Point]]:
+        self, start: LayerPoint | None, keep: Iterable[LayerPoint]
+    ) -> tuple[LayerPoint | None, frozenset[LayerPoint]]:
         """Return where a reading of the model as it is now begins, and at which points it leaves
         states.
 
@@ -223,7 +227,7 @@ class CheckedReader:
         """
         while True:
             begin = start if self.tails or start is None else BOTTOM
-            kept = frozenset(keep) if self.tails else frozenset[Point]()
+            kept = frozenset(keep) if self.tails else frozenset[LayerPoint]()
             if self._kind.certain or self._may_begin(begin, kept):
                 return begin, kept
             self._fall_back()
@@ -297,7 +301,7 @@ class CheckedReader:
             found, plain, half_tolerance(self.readers.noise, self._tokens, self.readers.model.dtype)
         )
 
-    def _may_begin(self, begin: Point | None, kept: frozenset[Point]) -> bool:
+    def _may_begin(self, begin: LayerPoint | None, kept: frozenset[LayerPoint]) -> bool:
         """Say whether the model as it is now may be read from a point on; of the unedited one,
         leave states there.
 
@@ -311,7 +315,7 @@ class CheckedReader:
             whole or begin in self._checked or self._tried(lambda: self._edited_right(begin, kept))
         )
 
-    def _leave(self, kept: frozenset[Point]) -> bool:
+    def _leave(self, kept: frozenset[LayerPoint]) -> bool:
         """Leave the unedited model's states for checks to come."""
         with self.readers.wide():
             self._unedited = self._unedited or self._plain()
@@ -319,7 +323,7 @@ class CheckedReader:
         self._left |= kept
         return True
 
-    def _edited_right(self, begin: Point, kept: frozenset[Point]) -> bool:
+    def _edited_right(self, begin: LayerPoint, kept: frozenset[LayerPoint]) -> bool:
         """Say whether the model as it is now is read right in float32 by a pass that begins at a
         point."""
         with self.readers.wide():
@@ -355,7 +359,11 @@ class CheckedPart:
         self._whole: Reader | None = None
 
     def sums(
-        self, start: Point | None, keep: frozenset[Point], advance: Advance, logits: bool = False
+        self,
+        start: LayerPoint | None,
+        keep: frozenset[LayerPoint],
+        advance: Advance,
+        logits: bool = False,
     ) -> Sums:
         """Read them through the model as it is now; see `Reader.sums`."""
         settled = self.whole.settled(start, keep)

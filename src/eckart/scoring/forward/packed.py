@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from eckart.scoring.encoding import Tokens, common_prefix
 from eckart.scoring.forward.attention import Keys, Pack, Packing, View, packed_attention
 from eckart.scoring.forward.reader import Places, Reader
-from eckart.scoring.forward.trunk import Point, Trunk
+from eckart.scoring.forward.trunk import LayerPoint, Trunk
 from eckart.weights.hooks import Forward, PassEnded, replace_forward, replaceable
 
 PADDED = 4
@@ -64,7 +64,7 @@ class Packed(Reader):
         """Run what the model's own forward does above its layers, on the scored tokens of several
         packs at once."""
         tokens = torch.zeros(1, len(outputs), dtype=torch.long, device=self.model.device)
-        top = Point(len(self.trunk.blocks))
+        top = LayerPoint(len(self.trunk.blocks))
         with self.trunk.passing((top, (outputs[None],))), packed_attention(self.model):
             return self.model(input_ids=tokens, position_ids=tokens, use_cache=False).logits[0]
 

@@ -19,7 +19,7 @@ from eckart.errors import ModelError
 from eckart.scoring.encoding import Tokens
 from eckart.scoring.forward.patches import Lengths, exact_logits, fused_activations
 from eckart.scoring.forward.states import StateStore
-from eckart.scoring.forward.trunk import Ends, Point, Trunk
+from eckart.scoring.forward.trunk import Ends, LayerPoint, Trunk
 from eckart.scoring.requests import Requests
 from eckart.weights.models import Model
 
@@ -79,8 +79,8 @@ class Reader(ABC):
         self._head_size = max(1, LOGITS // model.config.get_text_config(decoder=True).vocab_size)
         self.prefix = PREFIX
         self.together = False  # all rows of a regime in one batch, however long
-        self._start: Point | None = None
-        self._keep: frozenset[Point] = frozenset()
+        self._start: LayerPoint | None = None
+        self._keep: frozenset[LayerPoint] = frozenset()
 
     def part(self, prompts: Sequence[int]) -> Reader:
         """Return a reader of some of the prompts."""
@@ -133,8 +133,8 @@ class Reader(ABC):
 
     def log_likelihoods(
         self,
-        start: Point | None = None,
-        keep: Iterable[Point] = (),
+        start: LayerPoint | None = None,
+        keep: Iterable[LayerPoint] = (),
         advance: Advance = lambda prompts: None,
     ) -> Float[np.ndarray, "prompts labels"]:
         """Return the summed log-likelihood, in nats, of every continuation of every prompt; see
@@ -144,8 +144,8 @@ class Reader(ABC):
     @torch.inference_mode()
     def sums(
         self,
-        start: Point | None = None,
-        keep: Iterable[Point] = (),
+        start: LayerPoint | None = None,
+        keep: Iterable[LayerPoint] = (),
         advance: Advance = lambda prompts: None,
         logits: bool = False,
     ) -> Float[np.ndarray, "measures prompts labels"]:

@@ -17,9 +17,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from eckart.scoring.forward.trunk import Point, States
+from eckart.scoring.forward.trunk import LayerPoint, States
 
-Key = tuple[str, Point]
+Key = tuple[str, LayerPoint]
 SHARE = 0.25
 """How much of the free memory states may take when nobody says otherwise, and of the free disk in
 any case."""
@@ -104,7 +104,7 @@ class StateStore:
     def __contains__(self, key: Key) -> bool:
         return key in self._states
 
-    def get(self, batch: str, point: Point) -> States | None:
+    def get(self, batch: str, point: LayerPoint) -> States | None:
         """Return the states that a batch has at a point, if they were kept."""
         found = self._states.get((batch, point))
         return (
@@ -113,7 +113,7 @@ class StateStore:
             else tuple(t if isinstance(t, Tensor) else t.read() for t in found)
         )
 
-    def put(self, batch: str, point: Point, states: Iterable[Tensor]) -> None:
+    def put(self, batch: str, point: LayerPoint, states: Iterable[Tensor]) -> None:
         """Keep states: where they are, on the host, in a file, or not at all."""
         states = tuple(state.contiguous() for state in states)
         size = sum(state.nbytes for state in states)

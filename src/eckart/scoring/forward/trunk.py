@@ -2,8 +2,8 @@
 later ones.
 
 Layers below the lowest edited one give every candidate the same states. A pass that begins at a
-`Point` bypasses them: their forward returns its input, and the first layer of the tail receives the
-states that an earlier pass left. An edit of a layer's MLP leaves its attention as it was, so such a
+`LayerPoint` bypasses them: their forward returns its input, and the first layer of the tail
+receives the states that an earlier pass left. An edit of a layer's MLP leaves its attention as it was, so such a
 pass begins after that.
 """
 
@@ -48,7 +48,7 @@ class Ends(Protocol):
 
 
 @dataclass(frozen=True, order=True)
-class Point:
+class LayerPoint:
     """Where a candidate's own computation begins.
 
     Arguments:
@@ -79,12 +79,12 @@ class Trunk:
         self.attentions = [_attention(anatomy, layer) for layer in range(len(anatomy.blocks))]
         self.last_query = _query(anatomy)
         self._ends: Ends | None = None
-        self._start: tuple[Point, States] | None = None
-        self._keep: frozenset[Point] = frozenset()
-        self._left: dict[Point, list[Tensor]] = {}
+        self._start: tuple[LayerPoint, States] | None = None
+        self._keep: frozenset[LayerPoint] = frozenset()
+        self._left: dict[LayerPoint, list[Tensor]] = {}
         self._gives_tuple: dict[nn.Module, bool] = {}
 
-    def point(self, edits: Iterable[Edit]) -> Point | None:
+    def point(self, edits: Iterable[Edit]) -> LayerPoint | None:
         """Return where the lowest of these edits takes effect; None without edits."""
         lowest = min((edit.layer for edit in edits), default=None)
         if lowest is None:
@@ -96,7 +96,7 @@ class Trunk:
             for weight in self.anatomy.select(e.layer, e.part)
         }
         after = parts == {"mlp"} and self.attentions[lowest] is not None
-        return Point(lowest, after)
+        return LayerPoint(lowest, after)
 
     @contextmanager
     def laid(self) -> Iterator[None]:
@@ -114,10 +114,10 @@ class Trunk:
     @contextmanager
     def passing(
         self,
-        start: tuple[Point, States] | None = None,
-        keep: Iterable[Point] = (),
+        start: tuple[LayerPoint, States] | None = None,
+        keep: Iterable[LayerPoint] = (),
         ends: Ends | None = None,
-    ) -> Iterator[dict[Point, list[Tensor]]]:
+    ) -> Iterator[dict[LayerPoint, list[Tensor]]]:
         """Say how the next pass goes: where it begins, with which states, and where it leaves some.
 
         Arguments:
@@ -136,11 +136,11 @@ class Trunk:
             self._start, self._keep, self._ends, self._left = None, frozenset(), None, {}
 
     def _block(self, layer: int, block: nn.Module, forward: Forward) -> Forward:
-        here, after = Point(layer), Point(layer, after_attention=True)
+        here, after = LayerPoint(layer), LayerPoint(layer, after_attention=True)
 
         def routed(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             """Stand in for the layer's forward."""
-            start, states = self._start or (Point(-1), ())
+            start, states = self._start or (LayerPoint(-1), ())
             if start.layer > layer:
                 passed = states[0] if start.layer == layer + 1 == len(self.blocks) else hidden
                 return (passed,) if self._gives_tuple[block] else passed
@@ -163,7 +163,7 @@ class Trunk:
         return routed
 
     def _attend(self, layer: int, attention: nn.Module, forward: Forward) -> Forward:
-        after = Point(layer, after_attention=True)
+        after = LayerPoint(layer, after_attention=True)
 
         def routed(*args: Any, **kwargs: Any) -> Any:
             """Stand in for the attention's forward."""
@@ -177,7 +177,7 @@ class Trunk:
 
         return routed
 
-    def _keep_state(self, point: Point, state: Tensor) -> None:
+    def _keep_state(self, point: LayerPoint, state: Tensor) -> None:
         if point in self._keep:
             self._left.setdefault(point, []).append(state)
 
