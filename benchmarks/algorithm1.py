@@ -20,7 +20,7 @@ import torch
 from common import TOLERANCE, machine, matmul_rate, show, synchronise
 from setting import RATES, arguments, setting
 
-from eckart.records import Edit
+from eckart.algorithm1 import candidate
 from eckart.scoring.evaluator import Evaluator
 
 
@@ -68,9 +68,8 @@ def ours(evaluator: Evaluator, options: argparse.Namespace) -> tuple[float, np.n
     """Search all rates; return the seconds, tokenising and factorising included, and every
     candidate's values."""
     start = time.perf_counter()
-    edits = [Edit(options.layer, options.part, rate) for rate in RATES]
-    evaluator.expect(edits)
-    trials = [evaluator([edit], "validation") for edit in edits]
+    candidates = [candidate(options.layer, options.part, rate) for rate in RATES]
+    trials = list(evaluator.score(candidates, "validation"))
     synchronise()
     return time.perf_counter() - start, np.array(
         [trial.score.log_likelihoods for trial in trials if trial.score]

@@ -83,21 +83,23 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     """Return seconds and bytes of this process."""
     evaluator = Evaluator(*setting(options), cache_memory=options.cache_memory)
     edit = Edit(options.layer, "mlp", 0.9)
-    evaluator.expect([edit])
     start = time.perf_counter()
     evaluator.prepare("validation")
     prepared = time.perf_counter() - start
-    full = evaluator([], "validation")
-    evaluator([edit], "validation")  # pays for the factorisation
-    candidate = evaluator([Edit(options.layer, "mlp", 0.5)], "validation")
+    # The first edit pays for the factorisation.
+    candidates = [(), (edit,), (Edit(options.layer, "mlp", 0.5),)]
+    scored = evaluator.score(candidates, "validation")
+    full, _ = next(scored), next(scored)
+    held, filed = evaluator.states.held, evaluator.states.filed
+    (candidate,) = scored
     peak = torch.cuda.max_memory_allocated() if options.device.startswith("cuda") else _resident()
     return {
         "rows": len(evaluator.fitted("validation").prompts),
         "prepare": prepared,
         "evaluation": full.seconds,
         "candidate": candidate.seconds,
-        "held": evaluator.states.held,
-        "filed": evaluator.states.filed,
+        "held": held,
+        "filed": filed,
         "peak": peak,
     }
 

@@ -14,7 +14,7 @@ import torch
 from common import machine, matmul_rate, show, synchronise
 from setting import RATES, arguments, computed_tokens, setting
 
-from eckart.records import Edit
+from eckart.algorithm1 import candidate
 from eckart.scoring.evaluator import Evaluator
 
 
@@ -27,12 +27,11 @@ def main() -> None:
     print(machine())
     dtype = getattr(torch, options.dtype)
     prefix, suffix = computed_tokens(evaluator)
-    edits = [Edit(options.layer, options.part, rate) for rate in RATES]
-    evaluator.expect(edits)
+    candidates = [candidate(options.layer, options.part, rate) for rate in RATES]
     rates = [matmul_rate(options.device, dtype)]
     seconds = []
-    for edit in edits:
-        seconds.append(evaluator([edit], "validation").seconds)
+    for trial in evaluator.score(candidates, "validation"):
+        seconds.append(trial.seconds)
         synchronise()
     rate = max(*rates, matmul_rate(options.device, dtype))
     layers, depth = (

@@ -5,10 +5,12 @@ python benchmarks/network.py --rows 8000 --labels 2 --cells 1120
 
 import argparse
 import pickle
+from dataclasses import replace
 
 from eckart.records import Edit, Row, Rows, Setting, Trial
+from eckart.sweeps.cluster import Remote
 from eckart.sweeps.grid import Sweep
-from eckart.sweeps.units import Facts, Known
+from eckart.sweeps.units import Facts
 
 LAYERS = list(range(80))
 
@@ -43,12 +45,13 @@ def main() -> None:
     said = parser.parse_args()
     sweep = Sweep.of({"models": "a/model", "tasks": "sst2", "layers": "all"})
     facts = Facts("a/model", "0" * 32, "bfloat16", {"attn": LAYERS, "mlp": LAYERS}, {}, [])
-    one, known = trial(said.rows, said.labels), Known()
+    one, known = trial(said.rows, said.labels), Remote()
     for number in range(said.cells):
-        known.add(Trial(f"{number:064}", one.setting, "validation", "0" * 64, (), score=one.score))
+        known.keep(replace(one, key=f"{number:064}"))
+    known.drained()
     text = "a sentence of fourteen tokens, which is about as long as one is in this task, say"
     rows = Rows(("neg", "pos"), tuple(Row(f"train:{i}", text, 0) for i in range(said.rows)))
-    print(f"to the worker, a new unit: {size((sweep, next(sweep.units), facts, Known())):,} bytes")
+    print(f"to the worker, a new unit: {size((sweep, next(sweep.units), facts, Remote())):,} bytes")
     print(
         f"to the worker, a unit with {said.cells} known trials: {size((sweep, facts, known)):,}"
         " bytes"

@@ -17,7 +17,8 @@ import torch
 from common import machine, matmul_rate, show
 from setting import RATES, arguments, setting
 
-from eckart.records import Edit, Trial
+from eckart.algorithm1 import candidate
+from eckart.records import Trial
 from eckart.scoring.evaluator import Evaluator
 
 
@@ -61,15 +62,14 @@ def main() -> None:
 def protocol(evaluator: Evaluator, layer: int, part: str) -> dict[str, Trial]:
     """Make the calls that a search makes; a clipped model is tested even where no rate does better
     than none."""
-    edits = [Edit(layer, part, rate) for rate in RATES]
-    evaluator.expect(edits)
-    trials = {f"validation at {edit.rate:g}": evaluator([edit], "validation") for edit in edits}
-    best = max(edits[1:], key=lambda edit: trials[f"validation at {edit.rate:g}"].score.accuracy)
-    evaluator.expect([best])
+    rates = {candidate(layer, part, rate): rate for rate in RATES}
+    trials = list(evaluator.score(list(rates), "validation"))
+    best = max(trials[1:], key=lambda trial: trial.score.accuracy)
+    unpruned, clipped = evaluator.score([(), best.edits], "test")
     return {
-        **trials,
-        "test, unpruned": evaluator([], "test"),
-        "test, clipped": evaluator([best], "test"),
+        **{f"validation at {rates[trial.edits]:g}": trial for trial in trials},
+        "test, unpruned": unpruned,
+        "test, clipped": clipped,
     }
 
 

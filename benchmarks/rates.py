@@ -11,7 +11,7 @@ from __future__ import annotations
 from common import machine, show
 from setting import arguments, setting
 
-from eckart.records import Edit
+from eckart.algorithm1 import candidate
 from eckart.scoring.evaluator import Evaluator
 
 
@@ -31,9 +31,9 @@ def main() -> None:
     evaluator.prepare("validation")
     rows = []
     for layer in dict.fromkeys(int(text) % depth for text in chosen.split(",")):
-        edits = [Edit(layer, options.part, rate) for rate in (0.0, 0.5, 0.75, 0.9, 0.95)]
-        evaluator.expect(edits)
-        full, first, *further = [evaluator([edit], "validation").seconds for edit in edits]
+        candidates = [candidate(layer, options.part, r) for r in (0.0, 0.5, 0.75, 0.9, 0.95)]
+        scored = evaluator.score(candidates, "validation")
+        full, first, *further = [trial.seconds for trial in scored]
         each, allowed = min(further), 1.2 * (depth - layer) / depth
         rows.append(
             [

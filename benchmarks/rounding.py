@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from common import machine, show
 
-from eckart.errors import EckartError
 from eckart.records import Edit
 from eckart.scores import Score
 from eckart.scoring.evaluator import Evaluator
@@ -87,15 +86,12 @@ def _grid(options: argparse.Namespace, task: Task) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         for layer in reversed(range(depth)):
-            edits = [Edit(layer, part, rate) for part in ("mlp", "attn") for rate in RATES]
-            scorer.expect(edits)
-            scorer([], "validation")
-            for edit in edits:
-                try:
-                    scored += scorer([edit], "validation").score is not None
-                except EckartError as error:
+            edits = [(Edit(layer, part, rate),) for part in ("mlp", "attn") for rate in RATES]
+            for trial in scorer.score([(), *edits], "validation"):
+                scored += bool(trial.edits) and trial.score is not None
+                if trial.score is None:
                     failed += 1
-                    print(f"{edit}: {error}")
+                    print(f"{trial.edits}: {trial.error}")
     for message in {str(one.message) for one in said}:
         print(message)
     show(

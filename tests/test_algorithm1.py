@@ -1,4 +1,4 @@
-"""Algorithm 1 as it is written, on executors whose answers are known."""
+"""Algorithm 1 as it is written, on scores that are known."""
 
 import math
 from dataclasses import replace
@@ -6,28 +6,34 @@ from dataclasses import replace
 import pytest
 from samples import score, trial
 
-from eckart.algorithm1 import score_test, search_rate
+from eckart.algorithm1 import (
+    algorithm1,
+    candidate,
+    rate_of,
+    score_test,
+    search_all,
+    worst_layer,
+)
 from eckart.errors import EditError, RunError
-from eckart.records import Edit, MatrixSpectrum, select_layer
+from eckart.records import Edit, MatrixSpectrum
 from eckart.weights.conditioning import check_rates, layer_condition_numbers
 
 
 class Known:
-    """Answers validation from a table of accuracies by rate, and counts looks at the test set."""
+    """Answers validation from a table of accuracies by rate, and notes what it was asked."""
 
     def __init__(self, accuracies):
         self.accuracies = accuracies
-        self.seen = []
+        self.asked = []
 
-    def key(self, edits, split):
-        return "k"
-
-    def __call__(self, edits, split):
-        self.seen.append((split, tuple(edits)))
-        accuracy = self.accuracies[edits[0].rate if edits else 0.0]
-        if accuracy is None:
-            return trial(split=split, score=None, status="failed", error="NaN")
-        return trial(split=split, edits=tuple(edits), score=score(accuracy))
+    def __call__(self, candidates, split):
+        self.asked.append((split, candidates))
+        for edits in reversed(candidates):  # the order is the scorer's own
+            accuracy = self.accuracies[rate_of(edits)]
+            if accuracy is None:
+                yield trial(split=split, edits=edits, score=None, status="failed", error="NaN")
+            else:
+                yield trial(split=split, edits=edits, score=score(accuracy))
 
 
 @pytest.mark.parametrize(
@@ -44,34 +50,39 @@ class Known:
     ],
 )
 def test_the_best_rate_on_validation(accuracies, best):
-    executor = Known(accuracies)
-    rate, trials = search_rate(executor, 3, "mlp", reversed(accuracies))
-    assert rate == best
-    assert executor.seen == [("validation", (Edit(3, "mlp", r),)) for r in sorted(accuracies)]
-    assert [t.score and t.score.accuracy for t in trials] == [
-        accuracies[r] for r in sorted(accuracies)
-    ]
+    known, rates = Known(accuracies), sorted(accuracies)
+    searched = search_all(known, 3, "mlp", list(reversed(rates)), "accuracy")
+    assert searched.best == best
+    assert known.asked == [("validation", [candidate(3, "mlp", rate) for rate in rates])]
+    found = {rate: t.score and t.score.accuracy for rate, t in searched.trials.items()}
+    assert list(found.items()) == [(rate, accuracies[rate]) for rate in rates]
 
 
 def test_another_metric_can_be_searched():
-    class ByF1(Known):
-        def __call__(self, edits, split):
-            found = super().__call__(edits, split)
-            return replace(found, score=replace(found.score, macro_f1=1 - found.score.accuracy))
+    def by_f1(candidates, split):
+        for found in Known({0.0: 0.9, 0.5: 0.2})(candidates, split):
+            yield replace(found, score=replace(found.score, macro_f1=1 - found.score.accuracy))
 
-    assert search_rate(ByF1({0.0: 0.9, 0.5: 0.2}), 0, "mlp", [0.0, 0.5], "macro_f1")[0] == 0.5
+    assert search_all(by_f1, 0, "mlp", [0.0, 0.5], "macro_f1").best == 0.5
 
 
 def test_an_unpruned_model_that_fails_ends_the_search():
     with pytest.raises(RunError, match="the unpruned model cannot be scored: NaN"):
-        search_rate(Known({0.0: None, 0.5: 0.9}), 0, "mlp", [0.0, 0.5])
+        search_all(Known({0.0: None, 0.5: 0.9}), 0, "mlp", [0.0, 0.5], "accuracy")
 
 
 def test_the_test_set_is_looked_at_once_for_each_model():
-    executor = Known({0.0: 0.5, 0.9: 0.6})
-    baseline, clipped = score_test(executor, Edit(1, "attn", 0.9))
-    assert executor.seen == [("test", ()), ("test", (Edit(1, "attn", 0.9),))]
-    assert (baseline.score.accuracy, clipped.score.accuracy) == (0.5, 0.6)
+    known, choice = Known({0.0: 0.5, 0.9: 0.6}), Edit(1, "attn", 0.9)
+    unpruned, clipped = score_test(known, choice)
+    assert known.asked == [("test", [(), (choice,)])]
+    assert (unpruned.score.accuracy, clipped.score.accuracy) == (0.5, 0.6)
+
+
+def test_where_nothing_is_clipped_the_test_set_is_looked_at_once():
+    known = Known({0.0: 0.5})
+    unpruned, clipped = score_test(known, Edit(1, "attn", 0.0))
+    assert known.asked == [("test", [()])]
+    assert unpruned is clipped
 
 
 def test_a_test_set_that_cannot_be_scored_is_an_error():
@@ -79,20 +90,28 @@ def test_a_test_set_that_cannot_be_scored_is_an_error():
         score_test(Known({0.0: 0.5, 0.9: None}), Edit(1, "attn", 0.9))
 
 
+def test_the_whole_algorithm():
+    known = Known({0.0: 0.5, 0.5: 0.4, 0.9: 0.6})
+    found = algorithm1(known, {0: 90.0, 1: 40.0, 2: 5.0}, "mlp", [0.0, 0.5, 0.9], top_k=2)
+    assert (found.layer, found.rates.best) == (1, 0.9)
+    assert (found.unpruned.score.accuracy, found.clipped.score.accuracy) == (0.5, 0.6)
+    assert [split for split, _ in known.asked] == ["validation", "test"]
+
+
 @pytest.mark.parametrize(("top_k", "layer"), [(1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (99, 4)])
 def test_the_deepest_of_the_k_worst_conditioned(top_k, layer):
-    assert select_layer({0: 30.0, 1: 90.0, 2: 80.0, 3: 1.0, 4: 20.0}, top_k) == layer
+    assert worst_layer({0: 30.0, 1: 90.0, 2: 80.0, 3: 1.0, 4: 20.0}, top_k) == layer
 
 
 def test_equal_condition_numbers_take_the_deeper_layer():
-    assert select_layer({0: 5.0, 1: 5.0, 2: 5.0}, 1) == 2
-    assert select_layer({0: math.inf, 1: 1e9, 2: 2.0}, 1) == 0
+    assert worst_layer({0: 5.0, 1: 5.0, 2: 5.0}, 1) == 2
+    assert worst_layer({0: math.inf, 1: 1e9, 2: 2.0}, 1) == 0
 
 
 @pytest.mark.parametrize("top_k", [0, -1])
 def test_no_layer_at_all(top_k):
     with pytest.raises(EditError, match="selects no layer"):
-        select_layer({0: 1.0}, top_k)
+        worst_layer({0: 1.0}, top_k)
 
 
 def spectrum(layer: int, name: str, condition: float) -> MatrixSpectrum:

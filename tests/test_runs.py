@@ -2,12 +2,13 @@
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from samples import ROWS, SETTING, score, trial
 
-from eckart.errors import ModelError, NotANumberError, RunError
+from eckart.errors import ModelError, RunError
 from eckart.records import Edit
 from eckart.runs import RunStore, read_run, write_whole
 from eckart.selection.recorded import Recorded
@@ -16,24 +17,41 @@ SETTINGS = {"model": "m", "rates": [0.0, 0.5], "layer": None}
 
 
 class Counting:
-    """An executor that counts its calls."""
+    """A scorer that counts its readings."""
 
     setting = SETTING
+    scoring = SETTING.scoring
 
-    def __init__(self):
-        self.calls = 0
+    def __init__(self, fault: Exception | None = None):
+        self.readings = 0
+        self.fault = fault
 
     def rows(self, split):
         return ROWS
 
-    def key(self, edits, split):
-        return f"{split} {edits}"
+    def key(self, edits, split, scoring):
+        return f"{split} {edits} {scoring}"
 
-    def __call__(self, edits, split):
-        self.calls += 1
-        if any(edit.rate > 0.9 for edit in edits):
-            raise NotANumberError("this one overflows")
-        return trial(self.key(edits, split), split=split, edits=tuple(edits))
+    def asked(self, candidates, scorings=()):
+        own = candidates if isinstance(candidates, dict) else {}
+        return {edits: own.get(edits) or scorings or [self.scoring] for edits in candidates}
+
+    def score(self, candidates, split, scorings=()):
+        for edits, wanted in self.asked(candidates, scorings).items():
+            self.readings += 1
+            if self.fault:
+                raise self.fault
+            for scoring in wanted:
+                failed = {"score": None, "status": "failed", "error": "this one overflows"}
+                outcome = failed if any(edit.rate > 0.9 for edit in edits) else {}
+                setting = replace(SETTING, scoring=scoring)
+                key = self.key(edits, split, scoring)
+                yield trial(key, split=split, edits=edits, setting=setting, **outcome)
+
+
+def scored(scorer, store, *edits):
+    """The trials of one candidate on test rows."""
+    return list(Recorded(scorer, store).score([edits], "test"))
 
 
 @pytest.mark.parametrize(
@@ -49,37 +67,62 @@ def test_a_trial_comes_back_as_it_was(tmp_path, kept):
 
 
 def test_what_is_known_is_never_computed_again(tmp_path):
-    executor = Counting()
+    scorer = Counting()
     for _ in range(3):
         with RunStore(tmp_path, SETTINGS) as store:
-            recorded = Recorded(executor, store)
-            assert recorded([Edit(0, "mlp", 0.5)], "test").score == score()
-    assert executor.calls == 1
+            assert [t.score for t in scored(scorer, store, Edit(0, "mlp", 0.5))] == [score()]
+    assert scorer.readings == 1
+
+
+def test_only_what_is_missing_is_computed_and_kept_as_it_comes(tmp_path):
+    scorer, mild, told = Counting(), (Edit(0, "mlp", 0.5),), []
+    with RunStore(tmp_path, SETTINGS) as store:
+        recorded = Recorded(scorer, store, told.append)
+        list(recorded.score([mild], "test", ["sum"]))
+        found = recorded.score([(), mild], "test", ["sum", "mean"])
+        first = next(found)
+        assert (first.edits, first.setting.scoring, scorer.readings) == (mild, "sum", 1)
+        second = next(found)
+        assert store.trial(second.key) == second
+        assert len({(t.edits, t.setting.scoring) for t in (first, second, *found)}) == 4
+        assert scorer.readings == 3
+        assert len(told) == len(list(store.trials())) == 4
+
+
+def test_a_setting_that_asks_the_very_same_has_the_trial_too(tmp_path):
+    scorer, other = Counting(), Counting()
+    other.setting = replace(SETTING, seed=7)
+    with RunStore(tmp_path, SETTINGS) as store:
+        scored(scorer, store)
+        for _ in range(2):
+            (same,) = scored(other, store)
+            assert (same.setting, same.seconds) == (other.setting, 0)
+        assert other.readings == 0
+        assert len(list(store.trials())) == 2
+
+
+def test_without_a_ledger_everything_is_computed():
+    scorer = Counting()
+    assert [t.edits for t in Recorded(scorer, None).score([()], "test")] == [()]
+    assert scorer.readings == 1
 
 
 def test_a_failed_trial_is_kept_with_its_cause(tmp_path):
-    executor = Counting()
+    scorer = Counting()
     for _ in range(2):
         with RunStore(tmp_path, SETTINGS) as store:
-            failed = Recorded(executor, store)([Edit(0, "mlp", 0.95)], "test")
-            assert (failed.status, failed.score, failed.error) == (
-                "failed",
-                None,
-                "this one overflows",
-            )
-    assert executor.calls == 1
+            (failed,) = scored(scorer, store, Edit(0, "mlp", 0.95))
+            assert (failed.status, failed.score) == ("failed", None)
+            assert failed.error == "this one overflows"
+    assert scorer.readings == 1
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("ours"), ModelError("memory is full")])
 def test_what_may_go_well_another_time_is_not_kept(tmp_path, error):
-    def broken(edits, split):
-        raise error
-
-    broken.key = lambda edits, split: "k"
     with RunStore(tmp_path, SETTINGS) as store:
         with pytest.raises(type(error)):
-            Recorded(broken, store)([], "test")
-        assert store.trial("k") is None
+            scored(Counting(error), store)
+        assert list(store.trials()) == []
 
 
 def test_another_setting_is_refused_by_name(tmp_path):
@@ -166,7 +209,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 def test_a_run_is_read_as_it_was_kept(tmp_path):
     with RunStore(tmp_path, SETTINGS) as store:
-        Recorded(Counting(), store)([Edit(0, "mlp", 0.5)], "test")
+        scored(Counting(), store, Edit(0, "mlp", 0.5))
         store.keep_spectrum("q", {"sigma_max": 2.0})
     run = read_run(tmp_path)
     (kept,) = run.trials.values()

@@ -1,82 +1,164 @@
-"""Algorithm 1 of the paper (Appendix C.2): where to clip, and how much."""
+"""Algorithm 1 of the paper (Appendix C.2): where to clip, and how much.
+
+It knows no model and no file: whatever scores edits on a split, here or elsewhere, can be searched.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from eckart.errors import RunError
-from eckart.records import Edit, Rows, Setting, Trial, compared
+from eckart.errors import EditError, RunError
+from eckart.records import TOP_K, Edit, Edits, Trial
 
-
-class Executor(Protocol):
-    """Whatever scores edits on a split; selection does not know where."""
-
-    @property
-    def setting(self) -> Setting:
-        """What is scored before anything is clipped."""
-        ...
-
-    def key(self, edits: Sequence[Edit], split: str) -> str:
-        """Return the hash of everything that the outcome depends on."""
-        ...
-
-    def rows(self, split: str) -> Rows:
-        """Return the rows of a split; of the whole one, if only some of its rows are named."""
-        ...
-
-    def __call__(self, edits: Sequence[Edit], split: str) -> Trial:
-        """Score the edits on a split."""
-        ...
+Score: TypeAlias = Callable[[Sequence[Edits], str], Iterable[Trial]]
+"""Scores candidates on a split: one trial each, in any order. `()` is the unpruned model."""
 
 
-def search_rate(
-    evaluate: Executor, layer: int, part: str, rates: Iterable[float], metric: str = "accuracy"
-) -> tuple[float, tuple[Trial, ...]]:
-    """Search the clipping rates greedily on the validation set (Algorithm 1, lines 5 to 14).
+@dataclass(frozen=True)
+class Searched:
+    """The rates of a part of a layer, searched on validation.
 
     Arguments:
-        evaluate: scores an edit on a split.
-        layer, part: what is clipped.
-        rates: the candidates, tried in ascending order; of equal scores the smaller rate stays.
-        metric: which of the outcome's `merits` is compared.
+        best: the rate that does best; 0 where no clipping does better than none.
+        trials: of every rate, ascending.
+    """
 
-    Returns:
-        the best rate, and one trial a candidate in ascending order of rate. A candidate whose trial
-        failed is never chosen.
+    best: float
+    trials: dict[float, Trial]
+
+
+SearchRates: TypeAlias = Callable[[Score, int, str, Sequence[float], str], Searched]
+"""Searches the rates of a part of a layer by a metric."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What Algorithm 1 found.
+
+    Arguments:
+        layer: the chosen one.
+        rates: those that were searched, and the best.
+        unpruned, clipped: the trials on the test rows; one and the same where nothing is clipped.
+    """
+
+    layer: int
+    rates: Searched
+    unpruned: Trial
+    clipped: Trial
+
+
+def algorithm1(
+    score: Score,
+    condition_numbers: Mapping[int, float],
+    part: str,
+    rates: Sequence[float],
+    top_k: int = TOP_K,
+    metric: str = "accuracy",
+    search_rates: SearchRates | None = None,
+) -> Found:
+    """Choose a layer by condition number and a rate on validation, and look at the test rows once.
+
+    Arguments:
+        score: scores candidates on `validation` and on `test`.
+        condition_numbers: of the layers to choose from.
+        part: what is clipped.
+        rates: the candidates; 0, the unpruned model, is among them.
+        top_k: how many of the worst-conditioned layers are considered.
+        metric: which of an outcome's `merits` is compared.
+        search_rates: another search of the rates, such as a race; `search_all` by default.
+
+    Raises:
+        EditError: `top_k` selects no layer.
+        RunError: the unpruned model or the choice could not be scored.
+    """
+    layer = worst_layer(condition_numbers, top_k)  # lines 2 to 4
+    searched = (search_rates or search_all)(score, layer, part, rates, metric)  # lines 5 to 14
+    unpruned, clipped = score_test(score, Edit(layer, part, searched.best))  # lines 15 and 16
+    return Found(layer, searched, unpruned, clipped)
+
+
+def worst_layer(condition_numbers: Mapping[int, float], top_k: int = TOP_K) -> int:
+    """Return the deepest of the `top_k` layers with the largest condition numbers (lines 2 to 4).
+
+    Of equal condition numbers the deeper layer counts as larger.
+
+    >>> worst_layer({0: 10.0, 1: 90.0, 2: 40.0, 3: 5.0}, top_k=2)
+    2
+    """
+    if top_k < 1:
+        raise EditError(f"top-k {top_k} selects no layer; it must be at least 1")
+    by_size = sorted(condition_numbers, key=lambda layer: (condition_numbers[layer], layer))
+    return max(by_size[-top_k:])
+
+
+def search_all(
+    score: Score, layer: int, part: str, rates: Sequence[float], metric: str
+) -> Searched:
+    """Score every rate on validation (lines 5 to 14).
+
+    Of equal scores the smaller rate stays. A rate whose trial failed is never chosen.
 
     Raises:
         RunError: the unpruned model itself could not be scored.
     """
-    best_rate, best_score = 0.0, -math.inf
-    trials = []
-    for rate in sorted(rates):
-        trial = evaluate([Edit(layer, part, rate)], "validation")
-        trials.append(trial)
-        if trial.score is None:
-            if rate == 0:
-                raise RunError(f"the unpruned model cannot be scored: {trial.error}")
-            continue
-        score = compared(trial.score.merits[metric])
-        if score > best_score:
-            best_rate, best_score = rate, score
-    return best_rate, tuple(trials)
+    candidates = [candidate(layer, part, rate) for rate in sorted(rates)]
+    by_rate = {rate_of(trial.edits): trial for trial in score(candidates, "validation")}
+    trials = {rate: by_rate[rate] for rate in sorted(by_rate)}
+    if trials[0].score is None:
+        raise RunError(f"the unpruned model cannot be scored: {trials[0].error}")
+    merits = {
+        Edit(layer, part, rate): trial.score.merits[metric]
+        for rate, trial in trials.items()
+        if trial.score is not None
+    }
+    best = best_edit(merits, trials[0].score.merits[metric])
+    return Searched(best.rate if best else 0.0, trials)
 
 
-def score_test(evaluate: Executor, edit: Edit) -> tuple[Trial, Trial]:
-    """Score the frozen choice on the test set, beside the unpruned model (Algorithm 1, lines 15 and
-    16).
+def best_edit(merits: Mapping[Edit, float], unpruned: float) -> Edit | None:
+    """Return the edit that does best on validation; None where none beats the unpruned model.
 
-    Returns:
-        the trials of the unpruned and of the clipped model, on the same rows.
+    Of equal scores the smaller rate wins, and of equal rates the deeper layer.
+
+    >>> best_edit({Edit(0, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.9): 0.8}, 0)
+    Edit(layer=3, part='mlp', rate=0.5)
+    """
+    best = max(
+        merits, key=lambda edit: (compared(merits[edit]), -edit.rate, edit.layer), default=None
+    )
+    return best if best is not None and compared(merits[best]) > compared(unpruned) else None
+
+
+def compared(merit: float) -> float:
+    """Return a merit as choices compare it: what differs by a sum's rounding alone is equal.
+
+    >>> compared(0.6000000000000001) == compared(0.6)
+    True
+    """
+    return round(merit, 12)
+
+
+def score_test(score: Score, choice: Edit) -> tuple[Trial, Trial]:
+    """Score the unpruned model and the frozen choice on the same test rows (lines 15 and 16).
 
     Raises:
         RunError: either could not be scored.
     """
-    baseline = evaluate([], "test")
-    clipped = evaluate([edit], "test") if edit.rate else baseline
-    for trial in (baseline, clipped):
+    edits = candidate(choice.layer, choice.part, choice.rate)
+    trials = {trial.edits: trial for trial in score(list(dict.fromkeys([(), edits])), "test")}
+    for trial in trials.values():
         if trial.score is None:
             raise RunError(f"the test set cannot be scored: {trial.error}")
-    return baseline, clipped
+    return trials[()], trials[edits]
+
+
+def candidate(layer: int, part: str, rate: float) -> Edits:
+    """Return what is scored for a rate: at rate 0 it is the unpruned model."""
+    return (Edit(layer, part, rate),) if rate else ()
+
+
+def rate_of(edits: Edits) -> float:
+    """Return the rate of a candidate."""
+    return edits[0].rate if edits else 0.0

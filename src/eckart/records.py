@@ -8,10 +8,10 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from eckart.errors import EckartError, EditError
 from eckart.scores import Outcome, Score, SquaredErrors, read_outcome
@@ -90,46 +90,8 @@ def check_rate(rate: float) -> float:
     return rate
 
 
-def compared(value: float) -> float:
-    """Return a score as every choice compares it: what differs by the rounding of a sum alone is
-    equal.
-
-    >>> compared(0.6000000000000001) == compared(0.6)
-    True
-    """
-    return round(value, 12)
-
-
-def best_edit(outcomes: Mapping[Edit, float], unpruned: float) -> Edit | None:
-    """Return the edit that does best on validation; None where none does better than the unpruned
-    model.
-
-    Of equal scores the smaller rate wins, and of equal rates the deeper layer.
-
-    >>> best_edit({Edit(0, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.5): 0.8, Edit(3, "mlp", 0.9): 0.8},
-    0.7) Edit(layer=3, part='mlp', rate=0.5)
-    """
-    best = max(
-        outcomes, key=lambda edit: (compared(outcomes[edit]), -edit.rate, edit.layer), default=None
-    )
-    return best if best is not None and compared(outcomes[best]) > compared(unpruned) else None
-
-
-def select_layer(condition_numbers: Mapping[int, float], top_k: int = TOP_K) -> int:
-    """Return the deepest of the `top_k` layers with the largest condition numbers (Algorithm 1,
-    lines 2 to 4).
-
-    Of equal condition numbers the deeper layer counts as larger.
-
-    >>> select_layer({0: 10.0, 1: 90.0, 2: 40.0, 3: 5.0}, top_k=2)
-    2
-    """
-    if top_k < 1:
-        raise EditError(f"top-k {top_k} selects no layer; it must be at least 1")
-    largest = sorted(
-        condition_numbers, key=lambda layer: (condition_numbers[layer], layer), reverse=True
-    )
-    return max(largest[:top_k])
+Edits: TypeAlias = tuple[Edit, ...]
+"""What is clipped together, as trials name it: layers counted from the first, sorted, no rate 0."""
 
 
 @dataclass(frozen=True, order=True)
@@ -231,7 +193,7 @@ class Trial:
     setting: Setting
     split: str
     rows: str
-    edits: tuple[Edit, ...]
+    edits: Edits
     status: Literal["done", "failed"] = "done"
     score: Outcome | None = None
     error: str | None = None

@@ -117,14 +117,22 @@ class RunStore:
         stays beside it."""
         known = self.trial(trial.key)
         other = known is not None and known.setting != trial.setting
-        place = f"{trial.key} {fingerprint(asdict(trial.setting))}" if other else trial.key
+        place = _beside(trial.key, trial.setting) if other else trial.key
         self._write("INSERT OR REPLACE INTO trials VALUES (?, ?, ?)", place, *_packed(trial))
 
-    def keep_same(self, key: str, setting: Setting) -> None:
-        """Write a trial that is kept once more, as another setting's; it took no time."""
+    def keep_same(self, key: str, setting: Setting) -> Trial | None:
+        """Write a trial once more as another setting's; it took no time.
+
+        Returns:
+            what was written; None if there is no such trial, or if it is another's already.
+        """
         known = self.trial(key)
-        if known is not None:
-            self.keep(replace(known, setting=setting, seconds=0.0))
+        there = self._fetch("SELECT 1 FROM trials WHERE key = ?", _beside(key, setting))
+        if known is None or there is not None:
+            return None
+        same = replace(known, setting=setting, seconds=0.0)
+        self.keep(same)
+        return same
 
     def row_digests(self) -> list[str]:
         """Return the digests of the rows that are kept."""
@@ -261,6 +269,11 @@ class Run:
                 f" {split}, {', '.join(map(str, edits)) or 'unpruned'}): its data changed between"
                 " two starts; run it again with another --out"
             )
+
+
+def _beside(key: str, setting: Setting) -> str:
+    """Return the place of a trial whose key another setting's trial has."""
+    return f"{key} {fingerprint(asdict(setting))}"
 
 
 def read_run(folder: str | Path) -> Run:

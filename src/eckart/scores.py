@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -60,6 +60,10 @@ class Score:
         """What a choice may compare, by metric; larger is better."""
         return {metric: getattr(self, metric) for metric in METRICS}
 
+    def without_rows(self) -> Score:
+        """Return everything but the rows."""
+        return replace(self, labels=(), predictions=(), log_likelihoods=())
+
     def summary(self) -> dict[str, Any]:
         """Return everything but the rows."""
         return {
@@ -92,6 +96,10 @@ class SquaredErrors:
     def merits(self) -> dict[str, float]:
         """What a choice may compare, by metric; larger is better."""
         return {SQUARED_ERROR: -self.squared_error}
+
+    def without_rows(self) -> SquaredErrors:
+        """Return everything but the rows."""
+        return replace(self, errors=())
 
     def summary(self) -> dict[str, Any]:
         """Return everything but the rows."""

@@ -268,7 +268,7 @@ def test_interrupting_ends_with_130_and_a_fault_of_ours_with_1(
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("eckart.scoring.evaluator.Evaluator.trials", interrupt)
+    monkeypatch.setattr("eckart.scoring.evaluator.Evaluator.outcomes", interrupt)
     ended = eckart("search", model, *own_task, "--out", "run")
     assert (ended.status, ended.out) == (130, "")
     assert "the same command goes on" in ended.err
@@ -279,7 +279,7 @@ def test_interrupting_ends_with_130_and_a_fault_of_ours_with_1(
     def fault(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("eckart.scoring.evaluator.Evaluator.trials", fault)
+    monkeypatch.setattr("eckart.scoring.evaluator.Evaluator.outcomes", fault)
     ended = eckart("evaluate", model, *own_task)
     assert (ended.status, ended.out) == (1, "")
     assert "Traceback" in ended.err
@@ -354,7 +354,7 @@ def test_a_search_that_is_asked_again_recomputes_nothing(
     def refuse(*_):
         raise AssertionError("a kept trial was computed again")
 
-    monkeypatch.setattr("eckart.scoring.evaluator.Evaluator.__call__", refuse)
+    monkeypatch.setattr("eckart.scoring.evaluator.Evaluator.outcomes", refuse)
     monkeypatch.setattr("eckart.weights.conditioning.measure", refuse)
     assert (
         document(eckart("search", model, *own_task, "--rates", "0,0.5", "--out", "run", "--json"))

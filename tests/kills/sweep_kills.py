@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,10 +30,11 @@ GRID = {
 
 def run(model, task: dict, folder: Path, log: Path) -> None:
     def counted(job):
-        for finding in locally(job):
+        def watch(event):
             with log.open("a") as file:
-                file.write(f"{getattr(finding, 'key', '')}\n")
-            yield finding
+                file.write(f"{getattr(event, 'key', '')}\n")
+
+        locally(replace(job, watch=watch))
 
     sweep(model, task, **GRID, out=folder, execute=counted, batch_tokens=256)
 
@@ -42,7 +44,7 @@ def trials(folder: Path) -> dict:
 
 
 def main(model: str, data: str, folder: str) -> None:
-    from kills import in_a_child  # beside this file, which only a script's own folder finds
+    from search_kills import in_a_child  # beside this file, which only a script's own folder finds
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)

@@ -81,7 +81,7 @@ def test_calibrated_values_are_those_computed_by_hand(request, kind, family, edi
     expected = {"prior": sums - na, "contextual": np.log(shares(sums) / mean)}
     if kind == "labels":
         expected["batch"] = np.log(shares(sums) / shares(sums).mean(axis=0))
-    found = Evaluator(model, task).trials(edits, "validation", list(expected))
+    found = Evaluator(model, task).score([edits], "validation", list(expected))
     for trial, values in zip(found, expected.values(), strict=True):
         assert np.allclose(trial.score.log_likelihoods, values, atol=1e-5)
         assert trial.score.predictions == tuple(values.argmax(axis=1))
@@ -98,7 +98,7 @@ def test_the_mean_of_all_logits_ranks_by_what_the_authors_code_did(choices):
         logits = model.model(torch.tensor([whole])).logits[0]
         return float(logits[len(before) - 1 : len(whole) - 1].mean())
 
-    trial = Evaluator(model, choices, method="logit")([], "validation")
+    trial = Evaluator(model, choices, scoring="logit")([], "validation")
     expected = [
         [mean_logit(p.context, text) for text in p.continuations]
         for p in choices.prompts("validation")
@@ -118,7 +118,7 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
     task = request.getfixturevalue("task" if kind == "labels" else "choices")
     model = load_model(build("llama"), tokenizer=tiny_tokenizer())
     methods = usable(task)
-    alone = [Evaluator(model, task, method=method)(EDITS, "validation") for method in methods]
+    alone = [Evaluator(model, task, scoring=method)(EDITS, "validation") for method in methods]
     evaluator = Evaluator(model, task)
     evaluator.prepare("validation", methods)
     reader, read = evaluator.prepare("validation").rows.reader, []
@@ -129,7 +129,7 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
         lambda reader, *args, **kw: (read.append(reader), real(reader, *args, **kw))[1],
     )
     start = time.perf_counter()
-    together = evaluator.trials(EDITS, "validation", methods)
+    together = list(evaluator.score([EDITS], "validation", methods))
     elapsed = time.perf_counter() - start
     assert read.count(reader) == 1
     assert [trial.score for trial in together] == [trial.score for trial in alone]
@@ -142,9 +142,9 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
 
 def test_without_methods_the_evaluators_own_is_meant(task):
     evaluator = Evaluator(
-        load_model(build("gpt2"), tokenizer=tiny_tokenizer()), task, method="byte"
+        load_model(build("gpt2"), tokenizer=tiny_tokenizer()), task, scoring="byte"
     )
-    (only,) = evaluator.trials(EDITS, "test")
+    (only,) = evaluator.score([EDITS], "test")
     assert (only.key, only.score) == (evaluator.key(EDITS, "test"), evaluator(EDITS, "test").score)
     assert only.key == evaluator.key(EDITS, "test", "byte") != evaluator.key(EDITS, "test", "sum")
 
@@ -156,10 +156,10 @@ def test_prompts_without_content_are_prepared_once_and_only_where_needed(task, m
         Task, "null_prompt", lambda self, *args: (asked.append(args[2]), real(self, *args))[1]
     )
     evaluator = Evaluator(load_model(build("llama"), tokenizer=tiny_tokenizer()), task)
-    evaluator.trials([], "validation", ["sum", "mean", "byte", "batch"])
+    list(evaluator.score([()], "validation", ["sum", "mean", "byte", "batch"]))
     assert asked == []
     for edits in ([], EDITS):
-        evaluator.trials(edits, "validation", ["contextual", "sum"])
+        list(evaluator.score([edits], "validation", ["contextual", "sum"]))
     rows = len(task.validation)
     assert asked == ["N/A"] * rows + [""] * rows + ["[MASK]"] * rows
 
@@ -168,22 +168,20 @@ def test_a_scoring_that_the_unpruned_pass_did_not_need_is_right_for_candidates(t
     """The pass that leaves states for candidates read no prompts without content, so these begin at
     the bottom."""
     model = load_model(build("llama"), tokenizer=tiny_tokenizer())
-    alone = Evaluator(model, task, method="contextual")(EDITS, "validation").score
+    alone = Evaluator(model, task, scoring="contextual")(EDITS, "validation").score
     evaluator = Evaluator(model, task)
-    evaluator.expect(EDITS)
-    evaluator([], "validation")
-    assert evaluator.states.held > 0
-    for _ in range(2):
-        (found,) = evaluator.trials(EDITS, "validation", ["contextual"])
-        assert np.allclose(found.score.log_likelihoods, alone.log_likelihoods, atol=1e-5)
+    asked = {(): ["sum"], tuple(EDITS): ["contextual"]}
+    unpruned, found = evaluator.score(asked, "validation")
+    assert [t.setting.scoring for t in (unpruned, found)] == ["sum", "contextual"]
+    assert np.allclose(found.score.log_likelihoods, alone.log_likelihoods, atol=1e-5)
 
 
 def test_some_rows_score_as_they_do_in_the_whole_split(task):
     evaluator = Evaluator(double("llama"), task)
     methods = ["sum", "contextual", "prior"]
     for whole, part in zip(
-        evaluator.trials(EDITS, "validation", methods),
-        evaluator.trials(EDITS, "validation[3:7]", methods),
+        evaluator.score([EDITS], "validation", methods),
+        evaluator.score([EDITS], "validation[3:7]", methods),
         strict=True,
     ):
         assert np.allclose(part.score.log_likelihoods, whole.score.log_likelihoods[3:7], atol=1e-5)
@@ -197,7 +195,7 @@ def test_a_model_that_favours_one_label_is_balanced_by_its_rows(task):
     with torch.no_grad():
         head.bias[favoured] = 8.0
     evaluator = Evaluator(model, task)
-    skewed, balanced = evaluator.trials([], "all", ["sum", "batch"])
+    skewed, balanced = evaluator.score([()], "all", ["sum", "batch"])
     n = skewed.score.n
     assert sum(label == 0 for label in skewed.score.predictions) == n
     assert 0.25 * n < sum(label == 0 for label in balanced.score.predictions) < 0.75 * n
@@ -207,7 +205,7 @@ def test_batch_does_not_see_labels(task):
     model = double("gpt2")
     turned = tuple(replace(example, label=1 - example.label) for example in task.validation)
     asked, other = (
-        Evaluator(model, which, method="batch")([], "validation").score
+        Evaluator(model, which, scoring="batch")([], "validation").score
         for which in (task, replace(task, validation=turned))
     )
     assert other.labels == tuple(1 - label for label in asked.labels)
@@ -220,19 +218,19 @@ def test_batch_does_not_see_labels(task):
 def test_batch_needs_all_rows_and_the_same_labels_in_each(task, choices):
     evaluator = Evaluator(load_model(build("llama"), tokenizer=tiny_tokenizer()), task)
     with pytest.raises(TaskError, match=r"all rows of a split.*'validation\[0:4\]'.*--race"):
-        evaluator.trials([], "validation[0:4]", ["sum", "batch"])
+        list(evaluator.score([()], "validation[0:4]", ["sum", "batch"]))
     with pytest.raises(TaskError, match="its own candidates"):
-        Evaluator(evaluator.model, choices, method="batch")
+        Evaluator(evaluator.model, choices, scoring="batch")
     with pytest.raises(TaskError, match="its own candidates"):
-        Evaluator(evaluator.model, choices).trials([], "validation", ["batch"])
+        list(Evaluator(evaluator.model, choices).score([()], "validation", ["batch"]))
     with pytest.raises(TaskError, match="no scoring 'best'"):
-        evaluator.trials([], "validation", ["best"])
+        list(evaluator.score([()], "validation", ["best"]))
     assert check_method("batch", "classification", "validation") == "batch"
 
 
 def test_a_race_by_batch_is_refused_before_anything_is_read(task, tmp_path, monkeypatch):
     evaluator = Evaluator(
-        load_model(build("llama"), tokenizer=tiny_tokenizer()), task, method="batch"
+        load_model(build("llama"), tokenizer=tiny_tokenizer()), task, scoring="batch"
     )
     monkeypatch.setattr(Reader, "sums", None)
     with pytest.raises(TaskError, match="leave out --race"):
@@ -242,7 +240,7 @@ def test_a_race_by_batch_is_refused_before_anything_is_read(task, tmp_path, monk
 
 def test_a_search_by_a_calibrated_scoring_records_it(task):
     evaluator = Evaluator(
-        load_model(build("llama"), tokenizer=tiny_tokenizer()), task, method="contextual"
+        load_model(build("llama"), tokenizer=tiny_tokenizer()), task, scoring="contextual"
     )
     study = run_plan(Plan("mlp", (0.0, 0.5), layer=1), evaluator)
     assert study.settings["scoring"] == "contextual"

@@ -1,5 +1,6 @@
 """The evaluator: trials, their keys, and what it does when the fast path cannot be trusted."""
 
+import itertools
 import warnings
 
 import accelerate
@@ -57,7 +58,7 @@ def test_equal_edits_have_equal_keys_and_others_do_not(task):
         evaluator.key([Edit(2, "mlp", 0.5)], "test"),
         evaluator.key([Edit(2, "mlp", 0.5), Edit(0, "attn", 0.5)], "validation"),
         Evaluator(loaded(seed=1), task).key([Edit(2, "mlp", 0.5), Edit(0, "attn", 0.5)], "test"),
-        Evaluator(loaded(), task, method="mean").key(
+        Evaluator(loaded(), task, scoring="mean").key(
             [Edit(2, "mlp", 0.5), Edit(0, "attn", 0.5)], "test"
         ),
     ]
@@ -151,25 +152,20 @@ CANDIDATES = [Edit(1, "mlp", rate) for rate in (0.0, 0.5, 0.9)] + [
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "gemma2"])
 def test_expected_candidates_score_as_they_do_alone(task, family, method):
     model = loaded(family)
-    shared = Evaluator(model, task, method=method)
-    shared.expect(CANDIDATES)
-    for edit in CANDIDATES:
-        alone = Evaluator(model, task, method=method)([edit], "validation").score
-        found = shared([edit], "validation").score
-        assert found.predictions == alone.predictions
-        assert np.allclose(found.log_likelihoods, alone.log_likelihoods, atol=1e-5)
-    assert shared.states.held > 0
-    assert {point for _, point in shared.states._states} == {
-        LayerPoint(1, after_attention=True),
-        LayerPoint(2),
-    }
-    shared.expect([Edit(2, "attn", 0.5)])
+    shared = Evaluator(model, task, scoring=method)
+    for trial in shared.score([[edit] for edit in CANDIDATES], "validation"):
+        alone = Evaluator(model, task, scoring=method)(trial.edits, "validation").score
+        assert trial.score.predictions == alone.predictions
+        assert np.allclose(trial.score.log_likelihoods, alone.log_likelihoods, atol=1e-5)
+        assert shared.states.held > 0
+        left = {point for _, point in shared.states._states}
+        assert left == {LayerPoint(1, after_attention=True), LayerPoint(2)}
     assert shared.states.held == 0
 
 
 @pytest.mark.parametrize("family", ["llama", "bloom"])
-@pytest.mark.parametrize("expected", [True, False])
-def test_no_order_of_edits_changes_a_score(task, family, expected):
+@pytest.mark.parametrize("together", [True, False])
+def test_no_order_of_edits_changes_a_score(task, family, together):
     """An edit of layer 0 is not taken for the unpruned model, whatever comes before and after
     it."""
     model = loaded(family)
@@ -181,28 +177,29 @@ def test_no_order_of_edits_changes_a_score(task, family, expected):
         Edit(0, "mlp", 0.5),
     ]
     shared = Evaluator(model, task)
-    if expected:
-        shared.expect(edits)
-    for edit in [edits[1], *edits, *reversed(edits)]:
-        alone = Evaluator(model, task)([edit], "validation").score
-        assert np.allclose(
-            shared([edit], "validation").score.log_likelihoods, alone.log_likelihoods, atol=1e-5
-        ), edit
+    for order in ([edits[1]], edits, [*reversed(edits)]):
+        candidates = [[edit] for edit in order]
+        if together:
+            found = shared.score(candidates, "validation")
+        else:
+            found = (shared(edits, "validation") for edits in candidates)
+        for trial in found:
+            alone = Evaluator(model, task)(trial.edits, "validation").score
+            assert np.allclose(trial.score.log_likelihoods, alone.log_likelihoods, atol=1e-5)
 
 
 def test_splits_with_other_prompts_without_content_do_not_share_their_states(task):
     model = loaded()
-    shared = Evaluator(model, task, method="prior", truncate_demonstrations=True)
+    shared = Evaluator(model, task, scoring="prior", truncate_demonstrations=True)
     lengths = sorted(fed_lengths(task.prompts("test"), Encoder(model.tokenizer)))
     shared.window = lengths[-3]
-    shared.expect([Edit(1, "mlp", 0.5)])
-    for split in ("validation", "test"):
-        shared([], split)
-    alone = Evaluator(model, task, method="prior", truncate_demonstrations=True)
+    alone = Evaluator(model, task, scoring="prior", truncate_demonstrations=True)
     alone.window = shared.window
-    for split in ("test", "validation"):
-        found, expected = (e([Edit(1, "mlp", 0.5)], split).score for e in (shared, alone))
-        assert np.allclose(found.log_likelihoods, expected.log_likelihoods, atol=1e-5)
+    edits = (Edit(1, "mlp", 0.5),)
+    both = zip(*(shared.score([(), edits], split) for split in ("validation", "test")), strict=True)
+    for found in itertools.chain(*both):
+        expected = alone(found.edits, found.split).score
+        assert np.allclose(found.score.log_likelihoods, expected.log_likelihoods, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -210,7 +207,6 @@ def test_a_tail_that_ignores_the_edit_is_noticed(task, monkeypatch, dtype):
     """A mild edit may hide within bfloat16's rounding; a harsh one is checked again."""
     model = load_model(build("llama").to(getattr(torch, dtype)), tokenizer=tiny_tokenizer())
     evaluator = Evaluator(model, task)
-    evaluator.expect(CANDIDATES)
     unedited, real = {}, Reader.sums
 
     def ignores(reader, start=None, *args, **kwargs):
@@ -222,9 +218,10 @@ def test_a_tail_that_ignores_the_edit_is_noticed(task, monkeypatch, dtype):
     monkeypatch.setattr(Reader, "sums", ignores)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        evaluator([], "validation")
-        for rate in (0.1, 0.5, 0.95):
-            found = evaluator([Edit(1, "mlp", rate)], "validation").score
+        rates = [0.1, 0.5, 0.95]
+        candidates = [(), *((Edit(1, "mlp", rate),) for rate in rates)]
+        *_, last = evaluator.score(candidates, "validation")
+        found = last.score
     assert any("run through all layers" in str(one.message) for one in caught)
     monkeypatch.undo()
     alone = Evaluator(model, task)([Edit(1, "mlp", 0.95)], "validation").score
@@ -234,7 +231,9 @@ def test_a_tail_that_ignores_the_edit_is_noticed(task, monkeypatch, dtype):
 def test_a_search_leaves_nothing_behind_in_memory(task):
     evaluator = Evaluator(loaded(), task)
     run_plan(Plan("mlp", (0.0, 0.5), layer=1), evaluator)
-    assert (evaluator.states.held, evaluator.states.filed, evaluator._factors) == (0, 0, {})
+    assert (evaluator.states.held, evaluator.states.filed) == (0, 0)
+    last = {weight.key for weight in evaluator.anatomy.select(1, "mlp")}
+    assert evaluator._factors.keys() <= last, "for a further look at what was tested"
     assert all(data.rows.reader._prefix == {} for data in evaluator._prepared.values())
 
 
@@ -246,14 +245,12 @@ def test_candidates_whose_tail_is_wrong_run_through_all_layers(task, monkeypatch
         StateStore, "get", lambda *args: (found := real(*args)) and tuple(s + 1 for s in found)
     )
     evaluator = Evaluator(model, task)
-    evaluator.expect(CANDIDATES)
-    evaluator([], "validation")
+    candidates = [(), (Edit(1, "mlp", 0.5),)]
     with pytest.warns(UserWarning, match="candidates run through all layers"):
-        first = evaluator([Edit(1, "mlp", 0.5)], "validation").score
-    evaluator.expect(CANDIDATES)
-    evaluator([], "validation")
-    again = evaluator([Edit(1, "mlp", 0.5)], "validation").score
+        first = [trial.score for trial in evaluator.score(candidates, "validation")]
+    again = [trial.score for trial in evaluator.score(candidates, "validation")]
     assert first == again
+    _, first = first
     assert np.allclose(first.log_likelihoods, alone.log_likelihoods, atol=1e-5)
 
 
@@ -350,7 +347,7 @@ def test_a_label_that_begins_with_another_is_refused_where_it_can_never_win(tabl
     with pytest.raises(TaskError, match="never predicted"):
         Evaluator(loaded(), task).tokens("validation", ["sum"])
     for method in ("mean", "byte", "prior", "contextual"):
-        assert Evaluator(loaded(), task, method=method)([], "validation").score is not None
+        assert Evaluator(loaded(), task, scoring=method)([], "validation").score is not None
 
 
 def test_a_label_scored_with_its_end_can_win_although_it_begins_with_another(table):
@@ -372,8 +369,8 @@ def test_no_such_layer(task):
 
 def test_prior_takes_away_what_an_empty_prompt_gives(task):
     model = loaded()
-    sums = evaluate(model, task, method="sum").score.log_likelihoods
-    prior = evaluate(model, task, method="prior").score.log_likelihoods
+    sums = evaluate(model, task, scoring="sum").score.log_likelihoods
+    prior = evaluate(model, task, scoring="prior").score.log_likelihoods
     difference = np.array(sums) - np.array(prior)
     assert np.allclose(difference, difference[0], atol=1e-5), "one null prompt serves all rows"
     assert not np.allclose(difference[0], 0)
@@ -442,7 +439,7 @@ def test_a_model_with_a_recurrent_state_is_read_without_sharing(task, method):
     model = recurrent()
     assert not can_share(model)
     with pytest.warns(UserWarning, match="without sharing"):
-        found = evaluate(model, task, method=method, tokenizer=tiny_tokenizer())
+        found = evaluate(model, task, scoring=method, tokenizer=tiny_tokenizer())
     assert found.score.n == len(task.validation)
 
 
@@ -457,8 +454,8 @@ def test_the_prior_of_a_shortened_row_is_of_its_own_demonstrations(task):
     lengths = sorted(fed_lengths(task.prompts("validation"), Encoder(model.tokenizer)))
     model.model.config.max_position_embeddings = lengths[-3]
     options = {"truncate_demonstrations": True}
-    sums = evaluate(model, task, method="sum", **options).score.log_likelihoods
-    prior = evaluate(model, task, method="prior", **options).score.log_likelihoods
+    sums = evaluate(model, task, scoring="sum", **options).score.log_likelihoods
+    prior = evaluate(model, task, scoring="prior", **options).score.log_likelihoods
     shots = Evaluator(model, task, **options).fitted("validation").shots
     nulls = {tuple(np.round(np.subtract(a, b), 4)) for a, b in zip(sums, prior, strict=True)}
     assert len(nulls) == len(set(shots)) == 2
@@ -472,10 +469,9 @@ def test_a_model_that_accelerate_spreads_over_devices_scores_the_same(task, fami
     spread = loaded(family)
     accelerate.dispatch_model(spread.model, {"": "cpu"}, main_device="cpu", force_hooks=True)
     evaluator = Evaluator(spread, task)
-    evaluator.expect(CANDIDATES)
-    for edit in CANDIDATES:
-        assert evaluator([edit], "validation").score == expected([edit], "validation").score
-    assert evaluator.states.held > 0
+    for trial in evaluator.score([[edit] for edit in CANDIDATES], "validation"):
+        assert trial.score == expected(trial.edits, "validation").score
+        assert evaluator.states.held > 0
 
 
 def test_a_device_map_is_passed_on(tmp_path):

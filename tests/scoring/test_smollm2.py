@@ -85,7 +85,5 @@ def test_no_edit_in_bfloat16_is_taken_for_a_way_that_does_not_agree(smollm2, sha
     task = Task.load("sst2", data=shared / "data" / "sst2", shots=0, split_sizes=(8, 8))
     scorer = Evaluator(load_model(smollm2, dtype="bfloat16", device="cpu"), task)
     edits = [Edit(layer, part, 0.995) for layer in (0, 1, 15, 29) for part in ("mlp", "attn")]
-    scorer.expect(edits)
-    scorer([], "validation")
-    for edit in edits:
-        assert scorer([edit], "validation").score is not None
+    for trial in scorer.score([(), *((edit,) for edit in edits)], "validation"):
+        assert trial.score is not None

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import ROWS, SETTING, trial
+from samples import trial
 from scipy.integrate import quad
 from scipy.special import betaincc, betaln
 from scipy.stats import binom
 
 from eckart import Task, search
-from eckart.algorithm1 import search_rate
+from eckart.algorithm1 import rate_of, search_all
 from eckart.errors import EckartError, EditError, RunError, TaskError
 from eckart.records import parse_rows
 from eckart.scoring.evaluator import Evaluator
@@ -147,29 +147,22 @@ class Textbook:
     """Answers every row from a table of right and wrong by rate; None is a model that gives no
     numbers there."""
 
-    setting = SETTING
-
     def __init__(self, right: dict[float, list]):
         self.right = right
         self.asked = []
 
-    def key(self, edits, split):
-        return f"{split} {edits}"
-
-    def __call__(self, edits, split):
-        self.asked.append((edits[0].rate, split))
-        _, start, stop = parse_rows(split) or ("", 0, len(self.right[0.0]))
-        right = self.right[edits[0].rate][start:stop]
-        outcome = {"score": None, "status": "failed", "error": "NaN"}
-        if None not in right:
-            values = np.where(np.array(right)[:, None], [-1.0, -2.0], [-2.0, -1.0])
-            outcome = {"score": score(values, [0] * len(right), [""] * len(right))}
-        return trial(
-            self.key(edits, split), split=split, edits=tuple(edits), seconds=1.0, **outcome
-        )
-
-    def rows(self, split):
-        return ROWS
+    def __call__(self, candidates, split):
+        for edits in candidates:
+            rate = rate_of(edits)
+            self.asked.append((rate, split))
+            _, start, stop = parse_rows(split) or ("", 0, len(self.right[0.0]))
+            right = self.right[rate][start:stop]
+            outcome = {"score": None, "status": "failed", "error": "NaN"}
+            if None not in right:
+                values = np.where(np.array(right)[:, None], [-1.0, -2.0], [-2.0, -1.0])
+                outcome = {"score": score(values, [0] * len(right), [""] * len(right))}
+            key = f"{split} {edits}"
+            yield trial(key, split=split, edits=edits, seconds=1.0, **outcome)
 
 
 def draw(accuracies: list[float], rows: int, seed: int = 0) -> dict[float, list]:
@@ -182,18 +175,18 @@ def draw(accuracies: list[float], rows: int, seed: int = 0) -> dict[float, list]
 def test_a_race_ends_where_the_whole_search_does():
     """The choice on all rows, over random orders of the same rows."""
     right = draw([0.72, 0.74, 0.76, 0.73, 0.6, 0.5, 0.3, 0.3], 400)
-    best, _ = search_rate(Textbook(right), 0, "mlp", right)
+    best = search_all(Textbook(right), 0, "mlp", list(right), "accuracy").best
     dice, errs, saved = np.random.default_rng(3), 0, []
     for _ in range(100):
         order = dice.permutation(400)
-        found, _, race = race_rates(
+        race = race_rates(
             Textbook({rate: [rows[i] for i in order] for rate, rows in right.items()}),
             0,
             "mlp",
             right,
             400,
         )
-        errs += found != best
+        errs += race.best != best
         saved.append(1 - race.rows_read / race.rows_without)
     assert errs <= 100 * most_errors(100)
     assert np.mean(saved) > 0.2
@@ -202,8 +195,9 @@ def test_a_race_ends_where_the_whole_search_does():
 def test_what_a_race_says_of_itself():
     right = draw([0.8, 0.9, 0.2], 1000)
     executor, told = Textbook(right), []
-    rate, trials, race = race_rates(executor, 2, "attn", reversed(right), 1000, told.append)
-    assert rate == 0.1
+    race = race_rates(executor, 2, "attn", reversed(right), 1000, told.append)
+    trials = list(race.trials.values())
+    assert race.best == 0.1
     assert race.looks == (125, 250, 500, 1000)[: len(race.looks)]
     assert race.seen[2] == 125
     assert race.rows_read == sum(race.seen) < race.rows_without == 3000
@@ -219,32 +213,31 @@ def test_what_a_race_says_of_itself():
 
 def test_equals_are_read_to_the_end_and_the_smaller_rate_stays():
     rows = draw([0.7], 300)[0.0]
-    rate, trials, race = race_rates(
-        Textbook(dict.fromkeys((0.0, 0.5, 0.9), rows)), 0, "mlp", (0.9, 0.5, 0), 300
-    )
-    assert (rate, race.seen, race.drops) == (0.0, (300,) * 3, ())
-    assert [trial.split for trial in trials] == ["validation"] * 3
+    race = race_rates(Textbook(dict.fromkeys((0.0, 0.5, 0.9), rows)), 0, "mlp", (0.9, 0.5, 0), 300)
+    assert (race.best, race.seen, race.drops) == (0.0, (300,) * 3, ())
+    assert [trial.split for trial in race.trials.values()] == ["validation"] * 3
 
 
 def test_one_alone_is_read_no_further_and_not_to_clip_may_lose():
     right = {0.0: [False] * 800, 0.9: [True] * 800}
-    rate, trials, race = race_rates(Textbook(right), 0, "mlp", right, 800)
-    assert (rate, race.looks, race.seen) == (0.9, (100,), (100, 100))
-    assert trials[0].score.accuracy == 0
+    race = race_rates(Textbook(right), 0, "mlp", right, 800)
+    assert (race.best, race.looks, race.seen) == (0.9, (100,), (100, 100))
+    assert race.trials[0].score.accuracy == 0
 
 
 def test_a_race_of_one_reads_all_rows():
     right = draw([0.8], 512)
-    _, (trial,), race = race_rates(Textbook(right), 1, "mlp", right, 512)
-    assert (race.looks, race.seen, trial.score.n) == ((512,), (512,), 512)
+    race = race_rates(Textbook(right), 1, "mlp", right, 512)
+    assert (race.looks, race.seen, race.trials[0].score.n) == ((512,), (512,), 512)
 
 
 def test_a_candidate_that_fails_is_out_with_its_cause():
     right = draw([0.7, 0.7, 0.7], 400)
     right[0.5][150] = None
-    rate, trials, race = race_rates(Textbook(right), 0, "mlp", right, 400)
-    assert rate in (0.0, 0.1)
-    assert (trials[2].score, trials[2].error, race.seen) == (None, "NaN", (400, 400, 200))
+    race = race_rates(Textbook(right), 0, "mlp", right, 400)
+    assert race.best in (0.0, 0.1)
+    failed = race.trials[0.5]
+    assert (failed.score, failed.error, race.seen) == (None, "NaN", (400, 400, 200))
 
 
 def test_a_race_without_anybody_left_is_an_error():
@@ -311,11 +304,11 @@ def test_a_race_that_was_killed_goes_on_and_ends_the_same(model, many, tmp_path)
     class Killed(Evaluator):
         left = 6
 
-        def __call__(self, edits, split):
+        def outcomes(self, edits, split, scorings):
             if self.left == 0:
                 raise KeyboardInterrupt
             self.left -= 1
-            return super().__call__(edits, split)
+            return super().outcomes(edits, split, scorings)
 
     calm = run_plan(plan, Evaluator(loaded, many), tmp_path / "calm")
     assert calm.race.looks == (75, 150, 300)

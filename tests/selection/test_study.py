@@ -214,7 +214,7 @@ def test_a_run_stays_in_its_folder_whatever_the_task_is_called(table, name):
     own = Task.load(data=table, text_column="review", label_column="verdict", shots=2, name=name)
     model = SimpleNamespace(name="models/../m", fingerprint="f", dtype="float32")
     scorer = SimpleNamespace(
-        model=model, task=own, digest=lambda split: split, method="sum", reading_key={}
+        model=model, task=own, digest=lambda split: split, scoring="sum", reading_key={}
     )
     folder = module.default_folder(module.Plan(part="mlp", rates=(0.5,)), scorer)
     assert folder.parent == Path("runs")

@@ -8,15 +8,17 @@ import torch
 from families import save_family
 
 from eckart import Edit, Task, evaluate, sweep
+from eckart.algorithm1 import best_edit
 from eckart.errors import EckartError, RunError, StudyError
-from eckart.records import Setting, best_edit
+from eckart.records import Setting, Trial
 from eckart.runs import RunStore, read_run
 from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.methods import SCORING_VERSION
 from eckart.statistics.paired import paired_difference
-from eckart.sweeps.grid import Sweep, cells
+from eckart.sweeps.grid import Sweep
 from eckart.sweeps.result import Line
 from eckart.sweeps.sources import _about
+from eckart.sweeps.sweep import locally
 from eckart.weights.models import load_model
 
 RATES = [0.5, 0.9]
@@ -30,15 +32,15 @@ def task(table) -> dict:
 @pytest.fixture
 def passes(monkeypatch) -> list:
     """What evaluators are asked to read, in order."""
-    seen, real = [], Evaluator.trials
+    seen, real = [], Evaluator.outcomes
 
-    def counted(self, edits, split, methods=()):
+    def counted(self, edits, split, scorings):
         seen.append(
-            (self.model.name, self.task.shots, self.task.seed, split, tuple(edits), tuple(methods))
+            (self.model.name, self.task.shots, self.task.seed, split, edits, tuple(scorings))
         )
-        return real(self, edits, split, methods)
+        return real(self, edits, split, scorings)
 
-    monkeypatch.setattr(Evaluator, "trials", counted)
+    monkeypatch.setattr(Evaluator, "outcomes", counted)
     return seen
 
 
@@ -74,7 +76,7 @@ def test_trials_are_those_of_evaluate(family, table, task, tmp_path):
             trial.edits,
             split=trial.split,
             dtype="float32",
-            method=trial.setting.scoring,
+            scoring=trial.setting.scoring,
         ).trial
         assert (found.key, found.setting, found.edits) == (trial.key, trial.setting, trial.edits)
         assert found.score.predictions == trial.score.predictions
@@ -128,18 +130,21 @@ def test_a_stopped_sweep_computes_the_rest(model, task, tmp_path, passes):
         pass
 
     def stopping(job):
-        from eckart.sweeps.sweep import locally
+        trials = []
 
-        for number, finding in enumerate(locally(job)):
-            if number == 9:
+        def watch(event):
+            if isinstance(event, Trial):
+                trials.append(event)
+            if len(trials) == 7:
                 raise StopError
-            yield finding
+
+        locally(replace(job, watch=watch))
 
     options = {"layers": "all", "rates": RATES, "shots": [2], "scorings": ["sum", "batch"]}
     with pytest.raises(StopError):
         sweep(str(model), task, **options, out=tmp_path / "run", execute=stopping)
     kept = len(read_run(tmp_path / "run").trials)
-    assert kept == 7, "the model, the rows, and seven trials"
+    assert kept == 7, "what is told of is kept"
     whole = sweep(str(model), task, **options, out=tmp_path / "whole")
     passes.clear()
     result = sweep(str(model), task, **options, out=tmp_path / "run")
@@ -406,7 +411,7 @@ def test_a_study_says_itself():
     from eckart.tasks.yaml_text import parse_yaml
 
     assert Sweep.of(parse_yaml(grid.to_yaml(), "x")) == grid
-    assert [str(edit) for edit in cells(grid, {"attn": [0, 3], "mlp": [3]})] == [
+    assert [str(edit) for edit in grid.edits({"attn": [0, 3], "mlp": [3]})] == [
         "3:mlp:0.5",
         "3:attn:0.5",
         "0:attn:0.5",

@@ -288,14 +288,11 @@ def test_an_evaluator_notices_that_its_model_was_trained(model, data, change):
     edits = [Edit(1, "mlp", 0.5), Edit(2, "mlp", 0.5)]
     loaded = load_model(model, dtype="float32")
     used = Evaluator(loaded, task)
-    used.expect(edits)
-    before = [used(chosen, "validation") for chosen in ([], *([edit] for edit in edits))]
+    candidates = [(), *((edit,) for edit in reversed(edits))]
+    before = list(used.score(candidates, "validation"))
     change(loaded.model)
-    after = [used(chosen, "validation") for chosen in ([], *([edit] for edit in edits))]
-    fresh = [
-        Evaluator(loaded, task)(chosen, "validation")
-        for chosen in ([], *([edit] for edit in edits))
-    ]
+    after = list(used.score(candidates, "validation"))
+    fresh = [Evaluator(loaded, task)(chosen, "validation") for chosen in candidates]
     assert [trial.key for trial in after] == [trial.key for trial in fresh]
     assert not {trial.key for trial in before} & {trial.key for trial in after}
     for one, other in zip(after, fresh, strict=True):

@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from eckart.algorithm1 import best_edit
 from eckart.analysis.measured import Measurements, mean_gain, measure_run
 from eckart.analysis.outcomes import Block, Condition
-from eckart.records import Edit, best_edit, full_name
+from eckart.records import Edit, full_name
 from eckart.runs import Run
 from eckart.statistics.crossed import Estimate, smallest_detectable, verdict
 from eckart.statistics.multiplicity import FOLDS, holm, selected_gain

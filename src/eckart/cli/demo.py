@@ -43,12 +43,12 @@ def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None
     run = out / f"{name}-{part}-{shots}-shots"
     say_run(run)
     study = run_plan(
-        Plan(part), Evaluator(model, _task(data, name, shots), report=progress_bar), run
+        Plan(part), Evaluator(model, _task(data, name, shots), progress=progress_bar), run
     )
     write_search(study, run)
     _draw_spectra(model, out)
     by_shots = {
-        n: _unpruned(Evaluator(model, _task(data, name, n), report=progress_bar)) for n in (0, 10)
+        n: _unpruned(Evaluator(model, _task(data, name, n), progress=progress_bar)) for n in (0, 10)
     }
     if as_json:
         print_json(

@@ -77,12 +77,12 @@ class Scoring(Shown):
         return Evaluator(
             o.read_model(model, self.dtype, self.device, self.trust_remote_code, self.device_map),
             task,
-            method=self.scoring,
+            scoring=self.scoring,
             batch_tokens=self.batch_tokens,
             cache_memory=memory,
             truncate_demonstrations=self.truncate_demonstrations,
             drop_long_rows=self.drop_long_rows,
-            report=progress_bar,
+            progress=progress_bar,
         )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from eckart.sweeps.grid import Sweep
     from eckart.sweeps.result import SweepResult
     from eckart.sweeps.sources import Sources
-    from eckart.sweeps.sweep import Execute, Finding
+    from eckart.sweeps.sweep import Event, Execute
 
 GRID = "The grid"
 
@@ -171,12 +171,11 @@ def _conditions(name: str, part: str, values: dict[str, float | None]) -> str:
 
 
 @contextmanager
-def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[[Finding], None]]:
+def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[[Event], None]]:
     """Show trials done and the time left; where standard error is no terminal, a line a unit."""
     from eckart.records import Trial
     from eckart.sweeps.cost import expected_trials
     from eckart.sweeps.grid import Unit
-    from eckart.sweeps.units import Same
 
     total, units = expected_trials(study, folder, sources), len(list(study.units))
     columns = (
@@ -189,17 +188,17 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
         job = bar.add_task(f"0 of {units} units, trials", total=total)
 
-        def watch(finding: Finding) -> None:
+        def watch(event: Event) -> None:
             """Count a trial, and say that a unit is done."""
             nonlocal done, trials
-            if isinstance(finding, Trial | Same):
+            if isinstance(event, Trial):
                 trials += 1
                 bar.advance(job)
-            elif isinstance(finding, Unit):
+            elif isinstance(event, Unit):
                 done += 1
                 bar.update(job, description=f"{done} of {units} units, trials")
                 say(
-                    f"{done} of {units} units: {finding}: {trials} trials,"
+                    f"{done} of {units} units: {event}: {trials} trials,"
                     f" {time.perf_counter() - start:.0f} s"
                 )
                 trials = 0

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from eckart.algorithm1 import worst_layer
 from eckart.analysis.findings import Findings, metric_of, pick
 from eckart.analysis.measured import Measurements
 from eckart.analysis.outcomes import Block, Condition
-from eckart.records import TOP_K, Edit, select_layer
+from eckart.records import TOP_K, Edit
 from eckart.reports.table import Column, Table
 from eckart.reports.tables import WHERE
 from eckart.runs import Run
@@ -355,7 +356,7 @@ def _chosen_layer(run: Run, condition: Condition, part: str) -> int | None:
     if not numbers:
         return None
     known = {int(layer): math.inf if value is None else value for layer, value in numbers.items()}
-    return select_layer(known, (run.settings.get("study") or {}).get("top_k") or TOP_K)
+    return worst_layer(known, (run.settings.get("study") or {}).get("top_k") or TOP_K)
 
 
 def _listed(layers: tuple[int, ...]) -> str:

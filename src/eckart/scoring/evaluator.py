@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from eckart.errors import ModelError
-from eckart.records import Edit, Rows, parse_rows
+from eckart.records import Edit, Edits, Rows, parse_rows
 from eckart.scores import Score
 from eckart.scoring.encoding import differently_encoded, shared_text
 from eckart.scoring.evaluation import Evaluation
@@ -30,7 +31,7 @@ from eckart.scoring.methods import (
     score,
 )
 from eckart.scoring.requests import build_requests, check_vocabulary
-from eckart.scoring.scorer import Report, Scorer, scorer_of, silent
+from eckart.scoring.scorer import Progress, Scorer, scorer_of, silent
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
 from eckart.weights.hooks import HALF
@@ -68,7 +69,7 @@ class Evaluator(Scorer):
     Arguments:
         model: what `load_model` returned.
         task: demonstrations, rows and labels.
-        method: what ranks the labels, where nothing else is said; see `combine`. The task's own by
+        scoring: what ranks the labels, where nothing else is said; see `combine`. The task's own by
             default.
         batch_tokens: the most tokens in a batch; chosen by device when None.
         cache_memory: bytes of memory for the states that candidates share; a share of the free
@@ -76,7 +77,7 @@ class Evaluator(Scorer):
         truncate_demonstrations: show fewer demonstrations in a row that is longer than the model
             reads.
         drop_long_rows: leave out a row that is longer than the model reads.
-        report: shows progress.
+        progress: shows it.
 
     Raises:
         TaskError: a prompt is longer than the model reads.
@@ -88,24 +89,25 @@ class Evaluator(Scorer):
         model: LoadedModel,
         task: Task,
         *,
-        method: str | None = None,
+        scoring: str | None = None,
         batch_tokens: int | None = None,
         cache_memory: int | None = None,
         truncate_demonstrations: bool = False,
         drop_long_rows: bool = False,
-        report: Report = silent,
+        progress: Progress = silent,
     ) -> None:
-        super().__init__(model, task, check_method(method or task.default_score, task.kind), report)
+        chosen = check_method(scoring or task.default_score, task.kind)
+        super().__init__(model, task, chosen, progress)
         self.task: Task = task
         self.tokenizer = needed_tokenizer(model)
         self.window = context_window(model.model.config)
         self._options: dict[str, Any] = {
-            "method": method,
+            "scoring": scoring,
             "batch_tokens": batch_tokens,
             "cache_memory": cache_memory,
             "truncate_demonstrations": truncate_demonstrations,
             "drop_long_rows": drop_long_rows,
-            "report": report,
+            "progress": progress,
         }
         self._budget = most_tokens(model, batch_tokens)
         self._fitting = {"truncate": truncate_demonstrations, "drop": drop_long_rows}
@@ -150,46 +152,49 @@ class Evaluator(Scorer):
         """How the model's rows can be read."""
         return Readers(self.model.model, self._budget, self.trunk, self.states, self._probes)
 
-    def expect(self, edits: Iterable[Edit]) -> None:
-        """Say which single edits are to come: the next pass leaves the states that they share with
-        the unpruned model.
+    @contextmanager
+    def sharing(self, candidates: Collection[Edits]) -> Iterator[None]:
+        """Let readings begin at the edited layers, on the states that earlier ones leave there."""
+        points = {self.trunk.point(edits) for edits in candidates} if self.trunk else set()
+        if len(candidates) > 1:  # of one alone nobody would use the states
+            self._points = frozenset(p for p in points if p is not None and p != BOTTOM)
+        self._forget_states()
+        try:
+            yield
+        finally:
+            self._points = frozenset()
+            self._forget_states()
 
-        What earlier passes left is forgotten, and so are factorisations of matrices that these
-        edits do not touch.
-        """
-        chosen = self.canonical(list(edits))
-        super().expect(chosen)
-        points = {self.trunk.point([edit]) for edit in chosen} if self.trunk else set()
-        self._points = frozenset(point for point in points if point is not None and point != BOTTOM)
+    def _forget_states(self) -> None:
         self.states.clear()
         self._probes.clear()
         for rows in self._readables:
             rows.forget()
 
-    def outcomes(self, edits: Sequence[Edit], split: str, methods: Sequence[str]) -> list[Score]:
+    def outcomes(self, edits: Edits, split: str, scorings: Sequence[str]) -> list[Score]:
         """Read what `prepare` prepared through the model as it is now, and score it once a
-        method."""
-        reading, prompts = self._read(split, methods, edits), self._rows(split).prompts
+        scoring."""
+        reading, prompts = self._read(split, scorings, edits), self._rows(split).prompts
         labels, ids = [p.label for p in prompts], [p.id for p in prompts]
         for values in reading.measured:
             check_finite(values, ids, self.model.dtype)
-        return [score(combine(method, reading), labels, ids) for method in methods]
+        return [score(combine(scoring, reading), labels, ids) for scoring in scorings]
 
-    def tokens(self, split: str, methods: Sequence[str] = ()) -> int:
+    def tokens(self, split: str, scorings: Sequence[str] = ()) -> int:
         """Return how many tokens a split has, those that all rows begin with counted once; nothing
         is read.
 
         Raises:
-            TaskError: a row does not fit or cannot be told from its label, or a method does not go
+            TaskError: a row does not fit or cannot be told from its label, or a scoring does not go
                 with the task.
         """
-        for method in methods:
-            check_method(method, self.task.kind)
+        for scoring in scorings:
+            check_method(scoring, self.task.kind)
         prompts = self.fitted(split).prompts
         requests = build_requests(prompts, self.tokenizer, self.window)
         check_vocabulary(self.model, requests)
-        for method in methods:
-            check_winnable(method, self.task.kind, requests, prompts)
+        for scoring in scorings:
+            check_winnable(scoring, self.task.kind, requests, prompts)
         return len(requests.prefix) + sum(map(len, requests.rows))
 
     def rows(self, split: str) -> Rows:
@@ -205,7 +210,7 @@ class Evaluator(Scorer):
             model=self.model.name,
             dtype=self.model.dtype,
             task=self.task,
-            scoring=self.method,
+            scoring=self.scoring,
             trial=trial,
             prompts=self.fitted(split).prompts,
             notes=self.notes(split),
@@ -254,21 +259,21 @@ class Evaluator(Scorer):
             " tokenizer_config.json"
         ] * bool(differ)
 
-    def prepare(self, split: str, methods: Sequence[str] = ()) -> _Prepared:
-        """Tokenise a split once, with the prompts without content that these methods need, and
+    def prepare(self, split: str, scorings: Sequence[str] = ()) -> _Prepared:
+        """Tokenise a split once, with the prompts without content that these scorings need, and
         settle how to read it.
 
         Raises:
-            TaskError: there is no such method, or it does not go with the task or with some of the
+            TaskError: there is no such scoring, or it does not go with the task or with some of the
                 rows alone.
         """
-        for method in methods or (self.method,):
-            check_method(method, self.task.kind, split)
-            if method in INPUTS:
-                self._null(split, method)
+        for scoring in scorings or (self.scoring,):
+            check_method(scoring, self.task.kind, split)
+            if scoring in INPUTS:
+                self._null(split, scoring)
         rows = self._rows(split)
-        for method in methods or (self.method,):
-            check_winnable(method, self.task.kind, rows.rows.requests, rows.prompts)
+        for scoring in scorings or (self.scoring,):
+            check_winnable(scoring, self.task.kind, rows.rows.requests, rows.prompts)
         return rows
 
     def _rows(self, split: str) -> _Prepared:
@@ -283,25 +288,25 @@ class Evaluator(Scorer):
             self._prepared[split] = _Prepared(prompts, rows)
         return self._prepared[split]
 
-    def _null(self, split: str, method: str) -> Nulls:
-        if (split, method) not in self._nulls:
+    def _null(self, split: str, scoring: str) -> Nulls:
+        if (split, scoring) not in self._nulls:
             part = parse_rows(split)
             if part is not None:
-                self._nulls[split, method] = self._null(part[0], method).rows_of(*part[1:])
+                self._nulls[split, scoring] = self._null(part[0], scoring).rows_of(*part[1:])
             else:
-                prompts, which = null_prompts(self.task, self.fitted(split), INPUTS[method])
-                self._nulls[split, method] = Nulls(self._readable(prompts, "content-free"), which)
-        return self._nulls[split, method]
+                prompts, which = null_prompts(self.task, self.fitted(split), INPUTS[scoring])
+                self._nulls[split, scoring] = Nulls(self._readable(prompts, "content-free"), which)
+        return self._nulls[split, scoring]
 
-    def _read(self, split: str, methods: Sequence[str], edits: Sequence[Edit]) -> LogLikelihoods:
+    def _read(self, split: str, scorings: Sequence[str], edits: Sequence[Edit]) -> LogLikelihoods:
         """Read what `prepare` prepared, through the model as it is now."""
         data, start = self._rows(split), self.trunk.point(edits) if self.trunk else None
         what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
-        with self.report(what, len(data.prompts)) as advance:
-            sums = data.rows.sums(start, self._points, advance, logits="logit" in methods)
-        nulls = {method: self._null(split, method) for method in methods if method in INPUTS}
+        with self.progress(what, len(data.prompts)) as advance:
+            sums = data.rows.sums(start, self._points, advance, logits="logit" in scorings)
+        nulls = {scoring: self._null(split, scoring) for scoring in scorings if scoring in INPUTS}
         null_sums = {
-            method: null.log_likelihoods(start, self._points) for method, null in nulls.items()
+            scoring: null.log_likelihoods(start, self._points) for scoring, null in nulls.items()
         }
         return LogLikelihoods(
             sums[0], *sizes(data.rows.requests), null_sums, sums[1] if len(sums) > 1 else None
@@ -309,7 +314,7 @@ class Evaluator(Scorer):
 
     def _readable(self, prompts: Sequence[Prompt], what: str) -> CheckedReader:
         """Tokenise prompts, and settle how to read them."""
-        with self.report(f"tokens of {what}", len(prompts)) as advance:
+        with self.progress(f"tokens of {what}", len(prompts)) as advance:
             requests = build_requests(
                 prompts, self.tokenizer, self.window, advance, self.readers.lengths.regime
             )
@@ -342,8 +347,8 @@ def evaluate(
         edits: what to clip, all together.
         split: `validation`, `test`, or `all`.
         dtype, device, tokenizer: see `load_model`.
-        options: passed on to `Evaluator`: `method`, `batch_tokens`, `cache_memory`,
-            `truncate_demonstrations`, `drop_long_rows`, `report`.
+        options: passed on to `Evaluator`: `scoring`, `batch_tokens`, `cache_memory`,
+            `truncate_demonstrations`, `drop_long_rows`, `progress`.
 
     Raises:
         EckartError: the model, the task or an edit is not usable.

@@ -1,17 +1,18 @@
-"""What scores a model on a task, whatever the task asks for: clip, read, score, make the trial."""
+"""The scorer of a model on a task of any kind: clip, read, score, make the trial."""
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from functools import cached_property, singledispatch
-from typing import Any
+from functools import cached_property, partial, singledispatch
+from typing import Any, TypeAlias
 
-from eckart.errors import TaskError
-from eckart.records import Edit, Rows, Setting, Trial, fingerprint
+from eckart.errors import NotANumberError, TaskError
+from eckart.records import ATTENTION, PARTS, Edit, Edits, Rows, Setting, Trial, fingerprint
 from eckart.scores import Outcome
 from eckart.scoring.methods import SCORING_VERSION
 from eckart.tasks.task import AnyTask
@@ -19,7 +20,10 @@ from eckart.weights.anatomy import Anatomy
 from eckart.weights.edits import Factors, canonical, clip
 from eckart.weights.models import LoadedModel
 
-Report = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+Candidates: TypeAlias = Iterable[Sequence[Edit]] | Mapping[Edits, Sequence[str]]
+"""Edits that are clipped together, and where they differ in that by which scorings."""
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Shows a job's progress: given its name and number of rows, a context whose value is told of rows
 done."""
 
@@ -30,20 +34,22 @@ def silent(what: str, rows: int) -> AbstractContextManager[Callable[[int], None]
 
 
 class Scorer(ABC):
-    """Scores a model, clipped or not, on the splits of a task.
+    """Scores a model, clipped or not, on the splits of a task: one verb, `score`.
+
+    What a kind of task needs is in the abstract methods; nothing else is overridden.
 
     Arguments:
         model: what `load_model` returned.
         task: demonstrations and rows.
-        method: how outcomes are made, where nothing else is said.
-        report: shows progress.
+        scoring: how outcomes are made, where nothing else is said.
+        progress: shows how far a reading is.
     """
 
-    def __init__(self, model: LoadedModel, task: AnyTask, method: str, report: Report) -> None:
+    def __init__(self, model: LoadedModel, task: AnyTask, scoring: str, progress: Progress) -> None:
         self.model = model
         self.task = task
-        self.method = method
-        self.report = report
+        self.scoring = scoring
+        self.progress = progress
         self._factors: Factors = {}
         self._weights: str | None = None
 
@@ -60,28 +66,33 @@ class Scorer(ABC):
         """Return a hash of a split's prompts as they will be read."""
 
     @abstractmethod
-    def tokens(self, split: str, methods: Sequence[str] = ()) -> int:
-        """Return how many tokens a split has; nothing is read, and the model's weights are not
-        needed.
+    def tokens(self, split: str, scorings: Sequence[str] = ()) -> int:
+        """Return how many tokens a split has; nothing is read, and no weights are needed.
 
         Raises:
-            TaskError: a row does not fit, or a method does not go with the task.
+            TaskError: a row does not fit, or a scoring does not go with the task.
         """
-
-    @abstractmethod
-    def prepare(self, split: str, methods: Sequence[str] = ()) -> object:
-        """Do what need be done once for a split, whatever the number of edits."""
-
-    @abstractmethod
-    def outcomes(
-        self, edits: Sequence[Edit], split: str, methods: Sequence[str]
-    ) -> Sequence[Outcome]:
-        """Score a split that is prepared through the model as it is now, clipped by these edits,
-        once a method."""
 
     @abstractmethod
     def notes(self, *splits: str) -> tuple[str, ...]:
         """Return what a reader should know about the rows of these splits."""
+
+    @abstractmethod
+    def prepare(self, split: str, scorings: Sequence[str] = ()) -> object:
+        """Do what need be done once for a split, whatever the number of edits."""
+
+    @abstractmethod
+    def outcomes(self, edits: Edits, split: str, scorings: Sequence[str]) -> Sequence[Outcome]:
+        """Read a prepared split through the model as it is now, and return an outcome a scoring."""
+
+    def sharing(self, candidates: Collection[Edits]) -> AbstractContextManager[None]:
+        """Let the readings of these candidates share what they can, while a `with` block runs."""
+        return nullcontext()
+
+    @property
+    def reading_key(self) -> dict[str, int]:
+        """What an outcome's last bits depend on besides the dtype, where they matter."""
+        return {}
 
     @cached_property
     def anatomy(self) -> Anatomy:
@@ -89,127 +100,166 @@ class Scorer(ABC):
         return Anatomy.of(self.model.model)
 
     @property
-    def reading_key(self) -> dict[str, int]:
-        """What the last bits of an outcome depend on besides the dtype; nothing where they matter
-        to nobody."""
-        return {}
-
-    @property
     def setting(self) -> Setting:
         """What is scored before anything is clipped."""
         task = self.task
-        return Setting(self.model.name, task.full_name, task.shots, task.seed, self.method)
+        return Setting(self.model.name, task.full_name, task.shots, task.seed, self.scoring)
 
-    def expect(self, edits: Iterable[Edit]) -> None:
-        """Say which single edits are to come; factorisations of matrices that they do not touch are
-        forgotten."""
-        chosen = self.canonical(list(edits))
-        touched = {
-            weight.key for edit in chosen for weight in self.anatomy.select(edit.layer, edit.part)
-        }
-        for key in self._factors.keys() - touched:
-            del self._factors[key]
-
-    def forget(self) -> None:
-        """Let go of whatever was made of the model's weights: the very parameters may be others
-        now."""
-        self._factors.clear()
-        self.__dict__.pop("anatomy", None)
-
-    def release(self, layer: int) -> None:
-        """Let go of the factorisations of a layer's matrices; they are made again where they are
-        needed again."""
-        for weight in self.anatomy.layers[layer]:
-            self._factors.pop(weight.key, None)
-
-    def canonical(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
+    def canonical(self, edits: Sequence[Edit]) -> Edits:
         """Return these edits as trials name them; see `eckart.weights.edits.canonical`."""
         # A model that cannot be taken apart can still be scored, as it is.
         return canonical(self.anatomy, edits) if edits else ()
 
-    def key(self, edits: Sequence[Edit], split: str, method: str | None = None) -> str:
-        """Return the trial's key: a hash of everything that its outcome depends on; see
-        `eckart.weights.identity`.
+    def key(self, edits: Sequence[Edit], split: str, scoring: str | None = None) -> str:
+        """Return the trial's key: a hash of everything that its outcome depends on.
+
+        `eckart.weights.identity` lists what that is. Runs are resumed by these keys, so none of the
+        parts below may change its name or its value.
 
         Arguments:
-            method: how the outcome is made; the scorer's own by default.
+            scoring: how the outcome is made; the scorer's own by default.
         """
         parts = {
             "model": self.model.fingerprint,
             "dtype": self.model.dtype,
-            "task": (
-                self.task.digest
-            ),  # a null prompt depends on the template, which the rows need not give away
+            # A null prompt depends on the template, which the rows need not give away.
+            "task": self.task.digest,
             "rows": self.digest(split),
             "edits": [str(edit) for edit in self.canonical(edits)],
-            "method": method or self.method,
+            "method": scoring or self.scoring,
             "scoring": SCORING_VERSION,
             **self.reading_key,
         }
         return fingerprint(parts)
 
-    def __call__(self, edits: Sequence[Edit], split: str) -> Trial:
-        """Score the model with these edits on a split by the scorer's own method; see `trials`."""
-        return self.trials(edits, split)[0]
+    def asked(self, candidates: Candidates, scorings: Sequence[str] = ()) -> dict[Edits, list[str]]:
+        """Return the scorings of each candidate, in the order in which candidates are read.
 
-    def trials(self, edits: Sequence[Edit], split: str, methods: Sequence[str] = ()) -> list[Trial]:
-        """Score the model with these edits on a split by several methods; the model is as before
-        afterwards.
-
-        The rows are read once, whatever the number of methods.
+        The unpruned model comes first, then the deepest: a reading that begins anywhere leaves the
+        states of all points below it.
 
         Arguments:
-            edits: what to clip, all together.
-            split: `validation`, `test` or `all`, or some of its rows, such as `validation[0:64]`.
-            methods: how outcomes are made; the scorer's own by default.
-
-        Returns:
-            One trial a method, in their order. The seconds of each are an equal share of those of
-            the one reading.
+            candidates: edits that are clipped together, `()` for the unpruned model; or a mapping
+                from these to scorings of their own.
+            scorings: of those that have none of their own; the scorer's by default.
 
         Raises:
-            TaskError: there is no such method, or it does not go with the task or with some of the
+            EditError: the model has no such layer.
+        """
+        own = candidates if isinstance(candidates, Mapping) else {}
+        asked: dict[Edits, list[str]] = {}
+        for edits in candidates:
+            wanted = asked.setdefault(self.canonical(edits), [])
+            wanted += own.get(tuple(edits), ()) or scorings or (self.scoring,)
+        return {edits: list(dict.fromkeys(asked[edits])) for edits in sorted(asked, key=_place)}
+
+    def score(
+        self, candidates: Candidates, split: str, scorings: Sequence[str] = ()
+    ) -> Iterator[Trial]:
+        """Score candidates on a split, each by each scoring; the model is as before afterwards.
+
+        Readings share factorisations and states of layers below the edits, which are let go of when
+        no candidate needs them any more. Rows are read once a candidate, whatever the number of
+        scorings.
+
+        Arguments:
+            candidates, scorings: see `asked`.
+            split: `validation`, `test` or `all`, or some of its rows, such as `validation[0:64]`.
+
+        Yields:
+            A trial a candidate and scoring, as each is done; the order is `asked`'s. One of a
+            clipped model whose outputs are no numbers failed. The seconds of each are an equal
+            share of those of the one reading.
+
+        Raises:
+            TaskError: there is no such scoring, or it does not go with the task or with some of the
                 rows alone.
-            ModelError: a weight or an output is not a number, or a single row does not fit into
-                memory.
+            ModelError: a weight is not a number, or a single row does not fit into memory.
             EditError: the model has no such layer or part.
         """
+        asked = self.asked(candidates, scorings)
+        last_use = {
+            key: number for number, edits in enumerate(asked) for key in self._touched(edits)
+        }
+        with self.sharing(asked):
+            for number, (edits, wanted) in enumerate(asked.items()):
+                to_come = {key for key, last in last_use.items() if last >= number}
+                for key in self._factors.keys() - to_come:
+                    del self._factors[key]
+                yield from self._trials(edits, split, wanted)
+
+    def __call__(self, edits: Sequence[Edit], split: str) -> Trial:
+        """Score one candidate by the scorer's own scoring; see `score`.
+
+        Raises:
+            NotANumberError: the outputs are no numbers.
+        """
+        (trial,) = self.score([tuple(edits)], split)
+        if trial.score is None:
+            raise NotANumberError(trial.error)
+        return trial
+
+    def forget(self) -> None:
+        """Let go of whatever was made of the weights: the very parameters may be others now."""
+        self._factors.clear()
+        self.__dict__.pop("anatomy", None)
+
+    def _trials(self, edits: Edits, split: str, scorings: Sequence[str]) -> list[Trial]:
         begin = time.perf_counter()
         self._notice()
-        chosen, wanted = self.canonical(edits), methods or (self.method,)
-        self.prepare(split, wanted)
-        with self._clipped(chosen):
-            outcomes = self.outcomes(chosen, split, wanted)
-        seconds, rows = (time.perf_counter() - begin) / len(wanted), self.rows(split).digest
+        self.prepare(split, scorings)
+        make = partial(self._trial, edits, split)
+        try:
+            with self._clipped(edits):
+                outcomes = self.outcomes(edits, split, scorings)
+        except NotANumberError as error:  # it would fail again
+            return [make(scoring, status="failed", error=str(error)) for scoring in scorings]
+        seconds = (time.perf_counter() - begin) / len(scorings)
         return [
-            Trial(
-                key=self.key(chosen, split, method),
-                setting=replace(self.setting, scoring=method),
-                split=split,
-                rows=rows,
-                edits=chosen,
-                score=found,
-                seconds=seconds,
-            )
-            for method, found in zip(wanted, outcomes, strict=True)
+            make(scoring, score=outcome, seconds=seconds)
+            for scoring, outcome in zip(scorings, outcomes, strict=True)
         ]
 
+    def _trial(self, edits: Edits, split: str, scoring: str, **made: Any) -> Trial:
+        return Trial(
+            key=self.key(edits, split, scoring),
+            setting=replace(self.setting, scoring=scoring),
+            split=split,
+            rows=self.rows(split).digest,
+            edits=edits,
+            **made,
+        )
+
+    def _touched(self, edits: Edits) -> set[str]:
+        """Return the keys of the matrices that edits clip."""
+        return {w.key for edit in edits for w in self.anatomy.select(edit.layer, edit.part)}
+
     def _notice(self) -> None:
-        """Forget what was made of other weights than the model has now: it may have been trained in
-        between."""
+        """Forget what was made of other weights than the model has now: it may have been trained
+        in between."""
         weights = self.model.identity.look()
         if self._weights not in (None, weights):
             self.forget()
         self._weights = weights
 
     @contextmanager
-    def _clipped(self, edits: Sequence[Edit]) -> Iterator[None]:
+    def _clipped(self, edits: Edits) -> Iterator[None]:
         if not edits:  # a model that cannot be taken apart can still be scored
             yield
             return
         clipped = clip(self.model.model, edits, anatomy=self.anatomy, factors=self._factors)
         with self.model.identity.restored(), clipped:
             yield
+
+
+def _place(edits: Edits) -> tuple[float, bool]:
+    """Order candidates: the unpruned model, then the deepest; of a layer, what leaves its attention
+    as it was comes first."""
+    if not edits:
+        return -math.inf, False
+    layer = min(edit.layer for edit in edits)
+    parts = {matrix for edit in edits if edit.layer == layer for matrix in PARTS[edit.part]}
+    return -layer, not parts.isdisjoint(ATTENTION)
 
 
 @singledispatch

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from eckart.algorithm1 import Executor
+from eckart.algorithm1 import Score, Searched, candidate, rate_of
 from eckart.errors import EditError, RunError
-from eckart.records import Edit, Trial, name_rows
+from eckart.records import Trial, fingerprint, name_rows
 from eckart.scoring.methods import check_method, join_scores
 from eckart.statistics.paired import log_e_value
 
@@ -50,10 +50,11 @@ class Drop:
 
 
 @dataclass(frozen=True)
-class Race:
-    """What a race read.
+class Race(Searched):
+    """Rates that were searched by a race, and what it read.
 
     Arguments:
+        best, trials: as of `Searched`; each trial is on the rows that its rate saw.
         looks: the numbers of rows after which candidates were compared; the last is that of all
             rows, unless one candidate alone was left before.
         seen: how many rows each candidate was scored on, by ascending rate.
@@ -85,27 +86,26 @@ class Race:
 
 
 def race_rates(
-    evaluate: Executor,
+    score: Score,
     layer: int,
     part: str,
     rates: Iterable[float],
     rows: int,
     tell: Tell = lambda line: None,
-) -> tuple[float, tuple[Trial, ...], Race]:
-    """Search the clipping rates as Algorithm 1 does, but stop reading a candidate once it is
-    clearly beaten.
+) -> Race:
+    """Search the rates as Algorithm 1 does, but stop reading one once it is clearly beaten.
 
     The rows are read in looks; each look of each candidate is a trial of its own. After a look a
-    candidate is dropped if its e-value against a rival that is still in the race reaches (K - 1) /
-    alpha, with K candidates. The candidate that is best on all rows faces K - 1 rivals, each of
-    which outdoes it so clearly with probability at most alpha / (K - 1); so with probability at
-    least 1 - alpha, over the random order of the rows, the race ends in the choice that Algorithm 1
-    makes on all rows. The same holds for the candidate of the highest true accuracy: with
-    probability at least 1 - alpha it is never dropped. Not to clip (rate 0) races like any other
-    rate.
+    candidate is dropped if its e-value against a rival that is still in the race reaches
+    (K - 1) / alpha, with K candidates. The candidate that is best on all rows faces K - 1 rivals,
+    each of which outdoes it so clearly with probability at most alpha / (K - 1); so with
+    probability at least 1 - alpha, over the random order of the rows, the race ends in the choice
+    that Algorithm 1 makes on all rows. The same holds for the candidate of the highest true
+    accuracy: with probability at least 1 - alpha it is never dropped. Not to clip (rate 0) races
+    like any other rate.
 
     Arguments:
-        evaluate: scores an edit on rows of a split, such as `validation[0:64]`, which are in random
+        score: scores candidates on rows of a split, such as `validation[0:64]`, which are in random
             order.
         layer, part: what is clipped.
         rates: the candidates; of equal scores at the end the smaller rate stays.
@@ -113,38 +113,35 @@ def race_rates(
         tell: is told of every drop as it happens.
 
     Returns:
-        the best rate; one trial a candidate in ascending order of rate, on the rows that it saw;
-        and what was read. A candidate that fails in a look is out, with that look's cause.
+        the best rate, the trial of each on the rows that it saw, and what was read. A candidate
+        that fails in a look is out, with that look's cause.
 
     Raises:
         RunError: the unpruned model itself, or every rate that was left, could not be scored.
     """
-    parts: dict[float, list[Trial]] = {rate: [] for rate in sorted(rates)}
-    seen, drops, looks = dict.fromkeys(parts, 0), list[Drop](), list[int]()
-    racing = list(parts)
-    for start, stop in pairwise((0, *(plan_looks(rows) if len(parts) > 1 else (rows,)))):
-        for rate in racing:
-            parts[rate].append(
-                evaluate([Edit(layer, part, rate)], name_rows("validation", start, stop))
-            )
-            seen[rate] = stop
-        looks.append(stop)
-        racing = _scored(racing, parts)
-        beaten = (
-            _beaten({rate: _right(parts[rate]) for rate in racing}, len(parts))
-            if stop < rows
-            else []
-        )
-        for drop in beaten:
-            tell(str(drop))
-        drops += beaten
-        racing = [rate for rate in racing if rate not in {drop.rate for drop in beaten}]
+    looks: dict[float, list[Trial]] = {rate: [] for rate in sorted(rates)}
+    seen = dict.fromkeys(looks, 0)
+    drops: list[Drop] = []
+    ends: list[int] = []
+    racing = list(looks)
+    for start, stop in pairwise((0, *(plan_looks(rows) if len(looks) > 1 else (rows,)))):
+        candidates = [candidate(layer, part, rate) for rate in racing]
+        for trial in score(candidates, name_rows("validation", start, stop)):
+            looks[rate_of(trial.edits)].append(trial)
+        seen.update(dict.fromkeys(racing, stop))
+        ends.append(stop)
+        racing = _scored(racing, looks)
+        if stop < rows:
+            beaten = _beaten({rate: _right(looks[rate]) for rate in racing}, len(looks))
+            for drop in beaten:
+                tell(str(drop))
+                racing.remove(drop.rate)
+            drops += beaten
         if len(racing) == 1:
             break
-    trials = {rate: _whole(evaluate, parts[rate], seen[rate], rows) for rate in parts}
-    best = max(racing, key=lambda rate: (sum(_right(parts[rate])), -rate))
-    read = Race(tuple(looks), tuple(seen.values()), rows * len(parts), tuple(drops))
-    return best, tuple(trials.values()), read
+    trials = {rate: _whole(looks[rate], seen[rate], rows) for rate in looks}
+    best = max(racing, key=lambda rate: (sum(_right(looks[rate])), -rate))
+    return Race(best, trials, tuple(ends), tuple(seen.values()), rows * len(looks), tuple(drops))
 
 
 def plan_looks(rows: int) -> tuple[int, ...]:
@@ -162,7 +159,7 @@ def plan_looks(rows: int) -> tuple[int, ...]:
     return tuple(reversed(ends))
 
 
-def check_race(metric: str, method: str) -> None:
+def check_race(metric: str, scoring: str) -> None:
     """Refuse to race by anything but accuracy, or by a scoring that needs all rows at once.
 
     Raises:
@@ -170,7 +167,7 @@ def check_race(metric: str, method: str) -> None:
         TaskError: the scoring cannot read a split in parts.
     """
     check_metric(metric)
-    check_method(method, split=name_rows("validation", 0, FIRST_LOOK))
+    check_method(scoring, split=name_rows("validation", 0, FIRST_LOOK))
 
 
 def check_metric(metric: str) -> None:
@@ -202,9 +199,9 @@ def _compare(rate: float, rival: float, right: Mapping[float, Sequence[bool]]) -
     return Drop(rate, rival, len(pairs), worse, better, log_e_value(worse, better) / math.log(10))
 
 
-def _scored(racing: Sequence[float], parts: Mapping[float, Sequence[Trial]]) -> list[float]:
+def _scored(racing: Sequence[float], looks: Mapping[float, Sequence[Trial]]) -> list[float]:
     """Return the candidates whose last look gave a score."""
-    last = {rate: parts[rate][-1] for rate in racing}
+    last = {rate: looks[rate][-1] for rate in racing}
     scored = [rate for rate, trial in last.items() if trial.score is not None]
     if 0 in last and last[0].score is None:
         raise RunError(f"the unpruned model cannot be scored: {last[0].error}")
@@ -216,19 +213,20 @@ def _scored(racing: Sequence[float], parts: Mapping[float, Sequence[Trial]]) -> 
     return scored
 
 
-def _right(parts: Iterable[Trial]) -> list[bool]:
+def _right(looks: Iterable[Trial]) -> list[bool]:
     return [
-        right for trial in parts if trial.labelled is not None for right in trial.labelled.right
+        right for trial in looks if trial.labelled is not None for right in trial.labelled.right
     ]
 
 
-def _whole(evaluate: Executor, parts: Sequence[Trial], seen: int, rows: int) -> Trial:
+def _whole(looks: Sequence[Trial], seen: int, rows: int) -> Trial:
     """Join a candidate's looks into one trial on the rows that it saw."""
-    split = "validation" if seen == rows else name_rows("validation", 0, seen)
-    last = replace(parts[-1], split=split, key=evaluate.key(parts[-1].edits, split))
-    scores = [trial.labelled for trial in parts if trial.labelled is not None]
+    last = looks[-1]
+    scores = [trial.labelled for trial in looks if trial.labelled is not None]
     return replace(
         last,
+        key=fingerprint([trial.key for trial in looks]),
+        split="validation" if seen == rows else name_rows("validation", 0, seen),
         score=None if last.score is None else join_scores(scores),
-        seconds=sum(trial.seconds for trial in parts),
+        seconds=sum(trial.seconds for trial in looks),
     )

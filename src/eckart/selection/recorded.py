@@ -1,56 +1,99 @@
-"""What scores edits, and the same with a store behind it: what was scored once is not scored
-again."""
+"""The ledger of a run, and scoring with it: what was scored once is not scored again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
 
-from eckart.algorithm1 import Executor
-from eckart.errors import NotANumberError
-from eckart.records import Edit, Rows, Setting, Trial
-from eckart.runs import RunStore
+from eckart.records import Edits, Rows, Setting, Trial
+from eckart.scoring.scorer import Candidates, Scorer
+
+
+class Ledger(Protocol):
+    """Whatever keeps trials and the rows that they are of."""
+
+    def trial(self, key: str) -> Trial | None:
+        """Return the trial with this key, whatever setting it was scored for."""
+        ...
+
+    def keep(self, trial: Trial) -> None:
+        """Keep a trial for good."""
+        ...
+
+    def keep_same(self, key: str, setting: Setting) -> Trial | None:
+        """Keep a trial once more as another setting's, and return it; None if it is kept so."""
+        ...
+
+    def row_digests(self) -> Sequence[str]:
+        """Return the digests of the rows that are kept."""
+        ...
+
+    def keep_rows(self, rows: Rows) -> None:
+        """Keep the rows of a split."""
+        ...
 
 
 class Recorded:
-    """An executor that asks the store first, and keeps what it had to compute.
+    """A scorer that asks a ledger first, and keeps what it had to compute, trial by trial.
 
-    A trial that fails because the clipped model's outputs are not numbers is kept with its cause:
-    it would fail again. Whatever else goes wrong (a full memory, say) is not kept.
+    A trial that failed is kept with its cause: it would fail again. Whatever else goes wrong (a
+    full memory, say) is raised, and not kept.
 
     Arguments:
-        executor: what scores.
-        store: where trials are kept.
+        scorer: what scores.
+        ledger: where trials are kept; None keeps nothing.
+        watch: told of every trial that is kept now, and was not before.
     """
 
-    def __init__(self, executor: Executor, store: RunStore) -> None:
-        self._executor = executor
-        self._store = store
+    def __init__(
+        self,
+        scorer: Scorer,
+        ledger: Ledger | None,
+        watch: Callable[[Trial], None] = lambda trial: None,
+    ) -> None:
+        self.scorer = scorer
+        self.ledger = ledger
+        self.watch = watch
 
-    @property
-    def setting(self) -> Setting:
-        """What the executor scores."""
-        return self._executor.setting
+    def score(
+        self, candidates: Candidates, split: str, scorings: Sequence[str] = ()
+    ) -> Iterator[Trial]:
+        """Yield a trial of each candidate by each scoring: those that are kept, then new ones.
 
-    def key(self, edits: Sequence[Edit], split: str) -> str:
-        """Return the executor's key."""
-        return self._executor.key(edits, split)
+        Arguments, Raises: as `Scorer.score`.
+        """
+        missing: dict[Edits, list[str]] = {}
+        for edits, wanted in self.scorer.asked(candidates, scorings).items():
+            for scoring in wanted:
+                kept = self._kept(edits, split, scoring)
+                if kept is None:
+                    missing.setdefault(edits, []).append(scoring)
+                else:
+                    yield kept
+        if not missing:
+            return
+        if self.ledger is not None:
+            rows = self.scorer.rows(split)
+            if rows.digest not in self.ledger.row_digests():
+                self.ledger.keep_rows(rows)
+        for trial in self.scorer.score(missing, split):
+            if self.ledger is not None:
+                self.ledger.keep(trial)
+            self.watch(trial)
+            yield trial
 
-    def rows(self, split: str) -> Rows:
-        """Return the executor's rows."""
-        return self._executor.rows(split)
-
-    def __call__(self, edits: Sequence[Edit], split: str) -> Trial:
-        """Return the kept trial, or score, keep and return a new one."""
-        key = self.key(edits, split)
-        kept = self._store.trial(key)
-        if kept is not None:
+    def _kept(self, edits: Edits, split: str, scoring: str) -> Trial | None:
+        if self.ledger is None:
+            return None
+        key = self.scorer.key(edits, split, scoring)
+        kept = self.ledger.trial(key)
+        setting = replace(self.scorer.setting, scoring=scoring)
+        if kept is None or kept.setting == setting:
             return kept
-        try:
-            trial = self._executor(edits, split)
-        except NotANumberError as error:
-            rows = self.rows(split).digest
-            trial = Trial.failed(key, self.setting, split, rows, edits, error)
-        if trial.rows not in self._store.row_digests():
-            self._store.keep_rows(self.rows(split))
-        self._store.keep(trial)
-        return trial
+        # Two seeds may draw the same demonstrations, and a model or a task may stand in a sweep
+        # under two names: both settings ask the model the very same.
+        same = self.ledger.keep_same(key, setting)
+        if same is not None:
+            self.watch(same)
+        return same or replace(kept, setting=setting, seconds=0.0)

@@ -4,21 +4,22 @@ resumed."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eckart.algorithm1 import Executor, score_test, search_rate
+from eckart.algorithm1 import Score, algorithm1, search_all
 from eckart.errors import EditError
 from eckart.files import home
 from eckart.published import identify, published_rows
-from eckart.records import RATES, TOP_K, Edit, fingerprint, select_layer
+from eckart.records import RATES, TOP_K, fingerprint
 from eckart.runs import RunStore, folder_name
 from eckart.scores import ALL_METRICS
 from eckart.scoring.scorer import Scorer, scorer_of
-from eckart.selection.racing import ALPHA, check_metric, check_race, race_rates
+from eckart.selection.racing import ALPHA, Race, check_metric, check_race, race_rates
 from eckart.selection.recorded import Recorded
 from eckart.selection.study import Candidate, Study
 from eckart.tasks.task import AnyTask, Task
@@ -120,7 +121,7 @@ def run_plan(
     command."""
     _check_metric(plan.metric, scorer.task.metrics)
     if plan.race:
-        check_race(plan.metric or scorer.task.metric, scorer.method)
+        check_race(plan.metric or scorer.task.metric, scorer.scoring)
     # What cannot be done is refused before anything long is computed, and before a new run's folder
     # is made.
     first = scorer.anatomy.layer_index(plan.layer or 0)
@@ -133,8 +134,7 @@ def run_plan(
     # by.
     identity = {name: value for name, value in settings.items() if name != "model"}
     with RunStore(out, identity, command) if out is not None else nullcontext() as store:
-        executor: Executor = scorer if store is None else Recorded(scorer, store)
-        study = _algorithm1(plan, scorer, executor, settings, store, tell)
+        study = _search(plan, scorer, store, settings, tell)
         if store is not None:
             store.write("result.json", json.dumps(study.to_json(), indent=2) + "\n")
     return study
@@ -173,7 +173,7 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         "shots": task.shots,
         "seed": task.seed,
         "metric": plan.metric or task.metric,
-        "scoring": scorer.method,
+        "scoring": scorer.scoring,
         "part": plan.part,
         "rates": list(plan.rates),
         "layer": plan.layer,
@@ -185,55 +185,58 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
     }
 
 
-def _algorithm1(
+def _search(
     plan: Plan,
     scorer: Scorer,
-    executor: Executor,
-    settings: dict[str, Any],
     store: RunStore | None,
+    settings: dict[str, Any],
     tell: Callable[[str], None],
 ) -> Study:
-    condition_numbers = {} if plan.layer is not None else _condition_numbers(plan, scorer, store)
-    layer = scorer.anatomy.layer_index(
-        select_layer(condition_numbers, plan.top_k) if plan.layer is None else plan.layer
+    condition_numbers = _condition_numbers(plan, scorer, store) if plan.layer is None else {}
+    # A layer that is given is the only one to choose from.
+    choose_from = condition_numbers or {scorer.anatomy.layer_index(plan.layer or 0): math.inf}
+    rows = len(scorer.rows("validation").rows)
+
+    def race(score: Score, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
+        return race_rates(score, layer, part, rates, rows, tell)
+
+    found = algorithm1(
+        Recorded(scorer, store).score,
+        choose_from,
+        plan.part,
+        plan.rates,
+        plan.top_k,
+        settings["metric"],
+        race if plan.race else search_all,
     )
-    scorer.expect([Edit(layer, plan.part, rate) for rate in plan.rates])
-    rows, race = len(scorer.rows("validation").rows), None
-    if plan.race:
-        rate, trials, race = race_rates(executor, layer, plan.part, plan.rates, rows, tell)
-    else:
-        rate, trials = search_rate(executor, layer, plan.part, plan.rates, settings["metric"])
-    seen = race.seen if race else (rows,) * len(trials)
-    scorer.expect([Edit(layer, plan.part, rate)])
-    baseline, clipped = score_test(executor, Edit(layer, plan.part, rate))
-    scorer.expect(())  # nothing more is to come, so nothing need be kept
-    weights = scorer.anatomy.select(layer, plan.part)
+    raced = found.rates if isinstance(found.rates, Race) else None
+    seen = raced.seen if raced else (rows,) * len(plan.rates)
+    weights = scorer.anatomy.select(found.layer, plan.part)
     shapes = {weight.name: weight.shape for weight in weights}
+    candidates = tuple(
+        Candidate(rate, {name: rank_at(rate, shapes[name]) for name in shapes}, trial, saw)
+        for (rate, trial), saw in zip(found.rates.trials.items(), seen, strict=True)
+    )
     return Study(
         settings=settings,
         part=plan.part,
-        layer=layer,
-        rate=rate,
+        layer=found.layer,
+        rate=found.rates.best,
         condition_numbers=condition_numbers,
-        candidates=tuple(
-            Candidate(
-                tried, {name: rank_at(tried, shape) for name, shape in shapes.items()}, trial, saw
-            )
-            for tried, trial, saw in zip(plan.rates, trials, seen, strict=True)
-        ),
-        baseline=baseline,
-        clipped=clipped,
-        parameters=_parameters(list(shapes.values()), rate),
+        candidates=candidates,
+        baseline=found.unpruned,
+        clipped=found.clipped,
+        parameters=_parameters(list(shapes.values()), found.rates.best),
         published=tuple(_published(scorer, plan.part)),
         notes=scorer.notes("validation", "test"),
         scorer=scorer,
-        race=race,
+        race=raced,
     )
 
 
 def _condition_numbers(plan: Plan, scorer: Scorer, store: RunStore | None) -> dict[int, float]:
     weights = exact_matrices(scorer.model, plan.part)
-    with scorer.report("condition numbers", len(matrices(scorer.anatomy, plan.part))) as advance:
+    with scorer.progress("condition numbers", len(matrices(scorer.anatomy, plan.part))) as advance:
         measured = spectra(weights, store=store, device=scorer.model.model.device, advance=advance)
     return layer_condition_numbers(measured, plan.combine)
 

@@ -1,5 +1,4 @@
-"""The same sweep on a Ray cluster: a task for each unit, whose findings stream to the one process
-that keeps them."""
+"""A sweep on a Ray cluster: a task for each unit, and one process that keeps what they write."""
 
 from __future__ import annotations
 
@@ -8,16 +7,17 @@ import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
 from eckart.errors import EckartError, RunError, StudyError
+from eckart.records import Rows, Setting, Trial
 from eckart.sweeps.grid import ModelEntry, Sweep, Unit
 from eckart.sweeps.sources import Sources, content
-from eckart.sweeps.sweep import Execute, Finding, Job, score_unit
-from eckart.sweeps.units import Facts, Known, look_at
+from eckart.sweeps.sweep import Execute, Job, keep_facts, score_unit
+from eckart.sweeps.units import Facts, look_at
 from eckart.tasks.task import Task
 from eckart.weights.models import LoadedModel
 
@@ -51,8 +51,8 @@ def on_cluster(address: str = "auto", cpus: float = 1, gpus: float = 0) -> Execu
         with _connected(ray, address):
             pass  # now, and not once the run's folder is made
 
-    def execute(job: Job) -> Iterator[Finding]:
-        """Yield a sweep's findings as its units find them on the cluster."""
+    def execute(job: Job) -> None:
+        """Score a sweep's units on the cluster, and keep what they write."""
         live = next((entry for entry in job.sweep.models if entry.live), None)
         if live is not None:
             raise StudyError(
@@ -60,9 +60,7 @@ def on_cluster(address: str = "auto", cpus: float = 1, gpus: float = 0) -> Execu
                 " its folder"
             )
         with _connected(ray, address):
-            yield from _Driver(
-                ray, job, {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}
-            ).findings()
+            _Driver(ray, job, {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}).run()
 
     return execute
 
@@ -125,42 +123,57 @@ class _Driver:
         self._score = ray.remote(_score).options(**options, num_returns="streaming")
         self._failures: Counter[str] = Counter()
 
-    def findings(self) -> Iterator[Finding]:
-        """Yield what is found, in the order in which it comes."""
-        sweep, facts = self._job.sweep, {}
+    def run(self) -> None:
+        """Score every unit; what a worker writes is written here as it comes."""
+        sweep = self._job.sweep
+        facts: dict[str, Facts] = {}
         for entry in sweep.models:
             facts[entry.name] = self._facts(entry)
-            yield facts[entry.name]
+            keep_facts(self._job.store, facts[entry.name])
+            self._job.watch(facts[entry.name])
         running = [(self._submit(unit, facts), unit) for unit in sweep.units]
         while running:
             ready, _ = self._ray.wait([stream for stream, _ in running], num_returns=1)
             place = next(i for i, (stream, _) in enumerate(running) if stream is ready[0])
             stream, unit = running.pop(place)
             try:
-                finding = self._get(str(unit), next(stream))
+                came = self._get(str(unit), next(stream))
             except StopIteration:
+                self._job.watch(unit)
                 continue
-            if finding is None:
+            if came is None:
                 running.append((self._submit(unit, facts), unit))
                 continue
             self._failures[str(unit)] = 0
             running.append((stream, unit))
-            yield finding
+            self._write(came)
 
     def _facts(self, entry: ModelEntry) -> Facts:
         """Look at a model on a worker, and keep the spectra that it measured."""
         store = self._job.store
         while True:
-            found = self._get(
-                entry.name, self._look.remote(self._run, self._job.sweep, entry, store.spectra())
-            )
-            if found is not None:
-                for matrix, spectrum in found[1].items():
-                    store.keep_spectrum(matrix, spectrum)
-                return found[0]
+            known = Remote(spectra=store.spectra())
+            looking = self._look.remote(self._run, self._job.sweep, entry, known)
+            came = self._get(entry.name, looking)
+            if came is not None:
+                facts, written = came
+                self._write(written)
+                return facts
+
+    def _write(self, written: Written) -> None:
+        """Write what a worker wrote, and tell of every trial."""
+        for name, values in written:
+            same = getattr(self._job.store, name)(*values)
+            trial = values[0] if name == "keep" else same
+            if isinstance(trial, Trial):
+                self._job.watch(trial)
 
     def _submit(self, unit: Unit, facts: Mapping[str, Facts]) -> Any:
-        known = self._job.known.about(unit)
+        store = self._job.store
+        known = Remote(
+            trials={t.key: _light(t) for t in store.trials() if unit.has(t.setting)},
+            rows=set(store.row_digests()),
+        )
         return self._score.remote(
             self._run,
             self._job.sweep,
@@ -195,18 +208,60 @@ class _Driver:
             return None
 
 
-class _Remembered:
-    """Spectra that the driver knows, and those that are new."""
+Written = list[tuple[str, tuple[Any, ...]]]
+"""Calls of a store's methods, in their order."""
 
-    def __init__(self, known: dict[str, dict[str, Any]]) -> None:
-        self._known = known
-        self.new: dict[str, dict[str, Any]] = {}
+
+@dataclass
+class Remote:
+    """The store as a worker has it: what was known when its task began, and what it writes since.
+
+    Arguments:
+        trials: by key, without their rows.
+        rows: digests of rows.
+        spectra: by matrix.
+        written: what the driver is to write.
+    """
+
+    trials: dict[str, Trial] = field(default_factory=dict)
+    rows: set[str] = field(default_factory=set)
+    spectra: dict[str, dict[str, Any]] = field(default_factory=dict)
+    written: Written = field(default_factory=list)
+
+    def trial(self, key: str) -> Trial | None:
+        return self.trials.get(key)
+
+    def keep(self, trial: Trial) -> None:
+        self.trials[trial.key] = _light(trial)
+        self.written.append(("keep", (trial,)))
+
+    def keep_same(self, key: str, setting: Setting) -> Trial | None:
+        self.written.append(("keep_same", (key, setting)))
+        return None  # whether it is new is known where it is written
+
+    def row_digests(self) -> list[str]:
+        return list(self.rows)
+
+    def keep_rows(self, rows: Rows) -> None:
+        self.rows.add(rows.digest)
+        self.written.append(("keep_rows", (rows,)))
 
     def spectrum(self, matrix: str) -> dict[str, Any] | None:
-        return self._known.get(matrix) or self.new.get(matrix)
+        return self.spectra.get(matrix)
 
     def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
-        self.new[matrix] = spectrum
+        self.spectra[matrix] = spectrum
+        self.written.append(("keep_spectrum", (matrix, spectrum)))
+
+    def drained(self) -> Written:
+        """Return what was written since this was asked last."""
+        written, self.written = self.written, []
+        return written
+
+
+def _light(trial: Trial) -> Trial:
+    """Return a trial without its rows: its merits are enough to choose what is tested."""
+    return trial if trial.score is None else replace(trial, score=trial.score.without_rows())
 
 
 @lru_cache(maxsize=1)
@@ -221,12 +276,10 @@ def _sources(run: str) -> Sources:
     return Sources()
 
 
-def _look(
-    run: str, sweep: Sweep, entry: ModelEntry, spectra: dict[str, dict[str, Any]]
-) -> tuple[Facts, dict[str, dict[str, Any]]]:
+def _look(run: str, sweep: Sweep, entry: ModelEntry, known: Remote) -> tuple[Facts, Written]:
     """Run on a worker: look at a model."""
-    remembered = _Remembered(spectra)
-    return look_at(_model(run, entry), sweep, remembered), remembered.new
+    facts = look_at(_model(run, entry), sweep, known)
+    return facts, known.drained()
 
 
 def _score(
@@ -234,11 +287,11 @@ def _score(
     sweep: Sweep,
     unit: Unit,
     facts: Facts,
-    known: Known,
+    known: Remote,
     tasks: Mapping[str, Task],
     asked: Mapping[str, Any],
-) -> Iterator[Finding]:
-    """Run on a worker: score a unit."""
+) -> Iterator[Written]:
+    """Run on a worker: score a unit, and yield what is to be written, trial by trial."""
     model = _model(run, unit.model)
     if (model.fingerprint, model.dtype) != (facts.fingerprint, facts.dtype):
         raise RunError(
@@ -251,4 +304,5 @@ def _score(
             f"task '{unit.asked}' on {socket.gethostname()} has other rows, prompts or"
             " demonstrations than elsewhere in the cluster; bring the same files everywhere"
         )
-    yield from score_unit(sweep, unit, sources, model, facts.layers, known)
+    for _ in score_unit(sweep, unit, sources, model, facts, known):
+        yield known.drained()

@@ -25,7 +25,7 @@ from pydantic import (
 
 from eckart.errors import StudyError
 from eckart.files import home
-from eckart.records import ATTENTION, PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
+from eckart.records import PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
 from eckart.runs import folder_name
 from eckart.scores import ALL_METRICS
 from eckart.tasks.spec import checked, closest
@@ -167,7 +167,7 @@ class Sweep(Closed):
         test: what is scored on the test rows. `selected`: for each part and scoring of a unit the
             unpruned model and the edit that is best on validation, no other; `all`: every edit;
             `none`.
-        combine, top_k: how `auto` chooses; see `layer_condition_numbers` and `select_layer`.
+        combine, top_k: how `auto` chooses; see `layer_condition_numbers` and `worst_layer`.
         spectra: measure and keep the spectrum of every matrix of the parts, too; such a sweep needs
             no tasks.
         truncate_demonstrations, drop_long_rows: what to do with rows that are longer than a model
@@ -285,6 +285,16 @@ class Sweep(Closed):
             return list(range(len(anatomy.layers)))
         return sorted({anatomy.layer_index(int(layer)) for layer in self.layers})
 
+    def edits(self, layers: Mapping[str, Sequence[int]]) -> list[Edit]:
+        """Return the edits of these layers of each part; the unpruned model is not among them."""
+        return [
+            Edit(layer, part, rate)
+            for part in self.parts
+            for layer in layers[part]
+            for rate in self.rates
+            if rate
+        ]
+
     @property
     def scored(self) -> int:
         """How many trials come from one reading."""
@@ -356,26 +366,3 @@ def _absolute(entry: Mapping[str, Any], keys: Sequence[str], folder: Path) -> di
         if path.exists() or key == "data" or said.startswith((".", "/", "~")):
             found[key] = os.path.normpath(path.absolute())
     return found
-
-
-def cells(sweep: Sweep, layers: Mapping[str, Sequence[int]]) -> tuple[Edit, ...]:
-    """Return the single edits of a sweep, the deepest first; the unpruned model is not among them.
-
-    Deepest first, because a pass that begins anywhere leaves the states of all points below it.
-
-    Arguments:
-        sweep: parts and rates.
-        layers: the layers of each part.
-    """
-    found = [
-        Edit(layer, part, rate)
-        for part in sweep.parts
-        for layer in layers[part]
-        for rate in sweep.rates
-        if rate
-    ]
-    return tuple(
-        sorted(
-            found, key=lambda edit: (-edit.layer, not set(ATTENTION).isdisjoint(PARTS[edit.part]))
-        )
-    )

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from eckart.records import Edit, Setting, Trial, best_edit, full_name
+from eckart.algorithm1 import best_edit
+from eckart.records import Edit, Setting, Trial, full_name
 from eckart.runs import Run, folder_name
 from eckart.scores import SQUARED_ERROR, shown
 from eckart.statistics.paired import PairedDifference, compare

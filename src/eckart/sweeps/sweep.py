@@ -3,26 +3,25 @@ resumable."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eckart.errors import RunError
 from eckart.files import home
-from eckart.records import RATES, TOP_K, Rows, Trial, fingerprint
+from eckart.records import RATES, TOP_K, Trial, fingerprint
 from eckart.runs import RunStore, folder_name, read_run
-from eckart.sweeps import units
+from eckart.selection.recorded import Ledger, Recorded
 from eckart.sweeps.grid import Sweep, Unit, located
 from eckart.sweeps.result import SweepResult
 from eckart.sweeps.sources import Sources, check_names, contents, resolve
-from eckart.sweeps.units import Facts, Known, Same, look_at, run_unit
+from eckart.sweeps.units import Facts, look_at, run_unit
 from eckart.tasks.task import AnyTask
 from eckart.weights.models import LoadedModel, Model, load_model
 
-Finding = Facts | units.Finding | Unit
-"""What comes out of a sweep as it runs: of a model, of a split, of an edit; a unit comes when it is
-done."""
+Event = Facts | Trial | Unit
+"""What is told of as a sweep runs: a model, an edit, and a unit when it is done."""
 
 
 @dataclass(frozen=True)
@@ -32,32 +31,37 @@ class Job:
     Arguments:
         sweep: resolved.
         sources: what the caller holds in memory.
-        store: keeps spectra at once; nothing else is written to it but by whoever reads the
-            findings.
-        known: what was found before; it grows as findings are kept.
+        store: keeps all that is found, at once.
         contents: by what each task is asked, the digests of what it holds; see `contents`.
+        watch: told of every event.
     """
 
     sweep: Sweep
     sources: Sources
     store: RunStore
-    known: Known
     contents: dict[str, dict[str, Any]]
+    watch: Callable[[Event], None] = lambda event: None
 
 
-Execute = Callable[[Job], Iterator[Finding]]
+Execute = Callable[[Job], None]
 """Where units are scored: here, or on a cluster."""
 
 
-def locally(job: Job) -> Iterator[Finding]:
+def locally(job: Job) -> None:
     """Score every unit in this process, one after the other; each model is loaded once."""
     for entry in job.sweep.models:
         model = job.sources.model(entry)
         facts = look_at(model, job.sweep, job.store)
-        yield facts
+        keep_facts(job.store, facts)
+        job.watch(facts)
         for unit in job.sweep.units:
             if unit.model is entry:
-                yield from score_unit(job.sweep, unit, job.sources, model, facts.layers, job.known)
+                scored = score_unit(
+                    job.sweep, unit, job.sources, model, facts, job.store, job.watch
+                )
+                for _ in scored:
+                    pass  # what is new is kept, and told of, as it comes
+                job.watch(unit)
 
 
 def score_unit(
@@ -65,13 +69,14 @@ def score_unit(
     unit: Unit,
     sources: Sources,
     model: LoadedModel,
-    layers: Mapping[str, list[int]],
-    known: Known,
-) -> Iterator[Finding]:
+    facts: Facts,
+    ledger: Ledger,
+    watch: Callable[[Trial], None] = lambda trial: None,
+) -> Iterator[Trial]:
     """Score a unit with a model that is loaded; see `run_unit`."""
     scorer = sources.scorer(sweep, sources.task(unit.task, unit.shots, unit.seed), model)
-    yield from run_unit(sweep, scorer, layers, unit.task.metric or scorer.task.metric, known)
-    yield unit
+    metric = unit.task.metric or scorer.task.metric
+    yield from run_unit(sweep, Recorded(scorer, ledger, watch), facts.layers, metric)
 
 
 def sweep(
@@ -186,7 +191,7 @@ def run_sweep(
     out: str | Path | None = None,
     sources: Sources | None = None,
     execute: Execute = locally,
-    watch: Callable[[Finding], None] = lambda finding: None,
+    watch: Callable[[Event], None] = lambda event: None,
 ) -> SweepResult:
     """Carry out a sweep; what its run already holds is not computed again.
 
@@ -195,7 +200,7 @@ def run_sweep(
         out: the run's folder; by default under `runs/`, named by the settings.
         sources: models and tasks in memory.
         execute: where units are scored.
-        watch: told of every finding when it is kept.
+        watch: told of every event.
 
     Raises:
         RunError: the folder is not usable or holds another run, or a model or a task's data,
@@ -207,14 +212,7 @@ def run_sweep(
         _keep_contents(store, asked)
         if not (sources.models or sources.tasks):
             store.write("study.yaml", sweep.to_yaml())
-        known = Known(rows=set(store.row_digests()))
-        for trial in store.trials():
-            known.add(trial)
-        for finding in execute(Job(sweep, sources, store, known, asked)):
-            _keep(store, finding)
-            if isinstance(finding, Trial | Rows | Same):
-                known.add(finding)
-            watch(finding)
+        execute(Job(sweep, sources, store, asked, watch))
     return SweepResult(read_run(folder))
 
 
@@ -225,17 +223,6 @@ def default_folder(sweep: Sweep) -> Path:
         Path("runs")
         / f"sweep-{folder_name(sweep.models[0].name)}-{fingerprint(sweep.settings)[:8]}"
     )
-
-
-def _keep(store: RunStore, finding: Finding) -> None:
-    if isinstance(finding, Trial):
-        store.keep(finding)
-    elif isinstance(finding, Rows):
-        store.keep_rows(finding)
-    elif isinstance(finding, Same):
-        store.keep_same(finding.key, finding.setting)
-    elif isinstance(finding, Facts):
-        _keep_facts(store, finding)
 
 
 def _keep_contents(store: RunStore, asked: dict[str, dict[str, Any]]) -> None:
@@ -259,7 +246,12 @@ _MADE_OF = {
 }
 
 
-def _keep_facts(store: RunStore, facts: Facts) -> None:
+def keep_facts(store: RunStore, facts: Facts) -> None:
+    """Keep what is known of a model.
+
+    Raises:
+        RunError: the run began with another model of this name.
+    """
     kept = store.model(facts.name)
     if kept is None:
         store.keep_model(facts.name, facts.to_json())

@@ -138,7 +138,7 @@ def test_a_search_never_takes_a_worse_rate(kept):
     class Worse(FunctionScorer):
         """The more is clipped, the larger every error."""
 
-        def outcomes(self, edits, split, methods):
+        def outcomes(self, edits, split, scorings):
             error = 0.5 + sum(edit.rate for edit in edits)
             return [SquaredErrors(3, error, (error,) * 3)]
 
@@ -174,7 +174,7 @@ class Helped(FunctionTask):
 
 
 class HelpedScorer(FunctionScorer):
-    def outcomes(self, edits, split, methods):
+    def outcomes(self, edits, split, scorings):
         errors = tuple(
             (1 + abs(float(y)) / 10) / (2 if edits else 1) for y in self.prepare(split).y[:, -1]
         )
@@ -223,7 +223,7 @@ def test_a_model_that_predicts_no_number_fails_that_trial_alone(trained, tmp_pat
     class Broken(FunctionScorer):
         """Whatever is clipped predicts no number."""
 
-        def outcomes(self, edits, split, methods):
+        def outcomes(self, edits, split, scorings):
             if edits:
                 raise NotANumberError("the model predicts no number for 20 of 20 functions")
             return super().outcomes(edits, split, methods)

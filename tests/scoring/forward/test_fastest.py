@@ -160,13 +160,10 @@ def test_a_check_that_finds_no_room_is_left_out_and_said(task, monkeypatch, dtyp
 
     monkeypatch.setattr(fastest, "read_plainly", full)
     scorer = evaluator(task, dtype=dtype)
-    scorer.expect([Edit(1, "mlp", 0.5)])
-    with pytest.warns(UserWarning, match="memory is full"):
-        found = scorer([], "validation").score
-    scorer(
-        [Edit(1, "mlp", 0.5)], "validation"
-    )  # it is said once, and another warning would be an error here
-    assert found == expected
+    with pytest.warns(UserWarning, match="memory is full") as told:
+        found, _ = scorer.score([(), (Edit(1, "mlp", 0.5),)], "validation")
+    assert len(told) == 1
+    assert found.score == expected
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -180,16 +177,12 @@ def test_no_check_ends_a_run(task, dtype):
         for part in ("attn", "mlp")
         for rate in (0.5, 0.95, 0.995)
     ]
-    scorer.expect(edits)
-    scorer([], "validation")
-    for edit in edits:
-        found = np.array(scorer([edit], "validation").score.log_likelihoods)
-        with clip(scorer.model.model, [edit]):
-            plain = read_plainly(
-                scorer.model.model, scorer.prepare("validation").rows.requests.without_prefix()
-            )
-        allowed = {"float32": 1e-4, "bfloat16": 0.3, "float16": 0.05}[dtype]
-        assert np.allclose(found, plain.values, atol=allowed), edit
+    requests = scorer.prepare("validation").rows.requests.without_prefix()
+    allowed = {"float32": 1e-4, "bfloat16": 0.3, "float16": 0.05}[dtype]
+    for trial in scorer.score([(), *((edit,) for edit in edits)], "validation"):
+        with clip(scorer.model.model, trial.edits):
+            plain = read_plainly(scorer.model.model, requests)
+        assert np.allclose(trial.score.log_likelihoods, plain.values, atol=allowed), trial.edits
 
 
 def test_a_model_computes_in_float32_for_a_while_and_is_as_before():

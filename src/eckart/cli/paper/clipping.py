@@ -64,7 +64,7 @@ def _search(
     from eckart.scoring.scorer import scorer_of
     from eckart.selection.search import Plan, run_plan
 
-    scorer = scorer_of(task, model, report=progress_bar)
+    scorer = scorer_of(task, model, progress=progress_bar)
     return run_plan(Plan(part, tuple(rates)), scorer, folder, tell=say, command=typed())
 
 

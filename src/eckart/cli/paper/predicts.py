@@ -45,7 +45,7 @@ def predicts(
     from eckart.runs import read_run
 
     how = Probing(prompts, seeds, shares, device)
-    found = predict([read_run(run) for run in runs], how, report=progress_bar)
+    found = predict([read_run(run) for run in runs], how, progress=progress_bar)
     if plot is not None:
         from eckart.paper.prediction.figure import draw_prediction, prediction_drawing
         from eckart.reports.figures import save_figure

@@ -21,9 +21,9 @@ from eckart.paper.functions.classes import (
     held_out_generator,
     noisy,
 )
-from eckart.records import Edit, Row, Rows, fingerprint, parse_rows
+from eckart.records import Edits, Row, Rows, fingerprint, parse_rows
 from eckart.scores import SQUARED_ERROR, SquaredErrors
-from eckart.scoring.scorer import Report, Scorer, scorer_of, silent
+from eckart.scoring.scorer import Progress, Scorer, scorer_of, silent
 from eckart.weights.models import LoadedModel
 
 SPLITS = ("validation", "test")
@@ -155,9 +155,9 @@ class FunctionScorer(Scorer):
     Arguments:
         model: a function model, as `load_model` wraps it.
         task: of the model's dimension.
-        method: `squared_error`; there is no other.
+        scoring: `squared_error`; there is no other.
         batch_tokens: the most tokens in a batch.
-        report: shows progress.
+        progress: shows it.
 
     Raises:
         TaskError: the model has another dimension, or reads fewer points.
@@ -169,11 +169,11 @@ class FunctionScorer(Scorer):
         model: LoadedModel,
         task: FunctionTask,
         *,
-        method: str | None = None,
+        scoring: str | None = None,
         batch_tokens: int | None = None,
-        report: Report = silent,
+        progress: Progress = silent,
     ) -> None:
-        super().__init__(model, task, method or SQUARED_ERROR, report)
+        super().__init__(model, task, scoring or SQUARED_ERROR, progress)
         self.task: FunctionTask = task
         self._batch_tokens = batch_tokens or BATCH_TOKENS
         self._prompts: dict[str, Prompts] = {}
@@ -189,9 +189,9 @@ class FunctionScorer(Scorer):
         return FunctionScorer(
             model,
             self.task,
-            method=self.method,
+            scoring=self.scoring,
             batch_tokens=self._batch_tokens,
-            report=self.report,
+            progress=self.progress,
         )
 
     def rows(self, split: str) -> Rows:
@@ -203,22 +203,22 @@ class FunctionScorer(Scorer):
         """Return a hash of a split's prompts."""
         return fingerprint([self.task.digest, self.task.rows_digest(split)])
 
-    def tokens(self, split: str, methods: Sequence[str] = ()) -> int:
+    def tokens(self, split: str, scorings: Sequence[str] = ()) -> int:
         """Return how many tokens a split has: one for each point and each value that is shown.
 
         Raises:
-            TaskError: there is no such method.
+            TaskError: there is no such scoring.
         """
-        return len(self.prepare(split, methods).y) * (2 * self.task.shots + 1)
+        return len(self.prepare(split, scorings).y) * (2 * self.task.shots + 1)
 
-    def prepare(self, split: str, methods: Sequence[str] = ()) -> Prompts:
+    def prepare(self, split: str, scorings: Sequence[str] = ()) -> Prompts:
         """Draw a split's prompts once.
 
         Raises:
-            TaskError: there is no such method.
+            TaskError: there is no such scoring.
         """
-        for method in methods:
-            _check_method(method)
+        for scoring in scorings:
+            _check_method(scoring)
         part = parse_rows(split)
         if part is not None:
             whole = self.prepare(part[0])
@@ -227,15 +227,13 @@ class FunctionScorer(Scorer):
             self._prompts[split] = self.task.prompts(split)
         return self._prompts[split]
 
-    def outcomes(
-        self, edits: Sequence[Edit], split: str, methods: Sequence[str]
-    ) -> list[SquaredErrors]:
+    def outcomes(self, edits: Edits, split: str, scorings: Sequence[str]) -> list[SquaredErrors]:
         """Predict every row through the model as it is now."""
         prompts = self.prepare(split)
         what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
-        with self.report(what, len(prompts.y)) as advance:
+        with self.progress(what, len(prompts.y)) as advance:
             errors = self._errors(prompts, advance)
-        return [errors for _ in methods]
+        return [errors for _ in scorings]
 
     def notes(self, *splits: str) -> tuple[str, ...]:
         """Return nothing: every row is read as it is."""
@@ -265,10 +263,10 @@ class FunctionScorer(Scorer):
         return SquaredErrors(len(errors), float(errors.mean()), tuple(errors.tolist()))
 
 
-def _check_method(method: str) -> None:
-    if method != SQUARED_ERROR:
+def _check_method(scoring: str) -> None:
+    if scoring != SQUARED_ERROR:
         raise TaskError(
-            f"no scoring '{method}' of functions; there is {SQUARED_ERROR}, and no other"
+            f"no scoring '{scoring}' of functions; there is {SQUARED_ERROR}, and no other"
         )
 
 
@@ -289,7 +287,7 @@ def _check_size(model: LoadedModel, task: FunctionTask) -> None:
 
 @scorer_of.register
 def _(task: FunctionTask, model: LoadedModel, **options: Any) -> FunctionScorer:
-    unknown = sorted(options.keys() - {"method", "batch_tokens", "report"})
+    unknown = sorted(options.keys() - {"scoring", "batch_tokens", "progress"})
     if unknown:
         raise TaskError(f"functions are read without '{unknown[0]}'; leave it out")
     return FunctionScorer(model, task, **options)

@@ -23,7 +23,7 @@ from eckart.paper.prediction.predictors import (
 from eckart.paper.probe import Prober
 from eckart.records import Edit
 from eckart.runs import Run
-from eckart.scoring.scorer import Report, silent
+from eckart.scoring.scorer import Progress, silent
 from eckart.sweeps.grid import ModelEntry, Sweep, TaskEntry
 from eckart.sweeps.sources import Sources
 from eckart.tasks.task import Task
@@ -121,7 +121,7 @@ def study_of(run: Run) -> Sweep:
     return Sweep.of(said, f"run '{run.folder}'")
 
 
-def cells(run: Run, found: Measurements, how: Probing, report: Report = silent) -> list[Cell]:
+def cells(run: Run, found: Measurements, how: Probing, progress: Progress = silent) -> list[Cell]:
     """Probe a run's models, clipped as its trials were, and set what they say beside what was
     measured.
 
@@ -129,7 +129,7 @@ def cells(run: Run, found: Measurements, how: Probing, report: Report = silent) 
         run: of a sweep.
         found: what it measured.
         how: how much is read.
-        report: shows progress.
+        progress: shows it.
 
     Raises:
         RunError: it is no sweep's, or its model or rows are no longer those of its trials.
@@ -141,7 +141,7 @@ def cells(run: Run, found: Measurements, how: Probing, report: Report = silent) 
         model = _load(run, sources, entry, how)
         numbers = _condition_numbers(run, study, model)
         for drawn in _drawn(found, entry):
-            moved = _probed(run, found, study, sources, model, drawn, how, report)
+            moved = _probed(run, found, study, sources, model, drawn, how, progress)
             said |= {
                 (drawn, edit): {
                     **values,
@@ -207,7 +207,7 @@ def _probed(
     model: LoadedModel,
     drawn: Drawn,
     how: Probing,
-    report: Report,
+    progress: Progress,
 ) -> dict[Edit, Said]:
     """Return what the probe says of every edit of a task, as means over draws of its
     demonstrations."""
@@ -220,7 +220,7 @@ def _probed(
     entry = next(task for task in study.tasks if task.full_name == drawn[1])
     readings: list[dict[Edit, Said]] = []
     name = f"{drawn[1]}, {drawn[2]} shots, edits probed"
-    with report(name, len(edits) * len(seeds)) as advance:
+    with progress(name, len(edits) * len(seeds)) as advance:
         for seed in seeds:
             prober = _prober(run, study, sources, entry, model, drawn, seed, how)
             readings.append({})

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from eckart.algorithm1 import worst_layer
 from eckart.paper.prediction.agreement import within
 from eckart.paper.prediction.predictors import CONDITION, Predictor
 from eckart.paper.prediction.probing import Cell
-from eckart.records import TOP_K, select_layer
+from eckart.records import TOP_K
 from eckart.reports.claims import Layers
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
 from eckart.statistics.grids import LayerRule, layer_rule
@@ -293,7 +294,7 @@ def _by_layer(values: Float[np.ndarray, "layers rates"]) -> Float[np.ndarray, " 
 
 
 def _rule(numbers: Float[np.ndarray, " layers"], top_k: int) -> Float[np.ndarray, " layers"]:
-    chosen = select_layer(dict(enumerate(numbers.tolist())), top_k)
+    chosen = worst_layer(dict(enumerate(numbers.tolist())), top_k)
     return (np.arange(len(numbers)) == chosen).astype(float)
 
 

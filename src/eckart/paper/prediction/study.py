@@ -15,7 +15,7 @@ from eckart.paper.prediction.probing import Cell, Probing, cells, study_of
 from eckart.paper.prediction.screens import Screened, Unit, screened, units
 from eckart.reports.claims import whole_layers
 from eckart.runs import Run
-from eckart.scoring.scorer import Report, silent
+from eckart.scoring.scorer import Progress, silent
 
 FEWEST_GROUPS = 3
 
@@ -64,7 +64,9 @@ class Prediction:
         }
 
 
-def predict(runs: Sequence[Run], how: Probing | None = None, report: Report = silent) -> Prediction:
+def predict(
+    runs: Sequence[Run], how: Probing | None = None, progress: Progress = silent
+) -> Prediction:
     """Ask whether the theory's quantities predict the gains that some sweeps measured.
 
     Models are read, clipped as the trials were, on the prompts of the trials; nothing is scored
@@ -73,7 +75,7 @@ def predict(runs: Sequence[Run], how: Probing | None = None, report: Report = si
     Arguments:
         runs: of sweeps; their models and data where their settings say.
         how: how much is read; `Probing()` by default.
-        report: shows progress.
+        progress: shows it.
 
     Raises:
         RunError: a run is no sweep's, its model or data changed, or there are fewer than three
@@ -93,7 +95,7 @@ def predict(runs: Sequence[Run], how: Probing | None = None, report: Report = si
     every: list[Cell] = []
     chosen_from: list[Unit] = []
     for run, study, found in zip(runs, studies, measured, strict=True):
-        of_run = cells(run, found, how, report)
+        of_run = cells(run, found, how, progress)
         every += of_run
         chosen_from += units(
             str(run.folder), list(whole_layers(run, found)), of_run, names, study.top_k
