@@ -121,7 +121,6 @@ def test_memory_that_runs_out_is_not_taken_for_a_way_that_fails(task, monkeypatc
     def short(*_):
         raise MemoryError
 
-    monkeypatch.setattr(Reader, "read_prefix", short, raising=False)
     monkeypatch.setattr(Packed, "read_prefix", short)
     evaluator = Evaluator(loaded(), task)
     with pytest.warns(UserWarning, match="memory is full"):
@@ -234,7 +233,6 @@ def test_a_search_leaves_nothing_behind_in_memory(task):
     assert (evaluator.states.held, evaluator.states.filed) == (0, 0)
     last = {weight.key for weight in evaluator.anatomy.select(1, "mlp")}
     assert evaluator._factors.keys() <= last, "for a further look at what was tested"
-    assert all(data.rows.reader._prefix == {} for data in evaluator._prepared.values())
 
 
 def test_candidates_whose_tail_is_wrong_run_through_all_layers(task, monkeypatch):

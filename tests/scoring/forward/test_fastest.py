@@ -43,18 +43,14 @@ def without_window(monkeypatch):
 
 
 def without_known_prefix(monkeypatch):
-    monkeypatch.setattr(Packed, "_run_prefix", lambda self: None)
+    monkeypatch.setattr(Packed, "_run_prefix", lambda self, prefix, wanted: None)
 
 
 def without_places_of_the_prefix(monkeypatch):
     real = Packed._run
 
-    def run(self, batch, packing, name, whole=False):
-        own, self.prefix = self.prefix, name  # taken for the prefix, a batch begins at position 0
-        try:
-            return real(self, batch, packing, name, whole)
-        finally:
-            self.prefix = own
+    def run(self, batch, name, told, first, *args, **kwargs):
+        return real(self, batch, name, told, 0, *args, **kwargs)
 
     monkeypatch.setattr(Packed, "_run", run)
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from eckart.scoring.encoding import Tokens
 from eckart.scoring.forward.patches import first_position, head_at
-from eckart.scoring.forward.reader import Places, Reader
+from eckart.scoring.forward.reader import Outputs, Places, Reader
+from eckart.scoring.forward.trunk import Pass
 from eckart.weights.models import Model
 
 CACHED = 4
@@ -31,40 +31,28 @@ class Padded(Reader):
     """
 
     def plan(self, rows: Sequence[Tokens]) -> list[list[int]]:
-        """Group rows into batches, longest first."""
         return plan_batches(rows, self.budget, len(self.requests.prefix))
 
-    _prefix: SharedPrefix | None = None
+    def read_prefix(self, name: str, wanted: Pass) -> SharedPrefix:
+        # Through all layers, whatever the start: the model takes a row's length, and so its
+        # positions and masks, from the cache of its first layer.
+        return SharedPrefix(self.model, self.requests.prefix)
 
-    def read_prefix(self) -> None:
-        """Run the prefix through all layers: a cache of some of them alone would mislead the model
-        about its length."""
-        with self.trunk.passing() if self.trunk else nullcontext():
-            self._prefix = SharedPrefix(self.model, self.requests.prefix)
-
-    def forget_prefix(self) -> None:
-        """Let the prefix's keys and values go."""
-        self._prefix = None
-
-    def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored vocabulary"], Places]:
-        """Run one batch; return the logits of its scored positions, and which is which."""
-        assert self._prefix is not None
+    def read(self, rows: list[int], prefix: SharedPrefix, wanted: Pass) -> tuple[Outputs, Places]:
+        """Run one batch, the head at its scored positions included; return their logits."""
         places: Places = {}
         for row, index in enumerate(rows):
-            for _, _, position, _ in self._wanted[index]:
+            for _, _, position, _ in self.targets[index]:
                 places.setdefault((row, position), len(places))
         device = self.model.device
         at = torch.tensor(list(places), device=device)
         tokens = pad([self.requests.rows[row] for row in rows], device)
-        with self.passing(f"{rows[0]}+{len(rows)}"), head_at(self.model, at[:, 0], at[:, 1]):
-            output = self.model(input_ids=tokens, **self._prefix.for_rows(len(rows)))
+        name = f"{rows[0]}+{len(rows)}"
+        now = self.told(name, wanted)
+        with now.running(), head_at(self.model, at[:, 0], at[:, 1]):
+            output = self.model(input_ids=tokens, **prefix.for_rows(len(rows)))
+        self.keep_left(name, now)
         return output.logits[0], places
-
-    def head(
-        self, outputs: Float[Tensor, "scored vocabulary"]
-    ) -> Float[Tensor, "scored vocabulary"]:
-        """Return the outputs: they are logits."""
-        return outputs
 
 
 def plan_batches(rows: Sequence[Tokens], budget: int, prefix: int = 0) -> list[list[int]]:

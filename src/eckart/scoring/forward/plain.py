@@ -16,7 +16,8 @@ from torch import Tensor
 
 from eckart.scoring.encoding import Tokens
 from eckart.scoring.forward.patches import Lengths
-from eckart.scoring.forward.reader import Places, Reader
+from eckart.scoring.forward.reader import Outputs, Places, Reader
+from eckart.scoring.forward.trunk import Pass
 from eckart.scoring.requests import Continuation, Requests
 from eckart.weights.models import Model
 
@@ -103,33 +104,23 @@ class Alone(Reader):
         yield
 
     @contextmanager
-    def _within(self, length: int | None) -> Iterator[None]:
+    def _pinned(self, length: int | None) -> Iterator[None]:
         with self.lengths.pinned(None):
             yield
 
     def plan(self, rows: Sequence[Tokens]) -> list[list[int]]:
-        """Return each row by itself."""
         return [[row] for row in range(len(rows))]
 
-    def read_prefix(self) -> None:
-        """Do nothing: nothing is shared."""
+    def read_prefix(self, name: str, wanted: Pass) -> None:
+        return None
 
-    def forget_prefix(self) -> None:
-        """Do nothing: nothing is kept."""
-
-    def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored vocabulary"], Places]:
-        """Run one row; return the logits of its scored positions, and which is which."""
+    def read(self, rows: list[int], prefix: None, wanted: Pass) -> tuple[Outputs, Places]:
+        """Run one row; return the logits of its scored positions."""
         (row,) = rows
         tokens = torch.tensor([self.requests.rows[row]], device=self.model.device)
         logits = self.model(input_ids=tokens, use_cache=False).logits[0]
-        positions = sorted({position for _, _, position, _ in self._wanted[row]})
+        positions = sorted({position for _, _, position, _ in self.targets[row]})
         return logits[positions], {(0, position): place for place, position in enumerate(positions)}
-
-    def head(
-        self, outputs: Float[Tensor, "scored vocabulary"]
-    ) -> Float[Tensor, "scored vocabulary"]:
-        """Return the outputs: they are logits."""
-        return outputs
 
 
 def sizes(requests: Requests) -> tuple[Counts, Counts]:
