@@ -101,7 +101,7 @@ class PackPass(Pass):
 
     Arguments:
         pack: the rows.
-        view: which of their tokens ask, and what they see.
+        view: which of their tokens ask, and what they see: all, but in the last layer.
         prefix: each attention module's keys and values of the shared prefix.
         query: what computes the last layer's queries and nothing else, if there is such a module.
         noted: where every module's keys and values are noted; None for nowhere.

@@ -234,7 +234,8 @@ class CheckedReader:
 
     def _use(self, number: int) -> None:
         """Read by this kind from now on."""
-        self._number, self._kind = number, self.readers.kinds[number]
+        self._number = number
+        self._kind = self.readers.kinds[number]
         self.reader = self._kind.make(self.requests, self.readers.states)
         self._prober = self._kind.make(self._sample, self.readers.probes)
         self.forget()

@@ -22,18 +22,18 @@ from eckart.scoring.requests import Continuation, Requests
 from eckart.weights.models import Model
 
 ROUNDINGS = 256
-"""How many roundings of the largest logit, a token, two ways may differ by in float32."""
+"""How many roundings of the largest logit, a token, a reader may differ by in float32."""
 
 SMALLEST = 4.0
 """The least that the largest logit is taken for: sums inside of a model with small logits are
 larger."""
 
 HALVES = 32
-"""How many roundings of 1, a token, two ways may differ by in half precision, besides what rounding
+"""How many roundings of 1, a token, a reader may differ by in half precision, besides what rounding
 is seen to do."""
 
 NOISE = 8
-"""How many times as far from float32 as the plain forward a way may be in half precision."""
+"""How many times as far from float32 as the plain forward a reader may be in half precision."""
 
 Values = Float[np.ndarray, "prompts labels"]
 Counts = Int[np.ndarray, "prompts labels"]
@@ -158,13 +158,13 @@ def neighbours(reader: Reader, prompt: int) -> list[int]:
 
 
 def tolerance(plain: Plain, tokens: Counts) -> Values:
-    """Return how far, in nats, a way may be from the plain forward where both compute in
+    """Return how far, in nats, a reader may be from the plain forward where both compute in
     float32."""
     return ROUNDINGS * torch.finfo(torch.float32).eps * max(plain.scale, SMALLEST) * tokens
 
 
 def half_tolerance(noise: float, tokens: Counts, dtype: torch.dtype) -> Values:
-    """Return how far, in nats, a way may be from the plain forward in half precision.
+    """Return how far, in nats, a reader may be from the plain forward in half precision.
 
     Arguments:
         noise: how far the plain forward in half precision is from itself in float32, a token, at
@@ -183,8 +183,8 @@ def noise_of(half: Plain, wide: Plain, tokens: Counts) -> float:
 
 
 def close(found: Values, plain: Plain, allowed: Values) -> bool:
-    """Say whether two readings agree: everywhere within what is allowed, and no number only where
-    both have none."""
+    """Say whether a reader agrees with the plain forward: everywhere within what is allowed, and no
+    number only where both have none."""
     return bool(_near(found, plain.values, allowed).all())
 
 

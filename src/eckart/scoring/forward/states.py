@@ -1,4 +1,4 @@
-"""The states that passes left behind, within budgets of memory; what exceeds them goes to a
+"""The store of the states that passes leave, within budgets of memory; what exceeds them goes to a
 file."""
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ class StateStore:
                 self._file = tempfile.TemporaryFile(prefix="eckart-states-")  # noqa: SIM115  # it lives as long as this
                 weakref.finalize(self, self._file.close)
                 self._disk = int(SHARE * shutil.disk_usage(tempfile.gettempdir()).free)
-            file, start = self._file, self._file.seek(0, os.SEEK_END)
+            file = self._file
+            start = file.seek(0, os.SEEK_END)
         except OSError:
             return None
         if self.filed + size > self._disk:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from families import FAMILIES, SWITCH, SWITCHING, build, tiny_tokenizer
+from transformers.activations import ACT2FN
 
 from eckart.errors import ModelError
 from eckart.records import Edit
 from eckart.scoring.forward.fastest import CheckedReader, Readers, reader_kinds
-from eckart.scoring.forward.patches import Lengths
+from eckart.scoring.forward.packed import Packed
+from eckart.scoring.forward.patches import Lengths, fused_activations
 from eckart.scoring.forward.plain import Alone, plain_log_likelihoods, sample_of
 from eckart.scoring.forward.states import StateStore
 from eckart.scoring.forward.trunk import Trunk
@@ -103,9 +105,8 @@ def test_regimes_are_read_in_the_fastest_way(family):
     model = build(family)
     readers = readers_of(model)
     requests = build_requests(prompts(True), tiny_tokenizer(), regime=readers.lengths.regime)
-    assert (
-        CheckedReader(readers, requests, "test")._number == 0
-    )  # no warning, either: those are errors here
+    # no warning, either: those are errors here
+    assert isinstance(CheckedReader(readers, requests, "test").reader, Packed)
 
 
 @pytest.mark.parametrize("family", ROTARY)
@@ -172,3 +173,18 @@ def test_the_last_way_is_certain_and_no_other_is():
         False,
         True,
     ]
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast"])
+def test_an_activation_in_one_step_is_that_in_several(activation):
+    model = build("gpt2")
+    model.transformer.h[0].mlp.act = ACT2FN[activation]
+    inputs = torch.linspace(-8, 8, 1001, dtype=torch.float64)
+    act = model.transformer.h[0].mlp.act
+    expected = act(inputs)
+    with fused_activations(model):
+        assert act.forward.func is torch.nn.functional.gelu
+        assert torch.allclose(
+            act(inputs), expected, rtol=0, atol=1e-9
+        )  # gelu_fast has its constant to 10 digits
+    assert "forward" not in act.__dict__
