@@ -118,3 +118,14 @@ def test_the_python_of_the_readme_runs(desk, model, monkeypatch):
     exec(code.replace("EleutherAI/gpt-j-6b", str(model)).replace("layer=26", "layer=1"), names)
     assert (desk / "gpt-j-6b-sst2" / "config.json").is_file()
     assert (desk / "runs" / "gpt-j-sst2" / "result.json").is_file()
+
+
+@pytest.mark.parametrize("page", [*sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"])
+def test_every_file_that_a_page_names_is_there(page):
+    if page.name == "log.md":  # of what was tried, as it was called then
+        return
+    folders = ("src", "tests", "benchmarks", "scripts")
+    files = {str(path.relative_to(ROOT)) for of in folders for path in (ROOT / of).rglob("*.py")}
+    named = set(re.findall(r"`([\w/.-]+\.py)`", page.read_text(encoding="utf-8")))
+    lost = {name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in files)}
+    assert lost == set()

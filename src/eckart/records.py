@@ -133,6 +133,49 @@ def draws(shots: Sequence[int], seeds: Sequence[int]) -> list[tuple[int | None, 
     return [(shot, seed) for shot, seed in drawn if shot != 0 or seed == (seeds or (None,))[0]]
 
 
+class Split(str):
+    """Rows of a task by their name: `validation`, `test` or `all`, or neighbours among them.
+
+    It is the text that trials keep, read once.
+
+    Arguments:
+        name: of the whole split.
+        start, stop: of the rows that are meant; None for all.
+
+    >>> part = Split("validation[0:64]")
+    >>> part.name, part.start, part.stop, part == Split.part("validation", 0, 64)
+    ('validation', 0, 64, True)
+    >>> Split("test").start
+    """
+
+    name: str
+    start: int | None
+    stop: int | None
+
+    def __new__(cls, text: str) -> Split:
+        split = super().__new__(cls, text)
+        found = re.fullmatch(r"(\w+)\[(\d+):(\d+)\]", text)
+        split.name = found[1] if found else str(text)
+        split.start = int(found[2]) if found else None
+        split.stop = int(found[3]) if found else None
+        return split
+
+    @classmethod
+    def part(cls, name: str, start: int, stop: int) -> Split:
+        """Name some rows of a split."""
+        return cls(f"{name}[{start}:{stop}]")
+
+    @property
+    def is_part(self) -> bool:
+        """Whether only some rows are meant."""
+        return self.start is not None
+
+    @property
+    def slice(self) -> slice:
+        """What cuts these rows out of the whole split's."""
+        return slice(self.start, self.stop)
+
+
 @dataclass(frozen=True)
 class Row:
     """A row as a reader meets it: without demonstrations.
@@ -180,7 +223,7 @@ class Trial:
     Arguments:
         key: hash of everything that the outcome depends on.
         setting: the model, the task, the demonstrations and the scoring.
-        split: `validation`, `test` or `all`, or some of its rows, such as `validation[0:64]`.
+        split: which rows.
         rows: the digest of the whole split's `Rows`.
         edits: what was clipped; empty for the unpruned model.
         status: `done`, or `failed` with its cause in `error`.
@@ -191,7 +234,7 @@ class Trial:
 
     key: str
     setting: Setting
-    split: str
+    split: Split
     rows: str
     edits: Edits
     status: Literal["done", "failed"] = "done"
@@ -199,18 +242,8 @@ class Trial:
     error: str | None = None
     seconds: float = 0.0
 
-    @classmethod
-    def failed(
-        cls,
-        key: str,
-        setting: Setting,
-        split: str,
-        rows: str,
-        edits: Sequence[Edit],
-        error: Exception,
-    ) -> Trial:
-        """Return a trial that gave no score, with its cause."""
-        return cls(key, setting, split, rows, tuple(edits), status="failed", error=str(error))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "split", Split(self.split))
 
     @property
     def labelled(self) -> Score | None:
@@ -300,25 +333,6 @@ class MatrixSpectrum:
 def finite(value: float) -> float | None:
     """Return a number, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None
-
-
-def name_rows(split: str, start: int, stop: int) -> str:
-    """Name some rows of a split, as an evaluator reads them.
-
-    >>> name_rows("validation", 0, 64)
-    'validation[0:64]'
-    """
-    return f"{split}[{start}:{stop}]"
-
-
-def parse_rows(split: str) -> tuple[str, int, int] | None:
-    """Read what `name_rows` wrote; None for the name of a whole split.
-
-    >>> parse_rows("validation[0:64]"), parse_rows("validation")
-    (('validation', 0, 64), None)
-    """
-    found = re.fullmatch(r"(\w+)\[(\d+):(\d+)\]", split)
-    return None if found is None else (found[1], int(found[2]), int(found[3]))
 
 
 def fingerprint(values: Any) -> str:

@@ -16,7 +16,7 @@ from scipy.stats import binom
 from eckart import Task, search
 from eckart.algorithm1 import rate_of, search_all
 from eckart.errors import EckartError, EditError, RunError, TaskError
-from eckart.records import parse_rows
+from eckart.records import Split
 from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.methods import join_scores, score
 from eckart.selection.racing import ALPHA, plan_looks, race_rates
@@ -155,8 +155,7 @@ class Textbook:
         for edits in candidates:
             rate = rate_of(edits)
             self.asked.append((rate, split))
-            _, start, stop = parse_rows(split) or ("", 0, len(self.right[0.0]))
-            right = self.right[rate][start:stop]
+            right = self.right[rate][Split(split).start : Split(split).stop]
             outcome = {"score": None, "status": "failed", "error": "NaN"}
             if None not in right:
                 values = np.where(np.array(right)[:, None], [-1.0, -2.0], [-2.0, -1.0])

@@ -411,11 +411,8 @@ def test_a_study_says_itself():
     from eckart.tasks.yaml_text import parse_yaml
 
     assert Sweep.of(parse_yaml(grid.to_yaml(), "x")) == grid
-    assert [str(edit) for edit in grid.edits({"attn": [0, 3], "mlp": [3]})] == [
-        "3:mlp:0.5",
-        "3:attn:0.5",
-        "0:attn:0.5",
-    ]
+    edits = grid.edits({"attn": [0, 3], "mlp": [3]})
+    assert list(map(str, edits)) == ["0:attn:0.5", "3:attn:0.5", "3:mlp:0.5"]
 
 
 def test_a_sweep_draws_only_what_it_asks_for(model, task, table, tmp_path):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.outcomes import Block
-from eckart.records import Edit, Row, Rows, Trial, parse_rows
+from eckart.records import Edit, Row, Rows, Trial
 from eckart.runs import Run
 
 
@@ -81,9 +81,8 @@ def _answers(
 
 def _predicted(run: Run, trial: Trial) -> Iterator[tuple[Row, Rows, int]]:
     assert trial.labelled is not None
-    rows, part = run.rows[trial.rows], parse_rows(trial.split)
-    asked = rows.rows[part[1] : part[2]] if part else rows.rows
-    for row, answer in zip(asked, trial.labelled.predictions, strict=True):
+    rows = run.rows[trial.rows]
+    for row, answer in zip(rows.rows[trial.split.slice], trial.labelled.predictions, strict=True):
         yield row, rows, answer
 
 

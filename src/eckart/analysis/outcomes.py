@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from eckart.errors import RunError
-from eckart.records import Edit, Rows, Trial, parse_rows
+from eckart.records import Edit, Rows, Trial
 from eckart.runs import Run
 from eckart.scores import Score
 
@@ -113,8 +113,7 @@ def blocks(run: Run) -> dict[tuple[Condition, str], Block]:
 
 def split_of(trial: Trial) -> str:
     """Return the split that a trial's rows belong to, be it the whole of it or some of its rows."""
-    part = parse_rows(trial.split)
-    return part[0] if part else trial.split
+    return trial.split.name
 
 
 def edit_of(trial: Trial) -> Edit | None:
@@ -167,9 +166,9 @@ def _block(condition: Condition, split: str, trials: list[Trial], rows: dict[str
     right = np.full((len(place), len(seeds), len(ids)), np.nan)
     kept: dict[tuple[Edit | None, int], list[Trial]] = defaultdict(list)
     for trial in trials:
-        score, part, edit = trial.labelled, parse_rows(trial.split), edit_of(trial)
+        score, edit = trial.labelled, edit_of(trial)
         assert score is not None
-        asked = columns[trial.rows][part[1] : part[2]] if part else columns[trial.rows]
+        asked = columns[trial.rows][trial.split.slice]
         right[place[edit], line[trial.setting.seed], asked] = np.equal(
             score.labels, score.predictions
         )

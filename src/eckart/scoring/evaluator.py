@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart.errors import ModelError
-from eckart.records import Edit, Edits, Rows, parse_rows
+from eckart.records import Edit, Edits, Rows, Split
 from eckart.scores import Score
 from eckart.scoring.encoding import differently_encoded, shared_text
 from eckart.scoring.evaluation import Evaluation
@@ -174,7 +174,9 @@ class Evaluator(Scorer):
     def outcomes(self, edits: Edits, split: str, scorings: Sequence[str]) -> list[Score]:
         """Read what `prepare` prepared through the model as it is now, and score it once a
         scoring."""
-        reading, prompts = self._read(split, scorings, edits), self._rows(split).prompts
+        split = Split(split)
+        reading = self._read(split, scorings, edits)
+        prompts = self._rows(split).prompts
         labels, ids = [p.label for p in prompts], [p.id for p in prompts]
         for values in reading.measured:
             check_finite(values, ids, self.model.dtype)
@@ -199,8 +201,7 @@ class Evaluator(Scorer):
 
     def rows(self, split: str) -> Rows:
         """Return a split's rows; of the whole one, if only some of its rows are named."""
-        part = parse_rows(split)
-        return self.fitted(part[0] if part else split).described
+        return self.fitted(Split(split).name).described
 
     def evaluate(self, edits: Sequence[Edit], split: str) -> Evaluation:
         """Score the model with these edits on a split, and return the outcome together with its
@@ -219,13 +220,13 @@ class Evaluator(Scorer):
     def fitted(self, split: str) -> Fitted:
         """Return a split's prompts as they will be read; `validation[0:64]` is the first 64 of
         them."""
-        part = parse_rows(split)
+        split = Split(split)
         if split not in self._fitted:
-            self._fitted[split] = (
-                self.fitted(part[0]).rows(*part[1:])
-                if part
-                else fit(self.task, split, self.tokenizer, self.window, **self._fitting)
-            )
+            if split.is_part:
+                found = self.fitted(split.name).part(split)
+            else:
+                found = fit(self.task, split, self.tokenizer, self.window, **self._fitting)
+            self._fitted[split] = found
         return self._fitted[split]
 
     def digest(self, split: str) -> str:
@@ -267,6 +268,7 @@ class Evaluator(Scorer):
             TaskError: there is no such scoring, or it does not go with the task or with some of the
                 rows alone.
         """
+        split = Split(split)
         for scoring in scorings or (self.scoring,):
             check_method(scoring, self.task.kind, split)
             if scoring in INPUTS:
@@ -276,29 +278,31 @@ class Evaluator(Scorer):
             check_winnable(scoring, self.task.kind, rows.rows.requests, rows.prompts)
         return rows
 
-    def _rows(self, split: str) -> _Prepared:
+    def _rows(self, split: Split) -> _Prepared:
         if split not in self._prepared:
-            part, prompts = parse_rows(split), self.fitted(split).prompts
-            if part is None:
-                rows: CheckedReader | CheckedPart = self._readable(prompts, split)
-            else:
-                whole = self._rows(part[0]).rows
+            prompts = self.fitted(split).prompts
+            if split.is_part:
+                whole = self._rows(Split(split.name)).rows
                 assert isinstance(whole, CheckedReader)
-                rows = whole.part(range(*part[1:]))
+                rows: CheckedReader | CheckedPart = whole.part(
+                    range(len(whole.requests.continuations))[split.slice]
+                )
+            else:
+                rows = self._readable(prompts, split)
             self._prepared[split] = _Prepared(prompts, rows)
         return self._prepared[split]
 
-    def _null(self, split: str, scoring: str) -> Nulls:
+    def _null(self, split: Split, scoring: str) -> Nulls:
         if (split, scoring) not in self._nulls:
-            part = parse_rows(split)
-            if part is not None:
-                self._nulls[split, scoring] = self._null(part[0], scoring).rows_of(*part[1:])
+            if split.is_part:
+                whole = self._null(Split(split.name), scoring)
+                self._nulls[split, scoring] = whole.part(split)
             else:
                 prompts, which = null_prompts(self.task, self.fitted(split), INPUTS[scoring])
                 self._nulls[split, scoring] = Nulls(self._readable(prompts, "content-free"), which)
         return self._nulls[split, scoring]
 
-    def _read(self, split: str, scorings: Sequence[str], edits: Sequence[Edit]) -> LogLikelihoods:
+    def _read(self, split: Split, scorings: Sequence[str], edits: Sequence[Edit]) -> LogLikelihoods:
         """Read what `prepare` prepared, through the model as it is now."""
         data, start = self._rows(split), self.trunk.point(edits) if self.trunk else None
         what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"

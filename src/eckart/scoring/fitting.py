@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from eckart.errors import TaskError
-from eckart.records import Row, Rows, fingerprint
+from eckart.records import Row, Rows, Split, fingerprint
 from eckart.scoring.encoding import CHUNK, Encoder
 from eckart.tasks.prompts import Example, Prompt
 from eckart.tasks.task import Task
@@ -36,21 +36,22 @@ class Fitted:
         """The SHA-256 of the prompts: ids, contexts, continuations and labels."""
         return fingerprint([(p.id, p.context, p.continuations, p.label) for p in self.prompts])
 
-    def rows(self, start: int, stop: int) -> Fitted:
-        """Return rows `start` to `stop - 1`.
+    def part(self, split: Split) -> Fitted:
+        """Return some of the rows.
 
         Raises:
             TaskError: there are none, or not so many.
         """
+        start, stop = split.start or 0, split.stop or 0
         if not 0 <= start < stop <= len(self.prompts):
             raise TaskError(
                 f"rows [{start}:{stop}] are not among the split's {len(self.prompts)} rows"
             )
         return replace(
             self,
-            prompts=self.prompts[start:stop],
-            described=replace(self.described, rows=self.described.rows[start:stop]),
-            shots=self.shots[start:stop],
+            prompts=self.prompts[split.slice],
+            described=replace(self.described, rows=self.described.rows[split.slice]),
+            shots=self.shots[split.slice],
         )
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from scipy.special import log_softmax, logsumexp
 
 from eckart.errors import NotANumberError, TaskError
-from eckart.records import parse_rows
+from eckart.records import Split
 from eckart.scores import Score
 from eckart.scoring.fitting import Fitted
 from eckart.scoring.forward.fastest import CheckedReader
@@ -95,7 +95,7 @@ def check_method(method: str, kind: str = "classification", split: str = "valida
             " at which tokens a label is made of, so all labels of one token are alike; choose"
             " 'sum'"
         )
-    if method == "batch" and parse_rows(split):
+    if method == "batch" and Split(split).is_part:
         raise TaskError(
             f"scoring 'batch' needs all rows of a split together, and '{split}' are some of them; a"
             " race reads a split in parts: leave out --race, or choose 'contextual'"
@@ -294,9 +294,9 @@ class Nulls:
         `Reader.sums`."""
         return self.rows.sums(start, keep, lambda prompts: None)[0][self.which]
 
-    def rows_of(self, start: int, stop: int) -> Nulls:
-        """Return those of rows `start` to `stop - 1`."""
-        return Nulls(self.rows, self.which[:, start:stop])
+    def part(self, split: Split) -> Nulls:
+        """Return those of some of the rows."""
+        return Nulls(self.rows, self.which[:, split.slice])
 
 
 def null_prompts(

@@ -12,7 +12,7 @@ from functools import cached_property, partial, singledispatch
 from typing import Any, TypeAlias
 
 from eckart.errors import NotANumberError, TaskError
-from eckart.records import ATTENTION, PARTS, Edit, Edits, Rows, Setting, Trial, fingerprint
+from eckart.records import ATTENTION, PARTS, Edit, Edits, Rows, Setting, Split, Trial, fingerprint
 from eckart.scores import Outcome
 from eckart.scoring.methods import SCORING_VERSION
 from eckart.tasks.task import AnyTask
@@ -177,6 +177,7 @@ class Scorer(ABC):
             ModelError: a weight is not a number, or a single row does not fit into memory.
             EditError: the model has no such layer or part.
         """
+        split = Split(split)
         asked = self.asked(candidates, scorings)
         last_use = {
             key: number for number, edits in enumerate(asked) for key in self._touched(edits)
@@ -204,7 +205,7 @@ class Scorer(ABC):
         self._factors.clear()
         self.__dict__.pop("anatomy", None)
 
-    def _trials(self, edits: Edits, split: str, scorings: Sequence[str]) -> list[Trial]:
+    def _trials(self, edits: Edits, split: Split, scorings: Sequence[str]) -> list[Trial]:
         begin = time.perf_counter()
         self._notice()
         self.prepare(split, scorings)
@@ -220,7 +221,7 @@ class Scorer(ABC):
             for scoring, outcome in zip(scorings, outcomes, strict=True)
         ]
 
-    def _trial(self, edits: Edits, split: str, scoring: str, **made: Any) -> Trial:
+    def _trial(self, edits: Edits, split: Split, scoring: str, **made: Any) -> Trial:
         return Trial(
             key=self.key(edits, split, scoring),
             setting=replace(self.setting, scoring=scoring),

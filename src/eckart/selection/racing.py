@@ -11,7 +11,7 @@ from typing import Any
 
 from eckart.algorithm1 import Score, Searched, candidate, rate_of
 from eckart.errors import EditError, RunError
-from eckart.records import Trial, fingerprint, name_rows
+from eckart.records import Split, Trial, fingerprint
 from eckart.scoring.methods import check_method, join_scores
 from eckart.statistics.paired import log_e_value
 
@@ -126,7 +126,7 @@ def race_rates(
     racing = list(looks)
     for start, stop in pairwise((0, *(plan_looks(rows) if len(looks) > 1 else (rows,)))):
         candidates = [candidate(layer, part, rate) for rate in racing]
-        for trial in score(candidates, name_rows("validation", start, stop)):
+        for trial in score(candidates, Split.part("validation", start, stop)):
             looks[rate_of(trial.edits)].append(trial)
         seen.update(dict.fromkeys(racing, stop))
         ends.append(stop)
@@ -167,7 +167,7 @@ def check_race(metric: str, scoring: str) -> None:
         TaskError: the scoring cannot read a split in parts.
     """
     check_metric(metric)
-    check_method(scoring, split=name_rows("validation", 0, FIRST_LOOK))
+    check_method(scoring, split=Split.part("validation", 0, FIRST_LOOK))
 
 
 def check_metric(metric: str) -> None:
@@ -226,7 +226,7 @@ def _whole(looks: Sequence[Trial], seen: int, rows: int) -> Trial:
     return replace(
         last,
         key=fingerprint([trial.key for trial in looks]),
-        split="validation" if seen == rows else name_rows("validation", 0, seen),
+        split=Split("validation") if seen == rows else Split.part("validation", 0, seen),
         score=None if last.score is None else join_scores(scores),
         seconds=sum(trial.seconds for trial in looks),
     )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from eckart.records import name_rows
+from eckart.records import Split
 from eckart.runs import read_run
 from eckart.sweeps.grid import Sweep, Unit
 from eckart.sweeps.sources import Outline, Sources
@@ -145,7 +145,7 @@ def _pace(sweep: Sweep, unit: Unit, sources: Sources) -> float:
     """Return the seconds that the unpruned model takes for a token, timed on the first rows."""
     task = sources.task(unit.task, unit.shots, unit.seed)
     scorer = sources.scorer(sweep, task, sources.model(unit.model))
-    rows = name_rows("validation", 0, min(TIMED_ROWS, len(scorer.rows("validation").rows)))
+    rows = Split.part("validation", 0, min(TIMED_ROWS, len(scorer.rows("validation").rows)))
     scorer.prepare(rows)
     start = time.perf_counter()
     scorer([], rows)

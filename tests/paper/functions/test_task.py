@@ -15,7 +15,7 @@ from eckart.paper.functions.classes import CLASSES
 from eckart.paper.functions.loading import loaded_model
 from eckart.paper.functions.models import InContextModel, LinearAttentionModel
 from eckart.paper.functions.task import FunctionScorer, FunctionTask
-from eckart.records import Edit, Trial, name_rows
+from eckart.records import Edit, Split, Trial
 from eckart.reports.page import report
 from eckart.runs import read_run
 from eckart.scores import SquaredErrors
@@ -92,7 +92,7 @@ def test_a_score_is_what_a_loop_over_prompts_finds(model, batch_tokens):
     assert isinstance(outcome, SquaredErrors)
     assert outcome.errors == pytest.approx(by_hand(model, TASK, "test"), rel=1e-5)
     assert outcome.squared_error == pytest.approx(np.mean(outcome.errors))
-    part = scorer([], name_rows("test", 5, 9)).score
+    part = scorer([], Split.part("test", 5, 9)).score
     assert isinstance(part, SquaredErrors)
     assert part.errors == pytest.approx(outcome.errors[5:9], rel=1e-5)
 
@@ -226,7 +226,7 @@ def test_a_model_that_predicts_no_number_fails_that_trial_alone(trained, tmp_pat
         def outcomes(self, edits, split, scorings):
             if edits:
                 raise NotANumberError("the model predicts no number for 20 of 20 functions")
-            return super().outcomes(edits, split, methods)
+            return super().outcomes(edits, split, scorings)
 
     from eckart.selection.search import Plan, run_plan
 

@@ -21,7 +21,7 @@ from eckart.paper.functions.classes import (
     held_out_generator,
     noisy,
 )
-from eckart.records import Edits, Row, Rows, fingerprint, parse_rows
+from eckart.records import Edits, Row, Rows, Split, fingerprint
 from eckart.scores import SQUARED_ERROR, SquaredErrors
 from eckart.scoring.scorer import Progress, Scorer, scorer_of, silent
 from eckart.weights.models import LoadedModel
@@ -196,8 +196,7 @@ class FunctionScorer(Scorer):
 
     def rows(self, split: str) -> Rows:
         """Return a split's rows; of the whole one, if only some of its rows are named."""
-        part = parse_rows(split)
-        return self._rows[part[0] if part else split]
+        return self._rows[Split(split).name]
 
     def digest(self, split: str) -> str:
         """Return a hash of a split's prompts."""
@@ -219,13 +218,11 @@ class FunctionScorer(Scorer):
         """
         for scoring in scorings:
             _check_method(scoring)
-        part = parse_rows(split)
-        if part is not None:
-            whole = self.prepare(part[0])
-            return Prompts(whole.x[part[1] : part[2]], whole.y[part[1] : part[2]])
-        if split not in self._prompts:
-            self._prompts[split] = self.task.prompts(split)
-        return self._prompts[split]
+        split = Split(split)
+        if split.name not in self._prompts:
+            self._prompts[split.name] = self.task.prompts(split.name)
+        whole = self._prompts[split.name]
+        return Prompts(whole.x[split.slice], whole.y[split.slice])
 
     def outcomes(self, edits: Edits, split: str, scorings: Sequence[str]) -> list[SquaredErrors]:
         """Predict every row through the model as it is now."""

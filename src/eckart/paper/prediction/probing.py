@@ -258,7 +258,7 @@ def _prober(
         for trial in run.trials.values()
         if _is_of(trial.setting, drawn)
         and trial.setting.seed == seed
-        and trial.split.startswith("validation")
+        and trial.split.name == "validation"
     }
     if scored and rows not in scored:
         raise RunError(

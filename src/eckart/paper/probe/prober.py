@@ -18,7 +18,7 @@ from eckart.errors import EditError, ModelError, TaskError
 from eckart.paper.probe.quantities import Attended, Update, attended, residual, seen, update_of
 from eckart.paper.probe.reading import LayerProbe, Probe
 from eckart.paper.probe.recording import Parts, Recorder
-from eckart.records import Edit, fingerprint
+from eckart.records import Edit, Split, fingerprint
 from eckart.scoring.encoding import Encoder, Tokens, common_prefix
 from eckart.scoring.fitting import fit
 from eckart.scoring.requests import build_requests, check_vocabulary
@@ -179,7 +179,8 @@ class Prober:
             raise TaskError(
                 f"task {self.task.name} has no {self.split} rows to read; give it more rows"
             )
-        fitted = fitted.rows(0, min(prompts, len(fitted.prompts)))
+        asked = Split.part(self.split, 0, min(prompts, len(fitted.prompts)))
+        fitted = fitted.part(asked)
         encoder = Encoder(tokenizer, fitted.prompts)
         requests = build_requests(fitted.prompts, tokenizer, window).without_prefix()
         check_vocabulary(self.model, requests)
