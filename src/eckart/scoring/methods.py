@@ -1,4 +1,5 @@
-"""From log-likelihoods of continuations to predictions, and from predictions to a score."""
+"""Scoring methods: from log-likelihoods of continuations to predictions, and from those to a
+score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""From prompts to token rows: what the model reads, and which of its outputs are scored."""
+"""Requests to a model: the token rows that it reads for some prompts, and which of its outputs are
+scored."""
 
 from __future__ import annotations
 
@@ -100,7 +101,8 @@ def build_requests(
         ModelError: the tokenizer gives nothing to predict the first token from, or drops a
             candidate.
     """
-    encoder, rows = Encoder(tokenizer, prompts), _Rows()
+    encoder = Encoder(tokenizer, prompts)
+    rows = _Rows()
     choices: list[tuple[Continuation, ...]] = []
     for start in range(0, len(prompts), CHUNK):
         chunk = prompts[start : start + CHUNK]

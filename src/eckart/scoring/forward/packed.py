@@ -3,7 +3,7 @@ the last layer runs on the scored tokens alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -147,7 +147,8 @@ def plan_packs(rows: Sequence[Tokens], budget: int) -> list[list[int]]:
         longest = max(longest, len(row))
         if not packs or tokens + new > budget or (len(packs[-1]) + 1) * longest > PADDED * budget:
             packs.append([])
-            tokens, new, longest = 0, len(row), len(row)
+            tokens = 0
+            new = longest = len(row)
         packs[-1].append(index)
         tokens += new
         previous = row
@@ -167,32 +168,39 @@ def pack(
     Returns:
         the pack, and for each (row of the pack, place) that is scored its index in `ends`.
     """
+    # 1) The rows as a forest. A row's path is padded with its last token, which is not seen there:
+    #    a token sees the places up to its own alone.
     tokens, depths, owners, paths = _forest(rows)
     width = max(map(len, paths))
     padded = [path + path[-1:] * (width - len(path)) for path in paths]
-    nodes: dict[int, int] = {}
-    found = {
-        (row, place): nodes.setdefault(paths[row][place], len(nodes))
-        for row, places in enumerate(scored)
-        for place in places
-    }
-    rows_of = {index: row for (row, _), index in reversed(found.items())}
 
+    # 2) The scored tokens, each once, however many rows score it; the first of these rows serves
+    #    to see what stands before it.
+    ends: dict[int, int] = {}
+    places = {
+        (row, place): ends.setdefault(paths[row][place], len(ends))
+        for row, scored_places in enumerate(scored)
+        for place in scored_places
+    }
+    end_rows = {end: row for (row, _), end in reversed(places.items())}
+
+    # 3) To the device. From pinned memory nobody waits: the next pack is laid out while this one is
+    #    computed.
     def put(values: Sequence[int] | Sequence[list[int]]) -> Tensor:
         tensor = torch.tensor(values, dtype=torch.long)
-        # From pinned memory nobody waits: the next pack is laid out while this one is computed.
-        return (
-            tensor.pin_memory().to(device, non_blocking=True)
-            if device.type == "cuda"
-            else tensor.to(device)
-        )
+        if device.type == "cuda":
+            return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.to(device)
 
-    flat = [row * width + place for row, place in owners]
-    ends, end_rows = list(nodes), [rows_of[i] for i in range(len(nodes))]
-    return (
-        Pack(put(tokens), put(depths), put(padded), put(flat), put(ends), put(end_rows)),
-        found,
+    laid_out = Pack(
+        tokens=put(tokens),
+        depths=put(depths),
+        paths=put(padded),
+        owners=put([row * width + place for row, place in owners]),
+        ends=put(list(ends)),
+        end_rows=put([end_rows[end] for end in range(len(ends))]),
     )
+    return laid_out, places
 
 
 def _forest(
@@ -204,21 +212,15 @@ def _forest(
     depths: list[int] = []
     owners: list[tuple[int, int]] = []
     paths: list[list[int]] = []
-    for number, (row, shared) in enumerate(_beginnings(rows)):
+    previous: Tokens = ()
+    path: list[int] = []
+    for number, row in enumerate(rows):
+        shared = len(common_prefix([previous, row]))
         fresh = range(shared, len(row))
-        paths.append(
-            (paths[-1][:shared] if paths else [])
-            + list(range(len(tokens), len(tokens) + len(fresh)))
-        )
+        path = path[:shared] + list(range(len(tokens), len(tokens) + len(fresh)))
+        paths.append(path)
         tokens += row[shared:]
         depths += fresh
         owners += [(number, place) for place in fresh]
-    return tokens, depths, owners, paths
-
-
-def _beginnings(rows: Sequence[Tokens]) -> Iterator[tuple[Tokens, int]]:
-    """Yield each row and how many of its first tokens it has in common with the one before."""
-    previous: Tokens = ()
-    for row in rows:
-        yield row, len(common_prefix([previous, row]))
         previous = row
+    return tokens, depths, owners, paths

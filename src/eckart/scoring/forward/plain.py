@@ -68,14 +68,14 @@ def read_plainly(model: Model, requests: Requests, lengths: Lengths | None = Non
 
     @cache
     def last_logits(row: Tokens) -> Float[Tensor, "last vocabulary"]:
-        logits = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[
-            0
-        ]
+        tokens = torch.tensor([row], device=model.device)
+        logits = model(input_ids=tokens, use_cache=False).logits[0]
         return logits[-longest:].double()
 
     def plain(c: Continuation) -> float:
         logits = last_logits(requests.rows[c.row][: c.start + len(c.tokens)])[-len(c.tokens) :]
-        chosen, sums = logits[range(len(c.tokens)), list(c.tokens)], logits.logsumexp(-1)
+        chosen = logits[range(len(c.tokens)), list(c.tokens)]
+        sums = logits.logsumexp(-1)
         sizes = torch.cat([chosen, sums]).abs()
         scales.extend(sizes[sizes.isfinite()].tolist())
         return float((chosen - sums).sum())
