@@ -253,6 +253,8 @@ class Reader(ABC):
         if wanted.start is not None:
             states = self.states.get(self._key(batch), wanted.start)
             if states is not None:
+                # It leaves nothing: below its start it computes nothing, and above it, states would
+                # be of this edit alone.
                 return Pass(wanted.start, states)
         return Pass(keep=wanted.keep)
 
