@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import eckart.scoring.evaluator  # noqa: F401  # it registers what scores a Task
 from eckart.algorithm1 import Score, algorithm1, search_all
 from eckart.errors import EditError
 from eckart.files import home

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import eckart.scoring.evaluator  # noqa: F401  # it registers what scores a Task
 from eckart.errors import EckartError, StudyError
 from eckart.records import fingerprint
 from eckart.scoring.evaluator import scorer_of
