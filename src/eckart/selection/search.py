@@ -214,6 +214,7 @@ def _search(
     )
     return Study(
         settings=settings,
+        labels=tuple(scorer.task.labels),
         part=plan.part,
         layer=found.layer,
         rate=found.rates.best,
@@ -224,8 +225,8 @@ def _search(
         parameters=_parameters(list(shapes.values()), found.rates.best),
         published=tuple(_published(scorer, plan.part)),
         notes=scorer.notes("validation", "test"),
-        scorer=scorer,
         race=raced,
+        scorer=scorer,
     )
 
 
