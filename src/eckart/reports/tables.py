@@ -1,4 +1,4 @@
-"""The tables of a report."""
+"""The tables of a run's report."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from eckart.analysis.calibration import crossings
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.measured import Cell, Measured, mean_gain, reported, turned
-from eckart.analysis.outcomes import Condition
 from eckart.records import PARTS
 from eckart.reports.sentences import picks_text
 from eckart.reports.table import Column, Table
 from eckart.reports.units import UNITS
 from eckart.runs import Run
 from eckart.scores import Outcome, Score
+from eckart.statistics.crossed import Estimate
 
 WHERE = (
     Column("model", "model"),
@@ -160,24 +160,7 @@ def calibration_table(found: Findings) -> Table:
             else ", and the same rows chose."
         )
     )
-    rows = [
-        {
-            "model": crossing.model,
-            "task": crossing.task,
-            "shots": crossing.shots,
-            "part": crossing.part,
-            "split": crossing.split,
-            "comparison": crossing.comparison,
-            "before": crossing.before,
-            "after": crossing.after,
-            "gain": crossing.gain.mean,
-            "interval": crossing.gain.interval,
-            "p_value": crossing.gain.p_value,
-            "rows": crossing.gain.rows,
-            "seeds": crossing.gain.seeds,
-        }
-        for crossing in crossings(found)
-    ]
+    rows = [{**vars(crossing), **_gain(crossing.gain)} for crossing in crossings(found)]
     return Table("calibration", "Does clipping add anything over calibrating?", note, columns, rows)
 
 
@@ -192,7 +175,7 @@ def failures_table(found: Findings) -> Table:
     )
     rows = [
         {
-            **_where(cell.condition),
+            **asdict(cell.condition),
             **_place(cell),
             "seed": trial.setting.seed,
             "split": trial.split,
@@ -305,7 +288,7 @@ def _measured_columns(split: str, kind: type[Outcome]) -> tuple[Column, ...]:
 
 
 def _cell_row(cell: Cell, chosen: bool, kind: type[Outcome]) -> dict[str, Any]:
-    row = {**_where(cell.condition), **_place(cell), "chosen": "chosen" if chosen else ""}
+    row = {**asdict(cell.condition), **_place(cell), "chosen": "chosen" if chosen else ""}
     for split, measured in cell.measured.items():
         facts = _facts(measured, kind.headline, cell.edit is not None)
         row |= {f"{split}_{key}": value for key, value in facts.items()}
@@ -324,16 +307,13 @@ def _facts(measured: Measured, metric: str, clipped: bool) -> dict[str, Any]:
     }
     if clipped:
         facts |= {"fixed": measured.fixed, "broken": measured.broken}
-    if measured.gain is not None:
-        gain = measured.gain
-        facts |= {"gain": gain.mean, "interval": gain.interval, "p_value": gain.p_value}
-    return facts
+    return _gain(measured.gain) | facts if measured.gain else facts
 
 
 def _choice_row(found: Findings, choice: Choice) -> dict[str, Any]:
     edit, gain = choice.edit, choice.gain
     row: dict[str, Any] = {
-        **_where(choice.condition),
+        **asdict(choice.condition),
         "part": choice.part,
         "layer": edit.layer if edit and choice.agreed else None,
         "rate": edit.rate if edit and choice.agreed else None,
@@ -348,16 +328,17 @@ def _choice_row(found: Findings, choice: Choice) -> dict[str, Any]:
         return row
     held_back = choice.basis != "cross-validated"
     tested = {"fixed": choice.fixed, "broken": choice.broken} if held_back else {}
+    known = {"p_adjusted": choice.p_adjusted, "detectable": choice.detectable}
+    return {**row, **tested, **_gain(gain), **known}
+
+
+def _gain(found: Estimate) -> dict[str, Any]:
     return {
-        **row,
-        **tested,
-        "gain": gain.mean,
-        "interval": gain.interval,
-        "p_value": gain.p_value,
-        "p_adjusted": choice.p_adjusted,
-        "rows": gain.rows,
-        "seeds": gain.seeds,
-        "detectable": choice.detectable,
+        "gain": found.mean,
+        "interval": found.interval,
+        "p_value": found.p_value,
+        "rows": found.rows,
+        "seeds": found.seeds,
     }
 
 
@@ -390,7 +371,7 @@ def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
         gain = mean_gain(gains[None], block.kind)
         fixed, broken = turned(gains[None])
         yield {
-            **_where(choice.condition),
+            **asdict(choice.condition),
             "part": choice.part,
             "layer": edit.layer if edit else None,
             "rate": edit.rate if edit else None,
@@ -404,10 +385,6 @@ def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
             "broken": broken,
             "p_value": gain.p_value if gain else 1.0,
         }
-
-
-def _where(condition: Condition) -> dict[str, Any]:
-    return asdict(condition)
 
 
 def _place(cell: Cell) -> dict[str, Any]:
