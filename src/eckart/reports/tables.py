@@ -1,4 +1,4 @@
-"""The tables of a report."""
+"""The tables of a run's report."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from eckart.analysis.calibration import crossings
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.measured import Cell, Measured, mean_gain, reported, turned
-from eckart.analysis.outcomes import Condition
 from eckart.records import PARTS
 from eckart.reports.sentences import picks_text
 from eckart.reports.table import Column, Table
 from eckart.reports.units import UNITS
 from eckart.runs import Run
 from eckart.scores import Outcome, Score
+from eckart.statistics.crossed import Estimate
 
 WHERE = (
     Column("model", "model"),
@@ -35,9 +35,9 @@ ORDER = PARTS["all"]
 PLACE = (Column("part", "part"), Column("layer", "layer", "count"), Column("rate", "rate", "rate"))
 
 
-def choices_table(found: Findings) -> Table:
+def choices_table(findings: Findings) -> Table:
     """Return one row a choice: what was chosen, and what it is worth."""
-    units = UNITS[found.kind]
+    units = UNITS[findings.kind]
     columns = (
         *WHERE,
         PLACE[0],
@@ -53,7 +53,7 @@ def choices_table(found: Findings) -> Table:
         Column("tried", "cells tried", "count"),
         Column("rows", "rows", "count"),
         Column("seeds", "seeds", "count"),
-        *_turned_columns(found.kind),
+        *_turned_columns(findings.kind),
         Column("detectable", "detectable gain", units.gain),
         Column("basis", "measured on"),
     )
@@ -71,15 +71,15 @@ def choices_table(found: Findings) -> Table:
         "What was chosen, and what it gains",
         note,
         columns,
-        [_choice_row(found, choice) for choice in found.choices],
+        [_choice_row(findings, choice) for choice in findings.choices],
     )
 
 
-def cells_table(found: Findings) -> Table:
+def cells_table(findings: Findings) -> Table:
     """Return one row a cell: every edit in every condition, and the unpruned model."""
     chosen = {
         (choice.condition, edit)
-        for choice in found.choices
+        for choice in findings.choices
         for edit in choice.picks.values()
         if edit
     }
@@ -88,13 +88,17 @@ def cells_table(found: Findings) -> Table:
         PLACE[0],
         Column("chosen", "chosen"),
         *PLACE[1:],
-        *(column for split in _splits(found) for column in _measured_columns(split, found.kind)),
+        *(
+            column
+            for split in _splits(findings)
+            for column in _measured_columns(split, findings.kind)
+        ),
         Column("failed", "failed", "count"),
         Column("seconds", "seconds", "seconds"),
     )
     rows = [
-        _cell_row(cell, (cell.condition, cell.edit) in chosen, found.kind)
-        for cell in _ordered(found.cells.values())
+        _cell_row(cell, (cell.condition, cell.edit) in chosen, findings.kind)
+        for cell in _ordered(findings.cells.values())
     ]
     note = (
         "Every edit that was tried; without a layer, the unpruned model. Gains are against the"
@@ -105,10 +109,10 @@ def cells_table(found: Findings) -> Table:
     return Table("cells", "Everything that was tried", note, columns, rows)
 
 
-def seeds_table(found: Findings) -> Table:
+def seeds_table(findings: Findings) -> Table:
     """Return one row a choice and seed: the choice under each draw of demonstrations."""
-    units = UNITS[found.kind]
-    test = found.kind.test.removeprefix("exact ").removesuffix(" test,")
+    units = UNITS[findings.kind]
+    test = findings.kind.test.removeprefix("exact ").removesuffix(" test,")
     columns = (
         *WHERE,
         *PLACE,
@@ -118,12 +122,12 @@ def seeds_table(found: Findings) -> Table:
         Column("unpruned", "unpruned", units.mean),
         Column("clipped", "clipped", units.mean),
         Column("gain", f"gain{units.column}", units.gain),
-        Column("fixed", f"rows {found.kind.turned[0]}", "count"),
-        Column("broken", f"rows {found.kind.turned[1]}", "count"),
+        Column("fixed", f"rows {findings.kind.turned[0]}", "count"),
+        Column("broken", f"rows {findings.kind.turned[1]}", "count"),
         Column("p_value", f"{test} p", "p"),
     )
     note = (
-        f"The choice under each draw of demonstrations; p is {_test_name(found.kind)} on that"
+        f"The choice under each draw of demonstrations; p is {_test_name(findings.kind)} on that"
         " seed's rows, not corrected."
     )
     return Table(
@@ -131,11 +135,11 @@ def seeds_table(found: Findings) -> Table:
         "Seed by seed",
         note,
         columns,
-        [row for c in found.choices for row in _seed_rows(found, c)],
+        [row for c in findings.choices for row in _seed_rows(findings, c)],
     )
 
 
-def calibration_table(found: Findings) -> Table:
+def calibration_table(findings: Findings) -> Table:
     """Return, wherever a plain and a calibrated scoring were both run, what clipping adds to
     calibrating."""
     columns = (
@@ -156,32 +160,15 @@ def calibration_table(found: Findings) -> Table:
         " 'clipped' is that scoring's own choice. p values are not corrected"
         + (
             "."
-            if any(split == "test" for _, split in found.blocks)
+            if any(split == "test" for _, split in findings.blocks)
             else ", and the same rows chose."
         )
     )
-    rows = [
-        {
-            "model": crossing.model,
-            "task": crossing.task,
-            "shots": crossing.shots,
-            "part": crossing.part,
-            "split": crossing.split,
-            "comparison": crossing.comparison,
-            "before": crossing.before,
-            "after": crossing.after,
-            "gain": crossing.gain.mean,
-            "interval": crossing.gain.interval,
-            "p_value": crossing.gain.p_value,
-            "rows": crossing.gain.rows,
-            "seeds": crossing.gain.seeds,
-        }
-        for crossing in crossings(found)
-    ]
+    rows = [{**vars(crossing), **_gain(crossing.gain)} for crossing in crossings(findings)]
     return Table("calibration", "Does clipping add anything over calibrating?", note, columns, rows)
 
 
-def failures_table(found: Findings) -> Table:
+def failures_table(findings: Findings) -> Table:
     """Return every trial that failed, and why."""
     columns = (
         *WHERE,
@@ -192,13 +179,13 @@ def failures_table(found: Findings) -> Table:
     )
     rows = [
         {
-            **_where(cell.condition),
+            **asdict(cell.condition),
             **_place(cell),
             "seed": trial.setting.seed,
             "split": trial.split,
             "error": trial.error or "not said",
         }
-        for cell in _ordered(found.cells.values())
+        for cell in _ordered(findings.cells.values())
         for trial in sorted(cell.failures, key=lambda trial: (trial.setting.seed, trial.split))
     ]
     note = (
@@ -263,8 +250,8 @@ def _says(values: dict[str, Any]) -> str:
     return "" if values["resolved"] else "within rounding"
 
 
-def _splits(found: Findings) -> list[str]:
-    present = {split for _, split in found.blocks}
+def _splits(findings: Findings) -> list[str]:
+    present = {split for _, split in findings.blocks}
     return [split for split in ("validation", "test", "all") if split in present]
 
 
@@ -305,7 +292,7 @@ def _measured_columns(split: str, kind: type[Outcome]) -> tuple[Column, ...]:
 
 
 def _cell_row(cell: Cell, chosen: bool, kind: type[Outcome]) -> dict[str, Any]:
-    row = {**_where(cell.condition), **_place(cell), "chosen": "chosen" if chosen else ""}
+    row = {**asdict(cell.condition), **_place(cell), "chosen": "chosen" if chosen else ""}
     for split, measured in cell.measured.items():
         facts = _facts(measured, kind.headline, cell.edit is not None)
         row |= {f"{split}_{key}": value for key, value in facts.items()}
@@ -324,16 +311,13 @@ def _facts(measured: Measured, metric: str, clipped: bool) -> dict[str, Any]:
     }
     if clipped:
         facts |= {"fixed": measured.fixed, "broken": measured.broken}
-    if measured.gain is not None:
-        gain = measured.gain
-        facts |= {"gain": gain.mean, "interval": gain.interval, "p_value": gain.p_value}
-    return facts
+    return _gain(measured.gain) | facts if measured.gain else facts
 
 
-def _choice_row(found: Findings, choice: Choice) -> dict[str, Any]:
+def _choice_row(findings: Findings, choice: Choice) -> dict[str, Any]:
     edit, gain = choice.edit, choice.gain
     row: dict[str, Any] = {
-        **_where(choice.condition),
+        **asdict(choice.condition),
         "part": choice.part,
         "layer": edit.layer if edit and choice.agreed else None,
         "rate": edit.rate if edit and choice.agreed else None,
@@ -341,38 +325,39 @@ def _choice_row(found: Findings, choice: Choice) -> dict[str, Any]:
         "outcome": choice.conclusion,
         "naive": choice.naive,
         "tried": choice.tried,
-        "seed_spread": _seed_spread(found, choice),
+        "seed_spread": _seed_spread(findings, choice),
         "basis": choice.basis if gain else None,
     }
     if gain is None:
         return row
     held_back = choice.basis != "cross-validated"
     tested = {"fixed": choice.fixed, "broken": choice.broken} if held_back else {}
+    known = {"p_adjusted": choice.p_adjusted, "detectable": choice.detectable}
+    return {**row, **tested, **_gain(gain), **known}
+
+
+def _gain(findings: Estimate) -> dict[str, Any]:
     return {
-        **row,
-        **tested,
-        "gain": gain.mean,
-        "interval": gain.interval,
-        "p_value": gain.p_value,
-        "p_adjusted": choice.p_adjusted,
-        "rows": gain.rows,
-        "seeds": gain.seeds,
-        "detectable": choice.detectable,
+        "gain": findings.mean,
+        "interval": findings.interval,
+        "p_value": findings.p_value,
+        "rows": findings.rows,
+        "seeds": findings.seeds,
     }
 
 
-def _seed_spread(found: Findings, choice: Choice) -> float | None:
+def _seed_spread(findings: Findings, choice: Choice) -> float | None:
     """Return the standard deviation over seeds of the unpruned model's mean, on the rows that
     show the choice."""
-    unpruned = found.measured(choice.condition, None, found.split(choice))
+    unpruned = findings.measured(choice.condition, None, findings.split(choice))
     if unpruned is None or unpruned.seeds < 2:
         return None
     return float(np.std(list(unpruned.by_seed.values()), ddof=1))
 
 
-def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
-    split = found.split(choice)
-    block = found.blocks.get((choice.condition, split))
+def _seed_rows(findings: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
+    split = findings.split(choice)
+    block = findings.blocks.get((choice.condition, split))
     for seed, edit in choice.picks.items():
         if (
             choice.missing
@@ -390,7 +375,7 @@ def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
         gain = mean_gain(gains[None], block.kind)
         fixed, broken = turned(gains[None])
         yield {
-            **_where(choice.condition),
+            **asdict(choice.condition),
             "part": choice.part,
             "layer": edit.layer if edit else None,
             "rate": edit.rate if edit else None,
@@ -404,10 +389,6 @@ def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
             "broken": broken,
             "p_value": gain.p_value if gain else 1.0,
         }
-
-
-def _where(condition: Condition) -> dict[str, Any]:
-    return asdict(condition)
 
 
 def _place(cell: Cell) -> dict[str, Any]:
