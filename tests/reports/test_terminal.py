@@ -13,12 +13,13 @@ from rich.cells import cell_len
 from rich.console import Console
 from samples import trial
 
-from eckart.records import Edit, MatrixSpectrum
+from eckart.records import Edit
 from eckart.reports.results import evaluation_report, score_report, spectrum_report, study_report
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, as_text, listed, print_on
 from eckart.scores import Score
 from eckart.selection.study import Candidate, Study
+from eckart.weights.conditioning import MatrixSpectrum
 
 NARROW = 40
 """Here numbers stay whole, even where a line is too long for it."""
@@ -130,14 +131,13 @@ def spectra():
     return spectrum_report(
         [
             MatrixSpectrum(
-                layer,
-                name,
-                f"model.layers.{layer}.{name}",
-                (28672, 8192),
-                123456.789,
-                small,
-                8192 - (small < 1e-20),
-                float("inf") if small < 1e-20 else 123456.789 / small,
+                layer=layer,
+                name=name,
+                path=f"model.layers.{layer}.{name}",
+                shape=(28672, 8192),
+                sigma_max=123456.789,
+                sigma_min=small,
+                rank=8192 - (small < 1e-20),
                 rounding=0.00012345,
             )
             for layer, small in ((0, 1.23456e-5), (125, 1e-30), (125, 0.0123456))

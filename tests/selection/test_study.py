@@ -17,8 +17,9 @@ from eckart.reports.sentences import conclusion
 from eckart.scores import Score
 from eckart.selection import search as module
 from eckart.selection.study import Candidate, Study
-from eckart.weights.conditioning import layer_condition_numbers, matrices, spectra
+from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.models import load_model
+from eckart.weights.spectrum import matrices, spectra
 
 
 def rows(right: list[bool]) -> Score:

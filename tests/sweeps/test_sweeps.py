@@ -184,11 +184,11 @@ def test_ties_go_to_the_smaller_rate_then_the_deeper_layer():
 
 
 def test_layers_are_chosen_by_condition_number_once(model, task, tmp_path, monkeypatch):
-    from eckart.weights import conditioning
+    from eckart.weights import spectrum
 
-    measured, real = [], conditioning._measure
+    measured, real = [], spectrum._measure
     monkeypatch.setattr(
-        conditioning, "_measure", lambda weight, *a: measured.append(weight.key) or real(weight, *a)
+        spectrum, "_measure", lambda weight, *a: measured.append(weight.key) or real(weight, *a)
     )
     options = {"rates": RATES, "shots": [2], "top_k": 1}
     first = sweep(str(model), task, **options, seeds=[0, 1], out=tmp_path / "run")
@@ -408,7 +408,7 @@ def test_a_study_says_itself():
     grid = Sweep.of(
         {"models": "gpt2", "tasks": ["sst2"], "layers": "0,-1", "seeds": "0..2", "rates": "0.5"}
     )
-    from eckart.tasks.yaml_text import parse_yaml
+    from eckart.tasks.spec import parse_yaml
 
     assert Sweep.of(parse_yaml(grid.to_yaml(), "x")) == grid
     edits = grid.edits({"attn": [0, 3], "mlp": [3]})

@@ -12,6 +12,7 @@ from eckart.cli.results import write_search
 from eckart.demo import MODEL
 from eckart.demo.corpus import TEMPLATE, tasks, write
 from eckart.errors import RunError, TaskError
+from eckart.options import ModelOptions
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
 from eckart.reports.results import study_report
 from eckart.scores import Score
@@ -19,8 +20,8 @@ from eckart.scoring.evaluator import Evaluator
 from eckart.selection.search import Plan, run_plan
 from eckart.tasks import Task
 from eckart.weights.anatomy import Anatomy
-from eckart.weights.conditioning import matrices, spectra
 from eckart.weights.models import LoadedModel
+from eckart.weights.spectrum import matrices, spectra
 
 
 def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None:
@@ -39,7 +40,8 @@ def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None
     if name not in tasks():
         raise TaskError(f"no demo task '{name}'; the tasks are {', '.join(tasks())}")
     data = _write_corpus(out)[name]
-    model = replace(read_model(str(MODEL), "float32", "cpu", False), name="demo model", live=True)
+    loaded = read_model(str(MODEL), ModelOptions(dtype="float32", device="cpu"))
+    model = replace(loaded, name="demo model", live=True)
     run = out / f"{name}-{part}-{shots}-shots"
     say_run(run)
     study = run_plan(

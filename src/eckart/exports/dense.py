@@ -15,8 +15,7 @@ from safetensors import SafetensorError
 
 from eckart.errors import RunError
 from eckart.exports.copying import copy_clipped, save, stored_dtype
-from eckart.exports.drafts import drafted, remove_abandoned
-from eckart.files import home
+from eckart.files import clear_drafts, drafted, home
 from eckart.records import Edit, Trial
 from eckart.scores import Score
 from eckart.scoring.scorer import Scorer
@@ -84,10 +83,11 @@ def export(study: Study, directory: str | Path) -> Saved:
         there = _written(target)
         if any(there.get(name) != about[name] for name in SAME):
             raise _taken(directory)
-        remove_abandoned(target)
+        clear_drafts(target)
         return _score_again(study, target, target, about["dtype"], before=True)
     try:
         with drafted(target) as draft:
+            draft.mkdir()
             _write(source, [study.edit], about, draft)
             saved = _score_again(study, draft, target, about["dtype"])
     except (OSError, SafetensorError) as error:
@@ -167,9 +167,7 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
         tokenizer.save_pretrained(folder)
     else:
         copy_clipped(source, edits, folder)
-        if tokenizer_text(tokenizer) != tokenizer_text(
-            load_tokenizer(source.name, source.trust_remote_code)
-        ):
+        if tokenizer_text(tokenizer) != tokenizer_text(load_tokenizer(source.name, source.options)):
             tokenizer.save_pretrained(folder)  # another one than the checkpoint's was asked for
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
@@ -183,7 +181,7 @@ def _score_again(
         folder,
         dtype=source.dtype,
         device=str(source.model.device),
-        trust_remote_code=source.trust_remote_code,
+        trust_remote_code=source.options.trust_remote_code,
     )
     again, run = _score(scorer.on(model)([], "test")), _score(study.clipped)
     change = np.array(again.log_likelihoods) - np.array(run.log_likelihoods)

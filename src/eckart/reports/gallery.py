@@ -14,7 +14,6 @@ from eckart.analysis.calibration import scorings
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.outcomes import Condition, sample, short_name
 from eckart.published import named, published_rows
-from eckart.records import MatrixSpectrum
 from eckart.reports.figures import condition_curves, draw_condition_numbers
 from eckart.reports.figures.accuracy import MOST_LINES, accuracy_panel, draw_accuracy
 from eckart.reports.figures.bars import calibration_panel, draw_bars, outcome_panel
@@ -29,6 +28,7 @@ from eckart.reports.tables import spectra_by_model
 from eckart.reports.units import UNITS
 from eckart.runs import Run, folder_name
 from eckart.scores import Score
+from eckart.weights.conditioning import MatrixSpectrum
 
 HOLLOW = (
     " Hollow marks: the smallest singular value is within what rounding to the stored dtype may"

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from eckart.records import MatrixSpectrum, Trial
+from eckart.records import Trial
 from eckart.reports.sentences import conclusion, evaluation_verdict, race_summary
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, listed, titled
 from eckart.scores import Score
 from eckart.statistics.paired import accuracy_interval
+from eckart.weights.conditioning import MatrixSpectrum
 
 if TYPE_CHECKING:
     from eckart.scoring.evaluation import Evaluation

@@ -24,16 +24,10 @@ from eckart.selection.racing import ALPHA, Race, check_metric, check_race, race_
 from eckart.selection.recorded import Recorded
 from eckart.selection.study import Candidate, Study
 from eckart.tasks.task import AnyTask, Task
-from eckart.weights.conditioning import (
-    COMBINATIONS,
-    check_rates,
-    exact_matrices,
-    layer_condition_numbers,
-    matrices,
-    spectra,
-)
+from eckart.weights.conditioning import COMBINATIONS, check_rates, layer_condition_numbers
 from eckart.weights.linalg import factored_size, rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
+from eckart.weights.spectrum import exact_matrices, matrices, spectra
 
 
 @dataclass(frozen=True)

@@ -7,27 +7,19 @@ same form.
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-)
+import yaml
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from eckart.errors import EckartError, TaskError
 from eckart.files import home
-from eckart.tasks.yaml_text import parse_yaml, read_text
+from eckart.options import Closed, checked, closest
 
 LONGEST_NAME = 120
 """A task's name is a part of a folder's name."""
@@ -94,14 +86,7 @@ def _kind_of(value: object) -> str:
     return "an object" if isinstance(value, Mapping) else f"a {type(value).__name__}"
 
 
-SpecT = TypeVar("SpecT", bound=BaseModel)
-
-
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Portion(_Closed):
+class Portion(Closed):
     """The rows of one split: which of the source's splits they come from, and how many."""
 
     source: str = Field(alias="from")
@@ -109,7 +94,7 @@ class Portion(_Closed):
     """None: all that is left."""
 
 
-class SplitSpec(_Closed):
+class SplitSpec(Closed):
     """Which of the source's splits serve as demonstrations, validation and test (C.3)."""
 
     demonstrations: str
@@ -117,7 +102,7 @@ class SplitSpec(_Closed):
     test: Portion
 
 
-class PromptSpec(_Closed):
+class PromptSpec(Closed):
     """How a row becomes a prompt: all that a variant of a task may say differently."""
 
     template: str | None = None
@@ -137,7 +122,7 @@ class PromptSpec(_Closed):
     """Whether white space around an input text goes."""
     labels: dict[str, str] | None = None
     """A value of the label column -> its word; two values with one word are one class."""
-    demonstration_words: dict[str, str] = {}
+    demonstration_words: dict[str, str] = Field(default_factory=dict)
     """A label word -> what the demonstrations show in its place."""
     shots: NonNegativeInt | None = None
 
@@ -184,7 +169,7 @@ class TaskSpec(PromptSpec):
     splits: SplitSpec | None = None
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
     """What a search compares; the paper's evaluation index is accuracy."""
-    variants: dict[str, PromptSpec] = {}
+    variants: dict[str, PromptSpec] = Field(default_factory=dict)
 
     @field_validator("name")
     @classmethod
@@ -237,47 +222,6 @@ def parse_spec(text: str, where: str) -> TaskSpec:
     return checked(TaskSpec, values, where)
 
 
-def checked(
-    kind: type[SpecT], values: Mapping[str, Any], where: str, wrong: type[EckartError] = TaskError
-) -> SpecT:
-    """Return `values` as a specification.
-
-    Raises:
-        wrong: a key is unknown or a value is of the wrong kind; one line that names it.
-    """
-    try:
-        return kind.model_validate(dict(values))
-    except ValidationError as error:
-        # An unknown key is a misspelt one, which explains what else is missing.
-        first = min(
-            error.errors(), key=lambda e: e["type"] != "extra_forbidden" or len(e["loc"]) > 1
-        )
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = f"; {closest(key, kind.model_fields)}" if len(first["loc"]) == 1 else ""
-            raise wrong(f"{where}: unknown key '{key}'{known}") from None
-        value = repr(first["input"])[:80]
-        why = str(first.get("ctx", {}).get("error") or first["msg"])
-        raise wrong(f"{where}: {key} is {value}: {why[0].lower()}{why[1:]}") from None
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-    """Return what a message says when `name` is none of `known`.
-
-    >>> closest("lables", ["labels", "label", "data"])
-    "did you mean 'labels' or 'label'? (known: labels, label, data)"
-    """
-    known = list(known)
-    folded = {item.lower().replace("_", "").replace("-", ""): item for item in known}
-    near = difflib.get_close_matches(
-        name.lower().replace("_", "").replace("-", ""), list(folded), n=2
-    )
-    listing = ", ".join(known)
-    if not near:
-        return f"known: {listing}"
-    return f"did you mean {' or '.join(repr(folded[item]) for item in near)}? (known: {listing})"
-
-
 def catalog() -> tuple[str, ...]:
     """Return the names of the tasks that come with the package: the sets of Table 1.
 
@@ -323,3 +267,104 @@ def _read_spec(path: Path) -> TaskSpec:
     if spec.data is not None:
         update["data"] = str(path.parent / home(spec.data))
     return spec.model_copy(update=update)
+
+
+MOST_BYTES = 256 * 1024
+MOST_NODES = 20_000
+"""Of a file's values, aliases counted as often as they are named."""
+
+
+class _Loader(yaml.BaseLoader):
+    # The base loader leaves every scalar as it was typed. YAML 1.1 would read the label words `yes`
+    # and `no` as booleans, 010 as eight and 1e5 as a number; pydantic turns the few keys that are
+    # numbers into numbers.
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        """Return what the file holds, if it is small enough once every alias stands for what it
+        names."""
+        if _size(node, {}) > MOST_NODES:
+            raise yaml.constructor.ConstructorError(
+                problem=f"it holds more than {MOST_NODES:,} values"
+            )
+        return super().construct_document(node)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return a mapping's values by its keys; a key that stands twice is an error."""
+        seen = set()
+        for key, value in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else id(key)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"'{name}' stands twice", problem_mark=key.start_mark
+                )
+            seen.add(name)
+            if name == "template":
+                _without_closing_break(value)
+        return super().construct_mapping(node, deep)
+
+
+def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Return how many values a node stands for; an alias stands for all that it names."""
+    if id(node) not in sizes:
+        parts = [node.value] if isinstance(node, yaml.ScalarNode) else node.value
+        inner = (
+            [part for pair in parts for part in pair]
+            if isinstance(node, yaml.MappingNode)
+            else parts
+        )
+        sizes[id(node)] = 1 + sum(
+            _size(part, sizes) for part in inner if isinstance(part, yaml.Node)
+        )
+    return sizes[id(node)]
+
+
+def _without_closing_break(node: yaml.Node) -> None:
+    """Take away the line break that every block (`|`, `>`) ends in; `|+` says that it is meant."""
+    if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
+        mark = node.start_mark
+        header = (mark.buffer or "")[mark.pointer :].split("\n", 1)[0] if mark.buffer else ""
+        if "+" not in header.split("#")[0]:
+            node.value = node.value.removesuffix("\n")
+
+
+def read_text(path: Path, what: str, wrong: type[EckartError] = TaskError) -> str:
+    """Return the text of a file that a user names.
+
+    Arguments:
+        path: the file.
+        what: what it is, for messages: `task file`.
+
+    Raises:
+        wrong: there is no such file, or it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise wrong(
+                f"{what} '{path}' is larger than {MOST_BYTES // 1024:,} KiB; is it the rows"
+                " (--data)?"
+            )
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise wrong(f"no {what} '{path}'; is the path right?") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise wrong(f"cannot read {what} '{path}': {error}") from None
+
+
+def parse_yaml(text: str, where: str, error: type[EckartError] = TaskError) -> Any:
+    """Read YAML, every scalar as the text that was typed.
+
+    Raises:
+        error: the YAML is broken; the message gives the line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as broken:
+        mark = broken.problem_mark or broken.context_mark
+        line = f" line {mark.line + 1}" if mark else ""
+        raise error(f"{where}{line}: broken YAML: {broken.problem or broken.context}") from None
+    except RecursionError:
+        raise error(f"{where}: broken YAML: it is nested too deeply") from None
+    except yaml.YAMLError as broken:
+        raise error(f"{where}: broken YAML: {' '.join(str(broken).split())}") from None

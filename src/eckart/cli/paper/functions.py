@@ -10,10 +10,11 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import check_plot, print_json, progress_bar, say, show
-from eckart.cli.paper.training import Settings
+from eckart.cli.flags import parse_names, parse_rates, parse_steps, with_options
 from eckart.cli.paper.trajectory import trajectory
-from eckart.cli.scoring import with_options
 from eckart.errors import TaskError
+from eckart.options import checked
+from eckart.paper.functions.options import TrainingOptions
 
 if TYPE_CHECKING:
     from eckart.paper.functions.curves import ErrorCurves, HeldOut, StepCurves
@@ -49,7 +50,7 @@ def _root() -> None:
 
 
 @functions.command()
-@with_options(Settings)
+@with_options(where="training")
 def train(
     out: o.Out = None,
     checkpoints: Annotated[
@@ -68,13 +69,15 @@ def train(
     ] = None,
     json_: o.Json = False,
     *,
-    how: Settings,
+    how: TrainingOptions,
 ) -> None:
     """Train a decoder on functions, from nothing. Interrupt it at will: the same command goes on,
     bit for bit."""
     from eckart.cli.paper.training import default_folder, run_training
+    from eckart.paper.functions.training import Training
 
-    training, kept = how.training(), o.parse_steps(checkpoints)
+    training = checked(Training, how.model_dump(), "training")
+    kept = parse_steps(checkpoints)
     folder = out or default_folder(training)
     run_training(training, folder, kept, save_every, device, threads, as_json=json_)
 
@@ -127,7 +130,7 @@ def evaluate(
     curves: Any = (
         _step_curves(model, function, device, drawn)
         if by_steps
-        else _error_curves(model, function, device, drawn, o.parse_names(baselines))
+        else _error_curves(model, function, device, drawn, parse_names(baselines))
     )
     table: Any = step_table if by_steps else error_table
     draw: Any = draw_step_curves if by_steps else draw_error_curves
@@ -232,7 +235,7 @@ def clip(
         seed=drawn[0],
         size=rows,
     )
-    asked = (list(dict.fromkeys(listed(parts))), o.parse_rates(rates), chosen, drawn)
+    asked = (list(dict.fromkeys(listed(parts))), parse_rates(rates), chosen, drawn)
     run_clipping(loaded, task, *asked, out, plot, as_json=json_)
 
 

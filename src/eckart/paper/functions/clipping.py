@@ -18,6 +18,7 @@ from eckart.runs import Run
 from eckart.scores import SQUARED_ERROR
 from eckart.selection.study import Study
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
+from eckart.statistics.gain import verdict
 from eckart.sweeps.grid import Sweep
 from eckart.sweeps.sources import Sources, resolve
 from eckart.weights.models import LoadedModel
@@ -67,9 +68,9 @@ class Clipping:
     def surely(self, level: float = 0.05) -> tuple[list[ErrorCell], list[ErrorCell]]:
         """Return the cells that are better, and those that are worse, after correction for their
         number."""
-        sure = [cell for cell in self.cells if cell.adjusted <= level]
-        better = [cell for cell in sure if cell.gain.mean > 0]
-        return better, [cell for cell in sure if cell.gain.mean < 0]
+        said = [(cell, verdict(cell.gain, cell.adjusted, level)) for cell in self.cells]
+        better = [cell for cell, word in said if word == "gain"]
+        return better, [cell for cell, word in said if word == "loss"]
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole result as one document."""

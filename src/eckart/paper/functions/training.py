@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor
@@ -22,7 +21,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from eckart.errors import NotANumberError, RunError, TaskError
-from eckart.files import home, write_whole
+from eckart.files import drafted, home, write_whole
 from eckart.paper.functions.classes import (
     SEEDS,
     Prompts,
@@ -36,9 +35,9 @@ from eckart.paper.functions.models import (
     LinearAttentionModel,
     without_bars,
 )
+from eckart.paper.functions.options import TrainingOptions
 from eckart.runs import RunStore
-from eckart.sweeps.grid import Closed
-from eckart.weights.loading.devices import pick_device
+from eckart.weights.models import pick_device
 
 STATE = "state.safetensors"
 STEPS = "steps"
@@ -48,39 +47,9 @@ CLIPPED_NORM = 1.0
 BETAS = (0.9, 0.98)
 
 
-class Training(Closed):
-    """How a model is trained: all that its weights depend on, but for the number of threads and the
-    device.
+class Training(TrainingOptions):
+    """How a model is trained, checked as a whole; see `TrainingOptions`."""
 
-    Arguments:
-        function: the class of functions; see `CLASSES`.
-        dimension: d.
-        points: the most points of a prompt; 2 d + 1 where it is None, as Garg et al. have it.
-        model: `gpt2`, GPT-2's blocks, which learn from the error at every point; or `linear`,
-            linear attention, which learns from the error at the last.
-        layers, width, heads, layout: of the decoder; a linear model has width d + 1 and none of the
-            other two.
-        steps, batch: how many gradient steps, and prompts in each.
-        rate: the learning rate after `warmup` steps; from there it falls to zero as a cosine.
-        curriculum: after how many steps one more coordinate is let in, beginning with a quarter of
-            them and with as many points as suit those (Garg et al., Appendix A); 0 for all from the
-            start.
-        seed: draws the first weights and every prompt.
-    """
-
-    function: str = "linear"
-    dimension: PositiveInt = 5
-    points: Annotated[int, Field(ge=2)] | None = None
-    model: Literal["gpt2", "linear"] = "gpt2"
-    layers: PositiveInt = 4
-    width: PositiveInt = 64
-    heads: PositiveInt = 4
-    layout: Literal["paired", "separate"] = "paired"
-    steps: PositiveInt = 10_000
-    batch: PositiveInt = 128
-    rate: PositiveFloat = 1e-3
-    warmup: PositiveInt = 200
-    curriculum: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0
 
     @model_validator(mode="after")
@@ -357,6 +326,5 @@ def _keep_model(model: FunctionModel, folder: Path) -> None:
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".model-", dir=folder.parent) as draft, without_bars():
-        model.save_pretrained(Path(draft) / folder.name)
-        (Path(draft) / folder.name).rename(folder)
+    with drafted(folder) as draft, without_bars():
+        model.save_pretrained(draft)

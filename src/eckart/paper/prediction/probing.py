@@ -27,8 +27,9 @@ from eckart.scoring.scorer import Progress, silent
 from eckart.sweeps.grid import ModelEntry, Sweep, TaskEntry
 from eckart.sweeps.sources import Sources
 from eckart.tasks.task import Task
-from eckart.weights.conditioning import exact_matrices, layer_condition_numbers, spectra
+from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.models import LoadedModel
+from eckart.weights.spectrum import exact_matrices, spectra
 
 Drawn = tuple[str, str, int]
 """A model, a task, and the number of demonstrations: a condition without its scoring, which is

@@ -74,7 +74,7 @@ def predict(
 
     Arguments:
         runs: of sweeps; their models and data where their settings say.
-        how: how much is read; `Probing()` by default.
+        how: how much is read; `ProbeOptions()` by default.
         progress: shows it.
 
     Raises:

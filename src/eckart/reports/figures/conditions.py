@@ -10,8 +10,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from eckart.records import PARTS, MatrixSpectrum
+from eckart.records import PARTS
 from eckart.reports.figures.base import COLOURS, MARKERS, new_figure
+from eckart.weights.conditioning import MatrixSpectrum
 
 ORDER = PARTS["all"]
 HOLLOW: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "white", "markersize": 5}
