@@ -63,28 +63,28 @@ class Picture:
         return figure
 
 
-def _metric(found: Findings) -> str:
-    return UNITS[found.kind].metric
+def _metric(findings: Findings) -> str:
+    return UNITS[findings.kind].metric
 
 
-def gallery(found: Findings) -> list[Picture]:
+def gallery(findings: Findings) -> list[Picture]:
     """Return every figure that a run has the data for, undrawn."""
     return [
-        *_conditions(found.run),
-        *_outcomes(found),
-        *_pairs(found),
-        *_calibrations(found),
-        *_accuracies(found),
-        *_maps(found),
-        *_shots(found),
+        *_conditions(findings.run),
+        *_outcomes(findings),
+        *_pairs(findings),
+        *_calibrations(findings),
+        *_accuracies(findings),
+        *_maps(findings),
+        *_shots(findings),
     ]
 
 
-def _grid_split(found: Findings) -> str:
+def _grid_split(findings: Findings) -> str:
     """Return the split on which whole grids are shown: test where all edits were scored there, else
     validation."""
     counts = {
-        split: sum(split in cell.measured for cell in found.cells.values())
+        split: sum(split in cell.measured for cell in findings.cells.values())
         for split in ("test", "validation")
     }
     return max(counts, key=lambda split: counts[split])
@@ -121,11 +121,11 @@ def _draw_conditions(spectra: Sequence[dict[str, Any]], title: str) -> Figure:
     return draw_condition_numbers(condition_curves(map(MatrixSpectrum.from_json, spectra)), title)
 
 
-def _outcomes(found: Findings) -> Iterator[Picture]:
-    split = "test" if any(where == "test" for _, where in found.blocks) else "validation"
-    for (shots, scoring), choices in _by(found.choices, _setting):
+def _outcomes(findings: Findings) -> Iterator[Picture]:
+    split = "test" if any(where == "test" for _, where in findings.blocks) else "validation"
+    for (shots, scoring), choices in _by(findings.choices, _setting):
         panels = [
-            outcome_panel(found, own, split, _published_pairs) for _, own in _by(choices, _model)
+            outcome_panel(findings, own, split, _published_pairs) for _, own in _by(choices, _model)
         ]
         known = [panel for panel in panels if panel]
         if not known:
@@ -133,7 +133,7 @@ def _outcomes(found: Findings) -> Iterator[Picture]:
         hollow = any(bar.published for panel in known for bar in panel.bars)
         caption = (
             f"The unpruned model and each part's choice on the {split} rows, {shots} shots, scoring"
-            f" {scoring} (Figure 4 of the paper). {_size(found, choices, split)}. Bars are means"
+            f" {scoring} (Figure 4 of the paper). {_size(findings, choices, split)}. Bars are means"
             " over seeds with 95% intervals; neighbouring bars share rows, so whether they differ"
             " is read off the table of choices, not off the overlap."
             + (
@@ -152,41 +152,41 @@ def _outcomes(found: Findings) -> Iterator[Picture]:
             f"Unpruned and clipped, task by task: {shots} shots, scoring {scoring}",
             caption,
             partial(draw_bars, known, 3, split),
-            _sample(found, choices, split),
+            _sample(findings, choices, split),
         )
 
 
-def _accuracies(found: Findings) -> Iterator[Picture]:
-    split = _grid_split(found)
-    for (shots, scoring), choices in _by(found.choices, _setting):
+def _accuracies(findings: Findings) -> Iterator[Picture]:
+    split = _grid_split(findings)
+    for (shots, scoring), choices in _by(findings.choices, _setting):
         columns = max(1, min(4, len({(c.condition.model, c.part) for c in choices})))
-        panels = [accuracy_panel(found, c.target, split) for c in choices]
+        panels = [accuracy_panel(findings, c.target, split) for c in choices]
         for number, page in _pages([panel for panel in panels if panel]):
             yield Picture(
-                _name(f"{_metric(found)}-by-rate", shots, scoring, number),
-                f"{_metric(found).capitalize()} against the clipping rate: {shots} shots,"
+                _name(f"{_metric(findings)}-by-rate", shots, scoring, number),
+                f"{_metric(findings).capitalize()} against the clipping rate: {shots} shots,"
                 f" scoring {scoring}",
                 _accuracy_caption(
-                    found,
+                    findings,
                     split,
                     f"{shots} shots, scoring {scoring} (Figure 1 of the paper)",
-                    _size(found, choices, split),
+                    _size(findings, choices, split),
                 ),
                 partial(draw_accuracy, page, columns, split),
-                _sample(found, choices, split),
+                _sample(findings, choices, split),
             )
 
 
-def _shots(found: Findings) -> Iterator[Picture]:
-    split = _grid_split(found)
+def _shots(findings: Findings) -> Iterator[Picture]:
+    split = _grid_split(findings)
 
     def bench(choice: Choice) -> tuple[str, str, str]:
         return choice.condition.model, choice.condition.task, choice.condition.scoring
 
-    for (model, task, scoring), choices in _by(found.choices, bench):
+    for (model, task, scoring), choices in _by(findings.choices, bench):
         ordered = sorted(choices, key=lambda choice: (choice.condition.shots, choice.part))
         panels = [
-            accuracy_panel(found, c.target, split, f"{c.condition.shots} shots, {c.part}")
+            accuracy_panel(findings, c.target, split, f"{c.condition.shots} shots, {c.part}")
             for c in ordered
         ]
         known = [panel for panel in panels if panel]
@@ -198,25 +198,25 @@ def _shots(found: Findings) -> Iterator[Picture]:
             " the paper)"
         )
         yield Picture(
-            _name(f"{_metric(found)}-by-shots", short_name(model), task, scoring),
-            f"{_metric(found).capitalize()} and the number of shots: {task}, {short_name(model)},"
-            f" scoring {scoring}",
-            _accuracy_caption(found, split, where, _size(found, choices, split)),
+            _name(f"{_metric(findings)}-by-shots", short_name(model), task, scoring),
+            f"{_metric(findings).capitalize()} and the number of shots: {task},"
+            f" {short_name(model)}, scoring {scoring}",
+            _accuracy_caption(findings, split, where, _size(findings, choices, split)),
             partial(draw_accuracy, known, columns, split),
-            f"scoring {scoring}; {_sample(found, choices, split)}",
+            f"scoring {scoring}; {_sample(findings, choices, split)}",
         )
 
 
-def _maps(found: Findings) -> Iterator[Picture]:
-    split = _grid_split(found)
-    for (shots, scoring), choices in _by(found.choices, _setting):
-        maps = [gains for choice in choices if (gains := gain_map(found, choice, split))]
+def _maps(findings: Findings) -> Iterator[Picture]:
+    split = _grid_split(findings)
+    for (shots, scoring), choices in _by(findings.choices, _setting):
+        maps = [gains for choice in choices if (gains := gain_map(findings, choice, split))]
         for number, page in _pages(maps):
             caption = (
-                f"Gain over the unpruned model in {_points(found)} on the {split} rows, by layer"
+                f"Gain over the unpruned model in {_points(findings)} on the {split} rows, by layer"
                 f" and clipping rate, {shots} shots, scoring {scoring}."
-                f" {_size(found, choices, split)}. The choice is framed, where all seeds made the"
-                " same. No cell's interval is shown here: the table of cells has them, with p"
+                f" {_size(findings, choices, split)}. The choice is framed, where all seeds made"
+                " the same. No cell's interval is shown here: the table of cells has them, with p"
                 " values corrected for their number."
             )
             yield Picture(
@@ -224,12 +224,12 @@ def _maps(found: Findings) -> Iterator[Picture]:
                 f"Gains by layer and rate: {shots} shots, scoring {scoring}",
                 caption,
                 partial(draw_gain_maps, page, 3, split),
-                _sample(found, choices, split),
+                _sample(findings, choices, split),
             )
 
 
-def _pairs(found: Findings) -> Iterator[Picture]:
-    pairs = gain_pairs(found)
+def _pairs(findings: Findings) -> Iterator[Picture]:
+    pairs = gain_pairs(findings)
     chosen = [pair for pair in pairs if pair.chosen]
     if len(pairs) < 2:
         return
@@ -241,7 +241,7 @@ def _pairs(found: Findings) -> Iterator[Picture]:
         if chosen
         else []
     )
-    points, signed = (" points", "+.2f") if found.kind is Score else ("", "+.4g")
+    points, signed = (" points", "+.2f") if findings.kind is Score else ("", "+.4g")
     lost = (
         f" The chosen ones average {means[0]:{signed}}{points} on validation and"
         f" {means[1]:{signed}} on test."
@@ -250,8 +250,8 @@ def _pairs(found: Findings) -> Iterator[Picture]:
     )
     named = 0 < len(chosen) <= MOST_LABELS
     caption = (
-        f"{_marks(len(chosen), len(pairs) - len(chosen))}, {_size(found, found.choices, 'test')} on"
-        " test. Choosing the highest on validation also chooses luck, which the test rows take"
+        f"{_marks(len(chosen), len(pairs) - len(chosen))},"
+        f" {_size(findings, findings.choices, 'test')} on test. Choosing the highest on validation also chooses luck, which the test rows take"
         f" back (the winner's curse).{lost}"
         + (" Lines are 95% intervals of the choices' test gains, not corrected." if named else "")
     )
@@ -260,7 +260,7 @@ def _pairs(found: Findings) -> Iterator[Picture]:
         "Validation gains and test gains",
         caption,
         partial(draw_gain_pairs, pairs),
-        _sample(found, found.choices, "test"),
+        _sample(findings, findings.choices, "test"),
     )
 
 
@@ -272,14 +272,14 @@ def _marks(choices: int, others: int) -> str:
     )
 
 
-def _calibrations(found: Findings) -> Iterator[Picture]:
-    split = "test" if any(where == "test" for _, where in found.blocks) else "validation"
-    panels = [calibration_panel(found, group, split) for group in scorings(found)]
+def _calibrations(findings: Findings) -> Iterator[Picture]:
+    split = "test" if any(where == "test" for _, where in findings.blocks) else "validation"
+    panels = [calibration_panel(findings, group, split) for group in scorings(findings)]
     for number, page in _pages([panel for panel in panels if panel]):
         caption = (
             f"The unpruned and the clipped model under every scoring, on the {split} rows."
-            f" {_size(found, found.choices, split)}. Bars are means over seeds with 95% intervals;"
-            " dots are single seeds. Whether clipping adds to calibrating is tested pair by pair"
+            f" {_size(findings, findings.choices, split)}. Bars are means over seeds with 95%"
+            " intervals; dots are single seeds. Whether clipping adds to calibrating is tested pair by pair"
             " in the table below."
         )
         yield Picture(
@@ -287,39 +287,39 @@ def _calibrations(found: Findings) -> Iterator[Picture]:
             "Clipping and calibration",
             caption,
             partial(draw_bars, page, 3, split, seeds=True),
-            _sample(found, found.choices, split),
+            _sample(findings, findings.choices, split),
         )
 
 
-def _points(found: Findings) -> str:
-    return "points" if found.kind is Score else "squared error, above 0 where it is smaller,"
+def _points(findings: Findings) -> str:
+    return "points" if findings.kind is Score else "squared error, above 0 where it is smaller,"
 
 
-def _accuracy_caption(found: Findings, split: str, where: str, size: str) -> str:
-    labels = found.kind is Score
+def _accuracy_caption(findings: Findings, split: str, where: str, size: str) -> str:
+    labels = findings.kind is Score
     guess = ", a dotted one always answering the most frequent label" if labels else ""
     beyond = "above" if labels else "below"
     return (
-        f"{_metric(found).capitalize()} on the {split} rows by clipping rate, {where}. {size}."
+        f"{_metric(findings).capitalize()} on the {split} rows by clipping rate, {where}. {size}."
         f" Bands are 95% intervals; a dashed line is the unpruned model{guess}; a star marks a"
         f" layer's best rate, where it is {beyond} the unpruned model. Of more than {MOST_LINES}"
         " layers the first two, the last two and the best are drawn."
     )
 
 
-def _size(found: Findings, choices: Iterable[Choice], split: str) -> str:
-    blocks = [b for c in choices if (b := found.blocks.get((c.condition, split)))]
+def _size(findings: Findings, choices: Iterable[Choice], split: str) -> str:
+    blocks = [b for c in choices if (b := findings.blocks.get((c.condition, split)))]
     return sample(blocks)
 
 
-def _sample(found: Findings, choices: Sequence[Choice], split: str) -> str:
+def _sample(findings: Findings, choices: Sequence[Choice], split: str) -> str:
     """Return what stands in a figure: shots and scoring, where they are the same for all, and how
     many rows."""
     settings = {_setting(choice) for choice in choices}
     shared = (
         [f"{shots} shots, {scoring}; " for shots, scoring in settings] if len(settings) == 1 else []
     )
-    return f"{''.join(shared)}{split}, {_size(found, choices, split)}"
+    return f"{''.join(shared)}{split}, {_size(findings, choices, split)}"
 
 
 def _by(choices: Iterable[Choice], key: Callable[[Choice], Any]) -> list[tuple[Any, list[Choice]]]:

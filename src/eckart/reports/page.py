@@ -86,35 +86,35 @@ class Report:
     @classmethod
     def of(cls, run: Run) -> Report:
         """Work out everything about a run."""
-        found = find(run)
+        findings = find(run)
         origin = provenance(run)
         tables = (
-            choices_table(found),
-            published_table(found),
-            calibration_table(found),
-            steadiness_table(found),
-            rule_table(found),
-            curse_table(found),
-            seeds_table(found),
-            cells_table(found),
-            failures_table(found),
+            choices_table(findings),
+            published_table(findings),
+            calibration_table(findings),
+            steadiness_table(findings),
+            rule_table(findings),
+            curse_table(findings),
+            seeds_table(findings),
+            cells_table(findings),
+            failures_table(findings),
             spectra_table(run),
         )
-        chosen = [choice for choice in ordered(found) if choice.edit]
-        flipped = [_flipped(found, choice) for choice in chosen[:MOST_FLIPPED]]
+        chosen = [choice for choice in ordered(findings) if choice.edit]
+        flipped = [_flipped(findings, choice) for choice in chosen[:MOST_FLIPPED]]
         return cls(
             title=origin.title,
             summary=tuple(
-                [*origin.warnings, *summary(found)]
-                if found.cells
+                [*origin.warnings, *summary(findings)]
+                if findings.cells
                 else origin.warnings or _nothing(run)
             ),
-            verdicts=tuple(verdicts(found)),
+            verdicts=tuple(verdicts(findings)),
             tables={table.name: table for table in tables if table.rows},
-            pictures=tuple(gallery(found)),
+            pictures=tuple(gallery(findings)),
             flipped=tuple(entry for entry in flipped if entry.fixed or entry.broken),
             provenance=origin,
-            kind=found.kind,
+            kind=findings.kind,
         )
 
     @property
@@ -257,9 +257,9 @@ def published_page(format: str) -> str:
     return table.to_csv() if format == "csv" else _render(f"published.{format}", data=table)
 
 
-def _flipped(found: Findings, choice: Choice) -> Flipped:
-    split = found.split(choice)
-    turned = flips(found, choice, split)
+def _flipped(findings: Findings, choice: Choice) -> Flipped:
+    split = findings.split(choice)
+    turned = flips(findings, choice, split)
     fixed = [flip for flip in turned if flip.kind == "fixed"]
     broken = [flip for flip in turned if flip.kind == "broken"]
     half = MOST_FLIPS // 2

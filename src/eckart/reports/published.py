@@ -22,7 +22,7 @@ NOTE = (
 )
 
 
-def published_table(found: Findings | None = None) -> Table:
+def published_table(findings: Findings | None = None) -> Table:
     """Return the published record; of a run's models, tasks and parts only, if there is one, beside
     its own choice."""
     rows = [
@@ -30,7 +30,7 @@ def published_table(found: Findings | None = None) -> Table:
         for row in sorted(
             record(), key=lambda row: row["source"]
         )  # the tables by number, then the logs
-        for beside in ([{}] if found is None else _own(found, row))
+        for beside in ([{}] if findings is None else _own(findings, row))
     ]
     columns = (
         Column("source", "source"),
@@ -49,9 +49,9 @@ def published_table(found: Findings | None = None) -> Table:
         Column("least_p", "least p", "p"),
         Column("most_p", "most p", "p"),
         Column("says", "so"),
-        *(Column(f"run_{key}", title, kind) for key, title, kind in _OWN if found),
+        *(Column(f"run_{key}", title, kind) for key, title, kind in _OWN if findings),
     )
-    title = "Published results" if found is None else "Beside the published results"
+    title = "Published results" if findings is None else "Beside the published results"
     return Table("published", title, NOTE, columns, rows)
 
 
@@ -65,19 +65,19 @@ _OWN = (
 )
 
 
-def _own(found: Findings, row: dict[str, Any]) -> list[dict[str, Any]]:
+def _own(findings: Findings, row: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a run's choices of a published row's model, task and part."""
     return [
-        _beside(found, choice)
-        for choice in found.choices
+        _beside(findings, choice)
+        for choice in findings.choices
         if (named(choice.condition.model), choice.condition.task_name, choice.part)
         == (row["model"], row["task"], row["part"])
     ]
 
 
-def _beside(found: Findings, choice: Choice) -> dict[str, Any]:
+def _beside(findings: Findings, choice: Choice) -> dict[str, Any]:
     where, gain = choice.condition, choice.gain
-    before = found.measured(where, None, found.split(choice))
+    before = findings.measured(where, None, findings.split(choice))
     return {
         "run_shots": where.shots,
         "run_scoring": where.scoring,

@@ -26,22 +26,22 @@ SAID = 6
 PARTS = {"attn": "the attention", "mlp": "the MLP", "all": "all matrices"}
 
 
-def summary(found: Findings) -> list[str]:
+def summary(findings: Findings) -> list[str]:
     """Return a run's findings in sentences, the most certain first."""
-    if not found.choices:
+    if not findings.choices:
         return ["No edit was scored, so there is nothing to compare."]
-    sentences = [_sentence(choice, found) for choice in ordered(found)[:SAID]]
-    if len(found.choices) == 1:
+    sentences = [_sentence(choice, findings) for choice in ordered(findings)[:SAID]]
+    if len(findings.choices) == 1:
         return sentences
-    more = len(found.choices) - SAID
+    more = len(findings.choices) - SAID
     rest = [f"{more} more stand in the table of choices."] if more > 0 else []
-    return [_overall(found), *sentences, *rest]
+    return [_overall(findings), *sentences, *rest]
 
 
-def _overall(found: Findings) -> str:
+def _overall(findings: Findings) -> str:
     """Return how many choices gained."""
-    said = counted((choice.conclusion for choice in found.choices), get_args(Conclusion))
-    return f"{len(found.choices)} choices (model, task, shots, scoring, part): {said}."
+    said = counted((choice.conclusion for choice in findings.choices), get_args(Conclusion))
+    return f"{len(findings.choices)} choices (model, task, shots, scoring, part): {said}."
 
 
 @dataclass(frozen=True)
@@ -54,42 +54,42 @@ class Headline:
     numbers: str
 
 
-def verdicts(found: Findings) -> list[Headline]:
+def verdicts(findings: Findings) -> list[Headline]:
     """Return every choice's verdict, the most certain first."""
     return [
-        Headline(choice_name(choice), choice.conclusion, _numbers(choice, found))
-        for choice in ordered(found)
+        Headline(choice_name(choice), choice.conclusion, _numbers(choice, findings))
+        for choice in ordered(findings)
     ]
 
 
-def ordered(found: Findings) -> list[Choice]:
+def ordered(findings: Findings) -> list[Choice]:
     """Return the choices, the most certain first."""
     return sorted(
-        found.choices, key=lambda choice: (choice.p_adjusted, choice.condition, choice.part)
+        findings.choices, key=lambda choice: (choice.p_adjusted, choice.condition, choice.part)
     )
 
 
-def _numbers(choice: Choice, found: Findings) -> str:
+def _numbers(choice: Choice, findings: Findings) -> str:
     if choice.gain is None:
         return choice.missing
-    text = UNITS[found.kind].text
+    text = UNITS[findings.kind].text
     low, high = map(text, choice.gain.interval)
-    return f"{text(choice.gain.mean)} ({low} to {high}), {_sample(choice, found)}"
+    return f"{text(choice.gain.mean)} ({low} to {high}), {_sample(choice, findings)}"
 
 
-def _sample(choice: Choice, found: Findings) -> str:
+def _sample(choice: Choice, findings: Findings) -> str:
     """Write on how many rows and seeds a choice's gain was measured."""
     assert choice.gain is not None
     rows, seeds = choice.gain.rows, _count(choice.gain.seeds, "seed")
-    block = found.blocks[choice.condition, found.split(choice)]
+    block = findings.blocks[choice.condition, findings.split(choice)]
     if {*block.row_counts} == {rows}:
         return f"n = {rows} rows, {seeds}"
     return f"n = {span(block.row_counts)} rows a seed, {rows} in all, {seeds}"
 
 
-def _sentence(choice: Choice, found: Findings) -> str:
+def _sentence(choice: Choice, findings: Findings) -> str:
     """Return one choice's finding."""
-    where = _where(choice, found)
+    where = _where(choice, findings)
     part = part_words(choice.part)
     if choice.missing:
         return f"{where}Whether clipping {part} does better is not known: {choice.missing}."
@@ -101,7 +101,7 @@ def _sentence(choice: Choice, found: Findings) -> str:
     clipping = where + _clipping(choice, "clipping" if where else "Clipping")
     if choice.gain is None:
         return f"{clipping} was chosen; too few rows were scored to say what it gains."
-    units = UNITS[found.kind]
+    units = UNITS[findings.kind]
     low, high = map(units.size, choice.gain.interval)
     gained = units.gained if choice.gain.mean >= 0 else units.lost
     how = (
@@ -109,11 +109,11 @@ def _sentence(choice: Choice, found: Findings) -> str:
         if choice.basis != "cross-validated"
         else "corrected for having been chosen on these rows"
     )
-    certainty = f"{units.interval} {low} to {high}; {_sample(choice, found)}"
+    certainty = f"{units.interval} {low} to {high}; {_sample(choice, findings)}"
     return (
         f"{clipping} {gained} {units.size(abs(choice.gain.mean))}{units.unit} {how} ({certainty};"
-        f" {_count(choice.tried, 'cell')} tried; {_correction(choice, found)})."
-        f" {_conclusion(choice, found)}"
+        f" {_count(choice.tried, 'cell')} tried; {_correction(choice, findings)})."
+        f" {_conclusion(choice, findings)}"
     )
 
 
@@ -126,9 +126,9 @@ def part_words(part: str) -> str:
     return PARTS.get(part, f"matrix '{part}'")
 
 
-def _where(choice: Choice, found: Findings) -> str:
+def _where(choice: Choice, findings: Findings) -> str:
     """Say where, as far as the run has several of each."""
-    conditions = [c.condition for c in found.choices]
+    conditions = [c.condition for c in findings.choices]
     own = choice.condition
     facts = [
         (short_name(own.model), len({c.model for c in conditions})),
@@ -149,15 +149,15 @@ def _clipping(choice: Choice, verb: str) -> str:
     return f"{verb} {part_words(choice.part)} as each seed chose ({picks_text(choice)})"
 
 
-def _correction(choice: Choice, found: Findings) -> str:
+def _correction(choice: Choice, findings: Findings) -> str:
     assert choice.gain is not None
-    if len(found.choices) == 1:
+    if len(findings.choices) == 1:
         return f"p = {p_text(choice.gain.p_value)}".replace("= <", "<")
-    corrected = f"after correction for {len(found.choices)} choices"
+    corrected = f"after correction for {len(findings.choices)} choices"
     return f"{corrected} p = {p_text(choice.p_adjusted)}".replace("= <", "<")
 
 
-def _conclusion(choice: Choice, found: Findings) -> str:
+def _conclusion(choice: Choice, findings: Findings) -> str:
     if choice.conclusion != "cannot tell":
         return f"Verdict: {choice.conclusion}."
     if choice.gain is not None and verdict(choice.gain) != "cannot tell":
@@ -165,7 +165,7 @@ def _conclusion(choice: Choice, found: Findings) -> str:
             "Verdict: cannot tell; alone it would be clear, but one of so many choices may look"
             " like this by chance."
         )
-    units = UNITS[found.kind]
+    units = UNITS[findings.kind]
     if choice.detectable is None or (units.unit and choice.detectable > 1):
         return "Verdict: cannot tell; with so few rows that change, no gain could have shown."
     return (

@@ -35,9 +35,9 @@ ORDER = PARTS["all"]
 PLACE = (Column("part", "part"), Column("layer", "layer", "count"), Column("rate", "rate", "rate"))
 
 
-def choices_table(found: Findings) -> Table:
+def choices_table(findings: Findings) -> Table:
     """Return one row a choice: what was chosen, and what it is worth."""
-    units = UNITS[found.kind]
+    units = UNITS[findings.kind]
     columns = (
         *WHERE,
         PLACE[0],
@@ -53,7 +53,7 @@ def choices_table(found: Findings) -> Table:
         Column("tried", "cells tried", "count"),
         Column("rows", "rows", "count"),
         Column("seeds", "seeds", "count"),
-        *_turned_columns(found.kind),
+        *_turned_columns(findings.kind),
         Column("detectable", "detectable gain", units.gain),
         Column("basis", "measured on"),
     )
@@ -71,15 +71,15 @@ def choices_table(found: Findings) -> Table:
         "What was chosen, and what it gains",
         note,
         columns,
-        [_choice_row(found, choice) for choice in found.choices],
+        [_choice_row(findings, choice) for choice in findings.choices],
     )
 
 
-def cells_table(found: Findings) -> Table:
+def cells_table(findings: Findings) -> Table:
     """Return one row a cell: every edit in every condition, and the unpruned model."""
     chosen = {
         (choice.condition, edit)
-        for choice in found.choices
+        for choice in findings.choices
         for edit in choice.picks.values()
         if edit
     }
@@ -88,13 +88,17 @@ def cells_table(found: Findings) -> Table:
         PLACE[0],
         Column("chosen", "chosen"),
         *PLACE[1:],
-        *(column for split in _splits(found) for column in _measured_columns(split, found.kind)),
+        *(
+            column
+            for split in _splits(findings)
+            for column in _measured_columns(split, findings.kind)
+        ),
         Column("failed", "failed", "count"),
         Column("seconds", "seconds", "seconds"),
     )
     rows = [
-        _cell_row(cell, (cell.condition, cell.edit) in chosen, found.kind)
-        for cell in _ordered(found.cells.values())
+        _cell_row(cell, (cell.condition, cell.edit) in chosen, findings.kind)
+        for cell in _ordered(findings.cells.values())
     ]
     note = (
         "Every edit that was tried; without a layer, the unpruned model. Gains are against the"
@@ -105,10 +109,10 @@ def cells_table(found: Findings) -> Table:
     return Table("cells", "Everything that was tried", note, columns, rows)
 
 
-def seeds_table(found: Findings) -> Table:
+def seeds_table(findings: Findings) -> Table:
     """Return one row a choice and seed: the choice under each draw of demonstrations."""
-    units = UNITS[found.kind]
-    test = found.kind.test.removeprefix("exact ").removesuffix(" test,")
+    units = UNITS[findings.kind]
+    test = findings.kind.test.removeprefix("exact ").removesuffix(" test,")
     columns = (
         *WHERE,
         *PLACE,
@@ -118,12 +122,12 @@ def seeds_table(found: Findings) -> Table:
         Column("unpruned", "unpruned", units.mean),
         Column("clipped", "clipped", units.mean),
         Column("gain", f"gain{units.column}", units.gain),
-        Column("fixed", f"rows {found.kind.turned[0]}", "count"),
-        Column("broken", f"rows {found.kind.turned[1]}", "count"),
+        Column("fixed", f"rows {findings.kind.turned[0]}", "count"),
+        Column("broken", f"rows {findings.kind.turned[1]}", "count"),
         Column("p_value", f"{test} p", "p"),
     )
     note = (
-        f"The choice under each draw of demonstrations; p is {_test_name(found.kind)} on that"
+        f"The choice under each draw of demonstrations; p is {_test_name(findings.kind)} on that"
         " seed's rows, not corrected."
     )
     return Table(
@@ -131,11 +135,11 @@ def seeds_table(found: Findings) -> Table:
         "Seed by seed",
         note,
         columns,
-        [row for c in found.choices for row in _seed_rows(found, c)],
+        [row for c in findings.choices for row in _seed_rows(findings, c)],
     )
 
 
-def calibration_table(found: Findings) -> Table:
+def calibration_table(findings: Findings) -> Table:
     """Return, wherever a plain and a calibrated scoring were both run, what clipping adds to
     calibrating."""
     columns = (
@@ -156,15 +160,15 @@ def calibration_table(found: Findings) -> Table:
         " 'clipped' is that scoring's own choice. p values are not corrected"
         + (
             "."
-            if any(split == "test" for _, split in found.blocks)
+            if any(split == "test" for _, split in findings.blocks)
             else ", and the same rows chose."
         )
     )
-    rows = [{**vars(crossing), **_gain(crossing.gain)} for crossing in crossings(found)]
+    rows = [{**vars(crossing), **_gain(crossing.gain)} for crossing in crossings(findings)]
     return Table("calibration", "Does clipping add anything over calibrating?", note, columns, rows)
 
 
-def failures_table(found: Findings) -> Table:
+def failures_table(findings: Findings) -> Table:
     """Return every trial that failed, and why."""
     columns = (
         *WHERE,
@@ -181,7 +185,7 @@ def failures_table(found: Findings) -> Table:
             "split": trial.split,
             "error": trial.error or "not said",
         }
-        for cell in _ordered(found.cells.values())
+        for cell in _ordered(findings.cells.values())
         for trial in sorted(cell.failures, key=lambda trial: (trial.setting.seed, trial.split))
     ]
     note = (
@@ -246,8 +250,8 @@ def _says(values: dict[str, Any]) -> str:
     return "" if values["resolved"] else "within rounding"
 
 
-def _splits(found: Findings) -> list[str]:
-    present = {split for _, split in found.blocks}
+def _splits(findings: Findings) -> list[str]:
+    present = {split for _, split in findings.blocks}
     return [split for split in ("validation", "test", "all") if split in present]
 
 
@@ -310,7 +314,7 @@ def _facts(measured: Measured, metric: str, clipped: bool) -> dict[str, Any]:
     return _gain(measured.gain) | facts if measured.gain else facts
 
 
-def _choice_row(found: Findings, choice: Choice) -> dict[str, Any]:
+def _choice_row(findings: Findings, choice: Choice) -> dict[str, Any]:
     edit, gain = choice.edit, choice.gain
     row: dict[str, Any] = {
         **asdict(choice.condition),
@@ -321,7 +325,7 @@ def _choice_row(found: Findings, choice: Choice) -> dict[str, Any]:
         "outcome": choice.conclusion,
         "naive": choice.naive,
         "tried": choice.tried,
-        "seed_spread": _seed_spread(found, choice),
+        "seed_spread": _seed_spread(findings, choice),
         "basis": choice.basis if gain else None,
     }
     if gain is None:
@@ -332,28 +336,28 @@ def _choice_row(found: Findings, choice: Choice) -> dict[str, Any]:
     return {**row, **tested, **_gain(gain), **known}
 
 
-def _gain(found: Estimate) -> dict[str, Any]:
+def _gain(findings: Estimate) -> dict[str, Any]:
     return {
-        "gain": found.mean,
-        "interval": found.interval,
-        "p_value": found.p_value,
-        "rows": found.rows,
-        "seeds": found.seeds,
+        "gain": findings.mean,
+        "interval": findings.interval,
+        "p_value": findings.p_value,
+        "rows": findings.rows,
+        "seeds": findings.seeds,
     }
 
 
-def _seed_spread(found: Findings, choice: Choice) -> float | None:
+def _seed_spread(findings: Findings, choice: Choice) -> float | None:
     """Return the standard deviation over seeds of the unpruned model's mean, on the rows that
     show the choice."""
-    unpruned = found.measured(choice.condition, None, found.split(choice))
+    unpruned = findings.measured(choice.condition, None, findings.split(choice))
     if unpruned is None or unpruned.seeds < 2:
         return None
     return float(np.std(list(unpruned.by_seed.values()), ddof=1))
 
 
-def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
-    split = found.split(choice)
-    block = found.blocks.get((choice.condition, split))
+def _seed_rows(findings: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
+    split = findings.split(choice)
+    block = findings.blocks.get((choice.condition, split))
     for seed, edit in choice.picks.items():
         if (
             choice.missing

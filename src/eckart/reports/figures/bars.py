@@ -64,7 +64,7 @@ class BarPanel:
 
 
 def outcome_panel(
-    found: Findings, choices: Sequence[Choice], split: str, published: Published
+    findings: Findings, choices: Sequence[Choice], split: str, published: Published
 ) -> BarPanel | None:
     """Gather one model's unpruned accuracy and its choices, task by task.
 
@@ -76,19 +76,19 @@ def outcome_panel(
     for task, group in groupby(choices, key=lambda choice: choice.condition.task):
         own = list(group)
         before = [pair[0] for choice in own for pair in published(choice)]
-        bars += [b for b in [_bar(found, own[0], split, task, "unpruned", before)] if b]
+        bars += [b for b in [_bar(findings, own[0], split, task, "unpruned", before)] if b]
         for choice in own:
             if choice.edit is None:
                 bare.append((task, choice.part, f"{choice.part}: {choice.conclusion}"))
                 continue
             after = [pair[1] for pair in published(choice)]
-            bars += [b for b in [_bar(found, choice, split, task, choice.part, after)] if b]
+            bars += [b for b in [_bar(findings, choice, split, task, choice.part, after)] if b]
     title = short_name(choices[0].condition.model)
-    errors = found.kind is not Score
+    errors = findings.kind is not Score
     return BarPanel(title, tuple(bars), tuple(bare), errors) if bars else None
 
 
-def calibration_panel(found: Findings, group: Sequence[Choice], split: str) -> BarPanel | None:
+def calibration_panel(findings: Findings, group: Sequence[Choice], split: str) -> BarPanel | None:
     """Gather the unpruned and the clipped model under every scoring of one unit."""
     kinds = [
         (choice, kind)
@@ -101,7 +101,7 @@ def calibration_panel(found: Findings, group: Sequence[Choice], split: str) -> B
         for choice in group
         if choice.edit is None
     )
-    bars = [_bar(found, choice, split, choice.condition.scoring, kind) for choice, kind in kinds]
+    bars = [_bar(findings, choice, split, choice.condition.scoring, kind) for choice, kind in kinds]
     known = tuple(b for b in bars if b)
     where = group[0].condition
     title = f"{where.task}, {short_name(where.model)}, {group[0].part}, {where.shots} shots"
@@ -109,7 +109,7 @@ def calibration_panel(found: Findings, group: Sequence[Choice], split: str) -> B
 
 
 def _bar(
-    found: Findings,
+    findings: Findings,
     choice: Choice,
     split: str,
     group: str,
@@ -118,7 +118,7 @@ def _bar(
 ) -> Bar | None:
     """Return the bar of a choice, or of the unpruned model; None where it was not scored on the
     split."""
-    block = found.blocks.get((choice.condition, split))
+    block = findings.blocks.get((choice.condition, split))
     picks = dict.fromkeys(choice.picks) if kind == "unpruned" else choice.picks
     if (
         block is None
