@@ -13,8 +13,7 @@ from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.measured import Cell, Measured, mean_gain, reported, turned
 from eckart.records import PARTS
 from eckart.reports.sentences import picks_text
-from eckart.reports.table import Column, Table
-from eckart.reports.units import UNITS
+from eckart.reports.table import UNITS, Column, Table
 from eckart.runs import Run
 from eckart.scores import Outcome, Score
 from eckart.statistics.crossed import Estimate
