@@ -18,13 +18,13 @@ from eckart.files import home
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from eckart.records import MatrixSpectrum
     from eckart.runs import RunStore
     from eckart.sweeps.cost import Cost
     from eckart.sweeps.grid import Sweep
     from eckart.sweeps.result import SweepResult
     from eckart.sweeps.sources import Sources
     from eckart.sweeps.sweep import Event, Execute
+    from eckart.weights.conditioning import MatrixSpectrum
     from eckart.weights.stored import StoredWeights
 
 
@@ -161,10 +161,10 @@ def run_spectrum(
             weights are not.
     """
     from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
-    from eckart.reports.results import spectrum_table
+    from eckart.reports.results import spectrum_report
     from eckart.runs import RunStore
-    from eckart.weights.conditioning import Noted, matrices, spectra
-    from eckart.weights.loading.devices import pick_device
+    from eckart.weights.models import pick_device
+    from eckart.weights.spectrum import Noted, matrices, spectra
 
     target = pick_device(device)
     weights = matrices(stored.anatomy, part, layers)
@@ -179,7 +179,7 @@ def run_spectrum(
     if as_json:
         print_json(document)
         return
-    show(spectrum_table(found))
+    show(spectrum_report(found))
     say(f"figure: {figure}")
 
 

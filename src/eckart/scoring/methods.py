@@ -15,7 +15,7 @@ from eckart.records import Split
 from eckart.scores import Score
 from eckart.scoring.calibration import batch, contextual
 from eckart.scoring.requests import Requests
-from eckart.statistics.paired import (
+from eckart.statistics.metrics import (
     accuracy,
     balanced_accuracy,
     confusion_matrix,

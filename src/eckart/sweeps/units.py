@@ -16,14 +16,9 @@ from eckart.scoring.forward.precision import HALF
 from eckart.selection.recorded import Recorded
 from eckart.sweeps.grid import Sweep
 from eckart.weights.anatomy import Anatomy
-from eckart.weights.conditioning import (
-    Noted,
-    Spectra,
-    exact_matrices,
-    layer_condition_numbers,
-    spectra,
-)
+from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.models import LoadedModel
+from eckart.weights.spectrum import Noted, Spectra, exact_matrices, spectra
 
 
 @dataclass(frozen=True)
