@@ -10,6 +10,7 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import check_plot, print_json, say, show
+from eckart.cli.flags import parse_rates
 from eckart.errors import TaskError
 from eckart.records import Edit, check_rate
 
