@@ -10,8 +10,8 @@ from eckart.cli import options as o
 from eckart.cli.console import check_plot
 from eckart.cli.flags import parse_names, parse_rates, parse_steps, with_options
 from eckart.cli.paper.trajectory import trajectory
-from eckart.options import checked
 from eckart.paper.functions.options import TrainingOptions
+from eckart.weights.options import checked
 
 functions = typer.Typer(
     name="functions",
