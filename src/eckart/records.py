@@ -313,39 +313,42 @@ class Asked:
     @property
     def grid(self) -> Mapping[str, Any] | None:
         """What a sweep crosses, by the names of its fields; None where nothing is crossed."""
-        study = self.values.get("study") or {}
-        return study if "models" in study else None
+        return self._study if "models" in self._study else None
+
+    @property
+    def _study(self) -> Mapping[str, Any]:
+        return self.values.get("study") or {}
 
     @property
     def models(self) -> tuple[str, ...]:
         """The names of a sweep's models."""
-        return tuple(model["name"] for model in (self.grid or {}).get("models", ()))
+        return tuple(model["name"] for model in self._study.get("models", ()))
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The parts of a sweep, in its order."""
-        return tuple((self.grid or {}).get("parts", ()))
+        return tuple(self._study.get("parts", ()))
 
     @property
     def rates(self) -> tuple[float, ...]:
         """The clipping rates, 0 among them."""
-        return tuple((self.grid or self.values).get("rates") or ())
+        return tuple((self._study or self.values).get("rates") or ())
 
     @property
     def top_k(self) -> int:
         """How many of the worst-conditioned layers the layer is the deepest of."""
-        return (self.grid or self.values).get("top_k") or TOP_K
+        return (self._study or self.values).get("top_k") or TOP_K
 
     @property
     def readings(self) -> int:
         """How many ways a sweep asks each of its models: tasks, draws and scorings."""
-        grid = self.grid or {"tasks": (), "shots": (), "seeds": (), "scorings": ()}
-        scorings = max(1, len(grid["scorings"]))
-        return len(grid["tasks"]) * len(draws(grid["shots"], grid["seeds"])) * scorings
+        study = self._study
+        scorings = max(1, len(study["scorings"]))
+        return len(study["tasks"]) * len(draws(study["shots"], study["seeds"])) * scorings
 
     def metric(self, task: str) -> str:
         """Return what was compared on validation for a task, by its full name."""
-        for entry in (self.grid or {}).get("tasks", ()):
+        for entry in self._study.get("tasks", ()):
             if full_name(entry["name"], entry["variant"]) == task:
                 return str(entry["metric"])
         return self.values.get("metric") or "accuracy"
