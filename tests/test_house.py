@@ -25,7 +25,6 @@ ORDER = [
     "files",
     "scores",
     "records",
-    "options",
     "statistics",
     "algorithm1",
     "published",
@@ -68,12 +67,11 @@ INNER = {
         reader packed plain agreement fastest
     """,
     "tasks": """
-        tables templates yaml_text documents prompts spec choices files repeats splits
-        sources labels examples task
+        tables prompts spec choices files splits sources labels examples task
     """,
     "weights": """
-        linalg loading architectures anatomy conditioning identity models edits stored
-        spectrum
+        options hooks linalg loading architectures anatomy conditioning identity models edits
+        stored spectrum
     """,
 }
 """The order inside packages of more than eight modules, lowest first."""

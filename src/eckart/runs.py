@@ -19,8 +19,7 @@ import numpy as np
 
 from eckart.errors import RunError
 from eckart.files import home, write_whole
-from eckart.options import Asked
-from eckart.records import Rows, Setting, Trial, fingerprint
+from eckart.records import Asked, Rows, Setting, Trial, fingerprint
 from eckart.scores import Score
 
 APPLICATION_ID = 0x65636B72  # "eckr"

@@ -9,13 +9,13 @@ from typer.main import get_command
 
 from eckart.cli.app import app
 from eckart.cli.flags import SPELLINGS
-from eckart.options import DrawnTask, ModelOptions, ReadingOptions
 from eckart.runs import read_run
 from eckart.scoring.evaluator import Evaluator
 from eckart.sweeps.grid import TaskEntry
 from eckart.tasks import Task
-from eckart.tasks.spec import TaskSpec
+from eckart.tasks.spec import DrawnTask, TaskSpec
 from eckart.weights.models import load_model
+from eckart.weights.options import ModelOptions, ReadingOptions
 
 OWN = {
     "instruction": "Judge each.",

@@ -15,9 +15,10 @@ from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
 from eckart.cli.runs import carry_out, run_spectrum, show_cost
-from eckart.options import DrawnTask, ModelOptions, ReadingOptions, TaskOptions
 from eckart.records import TOP_K, Edit
 from eckart.sweeps.grid import Grid, listed
+from eckart.tasks.spec import DrawnTask, TaskOptions
+from eckart.weights.options import ModelOptions, ReadingOptions
 
 if TYPE_CHECKING:
     from eckart.scoring.evaluator import Evaluator

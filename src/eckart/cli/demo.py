@@ -12,7 +12,6 @@ from eckart.cli.results import write_search
 from eckart.demo import MODEL
 from eckart.demo.corpus import TEMPLATE, tasks, write
 from eckart.errors import RunError, TaskError
-from eckart.options import ModelOptions
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
 from eckart.reports.results import study_report
 from eckart.scores import Score
@@ -21,6 +20,7 @@ from eckart.selection.search import Plan, run_plan
 from eckart.tasks import Task
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.models import LoadedModel
+from eckart.weights.options import ModelOptions
 from eckart.weights.spectrum import matrices, spectra
 
 

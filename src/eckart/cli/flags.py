@@ -1,7 +1,8 @@
 """Flags: what is typed on the command line, and how it becomes the values of declared options.
 
-What is said of a task, a model or a reading is declared in `eckart.options`, and what a sweep
-crosses in `eckart.sweeps.grid`; here stands only what a shell spells otherwise.
+What is said of a model and a reading is declared in `eckart.weights.options`, of a task in
+`eckart.tasks.spec`, and what a sweep crosses in `eckart.sweeps.grid`; here stands only what a shell
+spells otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Annotated, Any, TypeGuard, TypeVar, get_args, get_origin
 import typer
 
 from eckart.errors import EckartError, EditError, RunError, TaskError
-from eckart.options import Closed, checked
+from eckart.weights.options import Closed, checked
 
 NumberT = TypeVar("NumberT", int, float)
 NONE: Mapping[str, Any] = MappingProxyType({})

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eckart.cli.flags import declared
-from eckart.options import DrawnTask, ModelOptions
 from eckart.records import RATES
+from eckart.tasks.spec import DrawnTask
+from eckart.weights.options import ModelOptions
 
 if TYPE_CHECKING:
     from eckart.tasks import Task

@@ -157,8 +157,8 @@ def _entries(folder: Path) -> list[Path]:
 
 def _study(path: Path, out: Path | None) -> Iterator[Read]:
     """Yield a study file and what it names; a run's own study is written again as it is."""
+    from eckart.files import parse_yaml, read_text
     from eckart.sweeps.grid import entries, located
-    from eckart.tasks.spec import parse_yaml, read_text
 
     if not path.suffix:
         return  # one that comes with the package

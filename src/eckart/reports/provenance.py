@@ -14,6 +14,11 @@ from eckart.errors import RunError
 from eckart.runs import Run
 
 VERSIONS = ("eckart", "torch", "transformers", "python")
+SEARCHED = (
+    *("task", "part", "rates", "layer", "top_k", "combine", "metric"),
+    *("shots", "seed", "scoring", "dtype"),
+)
+"""The settings of a search that its command line says."""
 
 
 @dataclass(frozen=True)
@@ -174,20 +179,10 @@ def _command(run: Run, kind: str) -> str:
 
 
 def _search_options(settings: dict[str, Any]) -> list[str]:
-    said = [
-        ("--task", settings.get("task")),
-        ("--part", settings.get("part")),
-        ("--rates", ",".join(f"{rate:g}" for rate in settings.get("rates") or [])),
-        ("--layer", settings.get("layer")),
-        ("--top-k", settings.get("top_k")),
-        ("--combine", settings.get("combine")),
-        ("--metric", settings.get("metric")),
-        ("--shots", settings.get("shots")),
-        ("--seed", settings.get("seed")),
-        ("--scoring", settings.get("scoring")),
-        ("--dtype", settings.get("dtype")),
-    ]
-    options = [
-        text for name, value in said if value not in (None, "") for text in (name, str(value))
-    ]
+    rates = ",".join(f"{rate:g}" for rate in settings.get("rates") or [])
+    options = []
+    for name in SEARCHED:
+        value = rates if name == "rates" else settings.get(name)
+        if value not in (None, ""):
+            options += [f"--{name.replace('_', '-')}", str(value)]
     return [*options, *(["--race"] if settings.get("race") else [])]

@@ -229,7 +229,7 @@ def spectra_by_model(run: Run) -> dict[str, list[dict[str, Any]]]:
     names = {model: facts["spectra"] for model, facts in run.models.items()} or {
         "": list(run.spectra)
     }
-    if run.settings.get("kind") == "spectrum" and len(names) == 1:
+    if run.asked.kind == "spectrum" and len(names) == 1:
         names = {"": next(iter(names.values()))}
     return {
         model: sorted(

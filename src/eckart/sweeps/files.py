@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from eckart.errors import StudyError
-from eckart.files import home
-from eckart.options import ModelOptions, closest
+from eckart.files import home, parse_yaml, read_text
 from eckart.sweeps.grid import Sweep, TaskEntry, entries, located
-from eckart.tasks.spec import parse_yaml, read_text
+from eckart.weights.options import ModelOptions, closest
 
 SHIPPED = Path(str(resources.files("eckart.sweeps"))) / "studies"
 """The studies that come with the package."""

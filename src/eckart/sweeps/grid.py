@@ -23,9 +23,10 @@ from pydantic import (
 
 from eckart.errors import StudyError
 from eckart.files import home
-from eckart.options import Closed, ModelOptions, ReadingOptions, TaskOptions, checked, closest
 from eckart.records import PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
 from eckart.scores import ALL_METRICS
+from eckart.tasks.spec import TaskOptions
+from eckart.weights.options import Closed, ModelOptions, ReadingOptions, checked, closest
 
 if TYPE_CHECKING:
     from eckart.weights.anatomy import Anatomy

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from eckart.errors import EckartError, StudyError
-from eckart.options import ModelOptions, ReadingOptions
 from eckart.records import fingerprint
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import SCORING_VERSION
@@ -20,6 +19,7 @@ from eckart.sweeps.grid import ModelEntry, Sweep, TaskEntry, Unit
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.models import LoadedModel, load_model, outlined_model
+from eckart.weights.options import ModelOptions, ReadingOptions
 
 
 @dataclass(frozen=True)

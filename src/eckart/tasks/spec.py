@@ -1,4 +1,4 @@
-"""A task file: what it may say, and how it is read.
+"""A task: the options of one, and its file.
 
 A task file is data: where the rows lie, how a row becomes a prompt, which value of which column is
 the label. The seven sets of the paper's Table 1 lie in `catalog/`, and a user's own task has the
@@ -8,18 +8,17 @@ same form.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
-from eckart.errors import EckartError, TaskError
-from eckart.files import home
-from eckart.options import Closed, checked, closest
+from eckart.errors import TaskError
+from eckart.files import home, parse_yaml, read_text
+from eckart.weights.options import Closed, checked, closest
 
 LONGEST_NAME = 120
 """A task's name is a part of a folder's name."""
@@ -84,6 +83,81 @@ def _kind_of(value: object) -> str:
     if isinstance(value, list | tuple | set):
         return "a list (several labels)"
     return "an object" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+
+
+class TaskOptions(Closed):
+    """A task, and what is said of it in place of its own; see `Task.load`. None: its own."""
+
+    heading = "The task"
+    task: str | None = Field(
+        default=None, description="sst2, ag_news, emo, mrpc, rte, cb, copa, or a task file (YAML)."
+    )
+    data: str | None = Field(
+        default=None,
+        description=(
+            "Parquet, Arrow, JSON or CSV, or a folder with train, validation and test files."
+        ),
+    )
+    variant: str | None = Field(
+        default=None, description="released: prompts as in the paper's released code."
+    )
+    template: str | None = Field(
+        default=None, description=r"The prompt, such as 'review: {{ review }}\nverdict:'."
+    )
+    text_column: str | None = Field(default=None, description="The column that is read.")
+    label_column: str | None = Field(default=None, description="The column that is predicted.")
+    labels: dict[str, str] | None = Field(
+        default=None,
+        description=(
+            "Label words by the column's values: 0=bad,1=good. By default the values, or the file's"
+            " words."
+        ),
+    )
+    choices: str | tuple[str, ...] | None = Field(
+        default=None,
+        description=(
+            "For multiple choice: the columns of the candidates (one,two), or the one column that"
+            " lists them."
+        ),
+    )
+    instruction: str | None = Field(
+        default=None, description="Comes first, before the demonstrations."
+    )
+    label_join: str | None = Field(
+        default=None,
+        description=(
+            "Stands before a label and is scored with it; by default the line breaks that the"
+            " template ends in, or a space."
+        ),
+    )
+    label_end: str | None = Field(
+        default=None,
+        description=(
+            r"Scored with every label, after it: '\n', say, where a label begins with another."
+        ),
+    )
+    separator: str | None = Field(
+        default=None,
+        description="Stands between demonstrations, and before the query; a line break.",
+    )
+    name: str | None = Field(default=None, description="What reports call the task.")
+    split_seed: int = Field(default=0, description="Draws validation and test rows.")
+    split_sizes: str | None = Field(
+        default=None,
+        description="Validation and test rows, as numbers (200,500) or shares (0.3,0.7).",
+    )
+    balanced: bool = Field(
+        default=True, description="Draw demonstrations evenly from the classes, or at random."
+    )
+
+
+class DrawnTask(TaskOptions):
+    """A task, and which of its rows are demonstrations."""
+
+    shots: int | None = Field(
+        default=None, description="Demonstrations in the prompt; the task's own by default."
+    )
+    seed: int = Field(default=0, description="Draws the demonstrations.")
 
 
 class Portion(Closed):
@@ -267,104 +341,3 @@ def _read_spec(path: Path) -> TaskSpec:
     if spec.data is not None:
         update["data"] = str(path.parent / home(spec.data))
     return spec.model_copy(update=update)
-
-
-MOST_BYTES = 256 * 1024
-MOST_NODES = 20_000
-"""Of a file's values, aliases counted as often as they are named."""
-
-
-class _Loader(yaml.BaseLoader):
-    # The base loader leaves every scalar as it was typed. YAML 1.1 would read the label words `yes`
-    # and `no` as booleans, 010 as eight and 1e5 as a number; pydantic turns the few keys that are
-    # numbers into numbers.
-
-    def construct_document(self, node: yaml.Node) -> Any:
-        """Return what the file holds, if it is small enough once every alias stands for what it
-        names."""
-        if _size(node, {}) > MOST_NODES:
-            raise yaml.constructor.ConstructorError(
-                problem=f"it holds more than {MOST_NODES:,} values"
-            )
-        return super().construct_document(node)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Return a mapping's values by its keys; a key that stands twice is an error."""
-        seen = set()
-        for key, value in node.value:
-            name = key.value if isinstance(key, yaml.ScalarNode) else id(key)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"'{name}' stands twice", problem_mark=key.start_mark
-                )
-            seen.add(name)
-            if name == "template":
-                _without_closing_break(value)
-        return super().construct_mapping(node, deep)
-
-
-def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Return how many values a node stands for; an alias stands for all that it names."""
-    if id(node) not in sizes:
-        parts = [node.value] if isinstance(node, yaml.ScalarNode) else node.value
-        inner = (
-            [part for pair in parts for part in pair]
-            if isinstance(node, yaml.MappingNode)
-            else parts
-        )
-        sizes[id(node)] = 1 + sum(
-            _size(part, sizes) for part in inner if isinstance(part, yaml.Node)
-        )
-    return sizes[id(node)]
-
-
-def _without_closing_break(node: yaml.Node) -> None:
-    """Take away the line break that every block (`|`, `>`) ends in; `|+` says that it is meant."""
-    if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
-        mark = node.start_mark
-        header = (mark.buffer or "")[mark.pointer :].split("\n", 1)[0] if mark.buffer else ""
-        if "+" not in header.split("#")[0]:
-            node.value = node.value.removesuffix("\n")
-
-
-def read_text(path: Path, what: str, wrong: type[EckartError] = TaskError) -> str:
-    """Return the text of a file that a user names.
-
-    Arguments:
-        path: the file.
-        what: what it is, for messages: `task file`.
-
-    Raises:
-        wrong: there is no such file, or it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise wrong(
-                f"{what} '{path}' is larger than {MOST_BYTES // 1024:,} KiB; is it the rows"
-                " (--data)?"
-            )
-        return content.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise wrong(f"no {what} '{path}'; is the path right?") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise wrong(f"cannot read {what} '{path}': {error}") from None
-
-
-def parse_yaml(text: str, where: str, error: type[EckartError] = TaskError) -> Any:
-    """Read YAML, every scalar as the text that was typed.
-
-    Raises:
-        error: the YAML is broken; the message gives the line.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as broken:
-        mark = broken.problem_mark or broken.context_mark
-        line = f" line {mark.line + 1}" if mark else ""
-        raise error(f"{where}{line}: broken YAML: {broken.problem or broken.context}") from None
-    except RecursionError:
-        raise error(f"{where}: broken YAML: it is nested too deeply") from None
-    except yaml.YAMLError as broken:
-        raise error(f"{where}: broken YAML: {' '.join(str(broken).split())}") from None

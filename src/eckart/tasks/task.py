@@ -10,7 +10,6 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from eckart.errors import TaskError
 from eckart.files import home
-from eckart.options import checked
 from eckart.records import fingerprint, full_name
 from eckart.scores import METRICS
 from eckart.tasks.examples import find_columns, make_examples, prompt_format, with_template
@@ -28,6 +27,7 @@ from eckart.tasks.splits import (
     used_splits,
     without_repeats,
 )
+from eckart.weights.options import checked
 
 Kind = Literal["classification", "choices"]
 SPLITS = ("validation", "test", "all")

@@ -19,13 +19,13 @@ from transformers import (
 )
 
 from eckart.errors import ModelError
-from eckart.options import PLAIN, ModelOptions
 from eckart.weights.identity import Identity
 from eckart.weights.loading.accounts import refuse_unaccounted
 from eckart.weights.loading.config import check_config
 from eckart.weights.loading.failures import REMOTE_CODE, explained, first_line, needs_code
 from eckart.weights.loading.files import check_source, checked, located
 from eckart.weights.loading.live import check_causal, check_live, refuse_wrapper, unwrapped
+from eckart.weights.options import PLAIN, ModelOptions
 
 Model: TypeAlias = PreTrainedModel
 Tokenizer: TypeAlias = PreTrainedTokenizerBase

@@ -13,12 +13,12 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from eckart.options import PLAIN, ModelOptions
 from eckart.weights.anatomy import Anatomy, Weight
 from eckart.weights.loading.accounts import refuse_left_out
 from eckart.weights.loading.failures import explained
 from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor
 from eckart.weights.models import LoadedModel, empty_model, load_checkpoint
+from eckart.weights.options import PLAIN, ModelOptions
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from eckart.cli.console import check_plot, print_json, progress_bar, say, show
 from eckart.cli.flags import parse_names, parse_rates, parse_steps, with_options
 from eckart.cli.paper.trajectory import trajectory
 from eckart.errors import TaskError
-from eckart.options import checked
 from eckart.paper.functions.options import TrainingOptions
+from eckart.weights.options import checked
 
 if TYPE_CHECKING:
     from eckart.paper.functions.curves import ErrorCurves, HeldOut, StepCurves

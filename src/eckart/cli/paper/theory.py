@@ -12,8 +12,9 @@ from eckart.cli import options as o
 from eckart.cli.console import check_plot, print_json, progress_bar, say, say_error, show
 from eckart.cli.flags import with_options
 from eckart.errors import EditError
-from eckart.options import DrawnTask, FitOptions, ModelOptions
 from eckart.records import Edit
+from eckart.tasks.spec import DrawnTask
+from eckart.weights.options import FitOptions, ModelOptions
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
