@@ -19,7 +19,7 @@ import torch
 from common import best_of, machine, matmul_rate, show, synchronise
 
 from eckart.weights.linalg import Factor, prepared
-from eckart.weights.spectrum import Spectrum
+from eckart.weights.spectrum import spectrum_of
 
 Shape = tuple[int, int]
 SHAPES = "256x256,512x512,1024x1024,4096x1024,1024x4096,2048x2048"
@@ -66,11 +66,11 @@ def compare(shapes: list[Shape], device: str, dtype: torch.dtype, repeats: int) 
     rows = []
     for m, n in shapes:
         weight = random_weight((m, n), device, dtype)
-        ours = best_of(lambda: Spectrum.of(weight), repeats)  # noqa: B023
+        ours = best_of(lambda: spectrum_of(weight), repeats)  # noqa: B023
         full = best_of(lambda: torch.linalg.svdvals(prepared(weight, "")), repeats)  # noqa: B023
         array = weight.double().cpu().numpy()
         numpy = best_of(lambda: np.linalg.cond(array), repeats)  # noqa: B023
-        exact, found = float(np.linalg.cond(array)), Spectrum.of(weight).condition_number
+        exact, found = float(np.linalg.cond(array)), spectrum_of(weight).condition_number
         seconds = (f"{s:.4f}" for s in (ours, full, numpy))
         ratios = (f"{full / ours:.2f}", f"{numpy / ours:.2f}")
         rows.append(
@@ -118,10 +118,10 @@ def whole_model(name: str, layers: int | None, device: str, dtype: torch.dtype) 
     depth, shapes = MODELS[name]
     depth = min(depth, layers or depth)
     total, count, start = 0.0, depth * len(shapes), time.perf_counter()
-    Spectrum.of(random_weight(shapes[0], device, dtype))  # libraries load on first use
+    spectrum_of(random_weight(shapes[0], device, dtype))  # libraries load on first use
     for done in range(count):
         weight = random_weight(shapes[done % len(shapes)], device, dtype)
-        total += best_of(lambda: Spectrum.of(weight), repeats=1)  # noqa: B023
+        total += best_of(lambda: spectrum_of(weight), repeats=1)  # noqa: B023
         if sys.stderr.isatty():
             print(f"\r{done + 1} of {count}", end="", file=sys.stderr)
     elapsed = time.perf_counter() - start

@@ -19,11 +19,11 @@ from rich.console import Console
 
 from eckart.cli.options import quieten
 from eckart.paper.functions.cells import ClippedCell, agreement, clip_cells, surely
-from eckart.paper.functions.figures.trajectory import cell_panels, draw_trajectory, norm_curves
+from eckart.paper.functions.figures import cell_panels, draw_trajectory, norm_curves
 from eckart.paper.functions.models import LinearAttentionModel
+from eckart.paper.functions.tables import agreement_table, readings_table
 from eckart.paper.functions.training import Training, train
 from eckart.paper.functions.trajectory import NOISE, Cases, Noise, draw_cases, read, residual
-from eckart.paper.functions.trajectory_tables import agreement_table, readings_table
 from eckart.records import Edit
 from eckart.reports.figures.base import save_figure
 from eckart.weights.edits import clip

@@ -10,6 +10,7 @@ from jaxtyping import install_import_hook
 TENSOR_MODULES = [
     "weights.linalg",
     "weights.spectrum",
+    "weights.architectures",
     "weights.anatomy",
     "weights.edits",
     "scoring",

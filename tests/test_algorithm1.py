@@ -15,8 +15,8 @@ from eckart.algorithm1 import (
     worst_layer,
 )
 from eckart.errors import EditError, RunError
-from eckart.records import Edit, MatrixSpectrum
-from eckart.weights.conditioning import check_rates, layer_condition_numbers
+from eckart.records import Edit
+from eckart.weights.conditioning import MatrixSpectrum, check_rates, layer_condition_numbers
 
 
 class Known:
@@ -115,7 +115,15 @@ def test_no_layer_at_all(top_k):
 
 
 def spectrum(layer: int, name: str, condition: float) -> MatrixSpectrum:
-    return MatrixSpectrum(layer, name, name, (4, 4), condition, 1.0, 4, condition)
+    return MatrixSpectrum(
+        layer=layer,
+        name=name,
+        path=name,
+        shape=(4, 4),
+        sigma_max=condition,
+        sigma_min=1.0,
+        rank=3 if math.isinf(condition) else 4,
+    )
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,9 @@ class Counting:
                 yield trial(key, split=split, edits=edits, setting=setting, **outcome)
 
 
-def scored(scorer, store, *edits):
+def scored(scorer, store, *edits, shared=False):
     """The trials of one candidate on test rows."""
-    return list(Recorded(scorer, store).score([edits], "test"))
+    return list(Recorded(scorer, store, shared=shared).score([edits], "test"))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_is_known_is_never_computed_again(tmp_path):
 def test_only_what_is_missing_is_computed_and_kept_as_it_comes(tmp_path):
     scorer, mild, told = Counting(), (Edit(0, "mlp", 0.5),), []
     with RunStore(tmp_path, SETTINGS) as store:
-        recorded = Recorded(scorer, store, told.append)
+        recorded = Recorded(scorer, store, watch=told.append)
         list(recorded.score([mild], "test", ["sum"]))
         found = recorded.score([(), mild], "test", ["sum", "mean"])
         first = next(found)
@@ -95,10 +95,19 @@ def test_a_setting_that_asks_the_very_same_has_the_trial_too(tmp_path):
     with RunStore(tmp_path, SETTINGS) as store:
         scored(scorer, store)
         for _ in range(2):
-            (same,) = scored(other, store)
+            (same,) = scored(other, store, shared=True)
             assert (same.setting, same.seconds) == (other.setting, 0)
         assert other.readings == 0
         assert len(list(store.trials())) == 2
+
+
+def test_a_run_of_one_setting_knows_its_trials_wherever_the_model_lies(tmp_path):
+    scorer, moved = Counting(), Counting()
+    moved.setting = replace(SETTING, model="elsewhere/m")
+    with RunStore(tmp_path, SETTINGS) as store:
+        assert scored(scorer, store) == scored(moved, store)
+        assert moved.readings == 0
+        assert len(list(store.trials())) == 1
 
 
 def test_without_a_ledger_everything_is_computed():

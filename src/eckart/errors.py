@@ -1,4 +1,4 @@
-"""What can be wrong with the user's input.
+"""The errors of a user's input.
 
 Every message is one line that says what is wrong, the value, the likely cause and the remedy.
 The command line prints it and ends with status 2; anything else that is raised is a fault of ours.

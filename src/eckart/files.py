@@ -3,19 +3,37 @@ was read."""
 
 from __future__ import annotations
 
+import glob
 import os
-import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
+from typing import IO
 
 from eckart.errors import RunError
 
 KEPT = ("run.sqlite", "study.yaml", "result.json")
 """The files of a run's folder that no other command makes again."""
-DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.draft")
+BESIDE_WEIGHTS = (
+    "*config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "*.jinja",
+    "tekken.json",
+    "*.tiktoken",
+    "*.model",
+    "*.py",
+)
+"""The files of a checkpoint beside its weights, which loading may read and a copy of it needs."""
+WEIGHTS = ("*.safetensors", "*.bin")
+LOCK = "lock"
 
 
 def home(path: str | Path) -> Path:
@@ -118,34 +136,97 @@ def check_writable(path: Path) -> None:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
-    A link stays a link, and what is no file (a terminal, a pipe) is written to as it is. What a
-    process that was killed left of it is cleared away.
+    A link stays a link, and what is no file (a terminal, a pipe) is written to as it is.
 
     Raises:
         RunError: it cannot be written.
     """
     target = path.resolve()
-    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
     try:
         if target.exists() and not target.is_file():
             target.write_bytes(content)
             return
-        for left in _abandoned(target):
-            left.unlink(missing_ok=True)
-        try:
+        with drafted(target) as draft:
             draft.write_bytes(content)
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(
             f"'{path}' cannot be written ({error.strerror}); check space and permissions"
         ) from error
 
 
-def _abandoned(target: Path) -> Iterator[Path]:
-    """Yield the drafts of a file whose writers are gone."""
-    for path in target.parent.iterdir():
-        found = DRAFT.fullmatch(path.name)
-        if found and found["name"] == target.name and not psutil.pid_exists(int(found["process"])):
-            yield path
+@contextmanager
+def drafted(target: Path) -> Iterator[Path]:
+    """Give a path for a new file or folder, which becomes the target once the block has ended well.
+
+    It lies in a folder of its own beside the target: the last step is a rename, nobody else's draft
+    is touched, and whatever way the block ends, nothing of it is left. What writers that were
+    killed left of the same target is cleared away.
+
+    Arguments:
+        target: a file, there or not; or a folder that does not exist yet, or is empty.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    clear_drafts(target)
+    folder, lock = _new_draft(target)
+    try:
+        with lock:
+            yield folder / target.name
+            (folder / target.name).replace(target)
+    finally:
+        _clear(folder, target.name)
+
+
+def clear_drafts(target: Path) -> None:
+    """Remove the drafts of a target whose writers were killed: the system has let go of their
+    locks."""
+    for folder in target.parent.glob(f"{glob.escape(_prefix(target))}*"):
+        try:
+            with (folder / LOCK).open("r+") as lock:
+                if _locked(lock, wait=False):
+                    _clear(folder, target.name)
+        except OSError:  # its writer was killed before it had a lock, or has not come to it yet
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name}.draft-"
+
+
+def _new_draft(target: Path) -> tuple[Path, IO[str]]:
+    """Make a folder for a draft, and hold its lock.
+
+    Between the two somebody else may take it for a dead writer's and remove it; then another is
+    made.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+        with suppress(FileNotFoundError), ExitStack() as undo:
+            undo.callback(_clear, folder, target.name)
+            lock = undo.enter_context((folder / LOCK).open("w"))
+            _locked(lock, wait=True)
+            if os.path.samestat(os.fstat(lock.fileno()), (folder / LOCK).stat()):
+                undo.pop_all()
+                return folder, lock
+
+
+def _locked(file: IO[str], *, wait: bool) -> bool:
+    """Lock a file for as long as it is open, and say whether that could be done."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (ImportError, OSError):  # it is held, or this system has no locks: nothing is cleared
+        return False
+    return True
+
+
+def _clear(folder: Path, name: str) -> None:
+    """Remove a draft: the lock last, so that a kill in between leaves what the next one clears."""
+    shutil.rmtree(folder / name, ignore_errors=True)
+    with suppress(OSError):
+        for path in (folder / name, folder / LOCK):
+            path.unlink(missing_ok=True)
+        folder.rmdir()

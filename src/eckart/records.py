@@ -277,59 +277,6 @@ class Trial:
         )
 
 
-@dataclass(frozen=True)
-class MatrixSpectrum:
-    """The two ends of a matrix's spectrum, and what it is a matrix of.
-
-    Arguments:
-        layer, name, path: where it is.
-        shape: (out_features, in_features).
-        sigma_max, sigma_min: largest and smallest singular value.
-        rank: numerical rank in float64.
-        condition_number: `sigma_max / sigma_min`; infinite where the matrix is singular to float64
-            precision.
-        rounding: the spectral norm of what rounding to the stored dtype changed; a `sigma_min`
-            below it may be nothing else.
-    """
-
-    layer: int
-    name: str
-    path: str
-    shape: tuple[int, int]
-    sigma_max: float
-    sigma_min: float
-    rank: int
-    condition_number: float
-    rounding: float = 0.0
-
-    @property
-    def singular(self) -> bool:
-        """Whether the smallest singular value is zero as far as float64 can tell."""
-        return math.isinf(self.condition_number)
-
-    @property
-    def resolved(self) -> bool:
-        """Whether the smallest singular value is more than the rounding to the stored dtype can
-        account for."""
-        return not self.singular and self.sigma_min > self.rounding
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values; an infinite condition number is null, since JSON has none."""
-        return {
-            **asdict(self),
-            "condition_number": finite(self.condition_number),
-            "singular": self.singular,
-            "resolved": self.resolved,
-        }
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> MatrixSpectrum:
-        """Read what `to_json` wrote."""
-        kept = {k: v for k, v in values.items() if k not in ("singular", "resolved")}
-        condition = math.inf if values["singular"] else values["condition_number"]
-        return cls(**{**kept, "shape": tuple(values["shape"]), "condition_number": condition})
-
-
 def finite(value: float) -> float | None:
     """Return a number, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None

@@ -135,26 +135,21 @@ class RunStore:
         return same
 
     def row_digests(self) -> list[str]:
-        """Return the digests of the rows that are kept."""
         with self._explained():
             return [digest for (digest,) in self._database.execute("SELECT digest FROM rows")]
 
     def keep_rows(self, rows: Rows) -> None:
-        """Write the rows of a split."""
         self._write(
             "INSERT OR REPLACE INTO rows VALUES (?, ?)", rows.digest, json.dumps(rows.to_json())
         )
 
     def spectrum(self, matrix: str) -> dict[str, Any] | None:
-        """Return what is known of a matrix's spectrum."""
         return self._value("SELECT spectrum FROM spectra WHERE matrix = ?", matrix)
 
     def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
-        """Write a matrix's spectrum."""
         self._write("INSERT OR REPLACE INTO spectra VALUES (?, ?)", matrix, json.dumps(spectrum))
 
     def spectra(self) -> dict[str, dict[str, Any]]:
-        """Return what is known of every matrix's spectrum."""
         with self._explained():
             return {
                 matrix: json.loads(text)
@@ -162,19 +157,15 @@ class RunStore:
             }
 
     def model(self, name: str) -> dict[str, Any] | None:
-        """Return what was noted of a model of this run."""
         return self._value("SELECT facts FROM models WHERE name = ?", name)
 
     def keep_model(self, name: str, facts: dict[str, Any]) -> None:
-        """Write what is to be noted of a model."""
         self._write("INSERT OR REPLACE INTO models VALUES (?, ?)", name, json.dumps(facts))
 
     def contents(self) -> dict[str, Any] | None:
-        """Return what was noted of the tasks' contents."""
         return self._value("SELECT value FROM settings WHERE name = ?", CONTENTS)
 
     def keep_contents(self, contents: dict[str, Any]) -> None:
-        """Write what the tasks' contents are known by."""
         self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", CONTENTS, json.dumps(contents))
 
     def write(self, name: str, text: str) -> Path:
@@ -340,7 +331,6 @@ def _short(value: Any) -> str:
 
 
 def _versions() -> dict[str, str]:
-    """Return the versions of what makes a run's numbers."""
     packages = {name: metadata.version(name) for name in ("torch", "transformers")}
     return {"eckart": metadata.version("eckart"), **packages, "python": platform.python_version()}
 
@@ -355,7 +345,6 @@ def _packed(trial: Trial) -> tuple[str, bytes | None]:
 
 
 def _unpacked(text: str, content: bytes | None) -> Trial:
-    """Return the trial that `_packed` wrote."""
     trial = Trial.from_json(json.loads(text))
     if not isinstance(trial.score, Score) or content is None:
         return trial

@@ -33,6 +33,13 @@ class Score:
     """
 
     headline: ClassVar[str] = "accuracy"
+    others: ClassVar[tuple[str, ...]] = (
+        "balanced_accuracy",
+        "macro_f1",
+        "log_loss",
+        "majority_rate",
+    )
+    bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
     test: ClassVar[str] = "exact McNemar"
     turned: ClassVar[tuple[str, str]] = ("fixed", "broken")
 
@@ -54,6 +61,11 @@ class Score:
             label == prediction
             for label, prediction in zip(self.labels, self.predictions, strict=True)
         ]
+
+    @property
+    def row_merits(self) -> tuple[float, ...]:
+        """1 for each row that is right, 0 for each that is wrong."""
+        return tuple(map(float, self.right))
 
     @property
     def merits(self) -> dict[str, float]:
@@ -85,12 +97,19 @@ class SquaredErrors:
     """
 
     headline: ClassVar[str] = SQUARED_ERROR
+    others: ClassVar[tuple[str, ...]] = ()
+    bounds: ClassVar[tuple[float, float] | None] = None
     test: ClassVar[str] = "paired t test,"
     turned: ClassVar[tuple[str, str]] = ("closer", "further off")
 
     n: int
     squared_error: float
     errors: tuple[float, ...]
+
+    @property
+    def row_merits(self) -> tuple[float, ...]:
+        """Minus each row's error."""
+        return tuple(-error for error in self.errors)
 
     @property
     def merits(self) -> dict[str, float]:
@@ -107,6 +126,14 @@ class SquaredErrors:
 
 
 Outcome: TypeAlias = Score | SquaredErrors
+"""What a trial gives, of labels or of numbers. Both kinds have
+
+    headline: the metric that `row_merits` average to, and `others` that are reported beside it;
+    bounds: the least and the largest merit of a row; None where there is no least;
+    test: of a difference on the same rows under one seed, and `turned`: words for rows that are
+        better after, and worse;
+    row_merits, merits: of each row, and of all; larger is better.
+"""
 
 
 def shown(metric: str, merit: float) -> float:

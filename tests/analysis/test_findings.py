@@ -72,14 +72,14 @@ def test_rows_are_aligned_by_id_where_seeds_differ():
 
 def test_a_planted_gain_is_chosen_and_called_a_gain():
     choice = only(find(Made(rows=400, gain=planted).run()))
-    assert (choice.edit, choice.outcome, choice.basis) == (BEST, "gain", "test")
+    assert (choice.edit, choice.conclusion, choice.basis) == (BEST, "gain", "test")
     assert choice.gain.interval[0] > 0
     assert choice.tried == 12
 
 
 def test_nothing_is_claimed_of_noise():
     choices = [only(find(Made(draws=draw).run())) for draw in range(20)]
-    assert sum(choice.outcome in ("gain", "loss") for choice in choices) <= 2
+    assert sum(choice.conclusion in ("gain", "loss") for choice in choices) <= 2
 
 
 def test_one_seed_is_told_with_the_numbers_of_a_search():
@@ -93,7 +93,7 @@ def test_one_seed_is_told_with_the_numbers_of_a_search():
         paired.fixed,
         paired.broken,
     )
-    assert choice.gain.conditional
+    assert choice.gain.seeds == 1
 
 
 def test_p_values_are_corrected_for_every_cell_and_every_choice():
@@ -147,7 +147,7 @@ def test_a_seed_whose_choice_is_not_tested_yet_says_nothing():
 def test_where_nothing_does_better_nothing_is_clipped():
     run = Made(base=1.0).run()
     choice = only(find(run))
-    assert (choice.edit, choice.gain, choice.outcome) == (None, None, "nothing clipped")
+    assert (choice.edit, choice.gain, choice.conclusion) == (None, None, "nothing clipped")
 
 
 def test_of_equals_the_one_that_clips_less_then_the_deeper_is_chosen():
@@ -158,7 +158,7 @@ def test_of_equals_the_one_that_clips_less_then_the_deeper_is_chosen():
         block,
         unpruned=block.unpruned * 0,
         edits=tuple(edits),
-        right=np.ones((3, 1, len(block.ids))),
+        merits=np.ones((3, 1, len(block.ids))),
     )
     assert pick(alike, edits, "accuracy", [0]) == Edit(7, "mlp", 0.5)
 
@@ -206,7 +206,7 @@ def test_a_race_leaves_pieces_that_are_put_together():
     before, after = (
         f.measured(condition, Edit(3, "mlp", 0.5), "validation") for f in (whole, raced)
     )
-    assert (before.accuracy, before.gain) == (after.accuracy, after.gain)
+    assert (before.mean, before.gain) == (after.mean, after.gain)
     assert only(raced).edit != Edit(3, "mlp", 0.9)
 
 
@@ -234,8 +234,8 @@ def test_a_race_that_dropped_the_unpruned_model_first_is_won_by_who_read_on(slow
 
 def test_one_class_is_no_trap():
     found = find(Made(labels=("good",), seeds=(0, 1)).run())
-    assert (only(found).outcome, only(found).gain.seeds) == ("cannot tell", 2)
-    assert found.measured(only(found).condition, None, "test").majority_rate == 1.0
+    assert (only(found).conclusion, only(found).gain.seeds) == ("cannot tell", 2)
+    assert found.measured(only(found).condition, None, "test").others["majority_rate"] == 1.0
 
 
 def test_a_run_that_lacks_its_rows_is_damaged():
@@ -252,7 +252,7 @@ def test_flips_name_what_turned():
     run = Made(gain=planted).run()
     found = find(run)
     choice = only(found)
-    turned = flips(run, found, choice, "test")
+    turned = flips(found, choice, "test")
     fixed = [flip for flip in turned if flip.kind == "fixed"]
     assert sum(len(flip.seeds) for flip in fixed) == choice.fixed
     assert sum(len(flip.seeds) for flip in turned) == choice.fixed + choice.broken
@@ -270,7 +270,7 @@ def test_flips_of_multiple_choice_name_the_rows_own_choices():
         for digest, rows in run.rows.items()
     }
     found = find(run)
-    flip = flips(replace(run, rows=named), found, only(found), "test")[0]
+    flip = flips(replace(found, run=replace(run, rows=named)), only(found), "test")[0]
     assert flip.label.startswith(flip.id)
 
 
@@ -281,7 +281,7 @@ def test_clipping_is_crossed_with_calibrating():
     rows = {row["comparison"]: row for row in calibration_table(found).rows}
     alone = rows["calibrating alone (sum to contextual)"]
     plain, calibrated = (
-        found.measured(c, None, "test").accuracy for c in sorted(found.conditions, reverse=True)
+        found.measured(c, None, "test").mean for c in sorted(found.conditions, reverse=True)
     )
     assert (alone["before"], alone["after"]) == (pytest.approx(plain), pytest.approx(calibrated))
     assert alone["gain"] == pytest.approx(calibrated - plain)
@@ -294,7 +294,7 @@ def test_the_table_of_cells_has_the_numbers_as_they_are():
     (condition,) = found.conditions
     measured = found.measured(condition, BEST, "validation")
     row = rows[BEST.layer, BEST.rate]
-    assert row["validation_accuracy"] == measured.accuracy
+    assert row["validation_accuracy"] == measured.mean
     assert row["validation_gain"] == measured.gain.mean
     assert row["seconds"] == pytest.approx(3 * 2 * 0.5)
     assert "validation_gain" not in rows[None, None]
@@ -404,7 +404,7 @@ def failed(run: Run, which) -> Run:
 def test_what_was_never_found_out_is_not_known(which, missing, test):
     lacking = failed(Made(test=test).run(), which)
     choice, said = only(find(lacking)), Report.of(lacking).summary
-    assert (choice.outcome, choice.missing, choice.edit) == ("not known", missing, None)
+    assert (choice.conclusion, choice.missing, choice.edit) == ("not known", missing, None)
     assert any(missing in sentence for sentence in said)
     assert not any("did better on validation" in sentence for sentence in said)
     assert not seeds_table(find(lacking)).rows
@@ -412,15 +412,15 @@ def test_what_was_never_found_out_is_not_known(which, missing, test):
 
 def test_an_unpruned_model_that_is_missing_leaves_the_choice_unknown():
     choice = only(find(without(Made().run(), lambda t: not t.edits)))
-    assert (choice.outcome, choice.picks) == ("not known", {})
+    assert (choice.conclusion, choice.picks) == ("not known", {})
 
 
 def test_only_what_every_seed_scored_was_tried():
     run = Made(base=1.0).run()  # nothing can do better
     few = without(run, lambda t: t.setting.seed == 2 and t.edits not in ((), (BEST,)))
     choice = only(find(few))
-    assert (choice.outcome, choice.tried) == ("nothing clipped", 1)
+    assert (choice.conclusion, choice.tried) == ("nothing clipped", 1)
     assert (
-        only(find(without(run, lambda t: t.setting.seed == 2 and bool(t.edits)))).outcome
+        only(find(without(run, lambda t: t.setting.seed == 2 and bool(t.edits)))).conclusion
         == "not known"
     )

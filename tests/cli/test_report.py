@@ -8,7 +8,7 @@ from made_runs import Made
 from rich.console import Console
 
 from eckart.reports.published import published_table
-from eckart.reports.results import record_table
+from eckart.reports.results import record_report
 
 
 def test_it_writes_beside_the_run_and_says_what_was_found(eckart, tmp_path):
@@ -45,7 +45,7 @@ def test_the_published_record_is_printed_as_a_table_the_papers_first(eckart):
 
 def test_the_published_record_fits_a_terminal():
     console = Console(width=80, file=io.StringIO())
-    console.print(record_table(published_table().rows), soft_wrap=True)
+    console.print(record_report(published_table().rows), soft_wrap=True)
     assert "…" not in console.file.getvalue()
 
 

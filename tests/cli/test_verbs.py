@@ -94,7 +94,7 @@ def test_spectrum_goes_on_where_it_was(eckart, model, monkeypatch):
     assert [(m["layer"], m["name"]) for m in some["matrices"]] == [
         (layer, name) for layer in (0, 2) for name in ("gate", "up", "down")
     ]
-    monkeypatch.setattr("eckart.weights.spectrum.Spectrum.of", None)
+    monkeypatch.setattr("eckart.weights.spectrum.spectrum_of", None)
     again = document(
         eckart("spectrum", model, "--json", "--layers", "0,2", "--part", "mlp", "--out", "run")
     )
@@ -355,7 +355,7 @@ def test_a_search_that_is_asked_again_recomputes_nothing(
         raise AssertionError("a kept trial was computed again")
 
     monkeypatch.setattr("eckart.scoring.evaluator.Evaluator.outcomes", refuse)
-    monkeypatch.setattr("eckart.weights.conditioning.measure", refuse)
+    monkeypatch.setattr("eckart.weights.spectrum.measure", refuse)
     assert (
         document(eckart("search", model, *own_task, "--rates", "0,0.5", "--out", "run", "--json"))
         == first

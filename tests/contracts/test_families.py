@@ -19,7 +19,8 @@ from transformers import PreTrainedModel
 
 from eckart.errors import ModelError
 from eckart.records import Edit
-from eckart.weights.anatomy import Anatomy, Weight, table
+from eckart.weights.anatomy import Anatomy, Weight
+from eckart.weights.architectures import table
 from eckart.weights.edits import clip
 
 EVERY = {**FAMILIES, **MORE_FAMILIES}

@@ -10,8 +10,8 @@ from families import build, tiny_tokenizer
 from eckart import Edit, Task
 from eckart.errors import EditError, NotANumberError, TaskError
 from eckart.records import Trial
-from eckart.scoring.evaluator import Evaluator
-from eckart.scoring.scorer import Scorer, scorer_of
+from eckart.scoring.evaluator import Evaluator, scorer_of
+from eckart.scoring.scorer import Scorer
 from eckart.selection.recorded import Recorded
 from eckart.weights.models import load_model
 

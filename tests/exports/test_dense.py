@@ -2,8 +2,6 @@
 half-written."""
 
 import json
-import subprocess
-import sys
 import zlib
 from dataclasses import replace
 
@@ -18,9 +16,8 @@ from eckart import Edit, Task, clip, export, search
 from eckart.errors import RunError
 from eckart.exports import dense
 from eckart.exports.copying import copy_clipped
-from eckart.exports.drafts import drafted, remove_abandoned
 from eckart.weights.edits import clip_
-from eckart.weights.loading.files import stored_tensors
+from eckart.weights.loading.files import Checkpoint
 from eckart.weights.models import LoadedModel, load_checkpoint, load_model
 
 
@@ -159,12 +156,12 @@ def test_what_is_not_clipped_keeps_its_dtype_and_its_bytes(kind, shards, tmp_pat
         save_file(tensors, file, metadata={"format": "pt", "by": "hand"})
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**config, "dtype": said}))
-    before = stored_tensors(str(source))
+    before = Checkpoint(str(source)).tensors
 
     (tmp_path / "saved").mkdir()
     loaded = LoadedModel(model, None, str(source))
     copy_clipped(loaded, [Edit(1, "mlp", 0.5)], tmp_path / "saved")
-    after = stored_tensors(str(tmp_path / "saved"))
+    after = Checkpoint(str(tmp_path / "saved")).tensors
     assert [(t.key, t.dtype, t.shape, t.file.name) for t in before.values()] == [
         (t.key, t.dtype, t.shape, t.file.name) for t in after.values()
     ]
@@ -210,6 +207,18 @@ def test_what_belongs_to_a_checkpoint_is_copied_and_other_weights_are_not(task, 
     assert not {"pytorch_model.bin", "README.md"} & names
 
 
+def test_an_index_under_another_name_is_copied(task, tmp_path):
+    source = save_family("llama", tmp_path / "source")
+    (source / "model.safetensors").unlink()
+    build("llama").save_pretrained(source, max_shard_size="60KB")
+    (source / "model.safetensors.index.json").rename(source / "mine.safetensors.index.json")
+    config = json.loads((source / "config.json").read_text())
+    named = {**config, "transformers_weights": "mine.safetensors.index.json"}
+    (source / "config.json").write_text(json.dumps(named))
+    export(study_of(source, task), tmp_path / "saved")
+    assert (tmp_path / "saved" / "mine.safetensors.index.json").is_file()
+
+
 def test_another_tokenizer_that_was_asked_for_is_saved(task, tmp_path):
     source = save_family("llama", tmp_path / "source")
     study = study_of(source, task, tokenizer=tiny_tokenizer(add_bos=True))
@@ -252,27 +261,3 @@ def test_what_clipping_turned_and_what_rounding_turned_are_counted_apart(task, t
     unpruned = study.baseline.labelled.predictions
     assert study.turned == sum(a != b for a, b in zip(unpruned, run, strict=True))
     assert saved.changed == sum(a != b for a, b in zip(run, saved.score.predictions, strict=True))
-
-
-class TestDrafts:
-    def test_what_a_killed_process_left_is_removed(self, tmp_path):
-        program = (
-            "import os, pathlib, sys\n"
-            "from eckart.exports.drafts import drafted\n"
-            "with drafted(pathlib.Path(sys.argv[1])) as draft:\n"
-            "    (draft / 'half').write_text('x')\n"
-            "    os.kill(os.getpid(), 9)\n"
-        )
-        ended = subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path / "saved")], check=False
-        )
-        assert ended.returncode == -9
-        assert [path.name.startswith(".saved.") for path in tmp_path.iterdir()] == [True]
-        with drafted(tmp_path / "saved") as draft:
-            (draft / "whole").write_text("x")
-        assert [path.name for path in tmp_path.iterdir()] == ["saved"]
-
-    def test_what_a_living_one_holds_is_left_alone(self, tmp_path):
-        with drafted(tmp_path / "saved") as draft:
-            remove_abandoned(tmp_path / "saved")
-            assert draft.is_dir()

@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 
 from eckart.runs import RunStore
-from eckart.weights import conditioning
+from eckart.weights import spectrum
 from eckart.weights.stored import StoredWeights
 
 
 def run(model: str, folder: Path) -> None:
     """Measure into a folder; a line in a log before each matrix, and one after."""
     stored = StoredWeights.of(model)
-    weights = conditioning.matrices(stored.anatomy)
-    real = conditioning._measure
+    weights = spectrum.matrices(stored.anatomy)
+    real = spectrum._measure
     with (
         (folder / "log").open("ab", buffering=0) as log,
         RunStore(folder, {"kind": "spectrum"}) as store,
@@ -30,15 +30,15 @@ def run(model: str, folder: Path) -> None:
             time.sleep(0.02)
             return real(*arguments)
 
-        conditioning._measure = measure
-        found = conditioning.spectra(
+        spectrum._measure = measure
+        found = spectrum.spectra(
             stored.read(weights), store=store, advance=lambda done: log.write(b">")
         )
     (folder / "found.json").write_text(json.dumps([matrix.to_json() for matrix in found]))
 
 
 def main(model: str, folder: str) -> None:
-    from kills import in_a_child  # beside this file, which only a script's own folder finds
+    from search_kills import in_a_child  # beside this file, which only a script's own folder finds
 
     torch.set_num_threads(1)
     calm, killed = Path(folder) / "calm", Path(folder) / "killed"

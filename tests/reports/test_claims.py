@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from made_runs import Made
 
+from eckart.analysis.claims import steadiness
 from eckart.analysis.findings import find
 from eckart.records import Edit
-from eckart.reports.claims import curse_table, rule_table, steadiness, steadiness_table
+from eckart.reports.claims import curse_table, rule_table, steadiness_table
 from eckart.reports.page import Report
 
 CONDITIONS = {"mlp": {"0": 10.0, "1": None, "6": 20.0, "7": 90.0}}
@@ -64,7 +65,7 @@ def test_a_grid_with_a_hole_is_not_judged():
 def test_the_rule_is_judged_on_the_layer_that_it_chooses(top_k, chosen):
     run = with_conditions(Made(gain=layer_six_gains, rows=150).run())
     run = replace(run, settings={"kind": "sweep", "study": {"top_k": top_k}})
-    (row,) = rule_table(run, find(run)).rows
+    (row,) = rule_table(find(run)).rows
     assert (row["chosen_layer"], row["layers"]) == (chosen, 4)
     assert row["below_best"] < -0.04  # 6 is where a gain of 10 points is
     assert row["rank"] > 1
@@ -75,7 +76,7 @@ def test_a_rule_that_chooses_the_best_layer_has_rank_one():
     conditions = {"mlp": {"0": 10.0, "1": 20.0, "6": 90.0, "7": 30.0}}
     run = replace(run, settings={"kind": "sweep", "study": {"top_k": 1}})
     run = replace(run, models={"made/tiny": {"condition_numbers": conditions}})
-    (row,) = rule_table(run, find(run)).rows
+    (row,) = rule_table(find(run)).rows
     assert (row["chosen_layer"], row["rank"]) == (6, 1)
     assert row["over_random_interval"][0] > 0
     assert row["below_best"] >= -1e-12
@@ -84,12 +85,12 @@ def test_a_rule_that_chooses_the_best_layer_has_rank_one():
 @pytest.mark.parametrize("made", [Made(test="none"), Made(layers=(6,))])
 def test_the_rule_is_not_judged_without_test_rows_or_other_layers(made):
     run = with_conditions(made.run())
-    assert not rule_table(run, find(run)).rows
+    assert not rule_table(find(run)).rows
 
 
 def test_the_rule_is_not_judged_where_nothing_was_measured():
     run = Made().run()
-    assert not rule_table(run, find(run)).rows
+    assert not rule_table(find(run)).rows
 
 
 def test_noise_shrinks_and_a_gain_stays():
@@ -113,10 +114,10 @@ def test_a_report_holds_the_claims():
 def test_what_was_measured_stands_beside_what_was_held_out():
     found = find(Made(layers=(0, 3, 7), gain=shallow_collapses).run())
     table = steadiness_table(found)
-    (condition,) = found.conditions
+    (target,) = found.targets
     for row, layer in zip(table.rows, (0, 3, 7), strict=False):
-        edits = [edit for edit in found.edits(condition, "mlp") if edit.layer == layer]
-        gains = [found.measured(condition, edit, "test").gain.mean for edit in edits]
+        edits = [edit for edit in found.edits(target) if edit.layer == layer]
+        gains = [found.measured(target.condition, edit, "test").gain.mean for edit in edits]
         assert row["plain_worst"] == pytest.approx(min(gains))
         assert row["plain_spread"] == pytest.approx(np.std(gains, ddof=1))
         assert (row["rows"], row["seeds"]) == (80, 3)

@@ -8,7 +8,6 @@ from made_runs import Made
 
 from eckart.analysis.findings import find
 from eckart.errors import RunError
-from eckart.records import MatrixSpectrum
 from eckart.reports.figures import (
     RatePoint,
     check_figure_path,
@@ -20,10 +19,19 @@ from eckart.reports.figures import (
 from eckart.reports.figures.bars import draw_bars, outcome_panel
 from eckart.reports.figures.gains import draw_gain_pairs, gain_pairs
 from eckart.reports.page import Report
+from eckart.weights.conditioning import MatrixSpectrum
 
 
 def matrix(layer: int, name: str, condition: float) -> MatrixSpectrum:
-    return MatrixSpectrum(layer, name, f"{layer}.{name}", (4, 4), condition, 1.0, 4, condition)
+    return MatrixSpectrum(
+        layer=layer,
+        name=name,
+        path=f"{layer}.{name}",
+        shape=(4, 4),
+        sigma_max=condition,
+        sigma_min=1.0,
+        rank=3 if math.isinf(condition) else 4,
+    )
 
 
 def test_one_curve_a_kind_of_matrix():

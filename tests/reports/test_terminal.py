@@ -13,11 +13,13 @@ from rich.cells import cell_len
 from rich.console import Console
 from samples import trial
 
-from eckart.records import Edit, MatrixSpectrum
-from eckart.reports.results import evaluation_report, score_table, spectrum_table, study_report
-from eckart.reports.terminal import Said, Sheet, as_text, listed, print_on
+from eckart.records import Edit
+from eckart.reports.results import evaluation_report, score_report, spectrum_report, study_report
+from eckart.reports.table import Column, Table
+from eckart.reports.terminal import Said, as_text, listed, print_on
 from eckart.scores import Score
 from eckart.selection.study import Candidate, Study
+from eckart.weights.conditioning import MatrixSpectrum
 
 NARROW = 40
 """Here numbers stay whole, even where a line is too long for it."""
@@ -77,6 +79,7 @@ def finished(layers: int = 96, rates: int = 9) -> Study:
             "seed": 1234,
             "dtype": "bfloat16",
         },
+        labels=("a", "b"),
         part="attn",
         layer=layers - 1,
         rate=steps[-1],
@@ -96,8 +99,15 @@ def finished(layers: int = 96, rates: int = 9) -> Study:
             },
         ),
         notes=("train: left out 12,345 rows for repeating an input",),
-        scorer=SimpleNamespace(task=SimpleNamespace(labels=("a", "b"))),
     )
+
+
+def written(columns: list[str], rows: list[list[str]]):
+    """Return a table as a terminal shows it: names in its first column, numbers in the others."""
+    kinds = ["text"] + ["written"] * len(columns)
+    made = (Column(str(i), title, kinds[i]) for i, title in enumerate(columns))
+    values = [{str(i): cell for i, cell in enumerate(row)} for row in rows]
+    return Table("made", "", "", tuple(made), values)
 
 
 def evaluated():
@@ -118,17 +128,16 @@ def evaluated():
 
 
 def spectra():
-    return spectrum_table(
+    return spectrum_report(
         [
             MatrixSpectrum(
-                layer,
-                name,
-                f"model.layers.{layer}.{name}",
-                (28672, 8192),
-                123456.789,
-                small,
-                8192 - (small < 1e-20),
-                float("inf") if small < 1e-20 else 123456.789 / small,
+                layer=layer,
+                name=name,
+                path=f"model.layers.{layer}.{name}",
+                shape=(28672, 8192),
+                sigma_max=123456.789,
+                sigma_min=small,
+                rank=8192 - (small < 1e-20),
                 rounding=0.00012345,
             )
             for layer, small in ((0, 1.23456e-5), (125, 1e-30), (125, 0.0123456))
@@ -141,17 +150,16 @@ SHOWN = {
     "a search": lambda: study_report(finished()),
     "a search that clips nothing": lambda: study_report(replace(finished(), rate=0.0)),
     "an evaluation": evaluated,
-    "eight long labels": lambda: score_table(
+    "eight long labels": lambda: score_report(
         scored(8), [f"{name} {i}" for i in (1, 2) for name in LONG_LABELS], "t"
     ),
-    "many labels": lambda: score_table(scored(77), [f"label {i}" for i in range(77)], "77 labels"),
+    "many labels": lambda: score_report(scored(77), [f"label {i}" for i in range(77)], "77 labels"),
     "a spectrum": spectra,
-    "a wide grid": lambda: Sheet(
+    "a wide grid": lambda: written(
         ["layer", *map(str, range(40))],
         [[str(i), *(f"{1.5 * i * j:,.4f} -" for j in range(40))] for i in range(32)],
-        names=0,
     ),
-    "intervals": lambda: Sheet(
+    "intervals": lambda: written(
         [
             "predictor",
             "all edits of a task (1234 cells, 12 groups)",
@@ -198,12 +206,12 @@ grids = st.tuples(st.integers(1, 9), st.integers(0, 12)).flatmap(
 @given(grids, st.integers(1, 130))
 def test_every_cell_of_any_table_stands_in_it_whole_at_any_width(grid, width):
     columns, rows = grid
-    said = as_text(Sheet(columns, [[name, *values] for name, values in rows]), width).split()
+    said = as_text(written(columns, [[name, *values] for name, values in rows]), width).split()
     assert all(value in said for _, values in rows for value in values)
 
 
 def test_what_fits_is_one_table_and_what_does_not_repeats_the_names():
-    sheet = Sheet(["name", *"abcdef"], [["one", *["123456789"] * 6], ["two", *["987654321"] * 6]])
+    sheet = written(["name", *"abcdef"], [["one", *["123456789"] * 6], ["two", *["987654321"] * 6]])
     assert as_text(sheet, 100).count("one") == 1
     narrow = as_text(sheet, 50)
     assert (narrow.count("one"), narrow.count("two")) == (2, 2)
@@ -240,10 +248,10 @@ def test_the_verdict_is_the_first_thing_and_one_screen_holds_all_but_the_conditi
     said = as_text(study_report(finished(layers=32, rates=7)), 80)
     said = said.replace("seed\n1234", "seed 1234")
     assert said.startswith(
-        "Clipping helps with n = 100000 test rows and one draw of demonstrations, seed 1234:"
+        "Gain with n = 100000 test rows and one draw of demonstrations, seed 1234:"
     )
     order = [
-        "Clipping helps",
+        "Gain with",
         "looked at once",
         "validation: layer",
         "failed at 0.995",

@@ -12,12 +12,14 @@ from samples import score, trial
 
 from eckart import Anatomy, Task, search
 from eckart.records import Trial
-from eckart.reports.results import conclusion, outcome_table
+from eckart.reports.results import outcome_table
+from eckart.reports.sentences import conclusion
 from eckart.scores import Score
 from eckart.selection import search as module
 from eckart.selection.study import Candidate, Study
-from eckart.weights.conditioning import layer_condition_numbers, matrices, spectra
+from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.models import load_model
+from eckart.weights.spectrum import matrices, spectra
 
 
 def rows(right: list[bool]) -> Score:
@@ -51,6 +53,7 @@ def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> Study:
             "shots": 2,
             "seed": 0,
         },
+        labels=("a", "b"),
         part="mlp",
         layer=1,
         rate=rate,
@@ -61,13 +64,12 @@ def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> Study:
         parameters={"dense": 100, "factored": 20, "saved": 80},
         published=(),
         notes=(),
-        scorer=SimpleNamespace(task=SimpleNamespace(labels=("a", "b"))),
     )
 
 
 @pytest.mark.parametrize(
     ("fixed", "broken", "says"),
-    [(30, 2, "clipping helps"), (2, 30, "clipping hurts"), (6, 4, "no difference can be told")],
+    [(30, 2, "gain"), (2, 30, "loss"), (6, 4, "cannot tell")],
 )
 def test_the_verdict(fixed, broken, says):
     found = study(fixed, broken)
@@ -78,7 +80,7 @@ def test_the_verdict(fixed, broken, says):
     assert found.verdict()[1:] in conclusion(found)
     assert found.verdict() in str(found)
     assert f"by {100 * (fixed - broken) / n:+.2f} points" in conclusion(found)
-    turned = f"{fixed} rows fixed, {broken} broken; {fixed + broken} predictions turned)"
+    turned = f"{fixed} fixed, {broken} broken; {fixed + broken} predictions turned)"
     assert turned in conclusion(found)
     assert conclusion(found).endswith(
         "Tried on 2 validation rows: 1 clipping rate beside the unpruned model."

@@ -59,13 +59,14 @@ def test_a_node_that_dies_costs_nothing_but_time(cluster, model_folder, task, tm
     found = Counter()
 
     def disturbed(job):
-        for number, finding in enumerate(on_cluster("auto")(job)):
-            if number == 5:
+        def watch(event):
+            if sum(found.values()) == 4:
                 cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
                 cluster.add_node(num_cpus=1)
-            if hasattr(finding, "key"):
-                found[finding.key] += 1
-            yield finding
+            if hasattr(event, "key"):
+                found[event.key] += 1
+
+        on_cluster("auto")(replace(job, watch=watch))
 
     local = sweep(model_folder, task, **GRID, out=tmp_path / "local")
     spread = sweep(model_folder, task, **GRID, out=tmp_path / "cluster", execute=disturbed)

@@ -184,11 +184,11 @@ def test_ties_go_to_the_smaller_rate_then_the_deeper_layer():
 
 
 def test_layers_are_chosen_by_condition_number_once(model, task, tmp_path, monkeypatch):
-    from eckart.weights import conditioning
+    from eckart.weights import spectrum
 
-    measured, real = [], conditioning._measure
+    measured, real = [], spectrum._measure
     monkeypatch.setattr(
-        conditioning, "_measure", lambda weight, *a: measured.append(weight.key) or real(weight, *a)
+        spectrum, "_measure", lambda weight, *a: measured.append(weight.key) or real(weight, *a)
     )
     options = {"rates": RATES, "shots": [2], "top_k": 1}
     first = sweep(str(model), task, **options, seeds=[0, 1], out=tmp_path / "run")
@@ -309,7 +309,7 @@ def test_a_line_says_what_a_search_says():
     assert "validation accuracy 0.5000 -> 0.6000 at 0:mlp:0.5 (best" in str(line)
     assert "validation macro f1 0.5000" in str(replace(line, metric="macro_f1"))
     assert "(best of 7; n = 30); test accuracy +22.50 points (95% interval +" in str(line)
-    assert "exact McNemar p = 0.00391; n = 40)" in str(line)
+    assert "exact McNemar p = 0.00391; 9 fixed, 0 broken; n = 40)" in str(line)
 
 
 def test_a_model_that_breaks_is_kept_as_failed(model, task, tmp_path):

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from eckart.errors import EckartError, EditError, ModelError
 from eckart.records import PARTS
-from eckart.weights.anatomy import Anatomy, Rule, table
+from eckart.weights.anatomy import Anatomy
+from eckart.weights.architectures import Rule, table
 
 # ---------------------------------------------------------------- the tiny models themselves
 

@@ -1,17 +1,17 @@
 """Spectra: measured once, known by the bytes that they are of."""
 
-import math
+from dataclasses import replace
 
 import pytest
 import torch
 from families import build
 
 from eckart.errors import EditError
-from eckart.records import MatrixSpectrum
 from eckart.runs import RunStore
-from eckart.weights import conditioning
+from eckart.weights import spectrum as measuring
 from eckart.weights.anatomy import Anatomy
-from eckart.weights.conditioning import matrices, measure, spectra
+from eckart.weights.conditioning import MatrixSpectrum
+from eckart.weights.spectrum import matrices, measure, spectra
 
 
 @pytest.fixture
@@ -22,9 +22,9 @@ def anatomy():
 @pytest.fixture
 def measured(monkeypatch):
     """The labels of the matrices that are measured."""
-    real, labels = conditioning._measure, []
+    real, labels = measuring._measure, []
     monkeypatch.setattr(
-        conditioning, "_measure", lambda w, *rest: (labels.append(w.label), real(w, *rest))[1]
+        measuring, "_measure", lambda w, *rest: (labels.append(w.label), real(w, *rest))[1]
     )
     return labels
 
@@ -66,9 +66,9 @@ def test_what_storage_made_is_told_and_survives_json(anatomy):
     weight = matrices(anatomy, "up", [0])[0]
     fine = measure(weight)
     assert fine.resolved
-    coarse = MatrixSpectrum(0, "up", "p", (4, 4), 1.0, 1e-3, 4, 1e3, rounding=2e-3)
+    coarse = replace(fine, shape=(4, 4), sigma_max=1.0, sigma_min=1e-3, rank=4, rounding=2e-3)
     assert not coarse.resolved
     assert coarse.to_json()["resolved"] is False
     for spectrum in (fine, coarse):
         assert MatrixSpectrum.from_json(spectrum.to_json()) == spectrum
-    assert not MatrixSpectrum(0, "up", "p", (4, 4), 1.0, 1e-17, 3, math.inf).resolved
+    assert not replace(coarse, sigma_min=1e-17, rank=3, rounding=0.0).resolved

@@ -140,7 +140,7 @@ TASKS = {
     "no edit": {"edits": ()},
     "the split": {"split": "test"},
     "some of the rows": {"split": "validation[0:10]"},
-    "the scoring": {"how": {"method": "mean"}},
+    "the scoring": {"how": {"scoring": "mean"}},
     "the dtype": {"dtype": "bfloat16"},
 }
 
@@ -157,7 +157,7 @@ def test_a_null_prompt_s_template_is_in_the_key_where_the_rows_do_not_give_it_aw
         "{{ review }}\n{{ 'for' if review|length > 3 else review }}:",
     )
     keys = {
-        key_of(model, data, template=t, how={"method": "contextual"}, shots=0)
+        key_of(model, data, template=t, how={"scoring": "contextual"}, shots=0)
         for t in (plain, fixed)
     }
     assert len(keys) == 2

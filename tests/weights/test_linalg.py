@@ -22,8 +22,8 @@ from matrices import (
 )
 
 from eckart.errors import EditError, ModelError
-from eckart.weights.linalg import Factor, rank_at
-from eckart.weights.spectrum import Spectrum
+from eckart.weights.linalg import Factor, factored_size, rank_at
+from eckart.weights.spectrum import spectrum_of
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -253,11 +253,11 @@ class TestFactor:
         tiny = torch.diag(torch.tensor([4e-200, 3e-200], dtype=torch.float64))
         assert Factor.of(tiny).kept_energy(0.5) == pytest.approx(16 / 25)
 
-    def test_counts_the_parameters_of_its_two_factors(self):
+    def test_two_factors_hold_fewer_numbers(self):
         factor = Factor.of(torch.ones(6, 10))
         assert factor.shape == (6, 10)
         assert factor.rank(0.5) == 3
-        assert factor.factored_parameters(0.5) == 3 * 6 + 3 * 10
+        assert factored_size(0.5, factor.shape) == 3 * 6 + 3 * 10
 
     def test_keeps_its_own_copy_and_leaves_the_weight_as_it_is(self):
         weight = torch.nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4))
@@ -282,7 +282,7 @@ class TestFactor:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("make", [Factor.of, Spectrum.of])
+    @pytest.mark.parametrize("make", [Factor.of, spectrum_of])
     @pytest.mark.parametrize(
         ("matrix", "says"),
         [
@@ -336,9 +336,9 @@ class TestConvergence:
         factor = Factor.of(matrix)
         np.testing.assert_allclose(factor.s, [3, 2, 1], rtol=1e-6)
         assert frobenius(matrix - factor.truncate(0.5)) == pytest.approx(math.sqrt(5), rel=1e-6)
-        assert Spectrum.of(matrix).condition_number == pytest.approx(3, rel=1e-6)
+        assert spectrum_of(matrix).condition_number == pytest.approx(3, rel=1e-6)
 
-    @pytest.mark.parametrize("make", [Factor.of, Spectrum.of])
+    @pytest.mark.parametrize("make", [Factor.of, spectrum_of])
     def test_says_so_where_none_converges(self, stubborn, make):
         def fail(*args, **options):
             raise scipy.linalg.LinAlgError("SVD did not converge")

@@ -10,8 +10,7 @@ import torch
 from families import build, save_family, tiny_tokenizer
 
 from eckart.errors import ModelError
-from eckart.weights.loading.devices import pick_device, pick_dtype
-from eckart.weights.models import empty_model, load_model, load_stored
+from eckart.weights.models import empty_model, load_checkpoint, load_model, pick_device, pick_dtype
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -66,9 +65,8 @@ def test_dtype_is_as_asked_and_the_stored_one_comes_back(tmp_path):
     tiny_tokenizer().save_pretrained(tmp_path)
     loaded = load_model(tmp_path, dtype="float32")
     assert loaded.dtype == "float32"
-    assert load_stored(loaded).dtype == torch.float16
+    assert load_checkpoint(loaded.name, None, trust_remote_code=False).dtype == torch.float16
     assert load_model(tmp_path, dtype="bfloat16").dtype == "bfloat16"
-    assert load_stored(load_model(build("llama"), tokenizer=tiny_tokenizer())) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Clipping beside calibration: two remedies for a model that leans to one answer."""
+"""Clipping beside calibrating: two remedies for a model that leans to one answer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from eckart.analysis.findings import Choice, Findings, picked
 from eckart.analysis.measured import mean_gain
 from eckart.analysis.outcomes import Block
 from eckart.records import Edit
+from eckart.scores import Score
 from eckart.statistics.crossed import Estimate
 
 PLAIN = ("sum", "mean", "byte", "logit")
@@ -44,20 +45,21 @@ class Crossing:
     gain: Estimate
 
 
-def crossings(found: Findings) -> list[Crossing]:
+def crossings(findings: Findings) -> list[Crossing]:
     """Compare clipping with calibrating, wherever a plain and a calibrated scoring were both
     run."""
-    return [crossing for group in scorings(found) for crossing in _of_group(found, group)]
+    pairs = [pair for group in scorings(findings) for pair in _pairs(group)]
+    found = [_compare(findings, *pair) for pair in pairs]
+    return [crossing for crossing in found if crossing is not None]
 
 
-def scorings(found: Findings) -> list[list[Choice]]:
+def scorings(findings: Findings) -> list[list[Choice]]:
     """Return the choices that differ in nothing but the scoring, the plain scorings first, where
     several were run."""
     order = (*PLAIN, *CALIBRATED)
-    ordered = sorted(
-        found.choices, key=lambda choice: (_bench(choice), order.index(choice.condition.scoring))
-    )
-    groups = [list(group) for _, group in groupby(ordered, key=_bench)]
+    several = [choice for choice in findings.choices if choice.condition.scoring in order]
+    several.sort(key=lambda choice: (_bench(choice), order.index(choice.condition.scoring)))
+    groups = [list(group) for _, group in groupby(several, key=_bench)]
     return [group for group in groups if len(group) > 1]
 
 
@@ -65,26 +67,24 @@ def _bench(choice: Choice) -> tuple[str, str, int, str]:
     return choice.condition.model, choice.condition.task, choice.condition.shots, choice.part
 
 
-def _of_group(found: Findings, group: list[Choice]) -> Iterator[Crossing]:
-    plain, base = group[0], group[0].condition.scoring
+def _pairs(group: list[Choice]) -> Iterator[tuple[Choice, Choice, str]]:
+    """Yield what is compared with what in a group, and what that is called."""
+    plain = group[0]
+    base = plain.condition.scoring
     if base not in PLAIN:
         return
     if plain.edit:
-        yield from _compare(found, _unpruned(plain), plain, f"clipping alone ({base})")
+        yield _unpruned(plain), plain, f"clipping alone ({base})"
     for other in group[1:]:
         name = other.condition.scoring
         if name in PLAIN:
             continue
-        yield from _compare(
-            found, _unpruned(plain), _unpruned(other), f"calibrating alone ({base} to {name})"
-        )
+        yield _unpruned(plain), _unpruned(other), f"calibrating alone ({base} to {name})"
         if other.edit:
-            yield from _compare(
-                found, _unpruned(other), other, f"clipping, once calibrated ({name})"
-            )
+            yield _unpruned(other), other, f"clipping, once calibrated ({name})"
         if plain.edit:
-            title = f"clipping instead of calibrating ({name} to clipped {base})"
-            yield from _compare(found, _unpruned(other), plain, title)
+            instead = f"clipping instead of calibrating ({name} to clipped {base})"
+            yield _unpruned(other), plain, instead
 
 
 def _unpruned(choice: Choice) -> Choice:
@@ -92,27 +92,28 @@ def _unpruned(choice: Choice) -> Choice:
     return replace(choice, picks=dict.fromkeys(choice.picks))
 
 
-def _compare(found: Findings, before: Choice, after: Choice, title: str) -> Iterator[Crossing]:
+def _compare(findings: Findings, before: Choice, after: Choice, title: str) -> Crossing | None:
     for split in ("test", "validation"):
-        pair = _aligned(found, before, after, split)
-        gain = None if pair is None else mean_gain(pair[1] - pair[0])
+        pair = _aligned(findings, before, after, split)
+        gain = None if pair is None else mean_gain(pair[1] - pair[0], Score)
         if pair is None or gain is None:
             continue
         where = after.condition
         was, is_now = (float(np.nanmean(side, axis=1).mean()) for side in _common(*pair))
-        yield Crossing(
+        return Crossing(
             where.model, where.task, where.shots, after.part, split, title, was, is_now, gain
         )
-        return
+    return None
 
 
 def _aligned(
-    found: Findings, before: Choice, after: Choice, split: str
+    findings: Findings, before: Choice, after: Choice, split: str
 ) -> tuple[Float[np.ndarray, "seeds rows"], Float[np.ndarray, "seeds rows"]] | None:
     """Return two choices' outcomes on the seeds and rows that both have; None where a seed's was
     not scored."""
-    first, second = (found.blocks.get((choice.condition, split)) for choice in (before, after))
     seeds = sorted({*before.picks} & {*after.picks})
+    first = findings.blocks.get((before.condition, split))
+    second = findings.blocks.get((after.condition, split))
     if first is None or second is None or not seeds:
         return None
     pairs = [(first, before), (second, after)]

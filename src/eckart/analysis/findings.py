@@ -1,25 +1,36 @@
-"""What a run shows: the choice of each unit, what it gains on rows that did not choose it, and the
-verdict."""
+"""The findings of a run: its measurements, the choice of each target, what it gains on rows that
+did not choose it, and the verdict."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from eckart.algorithm1 import best_edit
-from eckart.analysis.measured import Measurements, mean_gain, measure_run
-from eckart.analysis.outcomes import Block, Condition
+from eckart.analysis.measured import (
+    Blocks,
+    Cells,
+    Measured,
+    gain_bounds,
+    mean_gain,
+    measure_cells,
+    turned,
+)
+from eckart.analysis.outcomes import Block, Condition, Target, blocks
 from eckart.records import Edit, full_name
 from eckart.runs import Run
-from eckart.statistics.crossed import Estimate, smallest_detectable, verdict
+from eckart.scores import Outcome, Score
+from eckart.statistics.crossed import Estimate, smallest_detectable
+from eckart.statistics.gain import verdict
 from eckart.statistics.multiplicity import FOLDS, holm, selected_gain
 
-Outcome = Literal["gain", "loss", "cannot tell", "nothing clipped", "not known"]
+Conclusion = Literal["gain", "loss", "cannot tell", "nothing clipped", "not known"]
 Basis = Literal["test", "test, seed by seed", "cross-validated"]
 
 
@@ -28,7 +39,7 @@ class Choice:
     """What was chosen among the edits of one part in one condition, and what the choice is worth.
 
     Arguments:
-        condition, part: one choice is made in each.
+        target: what it is made for.
         picks: what each seed chose, None for the unpruned model; all the same where the seeds chose
             together.
         tried: how many edits were scored on the rows that chose, under every seed; where each seed
@@ -38,17 +49,15 @@ class Choice:
         gain: of the choice, on rows that did not choose it; None where there are too few.
         basis: which rows: `test`; `test, seed by seed`: each seed's own choice on the test rows;
             `cross-validated`: no row was kept back, and the choice itself was cross-validated.
-        fixed, broken: pairs of a seed and a test row that were wrong before and are right after,
-            and the reverse.
+        fixed, broken: pairs of a seed and a test row that are better after, and worse.
         p_adjusted: the gain's p value, adjusted by Holm for all choices of the run.
-        outcome: the verdict.
+        conclusion: the verdict.
         detectable: the smallest true gain that an experiment like this one finds four times in
             five.
         missing: what was not scored, where the choice is therefore not known.
     """
 
-    condition: Condition
-    part: str
+    target: Target
     picks: dict[int, Edit | None]
     tried: int
     naive: float | None = None
@@ -57,18 +66,28 @@ class Choice:
     fixed: int = 0
     broken: int = 0
     p_adjusted: float = 1.0
-    outcome: Outcome = "cannot tell"
+    conclusion: Conclusion = "cannot tell"
     detectable: float | None = None
     missing: str = ""
 
     @property
+    def condition(self) -> Condition:
+        """Where it is made."""
+        return self.target.condition
+
+    @property
+    def part(self) -> str:
+        """Among the edits of which part."""
+        return self.target.part
+
+    @property
     def counts(self) -> list[tuple[Edit | None, int]]:
-        """Return what was chosen, and by how many seeds, the most frequent first."""
+        """What was chosen, and by how many seeds, the most frequent first."""
         return Counter(self.picks.values()).most_common()
 
     @property
     def edit(self) -> Edit | None:
-        """Return the edit that most seeds chose; None where none chose one."""
+        """The edit that most seeds chose; None where none chose one."""
         return next((edit for edit, _ in self.counts if edit is not None), None)
 
     @property
@@ -78,10 +97,51 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Findings(Measurements):
-    """Everything that a run shows: its measurements, and one choice a part and condition."""
+class Findings:
+    """Everything that a run shows.
 
-    choices: tuple[Choice, ...] = ()
+    Arguments:
+        run: which.
+        blocks: its outcomes as matrices, by condition and split.
+        cells: every edit and the unpruned model, by condition.
+    """
+
+    run: Run
+    blocks: Blocks
+    cells: Cells
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        """One choice a target."""
+        return _judged([_choice(self, target) for target in self.targets], self.kind)
+
+    @property
+    def kind(self) -> type[Outcome]:
+        """Whether labels were scored or numbers; a run has one kind of task."""
+        return next((block.kind for block in self.blocks.values()), Score)
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """The conditions, sorted."""
+        return sorted({condition for condition, _ in self.cells})
+
+    @property
+    def targets(self) -> list[Target]:
+        """Every condition with every part that was clipped in it, sorted."""
+        return sorted({Target(where, edit.part) for where, edit in self.cells if edit is not None})
+
+    def edits(self, target: Target) -> list[Edit]:
+        """Return the edits of a target that were tried, sorted."""
+        return sorted(e for where, e in self.cells if e and (where, e.part) == target)
+
+    def measured(self, condition: Condition, edit: Edit | None, split: str) -> Measured | None:
+        """Return what was measured of an edit, or of the unpruned model."""
+        cell = self.cells.get((condition, edit))
+        return cell.measured.get(split) if cell else None
+
+    def pair(self, condition: Condition) -> tuple[Block | None, Block | None]:
+        """Return the blocks of the validation rows and of the test rows."""
+        return self.blocks.get((condition, "validation")), self.blocks.get((condition, "test"))
 
     def split(self, choice: Choice) -> str:
         """Return the split on which a choice is shown: test, if any of its edits was scored
@@ -93,10 +153,9 @@ class Findings(Measurements):
 
 
 def find(run: Run) -> Findings:
-    """Work out everything that a run shows."""
-    measured = measure_run(run)
-    choices = [_choice(measured, *unit, metric_of(run, unit[0].task)) for unit in measured.units]
-    return Findings(measured.blocks, measured.cells, _judged(choices))
+    """Measure everything that a run holds; its choices are made when they are asked for."""
+    gathered = blocks(run)
+    return Findings(run, gathered, measure_cells(run, gathered))
 
 
 def metric_of(run: Run, task: str) -> str:
@@ -123,47 +182,51 @@ def pick(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) 
 
 
 def _value(block: Block, edit: Edit | None, metric: str, seeds: list[int]) -> float | None:
-    """Return the mean over seeds of what is compared; -inf where a race dropped it, None where a
-    seed did not score."""
+    """Return the mean over seeds of what is compared, larger being better; -inf where a race
+    dropped it, None where a seed did not score."""
     if not seeds:
         return None
     lines = [block.seeds.index(seed) for seed in seeds]
-    right = block.outcomes(edit)[lines]
-    if np.isnan(right).all(axis=1).any():
+    merits = block.row_merits(edit)[lines]
+    if np.isnan(merits).all(axis=1).any():
         return None
-    if (np.isnan(right) & block.asked[lines]).any():
+    if (np.isnan(merits) & block.asked[lines]).any():
         return -math.inf
-    if metric == "accuracy":
-        return float(np.nanmean(right, axis=1).mean())
-    scores = [block.trials[edit, seed][0].labelled for seed in seeds]
-    return float(np.mean([getattr(score, metric) for score in scores]))
+    if metric == block.kind.headline:
+        return float(np.nanmean(merits, axis=1).mean())
+    scores = [block.trials[edit, seed][0].score for seed in seeds]
+    return float(np.mean([score.merits[metric] for score in scores if score is not None]))
 
 
-def _choice(found: Measurements, condition: Condition, part: str, metric: str) -> Choice:
+def _choice(findings: Findings, target: Target) -> Choice:
     """Make the choice on validation, and read its gain off the test rows, if there are any."""
-    edits = found.edits(condition, part)
-    before, test = (found.blocks.get((condition, split)) for split in ("validation", "test"))
+    metric = metric_of(findings.run, target.condition.task)
+    edits = findings.edits(target)
+    before, test = findings.pair(target.condition)
     seeds = _seeds(before)
     together = pick(before, edits, metric, seeds)
-    tried = [
-        edit for edit in edits if before and all((edit, seed) in before.trials for seed in seeds)
-    ]
+    scored = [edit for edit in edits if before and before.has(edit)]
+    tried = [edit for edit in scored if before and all((edit, s) in before.trials for s in seeds)]
     missing = _missing(before, edits, metric, seeds)
-    choice = Choice(condition, part, dict.fromkeys(seeds, together), len(tried), missing=missing)
-    picks = _picks(before, test, edits, metric)
-    if before is None or test is None or not picks or (missing and not any(picks.values())):
+    choice = Choice(target, dict.fromkeys(seeds, together), len(tried), missing=missing)
+    own = _picks(before, test, edits, metric)
+    if before is None or test is None or not own or (missing and not any(own.values())):
         return _cross_validated(choice, before, edits)
-    if not missing and _whole(test, together):
-        gains = test.gains[test.edits.index(together)] if together else np.zeros_like(test.unpruned)
-        return _on_test(replace(choice, naive=_naive(before, choice)), gains)
-    by_seed = replace(
+    if missing or not _whole(test, together):
+        # Not all seeds tested what they chose together: each is judged by its own choice.
+        basis: Basis = "test" if len({*own.values()}) == 1 else "test, seed by seed"
+        choice = replace(choice, picks=own, basis=basis, tried=len(scored), missing="")
+        gains = picked_gains(test, own)
+    else:
+        gains = test.row_merits(together) - test.unpruned
+    fixed, broken = turned(gains)
+    return replace(
         choice,
-        picks=picks,
-        basis="test" if len({*picks.values()}) == 1 else "test, seed by seed",
-        tried=sum(edit in before.edits for edit in edits),
-        missing="",
+        naive=_naive(before, choice),
+        gain=mean_gain(gains, test.kind) if choice.edit else None,
+        fixed=fixed,
+        broken=broken,
     )
-    return _on_test(replace(by_seed, naive=_naive(before, by_seed)), picked_gains(test, picks))
 
 
 def _missing(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) -> str:
@@ -190,15 +253,9 @@ def _seeds(block: Block | None) -> list[int]:
 def _whole(block: Block, edit: Edit | None) -> bool:
     """Whether an edit was scored wherever the unpruned model was; the unpruned model itself if it
     is None."""
-    return (
-        not (np.isnan(block.outcomes(edit)) & ~np.isnan(block.unpruned)).any()
-        if _has(block, edit)
-        else False
-    )
-
-
-def _has(block: Block, edit: Edit | None) -> bool:
-    return edit is None or edit in block.edits
+    if not block.has(edit):
+        return False
+    return not (np.isnan(block.row_merits(edit)) & ~np.isnan(block.unpruned)).any()
 
 
 def _picks(
@@ -208,19 +265,20 @@ def _picks(
     are left out."""
     if before is None or test is None:
         return {}
-    found = {
-        seed: pick(before, edits, metric, [seed]) for seed in _seeds(test) if seed in _seeds(before)
-    }
+    scored = _seeds(before)
+    own = {seed: pick(before, edits, metric, [seed]) for seed in _seeds(test) if seed in scored}
     return {
         seed: edit
-        for seed, edit in found.items()
+        for seed, edit in own.items()
         if (edit, seed) in test.trials and not _missing(before, edits, metric, [seed])
     }
 
 
 def picked(block: Block, picks: dict[int, Edit | None]) -> Float[np.ndarray, "seeds rows"]:
-    """Return on which rows each seed's own choice was right."""
-    return np.array([block.outcomes(edit)[block.seeds.index(seed)] for seed, edit in picks.items()])
+    """Return what each seed's own choice merits on each row."""
+    return np.array(
+        [block.row_merits(edit)[block.seeds.index(seed)] for seed, edit in picks.items()]
+    )
 
 
 def picked_gains(block: Block, picks: dict[int, Edit | None]) -> Float[np.ndarray, "seeds rows"]:
@@ -234,17 +292,10 @@ def _naive(before: Block | None, choice: Choice) -> float | None:
     known = {
         seed: edit
         for seed, edit in choice.picks.items()
-        if seed in before.seeds and _has(before, edit)
+        if seed in before.seeds and before.has(edit)
     }
-    found = mean_gain(picked_gains(before, known)) if known else None
-    return found.mean if found else None
-
-
-def _on_test(choice: Choice, gains: Float[np.ndarray, "seeds rows"]) -> Choice:
-    fixed, broken = int((gains > 0).sum()), int((gains < 0).sum())
-    return replace(
-        choice, gain=mean_gain(gains) if choice.edit else None, fixed=fixed, broken=broken
-    )
+    gain = mean_gain(picked_gains(before, known), before.kind) if known else None
+    return gain.mean if gain else None
 
 
 def _cross_validated(choice: Choice, before: Block | None, edits: list[Edit]) -> Choice:
@@ -259,33 +310,34 @@ def _cross_validated(choice: Choice, before: Block | None, edits: list[Edit]) ->
     gains = before.gains[whole][:, lines]
     if gains.size == 0 or gains.shape[2] < FOLDS:
         return cross
-    return replace(cross, naive=_naive(before, choice), gain=selected_gain(gains).corrected)
+    selected = selected_gain(gains, bounds=gain_bounds(before.kind))
+    return replace(cross, naive=_naive(before, choice), gain=selected.corrected)
 
 
-def _judged(choices: list[Choice]) -> tuple[Choice, ...]:
+def _judged(choices: list[Choice], kind: type[Outcome]) -> tuple[Choice, ...]:
     """Adjust for all choices, and say what each shows."""
     p = holm([choice.gain.p_value if choice.gain else 1.0 for choice in choices])
     return tuple(
         replace(
             choice,
             p_adjusted=float(adjusted),
-            outcome=_outcome(choice, float(adjusted)),
-            detectable=_detectable(choice),
+            conclusion=_conclusion(choice, float(adjusted)),
+            detectable=_detectable(choice, kind),
         )
         for choice, adjusted in zip(choices, p, strict=True)
     )
 
 
-def _outcome(choice: Choice, p: float) -> Outcome:
+def _conclusion(choice: Choice, p: float) -> Conclusion:
     if choice.edit is None:
         return "not known" if choice.missing else "nothing clipped"
     return verdict(choice.gain, p) if choice.gain else "cannot tell"
 
 
-def _detectable(choice: Choice) -> float | None:
-    if choice.gain is None:
+def _detectable(choice: Choice, kind: type[Outcome]) -> float | None:
+    gain = choice.gain
+    if gain is None:
         return None
-    if choice.gain.seeds > 1 or choice.basis == "cross-validated":
-        return choice.gain.detectable()
-    n = choice.gain.rows
-    return smallest_detectable(n, max(choice.fixed + choice.broken, 1) / n)
+    if gain.seeds > 1 or choice.basis == "cross-validated" or kind is not Score:
+        return gain.detectable()
+    return smallest_detectable(gain.rows, max(choice.fixed + choice.broken, 1) / gain.rows)

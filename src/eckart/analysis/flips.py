@@ -1,27 +1,32 @@
-"""Which rows an edit fixed and which it broke, as a reader meets them."""
+"""The flips of a choice: which rows it fixed and which it broke, as a reader meets them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from eckart.analysis.findings import Choice, Findings
-from eckart.analysis.outcomes import Block
 from eckart.records import Edit, Row, Rows, Trial
 from eckart.runs import Run
+from eckart.scores import Score, SquaredErrors
+
+Answers = dict[str, tuple[Row, Rows, float]]
+"""By row id: the row, and the predicted label's index or the squared error."""
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A row whose answer turned from wrong to right, or from right to wrong.
+    """A row that turned from wrong to right, or from right to wrong; or whose error turned smaller,
+    or larger.
 
     Arguments:
         kind: `fixed` or `broken`.
         id, text: the row.
         label, before, after: the right answer, the unpruned model's and the clipped model's, in
-            words.
+            words. Of numbers, the errors, as means over the seeds, and no label.
         seeds: under which demonstrations it turned so.
         scored: under how many it was scored.
     """
@@ -36,54 +41,55 @@ class Flip:
     scored: int
 
 
-def flips(run: Run, found: Findings, choice: Choice, split: str) -> list[Flip]:
+def flips(findings: Findings, choice: Choice, split: str) -> list[Flip]:
     """Return what a choice turned on a split: first what it fixed, then what it broke, the most
-    steady first."""
-    block = found.blocks.get((choice.condition, split))
+    steady first; of errors, those that changed by most."""
+    block = findings.blocks.get((choice.condition, split))
     if block is None:
         return []
+
+    def answers(edit: Edit | None, seed: int) -> Answers:
+        trials = block.trials.get((edit, seed), [])
+        return {row: of for trial in trials for row, of in _answers(findings.run, trial).items()}
+
+    pairs = {
+        seed: (answers(None, seed), answers(edit, seed)) for seed, edit in choice.picks.items()
+    }
+    return _label_flips(pairs) if block.kind is Score else _error_flips(pairs)
+
+
+def _answers(run: Run, trial: Trial) -> Answers:
+    rows = run.rows[trial.rows]
+    asked = rows.rows[trial.split.slice]
+    score = trial.score
+    assert score is not None
+    answers = score.errors if isinstance(score, SquaredErrors) else score.predictions
+    return {row.id: (row, rows, answer) for row, answer in zip(asked, answers, strict=True)}
+
+
+def _label_flips(pairs: dict[int, tuple[Answers, Answers]]) -> list[Flip]:
     turned: dict[tuple[str, str, str], list[tuple[int, Row, Rows]]] = defaultdict(list)
     scored: dict[str, int] = defaultdict(int)
-    for seed, edit in choice.picks.items():
-        before, after = (_answers(run, block, which, seed) for which in (None, edit))
+    for seed, (before, after) in pairs.items():
         for row, rows, answer in after.values():
             if row.id not in before:
                 continue
             scored[row.id] += 1
             was = before[row.id][2]
             if (was == row.label) != (answer == row.label):
-                turned[row.id, _name(rows, row, was), _name(rows, row, answer)].append(
-                    (seed, row, rows)
-                )
-    found_flips = [
+                key = row.id, _name(rows, row, was), _name(rows, row, answer)
+                turned[key].append((seed, row, rows))
+    found = [
         _flip(was, is_now, where, scored[row_id]) for (row_id, was, is_now), where in turned.items()
     ]
-    return sorted(found_flips, key=lambda flip: (flip.kind != "fixed", -len(flip.seeds), flip.id))
+    return sorted(found, key=lambda flip: (flip.kind != "fixed", -len(flip.seeds), flip.id))
 
 
-def _name(rows: Rows, row: Row, index: int | None) -> str:
+def _name(rows: Rows, row: Row, index: float | None) -> str:
     """Return an answer in words: a choice of the row's own, or a label."""
     assert index is not None
     names = row.choices or rows.labels
-    return names[index] if index < len(names) else str(index)
-
-
-def _answers(
-    run: Run, block: Block, edit: Edit | None, seed: int
-) -> dict[str, tuple[Row, Rows, int]]:
-    trials = block.trials.get((edit, seed), [])
-    return {
-        row.id: (row, rows, answer)
-        for trial in trials
-        for row, rows, answer in _predicted(run, trial)
-    }
-
-
-def _predicted(run: Run, trial: Trial) -> Iterator[tuple[Row, Rows, int]]:
-    assert trial.labelled is not None
-    rows = run.rows[trial.rows]
-    for row, answer in zip(rows.rows[trial.split.slice], trial.labelled.predictions, strict=True):
-        yield row, rows, answer
+    return names[int(index)] if index < len(names) else str(index)
 
 
 def _flip(was: str, is_now: str, where: list[tuple[int, Row, Rows]], scored: int) -> Flip:
@@ -99,3 +105,24 @@ def _flip(was: str, is_now: str, where: list[tuple[int, Row, Rows]], scored: int
         seeds=tuple(seed for seed, _, _ in where),
         scored=scored,
     )
+
+
+def _error_flips(pairs: dict[int, tuple[Answers, Answers]]) -> list[Flip]:
+    rows: dict[str, Row] = {}
+    errors: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+    for seed, (before, after) in pairs.items():
+        for name, (row, _, error) in after.items():
+            if name in before:
+                rows[name] = row
+                errors[name][seed] = before[name][2], error
+    changes: list[tuple[float, Flip]] = []
+    for name, by_seed in errors.items():
+        was, now = np.mean(list(by_seed.values()), axis=0)
+        if was == now:
+            continue
+        same_way = [seed for seed, (b, a) in by_seed.items() if (a < b) == (now < was) and a != b]
+        kind: Literal["fixed", "broken"] = "fixed" if now < was else "broken"
+        about = (f"{was:.4g}", f"{now:.4g}", tuple(same_way), len(by_seed))
+        changes.append((abs(now - was), Flip(kind, name, rows[name].text, "", *about)))
+    changes.sort(key=lambda change: (change[1].kind != "fixed", -change[0], change[1].id))
+    return [flip for _, flip in changes]

@@ -1,4 +1,4 @@
-"""From a run's trials to matrices: which edit was right on which row, under which
+"""The outcomes of a run as matrices: what each edit merits on each row, under which
 demonstrations."""
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -14,7 +15,7 @@ from jaxtyping import Bool, Float
 from eckart.errors import RunError
 from eckart.records import Edit, Rows, Trial
 from eckart.runs import Run
-from eckart.scores import Score
+from eckart.scores import Outcome
 
 SPLITS = ("validation", "test")
 
@@ -47,6 +48,13 @@ class Condition:
         return f"{short_name(self.model)}, {self.task}, {self.shots} shots, {self.scoring}"
 
 
+class Target(NamedTuple):
+    """A part in a condition: for each, one choice is made."""
+
+    condition: Condition
+    part: str
+
+
 @dataclass(frozen=True, eq=False)
 class Block:
     """Everything that was scored in one condition on one split, row by row.
@@ -59,9 +67,10 @@ class Block:
         seeds: of the demonstrations.
         ids: every row that any seed scored.
         edits: what was clipped; the unpruned model is not among them.
-        unpruned: 1 where the unpruned model was right, 0 where it was wrong, NaN where it was not
-            asked.
-        right: the same for each edit.
+        kind: of the outcomes: on labels, or on numbers.
+        unpruned: the `row_merits` of the unpruned model, such as 1 where it was right and 0 where
+            it was wrong; NaN where it was not asked.
+        merits: the same for each edit.
         trials: what filled the matrices, by edit (None for the unpruned model) and seed; a race
             leaves several.
     """
@@ -71,34 +80,39 @@ class Block:
     seeds: tuple[int, ...]
     ids: tuple[str, ...]
     edits: tuple[Edit, ...]
+    kind: type[Outcome]
     unpruned: Float[np.ndarray, "seeds rows"]
-    right: Float[np.ndarray, "edits seeds rows"]
+    merits: Float[np.ndarray, "edits seeds rows"]
     trials: dict[tuple[Edit | None, int], list[Trial]]
 
     @cached_property
     def gains(self) -> Float[np.ndarray, "edits seeds rows"]:
-        """Right after less right before, by the same seed on the same row; NaN where either is not
-        known."""
-        return self.right - self.unpruned
+        """Merits after less merits before, by the same seed on the same row; NaN where either is
+        not known."""
+        return self.merits - self.unpruned
 
     @cached_property
     def asked(self) -> Bool[np.ndarray, "seeds rows"]:
         """Whether anything was scored on a row under a seed."""
-        return ~np.isnan(self.unpruned) | ~np.isnan(self.right).all(axis=0)
+        return ~np.isnan(self.unpruned) | ~np.isnan(self.merits).all(axis=0)
 
     @property
     def row_counts(self) -> list[int]:
-        """Return how many rows each seed asked the unpruned model."""
+        """How many rows each seed asked the unpruned model."""
         return [int(count) for count in (~np.isnan(self.unpruned)).sum(axis=1) if count]
 
-    def outcomes(self, edit: Edit | None) -> Float[np.ndarray, "seeds rows"]:
-        """Return on which rows an edit, or the unpruned model, was right."""
-        return self.unpruned if edit is None else self.right[self.edits.index(edit)]
+    def row_merits(self, edit: Edit | None) -> Float[np.ndarray, "seeds rows"]:
+        """Return what an edit, or the unpruned model, merits on each row."""
+        return self.unpruned if edit is None else self.merits[self.edits.index(edit)]
 
-    def scores(self, edit: Edit | None) -> list[Score]:
-        """Return the scores of an edit, or of the unpruned model, by seed."""
+    def outcomes(self, edit: Edit | None) -> list[Outcome]:
+        """Return the outcomes of an edit, or of the unpruned model, by seed."""
         kept = (trial for seed in self.seeds for trial in self.trials.get((edit, seed), []))
-        return [trial.labelled for trial in kept if trial.labelled is not None]
+        return [trial.score for trial in kept if trial.score is not None]
+
+    def has(self, edit: Edit | None) -> bool:
+        """Whether an edit, or the unpruned model, was scored at all."""
+        return edit is None or edit in self.edits
 
 
 def blocks(run: Run) -> dict[tuple[Condition, str], Block]:
@@ -106,7 +120,7 @@ def blocks(run: Run) -> dict[tuple[Condition, str], Block]:
     left out."""
     groups: dict[tuple[Condition, str], list[Trial]] = defaultdict(list)
     for trial in run.trials.values():
-        if trial.labelled is not None and len(trial.edits) <= 1:
+        if trial.score is not None and len(trial.edits) <= 1:
             groups[Condition.of(trial), split_of(trial)].append(trial)
     return {key: _block(*key, trials, run.rows) for key, trials in sorted(groups.items())}
 
@@ -128,10 +142,8 @@ def sample(blocks: Sequence[Block]) -> str:
     Arguments:
         blocks: of one or more conditions; ranges are written where they differ.
     """
-    every, seeds = (
-        span([len(block.ids) for block in blocks]),
-        span([len(block.seeds) for block in blocks]),
-    )
+    every = span([len(block.ids) for block in blocks])
+    seeds = span([len(block.seeds) for block in blocks])
     own = span([count for block in blocks for count in block.row_counts])
     differs = any({*block.row_counts} != {len(block.ids)} for block in blocks)
     rows = f"{own} rows a seed, {every} in all" if differs else f"{every} rows"
@@ -144,7 +156,8 @@ def span(numbers: Sequence[int]) -> str:
     >>> span([3, 1, 2]), span([1200, 1200])
     ('1 to 3', '1,200')
     """
-    low, high = min(numbers, default=0), max(numbers, default=0)
+    low = min(numbers, default=0)
+    high = max(numbers, default=0)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
@@ -163,17 +176,16 @@ def _block(condition: Condition, split: str, trials: list[Trial], rows: dict[str
     columns, ids = _columns({trial.rows for trial in trials}, rows)
     place = {edit: index for index, edit in enumerate((None, *edits))}
     line = {seed: index for index, seed in enumerate(seeds)}
-    right = np.full((len(place), len(seeds), len(ids)), np.nan)
+    merits = np.full((len(place), len(seeds), len(ids)), np.nan)
     kept: dict[tuple[Edit | None, int], list[Trial]] = defaultdict(list)
     for trial in trials:
-        score, edit = trial.labelled, edit_of(trial)
-        assert score is not None
+        assert trial.score is not None
+        edit, seed = edit_of(trial), trial.setting.seed
         asked = columns[trial.rows][trial.split.slice]
-        right[place[edit], line[trial.setting.seed], asked] = np.equal(
-            score.labels, score.predictions
-        )
-        kept[edit, trial.setting.seed].append(trial)
-    return Block(condition, split, seeds, ids, edits, right[0], right[1:], dict(kept))
+        merits[place[edit], line[seed], asked] = trial.score.row_merits
+        kept[edit, seed].append(trial)
+        kind = type(trial.score)
+    return Block(condition, split, seeds, ids, edits, kind, merits[0], merits[1:], dict(kept))
 
 
 def _columns(

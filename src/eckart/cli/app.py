@@ -47,7 +47,7 @@ def _root(
 def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCode = False) -> None:
     """Show a model's layers and matrices: parts, shapes, what is fused or tied. Reads no
     weights."""
-    from eckart.reports.documents import anatomy_document
+    from eckart.reports.results import anatomy_document, anatomy_table
     from eckart.weights.anatomy import Anatomy
     from eckart.weights.models import empty_model
 
@@ -55,8 +55,6 @@ def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCo
     if json_:
         print_json(document)
         return
-    from eckart.reports.results import anatomy_table
-
     show(anatomy_table(document))
 
 
@@ -224,7 +222,7 @@ def report(
 ) -> None:
     """Write what a search, a sweep or a spectrum found, and how sure it is, as one page that needs
     no network."""
-    from eckart.cli.report import run_published, run_report
+    from eckart.cli.results import run_published, run_report
 
     if str(run) == "published" and not run.exists():
         run_published(out, format_, figures, as_json=json_)

@@ -1,4 +1,4 @@
-"""What every verb shares: where output goes, how progress looks, and how a command ends."""
+"""The console: where output goes, how progress looks, and how a command ends."""
 
 from __future__ import annotations
 
@@ -93,6 +93,14 @@ def say_run(folder: Path) -> None:
     """Tell where a run is kept; what an interruption leaves behind is told by it."""
     _runs.append(folder)
     say(f"run: {folder}")
+
+
+def check_plot(plot: Path | None) -> None:
+    """Refuse a figure's path before anything long is computed."""
+    if plot is not None:
+        from eckart.reports.figures import check_figure_path
+
+        check_figure_path(plot)
 
 
 def typed() -> str:

@@ -19,8 +19,8 @@ from eckart.scoring.evaluator import Evaluator
 from eckart.selection.search import Plan, run_plan
 from eckart.tasks import Task
 from eckart.weights.anatomy import Anatomy
-from eckart.weights.conditioning import matrices, spectra
 from eckart.weights.models import LoadedModel
+from eckart.weights.spectrum import matrices, spectra
 
 
 def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None:

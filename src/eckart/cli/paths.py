@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eckart.errors import EckartError
-from eckart.files import KEPT, Read, check_outputs, home
+from eckart.files import BESIDE_WEIGHTS, KEPT, WEIGHTS, Read, check_outputs, home
 
 if TYPE_CHECKING:
     import typer
@@ -23,9 +23,7 @@ NAMED = ("model", "models", "source", "study", "task")
 WRITTEN = ("predictions", "plot", "figures", "save", "out")
 RUN_FILES = (*KEPT, "result.txt", "validation.png")
 """What a verb writes into its run's folder."""
-MODEL_FILES = frozenset(
-    {".safetensors", ".json", ".py", ".model", ".txt", ".jinja", ".bin", ".tiktoken"}
-)
+MODEL_FILES = frozenset(Path(pattern).suffix for pattern in (*BESIDE_WEIGHTS, *WEIGHTS)) - {""}
 
 
 def with_paths(app: typer.Typer) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
 from eckart.files import home
-from eckart.records import MatrixSpectrum
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
-from eckart.reports.results import spectrum_table
+from eckart.reports.results import spectrum_report
 from eckart.runs import RunStore
-from eckart.weights.conditioning import Noted, matrices, spectra
-from eckart.weights.loading.devices import pick_device
+from eckart.weights.conditioning import MatrixSpectrum
+from eckart.weights.models import pick_device
+from eckart.weights.spectrum import Noted, matrices, spectra
 from eckart.weights.stored import StoredWeights
 
 # Any model's spectra may lie in one folder: a matrix is known by its bytes, and a model by those
@@ -57,7 +57,7 @@ def run_spectrum(
     if as_json:
         print_json(document)
         return
-    show(spectrum_table(found))
+    show(spectrum_report(found))
     say(f"figure: {figure}")
 
 

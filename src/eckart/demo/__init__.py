@@ -1,4 +1,4 @@
-"""What `eckart demo` runs on: a small decoder that learns in context, and the corpus that it was
+"""The ground of `eckart demo`: a small decoder that learns in context, and the corpus that it was
 trained on."""
 
 from pathlib import Path

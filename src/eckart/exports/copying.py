@@ -16,40 +16,17 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from eckart.files import BESIDE_WEIGHTS
 from eckart.records import Edit
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.edits import clip_, targets_of
 from eckart.weights.identity import raw_bytes
 from eckart.weights.linalg import Factor
-from eckart.weights.loading.files import (
-    FLOATS,
-    INDEX,
-    StoredTensor,
-    found,
-    shard_files,
-    stored_tensors,
-)
+from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor
 from eckart.weights.models import LoadedModel, Model
 from eckart.weights.stored import StoredWeights
 
-COPIED = (
-    "*config.json",
-    "tokenizer*",
-    "vocab*",
-    "merges*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "*.model",
-    "*.tiktoken",
-    "tekken.json",
-    "*.jinja",
-    "chat_template*",
-    "*.py",
-    "LICENSE*",
-    "NOTICE*",
-)
-"""What belongs to a checkpoint beside its weights; weights in other formats would be those of the
-unclipped model."""
+NOTICES = ("LICENSE*", "NOTICE*")
 
 Change = tuple[StoredTensor, Tensor]
 
@@ -66,9 +43,10 @@ def copy_clipped(source: LoadedModel, edits: Sequence[Edit], folder: Path) -> No
         edits: what to clip.
         folder: an empty one.
     """
-    for shard in shard_files(source.name):
+    checkpoint = Checkpoint(source.name)
+    for shard in checkpoint.shards:
         shutil.copyfile(shard, folder / shard.name)
-    _copy_beside(source.name, folder)
+    _copy_beside(checkpoint, folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # to be loaded whole is what saving always was
         stored = StoredWeights.of(source.name, source.trust_remote_code)
@@ -84,7 +62,7 @@ def stored_dtype(source: LoadedModel) -> str:
     if source.live:
         return source.dtype
     sizes: Counter[str] = Counter()
-    for tensor in stored_tensors(source.name).values():
+    for tensor in Checkpoint(source.name).tensors.values():
         if tensor.dtype in FLOATS:
             sizes[tensor.dtype] += tensor.size
     return str(FLOATS[sizes.most_common(1)[0][0]]).removeprefix("torch.")
@@ -96,12 +74,15 @@ def save(model: Model, folder: Path) -> None:
         model.save_pretrained(folder, safe_serialization=True)
 
 
-def _copy_beside(name: str, folder: Path) -> None:
-    """Copy what else belongs to the checkpoint, from its folder or the hub's cache."""
-    config = found(name, "config.json")
-    assert config is not None
-    for pattern in (*COPIED, INDEX):
-        for path in sorted(Path(config).parent.glob(pattern)):
+def _copy_beside(checkpoint: Checkpoint, folder: Path) -> None:
+    """Copy what else belongs to the checkpoint, from its folder or the hub's cache.
+
+    Weights in other formats stay behind: they would be those of the unclipped model.
+    """
+    assert checkpoint.listing is not None
+    shutil.copyfile(checkpoint.listing, folder / checkpoint.listing.name)
+    for pattern in (*BESIDE_WEIGHTS, *NOTICES):
+        for path in checkpoint.listing.parent.glob(pattern):
             if path.is_file():
                 shutil.copyfile(path, folder / path.name)
 
@@ -138,7 +119,7 @@ def _write_joined(name: str, anatomy: Anatomy, edits: Sequence[Edit], folder: Pa
     clip_(anatomy.model, edits, anatomy=anatomy)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         save(anatomy.model, Path(scratch))
-        written, originals = stored_tensors(scratch), stored_tensors(name)
+        written, originals = Checkpoint(scratch).tensors, Checkpoint(name).tensors
         if written.keys() <= originals.keys():
             _overwrite_(folder, _different(originals, written))
             return

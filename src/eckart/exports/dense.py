@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 
 from eckart.errors import RunError
 from eckart.exports.copying import copy_clipped, save, stored_dtype
-from eckart.exports.drafts import drafted, remove_abandoned
-from eckart.files import home
+from eckart.files import clear_drafts, drafted, home
 from eckart.records import Edit, Trial
 from eckart.scores import Score
+from eckart.scoring.scorer import Scorer
 from eckart.selection.study import Study
 from eckart.weights.edits import clip
 from eckart.weights.identity import tokenizer_text
@@ -76,17 +76,18 @@ def export(study: Study, directory: str | Path) -> Saved:
             differently.
         ModelError: the model reads numbers.
     """
-    source = study.scorer.model
+    source = _scorer(study).model
     needed_tokenizer(source)
     about, target = _about(source, [study.edit]), check_target(directory, source)
     if _is_taken(target):
         there = _written(target)
         if any(there.get(name) != about[name] for name in SAME):
             raise _taken(directory)
-        remove_abandoned(target)
+        clear_drafts(target)
         return _score_again(study, target, target, about["dtype"], before=True)
     try:
         with drafted(target) as draft:
+            draft.mkdir()
             _write(source, [study.edit], about, draft)
             saved = _score_again(study, draft, target, about["dtype"])
     except (OSError, SafetensorError) as error:
@@ -176,14 +177,15 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
 def _score_again(
     study: Study, folder: Path, target: Path, dtype: str, *, before: bool = False
 ) -> Saved:
-    source = study.scorer.model
+    scorer = _scorer(study)
+    source = scorer.model
     model = load_model(
         folder,
         dtype=source.dtype,
         device=str(source.model.device),
         trust_remote_code=source.trust_remote_code,
     )
-    again, run = _score(study.scorer.on(model)([], "test")), _score(study.clipped)
+    again, run = _score(scorer.on(model)([], "test")), _score(study.clipped)
     change = np.array(again.log_likelihoods) - np.array(run.log_likelihoods)
     largest = float(np.abs(change).max())
     allowed = STORAGE[dtype] + STORAGE[source.dtype]
@@ -195,6 +197,12 @@ def _score_again(
         )
     changed = sum(a != b for a, b in zip(run.predictions, again.predictions, strict=True))
     return Saved(target, dtype, again, changed, largest, before)
+
+
+def _scorer(study: Study) -> Scorer:
+    if study.scorer is None:
+        raise RunError("the study is read back; run the search again to save its model")
+    return study.scorer
 
 
 def _score(trial: Trial) -> Score:

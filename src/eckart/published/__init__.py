@@ -1,5 +1,5 @@
-"""What the paper (Tables 2 to 8) and the authors' released logs report, to stand beside a
-result."""
+"""Published numbers, to stand beside a result: the paper's Tables 2 to 8, and the authors' released
+logs."""
 
 from __future__ import annotations
 

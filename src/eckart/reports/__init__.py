@@ -1,1 +1,1 @@
-"""What people look at: tables, figures and documents about what was found."""
+"""Tables, figures and pages of what was found."""

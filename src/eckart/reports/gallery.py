@@ -1,4 +1,4 @@
-"""Which figures a run has, each with what a reader must know to read it."""
+"""The figures of a run, each with what a reader must know to read it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from eckart.analysis.calibration import scorings
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.outcomes import Condition, sample, short_name
 from eckart.published import named, published_rows
-from eckart.records import MatrixSpectrum
 from eckart.reports.figures import condition_curves, draw_condition_numbers
 from eckart.reports.figures.accuracy import MOST_LINES, accuracy_panel, draw_accuracy
 from eckart.reports.figures.bars import calibration_panel, draw_bars, outcome_panel
@@ -26,7 +25,10 @@ from eckart.reports.figures.gains import (
     gain_pairs,
 )
 from eckart.reports.tables import spectra_by_model
+from eckart.reports.units import UNITS
 from eckart.runs import Run, folder_name
+from eckart.scores import Score
+from eckart.weights.conditioning import MatrixSpectrum
 
 HOLLOW = (
     " Hollow marks: the smallest singular value is within what rounding to the stored dtype may"
@@ -61,10 +63,14 @@ class Picture:
         return figure
 
 
-def gallery(run: Run, found: Findings) -> list[Picture]:
+def _metric(found: Findings) -> str:
+    return UNITS[found.kind].metric
+
+
+def gallery(found: Findings) -> list[Picture]:
     """Return every figure that a run has the data for, undrawn."""
     return [
-        *_conditions(run),
+        *_conditions(found.run),
         *_outcomes(found),
         *_pairs(found),
         *_calibrations(found),
@@ -154,12 +160,14 @@ def _accuracies(found: Findings) -> Iterator[Picture]:
     split = _grid_split(found)
     for (shots, scoring), choices in _by(found.choices, _setting):
         columns = max(1, min(4, len({(c.condition.model, c.part) for c in choices})))
-        panels = [accuracy_panel(found, c.condition, c.part, split) for c in choices]
+        panels = [accuracy_panel(found, c.target, split) for c in choices]
         for number, page in _pages([panel for panel in panels if panel]):
             yield Picture(
-                _name("accuracy-by-rate", shots, scoring, number),
-                f"Accuracy against the clipping rate: {shots} shots, scoring {scoring}",
+                _name(f"{_metric(found)}-by-rate", shots, scoring, number),
+                f"{_metric(found).capitalize()} against the clipping rate: {shots} shots,"
+                f" scoring {scoring}",
                 _accuracy_caption(
+                    found,
                     split,
                     f"{shots} shots, scoring {scoring} (Figure 1 of the paper)",
                     _size(found, choices, split),
@@ -178,9 +186,7 @@ def _shots(found: Findings) -> Iterator[Picture]:
     for (model, task, scoring), choices in _by(found.choices, bench):
         ordered = sorted(choices, key=lambda choice: (choice.condition.shots, choice.part))
         panels = [
-            accuracy_panel(
-                found, c.condition, c.part, split, f"{c.condition.shots} shots, {c.part}"
-            )
+            accuracy_panel(found, c.target, split, f"{c.condition.shots} shots, {c.part}")
             for c in ordered
         ]
         known = [panel for panel in panels if panel]
@@ -192,9 +198,10 @@ def _shots(found: Findings) -> Iterator[Picture]:
             " the paper)"
         )
         yield Picture(
-            _name("accuracy-by-shots", short_name(model), task, scoring),
-            f"Accuracy and the number of shots: {task}, {short_name(model)}, scoring {scoring}",
-            _accuracy_caption(split, where, _size(found, choices, split)),
+            _name(f"{_metric(found)}-by-shots", short_name(model), task, scoring),
+            f"{_metric(found).capitalize()} and the number of shots: {task}, {short_name(model)},"
+            f" scoring {scoring}",
+            _accuracy_caption(found, split, where, _size(found, choices, split)),
             partial(draw_accuracy, known, columns, split),
             f"scoring {scoring}; {_sample(found, choices, split)}",
         )
@@ -206,10 +213,11 @@ def _maps(found: Findings) -> Iterator[Picture]:
         maps = [gains for choice in choices if (gains := gain_map(found, choice, split))]
         for number, page in _pages(maps):
             caption = (
-                f"Gain over the unpruned model in points on the {split} rows, by layer and clipping"
-                f" rate, {shots} shots, scoring {scoring}. {_size(found, choices, split)}. The"
-                " choice is framed, where all seeds made the same. No cell's interval is shown"
-                " here: the table of cells has them, with p values corrected for their number."
+                f"Gain over the unpruned model in {_points(found)} on the {split} rows, by layer"
+                f" and clipping rate, {shots} shots, scoring {scoring}."
+                f" {_size(found, choices, split)}. The choice is framed, where all seeds made the"
+                " same. No cell's interval is shown here: the table of cells has them, with p"
+                " values corrected for their number."
             )
             yield Picture(
                 _name("gains", shots, scoring, number),
@@ -233,9 +241,10 @@ def _pairs(found: Findings) -> Iterator[Picture]:
         if chosen
         else []
     )
+    points, signed = (" points", "+.2f") if found.kind is Score else ("", "+.4g")
     lost = (
-        f" The chosen ones average {means[0]:+.2f} points on validation and {means[1]:+.2f} on"
-        " test."
+        f" The chosen ones average {means[0]:{signed}}{points} on validation and"
+        f" {means[1]:{signed}} on test."
         if means
         else ""
     )
@@ -282,12 +291,19 @@ def _calibrations(found: Findings) -> Iterator[Picture]:
         )
 
 
-def _accuracy_caption(split: str, where: str, size: str) -> str:
+def _points(found: Findings) -> str:
+    return "points" if found.kind is Score else "squared error, above 0 where it is smaller,"
+
+
+def _accuracy_caption(found: Findings, split: str, where: str, size: str) -> str:
+    labels = found.kind is Score
+    guess = ", a dotted one always answering the most frequent label" if labels else ""
+    beyond = "above" if labels else "below"
     return (
-        f"Accuracy on the {split} rows by clipping rate, {where}. {size}. Bands are 95% intervals;"
-        " a dashed line is the unpruned model, a dotted one always answering the most frequent"
-        " label; a star marks a layer's best rate, where it is above the unpruned model. Of more"
-        f" than {MOST_LINES} layers the first two, the last two and the best are drawn."
+        f"{_metric(found).capitalize()} on the {split} rows by clipping rate, {where}. {size}."
+        f" Bands are 95% intervals; a dashed line is the unpruned model{guess}; a star marks a"
+        f" layer's best rate, where it is {beyond} the unpruned model. Of more than {MOST_LINES}"
+        " layers the first two, the last two and the best are drawn."
     )
 
 

@@ -33,7 +33,9 @@ from eckart.reports.tables import (
     spectra_by_model,
     spectra_table,
 )
+from eckart.reports.units import UNITS, Units
 from eckart.runs import Run, read_run
+from eckart.scores import Outcome, Score
 
 MOST_VERDICTS = 24
 MOST_ROWS = 400
@@ -69,6 +71,7 @@ class Report:
         pictures: the figures, undrawn.
         flipped: which rows the choices turned.
         provenance: settings, versions, cost, the command.
+        kind: of its outcomes: on labels, or on numbers.
     """
 
     title: str
@@ -78,6 +81,7 @@ class Report:
     pictures: tuple[Picture, ...]
     flipped: tuple[Flipped, ...]
     provenance: Provenance
+    kind: type[Outcome] = Score
 
     @classmethod
     def of(cls, run: Run) -> Report:
@@ -89,7 +93,7 @@ class Report:
             published_table(found),
             calibration_table(found),
             steadiness_table(found),
-            rule_table(run, found),
+            rule_table(found),
             curse_table(found),
             seeds_table(found),
             cells_table(found),
@@ -97,7 +101,7 @@ class Report:
             spectra_table(run),
         )
         chosen = [choice for choice in ordered(found) if choice.edit]
-        flipped = [_flipped(run, found, choice) for choice in chosen[:MOST_FLIPPED]]
+        flipped = [_flipped(found, choice) for choice in chosen[:MOST_FLIPPED]]
         return cls(
             title=origin.title,
             summary=tuple(
@@ -107,10 +111,16 @@ class Report:
             ),
             verdicts=tuple(verdicts(found)),
             tables={table.name: table for table in tables if table.rows},
-            pictures=tuple(gallery(run, found)),
+            pictures=tuple(gallery(found)),
             flipped=tuple(entry for entry in flipped if entry.fixed or entry.broken),
             provenance=origin,
+            kind=found.kind,
         )
+
+    @property
+    def units(self) -> Units:
+        """How means and gains are written."""
+        return UNITS[self.kind]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, ready for `json.dumps`."""
@@ -247,9 +257,9 @@ def published_page(format: str) -> str:
     return table.to_csv() if format == "csv" else _render(f"published.{format}", data=table)
 
 
-def _flipped(run: Run, found: Findings, choice: Choice) -> Flipped:
+def _flipped(found: Findings, choice: Choice) -> Flipped:
     split = found.split(choice)
-    turned = flips(run, found, choice, split)
+    turned = flips(found, choice, split)
     fixed = [flip for flip in turned if flip.kind == "fixed"]
     broken = [flip for flip in turned if flip.kind == "broken"]
     half = MOST_FLIPS // 2

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: its settings, what it cost, and how to run it again."""
+"""The origin of a run's numbers: its settings, what it cost, and how to run it again."""
 
 from __future__ import annotations
 

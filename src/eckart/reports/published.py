@@ -81,10 +81,10 @@ def _beside(found: Findings, choice: Choice) -> dict[str, Any]:
     return {
         "run_shots": where.shots,
         "run_scoring": where.scoring,
-        "run_unpruned": before.accuracy if before else None,
+        "run_unpruned": before.mean if before else None,
         "run_gain": gain.mean if gain else None,
         "run_interval": gain.interval if gain else None,
-        "run_outcome": choice.outcome,
+        "run_outcome": choice.conclusion,
     }
 
 

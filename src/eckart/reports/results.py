@@ -1,33 +1,44 @@
-"""Tables for the terminal."""
+"""One result for the terminal: a search, a score, spectra, a model, the published record."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from eckart.records import MatrixSpectrum
-from eckart.reports.table import points
-from eckart.reports.terminal import Said, Sheet, listed, titled
+from eckart.records import Trial
+from eckart.reports.sentences import conclusion, evaluation_verdict, race_summary
+from eckart.reports.table import Column, Table
+from eckart.reports.terminal import Said, listed, titled
 from eckart.scores import Score
-from eckart.scoring.evaluation import Evaluation
-from eckart.selection.racing import Race
-from eckart.selection.study import Candidate, Study, drawn
-from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.paired import accuracy_interval
-from eckart.tasks.prompts import Prompt
+from eckart.weights.conditioning import MatrixSpectrum
 
-RECORD_NOTE = (
-    "differs, cannot tell: whatever the pairs of rows before and after, which are not known;"
-    " depends: on the pairs\nlog is the authors'. Intervals and p values: eckart report published"
-    " --format md"
+if TYPE_CHECKING:
+    from eckart.scoring.evaluation import Evaluation
+    from eckart.selection.study import Candidate, Study
+    from eckart.tasks.prompts import Prompt
+    from eckart.weights.anatomy import Anatomy, Weight
+
+METRICS = (
+    Column("accuracy", "accuracy", "share"),
+    Column("balanced_accuracy", "balanced", "share"),
+    Column("macro_f1", "macro-F1", "share"),
+    Column("log_loss", "log-loss", "share"),
+    Column("majority_rate", "majority", "share"),
 )
 LEGEND = (
     "balanced: accuracy averaged over the labels; macro-F1: F1 averaged over them; log-loss in"
     " nats; majority: the share of the most frequent label"
+)
+RECORD_NOTE = (
+    "differs, cannot tell: whatever the pairs of rows before and after, which are not known;"
+    " depends: on the pairs\nlog is the authors'. Intervals and p values: eckart report published"
+    " --format md"
 )
 ROUNDING_NOTE = (
     "* within rounding: storage in this dtype may move a singular value by as much as this one is,"
@@ -51,7 +62,7 @@ def study_report(study: Study) -> RenderableType:
     if study.race:
         parts.append(Said(race_summary(study.race), "dim"))
     if study.published:
-        parts.append(published_table(study))
+        parts.append(beside_table(study))
     if study.condition_numbers:
         parts.append(layers_list(study))
     parts += [Said(f"note: {note}", "dim") for note in study.notes]
@@ -71,153 +82,136 @@ def layers_list(study: Study) -> RenderableType:
     return titled(f"condition number of {study.part} by layer, * chosen ({how})", listed(entries))
 
 
-def candidates_table(study: Study) -> RenderableType:
+def candidates_table(study: Study) -> Table:
     """Return every rate with its validation scores, and in a race the rows that it saw, the chosen
     rate marked."""
-    title = f"validation: layer {study.layer}, {study.part} (n = {study.chosen.seen})"
-    seen = ["rows"] if study.race else []
-    columns = [
-        "rate",
-        "ranks",
-        *seen,
-        "accuracy",
-        "balanced",
-        "macro-F1",
-        "log-loss",
-        "majority",
-        "",
-    ]
-    return titled(title, Sheet(columns, [_candidate(study, c) for c in study.candidates], names=2))
-
-
-def _candidate(study: Study, candidate: Candidate) -> list[str]:
-    score, rate = candidate.trial.labelled, candidate.rate
-    numbers = ["failed", "", "", "", ""] if score is None else _metrics(score)
-    dropped = {drop.rate for drop in study.race.drops} if study.race else set()
-    fate = "chosen" if rate == study.rate else "dropped" if rate in dropped else ""
-    seen = [str(candidate.seen)] if study.race else []
-    return [f"{rate:g}", _ranks(candidate.ranks), *seen, *numbers, fate]
-
-
-def race_summary(race: Race) -> str:
-    """Return what a race read and what that is worth."""
-    return (
-        f"raced: {race.rows_read} of {race.rows_without} rows read, looks at"
-        f" {', '.join(map(str, race.looks))}; with probability {1 - race.alpha:g} or more the"
-        " choice is that of the search that reads them all"
+    columns = (
+        Column("rate", "rate", "rate"),
+        Column("ranks", "ranks"),
+        Column("rows", "rows", "count"),
+        *METRICS,
+        Column("fate", ""),
     )
+    rows = [_candidate(study, candidate) for candidate in study.candidates]
+    title = f"validation: layer {study.layer}, {study.part} (n = {study.chosen.seen})"
+    return Table("candidates", title, "", columns, rows)
 
 
-def outcome_table(study: Study) -> RenderableType:
+def _candidate(study: Study, candidate: Candidate) -> dict[str, Any]:
+    dropped = {drop.rate for drop in study.race.drops} if study.race else set()
+    score, rate = candidate.trial.labelled, candidate.rate
+    fates = {"chosen": rate == study.rate, "dropped": rate in dropped, "failed": score is None}
+    return {
+        **(vars(score) if score else {}),
+        "rate": rate,
+        "ranks": _ranks(candidate.ranks),
+        "rows": candidate.seen if study.race else None,
+        "fate": next((fate for fate, is_so in fates.items() if is_so), ""),
+    }
+
+
+def outcome_table(study: Study) -> Table:
     """Return the test set's outcome: unpruned and clipped on the same rows; unpruned alone where
     nothing is clipped."""
-    paired = study.comparison
-    columns = ["", "accuracy", "95% interval", "balanced", "macro-F1", "log-loss"]
-    rows, majority = [], ""
-    for name, trial in study.tested.items():
-        assert trial.labelled is not None
-        low, high = accuracy_interval(trial.labelled)
-        first, *rest, majority = _metrics(trial.labelled)
-        rows.append([name, first, f"{low:.4f} to {high:.4f}", *rest])
-    if study.rate:
-        low, high = paired.interval
-        rows.append(
-            ["difference", f"{paired.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", *[""] * 3]
-        )
-    choice = "the frozen choice" if study.rate else "nothing is clipped"
-    return titled(
-        f"test: {choice}, looked at once (n = {paired.n}; majority {majority})",
-        Sheet(columns, rows),
+    columns = (
+        Column("name", ""),
+        Column("accuracy", "accuracy", "written"),
+        Column("interval", "95% interval", "written"),
+        *METRICS[1:-1],
     )
-
-
-def published_table(study: Study) -> RenderableType:
-    """Return what the paper and its authors' logs report for the same model, task and part."""
-    columns = ["source", "layer", "rate", "unpruned", "clipped"]
+    scores = {name: _labelled(trial) for name, trial in study.tested.items()}
     rows = [
-        [
-            row["source"],
-            str(row["layer"]),
-            f"{row['rate']:g}",
-            f"{row['test_baseline']:.4f}",
-            f"{row['test_clipped']:.4f}",
-        ]
-        for row in study.published
+        {**vars(score), "name": name, **_interval(score.accuracy, accuracy_interval(score))}
+        for name, score in scores.items()
     ]
-    return titled("published for this model, task and part", Sheet(columns, rows))
+    paired = study.comparison
+    if study.rate:
+        difference = _interval(paired.difference, paired.interval, "+")
+        rows.append({"name": "difference", **difference})
+    choice = "the frozen choice" if study.rate else "nothing is clipped"
+    majority = f"majority {scores['unpruned'].majority_rate:.4f}"
+    title = f"test: {choice}, looked at once (n = {paired.n}; {majority})"
+    return Table("outcome", title, "", columns, rows)
 
 
-def record_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+def _labelled(trial: Trial) -> Score:
+    assert trial.labelled is not None
+    return trial.labelled
+
+
+def _interval(value: float, interval: tuple[float, float], sign: str = "") -> dict[str, str]:
+    low, high = interval
+    return {
+        "accuracy": f"{value:{sign}.4f}",
+        "interval": f"{low:{sign}.4f} to {high:{sign}.4f}",
+    }
+
+
+PUBLISHED = (
+    Column("source", "source"),
+    Column("layer", "layer", "count"),
+    Column("rate", "rate", "rate"),
+    Column("test_baseline", "unpruned", "share"),
+    Column("test_clipped", "clipped", "share"),
+)
+
+
+def beside_table(study: Study) -> Table:
+    """Return what the paper and its authors' logs report for the same model, task and part."""
+    title = "published for this model, task and part"
+    return Table("beside", title, "", PUBLISHED, study.published)
+
+
+def record_report(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return the published record, a table a model: accuracies, and whether any pairing of the rows
     tells them apart.
 
     Arguments:
         rows: of `eckart.reports.published.published_table`.
     """
-    models = sorted({row["model"] for row in rows})
+    columns = (
+        Column("source", "source"),
+        Column("edit", "edit", "written"),
+        Column("n", "n", "count"),
+        Column("test_baseline", "before", "share"),
+        Column("test_clipped", "after", "share"),
+        Column("gain", "points", "points"),
+        Column("says", "so"),
+    )
+    by_model = groupby(sorted(rows, key=lambda row: row["model"]), key=lambda row: row["model"])
     tables = [
-        titled(name, _record_of([row for row in rows if row["model"] == name])) for name in models
+        Table("published", model, "", columns, [_recorded(row) for row in own])
+        for model, own in by_model
     ]
     return Group(*tables, Said(RECORD_NOTE, "dim"))
 
 
-def _record_of(rows: Sequence[Mapping[str, Any]]) -> Sheet:
-    cells = []
-    for row in rows:
-        source = "{source}: {task}".format(**row).removeprefix("authors' ")
-        edit = f"{row['layer']}:{row['part']}:{row['rate']:g}"
-        accuracies = (
-            f"{row['test_baseline']:.4f}",
-            f"{row['test_clipped']:.4f}",
-            points(row["gain"]),
-        )
-        says = row["says"].partition(",")[0].removesuffix(" on the pairs")
-        cells.append([source, edit, str(row["n"]), *accuracies, says])
-    return Sheet(["source", "edit", "n", "before", "after", "points", "so"], cells)
+def _recorded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **row,
+        "source": "{source}: {task}".format(**row).removeprefix("authors' "),
+        "edit": f"{row['layer']}:{row['part']}:{row['rate']:g}",
+        "says": row["says"].partition(",")[0].removesuffix(" on the pairs"),
+    }
 
 
-def conclusion(study: Study) -> str:
-    """Return the result in a few sentences that claim no more than the test set allows.
-
-    First comes a model that does not beat always answering the most frequent label, then what
-    clipping does.
-    """
-    paired, verdict = study.comparison, study.verdict()
-    said = [study.caution()] if study.caution() else []
-    tried = (
-        f"Tried on {study.chosen.seen} validation rows: {study.tried()} beside the unpruned model."
-    )
-    if study.rate == 0:
-        return " ".join([*said, f"{_capital(verdict)}.", tried])
-    low, high = paired.interval
-    said.append(
-        f"{_capital(verdict)}: clipping {study.part} of layer {study.layer} at {study.rate:g}"
-        f" changes test accuracy by {100 * paired.difference:+.2f} points (95% interval"
-        f" {100 * low:+.2f} to {100 * high:+.2f}; exact McNemar p = {paired.p_value:.3g};"
-        f" {paired.fixed} rows fixed, {paired.broken} broken; {study.turned} predictions turned)."
-    )
-    return " ".join([*said, tried])
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-def score_table(score: Score, labels: Sequence[str], title: str) -> RenderableType:
+def score_report(score: Score, labels: Sequence[str], title: str) -> RenderableType:
     """Return a score's metrics and its confusion matrix."""
-    metrics = Sheet(
-        ["n", "accuracy", "balanced", "macro-F1", "log-loss", "majority"],
-        [[str(score.n), *_metrics(score)]],
-        names=0,
-    )
+    columns = (Column("n", "n", "count"), *METRICS)
+    metrics = Table("metrics", title, "", columns, [vars(score)])
     if len(labels) > WIDEST:
-        return titled(title, metrics, Said(f"confusion of {len(labels)} labels: see --json", "dim"))
+        return Group(metrics, Said(f"confusion of {len(labels)} labels: see --json", "dim"))
+    return Group(metrics, _confusion(score, labels))
+
+
+def _confusion(score: Score, labels: Sequence[str]) -> Table:
     shown = [" ".join(printable(label).split()) for label in labels]
-    confusion = Sheet(
-        ["label", *(f"predicted {label}" for label in shown)],
-        [[label, *map(str, counts)] for label, counts in zip(shown, score.confusion, strict=True)],
-    )
-    return titled(title, metrics, confusion)
+    predicted = (Column(str(i), f"predicted {label}", "count") for i, label in enumerate(shown))
+    rows = [
+        {"label": label, **{str(i): count for i, count in enumerate(counts)}}
+        for label, counts in zip(shown, score.confusion, strict=True)
+    ]
+    return Table("confusion", "", "", (Column("label", "label"), *predicted), rows)
 
 
 def evaluation_report(result: Evaluation, shown: int = 0) -> RenderableType:
@@ -225,25 +219,11 @@ def evaluation_report(result: Evaluation, shown: int = 0) -> RenderableType:
     title = f"{result.dtype}, {result.task.shots} shots, scoring {result.scoring}"
     return Group(
         Said(f"{evaluation_verdict(result)}\n", "bold"),
-        score_table(result.score, result.task.labels, title),
+        score_report(result.score, result.task.labels, title),
         Said(LEGEND, "dim"),
         *(Said(f"note: {note}", "dim") for note in result.notes),
         *(part for prompt in result.prompts[:shown] for part in _prompt(prompt)),
     )
-
-
-def evaluation_verdict(result: Evaluation) -> str:
-    """Say how often a model is right, of how many rows, and under which demonstrations."""
-    score, task = result.score, result.task
-    edits = ", ".join(map(str, result.trial.edits)) or "unpruned"
-    low, high = accuracy_interval(score)
-    right = (
-        f"{result.model} on {task.name} {result.trial.split}, {edits}: accuracy"
-        f" {score.accuracy:.4f} (95% interval {low:.4f} to {high:.4f}; n = {score.n};"
-        f" {drawn(task.shots, task.seed)})."
-    )
-    name = "clipped" if result.trial.edits else "unpruned"
-    return f"{nothing_learned({name: score})} {right}".lstrip()
 
 
 def _prompt(prompt: Prompt) -> list[RenderableType]:
@@ -257,34 +237,35 @@ def _prompt(prompt: Prompt) -> list[RenderableType]:
     return [Text(f"--- {prompt.id}", "dim"), context, *answers]
 
 
-def spectrum_table(matrices: Sequence[MatrixSpectrum]) -> RenderableType:
+def spectrum_report(matrices: Sequence[MatrixSpectrum]) -> RenderableType:
     """Return the worst-conditioned matrix, and both ends of every spectrum: which storage may have
     made is marked."""
-    columns = [
-        "layer",
-        "matrix",
-        "shape",
-        "sigma max",
-        "sigma min",
-        "condition number",
-        "rounding",
-        "",
-    ]
+    columns = (
+        Column("layer", "layer", "count"),
+        Column("name", "matrix"),
+        Column("shape", "shape", "written"),
+        Column("sigma_max", "sigma max", "written"),
+        Column("sigma_min", "sigma min", "written"),
+        Column("condition", "condition number", "written"),
+        Column("rounding", "rounding", "written"),
+        Column("says", ""),
+    )
     rows = [
-        [
-            str(m.layer),
-            m.name,
-            f"{m.shape[0]} x {m.shape[1]}",
-            f"{m.sigma_max:.6g}",
-            f"{m.sigma_min:.6g}",
-            condition(m.condition_number),
-            f"{m.rounding:.2g}",
-            f"rank {m.rank}" if m.singular else "" if m.resolved else "*",
-        ]
+        {
+            "layer": m.layer,
+            "name": m.name,
+            "shape": f"{m.shape[0]} x {m.shape[1]}",
+            "sigma_max": f"{m.sigma_max:.6g}",
+            "sigma_min": f"{m.sigma_min:.6g}",
+            "condition": condition(m.condition_number),
+            "rounding": f"{m.rounding:.2g}",
+            "says": f"rank {m.rank}" if m.singular else "" if m.resolved else "*",
+        }
         for m in matrices
     ]
-    told = [] if all(m.resolved for m in matrices) else [Said(ROUNDING_NOTE, "dim")]
-    return Group(Said(_worst(matrices), "bold"), Sheet(columns, rows, names=2, keys=2), *told)
+    note = "" if all(m.resolved for m in matrices) else ROUNDING_NOTE
+    table = Table("spectrum", "", note, columns, rows, keys=2)
+    return Group(Said(_worst(matrices), "bold"), table)
 
 
 def _worst(matrices: Sequence[MatrixSpectrum]) -> str:
@@ -298,23 +279,75 @@ def _worst(matrices: Sequence[MatrixSpectrum]) -> str:
     )
 
 
-def anatomy_table(document: dict[str, Any]) -> RenderableType:
-    """Return a model's layers and matrices, those of equal layers once."""
-    title = f"{document['model']}: {document['model_type']}, {document['parameters']:,} parameters"
+def anatomy_document(name: str, anatomy: Anatomy) -> dict[str, Any]:
+    """Return a model's layers and matrices as JSON values.
+
+    Arguments:
+        name: hub id or path.
+        anatomy: of a model, which may be on the meta device.
+    """
+    in_layers = {id(w.parameter): w.parameter.numel() for layer in anatomy.layers for w in layer}
+    return {
+        "model": name,
+        "model_type": anatomy.model_type,
+        "parameters": anatomy.parameters,
+        "matrix_parameters": sum(in_layers.values()),
+        "layers": [
+            {"layer": index, "matrices": [_matrix(weight) for weight in layer]}
+            for index, layer in enumerate(anatomy.layers)
+        ],
+    }
+
+
+def _matrix(weight: Weight) -> dict[str, Any]:
+    return {
+        "name": weight.name,
+        "part": weight.part,
+        "shape": list(weight.shape),
+        "fused": weight.fused,
+        "tied": bool(weight.tied),
+        "tied_to": list(weight.tied),
+        "path": weight.path,
+    }
+
+
+def anatomy_table(document: Mapping[str, Any]) -> Table:
+    """Return the layers and matrices of an `anatomy_document`, those of equal layers once."""
+    columns = (
+        Column("layers", "layers"),
+        Column("name", "matrix"),
+        Column("part", "part"),
+        Column("size", "shape", "written"),
+        Column("parameters", "parameters", "count"),
+        Column("share", "of model", "written"),
+        Column("stored", "stored"),
+    )
     rows = [
-        [layers if index == 0 else "", *_matrix(m, document["parameters"])]
+        {
+            **matrix,
+            "layers": layers if index == 0 else "",
+            "size": "{} x {}".format(*matrix["shape"]),
+            "parameters": math.prod(matrix["shape"]),
+            "share": f"{100 * math.prod(matrix['shape']) / document['parameters']:.2f}%",
+            "stored": ", ".join(word for word in ("fused", "tied") if matrix[word]),
+        }
         for layers, matrices in _alike(document["layers"])
-        for index, m in enumerate(matrices)
+        for index, matrix in enumerate(matrices)
     ]
-    columns = ["layers", "matrix", "part", "shape", "parameters", "of model", "stored"]
-    return titled(title, Sheet(columns, rows, names=2, keys=2))
+    title = f"{document['model']}: {document['model_type']}, {document['parameters']:,} parameters"
+    return Table("anatomy", title, "", columns, rows, keys=2)
 
 
-def _matrix(matrix: dict[str, Any], parameters: int) -> list[str]:
-    (height, width), count = matrix["shape"], math.prod(matrix["shape"])
-    stored = ", ".join(word for word in ("fused", "tied") if matrix[word])
-    share = f"{100 * count / parameters:.2f}%"
-    return [matrix["name"], matrix["part"], f"{height} x {width}", f"{count:,}", share, stored]
+def _alike(layers: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Join neighbouring layers that hold the same matrices into one entry."""
+    for _, group in groupby(layers, key=lambda layer: [_facts(m) for m in layer["matrices"]]):
+        same = list(group)
+        first, last = same[0]["layer"], same[-1]["layer"]
+        yield str(first) if first == last else f"{first} to {last}", same[-1]["matrices"]
+
+
+def _facts(matrix: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(matrix[key] for key in ("name", "part", "shape", "fused", "tied"))
 
 
 def printable(text: str) -> str:
@@ -328,40 +361,13 @@ def condition(value: float) -> str:
     return "singular" if math.isinf(value) else f"{value:.6g}"
 
 
-def _alike(layers: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Join neighbouring layers that hold the same matrices into one entry."""
-    joined: list[tuple[int, int, list[dict[str, Any]]]] = []
-    for layer in layers:
-        same = joined and [_facts(m) for m in joined[-1][2]] == [
-            _facts(m) for m in layer["matrices"]
-        ]
-        first = joined.pop()[0] if same else layer["layer"]
-        joined.append((first, layer["layer"], layer["matrices"]))
-    return [(str(a) if a == b else f"{a} to {b}", matrices) for a, b, matrices in joined]
-
-
-def _facts(matrix: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(matrix[key] for key in ("name", "part", "shape", "fused", "tied"))
-
-
-def _metrics(score: Score) -> list[str]:
-    values = (
-        score.accuracy,
-        score.balanced_accuracy,
-        score.macro_f1,
-        score.log_loss,
-        score.majority_rate,
-    )
-    return [f"{value:.4f}" for value in values]
-
-
-def _ranks(ranks: dict[str, int]) -> str:
+def _ranks(ranks: Mapping[str, int]) -> str:
     """Write each rank once, with the matrices that it is left of where they differ.
 
     >>> _ranks({"q": 288, "k": 96, "v": 96, "o": 288}), _ranks({"up": 16, "down": 16})
     ('288 q o, 96 k v', '16')
     """
     names = {rank: " ".join(n for n in ranks if ranks[n] == rank) for rank in ranks.values()}
-    return (
-        str(*names) if len(names) == 1 else ", ".join(f"{rank} {of}" for rank, of in names.items())
-    )
+    if len(names) == 1:
+        return str(*names)
+    return ", ".join(f"{rank} {of}" for rank, of in names.items())

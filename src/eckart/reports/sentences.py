@@ -1,19 +1,26 @@
-"""A run's findings in plain words."""
+"""The sentences of a report: what a run, a search or an evaluation found, in plain words."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from eckart.analysis.findings import Choice, Findings, Outcome
+from eckart.analysis.findings import Choice, Conclusion, Findings
 from eckart.analysis.outcomes import short_name, span
-from eckart.reports.table import p_text, points
-from eckart.reports.tables import picks_text
+from eckart.reports.table import p_text
+from eckart.reports.units import UNITS
+from eckart.selection.study import drawn
+from eckart.statistics.crossed import nothing_learned
+from eckart.statistics.gain import counted, sentence, verdict
+from eckart.statistics.paired import accuracy_interval
 
-LEVEL = 0.05
+if TYPE_CHECKING:
+    from eckart.scoring.evaluation import Evaluation
+    from eckart.selection.racing import Race
+    from eckart.selection.study import Study
+
 SAID = 6
 """The most choices that are spelled out."""
 PARTS = {"attn": "the attention", "mlp": "the MLP", "all": "all matrices"}
@@ -33,10 +40,7 @@ def summary(found: Findings) -> list[str]:
 
 def _overall(found: Findings) -> str:
     """Return how many choices gained."""
-    counts: Counter[str] = Counter(choice.outcome for choice in found.choices)
-    said = ", ".join(
-        f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome]
-    )
+    said = counted((choice.conclusion for choice in found.choices), get_args(Conclusion))
     return f"{len(found.choices)} choices (model, task, shots, scoring, part): {said}."
 
 
@@ -46,14 +50,14 @@ class Headline:
     numbers."""
 
     name: str
-    outcome: Outcome
+    outcome: Conclusion
     numbers: str
 
 
 def verdicts(found: Findings) -> list[Headline]:
     """Return every choice's verdict, the most certain first."""
     return [
-        Headline(choice_name(choice), choice.outcome, _numbers(choice, found))
+        Headline(choice_name(choice), choice.conclusion, _numbers(choice, found))
         for choice in ordered(found)
     ]
 
@@ -68,8 +72,9 @@ def ordered(found: Findings) -> list[Choice]:
 def _numbers(choice: Choice, found: Findings) -> str:
     if choice.gain is None:
         return choice.missing
-    low, high = choice.gain.interval
-    return f"{points(choice.gain.mean)} ({points(low)} to {points(high)}), {_sample(choice, found)}"
+    text = UNITS[found.kind].text
+    low, high = map(text, choice.gain.interval)
+    return f"{text(choice.gain.mean)} ({low} to {high}), {_sample(choice, found)}"
 
 
 def _sample(choice: Choice, found: Findings) -> str:
@@ -96,18 +101,19 @@ def _sentence(choice: Choice, found: Findings) -> str:
     clipping = where + _clipping(choice, "clipping" if where else "Clipping")
     if choice.gain is None:
         return f"{clipping} was chosen; too few rows were scored to say what it gains."
-    low, high = (100 * bound for bound in choice.gain.interval)
-    gained = "gains" if choice.gain.mean >= 0 else "loses"
+    units = UNITS[found.kind]
+    low, high = map(units.size, choice.gain.interval)
+    gained = units.gained if choice.gain.mean >= 0 else units.lost
     how = (
         "on the test rows"
         if choice.basis != "cross-validated"
         else "corrected for having been chosen on these rows"
     )
-    certainty = f"95% interval {low:.1f} to {high:.1f}; {_sample(choice, found)}"
+    certainty = f"{units.interval} {low} to {high}; {_sample(choice, found)}"
     return (
-        f"{clipping} {gained} {abs(100 * choice.gain.mean):.1f} points {how} ({certainty};"
+        f"{clipping} {gained} {units.size(abs(choice.gain.mean))}{units.unit} {how} ({certainty};"
         f" {_count(choice.tried, 'cell')} tried; {_correction(choice, found)})."
-        f" {_conclusion(choice)}"
+        f" {_conclusion(choice, found)}"
     )
 
 
@@ -151,19 +157,20 @@ def _correction(choice: Choice, found: Findings) -> str:
     return f"{corrected} p = {p_text(choice.p_adjusted)}".replace("= <", "<")
 
 
-def _conclusion(choice: Choice) -> str:
-    if choice.outcome != "cannot tell":
-        return f"Verdict: {choice.outcome}."
-    if _clear_alone(choice):
+def _conclusion(choice: Choice, found: Findings) -> str:
+    if choice.conclusion != "cannot tell":
+        return f"Verdict: {choice.conclusion}."
+    if choice.gain is not None and verdict(choice.gain) != "cannot tell":
         return (
             "Verdict: cannot tell; alone it would be clear, but one of so many choices may look"
             " like this by chance."
         )
-    if choice.detectable is None or choice.detectable > 1:
+    units = UNITS[found.kind]
+    if choice.detectable is None or (units.unit and choice.detectable > 1):
         return "Verdict: cannot tell; with so few rows that change, no gain could have shown."
     return (
         "Verdict: cannot tell; an experiment like this one finds a true gain of"
-        f" {100 * choice.detectable:.1f} points four times in five."
+        f" {units.size(choice.detectable)}{units.unit} four times in five."
     )
 
 
@@ -176,10 +183,13 @@ def choice_name(choice: Choice) -> str:
     return f"{choice.condition}, {choice.part}"
 
 
-def _clear_alone(choice: Choice) -> bool:
-    """Whether a choice would be called a gain or a loss, had it been the only one."""
-    gain = choice.gain
-    return gain is not None and gain.p_value <= LEVEL and gain.interval[0] * gain.interval[1] > 0
+def picks_text(choice: Choice) -> str:
+    """Return what the seeds chose, in words."""
+    names = [
+        (f"layer {edit.layer} at {edit.rate:g}" if edit else "nothing", count)
+        for edit, count in choice.counts
+    ]
+    return ", ".join(f"{name} ({count} of {len(choice.picks)})" for name, count in names)
 
 
 def worst_matrix(model: str, spectra: Sequence[dict[str, Any]]) -> str:
@@ -213,3 +223,44 @@ def worst_matrix(model: str, spectra: Sequence[dict[str, Any]]) -> str:
 
 def _matrices(count: int) -> str:
     return "1 matrix" if count == 1 else f"{count:,} matrices"
+
+
+def conclusion(study: Study) -> str:
+    """Return a search's result in a few sentences that claim no more than the test set allows.
+
+    First comes a model that does not beat always answering the most frequent label, then what
+    clipping does.
+    """
+    said, seen = study.verdict(), study.chosen.seen
+    said = said[0].upper() + said[1:]
+    if study.rate:
+        found = sentence(study.comparison, "accuracy", f"{study.turned} predictions turned")
+        said += (
+            f": clipping {study.part} of layer {study.layer} at {study.rate:g} changes test"
+            f" accuracy by {found}"
+        )
+    tried = f"Tried on {seen} validation rows: {study.tried()} beside the unpruned model."
+    return f"{study.caution()} {said}. {tried}".lstrip()
+
+
+def race_summary(race: Race) -> str:
+    """Return what a race read and what that is worth."""
+    return (
+        f"raced: {race.rows_read} of {race.rows_without} rows read, looks at"
+        f" {', '.join(map(str, race.looks))}; with probability {1 - race.alpha:g} or more the"
+        " choice is that of the search that reads them all"
+    )
+
+
+def evaluation_verdict(result: Evaluation) -> str:
+    """Say how often a model is right, of how many rows, and under which demonstrations."""
+    score, task = result.score, result.task
+    edits = ", ".join(map(str, result.trial.edits)) or "unpruned"
+    low, high = accuracy_interval(score)
+    right = (
+        f"{result.model} on {task.name} {result.trial.split}, {edits}: accuracy"
+        f" {score.accuracy:.4f} (95% interval {low:.4f} to {high:.4f}; n = {score.n};"
+        f" {drawn(task.shots, task.seed)})."
+    )
+    name = "clipped" if result.trial.edits else "unpruned"
+    return f"{nothing_learned({name: score})} {right}".lstrip()

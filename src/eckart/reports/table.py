@@ -1,4 +1,4 @@
-"""Tables as data: what a page, a CSV file, Markdown and JSON all show."""
+"""The table as data: what a terminal, a page, a CSV file, Markdown and JSON all show."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from rich.console import Group, RenderableType
+
+from eckart.reports.terminal import Layout, Said, titled
 
 Row = Mapping[str, Any]
 
@@ -30,20 +34,49 @@ def p_text(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
+def decimals(value: float) -> str:
+    """Write three decimals, or fewer digits where there are more before the point.
+
+    >>> decimals(0.01234), decimals(-1e-17), decimals(3684.704)
+    ('0.012', '0.000', '3,685')
+    """
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{round(value, 3) + 0.0:.3f}"
+
+
+def _bounded(write: Callable[[float], str]) -> Callable[[Any], str]:
+    """Return how a value with its interval is written: (value, low, high)."""
+    return lambda triple: (
+        "-" if math.isnan(triple[0]) else "{} ({} to {})".format(*map(write, triple))
+    )
+
+
 FORMATS: dict[str, Callable[[Any], str]] = {
     "text": str,
+    "written": str,  # numbers in words of their own: never broken, as no number is
     "count": lambda value: f"{value:,}",
     "share": lambda value: f"{value:.4f}",
     "points": points,
     "p": p_text,
     "rate": lambda value: f"{value:g}",
     "number": lambda value: f"{value:.4g}",
+    "change": lambda value: f"{value:+.4g}" if value else "0",
+    "decimals": decimals,
     "seconds": lambda value: f"{value:,.1f}",
     "shares": lambda pair: f"{pair[0]:.4f} to {pair[1]:.4f}",
     "range": lambda pair: f"{100 * pair[0]:+.2f} to {100 * pair[1]:+.2f}",
+    "numbers": lambda pair: f"{pair[0]:.4g} to {pair[1]:.4g}",
+    "changes": lambda pair: f"{pair[0]:+.4g} to {pair[1]:+.4g}",
+    "estimate": _bounded(decimals),
+    "difference": _bounded(lambda value: f"{value:+.3f}"),
+    "gain": _bounded(points),
+    "rank": _bounded(lambda value: f"{value:+.2f}"),
 }
 LAST = 1e300  # sorts after all else, and is a number to every reader
-PAIRS = ("shares", "range")
+SEVERAL = {
+    **dict.fromkeys(("shares", "range", "numbers", "changes"), ("_low", "_high")),
+    **dict.fromkeys(("estimate", "difference", "gain", "rank"), ("", "_low", "_high")),
+}
+"""Kinds of several values, and what the columns of each are called where a machine reads."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -54,8 +87,8 @@ class Column:
     Arguments:
         key: what rows call it.
         title: what readers call it.
-        kind: how its values are written: a key of `FORMATS`. Pairs become two columns where a
-            machine reads.
+        kind: how its values are written: a key of `FORMATS`. Those of several values become
+            several columns where a machine reads.
     """
 
     key: str
@@ -65,18 +98,20 @@ class Column:
     @property
     def numeric(self) -> bool:
         """Whether its values sort as numbers."""
-        return self.kind != "text"
+        return self.kind not in ("text", "written")
 
     def text(self, row: Row) -> str:
-        """Write a row's value; nothing where it has none."""
+        """Write a row's value; nothing where it has none, and a stroke where it is not a number."""
         value = row.get(self.key)
-        return "" if value is None else FORMATS[self.kind](value)
+        if value is None:
+            return ""
+        return "-" if value != value else FORMATS[self.kind](value)
 
     def sort_key(self, row: Row) -> float | str:
         """Return what a row is sorted by in this column; what has no value comes last."""
         value = row.get(self.key)
         if self.numeric:
-            number = LAST if value is None else value[0] if self.kind in PAIRS else value
+            number = LAST if value is None else value[0] if self.kind in SEVERAL else value
             return max(-LAST, min(LAST, float(number)))
         return "" if value is None else str(value)
 
@@ -90,6 +125,7 @@ class Table:
         title, note: the question that it answers, or what it shows, and what a reader should know
             about it.
         columns, rows: its contents; values are plain, fractions are in [0, 1].
+        keys: how many columns, from the left, say what a row is of.
     """
 
     name: str
@@ -97,6 +133,24 @@ class Table:
     note: str
     columns: tuple[Column, ...]
     rows: Sequence[Row]
+    keys: int = 1
+
+    def to_terminal(self) -> RenderableType:
+        """Return title, contents and note, fitted to the terminal: columns that hold nothing are
+        left out."""
+        texts = [[column.text(row) for row in self.rows] for column in self.columns]
+        shown = [i for i, cells in enumerate(texts) if not cells or any(cells)]
+        laid = Layout(
+            headings=[self.columns[i].title for i in shown],
+            cells=[texts[i] for i in shown],
+            names=[self.columns[i].kind == "text" for i in shown],
+            keys=sum(i < self.keys for i in shown),
+        )
+        parts = [laid, Said(self.note, "dim")] if self.note else [laid]
+        return titled(self.title, *parts) if self.title else Group(*parts)
+
+    def __rich__(self) -> RenderableType:
+        return self.to_terminal()
 
     def narrow(self, kept: Sequence[str] = ()) -> Table:
         """Leave out the text columns in which all rows agree, and those that hold nothing; a blank
@@ -118,7 +172,7 @@ class Table:
         ]
 
     def to_csv(self) -> str:
-        """Return the table as CSV; a pair is two columns, `..._low` and `..._high`.
+        """Return the table as CSV; of an interval, `..._low` and `..._high` are two columns.
 
         A text that a spreadsheet would run as a formula gets a leading `'`.
         """
@@ -155,13 +209,13 @@ def finite(value: Any) -> Any:
 
 
 def _names(column: Column) -> list[str]:
-    return [f"{column.key}_low", f"{column.key}_high"] if column.kind in PAIRS else [column.key]
+    return [f"{column.key}{end}" for end in SEVERAL.get(column.kind, ("",))]
 
 
 def _values(column: Column, row: Row) -> list[Any]:
     value = row.get(column.key)
-    if column.kind in PAIRS:
-        return list(value or ("", ""))
+    if column.kind in SEVERAL:
+        return list(value or [""] * len(SEVERAL[column.kind]))
     return [_inert(value) if isinstance(value, str) else "" if value is None else value]
 
 

@@ -10,12 +10,14 @@ import numpy as np
 
 from eckart.analysis.calibration import crossings
 from eckart.analysis.findings import Choice, Findings
-from eckart.analysis.measured import Cell, Measured
+from eckart.analysis.measured import Cell, Measured, mean_gain, reported, turned
 from eckart.analysis.outcomes import Condition
 from eckart.records import PARTS
+from eckart.reports.sentences import picks_text
 from eckart.reports.table import Column, Table
+from eckart.reports.units import UNITS
 from eckart.runs import Run
-from eckart.statistics.paired import mcnemar_exact
+from eckart.scores import Outcome, Score
 
 WHERE = (
     Column("model", "model"),
@@ -23,30 +25,36 @@ WHERE = (
     Column("shots", "shots", "count"),
     Column("scoring", "scoring"),
 )
+OTHERS = {
+    "balanced_accuracy": "balanced",
+    "macro_f1": "macro-F1",
+    "log_loss": "log-loss",
+    "majority_rate": "majority",
+}
 ORDER = PARTS["all"]
 PLACE = (Column("part", "part"), Column("layer", "layer", "count"), Column("rate", "rate", "rate"))
 
 
 def choices_table(found: Findings) -> Table:
     """Return one row a choice: what was chosen, and what it is worth."""
+    units = UNITS[found.kind]
     columns = (
         *WHERE,
         PLACE[0],
         Column("outcome", "verdict"),
         *PLACE[1:],
         Column("picks", "chosen by seed"),
-        Column("gain", "gain, points", "points"),
-        Column("interval", "95% interval", "range"),
-        Column("seed_spread", "spread over seeds, points", "points"),
+        Column("gain", f"gain{units.column}", units.gain),
+        Column("interval", "95% interval", units.gains),
+        Column("seed_spread", f"spread over seeds{units.column}", units.gain),
         Column("p_value", "p", "p"),
         Column("p_adjusted", "p, corrected", "p"),
-        Column("naive", "gain where chosen", "points"),
+        Column("naive", "gain where chosen", units.gain),
         Column("tried", "cells tried", "count"),
         Column("rows", "rows", "count"),
         Column("seeds", "seeds", "count"),
-        Column("fixed", "fixed, seed x row", "count"),
-        Column("broken", "broken, seed x row", "count"),
-        Column("detectable", "detectable gain", "points"),
+        *_turned_columns(found.kind),
+        Column("detectable", "detectable gain", units.gain),
         Column("basis", "measured on"),
     )
     note = (
@@ -54,9 +62,9 @@ def choices_table(found: Findings) -> Table:
         " its gain is read off rows that did not choose it. 'p, corrected' is Holm's over all"
         " choices. 'Gain where chosen' is the validation gain, which is optimistic. 'Detectable' is"
         " the smallest true gain that an experiment like this one would find four times in five."
-        " 'Spread over seeds' is the standard deviation of the unpruned model's accuracy over the"
-        " draws of demonstrations: what another draw alone may change. 'Seed x row' counts a row"
-        " once for every seed."
+        f" 'Spread over seeds' is the standard deviation of the unpruned model's {units.metric}"
+        " over the draws of demonstrations: what another draw alone may change. 'Seed x row'"
+        " counts a row once for every seed."
     )
     return Table(
         "choices",
@@ -80,12 +88,12 @@ def cells_table(found: Findings) -> Table:
         PLACE[0],
         Column("chosen", "chosen"),
         *PLACE[1:],
-        *(column for split in _splits(found) for column in _measured_columns(split)),
+        *(column for split in _splits(found) for column in _measured_columns(split, found.kind)),
         Column("failed", "failed", "count"),
         Column("seconds", "seconds", "seconds"),
     )
     rows = [
-        _cell_row(cell, (cell.condition, cell.edit) in chosen)
+        _cell_row(cell, (cell.condition, cell.edit) in chosen, found.kind)
         for cell in _ordered(found.cells.values())
     ]
     note = (
@@ -99,22 +107,24 @@ def cells_table(found: Findings) -> Table:
 
 def seeds_table(found: Findings) -> Table:
     """Return one row a choice and seed: the choice under each draw of demonstrations."""
+    units = UNITS[found.kind]
+    test = found.kind.test.removeprefix("exact ").removesuffix(" test,")
     columns = (
         *WHERE,
         *PLACE,
         Column("split", "split"),
         Column("seed", "seed", "count"),
         Column("rows", "rows", "count"),
-        Column("unpruned", "unpruned", "share"),
-        Column("clipped", "clipped", "share"),
-        Column("gain", "gain, points", "points"),
-        Column("fixed", "rows fixed", "count"),
-        Column("broken", "rows broken", "count"),
-        Column("p_value", "McNemar p", "p"),
+        Column("unpruned", "unpruned", units.mean),
+        Column("clipped", "clipped", units.mean),
+        Column("gain", f"gain{units.column}", units.gain),
+        Column("fixed", f"rows {found.kind.turned[0]}", "count"),
+        Column("broken", f"rows {found.kind.turned[1]}", "count"),
+        Column("p_value", f"{test} p", "p"),
     )
     note = (
-        "The choice under each draw of demonstrations; p is exact McNemar's on that seed's rows,"
-        " not corrected."
+        f"The choice under each draw of demonstrations; p is {_test_name(found.kind)} on that"
+        " seed's rows, not corrected."
     )
     return Table(
         "seeds",
@@ -258,48 +268,60 @@ def _splits(found: Findings) -> list[str]:
     return [split for split in ("validation", "test", "all") if split in present]
 
 
-def _measured_columns(split: str) -> tuple[Column, ...]:
-    facts = (
-        ("accuracy", "accuracy", "share"),
-        ("gain", "gain, points", "points"),
-        ("interval", "gain, 95%", "range"),
+def _test_name(kind: type[Outcome]) -> str:
+    return "exact McNemar's" if kind is Score else "the paired t test's"
+
+
+def _turned_columns(kind: type[Outcome], split: str = "") -> tuple[Column, Column]:
+    better, worse = kind.turned
+    key, title = (f"{split}_", f"{split}: ") if split else ("", "")
+    return (
+        Column(f"{key}fixed", f"{title}{better}, seed x row", "count"),
+        Column(f"{key}broken", f"{title}{worse}, seed x row", "count"),
+    )
+
+
+def _measured_columns(split: str, kind: type[Outcome]) -> tuple[Column, ...]:
+    units = UNITS[kind]
+    before = (
+        (kind.headline, units.metric, units.mean),
+        ("gain", f"gain{units.column}", units.gain),
+        ("interval", "gain, 95%", units.gains),
         ("p_value", "p", "p"),
         ("p_holm", "Holm", "p"),
         ("p_fdr", "FDR", "p"),
-        ("fixed", "fixed, seed x row", "count"),
-        ("broken", "broken, seed x row", "count"),
+    )
+    after = (
         ("rows", "rows", "count"),
         ("seeds", "seeds", "count"),
-        ("accuracy_interval", "accuracy, 95%", "shares"),
-        ("balanced_accuracy", "balanced", "share"),
-        ("macro_f1", "macro-F1", "share"),
-        ("log_loss", "log-loss", "share"),
-        ("majority_rate", "majority", "share"),
+        (f"{kind.headline}_interval", f"{units.metric}, 95%", units.means),
+        *((name, OTHERS[name], "share") for name in kind.others),
     )
-    return tuple(Column(f"{split}_{key}", f"{split}: {title}", kind) for key, title, kind in facts)
+    first, last = (
+        [Column(f"{split}_{key}", f"{split}: {title}", form) for key, title, form in facts]
+        for facts in (before, after)
+    )
+    return (*first, *_turned_columns(kind, split), *last)
 
 
-def _cell_row(cell: Cell, chosen: bool) -> dict[str, Any]:
+def _cell_row(cell: Cell, chosen: bool, kind: type[Outcome]) -> dict[str, Any]:
     row = {**_where(cell.condition), **_place(cell), "chosen": "chosen" if chosen else ""}
     for split, measured in cell.measured.items():
-        row |= {
-            f"{split}_{key}": value
-            for key, value in _facts(measured, cell.edit is not None).items()
-        }
+        facts = _facts(measured, kind.headline, cell.edit is not None)
+        row |= {f"{split}_{key}": value for key, value in facts.items()}
     return {**row, "failed": len(cell.failures), "seconds": cell.seconds}
 
 
-def _facts(measured: Measured, clipped: bool) -> dict[str, Any]:
-    plain = (
-        "rows",
-        "seeds",
-        "accuracy",
-        "accuracy_interval",
-        "balanced_accuracy",
-        "macro_f1",
-        "log_loss",
-    )
-    facts = {key: getattr(measured, key) for key in (*plain, "majority_rate", "p_holm", "p_fdr")}
+def _facts(measured: Measured, metric: str, clipped: bool) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "rows": measured.rows,
+        "seeds": measured.seeds,
+        metric: measured.mean,
+        f"{metric}_interval": measured.interval,
+        **measured.others,
+        "p_holm": measured.p_holm,
+        "p_fdr": measured.p_fdr,
+    }
     if clipped:
         facts |= {"fixed": measured.fixed, "broken": measured.broken}
     if measured.gain is not None:
@@ -316,7 +338,7 @@ def _choice_row(found: Findings, choice: Choice) -> dict[str, Any]:
         "layer": edit.layer if edit and choice.agreed else None,
         "rate": edit.rate if edit and choice.agreed else None,
         "picks": None if choice.agreed else picks_text(choice),
-        "outcome": choice.outcome,
+        "outcome": choice.conclusion,
         "naive": choice.naive,
         "tried": choice.tried,
         "seed_spread": _seed_spread(found, choice),
@@ -340,7 +362,7 @@ def _choice_row(found: Findings, choice: Choice) -> dict[str, Any]:
 
 
 def _seed_spread(found: Findings, choice: Choice) -> float | None:
-    """Return the standard deviation over seeds of the unpruned model's accuracy, on the rows that
+    """Return the standard deviation over seeds of the unpruned model's mean, on the rows that
     show the choice."""
     unpruned = found.measured(choice.condition, None, found.split(choice))
     if unpruned is None or unpruned.seeds < 2:
@@ -360,14 +382,13 @@ def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
         ):
             continue
         line = block.seeds.index(seed)
-        before, after = block.unpruned[line], block.outcomes(edit)[line]
+        before, after = block.unpruned[line], block.row_merits(edit)[line]
         both = ~np.isnan(before) & ~np.isnan(after)
         if not both.any():
             continue
-        fixed, broken = (
-            int((after[both] > before[both]).sum()),
-            int((after[both] < before[both]).sum()),
-        )
+        gains = (after - before)[both]
+        gain = mean_gain(gains[None], block.kind)
+        fixed, broken = turned(gains[None])
         yield {
             **_where(choice.condition),
             "part": choice.part,
@@ -376,22 +397,13 @@ def _seed_rows(found: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
             "split": split,
             "seed": seed,
             "rows": int(both.sum()),
-            "unpruned": float(before[both].mean()),
-            "clipped": float(after[both].mean()),
-            "gain": (fixed - broken) / int(both.sum()),
+            "unpruned": reported(block.kind, float(before[both].mean())),
+            "clipped": reported(block.kind, float(after[both].mean())),
+            "gain": float(gains.mean()),
             "fixed": fixed,
             "broken": broken,
-            "p_value": mcnemar_exact(fixed, broken),
+            "p_value": gain.p_value if gain else 1.0,
         }
-
-
-def picks_text(choice: Choice) -> str:
-    """Return what the seeds chose, in words."""
-    names = [
-        (f"layer {edit.layer} at {edit.rate:g}" if edit else "nothing", count)
-        for edit, count in choice.counts
-    ]
-    return ", ".join(f"{name} ({count} of {len(choice.picks)})" for name, count in names)
 
 
 def _where(condition: Condition) -> dict[str, Any]:

@@ -1,5 +1,4 @@
-"""What a terminal shows: tables and sentences that fit its width, in which no number is ever
-cut."""
+"""The terminal's layout: tables and sentences that fit its width, with no number ever cut."""
 
 from __future__ import annotations
 
@@ -26,23 +25,23 @@ WIDE, CLOSE = 3, 2
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A table that fits what it is printed on: names and headings wrap, numbers stay whole.
+class Layout:
+    """How a `eckart.reports.table.Table` is laid out: names and headings wrap, numbers stay whole.
 
     Where the width does not do, columns stand closer, then headings wrap, then names; where that
     does not do either, the columns go into several tables, one below the other, each with the first
     columns. Nothing is left out.
 
     Arguments:
-        columns: their headings.
-        rows: a cell for each column.
-        names: how many columns, from the left, hold names, which may wrap; the others hold numbers.
+        headings: of the columns.
+        cells: those of each column.
+        names: for each column, whether it holds names, which may wrap; the others hold numbers.
         keys: how many columns, from the left, say what a row is of, and stand in every table.
     """
 
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    names: int = 1
+    headings: Sequence[str]
+    cells: Sequence[Sequence[str]]
+    names: Sequence[bool]
     keys: int = 1
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -54,19 +53,19 @@ class Sheet:
         keys."""
         keys = list(range(self.keys))
         pieces: list[list[int]] = []
-        for column in range(self.keys, len(self.columns)):
-            if pieces and self._fitted([*pieces[-1], column], room):
+        for column in range(self.keys, len(self.headings)):
+            if pieces and self._fit([*pieces[-1], column], room):
                 pieces[-1].append(column)
             else:
                 pieces.append([*keys, column])
         return pieces or [keys]
 
-    def _fitted(self, columns: list[int], room: int) -> tuple[int, list[int]] | None:
+    def _fit(self, columns: list[int], room: int) -> tuple[int, list[int]] | None:
         """Return the gap and the widths with which columns fit into the room; None where they do
         not."""
         whole = [self._whole(column) for column in columns]
         wrapped = [
-            width if column < self.names else self._least(column)
+            width if self.names[column] else self._least(column)
             for column, width in zip(columns, whole, strict=True)
         ]
         for gap, widths in ((WIDE, whole), (CLOSE, whole), (CLOSE, wrapped)):
@@ -77,37 +76,33 @@ class Sheet:
         return None if spare < 0 else (CLOSE, _shared(least, wrapped, spare))
 
     def _drawn(self, columns: list[int], room: int) -> Table:
-        gap, widths = self._fitted(columns, room) or (
-            CLOSE,
-            [self._least(column) for column in columns],
-        )
+        least = [self._least(column) for column in columns]
+        gap, widths = self._fit(columns, room) or (CLOSE, least)
         padding = (0, 1) if gap == WIDE else (0, 1, 0, 0)
         table = Table(
             box=box.SIMPLE_HEAD, width=_total(gap, widths), padding=padding, pad_edge=gap == WIDE
         )
         for column, width in zip(columns, widths, strict=True):
-            side: Literal["left", "right"] = "left" if column < self.names else "right"
-            table.add_column(Text(self.columns[column]), width=width, justify=side, overflow="fold")
-        for row in self.rows:
-            table.add_row(*(Text(row[column]) for column in columns))
+            side: Literal["left", "right"] = "left" if self.names[column] else "right"
+            heading = Text(self.headings[column])
+            table.add_column(heading, width=width, justify=side, overflow="fold")
+        for row in zip(*(self.cells[column] for column in columns), strict=True):
+            table.add_row(*map(Text, row))
         return table
-
-    def _cells(self, column: int) -> list[str]:
-        return [row[column] for row in self.rows]
 
     def _whole(self, column: int) -> int:
         """Return the width with which nothing in a column wraps."""
-        return max(map(cell_len, (self.columns[column], *self._cells(column))))
+        return max(map(cell_len, (self.headings[column], *self.cells[column])))
 
     def _least(self, column: int) -> int:
         """Return the width below which a number, or a word that is not too long, would be cut."""
-        cells = self._cells(column)
-        words = [
-            *self.columns[column].split(),
-            *(" ".join(cells).split() if column < self.names else ()),
-        ]
-        numbers = [] if column < self.names else cells
-        return max((*(min(cell_len(word), UNBROKEN) for word in words), *map(cell_len, numbers), 1))
+        cells = self.cells[column]
+        words = self.headings[column].split()
+        if self.names[column]:
+            words += " ".join(cells).split()
+        short = [min(cell_len(word), UNBROKEN) for word in words]
+        numbers = [] if self.names[column] else [cell_len(cell) for cell in cells]
+        return max(1, *short, *numbers)
 
 
 @dataclass(frozen=True)

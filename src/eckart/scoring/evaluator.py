@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, singledispatch
 from pathlib import Path
 from typing import Any
 
-from eckart.errors import ModelError
+from eckart.errors import ModelError, TaskError
 from eckart.records import Edit, Edits, Rows, Split
 from eckart.scores import Score
 from eckart.scoring.encoding import differently_encoded, shared_text
@@ -31,7 +31,7 @@ from eckart.scoring.methods import (
     score,
 )
 from eckart.scoring.requests import build_requests, check_vocabulary
-from eckart.scoring.scorer import Progress, Scorer, scorer_of, silent
+from eckart.scoring.scorer import Progress, Scorer, silent
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
 from eckart.weights.hooks import HALF
@@ -325,6 +325,23 @@ class Evaluator(Scorer):
         check_vocabulary(self.model, requests)
         self._readables.append(CheckedReader(self.readers, requests, what))
         return self._readables[-1]
+
+
+@singledispatch
+def scorer_of(task: Any, model: LoadedModel, **options: Any) -> Scorer:
+    """Return what scores a model on a task of its kind.
+
+    Arguments:
+        task: whatever a kind of scorer is registered for.
+        model: what `load_model` returned.
+        options: the scorer's own.
+
+    Raises:
+        TaskError: nothing is known that scores such a task.
+    """
+    raise TaskError(
+        f"a {type(task).__name__} is no task: give one that Task.load returns, or its name"
+    )
 
 
 @scorer_of.register

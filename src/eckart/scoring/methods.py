@@ -19,7 +19,7 @@ from eckart.scoring.fitting import Fitted
 from eckart.scoring.forward.fastest import CheckedReader
 from eckart.scoring.forward.trunk import LayerPoint
 from eckart.scoring.requests import Requests
-from eckart.statistics.paired import (
+from eckart.statistics.metrics import (
     accuracy,
     balanced_accuracy,
     confusion_matrix,

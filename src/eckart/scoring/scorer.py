@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from functools import cached_property, partial, singledispatch
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
-from eckart.errors import NotANumberError, TaskError
+from eckart.errors import NotANumberError
 from eckart.records import ATTENTION, PARTS, Edit, Edits, Rows, Setting, Split, Trial, fingerprint
 from eckart.scores import Outcome
 from eckart.scoring.methods import SCORING_VERSION
@@ -261,20 +261,3 @@ def _place(edits: Edits) -> tuple[float, bool]:
     layer = min(edit.layer for edit in edits)
     parts = {matrix for edit in edits if edit.layer == layer for matrix in PARTS[edit.part]}
     return -layer, not parts.isdisjoint(ATTENTION)
-
-
-@singledispatch
-def scorer_of(task: Any, model: LoadedModel, **options: Any) -> Scorer:
-    """Return what scores a model on a task of its kind.
-
-    Arguments:
-        task: whatever a kind of scorer is registered for.
-        model: what `load_model` returned.
-        options: the scorer's own.
-
-    Raises:
-        TaskError: nothing is known that scores such a task.
-    """
-    raise TaskError(
-        f"a {type(task).__name__} is no task: give one that Task.load returns, or its name"
-    )

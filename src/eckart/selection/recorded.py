@@ -43,6 +43,8 @@ class Recorded:
     Arguments:
         scorer: what scores.
         ledger: where trials are kept; None keeps nothing.
+        shared: the ledger is of several settings, and each is to have its trials; otherwise a trial
+            is this setting's, wherever the model lay when it was kept.
         watch: told of every trial that is kept now, and was not before.
     """
 
@@ -50,10 +52,13 @@ class Recorded:
         self,
         scorer: Scorer,
         ledger: Ledger | None,
+        *,
+        shared: bool = False,
         watch: Callable[[Trial], None] = lambda trial: None,
     ) -> None:
         self.scorer = scorer
         self.ledger = ledger
+        self.shared = shared
         self.watch = watch
 
     def score(
@@ -89,7 +94,7 @@ class Recorded:
         key = self.scorer.key(edits, split, scoring)
         kept = self.ledger.trial(key)
         setting = replace(self.scorer.setting, scoring=scoring)
-        if kept is None or kept.setting == setting:
+        if kept is None or kept.setting == setting or not self.shared:
             return kept
         # Two seeds may draw the same demonstrations, and a model or a task may stand in a sweep
         # under two names: both settings ask the model the very same.

@@ -18,21 +18,16 @@ from eckart.published import identify, published_rows
 from eckart.records import RATES, TOP_K, fingerprint
 from eckart.runs import RunStore, folder_name
 from eckart.scores import ALL_METRICS
-from eckart.scoring.scorer import Scorer, scorer_of
+from eckart.scoring.evaluator import scorer_of
+from eckart.scoring.scorer import Scorer
 from eckart.selection.racing import ALPHA, Race, check_metric, check_race, race_rates
 from eckart.selection.recorded import Recorded
 from eckart.selection.study import Candidate, Study
 from eckart.tasks.task import AnyTask, Task
-from eckart.weights.conditioning import (
-    COMBINATIONS,
-    check_rates,
-    exact_matrices,
-    layer_condition_numbers,
-    matrices,
-    spectra,
-)
+from eckart.weights.conditioning import COMBINATIONS, check_rates, layer_condition_numbers
 from eckart.weights.linalg import factored_size, rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
+from eckart.weights.spectrum import exact_matrices, matrices, spectra
 
 
 @dataclass(frozen=True)
@@ -219,6 +214,7 @@ def _search(
     )
     return Study(
         settings=settings,
+        labels=tuple(scorer.task.labels),
         part=plan.part,
         layer=found.layer,
         rate=found.rates.best,
@@ -229,8 +225,8 @@ def _search(
         parameters=_parameters(list(shapes.values()), found.rates.best),
         published=tuple(_published(scorer, plan.part)),
         notes=scorer.notes("validation", "test"),
-        scorer=scorer,
         race=raced,
+        scorer=scorer,
     )
 
 

@@ -1,16 +1,19 @@
-"""What a search ends with: the choice, every candidate, and the honest result on the test set."""
+"""The study: what a search chose, every candidate, and the honest result on the test set."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from eckart.records import Edit, Trial, finite
 from eckart.scores import Outcome, Score, shown
-from eckart.scoring.scorer import Scorer
-from eckart.selection.racing import Race
 from eckart.statistics.crossed import nothing_learned
+from eckart.statistics.gain import sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare, outcome_interval
+
+if TYPE_CHECKING:
+    from eckart.scoring.scorer import Scorer
+    from eckart.selection.racing import Race
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Study:
 
     Arguments:
         settings: what was asked for: model, task, shots, seed, rates, dtype, ...
+        labels: of the task, in the order of the confusion matrices.
         part, layer, rate: the choice. A rate of 0 means that no clipping did better on validation.
         condition_numbers: by layer; empty when the layer was given.
         candidates: by ascending rate.
@@ -51,11 +55,12 @@ class Study:
         published: rows of the paper's tables and the authors' logs about the same model, task and
             part.
         notes: what the user should know about the data and the run.
-        scorer: what scored, for `export` to score again.
         race: what a race read; None where every rate was read to the end.
+        scorer: what scored, for `export` alone, which scores what it saved; no part of the value.
     """
 
     settings: dict[str, Any]
+    labels: tuple[str, ...]
     part: str
     layer: int
     rate: float
@@ -66,8 +71,8 @@ class Study:
     parameters: dict[str, int]
     published: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
-    scorer: Scorer
     race: Race | None = None
+    scorer: Scorer | None = field(default=None, repr=False, compare=False)
 
     @property
     def chosen(self) -> Candidate:
@@ -121,7 +126,7 @@ class Study:
                 "broken": paired.broken,
             },
             "parameters": self.parameters,
-            "labels": list(self.scorer.task.labels),
+            "labels": list(self.labels),
             "published": list(self.published),
             "notes": list(self.notes),
             "settings": self.settings,
@@ -132,32 +137,21 @@ class Study:
         }
 
     def __str__(self) -> str:
-        paired = self.comparison
-        low, high = paired.interval
         score = _score(self.baseline)
         metric = score.headline
+        tried = f"{self.tried()} tried beside the unpruned model"
         said = [
+            self.caution(),
             f"{self.settings['model']} on {self.settings['task']}: {self.verdict()}",
-            (
-                f"  choice      layer {self.layer}, {self.part}, rate {self.rate:g} ({self.tried()}"
-                f" tried beside the unpruned model, on n = {self.chosen.seen} validation rows)"
-            ),
-            (
-                f"  unpruned    {_value(self.baseline, metric):.4f} {metric.replace('_', ' ')} on"
-                f" test, n = {paired.n}"
-            ),
+            f"  choice      layer {self.layer}, {self.part}, rate {self.rate:g} ({tried}, on n ="
+            f" {self.chosen.seen} validation rows)",
+            f"  unpruned    {_value(self.baseline, metric):.4f} {metric.replace('_', ' ')} on test,"
+            f" n = {score.n}",
         ]
         if self.rate:
-            better, worse = score.turned
-            said += [
-                f"  clipped     {_value(self.clipped, metric):.4f}",
-                (
-                    f"  gain        {paired.difference:+.4f}, 95% interval {low:+.4f} to"
-                    f" {high:+.4f}, {score.test} p = {paired.p_value:.3g} ({paired.fixed} {better},"
-                    f" {paired.broken} {worse})"
-                ),
-            ]
-        return "\n".join(filter(None, [self.caution(), *said]))
+            said.append(f"  clipped     {_value(self.clipped, metric):.4f}")
+            said.append(f"  gain        {sentence(self.comparison, metric)}")
+        return "\n".join(filter(None, said))
 
     def tried(self) -> str:
         """Say how many candidates there were; not to clip is none of them."""
@@ -167,17 +161,11 @@ class Study:
     def verdict(self) -> str:
         """Say in words what the test set allows to be said, of how many rows and under which
         demonstrations."""
-        paired, shots = self.comparison, drawn(self.settings["shots"], self.settings["seed"])
+        shots = drawn(self.settings["shots"], self.settings["seed"])
         if self.rate == 0:
             return f"no clipping rate did better than not clipping, so nothing is clipped ({shots})"
-        low, high = paired.interval
-        told = paired.p_value < 0.05 and low * high > 0
-        word = (
-            ("clipping helps" if low > 0 else "clipping hurts")
-            if told
-            else "no difference can be told"
-        )
-        return f"{word} with n = {paired.n} test rows and {shots}"
+        paired = self.comparison
+        return f"{verdict(paired)} with n = {paired.n} test rows and {shots}"
 
     def caution(self) -> str:
         """Say that no model does better on the test rows than always giving the most frequent
@@ -190,12 +178,8 @@ class Study:
             for name, trial in self.tested.items()
             if isinstance(trial.score, Score)
         }
-        learned = any(
-            not nothing_learned({name: score})
-            for name, score in scores.items()
-            if name == "clipped"
-        )
-        return "" if learned else nothing_learned(scores)
+        clipped = {name: score for name, score in scores.items() if name == "clipped"}
+        return "" if clipped and not nothing_learned(clipped) else nothing_learned(scores)
 
 
 def drawn(shots: int, seed: int) -> str:

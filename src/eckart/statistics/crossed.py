@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -21,8 +20,6 @@ from scipy.stats import binom, t
 from eckart.errors import EckartError
 from eckart.scores import Score
 from eckart.statistics.paired import accuracy_interval
-
-Verdict = Literal["gain", "loss", "cannot tell"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,8 @@ class Estimate:
             one seed.
         degrees_of_freedom: of the t distribution that the interval and the p value are read from.
         p_value: two-sided, of the hypothesis that the expectation is 0.
-        seeds, rows: how many of each were scored.
+        seeds, rows: how many of each were scored; for one seed the interval speaks of its
+            demonstrations alone.
     """
 
     mean: float
@@ -46,11 +44,6 @@ class Estimate:
     p_value: float
     seeds: int
     rows: int
-
-    @property
-    def conditional(self) -> bool:
-        """Whether the interval speaks of these demonstrations alone, one seed having been run."""
-        return self.seeds == 1
 
     def detectable(self, power: float = 0.8, level: float = 0.05) -> float:
         """Return the size of the effect that an experiment as noisy as this one would find with
@@ -86,9 +79,9 @@ def seed_and_row_mean(
     broken rows into one McNemar test would count each row several times, and take a seed's luck for
     the edit's merit.
 
-    With one seed the interval and the test are conditional on its demonstrations, and `conditional`
-    says so; `mcnemar_exact` is then the exact test. Two seeds say little: the interval is wide, and
-    may still cover too little.
+    With one seed the interval and the test are conditional on its demonstrations; `mcnemar_exact`
+    is then the exact test. Two seeds say little: the interval is wide, and may still cover too
+    little.
 
     Arguments:
         values: one value a seed and row; NaN where that seed did not score the row.
@@ -195,28 +188,6 @@ def satterthwaite(
     rows."""
     spread = of_seeds**2 / max(seeds - 1, 1) + of_rows**2 / (rows - 1)
     return np.where(spread > 0, variance**2 / np.where(spread > 0, spread, 1.0), rows - 1.0)
-
-
-def verdict(estimate: Estimate, p: float, level: float = 0.05) -> Verdict:
-    """Say in one word what an estimate shows.
-
-    A gain or a loss needs both: a p value at the level, adjusted for everything that was tried, and
-    an interval on one side of 0. All else is "cannot tell", which is not "no difference":
-    `smallest_detectable` says what could have been seen.
-
-    Arguments:
-        estimate: of the gain.
-        p: two-sided and adjusted for multiplicity.
-        level: the error rate that is accepted.
-
-    >>> verdict(seed_and_row_mean(np.array([[0.0, 1.0, -1.0, 0.0]])), p=0.9)
-    'cannot tell'
-    """
-    if p > level:
-        return "cannot tell"
-    if estimate.interval[0] > 0:
-        return "gain"
-    return "loss" if estimate.interval[1] < 0 else "cannot tell"
 
 
 def nothing_learned(scores: Mapping[str, Score]) -> str:

@@ -66,6 +66,7 @@ def stability(
     shallow: Sequence[int],
     confidence: float = 0.95,
     seed: int = 0,
+    bounds: tuple[float, float] | None = (-1.0, 1.0),
 ) -> Stability:
     """Return how the gain varies over rates at each layer, and whether deep layers vary less than
     shallow ones.
@@ -91,6 +92,7 @@ def stability(
         deep, shallow: indices from 0 of the layers of the two groups.
         confidence: the coverage aimed at, in (0, 1).
         seed: of the folds.
+        bounds: see `seed_and_row_mean`.
 
     Raises:
         EckartError: fewer than two rates; a group that is empty, meets the other or holds a layer
@@ -111,10 +113,10 @@ def stability(
     change = worst[list(deep)].mean(axis=0) - worst[list(shallow)].mean(axis=0)
     return Stability(
         spread=tuple(spreads[:-2]),
-        worst=tuple(held_out_mean(layer, FOLDS, confidence) for layer in worst),
+        worst=tuple(held_out_mean(layer, FOLDS, confidence, bounds) for layer in worst),
         spread_difference=_difference(*spreads[-2:]),
         spread_p_value=_squared_spread(groups[0] - groups[1], confidence).p_value,
-        worst_difference=held_out_mean(change, FOLDS, confidence),
+        worst_difference=held_out_mean(change, FOLDS, confidence, bounds),
     )
 
 
@@ -140,7 +142,10 @@ class LayerRule:
 
 
 def layer_rule(
-    gain_by_layer: Float[np.ndarray, "layers seeds rows"], chosen: int, confidence: float = 0.95
+    gain_by_layer: Float[np.ndarray, "layers seeds rows"],
+    chosen: int,
+    confidence: float = 0.95,
+    bounds: tuple[float, float] | None = (-1.0, 1.0),
 ) -> LayerRule:
     """Return what a rule's layer gains against a random one and against the best in hindsight.
 
@@ -159,6 +164,7 @@ def layer_rule(
             layer; NaN where a seed did not score the row.
         chosen: index from 0 of the layer that the rule chose.
         confidence: the coverage aimed at, in (0, 1).
+        bounds: see `seed_and_row_mean`.
 
     Raises:
         EckartError: fewer than two layers, a chosen layer that there is not, a seed that scored
@@ -177,14 +183,14 @@ def layer_rule(
         )
     leads = gain_by_layer[chosen] - np.delete(gain_by_layer, chosen, axis=0)
     mean, _, _ = crossed_moments(leads, None)
-    centre, error, freedom = crossed_moments(leads, (-1.0, 1.0))
+    centre, error, freedom = crossed_moments(leads, bounds)
     alone = t.ppf((1 + confidence) / 2, freedom) * error
     at_once = t.ppf(1 - (1 - confidence) / (2 * (layers - 1)), freedom) * error
     low, high = centre - at_once, centre + at_once
     return LayerRule(
         layers=layers,
         over_random=seed_and_row_mean(
-            gain_by_layer[chosen] - gain_by_layer.mean(axis=0), confidence
+            gain_by_layer[chosen] - gain_by_layer.mean(axis=0), confidence, bounds
         ),
         below_best=Bounded(
             min(0.0, float(mean.min())),

@@ -14,7 +14,6 @@ from scipy.stats import false_discovery_control
 from eckart.errors import EckartError
 from eckart.statistics.crossed import Estimate, crossed_moments, estimate_from, moments
 
-FLIPS_AT_ONCE = 250
 FOLDS = 5
 """Into how many folds rows are cut where some choose and others judge; docs/log.md says why not
 ten."""
@@ -58,52 +57,6 @@ def false_discovery(
     return np.asarray(false_discovery_control(p), dtype=np.float64) if len(p) else p
 
 
-def max_statistic_p(
-    gains: Float[np.ndarray, "cells seeds rows"], flips: int = 2000, seed: int = 0
-) -> Float[np.ndarray, " cells"]:
-    """Return every cell's p value for a gain, adjusted for all cells and for what they have in
-    common.
-
-    Westfall and Young (1993): each cell's statistic is its rows' summed gains over the root of
-    their sum of squares, and a cell's p value is the share of sign flips in which the *largest*
-    statistic of all cells reaches its own. A flip turns a row's gains in all cells and seeds at
-    once, so cells that always gain together count as one, where Holm would count each. The smallest
-    of the p values is that of the best of all cells.
-
-    One-sided, and conditional on these demonstrations: the hypothesis is that, under them, no cell
-    has an expected gain on new rows. It is exact where a row's gains are as likely as their
-    opposites, and otherwise holds by the central limit theorem, the flips having the covariance of
-    the sums (a wild bootstrap). A seed's luck with an edit counts as the edit's merit: where gains
-    differ between seeds, `holm` over the cells' `seed_and_row_mean` is the test for new
-    demonstrations, and this one calls far too often (docs/statistics.md).
-
-    Arguments:
-        gains: right after less right before; NaN where a seed did not score the row.
-        flips: how many sign flips are drawn; no p value is below 1 / (flips + 1).
-        seed: of the flips.
-
-    Raises:
-        EckartError: no cells, or no rows.
-
-    >>> gains = np.zeros((2, 1, 20))
-    >>> gains[0, 0, :8] = 1
-    >>> [round(float(p), 2) for p in max_statistic_p(gains)]
-    [0.0, 1.0]
-    """
-    if gains.size == 0:
-        raise EckartError("no gains to compare; give at least one cell with one row")
-    sums = np.nansum(gains, axis=1)
-    norms = np.sqrt((sums**2).sum(axis=1))
-    units = sums / np.where(norms > 0, norms, 1.0)[:, None]
-    statistics, draws = units.sum(axis=1), np.random.default_rng(seed)
-    reached = np.ones(len(statistics))
-    for start in range(0, flips, FLIPS_AT_ONCE):
-        signs = draws.choice([-1.0, 1.0], size=(min(FLIPS_AT_ONCE, flips - start), sums.shape[1]))
-        largest = (signs @ units.T).max(axis=1)
-        reached += (largest >= statistics[:, None] - 1e-9).sum(axis=1)
-    return reached / (flips + 1)
-
-
 @dataclass(frozen=True)
 class SelectedGain:
     """What the cell that looks best is worth.
@@ -129,6 +82,7 @@ def selected_gain(
     repeats: int = 10,
     confidence: float = 0.95,
     seed: int = 0,
+    bounds: tuple[float, float] | None = (-1.0, 1.0),
 ) -> SelectedGain:
     """Return what choosing the best of all cells gains, corrected for having chosen.
 
@@ -151,6 +105,7 @@ def selected_gain(
         repeats: how many ways of cutting the rows are averaged.
         confidence: the coverage aimed at, in (0, 1).
         seed: of the cuts.
+        bounds: see `seed_and_row_mean`.
 
     Raises:
         EckartError: no cells, fewer than two folds, more folds than rows, or a seed that scored
@@ -175,7 +130,7 @@ def selected_gain(
     return SelectedGain(
         cell=best if means[best] > 0 else None,
         naive=max(0.0, float(means[best])),
-        corrected=held_out_mean(chosen, folds, confidence),
+        corrected=held_out_mean(chosen, folds, confidence, bounds),
         cells_tried=cells,
     )
 
@@ -207,11 +162,14 @@ def other_means(
 
 
 def held_out_mean(
-    chosen: Float[np.ndarray, "seeds rows"], folds: int, confidence: float
+    chosen: Float[np.ndarray, "seeds rows"],
+    folds: int,
+    confidence: float,
+    bounds: tuple[float, float] | None,
 ) -> Estimate:
     """Return the mean of held-out gains, with Nadeau and Bengio's allowance for choices that share
     rows."""
-    centre, error, freedom = moments(chosen, (-1.0, 1.0))
+    centre, error, freedom = moments(chosen, bounds)
     return estimate_from(
         chosen, (centre, error * math.sqrt(1 + folds / (folds - 1)), freedom), confidence
     )

@@ -1,5 +1,4 @@
-"""What a sweep ends with: for each unit, scoring and part the best on validation, and what it does
-on test."""
+"""The result of a sweep: of each unit, scoring and part the best on validation, and its test."""
 
 from __future__ import annotations
 
@@ -13,6 +12,7 @@ from eckart.algorithm1 import best_edit
 from eckart.records import Edit, Setting, Trial, full_name
 from eckart.runs import Run, folder_name
 from eckart.scores import SQUARED_ERROR, shown
+from eckart.statistics.gain import counted, sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare
 
 Trials = Mapping[tuple[Edit, ...], Trial]
@@ -66,7 +66,9 @@ class Line:
         )
         if self.test is None:
             return f"{found}; not tested"
-        return f"{found}; test {_said(self.test, self.metric)}"
+        accuracy = "" if self.metric == SQUARED_ERROR else "accuracy "
+        gain = sentence(self.test, self.metric, f"n = {self.test.n}")
+        return f"{found}; test {accuracy}{gain}"
 
 
 @dataclass(frozen=True)
@@ -138,17 +140,7 @@ class SweepResult:
     def verdict(self) -> str:
         """Say of how many choices the test rows show a gain or a loss, or neither; not corrected
         for their number."""
-        tests = [line.test for line in self.lines if line.test]
-        found = [
-            test
-            for test in tests
-            if test.p_value < 0.05 and test.interval[0] * test.interval[1] > 0
-        ]
-        gains, losses = sum(t.difference > 0 for t in found), sum(t.difference < 0 for t in found)
-        told = (
-            f"{gains} better on test rows, {losses} worse, {len(tests) - gains - losses} cannot be"
-            " told"
-        )
+        told = counted(verdict(line.test) for line in self.lines if line.test)
         rest = {
             "with nothing clipped": sum(
                 line.unpruned is not None and line.edit is None for line in self.lines
@@ -156,24 +148,12 @@ class SweepResult:
             "not tested": sum(line.edit is not None and line.test is None for line in self.lines),
             "not scored": sum(line.unpruned is None for line in self.lines),
         }
-        others = "".join(f", {count} {what}" for what, count in rest.items() if count)
-        return f"{len(self.lines)} choices: {told}{others}"
+        others = [f"{count} {what}" for what, count in rest.items() if count]
+        tested = [f"{told} on test rows"] if told else []
+        return f"{len(self.lines)} choices: {', '.join([*tested, *others])}"
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.lines))
-
-
-def _said(test: PairedDifference, metric: str) -> str:
-    (low, high), n = test.interval, test.n
-    if metric == SQUARED_ERROR:
-        return (
-            f"{test.difference:+.4f} smaller (95% interval {low:+.4f} to {high:+.4f}; paired t"
-            f" test, p = {test.p_value:.3g}; n = {n})"
-        )
-    return (
-        f"accuracy {100 * test.difference:+.2f} points (95% interval {100 * low:+.2f} to"
-        f" {100 * high:+.2f}; exact McNemar p = {test.p_value:.3g}; n = {n})"
-    )
 
 
 def _compared(unpruned: Trial | None, clipped: Trial | None) -> PairedDifference | None:

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from eckart.errors import EckartError, StudyError
 from eckart.records import fingerprint
+from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import SCORING_VERSION
-from eckart.scoring.scorer import Scorer, scorer_of
+from eckart.scoring.scorer import Scorer
 from eckart.sweeps.grid import ModelEntry, Sweep, TaskEntry, Unit
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.anatomy import Anatomy

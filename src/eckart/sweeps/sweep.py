@@ -76,7 +76,9 @@ def score_unit(
     """Score a unit with a model that is loaded; see `run_unit`."""
     scorer = sources.scorer(sweep, sources.task(unit.task, unit.shots, unit.seed), model)
     metric = unit.task.metric or scorer.task.metric
-    yield from run_unit(sweep, Recorded(scorer, ledger, watch), facts.layers, metric)
+    yield from run_unit(
+        sweep, Recorded(scorer, ledger, shared=True, watch=watch), facts.layers, metric
+    )
 
 
 def sweep(

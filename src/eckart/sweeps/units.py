@@ -15,15 +15,10 @@ from eckart.scoring.evaluator import most_tokens
 from eckart.selection.recorded import Recorded
 from eckart.sweeps.grid import Sweep
 from eckart.weights.anatomy import Anatomy
-from eckart.weights.conditioning import (
-    Noted,
-    Spectra,
-    exact_matrices,
-    layer_condition_numbers,
-    spectra,
-)
+from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.hooks import HALF
 from eckart.weights.models import LoadedModel
+from eckart.weights.spectrum import Noted, Spectra, exact_matrices, spectra
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""Where a decoder's weight matrices are: each one a view of a parameter, whatever the architecture
-calls it.
+"""The weight matrices of a decoder: each one a view of a parameter, whatever the architecture calls
+it.
 
-`architectures.yaml` says what the parameters of each model type are; nothing above this module
-knows an architecture's name. A model type without an entry is read by its structure, or refused.
+Nothing above this module knows an architecture's name.
 """
 
 from __future__ import annotations
@@ -10,19 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib.resources import files
-from typing import Any
 
 import torch
-import yaml
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from eckart.errors import EditError, ModelError
 from eckart.records import ATTENTION, PARTS
-from eckart.weights.loading.config import UNQUANTISED, quantised
+from eckart.weights.architectures import Rule, cut, projections, rules_of
+from eckart.weights.loading.config import MERGE_IT, UNQUANTISED, quantised
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 PACKED_MODULES = re.compile(
@@ -149,9 +145,8 @@ class Anatomy:
     >>> from transformers import GPT2Config, GPT2LMHeadModel
     >>> model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=16))
     >>> anatomy = Anatomy.of(model)
-    >>> [(weight.name, weight.shape) for weight in anatomy.layers[0]]
-    [('q', (8, 8)), ('k', (8, 8)), ('v', (8, 8)), ('o', (8, 8)), ('fc_in', (32, 8)), ('fc_out', (8,
-    32))]
+    >>> [(weight.name, weight.shape) for weight in anatomy.select(0, "mlp")]
+    [('fc_in', (32, 8)), ('fc_out', (8, 32))]
     >>> anatomy.select(-1, "v")[0].label
     'layer 1 v (transformer.h.1.attn.c_attn.weight)'
     """
@@ -217,42 +212,6 @@ class Anatomy:
         return selected
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What `architectures.yaml` says of a parameter: which matrices its output rows are, in what
-    order."""
-
-    names: tuple[str, ...]
-    each: str | None = None
-    transposed: bool = False
-    expert: str | None = None
-
-    @classmethod
-    def parse(cls, value: str | list[str] | dict[str, Any]) -> Rule:
-        """Read one value of the table."""
-        if isinstance(value, dict):
-            return cls(**{**value, "names": tuple(value["names"])})
-        return cls(names=(value,) if isinstance(value, str) else tuple(value))
-
-
-@cache
-def table() -> Mapping[str, Mapping[str, Rule]]:
-    """Return the rules of every model type in `architectures.yaml`, by a parameter's name in its
-    layer."""
-    entries = _data()["architectures"]
-    return {
-        kind: {path: Rule.parse(value) for path, value in rules.items()}
-        for kind, rules in entries.items()
-    }
-
-
-@cache
-def _data() -> dict[str, Any]:
-    return yaml.safe_load(
-        files("eckart.weights").joinpath("architectures.yaml").read_text(encoding="utf-8")
-    )
-
-
 def _decoder_config(model: PreTrainedModel) -> PreTrainedConfig:
     """Return the settings of the part of the model that writes text, or refuse the model."""
     config, kind = model.config, model.config.model_type
@@ -292,7 +251,7 @@ def _decoder_layers(
         for name, blocks in lists.items()
         # A list inside a list, such as a layer's experts, is no list of layers.
         if not any(name.startswith(f"{outer}.") for outer in lists)
-        and all(any(_matrices(b)) for b in blocks)
+        and all(any(projections(b)) for b in blocks)
     }
     if not candidates:
         seen = ", ".join(f"{name} ({len(blocks)})" for name, blocks in lists.items()) or "none"
@@ -307,19 +266,6 @@ def _decoder_layers(
             " part"
         )
     return name, blocks
-
-
-def _matrices(block: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Give every parameter of a layer that is, or may hold, a projection.
-
-    Vectors are not; nor are norms (Cohere's has a row a head) nor biases (an expert's has a row an
-    expert).
-    """
-    for path, parameter in block.named_parameters(remove_duplicate=False):
-        owner, _, leaf = path.rpartition(".")
-        norm = "norm" in owner.rpartition(".")[2]
-        if parameter.ndim >= 2 and not norm and not leaf.endswith("bias"):
-            yield path, parameter
 
 
 def _aliases(model: PreTrainedModel) -> dict[tuple[str, int], list[str]]:
@@ -342,14 +288,14 @@ def _weights(
 ) -> tuple[Weight, ...]:
     """Return one layer's matrices, in the order of the vocabulary, experts by number."""
     kind = config.model_type
-    rules = table()[kind] if kind in table() else _structure(block, layer, config)
+    rules = rules_of(block, layer, config)
     weights: list[Weight] = []
-    for inner, parameter in _matrices(block):
+    for inner, parameter in projections(block):
         path = f"{prefix}.{inner}"
         if inner not in rules:
             raise ModelError(
                 f"{path} {tuple(parameter.shape)} is not a matrix that a '{kind}' is known to have;"
-                " if it is an adapter's, merge that first (merge_and_unload)"
+                f" if it is an adapter's, {MERGE_IT}"
             )
         tied = tuple(other for other in aliases[_memory(parameter)] if other != path)
         weights += [
@@ -375,69 +321,9 @@ def _views(
         stored = f"{type(parameter).__name__} of {parameter.dtype}"
         raise ModelError(f"{path} is stored as {stored}, and so quantised; {UNQUANTISED}")
     out = parameter.shape[-1 if rule.transposed else -2]
-    cuts = _cut(rule, out, path, config) if len(rule.names) > 1 else {rule.names[0]: None}
+    cuts = cut(rule, out, path, config) if len(rule.names) > 1 else {rule.names[0]: None}
     for expert in [None] if parameter.ndim == 2 else range(len(parameter)):
         number = rule.expert if expert is None else expert
         for kind, rows in cuts.items():
             name = kind if number is None else f"{kind}[{number}]"
             yield Weight(name, 0, path, parameter, rows, expert, rule.transposed)
-
-
-def _cut(rule: Rule, out: int, path: str, config: PreTrainedConfig) -> Mapping[str, Tensor | None]:
-    """Return which of a fused parameter's output rows belong to which matrix.
-
-    The rows are equal groups, and each group holds a piece of every matrix. One group: the matrices
-    stand one below the other. A group for each key head: its query heads, the key head, the value
-    head.
-    """
-    heads, key_heads = _heads(out, path, config) if "q" in rule.names else (1, 1)
-    shares = [heads if name == "q" else key_heads for name in rule.names]
-    if out % sum(shares):
-        raise ModelError(
-            f"{path} has {out} output rows, which {' and '.join(rule.names)} do not share evenly"
-        )
-    groups = {None: 1, "key_head": key_heads, "row": out // sum(shares)}[rule.each]
-    sizes = [out // groups * share // sum(shares) for share in shares]
-    pieces = torch.arange(out).reshape(groups, -1).split(sizes, dim=1)
-    return {name: piece.reshape(-1) for name, piece in zip(rule.names, pieces, strict=True)}
-
-
-def _heads(out: int, path: str, config: PreTrainedConfig) -> tuple[int, int]:
-    """Return how many query heads and key heads a fused parameter of `out` rows holds.
-
-    Configs name the number of key heads in many ways, and some hold one that is not used; the shape
-    says it.
-    """
-    heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    key_heads, rest = divmod(out - heads * size, 2 * size)
-    if rest or key_heads < 1 or heads % key_heads:
-        raise ModelError(
-            f"{path} has {out} output rows, which are not {heads} query heads of {size} rows and as"
-            " many key heads as value heads; the config does not fit the weights"
-        )
-    return heads, key_heads
-
-
-def _structure(block: nn.Module, layer: int, config: PreTrainedConfig) -> dict[str, Rule]:
-    """Read off their names and shapes what a layer's matrices are, or say which cannot be read."""
-    known = {
-        ending: name for name, endings in _data()["common_names"].items() for ending in endings
-    }
-    found: dict[str, str] = {}
-    for path, parameter in _matrices(block):
-        owner, _, leaf = path.rpartition(".")
-        steps = owner.split(".")
-        name = known.get(".".join(steps[-2:])) or known.get(steps[-1])
-        # A reader of the hidden states has their width as its input, a writer as its output.
-        width = parameter.shape[0 if name in ("o", "down", "fc_out") else -1]
-        linear = leaf == "weight" and isinstance(block.get_submodule(owner), nn.Linear)
-        if name is None or not linear or width != getattr(config, "hidden_size", width):
-            seen = ", ".join(f"{other} {tuple(p.shape)}" for other, p in _matrices(block))
-            raise ModelError(
-                f"model type '{config.model_type}' is not in architectures.yaml, and what {path} is"
-                f" cannot be read off its name and shape; layer {layer} holds {seen}"
-            )
-        found[path] = name
-    ungated = {} if "gate" in found.values() else {"up": "fc_in", "down": "fc_out"}
-    return {path: Rule((ungated.get(name, name),)) for path, name in found.items()}

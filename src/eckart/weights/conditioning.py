@@ -1,69 +1,16 @@
-"""What Algorithm 1 chooses from: rates, and the condition numbers of layers."""
+"""The condition numbers that Algorithm 1 chooses a layer by, as values: a report needs no torch."""
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from eckart.errors import EditError
-from eckart.records import MatrixSpectrum, check_rate
-from eckart.weights.anatomy import Anatomy, Weight
-from eckart.weights.identity import raw_bytes
-from eckart.weights.models import LoadedModel
-from eckart.weights.spectrum import Spectrum
-from eckart.weights.stored import StoredWeights, rounded
-
-
-class Spectra(Protocol):
-    """Whatever remembers spectra, such as a `RunStore`."""
-
-    def spectrum(self, matrix: str) -> dict[str, Any] | None:
-        """Return what is known of a matrix's spectrum."""
-        ...
-
-    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
-        """Remember a matrix's spectrum."""
-        ...
-
-
-class Noted:
-    """Spectra, and a note of those that were asked for: which matrices a model has now, whatever it
-    had before.
-
-    Arguments:
-        store: remembers them.
-        note: told of all names so far at each new one.
-    """
-
-    def __init__(
-        self, store: Spectra, note: Callable[[list[str]], None] = lambda names: None
-    ) -> None:
-        self._store = store
-        self._note = note
-        self.names: list[str] = []
-
-    def spectrum(self, matrix: str) -> dict[str, Any] | None:
-        """Return what is known of a matrix's spectrum."""
-        known = self._store.spectrum(matrix)
-        if known is not None:
-            self._add(matrix)
-        return known
-
-    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
-        """Remember a matrix's spectrum."""
-        self._store.keep_spectrum(matrix, spectrum)
-        self._add(matrix)
-
-    def _add(self, matrix: str) -> None:
-        if matrix not in self.names:
-            self.names.append(matrix)
-            self._note(self.names)
-
+from eckart.records import check_rate, finite
 
 COMBINATIONS: dict[str, Callable[[Sequence[float]], float]] = {
     "geometric": lambda values: float(np.exp(np.mean(np.log(values)))),
@@ -74,59 +21,81 @@ COMBINATIONS: dict[str, Callable[[Sequence[float]], float]] = {
 """How the condition numbers of a layer's matrices become the layer's; the paper does not say."""
 
 
-def matrices(
-    anatomy: Anatomy, part: str = "all", layers: Iterable[int] | None = None
-) -> list[Weight]:
-    """Return the matrices of a part in the given layers, each once, or in all of them.
+@dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    """The ends of one matrix's spectrum, in float64, and its 2-norm condition number (Section 3.4).
 
-    Raises:
-        EditError: a layer or the part does not exist.
-    """
-    every = range(len(anatomy.layers))
-    chosen = every if layers is None else sorted({anatomy.layer_index(layer) for layer in layers})
-    return [weight for layer in chosen for weight in anatomy.select(layer, part)]
-
-
-def exact_matrices(model: LoadedModel, part: str) -> Iterable[Weight]:
-    """Return a part's matrices with the numbers that the checkpoint stores, even if loading rounded
-    them."""
-    if not rounded(model):
-        return matrices(Anatomy.of(model.model), part)
-    stored = StoredWeights.of(model.name, model.trust_remote_code)
-    return stored.read(matrices(stored.anatomy, part))
-
-
-def measure(weight: Weight, device: torch.device | None = None) -> MatrixSpectrum:
-    """Compute a weight's spectrum in float64 from the stored numbers, on a device, or where the
-    weight is.
-
-    Raises:
-        ModelError: the weight holds NaN or infinite numbers.
-    """
-    return _measure(weight, weight.read(), device)
-
-
-def spectra(
-    weights: Iterable[Weight],
-    *,
-    store: Spectra | None = None,
-    device: torch.device | None = None,
-    advance: Callable[[int], None] = lambda matrices: None,
-) -> list[MatrixSpectrum]:
-    """Measure matrices one after the other; what a store knows of the very same numbers is not
-    measured again.
+    They are those of the stored weights, whatever their dtype. Storage rounds: by Weyl's inequality
+    it moves each singular value by at most `rounding`, so a `sigma_min` above it was in the matrix
+    before it was stored, and one below may be that rounding alone, as it is for a clipped matrix,
+    whose zeros storage fills.
 
     Arguments:
-        weights: read as they come, and let go of.
-        store: keeps every spectrum at once, by the matrix's name and a hash of its bytes.
-        device: where to compute; None for where each weight is.
-        advance: told of every matrix that is done.
+        shape: (m, n) = (out_features, in_features).
+        sigma_max: the largest singular value, the spectral norm.
+        sigma_min: the smallest of the min(m, n) singular values; where `singular`, it is float64's
+            own noise.
+        rank: how many singular values exceed `max(m, n) * eps * sigma_max`, float64's resolution of
+            them.
+        rounding: the spectral norm of the error that rounding to the stored dtype makes.
     """
-    found = []
-    for weight in weights:
-        found.append(measure(weight, device) if store is None else _recalled(weight, store, device))
-        advance(1)
-    return found
+
+    shape: tuple[int, int]
+    sigma_max: float
+    sigma_min: float
+    rank: int
+    rounding: float = 0.0
+
+    @property
+    def singular(self) -> bool:
+        """Whether the rank is below min(m, n), to float64 precision."""
+        return self.rank < min(self.shape)
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the matrix had a smallest singular value other than 0 before it was rounded for
+        storage."""
+        return not self.singular and self.sigma_min > self.rounding
+
+    @property
+    def condition_number(self) -> float:
+        """`sigma_max / sigma_min`, or infinity where the matrix is singular."""
+        return math.inf if self.singular else self.sigma_max / self.sigma_min
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixSpectrum(Spectrum):
+    """A spectrum, and what it is the spectrum of.
+
+    Arguments:
+        layer, name, path: as those of a `Weight`.
+    """
+
+    layer: int
+    name: str
+    path: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; an infinite condition number is null, since JSON has none."""
+        return {
+            "layer": self.layer,
+            "name": self.name,
+            "path": self.path,
+            "shape": self.shape,
+            "sigma_max": self.sigma_max,
+            "sigma_min": self.sigma_min,
+            "rank": self.rank,
+            "condition_number": finite(self.condition_number),
+            "rounding": self.rounding,
+            "singular": self.singular,
+            "resolved": self.resolved,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> MatrixSpectrum:
+        derived = ("condition_number", "singular", "resolved")
+        kept = {name: value for name, value in values.items() if name not in derived}
+        return cls(**{**kept, "shape": tuple(values["shape"])})
 
 
 def layer_condition_numbers(
@@ -160,37 +129,3 @@ def check_rates(rates: Iterable[float]) -> tuple[float, ...]:
         EditError: a rate is outside [0, 1).
     """
     return tuple(sorted({0.0, *(check_rate(rate) for rate in rates)}))
-
-
-def _measure(weight: Weight, matrix: Tensor, device: torch.device | None) -> MatrixSpectrum:
-    spectrum = Spectrum.of(matrix.to(device), name=weight.label)
-    return MatrixSpectrum(
-        layer=weight.layer,
-        name=weight.name,
-        path=weight.path,
-        shape=weight.shape,
-        sigma_max=spectrum.sigma_max,
-        sigma_min=spectrum.sigma_min,
-        rank=spectrum.rank,
-        condition_number=spectrum.condition_number,
-        rounding=spectrum.rounding,
-    )
-
-
-def _recalled(weight: Weight, store: Spectra, device: torch.device | None) -> MatrixSpectrum:
-    matrix = weight.read()
-    name = f"{weight.key} {_digest(matrix)}"
-    known = store.spectrum(name)
-    if known is not None:
-        return MatrixSpectrum.from_json(known)
-    measured = _measure(weight, matrix, device)
-    store.keep_spectrum(name, measured.to_json())
-    return measured
-
-
-def _digest(matrix: Tensor) -> str:
-    """Return a hash of a matrix's dtype, shape and bytes: another checkpoint under the same name
-    has another."""
-    digest = hashlib.blake2b(f"{matrix.dtype} {tuple(matrix.shape)}".encode(), digest_size=16)
-    digest.update(raw_bytes(matrix))
-    return digest.hexdigest()

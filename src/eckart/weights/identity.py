@@ -1,4 +1,4 @@
-"""What a model is known by: whatever of it a number depends on, in one hash.
+"""The identity of a model: whatever of it a number depends on, in one hash.
 
 A trial's key (`Scorer.key`) holds, and so a trial is computed anew where one of these is another:
 

@@ -3,6 +3,7 @@ object."""
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,22 +21,16 @@ from transformers import (
 from eckart.errors import ModelError
 from eckart.weights.identity import Identity
 from eckart.weights.loading.accounts import refuse_unaccounted
-from eckart.weights.loading.causality import check_causal
 from eckart.weights.loading.config import check_config
-from eckart.weights.loading.devices import check_device_map, pick_device, pick_dtype
 from eckart.weights.loading.failures import REMOTE_CODE, explained, first_line, needs_code
-from eckart.weights.loading.files import (
-    check_folder,
-    check_source,
-    exact_dtype,
-    located,
-    raw_config,
-    stored_tensors,
-)
-from eckart.weights.loading.live import check_live, refuse_wrapper, unwrapped
+from eckart.weights.loading.files import check_source, checked, located
+from eckart.weights.loading.live import check_causal, check_live, refuse_wrapper, unwrapped
 
 Model: TypeAlias = PreTrainedModel
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +124,7 @@ def load_config(name: str, trust_remote_code: bool = False) -> Any:
     Raises:
         ModelError: there is none, or transformers does not know it.
     """
-    check_folder(name)
-    check_config(name, raw_config(name))
+    check_config(name, checked(name).config)
     with explained(name):
         return AutoConfig.from_pretrained(located(name), trust_remote_code=trust_remote_code)
 
@@ -168,14 +162,12 @@ def load_checkpoint(
         ModelError: there is no such model, it is incomplete, damaged, quantised, or not
             safetensors, or its files hold tensors that nothing would read.
     """
-    check_folder(name)
-    config = raw_config(name)
-    check_config(name, config)
+    checkpoint = checked(name)
+    check_config(name, checkpoint.config)
     with explained(name):
-        stored = stored_tensors(name)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             located(name),
-            dtype=dtype or exact_dtype(stored.values()),
+            dtype=dtype or checkpoint.exact_dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             device_map=device_map,
@@ -183,16 +175,8 @@ def load_checkpoint(
             ignore_mismatched_sizes=True,  # they are in the report, and refused below by name
         )
     model, report = loaded
-    refuse_unaccounted(name, model, stored, report, config)
+    refuse_unaccounted(name, model, checkpoint.tensors, report, checkpoint.config)
     return model
-
-
-def load_stored(loaded: LoadedModel) -> Model | None:
-    """Load a model's checkpoint again, every number as it is stored; None for a live model, which
-    has no other."""
-    if loaded.live:
-        return None
-    return load_checkpoint(loaded.name, None, loaded.trust_remote_code)
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> Tokenizer:
@@ -251,3 +235,70 @@ def _adopt(source: Model, tokenizer: Tokenizer | None, dtype: str, device: str) 
             )
         tokenizer = load_tokenizer(model.name_or_path)
     return LoadedModel(model, tokenizer, model.name_or_path or type(model).__name__, live=True)
+
+
+def pick_device(device: str) -> torch.device:
+    """Resolve `auto` to the fastest device there is.
+
+    Raises:
+        ModelError: the device is unknown or absent.
+    """
+    if device == "auto":
+        best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return best or torch.device("cpu")
+    try:
+        target = torch.device(device)
+        torch.empty(1, device=target)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            f"device '{device}' is not usable here ({first_line(error)}); try --device cpu"
+        ) from None
+    return target
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Resolve `auto` to bfloat16 where a device multiplies it fast, and to float32 elsewhere.
+
+    Never to float16: activations that bfloat16 and float32 hold overflow it.
+
+    Raises:
+        ModelError: the dtype is none of those offered.
+    """
+    if dtype == "auto":
+        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+    if dtype not in DTYPES:
+        raise ModelError(f"no dtype '{dtype}'; the dtypes are {', '.join(DTYPES)} and auto")
+    return DTYPES[dtype]
+
+
+def check_device_map(device_map: str | dict[str, Any] | None) -> None:
+    """Refuse a device map's name that is none.
+
+    Raises:
+        ModelError: it is neither one of `DEVICE_MAPS` nor a device.
+    """
+    if isinstance(device_map, str) and device_map not in DEVICE_MAPS:
+        try:
+            torch.device(device_map)
+        except RuntimeError:
+            raise ModelError(
+                f"no device map '{device_map}'; the device maps are {', '.join(DEVICE_MAPS)}, or a"
+                " device's name"
+            ) from None
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        # A card that emulates it multiplies it slower than float32.
+        native = "including_emulation" in inspect.signature(torch.cuda.is_bf16_supported).parameters
+        return torch.cuda.is_bf16_supported(**({"including_emulation": False} if native else {}))
+    return device.type == "cpu" and _cpu_multiplies_bfloat16()
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """Say whether the processor has instructions for it, AMX or AVX-512-bf16; without, it is slower
+    than float32."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

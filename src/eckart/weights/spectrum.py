@@ -11,9 +11,11 @@ decides.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,7 +23,12 @@ from jaxtyping import Float
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 
+from eckart.weights.anatomy import Anatomy, Weight
+from eckart.weights.conditioning import MatrixSpectrum, Spectrum
+from eckart.weights.identity import raw_bytes
 from eckart.weights.linalg import prepared, singular_values
+from eckart.weights.models import LoadedModel
+from eckart.weights.stored import StoredWeights, rounded
 
 EPS = torch.finfo(torch.float64).eps
 EXPONENT = 0x7FF << 52
@@ -37,83 +44,135 @@ RESTARTS = 50
 """After so many, of about 20 steps each, the full factorisation is cheaper."""
 
 
-@dataclass(frozen=True)
-class Spectrum:
-    """The ends of one matrix's spectrum, in float64, and its 2-norm condition number (Section 3.4).
-
-    They are those of the stored weights, whatever their dtype. Storage rounds: by Weyl's inequality
-    it moves each singular value by at most `rounding`, so a `sigma_min` above it was in the matrix
-    before it was stored, and one below may be that rounding alone, as it is for a clipped matrix,
-    whose zeros storage fills.
+def spectrum_of(weight: Tensor, *, name: str = "the matrix") -> Spectrum:
+    """Compute the ends of a matrix's spectrum to at least six digits, from the stored numbers.
 
     Arguments:
-        name: what the matrix is called.
-        shape: (m, n).
-        sigma_max: the largest singular value, the spectral norm.
-        sigma_min: the smallest of the min(m, n) singular values; where `singular`, it is float64's
-            own noise.
-        rank: how many singular values exceed `max(m, n) * eps * sigma_max`, float64's resolution of
-            them.
-        rounding: the spectral norm of the error that rounding to the weight's dtype makes; see
-            `rounding_norm`.
+        weight: (m, n), any floating-point dtype and device; it is left as it is, and computed with
+            where it is.
+        name: what error messages call the matrix.
 
-    >>> Spectrum.of(torch.diag(torch.tensor([8.0, 2.0, 0.5]))).condition_number
+    Raises:
+        ModelError: as `Factor.of`.
+
+    >>> spectrum_of(torch.diag(torch.tensor([8.0, 2.0, 0.5]))).condition_number
     16.0
-    >>> print(Spectrum.of(torch.ones(3, 5)).describe())
-    singular (rank 1 of 3)
+    >>> spectrum_of(torch.ones(3, 5)).rank
+    1
+    """
+    tall = prepared(weight, name)
+    ends = _ends(tall) if tall.shape[1] > SMALL else None
+    if ends is not None and ends[1] > _resolution(tall, ends[0]):
+        sigma_max, sigma_min = ends
+        rank = tall.shape[1]
+    else:
+        values = singular_values(tall, name)
+        sigma_max = float(values[0])
+        sigma_min = float(values[-1])
+        rank = int((values > _resolution(tall, sigma_max)).sum())
+    return Spectrum(
+        shape=(weight.shape[0], weight.shape[1]),
+        sigma_max=sigma_max,
+        sigma_min=sigma_min,
+        rank=rank,
+        rounding=rounding_norm(tall, weight.dtype),
+    )
+
+
+def measure(weight: Weight, device: torch.device | None = None) -> MatrixSpectrum:
+    """Compute a weight's spectrum in float64 from the stored numbers, on a device, or where the
+    weight is.
+
+    Raises:
+        ModelError: the weight holds NaN or infinite numbers.
+    """
+    return _measure(weight, weight.read(), device)
+
+
+def spectra(
+    weights: Iterable[Weight],
+    *,
+    store: Spectra | None = None,
+    device: torch.device | None = None,
+    advance: Callable[[int], None] = lambda matrices: None,
+) -> list[MatrixSpectrum]:
+    """Measure matrices one after the other; what a store knows of the very same numbers is not
+    measured again.
+
+    Arguments:
+        weights: read as they come, and let go of.
+        store: keeps every spectrum at once, by the matrix's name and a hash of its bytes.
+        device: where to compute; None for where each weight is.
+        advance: told of every matrix that is done.
+    """
+    found = []
+    for weight in weights:
+        found.append(measure(weight, device) if store is None else _recalled(weight, store, device))
+        advance(1)
+    return found
+
+
+def matrices(
+    anatomy: Anatomy, part: str = "all", layers: Iterable[int] | None = None
+) -> list[Weight]:
+    """Return the matrices of a part in the given layers, each once, or in all of them.
+
+    Raises:
+        EditError: a layer or the part does not exist.
+    """
+    every = range(len(anatomy.layers))
+    chosen = every if layers is None else sorted({anatomy.layer_index(layer) for layer in layers})
+    return [weight for layer in chosen for weight in anatomy.select(layer, part)]
+
+
+def exact_matrices(model: LoadedModel, part: str) -> Iterable[Weight]:
+    """Return a part's matrices with the numbers that the checkpoint stores, even if loading rounded
+    them."""
+    if not rounded(model):
+        return matrices(Anatomy.of(model.model), part)
+    stored = StoredWeights.of(model.name, model.trust_remote_code)
+    return stored.read(matrices(stored.anatomy, part))
+
+
+@runtime_checkable
+class Spectra(Protocol):
+    """Whatever remembers spectra, such as a `RunStore`."""
+
+    def spectrum(self, matrix: str) -> dict[str, Any] | None: ...
+
+    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None: ...
+
+
+class Noted:
+    """Spectra, and a note of those that were asked for: which matrices a model has now, whatever it
+    had before.
+
+    Arguments:
+        store: remembers them.
+        note: told of all names so far at each new one.
     """
 
-    name: str
-    shape: tuple[int, int]
-    sigma_max: float
-    sigma_min: float
-    rank: int
-    rounding: float
+    def __init__(
+        self, store: Spectra, note: Callable[[list[str]], None] = lambda names: None
+    ) -> None:
+        self._store = store
+        self._note = note
+        self.names: list[str] = []
 
-    @classmethod
-    def of(cls, weight: Tensor, *, name: str = "the matrix") -> Spectrum:
-        """Compute the ends of a matrix's spectrum to at least six digits.
+    def spectrum(self, matrix: str) -> dict[str, Any] | None:
+        known = self._store.spectrum(matrix)
+        if known is not None:
+            self._add(matrix)
+        return known
 
-        Arguments:
-            weight: (m, n), any floating-point dtype and device; it is left as it is, and computed
-                with where it is.
-            name: what error messages call the matrix.
+    def keep_spectrum(self, matrix: str, spectrum: dict[str, Any]) -> None:
+        self._store.keep_spectrum(matrix, spectrum)
+        self._add(matrix)
 
-        Raises:
-            ModelError: as `Factor.of`.
-        """
-        tall = prepared(weight, name)
-        ends = _ends(tall) if tall.shape[1] > SMALL else None
-        if ends is not None and ends[1] > _resolution(tall, ends[0]):
-            sigma_max, sigma_min, rank = *ends, tall.shape[1]
-        else:
-            values = singular_values(tall, name)
-            sigma_max, sigma_min = float(values[0]), float(values[-1])
-            rank = int((values > _resolution(tall, sigma_max)).sum())
-        shape = (weight.shape[0], weight.shape[1])
-        return cls(name, shape, sigma_max, sigma_min, rank, rounding_norm(tall, weight.dtype))
-
-    @property
-    def singular(self) -> bool:
-        """Whether the rank is below min(m, n), to float64 precision."""
-        return self.rank < min(self.shape)
-
-    @property
-    def resolved(self) -> bool:
-        """Whether the matrix had a smallest singular value other than 0 before it was rounded for
-        storage."""
-        return not self.singular and self.sigma_min > self.rounding
-
-    @property
-    def condition_number(self) -> float:
-        """`sigma_max / sigma_min`, or infinity where the matrix is singular."""
-        return math.inf if self.singular else self.sigma_max / self.sigma_min
-
-    def describe(self) -> str:
-        """Return the condition number as text, such as `1.2e+03` or `singular (rank 30 of 64)`."""
-        if self.singular:
-            return f"singular (rank {self.rank} of {min(self.shape)})"
-        return f"{self.condition_number:.1e}"
+    def _add(self, matrix: str) -> None:
+        if matrix not in self.names:
+            self.names.append(matrix)
+            self._note(self.names)
 
 
 def rounding_norm(matrix: Float[Tensor, "m n"], dtype: torch.dtype) -> float:
@@ -129,8 +188,9 @@ def rounding_norm(matrix: Float[Tensor, "m n"], dtype: torch.dtype) -> float:
         matrix: (m, n), float64, the stored numbers.
         dtype: what they are stored in.
 
-    >>> round(rounding_norm(torch.ones(100, 100, dtype=torch.float64), torch.float32) / (2**-23 /
-    12**0.5), 6) 20.0
+    >>> ones = torch.ones(100, 100, dtype=torch.float64)
+    >>> round(rounding_norm(ones, torch.float32) / (2**-23 / 12**0.5), 6)
+    20.0
     """
     limits = torch.finfo(dtype)
     powers = (
@@ -200,3 +260,29 @@ def _largest_eigenvalue(apply: Callable[[Tensor], Tensor], like: Float[Tensor, "
 def _resolution(matrix: Float[Tensor, "m n"], sigma_max: float) -> float:
     """Return what float64 tells from zero in a matrix: `max(m, n) * eps * sigma_max`."""
     return max(matrix.shape) * EPS * sigma_max
+
+
+def _measure(weight: Weight, matrix: Tensor, device: torch.device | None) -> MatrixSpectrum:
+    spectrum = spectrum_of(matrix.to(device), name=weight.label)
+    return MatrixSpectrum(
+        layer=weight.layer, name=weight.name, path=weight.path, **asdict(spectrum)
+    )
+
+
+def _recalled(weight: Weight, store: Spectra, device: torch.device | None) -> MatrixSpectrum:
+    matrix = weight.read()
+    name = f"{weight.key} {_digest(matrix)}"
+    known = store.spectrum(name)
+    if known is not None:
+        return MatrixSpectrum.from_json(known)
+    measured = _measure(weight, matrix, device)
+    store.keep_spectrum(name, measured.to_json())
+    return measured
+
+
+def _digest(matrix: Tensor) -> str:
+    """Return a hash of a matrix's dtype, shape and bytes: another checkpoint under the same name
+    has another."""
+    digest = hashlib.blake2b(f"{matrix.dtype} {tuple(matrix.shape)}".encode(), digest_size=16)
+    digest.update(raw_bytes(matrix))
+    return digest.hexdigest()

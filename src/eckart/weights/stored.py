@@ -9,22 +9,15 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 
+import torch
 from safetensors import safe_open
 from torch import nn
 
 from eckart.weights.anatomy import Anatomy, Weight
 from eckart.weights.loading.accounts import refuse_left_out
 from eckart.weights.loading.failures import explained
-from eckart.weights.loading.files import FLOATS, StoredTensor, raw_config, stored_tensors
+from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor
 from eckart.weights.models import LoadedModel, empty_model, load_checkpoint
-
-EXACT = {
-    "float64": {"F64", "F32", "F16", "BF16"},
-    "float32": {"F32", "F16", "BF16"},
-    "float16": {"F16"},
-    "bfloat16": {"BF16"},
-}
-"""The stored dtypes whose numbers a dtype holds, every one of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +48,10 @@ class StoredWeights:
                 taken apart.
         """
         anatomy = Anatomy.of(empty_model(name, trust_remote_code))
+        checkpoint = Checkpoint(name)
         with explained(name):
-            stored = stored_tensors(name)
-            places = _places(anatomy, stored)
-        refuse_left_out(name, anatomy.model, stored, raw_config(name))
+            places = _places(anatomy, checkpoint.tensors)
+        refuse_left_out(name, anatomy.model, checkpoint.tensors, checkpoint.config)
         if places is None:
             warnings.warn(
                 f"the checkpoint of '{name}' does not hold the model's matrices one for one: it is"
@@ -101,8 +94,8 @@ def rounded(loaded: LoadedModel) -> bool:
     if loaded.live:
         return False
     with explained(loaded.name):
-        dtypes = {tensor.dtype for tensor in stored_tensors(loaded.name).values()}
-    return not dtypes & FLOATS.keys() <= EXACT[loaded.dtype]
+        stored = Checkpoint(loaded.name).exact_dtype
+    return torch.promote_types(stored, loaded.model.dtype) != loaded.model.dtype
 
 
 def _places(

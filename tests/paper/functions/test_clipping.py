@@ -7,7 +7,7 @@ import pytest
 
 from eckart.errors import RunError
 from eckart.paper.functions.clipping import gather, plan_clipping
-from eckart.paper.functions.figures.clipping import clipping_panels, draw_clipping
+from eckart.paper.functions.figures import clipping_panels, draw_clipping
 from eckart.paper.functions.loading import loaded_model
 from eckart.paper.functions.task import FunctionScorer, FunctionTask
 from eckart.records import Edit
@@ -45,14 +45,14 @@ def test_cells_are_means_of_paired_errors(found, trained):
 
 
 def test_findings_need_to_survive_the_correction(found):
-    better, worse = found.findings(level=1.0)
+    better, worse = found.surely(level=1.0)
     assert {cell.edit for cell in better} == {
         cell.edit for cell in found.cells if cell.gain.mean > 0
     }
     assert {cell.edit for cell in worse} == {
         cell.edit for cell in found.cells if cell.gain.mean < 0
     }
-    assert found.findings(level=0.0) == ([], [])
+    assert found.surely(level=0.0) == ([], [])
 
 
 def test_seeds_are_paired_where_a_trial_failed(found, trained, tmp_path):
@@ -116,15 +116,15 @@ def test_a_cell_that_is_missing_leaves_a_gap(found):
 
 def test_noise_moves_the_line_of_always_0(found):
     panels = clipping_panels(replace(found, task=replace(TASK, function="noisy-linear")))
-    assert panels[0].always_0 == pytest.approx(1 + 1 / TASK.dimension)
+    assert panels[0].reference[0] == pytest.approx(1 + 1 / TASK.dimension)
 
 
 def test_the_figure_has_a_line_a_layer_and_begins_unpruned(found):
     attn, mlp = clipping_panels(found)
-    assert (attn.part, mlp.part) == ("attn", "mlp")
+    assert (attn.title, mlp.title) == ("attn", "mlp")
     assert [line.layer for line in mlp.lines] == [0]
     assert mlp.lines[0].rates == (0.0, 0.5, 0.9)
-    assert mlp.lines[0].errors[0] == found.unpruned.mean == mlp.unpruned
+    assert mlp.lines[0].means[0] == found.unpruned.mean == mlp.unpruned
     cell = next(cell for cell in found.cells if cell.edit == Edit(0, "mlp", 0.9))
-    assert mlp.lines[0].errors[2] == cell.error.mean
+    assert mlp.lines[0].means[2] == cell.error.mean
     assert figure_bytes(draw_clipping([attn, mlp], "linear"), "png").startswith(b"\x89PNG")

@@ -3,9 +3,8 @@
 import pytest
 
 from eckart.paper.functions.baselines import BASELINES
-from eckart.paper.functions.curve_tables import error_table, step_table
 from eckart.paper.functions.curves import Curve, ErrorCurves, StepCurves
-from eckart.paper.functions.figures.curves import (
+from eckart.paper.functions.figures import (
     OWN,
     STYLES,
     draw_error_curves,
@@ -13,6 +12,7 @@ from eckart.paper.functions.figures.curves import (
     error_lines,
     step_lines,
 )
+from eckart.paper.functions.tables import error_table, step_table
 from eckart.reports.figures import figure_bytes
 
 COUNTS = (0, 1, 2)
@@ -104,9 +104,9 @@ def test_the_tables_have_every_number(figure_5a, figure_5b, capsys):
     said = capsys.readouterr().out
     for word in (
         "a_$model$",
-        "0.600 [0.540, 0.660]",
+        "0.600 (0.540 to 0.660)",
         "7.000",
-        "0.100 [0.090, 0.110]",
+        "0.100 (0.090 to 0.110)",
         "1,234",
         "8,000 steps",
     ):

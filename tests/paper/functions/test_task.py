@@ -19,7 +19,7 @@ from eckart.records import Edit, Split, Trial
 from eckart.reports.page import report
 from eckart.runs import read_run
 from eckart.scores import SquaredErrors
-from eckart.scoring.scorer import scorer_of
+from eckart.scoring.evaluator import scorer_of
 from eckart.sweeps.cost import estimate, expected_trials
 from eckart.weights.models import LoadedModel, load_model
 
@@ -199,8 +199,8 @@ def test_a_sweep_says_what_its_best_does_on_test(kept, tmp_path):
     assert f"test {mlp.test.difference:+.4f} smaller (95% interval" in str(mlp)
     assert "paired t test" in str(mlp)
     study = eckart.search(kept, task, part="mlp", rates=RATES)
-    assert "clipping helps" in str(study)
-    assert f"({mlp.test.fixed} closer, 0 further off)" in str(study)
+    assert "gain with n = 20 test rows" in str(study)
+    assert f"; {mlp.test.fixed} closer, 0 further off)" in str(study)
 
 
 def test_a_trial_of_errors_comes_back_whole(kept):

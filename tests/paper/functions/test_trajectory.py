@@ -21,7 +21,7 @@ from eckart.paper.functions.cells import (
     surely,
 )
 from eckart.paper.functions.classes import Prompts
-from eckart.paper.functions.figures.trajectory import cell_panels, draw_trajectory, norm_curves
+from eckart.paper.functions.figures import cell_panels, draw_trajectory, norm_curves
 from eckart.paper.functions.models import (
     InContextModel,
     LinearAttention,

@@ -12,24 +12,31 @@ import pytest
 from families import save_family
 from made_runs import Made
 
-from eckart.analysis.measured import measure_run
+from eckart.analysis.claims import whole_layers
+from eckart.analysis.findings import find
 from eckart.errors import EckartError, ModelError, RunError
-from eckart.paper.prediction import Cell, Prediction, Predictor, Probing, predict, predictors
+from eckart.paper.prediction import (
+    PredictedCell,
+    Prediction,
+    Predictor,
+    ProbeOptions,
+    predict,
+    predictors,
+)
 from eckart.paper.prediction.agreement import agreements, within
 from eckart.paper.prediction.figure import prediction_drawing
-from eckart.paper.prediction.screens import ALGORITHM_1, Screened, Unit, screened, units
+from eckart.paper.prediction.screens import ALGORITHM_1, LayerChoice, Screened, screened, units
 from eckart.paper.prediction.study import study_of
 from eckart.paper.prediction.tables import answer
 from eckart.paper.probe import Prober
 from eckart.records import Edit
-from eckart.reports.claims import whole_layers
 from eckart.runs import Run, read_run
 from eckart.sweeps.sweep import sweep
 from eckart.tasks import Task
 from eckart.weights.models import load_model
 
 TASKS = ("one", "two", "three")
-HOW = Probing(prompts=2, seeds=2, floors=(0.01, 1.0))
+HOW = ProbeOptions(prompts=2, seeds=2, floors=(0.01, 1.0))
 GRID = {"layers": "all", "parts": ["attn", "mlp"], "rates": [0.5, 0.9], "shots": 2, "seeds": [0, 1]}
 
 
@@ -152,20 +159,20 @@ def gain_by_layer(setting: object, edit: Edit) -> float:
     return {0: -0.3, 1: -0.1, 6: 0.0, 7: 0.25}[edit.layer]
 
 
-def made(gain: object = gain_by_layer, spread: float = 0.0) -> tuple[Run, list[Cell]]:
+def made(gain: object = gain_by_layer, spread: float = 0.0) -> tuple[Run, list[PredictedCell]]:
     """Return a run in which a planted predictor is the gain, in a unit of its task, give or take;
     others are not."""
     tasks = (*TASKS, "four")
     run, noise = Made(tasks=tasks, gain=gain).run(), np.random.default_rng(11)
     scale = {task: 10.0**place for place, task in enumerate(tasks)}
     cells = []
-    for (where, edit), cell in measure_run(run).cells.items():
+    for (where, edit), cell in find(run).cells.items():
         if edit is not None:
             planted = scale[where.task] * (gain_by_layer(None, edit) + spread * noise.normal() + 1)
             said = {"planted": planted, "reversed": -planted, "noise": noise.random(), "flat": 1.0}
             said["condition number"] = float(edit.layer)
             gains = {split: found.gain.mean for split, found in cell.measured.items() if found.gain}
-            cells.append(Cell("made", where, edit, said, gains))
+            cells.append(PredictedCell("made", where, edit, said, gains))
     return run, cells
 
 
@@ -223,13 +230,13 @@ def test_ranks_are_about_the_mean_of_their_stratum() -> None:
 
 
 def judged(
-    run: Run, cells: list[Cell], names: list[Predictor]
-) -> tuple[list[Unit], dict[str, Screened]]:
-    chosen = list(units("made", list(whole_layers(run, measure_run(run))), cells, names, top_k=1))
+    run: Run, cells: list[PredictedCell], names: list[Predictor]
+) -> tuple[list[LayerChoice], dict[str, Screened]]:
+    chosen = list(units("made", list(whole_layers(find(run))), cells, names, top_k=1))
     return chosen, {screen.screen: screen for screen in screened(chosen, names)}
 
 
-def by_edit(unit: Unit) -> np.ndarray:
+def by_edit(unit: LayerChoice) -> np.ndarray:
     """Return mean test gains, a row a layer, a column a rate."""
     return np.array(
         [np.nanmean(unit.layers.gains(edits), axis=2).mean(axis=1) for edits in unit.layers.grid]

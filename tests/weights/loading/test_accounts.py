@@ -9,7 +9,7 @@ from families import LAYERS, VOCAB, build, save_family, tiny_tokenizer
 from safetensors.torch import load_file, save_file
 
 from eckart.errors import ModelError
-from eckart.weights.models import load_model, load_stored
+from eckart.weights.models import load_checkpoint, load_model
 from eckart.weights.stored import StoredWeights
 
 Q = "model.layers.1.self_attn.q_proj"
@@ -208,7 +208,7 @@ def test_every_number_is_held_by_the_dtype_of_the_files(tmp_path, kept):
     folder = save_family("llama", tmp_path / "mixed")
     tiny_tokenizer().save_pretrained(folder)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    loaded = load_stored(load_model(folder)).state_dict()
+    loaded = load_checkpoint(str(folder), None, trust_remote_code=False).state_dict()
     assert all(torch.equal(loaded[key].double(), tensor.double()) for key, tensor in state.items())
 
 

@@ -8,7 +8,7 @@ from families import COMMON, DECODER, FAMILIES, GROUPED, build, fill_, tiny_toke
 from transformers import PreTrainedModel
 
 from eckart.errors import ModelError
-from eckart.weights.loading.causality import check_causal
+from eckart.weights.loading.live import check_causal
 from eckart.weights.models import load_model
 
 SMALL = {**DECODER, "intermediate_size": 44}

@@ -57,7 +57,16 @@ class TestAdapters:
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    "name",
+    [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tekken.json",
+        "qwen.tiktoken",
+        "chat_template.jinja",
+    ],
 )
 def test_a_pointer_of_git_lfs_is_called_one(llama, name):
     (llama / name).write_text(POINTER)

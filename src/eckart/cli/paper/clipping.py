@@ -13,7 +13,7 @@ from eckart.cli.sweep import progress
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from eckart.paper.functions.clipping import Cell, Clipping
+    from eckart.paper.functions.clipping import Clipping, ErrorCell
     from eckart.paper.functions.task import FunctionTask
     from eckart.selection.study import Study
     from eckart.weights.models import LoadedModel
@@ -32,7 +32,7 @@ def run_clipping(
 ) -> None:
     """Run the sweep and the searches, show them, and draw the sweep."""
     from eckart.paper.functions.clipping import gather, plan_clipping
-    from eckart.paper.functions.figures.clipping import clipping_panels, draw_clipping
+    from eckart.paper.functions.figures import clipping_panels, draw_clipping
     from eckart.reports.figures import save_figure
     from eckart.sweeps.sweep import default_folder, run_sweep
 
@@ -61,7 +61,7 @@ def _search(
 ) -> Study:
     """Run Algorithm 1, which chooses the layer itself, with the squared error on validation as its
     score."""
-    from eckart.scoring.scorer import scorer_of
+    from eckart.scoring.evaluator import scorer_of
     from eckart.selection.search import Plan, run_plan
 
     scorer = scorer_of(task, model, progress=progress_bar)
@@ -80,11 +80,11 @@ def clipping_report(found: Clipping) -> RenderableType:
         f"{task.function}, d = {task.dimension}, {task.shots} examples: squared error / variance of"
         f" f, test rows (n = {unpruned.rows}, {unpruned.seeds} seed{'s' * (unpruned.seeds != 1)})"
     )
-    better, worse = found.findings()
+    better, worse = found.surely()
+    unsure = len(found.cells) - len(better) - len(worse)
     sure = (
-        f"after correction for {len(found.cells)} edits (Holm, 0.05): {len(better)} better,"
-        f" {len(worse)} worse than the unpruned model,"
-        f" {len(found.cells) - len(better) - len(worse)} cannot be told"
+        f"after correction for {len(found.cells)} edits (Holm, 0.05): {len(better)} gain,"
+        f" {len(worse)} loss, {unsure} cannot tell"
     )
     parts = dict.fromkeys(cell.edit.part for cell in found.cells)
     return Group(
@@ -102,32 +102,32 @@ def clipping_report(found: Clipping) -> RenderableType:
     )
 
 
-def _said(cell: Cell) -> str:
-    low, high = cell.gain.interval
-    return (
-        f"{cell.edit}: smaller by {cell.gain.mean:.4f}, 95% interval {low:.4f} to {high:.4f},"
-        f" adjusted p = {cell.adjusted:.2g}"
-    )
+def _said(cell: ErrorCell) -> str:
+    from eckart.scores import SQUARED_ERROR
+    from eckart.statistics.gain import sentence
+
+    return f"{cell.edit}: {sentence(cell.gain, SQUARED_ERROR, p=cell.adjusted)}"
 
 
-def _table(part: str, cells: Sequence[Cell]) -> RenderableType:
-    from eckart.reports.terminal import Sheet, titled
+def _table(part: str, cells: Sequence[ErrorCell]) -> RenderableType:
+    from eckart.reports.table import Column, Table
 
     by_place = {(cell.edit.layer, cell.edit.rate): cell for cell in cells}
     layers, rates = (sorted(set(values)) for values in zip(*by_place, strict=True))
+    columns = [Column(f"{rate:g}", f"{rate:g}", "written") for rate in rates]
     rows = [
-        [str(layer), *(_entry(by_place.get((layer, rate))) for rate in rates)] for layer in layers
+        {"layer": layer} | {f"{rate:g}": _entry(by_place.get((layer, rate))) for rate in rates}
+        for layer in layers
     ]
-    columns = ["layer", *(f"{rate:g}" for rate in rates)]
-    return titled(
-        f"{part}, by layer and clipping rate; + better, - worse for sure",
-        Sheet(columns, rows, names=0),
-    )
+    title = f"{part}, by layer and clipping rate; + gain, - loss for sure"
+    return Table(part, title, "", (Column("layer", "layer", "count"), *columns), rows)
 
 
-def _entry(cell: Cell | None) -> str:
-    """Return an error; + and - say that it is better or worse for sure."""
+def _entry(cell: ErrorCell | None) -> str:
+    """Return an error; + and - say that it is a gain or a loss for sure."""
+    from eckart.statistics.gain import verdict
+
     if cell is None:
         return "failed"
-    mark = "" if cell.adjusted > 0.05 else " +" if cell.gain.mean > 0 else " -"
-    return f"{cell.error.mean:.4f}{mark}"
+    mark = {"gain": " +", "loss": " -", "cannot tell": ""}
+    return f"{cell.error.mean:.4f}{mark[verdict(cell.gain, cell.adjusted)]}"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from eckart.cli.console import print_json, progress_bar, say, show
 from eckart.paper.functions.baselines import choose_baselines
 from eckart.paper.functions.classes import find_class
-from eckart.paper.functions.curve_tables import error_table, step_table
 from eckart.paper.functions.curves import (
     ErrorCurves,
     HeldOut,
@@ -18,9 +17,10 @@ from eckart.paper.functions.curves import (
     held_out,
     step_curves,
 )
-from eckart.paper.functions.figures.curves import draw_error_curves, draw_step_curves
+from eckart.paper.functions.figures import draw_error_curves, draw_step_curves
 from eckart.paper.functions.loading import function_of, load_function_model, training_models
 from eckart.paper.functions.models import FunctionModel
+from eckart.paper.functions.tables import error_table, step_table
 from eckart.reports.figures import save_figure
 
 if TYPE_CHECKING:

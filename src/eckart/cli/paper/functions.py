@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from eckart.cli import options as o
+from eckart.cli.console import check_plot
 from eckart.cli.paper.training import Settings
 from eckart.cli.paper.trajectory import trajectory
 from eckart.cli.scoring import with_options
@@ -108,10 +109,8 @@ def evaluate(
     5)."""
     from eckart.cli.paper.curves import show_error_curves, show_step_curves
     from eckart.errors import TaskError
-    from eckart.reports.figures import check_figure_path
 
-    if plot is not None:
-        check_figure_path(plot)
+    check_plot(plot)
     if by_steps and baselines is not None:
         raise TaskError(
             "--by-steps shows a training beside least squares alone; leave out --baselines"
@@ -157,11 +156,9 @@ def clip(
     from eckart.cli.paper.clipping import run_clipping
     from eckart.paper.functions.loading import function_of, loaded_model
     from eckart.paper.functions.task import FunctionTask
-    from eckart.reports.figures import check_figure_path
     from eckart.sweeps.grid import listed, read_numbers
 
-    if plot is not None:
-        check_figure_path(plot)
+    check_plot(plot)
     chosen = layers if layers == "all" else read_numbers(layers)
     loaded = loaded_model(model, device)
     reads: Any = loaded.model

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import print_json, say, say_error, show
-from eckart.cli.paper.predicts import predicts
+from eckart.cli.console import check_plot, print_json, progress_bar, say, say_error, show
 from eckart.cli.paper.probing import Probing, probing_options
+from eckart.errors import EditError
 from eckart.records import Edit
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from eckart.paper.theory.checks import Check
+    from eckart.reports.table import Table
 
 theory = typer.Typer(
     name="theory",
     help="The paper's mathematics: every statement checked, its quantities asked of a model.",
 )
-theory.command()(predicts)
 
 TITLES = {
     "identity": "equal: the largest relative difference of the two sides",
@@ -91,10 +92,7 @@ def probe(
     edits = [each for each in asked if each.rate]
     if asked and not edits:
         say("at rate 0 nothing is clipped, so there is nothing to compare")
-    if plot is not None:
-        from eckart.reports.figures import check_figure_path
-
-        check_figure_path(plot)
+    check_plot(plot)
     prober = how.prober(model, how.read_task(), split, prompts)
     before = prober()
     found = before.compare(prober(edits)) if edits else before
@@ -112,6 +110,64 @@ def probe(
     show(probe_report(found))
 
 
+@theory.command()
+def predicts(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders of finished sweeps; of three models and tasks together at least.",
+            metavar="RUN...",
+        ),
+    ],
+    prompts: Annotated[int, typer.Option(help="Validation prompts read for each draw.", min=1)] = 4,
+    seeds: Annotated[int, typer.Option(help="Draws of demonstrations read, at most.", min=1)] = 2,
+    floors: Annotated[
+        str,
+        typer.Option(
+            help="Noise floors of the bound, as shares of the unpruned model's mean variance."
+        ),
+    ] = "1e-6,1e-2,1",
+    device: o.Device = "auto",
+    plot: o.Plot = None,
+    json_: o.Json = False,
+) -> None:
+    """Compare what the theory says of every clipped layer, without labels, with what sweeps
+    measured it to gain."""
+    shares = _floors(floors)
+    check_plot(plot)
+    o.quieten()
+    from eckart.paper.prediction import ProbeOptions, predict
+    from eckart.runs import read_run
+
+    how = ProbeOptions(prompts, seeds, shares, device)
+    found = predict([read_run(run) for run in runs], how, progress=progress_bar)
+    if plot is not None:
+        from eckart.paper.prediction.figure import draw_prediction, prediction_drawing
+        from eckart.reports.figures import save_figure
+
+        save_figure(draw_prediction(prediction_drawing(found)), plot)
+        say(f"figure: {plot}")
+    if json_:
+        print_json(found.to_json())
+        return
+    from eckart.paper.prediction.tables import prediction_report
+
+    show(prediction_report(found))
+
+
+def _floors(text: str) -> tuple[float, ...]:
+    """Read `1e-6,1`, each once."""
+    try:
+        found = tuple(dict.fromkeys(float(share) for share in text.split(",")))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < share < float("inf") for share in found):
+        raise EditError(
+            f"--floors '{text}' are not numbers above 0 joined by commas, such as 1e-6,1e-2,1"
+        )
+    return found
+
+
 def _tables(checks: list[Check]) -> RenderableType:
     from rich.console import Group
 
@@ -123,20 +179,22 @@ def _tables(checks: list[Check]) -> RenderableType:
     )
     return Group(
         Said(f"{len(checks)} statements: {said}\n", "bold"),
-        *(_table(title, [c for c in checks if c.kind == kind]) for kind, title in TITLES.items()),
+        *(_table(kind, [c for c in checks if c.kind == kind]) for kind in TITLES),
     )
 
 
-def _table(title: str, checks: list[Check]) -> RenderableType:
-    from eckart.reports.terminal import Said, Sheet, titled
+def _table(kind: str, checks: list[Check]) -> Table:
+    from eckart.reports.table import Column, Table
 
-    instances = f"{checks[0].instances:,} instances each" if checks[0].instances > 1 else ""
+    columns = (
+        Column("statement", "statement"),
+        Column("reference", "where"),
+        Column("residual", "residual", "written"),
+        Column("verdict", "verdict"),
+    )
     rows = [
-        [found.statement, found.reference, f"{found.residual:.1e}", found.verdict]
+        {**vars(found), "residual": f"{found.residual:.1e}", "verdict": found.verdict}
         for found in checks
     ]
-    return titled(
-        title,
-        Said(instances, "dim"),
-        Sheet(["statement", "where", "residual", "verdict"], rows, names=2),
-    )
+    note = f"{checks[0].instances:,} instances each" if checks[0].instances > 1 else ""
+    return Table(kind, TITLES[kind], note, columns, rows)

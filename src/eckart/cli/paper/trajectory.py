@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import print_json, say, show
+from eckart.cli.console import check_plot, print_json, say, show
+from eckart.errors import TaskError
 from eckart.records import Edit, check_rate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eckart.paper.functions.cells import ClippedCell
-    from eckart.paper.functions.trajectory import TrajectoryReading
+    from eckart.paper.functions.models import LinearAttentionModel
+    from eckart.paper.functions.trajectory import Cases, Noise, TrajectoryReading
 
 NOISE_SEED = 0
 """Draws the noise of Theorem 2; one for all cells, so that they differ by the edit alone."""
@@ -35,8 +37,7 @@ def trajectory(
         typer.Option(
             help=(
                 "linear, sparse-linear, noisy-linear, decision-tree or relu-network; by default the"
-                " one that the "
-                "model was trained on."
+                " one that the model was trained on."
             )
         ),
     ] = None,
@@ -61,41 +62,24 @@ def trajectory(
 ) -> None:
     """Set a linear model's trajectory (Theorem 1) and bound (Theorem 2) beside its error, before
     and after clipping."""
-    edits, chosen = (
-        [Edit.parse(text) for text in edit or []],
-        [check_rate(r) for r in o.parse_rates(rates)],
-    )
-    from eckart.errors import TaskError
     from eckart.paper.functions.cells import clip_cells, correlations
     from eckart.paper.functions.loading import function_of
-    from eckart.paper.functions.trajectory import Noise, draw_cases, load_linear, read, residual
-    from eckart.weights.edits import clip
+    from eckart.paper.functions.trajectory import Noise, draw_cases, load_linear, residual
 
+    edits = [Edit.parse(text) for text in edit or []]
+    chosen = [check_rate(rate) for rate in o.parse_rates(rates)]
     Noise(floor=floor)  # refused before anything is loaded
-    if plot:
-        from eckart.reports.figures import check_figure_path
-
-        check_figure_path(plot)
+    check_plot(plot)
     o.quieten()
     live = load_linear(model)
     function, examples = function or function_of(live), examples or live.points - 1
-    if shots is not None and shots >= examples:
-        raise TaskError(
-            f"{shots} shots of {examples} demonstrations leave C_t no noise; choose --shots below"
-            f" {examples}"
-        )
-    noise = Noise(shots or max(1, examples // 2), floor)
+    noise = Noise(_shots(shots, examples), floor)
     cases = draw_cases(function, live.config.dimension, examples, prompts, seed)
-    readings = {"unclipped": read(live, cases, noise)}
-    off = residual(live, cases)
-    if edits:
-        with clip(live, edits):
-            readings["clipped"] = read(live, cases, noise)
-    readings["unclipped, noisy"] = read(live, cases, noise, NOISE_SEED)
+    readings = _readings(live, cases, noise, edits)
     exact, noisy = (clip_cells(live, cases, chosen, noise, s) for s in (None, NOISE_SEED))
     found = {"exact": correlations(exact), "noisy": correlations(noisy)}
-    if plot:
-        _plot(plot, readings, (exact, noisy), edits)
+    off = residual(live, cases)
+    _plot(plot, readings, (exact, noisy), edits)
     if json_:
         print_json(
             {
@@ -115,15 +99,36 @@ def trajectory(
             }
         )
         return
-    from eckart.paper.functions.trajectory_tables import (
-        cells_table,
-        correlation_table,
-        readings_table,
-    )
+    from eckart.paper.functions.tables import cells_table, correlation_table, readings_table
 
     show(readings_table(readings, off, noise))
     show(cells_table(exact))
     show(correlation_table(found))
+
+
+def _shots(shots: int | None, examples: int) -> int:
+    """Return b of Theorem 2, below the number of examples."""
+    if shots is not None and shots >= examples:
+        raise TaskError(
+            f"{shots} shots of {examples} demonstrations leave C_t no noise; choose --shots below"
+            f" {examples}"
+        )
+    return shots or max(1, examples // 2)
+
+
+def _readings(
+    model: LinearAttentionModel, cases: Cases, noise: Noise, edits: list[Edit]
+) -> dict[str, TrajectoryReading]:
+    """Read a model whole, clipped where something is to be, and along the noisy descent."""
+    from eckart.paper.functions.trajectory import read
+    from eckart.weights.edits import clip
+
+    readings = {"unclipped": read(model, cases, noise)}
+    if edits:
+        with clip(model, edits):
+            readings["clipped"] = read(model, cases, noise)
+    readings["unclipped, noisy"] = read(model, cases, noise, NOISE_SEED)
+    return readings
 
 
 def _documents(cells: Sequence[ClippedCell]) -> list[dict[str, Any]]:
@@ -136,12 +141,14 @@ def _documents(cells: Sequence[ClippedCell]) -> list[dict[str, Any]]:
 
 
 def _plot(
-    path: Path,
+    path: Path | None,
     readings: dict[str, TrajectoryReading],
     cells: tuple[Sequence[ClippedCell], Sequence[ClippedCell]],
     edits: list[Edit],
 ) -> None:
-    from eckart.paper.functions.figures.trajectory import cell_panels, draw_trajectory, norm_curves
+    if path is None:
+        return
+    from eckart.paper.functions.figures import cell_panels, draw_trajectory, norm_curves
     from eckart.reports.figures import save_figure
 
     curves = norm_curves(readings["unclipped"], readings.get("clipped"))

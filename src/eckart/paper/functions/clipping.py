@@ -1,5 +1,5 @@
-"""Clipping a model that learns functions: every layer and rate, and Algorithm 1 with the squared
-error as its score."""
+"""The clipping of a model that learns functions: every layer and rate, and Algorithm 1 with the
+squared error as its score."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
+from eckart.analysis.findings import find
+from eckart.analysis.outcomes import Block
 from eckart.errors import EditError, RunError
 from eckart.paper.functions.task import FunctionTask
 from eckart.records import Edit, Trial
 from eckart.runs import Run
-from eckart.scores import SQUARED_ERROR, SquaredErrors
+from eckart.scores import SQUARED_ERROR
 from eckart.selection.study import Study
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
-from eckart.statistics.multiplicity import holm
+from eckart.statistics.gain import verdict
 from eckart.sweeps.grid import Sweep
 from eckart.sweeps.sources import Sources, resolve
 from eckart.weights.models import LoadedModel
 
 
 @dataclass(frozen=True)
-class Cell:
+class ErrorCell:
     """One edit on the test rows, over all seeds.
 
     Arguments:
@@ -60,17 +61,16 @@ class Clipping:
     model: str
     task: FunctionTask
     unpruned: Estimate
-    cells: tuple[Cell, ...]
+    cells: tuple[ErrorCell, ...]
     studies: tuple[Study, ...]
     failed: tuple[str, ...] = ()
 
-    def findings(self, level: float = 0.05) -> tuple[list[Cell], list[Cell]]:
+    def surely(self, level: float = 0.05) -> tuple[list[ErrorCell], list[ErrorCell]]:
         """Return the cells that are better, and those that are worse, after correction for their
         number."""
-        sure = [cell for cell in self.cells if cell.adjusted <= level]
-        return [cell for cell in sure if cell.gain.mean > 0], [
-            cell for cell in sure if cell.gain.mean < 0
-        ]
+        said = [(cell, verdict(cell.gain, cell.adjusted, level)) for cell in self.cells]
+        better = [cell for cell, word in said if word == "gain"]
+        return better, [cell for cell, word in said if word == "loss"]
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole result as one document."""
@@ -124,45 +124,35 @@ def gather(run: Run, task: FunctionTask, studies: Sequence[Study] = ()) -> Clipp
     Raises:
         RunError: the unpruned model has no score.
     """
-    tested = [trial for trial in run.trials.values() if trial.split == "test"]
-    seeds = sorted({trial.setting.seed for trial in tested})
-    errors: dict[tuple[Edit, ...], Float[np.ndarray, "seeds rows"]] = {}
-    for trial in tested:
-        if isinstance(trial.score, SquaredErrors):
-            blank = np.full((len(seeds), trial.score.n), np.nan)
-            errors.setdefault(trial.edits, blank)[seeds.index(trial.setting.seed)] = (
-                trial.score.errors
-            )
-    unpruned = errors.pop((), None)
-    if unpruned is None:
+    findings = find(run)
+    conditions = findings.conditions  # of one model and one task
+    test = findings.pair(conditions[0])[1] if conditions else None
+    if test is None or not test.outcomes(None):
         raise RunError(
             f"run '{run.folder}' holds no test score of the unpruned model; let its sweep go on"
         )
-    paired = {edits[0]: (found, unpruned - found) for edits, found in errors.items()}
-    edits = sorted(
-        (edit for edit, (_, gains) in paired.items() if _whole(gains).size),
-        key=lambda edit: (edit.part, edit.layer, edit.rate),
-    )
-    gains = {edit: seed_and_row_mean(_whole(paired[edit][1]), bounds=None) for edit in edits}
-    adjusted = holm([gains[edit].p_value for edit in edits])
+    cells = []
+    for target in findings.targets:
+        for edit in findings.edits(target):
+            measured = findings.measured(test.condition, edit, "test")
+            if measured and measured.gain and measured.p_holm is not None:
+                error = _error(test, edit)
+                cells.append(ErrorCell(edit, error, measured.gain, measured.p_holm))
+    failures = [trial for cell in findings.cells.values() for trial in cell.failures]
     return Clipping(
-        model=run.settings["study"]["models"][0]["name"],
+        model=test.condition.model,
         task=task,
-        unpruned=seed_and_row_mean(_whole(unpruned), bounds=None),
-        cells=tuple(
-            Cell(
-                edit, seed_and_row_mean(_whole(paired[edit][0]), bounds=None), gains[edit], float(p)
-            )
-            for edit, p in zip(edits, adjusted, strict=True)
-        ),
+        unpruned=_error(test, None),
+        cells=tuple(cells),
         studies=tuple(studies),
-        failed=tuple(sorted(_said(trial) for trial in tested if trial.score is None)),
+        failed=tuple(sorted(_said(trial) for trial in failures if trial.split == "test")),
     )
 
 
-def _whole(values: Float[np.ndarray, "seeds rows"]) -> Float[np.ndarray, "_ rows"]:
-    """Return the seeds that scored; a trial scores all rows or none."""
-    return values[~np.isnan(values).any(axis=1)]
+def _error(block: Block, edit: Edit | None) -> Estimate:
+    """Return the mean error over the seeds that scored; a trial scores all rows or none."""
+    errors = -block.row_merits(edit)
+    return seed_and_row_mean(errors[~np.isnan(errors).any(axis=1)], bounds=None)
 
 
 def _said(trial: Trial) -> str:

@@ -17,11 +17,10 @@ from eckart.paper.functions.models import (
 )
 from eckart.paper.functions.training import STATE, kept_models
 from eckart.weights.loading.accounts import refuse_unaccounted
-from eckart.weights.loading.devices import pick_device
 from eckart.weights.loading.failures import explained
-from eckart.weights.loading.files import check_source, stored_tensors
+from eckart.weights.loading.files import Checkpoint, check_source
 from eckart.weights.loading.live import check_evaluation_mode
-from eckart.weights.models import LoadedModel
+from eckart.weights.models import LoadedModel, pick_device
 
 SHIPPED = Path(__file__).with_name("trained")
 """The models that come with the package, a folder each."""
@@ -124,7 +123,7 @@ def _load_folder(folder: Path) -> FunctionModel:
             " wrote"
         )
     with explained(str(folder)), without_bars():
-        stored = stored_tensors(str(folder))
+        stored = Checkpoint(str(folder)).tensors
         loaded: Any = kind.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )

@@ -23,7 +23,8 @@ from eckart.paper.functions.classes import (
 )
 from eckart.records import Edits, Row, Rows, Split, fingerprint
 from eckart.scores import SQUARED_ERROR, SquaredErrors
-from eckart.scoring.scorer import Progress, Scorer, scorer_of, silent
+from eckart.scoring.evaluator import scorer_of
+from eckart.scoring.scorer import Progress, Scorer, silent
 from eckart.weights.models import LoadedModel
 
 SPLITS = ("validation", "test")

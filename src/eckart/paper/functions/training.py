@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import torch
@@ -22,7 +21,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from eckart.errors import NotANumberError, RunError, TaskError
-from eckart.files import home, write_whole
+from eckart.files import drafted, home, write_whole
 from eckart.paper.functions.classes import (
     SEEDS,
     Prompts,
@@ -38,7 +37,7 @@ from eckart.paper.functions.models import (
 )
 from eckart.runs import RunStore
 from eckart.sweeps.grid import Closed
-from eckart.weights.loading.devices import pick_device
+from eckart.weights.models import pick_device
 
 STATE = "state.safetensors"
 STEPS = "steps"
@@ -357,6 +356,5 @@ def _keep_model(model: FunctionModel, folder: Path) -> None:
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".model-", dir=folder.parent) as draft, without_bars():
-        model.save_pretrained(Path(draft) / folder.name)
-        (Path(draft) / folder.name).rename(folder)
+    with drafted(folder) as draft, without_bars():
+        model.save_pretrained(draft)

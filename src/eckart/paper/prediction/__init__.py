@@ -2,7 +2,7 @@
 measured to gain."""
 
 from eckart.paper.prediction.predictors import Predictor, predictors
-from eckart.paper.prediction.probing import Cell, Probing
+from eckart.paper.prediction.probing import PredictedCell, ProbeOptions
 from eckart.paper.prediction.study import Prediction, predict
 
-__all__ = ["Cell", "Prediction", "Predictor", "Probing", "predict", "predictors"]
+__all__ = ["PredictedCell", "Prediction", "Predictor", "ProbeOptions", "predict", "predictors"]

@@ -13,11 +13,11 @@ from scipy.stats import rankdata
 
 from eckart.errors import EckartError
 from eckart.paper.prediction.predictors import Predictor
-from eckart.paper.prediction.probing import Cell
+from eckart.paper.prediction.probing import PredictedCell
 from eckart.statistics.grids import Correlation, rank_correlation
 from eckart.statistics.multiplicity import holm
 
-STRATA: dict[str, Callable[[Cell], Hashable]] = {
+STRATA: dict[str, Callable[[PredictedCell], Hashable]] = {
     "all": lambda cell: (cell.run, cell.condition),
     "layers": lambda cell: (cell.run, cell.condition, cell.edit.part, cell.edit.rate),
 }
@@ -49,7 +49,7 @@ class Agreement:
 
 
 def agreements(
-    cells: Sequence[Cell], predictors: Sequence[Predictor], split: str
+    cells: Sequence[PredictedCell], predictors: Sequence[Predictor], split: str
 ) -> list[Agreement]:
     """Return every predictor's rank correlations with the gains on a split.
 
@@ -88,7 +88,9 @@ def within(
     return ranks
 
 
-def _agreement(scored: Sequence[Cell], predictor: Predictor, split: str, among: str) -> Agreement:
+def _agreement(
+    scored: Sequence[PredictedCell], predictor: Predictor, split: str, among: str
+) -> Agreement:
     strata = [STRATA[among](cell) for cell in scored]
     kept = [cell for cell, stratum in zip(scored, strata, strict=True) if strata.count(stratum) > 1]
     groups = [cell.group for cell in kept]

@@ -19,7 +19,7 @@ from eckart.statistics.crossed import Estimate
 
 
 @dataclass(frozen=True)
-class Line:
+class PredictorLine:
     """One predictor's value with its interval.
 
     Arguments:
@@ -36,7 +36,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Point:
+class PredictedPoint:
     """One cell: what is said of it, in the predictor's own units, and its gain in points."""
 
     model: str
@@ -46,7 +46,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class PredictionDrawing:
     """What a figure shows.
 
     Arguments:
@@ -60,14 +60,14 @@ class Drawing:
     """
 
     split: str
-    ranks: tuple[Line, ...]
-    leads: tuple[Line, ...]
-    at_rates: tuple[Line, ...]
+    ranks: tuple[PredictorLine, ...]
+    leads: tuple[PredictorLine, ...]
+    at_rates: tuple[PredictorLine, ...]
     best: tuple[str, int]
-    points: tuple[Point, ...]
+    points: tuple[PredictedPoint, ...]
 
 
-def prediction_drawing(found: Prediction) -> Drawing:
+def prediction_drawing(found: Prediction) -> PredictionDrawing:
     """Gather what is drawn, of the test rows where there are some."""
     known = {
         split: [a for a in found.agreement(split, "layers") if a.rank is not None]
@@ -76,10 +76,10 @@ def prediction_drawing(found: Prediction) -> Drawing:
     split = "test" if known["test"] else "validation"
     theory = [a for a in known[split] if a.predictor.theory]
     best = max(theory, key=_strength).predictor if theory else found.agreements[0].predictor
-    return Drawing(
+    return PredictionDrawing(
         split,
         tuple(
-            Line(a.predictor.name, a.predictor.theory, a.rank.value, *a.rank.interval)
+            PredictorLine(a.predictor.name, a.predictor.theory, a.rank.value, *a.rank.interval)
             for a in known[split]
             if a.rank
         ),
@@ -87,7 +87,7 @@ def prediction_drawing(found: Prediction) -> Drawing:
         tuple(_lead(s.screen, s.theory, s.each_rate) for s in found.screens),
         (best.name, best.sign),
         tuple(
-            Point(
+            PredictedPoint(
                 short_name(c.condition.model), c.edit.part, c.said[best.name], 100 * c.gains[split]
             )
             for c in found.cells
@@ -97,7 +97,7 @@ def prediction_drawing(found: Prediction) -> Drawing:
 
 
 @plain_text
-def draw_prediction(drawing: Drawing) -> Figure:
+def draw_prediction(drawing: PredictionDrawing) -> Figure:
     """Draw correlations, leads and cells side by side; the theory in one colour, baselines in
     another."""
     figure = Figure(figsize=(13.0, 5.2), layout="constrained")
@@ -125,12 +125,12 @@ def _strength(agreement: Agreement) -> float:
     return abs(agreement.rank.value) if agreement.rank else 0.0
 
 
-def _lead(name: str, theory: bool, lead: Estimate) -> Line:
+def _lead(name: str, theory: bool, lead: Estimate) -> PredictorLine:
     low, high = lead.interval
-    return Line(name, theory, 100 * lead.mean, 100 * low, 100 * high)
+    return PredictorLine(name, theory, 100 * lead.mean, 100 * low, 100 * high)
 
 
-def _draw_lines(axes: Axes, lines: Sequence[Line], shift: float = 0.0) -> None:
+def _draw_lines(axes: Axes, lines: Sequence[PredictorLine], shift: float = 0.0) -> None:
     """Draw a line a predictor, the first on top; those that are shifted down are hollow."""
     for place, line in enumerate(lines):
         colour = COLOURS[0] if line.theory else COLOURS[1]
@@ -149,7 +149,7 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], shift: float = 0.0) -> None:
     axes.set_ylim(len(lines) - 0.4, -0.8)
 
 
-def _draw_points(axes: Axes, drawing: Drawing) -> None:
+def _draw_points(axes: Axes, drawing: PredictionDrawing) -> None:
     models, parts = (sorted({getattr(p, of) for p in drawing.points}) for of in ("model", "part"))
     for point in drawing.points:
         axes.plot(

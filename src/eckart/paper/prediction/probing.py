@@ -1,5 +1,5 @@
-"""From finished sweeps to cells: every edit with what the theory says of it and what it was
-measured to gain."""
+"""The cells of finished sweeps: every edit with what the theory says of it and what it was measured
+to gain."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from eckart.analysis.measured import Measurements
+from eckart.analysis.findings import Findings
 from eckart.analysis.outcomes import Condition
 from eckart.errors import RunError
 from eckart.paper.prediction.predictors import (
@@ -21,14 +21,15 @@ from eckart.paper.prediction.predictors import (
     implicit_changes,
 )
 from eckart.paper.probe import Prober
-from eckart.records import Edit
+from eckart.records import Edit, Setting
 from eckart.runs import Run
 from eckart.scoring.scorer import Progress, silent
 from eckart.sweeps.grid import ModelEntry, Sweep, TaskEntry
 from eckart.sweeps.sources import Sources
 from eckart.tasks.task import Task
-from eckart.weights.conditioning import exact_matrices, layer_condition_numbers, spectra
+from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.models import LoadedModel
+from eckart.weights.spectrum import exact_matrices, spectra
 
 Drawn = tuple[str, str, int]
 """A model, a task, and the number of demonstrations: a condition without its scoring, which is
@@ -37,7 +38,7 @@ Said = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Probing:
+class ProbeOptions:
     """What is read of a run's models.
 
     Arguments:
@@ -55,7 +56,7 @@ class Probing:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PredictedCell:
     """An edit in a condition of a run.
 
     Arguments:
@@ -115,19 +116,19 @@ def study_of(run: Run) -> Sweep:
         raise RunError(
             f"run '{run.folder}' holds {what}; give a sweep over tasks with demonstrations"
         )
-    said = {
-        name: value for name, value in run.settings["study"].items() if value != []
-    }  # what a study left out
+    # An empty list is what a study left out.
+    said = {name: value for name, value in run.settings["study"].items() if value != []}
     return Sweep.of(said, f"run '{run.folder}'")
 
 
-def cells(run: Run, found: Measurements, how: Probing, progress: Progress = silent) -> list[Cell]:
+def cells(
+    findings: Findings, how: ProbeOptions, progress: Progress = silent
+) -> list[PredictedCell]:
     """Probe a run's models, clipped as its trials were, and set what they say beside what was
     measured.
 
     Arguments:
-        run: of a sweep.
-        found: what it measured.
+        findings: of a sweep's run.
         how: how much is read.
         progress: shows it.
 
@@ -135,43 +136,43 @@ def cells(run: Run, found: Measurements, how: Probing, progress: Progress = sile
         RunError: it is no sweep's, or its model or rows are no longer those of its trials.
         EckartError: its models or data are gone, or a model cannot be probed.
     """
-    study, sources = study_of(run), Sources()
+    run = findings.run
+    study = study_of(run)
+    sources = Sources()
     said: dict[tuple[Drawn, Edit], Said] = {}
     for entry in study.models:
         model = _load(run, sources, entry, how)
         numbers = _condition_numbers(run, study, model)
-        for drawn in _drawn(found, entry):
-            moved = _probed(run, found, study, sources, model, drawn, how, progress)
-            said |= {
-                (drawn, edit): {
+        for drawn in _drawn(findings, entry):
+            moved = _probed(findings, study, sources, model, drawn, how, progress)
+            for clipped, values in moved.items():
+                said[drawn, clipped] = {
                     **values,
-                    CONDITION: numbers[edit.part][edit.layer],
-                    RATE: edit.rate,
-                    DEPTH: float(edit.layer),
+                    CONDITION: numbers[clipped.part][clipped.layer],
+                    RATE: clipped.rate,
+                    DEPTH: float(clipped.layer),
                 }
-                for edit, values in moved.items()
-            }
-    return [
-        Cell(str(run.folder), where, edit, said[_of(where), edit], gains)
-        for (where, edit), cell in found.cells.items()
-        if edit is not None
-        and (gains := {split: m.gain.mean for split, m in cell.measured.items() if m.gain})
-        and (_of(where), edit) in said
-    ]
+    found = []
+    for (where, edit), cell in findings.cells.items():
+        gains = {split: m.gain.mean for split, m in cell.measured.items() if m.gain}
+        if edit is not None and gains and (_of(where), edit) in said:
+            values = said[_of(where), edit]
+            found.append(PredictedCell(str(run.folder), where, edit, values, gains))
+    return found
 
 
 def _of(where: Condition) -> Drawn:
     return where.model, where.task, where.shots
 
 
-def _drawn(found: Measurements, entry: ModelEntry) -> list[Drawn]:
+def _drawn(findings: Findings, entry: ModelEntry) -> list[Drawn]:
     """Return the tasks of a model that were shown demonstrations."""
     return sorted(
-        {_of(where) for where in found.conditions if where.model == entry.name and where.shots}
+        {_of(where) for where in findings.conditions if where.model == entry.name and where.shots}
     )
 
 
-def _load(run: Run, sources: Sources, entry: ModelEntry, how: Probing) -> LoadedModel:
+def _load(run: Run, sources: Sources, entry: ModelEntry, how: ProbeOptions) -> LoadedModel:
     """Load the very weights that the trials are of, and compute with them in float32, where outputs
     can be checked."""
     kept = run.models.get(entry.name, {})
@@ -200,43 +201,38 @@ def _condition_numbers(run: Run, study: Sweep, model: LoadedModel) -> dict[str, 
 
 
 def _probed(
-    run: Run,
-    found: Measurements,
+    findings: Findings,
     study: Sweep,
     sources: Sources,
     model: LoadedModel,
     drawn: Drawn,
-    how: Probing,
+    how: ProbeOptions,
     progress: Progress,
 ) -> dict[Edit, Said]:
     """Return what the probe says of every edit of a task, as means over draws of its
     demonstrations."""
-    edits = sorted(
-        {edit for where, edit in found.cells if edit is not None and _of(where) == drawn}
-    )
-    seeds = sorted(
-        {trial.setting.seed for trial in run.trials.values() if _is_of(trial.setting, drawn)}
-    )[: how.seeds]
+    edits = sorted({edit for where, edit in findings.cells if edit and _of(where) == drawn})
+    settings = {trial.setting for trial in findings.run.trials.values()}
+    seeds = sorted({setting.seed for setting in settings if _is_of(setting, drawn)})[: how.seeds]
     entry = next(task for task in study.tasks if task.full_name == drawn[1])
     readings: list[dict[Edit, Said]] = []
     name = f"{drawn[1]}, {drawn[2]} shots, edits probed"
     with progress(name, len(edits) * len(seeds)) as advance:
         for seed in seeds:
-            prober = _prober(run, study, sources, entry, model, drawn, seed, how)
-            readings.append({})
+            prober = _prober(findings.run, study, sources, entry, model, drawn, seed, how)
+            reading = {}
             for edit, said in _moved(prober, how.floors, edits):
-                readings[-1][edit] = said
+                reading[edit] = said
                 advance(1)
-    return {
-        edit: {
-            name: float(np.mean([reading[edit][name] for reading in readings]))
-            for name in readings[0][edit]
-        }
-        for edit in edits
-    }
+            readings.append(reading)
+    return {edit: _mean_said([reading[edit] for reading in readings]) for edit in edits}
 
 
-def _is_of(setting: Any, drawn: Drawn) -> bool:
+def _mean_said(said: Sequence[Said]) -> Said:
+    return {name: float(np.mean([values[name] for values in said])) for name in said[0]}
+
+
+def _is_of(setting: Setting, drawn: Drawn) -> bool:
     return (setting.model, setting.task, setting.shots) == drawn
 
 
@@ -248,7 +244,7 @@ def _prober(
     model: LoadedModel,
     drawn: Drawn,
     seed: int,
-    how: Probing,
+    how: ProbeOptions,
 ) -> Prober:
     """Return a prober of the prompts that the trials of one seed are of."""
     task = sources.task(entry, drawn[2], seed)
@@ -287,5 +283,5 @@ def _moved(
     before = prober.at_floors(variances)
     for edit in edits:
         after = prober.at_floors(variances, edit)
-        found = {f: b.compare(a) for f, b, a in zip(floors, before, after, strict=True)}
-        yield edit, {**implicit_changes(next(iter(found.values()))), **bound_changes(found)}
+        moved = {f: b.compare(a) for f, b, a in zip(floors, before, after, strict=True)}
+        yield edit, {**implicit_changes(next(iter(moved.values()))), **bound_changes(moved)}

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float
 
 from eckart.algorithm1 import worst_layer
+from eckart.analysis.claims import WholeLayers
 from eckart.paper.prediction.agreement import within
 from eckart.paper.prediction.predictors import CONDITION, Predictor
-from eckart.paper.prediction.probing import Cell
+from eckart.paper.prediction.probing import PredictedCell
 from eckart.records import TOP_K
-from eckart.reports.claims import Layers
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
 from eckart.statistics.grids import LayerRule, layer_rule
 from eckart.statistics.multiplicity import holm
@@ -24,7 +24,7 @@ ALGORITHM_1 = "Algorithm 1's layer"
 
 
 @dataclass(frozen=True, eq=False)
-class Unit:
+class LayerChoice:
     """The layers of one part in one condition of a run: what a screen chooses from.
 
     Arguments:
@@ -36,7 +36,7 @@ class Unit:
     """
 
     run: str
-    layers: Layers
+    layers: WholeLayers
     scores: dict[str, Float[np.ndarray, " layers"]]
     cell_scores: dict[str, Float[np.ndarray, "layers rates"]]
     rates: tuple[float, ...]
@@ -44,7 +44,8 @@ class Unit:
     @property
     def group(self) -> tuple[str, str]:
         """The model and the task: as `Cell.group`."""
-        return self.layers.condition.model, self.layers.condition.task_name
+        where = self.layers.target.condition
+        return where.model, where.task_name
 
     def choice(self, screen: str, sign: int = 1) -> int:
         """Return the index of the layer that a screen chooses, the deepest of equals; or, by -1,
@@ -70,12 +71,10 @@ class Unit:
         """
         leads = []
         for rate in range(len(self.rates)):
-            scores = (
-                self.cell_scores[screen][:, rate]
-                if screen in self.cell_scores
-                else self.scores[screen]
-            )
-            gains = _means(self.layers.gains([edits[rate] for edits in self.layers.grid]))
+            scores = self.scores[screen]
+            if screen in self.cell_scores:
+                scores = self.cell_scores[screen][:, rate]
+            gains = self._gains_at(rate)
             leads.append(gains[_last_best(scores)] - gains.mean())
         return float(np.mean(leads))
 
@@ -83,8 +82,11 @@ class Unit:
         """Return the test gain of the layer and rate that a predictor chooses, and its lead over a
         random layer."""
         layer, rate = divmod(_last_best(self.cell_scores[predictor].ravel()), len(self.rates))
-        gains = _means(self.layers.gains([edits[rate] for edits in self.layers.grid]))
+        gains = self._gains_at(rate)
         return float(gains[layer]), float(gains[layer] - gains.mean())
+
+    def _gains_at(self, rate: int) -> Float[np.ndarray, " layers"]:
+        return _means(self.layers.gains([edits[rate] for edits in self.layers.grid]))
 
 
 @dataclass(frozen=True)
@@ -141,46 +143,41 @@ class Screened:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-
-        def estimate(found: Estimate | None) -> dict[str, Any] | None:
-            return (
-                None
-                if found is None
-                else {
-                    "mean": found.mean,
-                    "interval": list(found.interval),
-                    "p_value": found.p_value,
-                }
-            )
-
         return {
             "screen": self.screen,
             "theory": self.theory,
             "units": self.units,
             "groups": self.groups,
             "gain": self.gain,
-            "over_random": estimate(self.over_random),
+            "over_random": _document(self.over_random),
             "p_holm": self.p_holm,
             "beats_random": self.beats_random,
             "units_better": self.better,
             "units_worse": self.worse,
             "below_best": self.below_best,
-            "over_random_learned_sign": estimate(self.learned),
-            "each_rate_over_random": estimate(self.each_rate),
+            "over_random_learned_sign": _document(self.learned),
+            "each_rate_over_random": _document(self.each_rate),
             "each_rate_p_holm": self.each_rate_p_holm,
             "beats_random_at_each_rate": self.beats_random_at_each_rate,
             "blind_gain": self.blind_gain,
-            "blind_over_random": estimate(self.blind),
+            "blind_over_random": _document(self.blind),
         }
+
+
+def _document(estimate: Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
+        return None
+    interval = list(estimate.interval)
+    return {"mean": estimate.mean, "interval": interval, "p_value": estimate.p_value}
 
 
 def units(
     run: str,
-    found: Sequence[Layers],
-    cells: Sequence[Cell],
+    found: Sequence[WholeLayers],
+    cells: Sequence[PredictedCell],
     predictors: Sequence[Predictor],
     top_k: int = TOP_K,
-) -> Iterator[Unit]:
+) -> Iterator[LayerChoice]:
     """Yield what screens choose from: parts whose layers were all scored, at the same rates, on
     test rows.
 
@@ -189,36 +186,24 @@ def units(
     """
     said = {(cell.condition, cell.edit): cell.said for cell in cells}
     for layers in found:
+        where = layers.target.condition
         rates = tuple(edit.rate for edit in layers.grid[0])
         whole = all(tuple(edit.rate for edit in edits) == rates for edits in layers.grid)
-        known = all((layers.condition, edit) in said for edits in layers.grid for edit in edits)
+        known = all((where, edit) in said for edits in layers.grid for edit in edits)
         if not whole or not known:
             continue
-        by_cell = {
-            p.name: (
-                p.sign
-                * np.array(
-                    [
-                        [said[layers.condition, edit][p.name] for edit in edits]
-                        for edits in layers.grid
-                    ],
-                    dtype=float,
-                )
-            )
-            for p in predictors
-        }
-        by_cell = {name: values for name, values in by_cell.items() if not np.isnan(values).any()}
+        by_cell = {}
+        for p in predictors:
+            of_cells = [[said[where, edit][p.name] for edit in edits] for edits in layers.grid]
+            values = p.sign * np.array(of_cells, dtype=float)
+            if not np.isnan(values).any():
+                by_cell[p.name] = values
         scores = {name: _by_layer(values) for name, values in by_cell.items()}
-        yield Unit(
-            run,
-            layers,
-            {**scores, ALGORITHM_1: _rule(by_cell[CONDITION][:, 0], top_k)},
-            by_cell,
-            rates,
-        )
+        scores[ALGORITHM_1] = _rule(by_cell[CONDITION][:, 0], top_k)
+        yield LayerChoice(run, layers, scores, by_cell, rates)
 
 
-def screened(found: Sequence[Unit], predictors: Sequence[Predictor]) -> list[Screened]:
+def screened(found: Sequence[LayerChoice], predictors: Sequence[Predictor]) -> list[Screened]:
     """Judge every predictor, and Algorithm 1's rule, as a screen; no unit, nothing to judge.
 
     What says the same of all layers, as the clipping rate does, is no screen for layers.
@@ -246,7 +231,7 @@ def _adjusted(estimates: Mapping[str, Estimate], theory: Mapping[str, bool]) -> 
 def _screened(
     name: str,
     theory: bool,
-    found: Sequence[Unit],
+    found: Sequence[LayerChoice],
     lead: tuple[Estimate, float],
     at_rates: tuple[Estimate, float],
 ) -> Screened:
@@ -273,7 +258,7 @@ def _screened(
     )
 
 
-def _learned(name: str, found: Sequence[Unit]) -> Estimate:
+def _learned(name: str, found: Sequence[LayerChoice]) -> Estimate:
     """Return the lead in each group, in the direction that leads by more on the others; the claimed
     one where alike."""
     leads = {
@@ -300,18 +285,16 @@ def _rule(numbers: Float[np.ndarray, " layers"], top_k: int) -> Float[np.ndarray
 
 def _last_best(values: Float[np.ndarray, " n"]) -> int:
     """Return the index of the largest; of equals, up to rounding, the last."""
-    return int(
-        np.flatnonzero(
-            np.isclose(values, values.max(), rtol=1e-12, atol=1e-12) | (values == values.max())
-        )[-1]
-    )
+    return int(np.flatnonzero(np.isclose(values, values.max(), rtol=1e-12, atol=1e-12))[-1])
 
 
 def _means(gains: Float[np.ndarray, "edits seeds rows"]) -> Float[np.ndarray, " edits"]:
     return np.asarray(np.nanmean(gains, axis=2).mean(axis=1))
 
 
-def _by_group(values: Sequence[float], found: Sequence[Unit]) -> Mapping[tuple[str, str], float]:
+def _by_group(
+    values: Sequence[float], found: Sequence[LayerChoice]
+) -> Mapping[tuple[str, str], float]:
     groups = [unit.group for unit in found]
     return {
         group: float(np.mean([v for v, g in zip(values, groups, strict=True) if g == group]))
@@ -319,7 +302,7 @@ def _by_group(values: Sequence[float], found: Sequence[Unit]) -> Mapping[tuple[s
     }
 
 
-def _over_groups(values: Sequence[float], found: Sequence[Unit]) -> Estimate:
+def _over_groups(values: Sequence[float], found: Sequence[LayerChoice]) -> Estimate:
     return _mean(list(_by_group(values, found).values()))
 
 

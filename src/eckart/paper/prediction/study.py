@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eckart.analysis.measured import measure_run
+from eckart.analysis.claims import whole_layers
+from eckart.analysis.findings import find
 from eckart.analysis.outcomes import SPLITS
 from eckart.errors import RunError
 from eckart.paper.prediction.agreement import Agreement, agreements
 from eckart.paper.prediction.predictors import predictors
-from eckart.paper.prediction.probing import Cell, Probing, cells, study_of
-from eckart.paper.prediction.screens import Screened, Unit, screened, units
-from eckart.reports.claims import whole_layers
+from eckart.paper.prediction.probing import PredictedCell, ProbeOptions, cells, study_of
+from eckart.paper.prediction.screens import LayerChoice, Screened, screened, units
 from eckart.runs import Run
 from eckart.scoring.scorer import Progress, silent
 
@@ -32,8 +32,8 @@ class Prediction:
             test rows.
     """
 
-    how: Probing
-    cells: tuple[Cell, ...]
+    how: ProbeOptions
+    cells: tuple[PredictedCell, ...]
     agreements: tuple[Agreement, ...]
     screens: tuple[Screened, ...]
 
@@ -65,7 +65,7 @@ class Prediction:
 
 
 def predict(
-    runs: Sequence[Run], how: Probing | None = None, progress: Progress = silent
+    runs: Sequence[Run], how: ProbeOptions | None = None, progress: Progress = silent
 ) -> Prediction:
     """Ask whether the theory's quantities predict the gains that some sweeps measured.
 
@@ -74,7 +74,7 @@ def predict(
 
     Arguments:
         runs: of sweeps; their models and data where their settings say.
-        how: how much is read; `Probing()` by default.
+        how: how much is read; `ProbeOptions()` by default.
         progress: shows it.
 
     Raises:
@@ -82,24 +82,23 @@ def predict(
             models and tasks.
         EckartError: a model or its data are gone, or a model cannot be probed.
     """
-    how = how or Probing()
+    how = how or ProbeOptions()
     studies = [study_of(run) for run in runs]
-    measured = [measure_run(run) for run in runs]
-    groups = {(w.model, w.task_name) for found in measured for w in found.conditions if w.shots}
+    found = [find(run) for run in runs]
+    groups = {(w.model, w.task_name) for of_run in found for w in of_run.conditions if w.shots}
     if len(groups) < FEWEST_GROUPS:
         raise RunError(
             f"{len(groups)} pairs of a model and a task allow no interval: cells of one pair are no"
             f" independent evidence; give runs of at least {FEWEST_GROUPS}"
         )
     names = predictors(how.floors)
-    every: list[Cell] = []
-    chosen_from: list[Unit] = []
-    for run, study, found in zip(runs, studies, measured, strict=True):
-        of_run = cells(run, found, how, progress)
+    every: list[PredictedCell] = []
+    chosen_from: list[LayerChoice] = []
+    for study, findings in zip(studies, found, strict=True):
+        of_run = cells(findings, how, progress)
         every += of_run
-        chosen_from += units(
-            str(run.folder), list(whole_layers(run, found)), of_run, names, study.top_k
-        )
+        whole = list(whole_layers(findings))
+        chosen_from += units(str(findings.run.folder), whole, of_run, names, study.top_k)
     ranked = [agreement for split in SPLITS for agreement in agreements(every, names, split)]
     return Prediction(how, tuple(every), tuple(ranked), tuple(screened(chosen_from, names)))
 

@@ -1,9 +1,10 @@
-"""What was predicted and what was measured, as tables for the terminal, and the answer in a
-sentence."""
+"""The tables of a prediction: what was predicted beside what was measured, and the answer."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 
@@ -11,10 +12,12 @@ from eckart.analysis.outcomes import SPLITS, short_name
 from eckart.paper.prediction.agreement import Agreement
 from eckart.paper.prediction.screens import Screened
 from eckart.paper.prediction.study import Prediction
-from eckart.reports.table import p_text, points
-from eckart.reports.terminal import Said, Sheet, titled
+from eckart.reports.table import Column, Table
+from eckart.reports.terminal import Said
 from eckart.statistics.crossed import Estimate
+from eckart.statistics.gain import sentence
 
+NOT_KNOWN = (math.nan, math.nan, math.nan)
 AMONG = {"all": "all edits of a task", "layers": "layers, at one part and rate"}
 
 
@@ -59,13 +62,10 @@ def answer(found: Prediction) -> str:
 def _beaten(where: str, leads: dict[str, tuple[Estimate, float]], beating: Sequence[str]) -> str:
     best = max(leads, key=lambda name: leads[name][0].mean)
     estimate, p = leads[best]
-    said = (
-        f"{where}, {len(beating) or 'none'} of the theory's {len(leads)} screens beats a random"
-        " layer"
-    )
     named = f": {', '.join(beating)}" if beating else ""
     return (
-        f"{said}{named}. The best, {best}: {_points(estimate)} points, p = {p_text(p)} corrected."
+        f"{where}, {len(beating) or 'none'} of the theory's {len(leads)} screens beats a random"
+        f" layer{named}. The best, {best}: {sentence(estimate, 'accuracy', p=p)}."
     )
 
 
@@ -81,35 +81,31 @@ def _heading(found: Prediction) -> RenderableType:
     )
 
 
-def _ranks(found: Prediction, split: str) -> RenderableType:
-    ranked = {among: found.agreement(split, among) for among in AMONG}
-    columns = ["predictor"]
+def _ranks(found: Prediction, split: str) -> Table:
+    columns = [Column("name", "predictor")]
+    rows: dict[str, dict[str, Any]] = {}
     for among, name in AMONG.items():
-        some = ranked[among][0]
-        columns += [f"{name} ({some.cells} cells, {some.groups} groups)", "p, corrected"]
-    rows = [
-        [
-            agreements[0].predictor.name,
-            *(text for agreement in agreements for text in _rank(agreement)),
-        ]
-        for agreements in zip(*ranked.values(), strict=True)
-    ]
-    theory = [agreement.predictor.theory for agreement in ranked["all"]]
+        agreements = found.agreement(split, among)
+        groups = f"{agreements[0].cells} cells, {agreements[0].groups} groups"
+        columns.append(Column(among, f"{name} ({groups})", "rank"))
+        columns.append(Column(f"{among} p", "p, corrected", "p"))
+        for agreement in agreements:
+            row = rows.setdefault(agreement.predictor.name, {"theory": agreement.predictor.theory})
+            row[among], row[f"{among} p"] = _rank(agreement)
     title = (
         f"rank correlation with the gain on {split} rows; above 0: in the direction that the theory"
         " claims"
     )
-    return _titled(title, columns, rows, theory)
+    return _sorted("ranks", title, columns, [{**row, "name": name} for name, row in rows.items()])
 
 
-def _rank(found: Agreement) -> list[str]:
+def _rank(found: Agreement) -> tuple[tuple[float, float, float], float]:
     if found.rank is None or found.p_holm is None:
-        return ["-", "-"]
-    low, high = found.rank.interval
-    return [f"{found.rank.value:+.2f} ({low:+.2f} to {high:+.2f})", p_text(found.p_holm)]
+        return NOT_KNOWN, math.nan
+    return (found.rank.value, *found.rank.interval), found.p_holm
 
 
-def _screens(found: Sequence[Screened]) -> RenderableType:
+def _screens(found: Sequence[Screened]) -> Table:
     first = found[0]
     title = (
         f"as a screen for the layer: {first.units} choices in {first.groups} models and tasks, in"
@@ -118,69 +114,62 @@ def _screens(found: Sequence[Screened]) -> RenderableType:
         " other groups"
     )
     columns = (
-        "chosen by",
-        "gain",
-        "over a random layer",
-        "p, corrected",
-        "sure",
-        "below hindsight",
-        "turned: over random",
+        Column("name", "chosen by"),
+        Column("gain", "gain", "points"),
+        Column("over_random", "over a random layer", "gain"),
+        Column("p_holm", "p, corrected", "p"),
+        Column("sure", "sure", "written"),
+        Column("below_best", "below hindsight", "points"),
+        Column("learned", "turned: over random", "gain"),
     )
     rows = [
-        [
-            screen.screen,
-            points(screen.gain),
-            _points(screen.over_random),
-            p_text(screen.p_holm),
-            f"{screen.better}, {screen.worse}",
-            points(screen.below_best),
-            _points(screen.learned),
-        ]
+        {
+            **vars(screen),
+            "name": screen.screen,
+            "over_random": _triple(screen.over_random),
+            "sure": f"{screen.better}, {screen.worse}",
+            "learned": _triple(screen.learned),
+        }
         for screen in found
     ]
-    return _titled(title, columns, rows, [screen.theory for screen in found])
+    return _sorted("screens", title, columns, rows)
 
 
-def _blind(found: Sequence[Screened]) -> RenderableType:
+def _blind(found: Sequence[Screened]) -> Table:
     title = (
         "the same without any label: the layer at each rate, leads averaged over the rates; and the"
         " layer and the rate, the lead being that over a random layer at this rate"
     )
     columns = (
-        "chosen by",
-        "layer: over random",
-        "p, corrected",
-        "layer and rate: gain",
-        "over random",
+        Column("name", "chosen by"),
+        Column("each_rate", "layer: over random", "gain"),
+        Column("each_rate_p_holm", "p, corrected", "p"),
+        Column("blind_gain", "layer and rate: gain", "points"),
+        Column("blind", "over random", "gain"),
     )
     rows = [
-        [
-            screen.screen,
-            _points(screen.each_rate),
-            p_text(screen.each_rate_p_holm),
-            "-" if screen.blind_gain is None else points(screen.blind_gain),
-            _points(screen.blind),
-        ]
+        {
+            **vars(screen),
+            "name": screen.screen,
+            "each_rate": _triple(screen.each_rate),
+            "blind_gain": math.nan if screen.blind_gain is None else screen.blind_gain,
+            "blind": _triple(screen.blind),
+        }
         for screen in found
     ]
-    return _titled(title, columns, rows, [screen.theory for screen in found])
+    return _sorted("blind screens", title, columns, rows)
 
 
-def _points(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "-"
-    low, high = estimate.interval
-    return f"{points(estimate.mean)} ({points(low)} to {points(high)})"
+def _triple(found: Estimate | None) -> tuple[float, float, float]:
+    return NOT_KNOWN if found is None else (found.mean, *found.interval)
 
 
-def _titled(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], theory: Sequence[bool]
-) -> RenderableType:
+def _sorted(
+    name: str, title: str, columns: Sequence[Column], rows: Sequence[dict[str, Any]]
+) -> Table:
     """Return a table in which baselines stand apart from the theory's rows."""
     named = [
-        [name if is_theory else f"baseline: {name}", *cells]
-        for (name, *cells), is_theory in sorted(
-            zip(rows, theory, strict=True), key=lambda pair: not pair[1]
-        )
+        row if row["theory"] else {**row, "name": f"baseline: {row['name']}"}
+        for row in sorted(rows, key=lambda row: not row["theory"])
     ]
-    return titled(title, Sheet(columns, named))
+    return Table(name, title, "", tuple(columns), named)

@@ -20,7 +20,7 @@ each other."""
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class ProbeLines:
     """One probe's lines.
 
     Arguments:
@@ -37,7 +37,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class ProbeDrawing:
     """What a figure shows.
 
     Arguments:
@@ -48,10 +48,10 @@ class Drawing:
 
     title: str
     heads_are: str
-    readings: tuple[Reading, ...]
+    readings: tuple[ProbeLines, ...]
 
 
-def probe_drawing(found: Probe | Comparison) -> Drawing:
+def probe_drawing(found: Probe | Comparison) -> ProbeDrawing:
     """Gather what is drawn; where no implicit gradient's norm is defined (soft caps), that of what
     it adds."""
     probes = [found] if isinstance(found, Probe) else [found.before, found.after]
@@ -61,17 +61,17 @@ def probe_drawing(found: Probe | Comparison) -> Drawing:
     name = first.model.rstrip("/").rpartition("/")[2]
     title = f"{name}, {first.task}, {first.shots} shots, {first.prompts} prompts"
     axis = "|ΔW' φ(q)|" if capped else "log |ΔW'|"
-    return Drawing(title, axis, tuple(_reading(probe, quantity) for probe in probes))
+    return ProbeDrawing(title, axis, tuple(_reading(probe, quantity) for probe in probes))
 
 
-def _reading(probe: Probe, quantity: str) -> Reading:
+def _reading(probe: Probe, quantity: str) -> ProbeLines:
     name = ", ".join(map(str, probe.edits)) or "unpruned"
     heads = tuple(getattr(layer, quantity).mean(axis=0) for layer in probe.layers)
-    return Reading(name, heads, probe.means("step_norm"), probe.means("path_norm"))
+    return ProbeLines(name, heads, probe.means("step_norm"), probe.means("path_norm"))
 
 
 @plain_text
-def draw_probe(drawing: Drawing) -> Figure:
+def draw_probe(drawing: ProbeDrawing) -> Figure:
     """Draw the heads' norms by layer on the left, a mark a head; steps and trajectory along depth
     on the right."""
     figure = Figure(figsize=(10.4, 4.0), layout="constrained")
@@ -92,7 +92,7 @@ def draw_probe(drawing: Drawing) -> Figure:
     return figure
 
 
-def _draw_heads(axes: Axes, reading: Reading, shift: float, colour: str, marker: str) -> None:
+def _draw_heads(axes: Axes, reading: ProbeLines, shift: float, colour: str, marker: str) -> None:
     for layer, heads in enumerate(reading.heads):
         places = np.full(len(heads), layer + shift)
         axes.plot(
@@ -103,7 +103,7 @@ def _draw_heads(axes: Axes, reading: Reading, shift: float, colour: str, marker:
     axes.plot(middles, style, color=colour, linewidth=1, label=f"{reading.name}, mean")
 
 
-def _draw_path(axes: Axes, reading: Reading, colour: str, marker: str) -> None:
+def _draw_path(axes: Axes, reading: ProbeLines, colour: str, marker: str) -> None:
     layers = range(len(reading.path))
     axes.plot(layers, reading.path, color=colour, marker=marker, markersize=4, label=reading.name)
     axes.plot(

@@ -1,4 +1,4 @@
-"""From what an attention computed with to the theory's quantities, in float64 and in logarithms.
+"""The theory's quantities of an attention, in float64 and in logarithms.
 
 Tokens, not whole demonstrations, are what the sums of Lemma 1 and Eq. (12) go over: N is the number
 of the demonstrations' tokens that the last token of the prompt sees in this layer. Everything else

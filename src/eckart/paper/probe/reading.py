@@ -1,4 +1,4 @@
-"""What a probe found, by layer and head, and how it moved as a layer was clipped."""
+"""The reading of a probe, by layer and head, and how it moved as a layer was clipped."""
 
 from __future__ import annotations
 

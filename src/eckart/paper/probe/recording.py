@@ -1,4 +1,4 @@
-"""What a model's own attention computes with, for the last token of a prompt.
+"""The recording of what a model's own attention computes with, for a prompt's last token.
 
 transformers hands every attention's queries, keys and values to a function that it looks up by
 name, after projections, head norms, rotary positions and caches. The one registered here notes them

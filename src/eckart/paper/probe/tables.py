@@ -1,15 +1,19 @@
-"""What a probe found, as tables for the terminal."""
+"""The tables of a probe: its quantities by layer, and how clipping moved them."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from rich.console import Group, RenderableType
 
 from eckart.paper.probe.reading import Comparison, Probe
-from eckart.reports.terminal import Said, Sheet, titled
+from eckart.reports.table import Column, Table
+from eckart.reports.terminal import Said
 
-COLUMNS = {
+TITLES = {
     "share": "share",
     "log_normaliser": "log D'",
     "log_norm": "log |ΔW'|",
@@ -23,26 +27,22 @@ COLUMNS = {
     "step_norm": "step",
     "path_norm": "trajectory",
 }
-"""Every quantity by the name of its column; `eckart.paper.probe.reading.QUANTITIES` says what each
+"""Every quantity by the title of its column; `eckart.paper.probe.reading.QUANTITIES` says what each
 is."""
 
 
 def probe_report(found: Probe | Comparison) -> RenderableType:
     """Return a probe's table by layer; of two probes both, and what moved."""
     if isinstance(found, Probe):
-        return Group(
-            _heading(found), _table("unpruned" if not found.edits else _named(found), _rows(found))
-        )
+        return Group(_heading(found), _read(found))
     before, after = found.before, found.after
-    changes = {name: [_signed(value) for value in found.change(name)] for name in COLUMNS}
+    change = _by_layer("clipped less unpruned", before, found.change, "change")
     return Group(
         Said(moved(found), "bold"),
         _heading(before),
-        _table("unpruned", _rows(before)),
-        _table(_named(after), _rows(after)),
-        _table(
-            "clipped less unpruned", [_row(before, i, changes) for i in range(len(before.layers))]
-        ),
+        _read(before),
+        _read(after),
+        change,
     )
 
 
@@ -65,31 +65,24 @@ def _heading(found: Probe) -> RenderableType:
     return Said(text, "dim")
 
 
-def _named(found: Probe) -> str:
-    return f"clipped: {', '.join(map(str, found.edits))}"
+def _read(found: Probe) -> Table:
+    edits = ", ".join(map(str, found.edits))
+    return _by_layer(f"clipped: {edits}" if edits else "unpruned", found, found.means, "number")
 
 
-def _rows(found: Probe) -> list[list[str]]:
-    means = {name: [_plain(value) for value in found.means(name)] for name in COLUMNS}
-    return [_row(found, index, means) for index in range(len(found.layers))]
-
-
-def _row(found: Probe, index: int, cells: dict[str, list[str]]) -> list[str]:
-    layer = found.layers[index]
-    return [
-        str(layer.layer),
-        f"{layer.tokens.mean():.4g}",
-        *(cells[name][index] for name in COLUMNS),
+def _by_layer(
+    title: str, found: Probe, values: Callable[[str], Float[np.ndarray, " layers"]], kind: str
+) -> Table:
+    """Return a row a layer of a probe, with what each quantity's name gives."""
+    columns = (
+        Column("layer", "layer", "count"),
+        Column("tokens", "N", "number"),
+        *(Column(name, title, kind) for name, title in TITLES.items()),
+    )
+    by_name = {name: values(name) for name in TITLES}
+    rows: list[dict[str, Any]] = [
+        {"layer": layer.layer, "tokens": layer.tokens.mean()}
+        | {name: own[index] for name, own in by_name.items()}
+        for index, layer in enumerate(found.layers)
     ]
-
-
-def _table(title: str, rows: list[list[str]]) -> RenderableType:
-    return titled(title, Sheet(["layer", "N", *COLUMNS.values()], rows, names=0))
-
-
-def _plain(value: float) -> str:
-    return f"{value:.4g}" if not math.isnan(value) else "-"
-
-
-def _signed(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:+.3g}" if value else "0"
+    return Table("probe", title, "", columns, rows)

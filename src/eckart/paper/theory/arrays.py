@@ -1,5 +1,4 @@
-"""What every function of the theory is given: arrays of numbers, in float64, whose shapes fit each
-other."""
+"""The arrays that the theory takes: of numbers, in float64, with shapes that fit each other."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from eckart.errors import EckartError
-from eckart.paper.theory import identities, inequalities, information, slips
+from eckart.paper.theory import identities, inequalities, slips
 from eckart.paper.theory.claims import Claim, Instances
 
 TOLERANCE = 1e-10
@@ -79,10 +79,7 @@ def run_checks(instances: int = 1000, seed: int = 0) -> list[Check]:
         Instances.draw(random, batch, d, n)
         for batch, (d, n) in zip(_parts(instances), SIZES, strict=True)
     ]
-    measured = [
-        _measured(claim, batches)
-        for claim in (*identities.claims, *inequalities.claims, *information.claims)
-    ]
+    measured = [_measured(claim, batches) for claim in (*identities.claims, *inequalities.claims)]
     return measured + [_refuted(claim) for claim in slips.claims]
 
 

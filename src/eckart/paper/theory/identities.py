@@ -1,4 +1,4 @@
-"""What the paper says is equal, and is: each statement computed in two ways."""
+"""The identities: what the paper says is equal, and is, each computed in two ways."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What clipping does to the norm of the implicit gradient, Examples 1 to 4 (Section 3.3, Appendix
-B.6).
+"""The norms of clipped implicit gradients, Examples 1 to 4 (Section 3.3, Appendix B.6).
 
 All ranks at once: with W = sum_i sigma_i a_i b_i^T, the clipped W_r has
 `|W_r x|^2 = sum_(i <= r) sigma_i^2 (b_i · x)^2`, because the parts that are kept and dropped are

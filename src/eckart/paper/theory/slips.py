@@ -1,4 +1,4 @@
-"""What the paper prints or suggests, and what is not so: one small counter-example each.
+"""The slips: what the paper prints or suggests and is not so, with one small example each.
 
 Each function returns by how much the statement fails on its example. What is true instead stands
 among the identities and inequalities.

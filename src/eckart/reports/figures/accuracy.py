@@ -10,10 +10,19 @@ from itertools import cycle
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eckart.analysis.measured import Measured, Measurements
-from eckart.analysis.outcomes import Condition, short_name
+from eckart.analysis.findings import Findings
+from eckart.analysis.measured import Measured
+from eckart.analysis.outcomes import Target, short_name
 from eckart.records import Edit
-from eckart.reports.figures.base import COLOURS, MARKERS, plain_text, tidy
+from eckart.reports.figures.base import (
+    COLOURS,
+    MARKERS,
+    draw_banded,
+    legend_of_all,
+    plain_text,
+    tidy,
+)
+from eckart.scores import Score
 
 MOST_LINES = 6
 """More layers than this are not drawn: the first two, the last two, as in the paper, and the
@@ -21,73 +30,82 @@ best."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """A layer's accuracies: one point a rate, with its 95% interval."""
+class RateLine:
+    """A layer's accuracies, or errors: one point a rate, with its 95% interval."""
 
     layer: int
     rates: tuple[float, ...]
-    accuracies: tuple[float, ...]
+    means: tuple[float, ...]
     lows: tuple[float, ...]
     highs: tuple[float, ...]
 
-    @property
-    def best(self) -> int:
-        """Return the index of the highest accuracy."""
-        return max(range(len(self.rates)), key=lambda i: (self.accuracies[i], -self.rates[i]))
-
 
 @dataclass(frozen=True)
-class Panel:
-    """One unit's lines.
+class RatePanel:
+    """The lines of one target.
 
     Arguments:
-        title: what the unit is.
+        title: what the target is.
         lines: one a layer.
-        unpruned: the unpruned model's accuracy.
-        majority: what always answering the most frequent label would score.
+        unpruned: the unpruned model's accuracy, or error.
+        reference: what a guess would score, and what that guess is; None where there is none.
+        errors: whether smaller is better.
     """
 
     title: str
-    lines: tuple[Line, ...]
+    lines: tuple[RateLine, ...]
     unpruned: float
-    majority: float
+    reference: tuple[float, str] | None = None
+    errors: bool = False
 
     @property
     def rates(self) -> list[float]:
-        """Return every rate that any line has."""
+        """Every rate that any line has."""
         return sorted({rate for line in self.lines for rate in line.rates})
+
+    def best(self, line: RateLine) -> int | None:
+        """Return the index of a line's best point, the smallest rate of equals; None where it is
+        not better than the unpruned model."""
+        sign = -1 if self.errors else 1
+        best = max(range(len(line.rates)), key=lambda i: (sign * line.means[i], -line.rates[i]))
+        return best if sign * line.means[best] > sign * self.unpruned else None
 
 
 def accuracy_panel(
-    found: Measurements, condition: Condition, part: str, split: str, title: str = ""
-) -> Panel | None:
-    """Gather a unit's accuracies by layer and rate; None where its unpruned model was not
-    scored."""
-    unpruned = found.measured(condition, None, split)
+    findings: Findings, target: Target, split: str, title: str = ""
+) -> RatePanel | None:
+    """Gather a target's accuracies, or errors, by layer and rate; None where its unpruned model was
+    not scored."""
+    condition = target.condition
+    unpruned = findings.measured(condition, None, split)
     points = {
-        e: m
-        for e in found.edits(condition, part)
-        if (m := found.measured(condition, e, split)) is not None
+        edit: measured
+        for edit in findings.edits(target)
+        if (measured := findings.measured(condition, edit, split)) is not None
     }
     if unpruned is None or not points:
         return None
-    named = title or f"{condition.task}, {short_name(condition.model)}, {part}"
-    lines = [_line(layer, points, unpruned) for layer in shown_layers(points)]
-    return Panel(named, tuple(lines), unpruned.accuracy, unpruned.majority_rate)
+    errors = findings.kind is not Score
+    named = title or f"{condition.task}, {short_name(condition.model)}, {target.part}"
+    lines = tuple(_line(layer, points, unpruned) for layer in shown_layers(points, errors))
+    reference = None if errors else (unpruned.others["majority_rate"], "most frequent label")
+    return RatePanel(named, lines, unpruned.mean, reference, errors)
 
 
-def shown_layers(points: dict[Edit, Measured]) -> list[int]:
+def shown_layers(points: dict[Edit, Measured], errors: bool = False) -> list[int]:
     """Return which layers are drawn."""
     layers = sorted({edit.layer for edit in points})
     if len(layers) <= MOST_LINES:
         return layers
-    best = max(points, key=lambda edit: points[edit].accuracy).layer
+    sign = -1 if errors else 1
+    best = max(points, key=lambda edit: sign * points[edit].mean).layer
     return sorted({*layers[:2], *layers[-2:], best})
 
 
 @plain_text
-def draw_accuracy(panels: Sequence[Panel], columns: int, split: str) -> Figure:
-    """Draw accuracy against the clipping rate, one panel a unit, one line a layer, with 95% bands.
+def draw_accuracy(panels: Sequence[RatePanel], columns: int, split: str) -> Figure:
+    """Draw accuracy against the clipping rate, one panel a target, one line a layer, with 95%
+    bands; errors on a logarithmic scale.
 
     Rates are evenly spaced, as in the paper; rate 0 is the unpruned model, the dashed line. The
     best point of each line is marked.
@@ -96,19 +114,18 @@ def draw_accuracy(panels: Sequence[Panel], columns: int, split: str) -> Figure:
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(max(3.3 * columns, 4.6), 2.7 * rows + 0.5), layout="constrained")
     layers = sorted({line.layer for panel in panels for line in panel.lines})
-    style = dict(zip(layers, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
+    looks = dict(zip(layers, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
     for index, panel in enumerate(panels):
         axes = tidy(figure.add_subplot(rows, columns, index + 1))
-        _draw_panel(axes, panel, style)
+        draw_rate_panel(axes, panel, looks)
+        _mark_best(axes, panel, looks)
+        if len(panel.rates) > 7:
+            axes.tick_params(axis="x", rotation=45)
         if index % columns == 0:
-            axes.set_ylabel(f"{split} accuracy", size=8)
+            axes.set_ylabel(f"{split} {metric_name(panel.errors)}", size=8)
         if index + columns >= len(panels):
             axes.set_xlabel("clipping rate ξ", size=8)
-    handles = {
-        text: handle
-        for axes in figure.axes
-        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    handles = legend_of_all(figure)
     order = sorted(handles, key=lambda text: (not text.startswith("layer"), len(text), text))
     figure.legend(
         [handles[text] for text in order],
@@ -121,49 +138,47 @@ def draw_accuracy(panels: Sequence[Panel], columns: int, split: str) -> Figure:
     return figure
 
 
-def _line(layer: int, points: dict[Edit, Measured], unpruned: Measured) -> Line:
-    own = {edit.rate: measured for edit, measured in points.items() if edit.layer == layer}
-    by_rate = sorted({0.0: unpruned, **own}.items())
-    return Line(
-        layer,
-        rates=tuple(rate for rate, _ in by_rate),
-        accuracies=tuple(measured.accuracy for _, measured in by_rate),
-        lows=tuple(measured.accuracy_interval[0] for _, measured in by_rate),
-        highs=tuple(measured.accuracy_interval[1] for _, measured in by_rate),
-    )
+def draw_rate_panel(axes: Axes, panel: RatePanel, looks: dict[int, tuple[str, str]]) -> None:
+    """Draw a panel's lines in their bands, and what they are compared with.
 
-
-def _draw_panel(axes: Axes, panel: Panel, style: dict[int, tuple[str, str]]) -> None:
-    place = {rate: i for i, rate in enumerate(panel.rates)}
+    Arguments:
+        axes: to draw in.
+        panel: what is drawn.
+        looks: a colour and a marker by layer.
+    """
     for line in panel.lines:
-        colour, marker = style[line.layer]
-        x = [place[rate] for rate in line.rates]
-        axes.fill_between(x, line.lows, line.highs, color=colour, alpha=0.10, linewidth=0)
-        axes.plot(
+        x = [panel.rates.index(rate) for rate in line.rates]
+        colour, marker = looks[line.layer]
+        draw_banded(
+            axes,
             x,
-            line.accuracies,
-            color=colour,
+            line.means,
+            line.lows,
+            line.highs,
+            colour,
             marker=marker,
-            markersize=4,
-            linewidth=1.3,
             label=f"layer {line.layer}",
         )
-    for line in panel.lines:  # above every line
-        if line.accuracies[line.best] <= panel.unpruned:
-            continue
-        best = (place[line.rates[line.best]], line.accuracies[line.best])
-        axes.plot(
-            *best,
-            marker="*",
-            markersize=11,
-            color=style[line.layer][0],
-            markeredgecolor="black",
-            zorder=4,
-        )
     axes.axhline(panel.unpruned, color="0.25", linestyle="--", linewidth=1, label="unpruned")
-    axes.axhline(
-        panel.majority, color="0.55", linestyle=":", linewidth=1, label="most frequent label"
-    )
+    if panel.reference:
+        value, name = panel.reference
+        axes.axhline(value, color="0.55", linestyle=":", linewidth=1, label=name)
+    if panel.errors:
+        axes.set_yscale("log")
+    axes.set_xticks(range(len(panel.rates)), [f"{rate:g}" for rate in panel.rates], size=7)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_title(panel.title, size=9)
+
+
+def _mark_best(axes: Axes, panel: RatePanel, looks: dict[int, tuple[str, str]]) -> None:
+    for line in panel.lines:
+        best = panel.best(line)
+        if best is not None:  # above every line
+            place = panel.rates.index(line.rates[best]), line.means[best]
+            colour = looks[line.layer][0]
+            axes.plot(
+                *place, marker="*", markersize=11, color=colour, markeredgecolor="black", zorder=4
+            )
     axes.plot(
         [],
         [],
@@ -172,13 +187,22 @@ def _draw_panel(axes: Axes, panel: Panel, style: dict[int, tuple[str, str]]) -> 
         markeredgecolor="black",
         linestyle="none",
         markersize=10,
-        label="best of a layer, if above unpruned",
+        label=f"best of a layer, if {'below' if panel.errors else 'above'} unpruned",
     )
-    axes.set_xticks(
-        range(len(place)),
-        [f"{rate:g}" for rate in place],
-        size=7,
-        rotation=45 if len(place) > 7 else 0,
+
+
+def metric_name(errors: bool) -> str:
+    """Return what an axis of accuracies, or of errors, is called."""
+    return "squared error" if errors else "accuracy"
+
+
+def _line(layer: int, points: dict[Edit, Measured], unpruned: Measured) -> RateLine:
+    own = {edit.rate: measured for edit, measured in points.items() if edit.layer == layer}
+    by_rate = sorted({0.0: unpruned, **own}.items())
+    return RateLine(
+        layer,
+        rates=tuple(rate for rate, _ in by_rate),
+        means=tuple(measured.mean for _, measured in by_rate),
+        lows=tuple(measured.interval[0] for _, measured in by_rate),
+        highs=tuple(measured.interval[1] for _, measured in by_rate),
     )
-    axes.tick_params(axis="y", labelsize=7)
-    axes.set_title(panel.title, size=9)

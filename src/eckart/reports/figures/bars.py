@@ -13,10 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eckart.analysis.findings import Choice, Findings, picked
-from eckart.analysis.measured import accuracy_interval
+from eckart.analysis.measured import merit_interval, reported
 from eckart.analysis.outcomes import Block, short_name
 from eckart.records import Edit
-from eckart.reports.figures.base import COLOURS, plain_text, tidy
+from eckart.reports.figures.accuracy import metric_name
+from eckart.reports.figures.base import COLOURS, legend_of_all, plain_text, tidy
+from eckart.scores import Score
 
 Published = Callable[[Choice], Sequence[tuple[float, float]]]
 HATCHES = ("", "///", "...", "xxx", "\\\\\\")
@@ -24,19 +26,19 @@ HATCHES = ("", "///", "...", "xxx", "\\\\\\")
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar: an accuracy with its 95% interval, and what was published for it.
+    """A bar: an accuracy, or an error, with its 95% interval, and what was published for it.
 
     Arguments:
         group: where on the axis it stands.
         kind: what it is: `unpruned`, or the part that was clipped.
-        accuracy, low, high: its height and its interval.
+        mean, low, high: its height and its interval.
         published: accuracies in [0, 1].
-        by_seed: the accuracy under each seed.
+        by_seed: the mean under each seed.
     """
 
     group: str
     kind: str
-    accuracy: float
+    mean: float
     low: float
     high: float
     published: tuple[float, ...] = ()
@@ -52,11 +54,13 @@ class BarPanel:
         bars: what was measured.
         bare: (group, kind, words): where a bar is left out, because nothing was clipped, and what
             is written there.
+        errors: whether smaller is better.
     """
 
     title: str
     bars: tuple[Bar, ...]
     bare: tuple[tuple[str, str, str], ...] = ()
+    errors: bool = False
 
 
 def outcome_panel(
@@ -75,13 +79,13 @@ def outcome_panel(
         bars += [b for b in [_bar(found, own[0], split, task, "unpruned", before)] if b]
         for choice in own:
             if choice.edit is None:
-                bare.append((task, choice.part, f"{choice.part}: {choice.outcome}"))
+                bare.append((task, choice.part, f"{choice.part}: {choice.conclusion}"))
                 continue
             after = [pair[1] for pair in published(choice)]
             bars += [b for b in [_bar(found, choice, split, task, choice.part, after)] if b]
-    return (
-        BarPanel(short_name(choices[0].condition.model), tuple(bars), tuple(bare)) if bars else None
-    )
+    title = short_name(choices[0].condition.model)
+    errors = found.kind is not Score
+    return BarPanel(title, tuple(bars), tuple(bare), errors) if bars else None
 
 
 def calibration_panel(found: Findings, group: Sequence[Choice], split: str) -> BarPanel | None:
@@ -93,7 +97,7 @@ def calibration_panel(found: Findings, group: Sequence[Choice], split: str) -> B
         if choice.edit or kind == "unpruned"
     ]
     bare = tuple(
-        (choice.condition.scoring, "clipped", choice.outcome)
+        (choice.condition.scoring, "clipped", choice.conclusion)
         for choice in group
         if choice.edit is None
     )
@@ -122,9 +126,9 @@ def _bar(
         or not all(_scored(block, seed, edit) for seed, edit in picks.items())
     ):
         return None
-    right = picked(block, picks)
-    by_seed = tuple(np.nanmean(right, axis=1).tolist())
-    low, high = accuracy_interval(right)
+    merits = picked(block, picks)
+    by_seed = tuple(reported(block.kind, mean) for mean in np.nanmean(merits, axis=1).tolist())
+    low, high = merit_interval(merits, block.kind)
     return Bar(
         group, kind, float(np.mean(by_seed)), low, high, tuple(dict.fromkeys(published)), by_seed
     )
@@ -151,12 +155,8 @@ def draw_bars(panels: Sequence[BarPanel], columns: int, split: str, seeds: bool 
         axes = tidy(figure.add_subplot(rows, columns, index + 1))
         _draw_bars(axes, panel, kinds, seeds)
         if index % columns == 0:
-            axes.set_ylabel(f"{split} accuracy", size=8)
-    handles = {
-        text: handle
-        for axes in figure.axes
-        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+            axes.set_ylabel(f"{split} {metric_name(panel.errors)}", size=8)
+    handles = legend_of_all(figure)
     figure.legend(
         handles.values(),
         handles,
@@ -187,10 +187,10 @@ def _draw_bars(axes: Axes, panel: BarPanel, kinds: list[str], seeds: bool) -> No
         colour = "0.75" if kind == "unpruned" else COLOURS[index - 1]
         axes.bar(
             x,
-            [bar.accuracy for bar in own],
+            [bar.mean for bar in own],
             width * 0.92,
             yerr=np.clip(
-                [[bar.accuracy - bar.low for bar in own], [bar.high - bar.accuracy for bar in own]],
+                [[bar.mean - bar.low for bar in own], [bar.high - bar.mean for bar in own]],
                 0,
                 None,
             ),
@@ -216,7 +216,7 @@ def _draw_bars(axes: Axes, panel: BarPanel, kinds: list[str], seeds: bool) -> No
             _marks(axes, spread, "o", 3.5, "one seed")
     axes.set_xticks(range(len(groups)), groups, size=8, rotation=30 if len(groups) > 5 else 0)
     axes.tick_params(axis="y", labelsize=7)
-    axes.set(xlim=(-0.5, len(groups) - 0.5), ylim=(0, 1.04))
+    axes.set(xlim=(-0.5, len(groups) - 0.5), ylim=(0, None if panel.errors else 1.04))
     axes.set_title(panel.title, size=9)
 
 

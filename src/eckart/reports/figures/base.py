@@ -1,10 +1,10 @@
-"""What every figure shares: colours, paper, and how it is written."""
+"""The base of every figure: colours, lines with bands, legends, and how a file is written."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -91,3 +91,27 @@ def tidy(axes: Axes) -> Axes:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return axes
+
+
+def draw_banded(
+    axes: Axes,
+    x: Sequence[float],
+    means: Sequence[float],
+    lows: Sequence[float],
+    highs: Sequence[float],
+    colour: Any,
+    band: float = 0.1,
+    **style: Any,
+) -> None:
+    """Draw a line in its band, which is as opaque as `band` says."""
+    axes.fill_between(x, lows, highs, color=colour, alpha=band, linewidth=0)
+    axes.plot(x, means, **{"color": colour, "markersize": 4, "linewidth": 1.3, **style})
+
+
+def legend_of_all(figure: Figure) -> dict[str, Any]:
+    """Return the handle of every name that any panel has, once."""
+    return {
+        name: handle
+        for axes in figure.axes
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }

@@ -10,15 +10,16 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from eckart.records import PARTS, MatrixSpectrum
+from eckart.records import PARTS
 from eckart.reports.figures.base import COLOURS, MARKERS, new_figure
+from eckart.weights.conditioning import MatrixSpectrum
 
 ORDER = PARTS["all"]
 HOLLOW: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "white", "markersize": 5}
 
 
 @dataclass(frozen=True)
-class Curve:
+class ConditionCurve:
     """The condition numbers of one kind of matrix.
 
     Arguments:
@@ -35,7 +36,7 @@ class Curve:
     unresolved: tuple[int, ...] = ()
 
 
-def condition_curves(matrices: Iterable[MatrixSpectrum]) -> list[Curve]:
+def condition_curves(matrices: Iterable[MatrixSpectrum]) -> list[ConditionCurve]:
     """Gather spectra by matrix name, in the order of a layer; of its experts the worst-conditioned
     is drawn."""
     worst: dict[str, dict[int, MatrixSpectrum]] = defaultdict(dict)
@@ -46,9 +47,9 @@ def condition_curves(matrices: Iterable[MatrixSpectrum]) -> list[Curve]:
     return [_curve(name, worst[name]) for name in sorted(worst, key=ORDER.index)]
 
 
-def _curve(name: str, points: dict[int, MatrixSpectrum]) -> Curve:
+def _curve(name: str, points: dict[int, MatrixSpectrum]) -> ConditionCurve:
     finite = {layer: point for layer, point in sorted(points.items()) if not point.singular}
-    return Curve(
+    return ConditionCurve(
         name,
         layers=tuple(finite),
         values=tuple(point.condition_number for point in finite.values()),
@@ -57,7 +58,7 @@ def _curve(name: str, points: dict[int, MatrixSpectrum]) -> Curve:
     )
 
 
-def draw_condition_numbers(curves: list[Curve], title: str) -> Figure:
+def draw_condition_numbers(curves: list[ConditionCurve], title: str) -> Figure:
     """Draw 2-norm condition numbers by layer, one line a kind of matrix (Figure 3 of the paper).
 
     A kind of matrix has one colour in every figure; a mark is hollow where the value may be due to

@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.outcomes import short_name
 from eckart.reports.figures.base import COLOURS, MARKERS, new_figure, plain_text
+from eckart.scores import Score
 from eckart.statistics.crossed import Estimate
 
 MOST_NUMBERS = 120
@@ -28,13 +29,14 @@ COLOUR_MAP = "PuOr_r"
 
 @dataclass(frozen=True, eq=False)
 class GainMap:
-    """A unit's gains, in points, by layer and rate; NaN where a cell was not scored.
+    """A target's gains, in points or errors, by layer and rate; NaN where a cell was not scored.
 
     Arguments:
-        title: what the unit is.
+        title: what the target is.
         layers, rates: the axes.
         points: the gains.
         chosen: (layer, rate) of the choice.
+        errors: whether they are of errors.
     """
 
     title: str
@@ -42,26 +44,39 @@ class GainMap:
     rates: tuple[float, ...]
     points: Float[np.ndarray, "layers rates"]
     chosen: tuple[int, float] | None
+    errors: bool = False
 
 
-def gain_map(found: Findings, choice: Choice, split: str) -> GainMap | None:
-    """Gather a unit's gains; None where there is but one layer or nothing was scored."""
+def gain_map(findings: Findings, choice: Choice, split: str) -> GainMap | None:
+    """Gather a target's gains; None where there is but one layer or nothing was scored."""
     gains = {
         edit: measured.gain.mean
-        for edit in found.edits(choice.condition, choice.part)
-        if (measured := found.measured(choice.condition, edit, split)) and measured.gain
+        for edit in findings.edits(choice.target)
+        if (measured := findings.measured(choice.condition, edit, split)) and measured.gain
     }
-    layers, rates = sorted({edit.layer for edit in gains}), sorted({edit.rate for edit in gains})
+    layers = sorted({edit.layer for edit in gains})
+    rates = sorted({edit.rate for edit in gains})
     if len(layers) < 2:
         return None
     points = np.full((len(layers), len(rates)), np.nan)
     for edit, gain in gains.items():
-        points[layers.index(edit.layer), rates.index(edit.rate)] = 100 * gain
-    where, chosen = choice.condition, choice.edit if choice.agreed else None
+        points[layers.index(edit.layer), rates.index(edit.rate)] = _scale(findings) * gain
+    where = choice.condition
+    best = choice.edit if choice.agreed else None
+    chosen = (best.layer, best.rate) if best else None
     title = f"{where.task}, {short_name(where.model)}, {choice.part}"
-    return GainMap(
-        title, tuple(layers), tuple(rates), points, (chosen.layer, chosen.rate) if chosen else None
-    )
+    errors = findings.kind is not Score
+    return GainMap(title, tuple(layers), tuple(rates), points, chosen, errors)
+
+
+def _scale(findings: Findings) -> int:
+    """Return what a gain is multiplied by: gains in accuracy are drawn in points."""
+    return 100 if findings.kind is Score else 1
+
+
+def gain_name(split: str, errors: bool) -> str:
+    """Return what an axis of gains is called."""
+    return f"{split}: error smaller by" if errors else f"{split} gain, points"
 
 
 @plain_text
@@ -74,7 +89,8 @@ def draw_gain_maps(maps: Sequence[GainMap], columns: int, split: str) -> Figure:
         figsize=(max(3.2 * columns + 0.6, 4.8), (0.9 + 0.24 * max(tallest, 6)) * rows),
         layout="constrained",
     )
-    reach = max(1.0, *(float(np.nanmax(np.abs(gains.points))) for gains in maps))
+    least = 1e-9 if maps[0].errors else 1.0
+    reach = max(least, *(float(np.nanmax(np.abs(gains.points))) for gains in maps))
     scale = Normalize(-reach, reach)
     for index, gains in enumerate(maps):
         axes = figure.add_subplot(rows, columns, index + 1)
@@ -84,7 +100,7 @@ def draw_gain_maps(maps: Sequence[GainMap], columns: int, split: str) -> Figure:
         if index + columns >= len(maps):
             axes.set_xlabel("clipping rate ξ", size=8)
     bar = figure.colorbar(ScalarMappable(scale, COLOUR_MAP), ax=figure.axes, shrink=0.8, aspect=30)
-    bar.set_label(f"{split} gain, points", size=8)
+    bar.set_label(gain_name(split, maps[0].errors), size=8)
     bar.ax.tick_params(labelsize=7)
     return figure
 
@@ -94,7 +110,7 @@ def _draw_map(axes: Axes, gains: GainMap, scale: Normalize) -> None:
     if gains.points.size <= MOST_NUMBERS:
         for (row, column), value in np.ndenumerate(gains.points):
             dark = abs(value) > 0.6 * scale.vmax  # type: ignore[operator]
-            says = "–" if math.isnan(value) else f"{value:+.1f}"
+            says = "–" if math.isnan(value) else f"{value:{'+.1g' if gains.errors else '+.1f'}}"
             axes.text(
                 column,
                 row,
@@ -116,14 +132,15 @@ def _draw_map(axes: Axes, gains: GainMap, scale: Normalize) -> None:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A cell's gain, in points, on the rows that chose and on those that did not.
+class GainPair:
+    """A cell's gain, in points or errors, on the rows that chose and on those that did not.
 
     Arguments:
         part: which was clipped.
         validation, test: the gains.
         interval: the test gain's, 95%.
         chosen: the choice's name, such as `sst2, mlp`; nothing where validation did not choose it.
+        errors: whether they are of errors.
     """
 
     part: str
@@ -131,20 +148,21 @@ class Pair:
     test: float
     interval: tuple[float, float]
     chosen: str = ""
+    errors: bool = False
 
 
-def gain_pairs(found: Findings) -> list[Pair]:
+def gain_pairs(findings: Findings) -> list[GainPair]:
     """Return every choice that was tested, and every other cell that the same seeds scored on both
     splits."""
     chosen = {
-        (choice.condition, edit) for choice in found.choices for edit in choice.picks.values()
+        (choice.condition, edit) for choice in findings.choices for edit in choice.picks.values()
     }
-    pairs = [
-        _pair(choice.part, choice.naive, choice.gain, f"{choice.condition.task}, {choice.part}")
-        for choice in found.choices
-        if choice.naive is not None and choice.gain and choice.basis != "cross-validated"
-    ]
-    for (condition, edit), cell in found.cells.items():
+    pairs = []
+    for choice in findings.choices:
+        if choice.naive is not None and choice.gain and choice.basis != "cross-validated":
+            name = f"{choice.condition.task}, {choice.part}"
+            pairs.append(_pair(findings, choice.part, choice.naive, choice.gain, name))
+    for (condition, edit), cell in findings.cells.items():
         gains = [
             m.gain for split in ("validation", "test") if (m := cell.measured.get(split)) and m.gain
         ]
@@ -154,17 +172,21 @@ def gain_pairs(found: Findings) -> list[Pair]:
             and len(gains) == 2
             and gains[0].seeds == gains[1].seeds
         ):
-            pairs.append(_pair(edit.part, gains[0].mean, gains[1]))
+            pairs.append(_pair(findings, edit.part, gains[0].mean, gains[1]))
     return pairs
 
 
-def _pair(part: str, validation: float, test: Estimate, chosen: str = "") -> Pair:
-    low, high = test.interval
-    return Pair(part, 100 * validation, 100 * test.mean, (100 * low, 100 * high), chosen)
+def _pair(
+    findings: Findings, part: str, validation: float, test: Estimate, chosen: str = ""
+) -> GainPair:
+    scale = _scale(findings)
+    low, high = (scale * end for end in test.interval)
+    errors = findings.kind is not Score
+    return GainPair(part, scale * validation, scale * test.mean, (low, high), chosen, errors)
 
 
 @plain_text
-def draw_gain_pairs(pairs: Sequence[Pair]) -> Figure:
+def draw_gain_pairs(pairs: Sequence[GainPair]) -> Figure:
     """Draw test gains against validation gains: what is chosen for its height tends to come
     down."""
     figure, axes = new_figure()
@@ -197,12 +219,13 @@ def draw_gain_pairs(pairs: Sequence[Pair]) -> Figure:
     axes.axline((0, 0), slope=1, color="0.4", linestyle="--", linewidth=1, label="equal")
     axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
-    axes.set(xlabel="validation gain, points", ylabel="test gain, points")
+    x, y = (gain_name(split, pairs[0].errors) for split in ("validation", "test"))
+    axes.set(xlabel=x, ylabel=y)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
-def _label(axes: Axes, chosen: Sequence[Pair]) -> None:
+def _label(axes: Axes, chosen: Sequence[GainPair]) -> None:
     """Number the choices, name them in the legend, and draw the 95% intervals of their test
     gains."""
     for index, pair in enumerate(sorted(chosen, key=lambda pair: pair.validation)):

@@ -1,2 +1,2 @@
-"""What is looked at before a model is trusted: its folder, its configuration, its tensors, and
-whether it is causal."""
+"""Checks before a model is trusted: its folder, its configuration, its tensors, and that it is
+causal."""

@@ -1,4 +1,4 @@
-"""What is scored is the checkpoint: every tensor of its files is used, or named here as harmless,
+"""The accounts of a checkpoint: every tensor of its files is used, or named here as harmless,
 or it is refused."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from eckart.errors import ModelError
-from eckart.weights.loading.config import UNQUANTISED
+from eckart.weights.loading.config import MERGE_IT, UNQUANTISED
 from eckart.weights.loading.files import FLOATS, StoredTensor
 
 Shape = tuple[int, ...] | None
@@ -239,10 +239,7 @@ def _cause(keys: Collection[str], config: Mapping[str, Any]) -> str:
     causes = (
         (
             _any(keys, r"(?i)lora|adapter|\.ia3_|hada_w|modules_to_save|base_layer|prompt_enc"),
-            (
-                "an adapter's, never merged into the weights; merge it (peft's merge_and_unload,"
-                " then save_pretrained)"
-            ),
+            (f"an adapter's, never merged into the weights; {MERGE_IT}"),
         ),
         (
             _any(

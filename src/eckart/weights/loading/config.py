@@ -1,5 +1,4 @@
-"""What a config.json says that cannot be: each named by its key, before a library stumbles over
-it."""
+"""A config.json: what it says that cannot be, named by its key before a library stumbles on it."""
 
 from __future__ import annotations
 
@@ -11,6 +10,7 @@ import torch
 from eckart.errors import ModelError
 
 UNQUANTISED = "load it unquantised: the original checkpoint in bfloat16, float16 or float32"
+MERGE_IT = "merge it first (peft's merge_and_unload, then save_pretrained)"
 READS_NUMBERS = frozenset({"InContextModel", "LinearAttentionModel"})
 """The architectures of `eckart.paper.functions`."""
 FREE_TEXT = ("version", "name", "path", "hash", "id2label", "label2id", "auto_map", "__float__")

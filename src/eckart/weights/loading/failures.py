@@ -1,4 +1,4 @@
-"""What transformers, safetensors and the hub raise about a user's model, in one line each."""
+"""Errors of transformers, safetensors and the hub about a user's model, in one line each."""
 
 from __future__ import annotations
 

@@ -4,10 +4,11 @@ say."""
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from safetensors import safe_open
 from transformers.utils.hub import cached_file
 
 from eckart.errors import ModelError
-from eckart.files import home
+from eckart.files import BESIDE_WEIGHTS, home
+from eckart.weights.loading.config import MERGE_IT
 from eckart.weights.loading.failures import explained
 
 CONFIG = "config.json"
@@ -24,19 +26,6 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 POINTER = b"version https://git-lfs"
-READ_WITH_IT = (
-    CONFIG,
-    "generation_config.json",
-    "*.index.json",
-    "tokenizer*.json",
-    "vocab*",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template*",
-    "*.py",
-)
-"""The files beside the weights that loading may read."""
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The stored dtypes whose numbers are the weights themselves, not codes that scales turn into
 weights."""
@@ -63,10 +52,85 @@ class StoredTensor:
     @property
     def size(self) -> int:
         """How many numbers it holds."""
-        size = 1
-        for length in self.shape:
-            size *= length
-        return size
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The files of a checkpoint, each looked at once, when it is first asked for.
+
+    Whatever is asked for may raise an OSError where a file is missing, a SafetensorError where one
+    is damaged, and a ModelError where they disagree: see `explained`.
+
+    Arguments:
+        name: the hub id or folder.
+    """
+
+    name: str
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The config.json as it is written; empty where there is none."""
+        with explained(self.name):
+            path = found(self.name, CONFIG)
+            config = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ModelError(
+                f"model '{self.name}' has a config.json that is no JSON object; copy it again"
+            )
+        return config
+
+    @cached_property
+    def listing(self) -> Path | None:
+        """The one file, or the index, that loading begins with."""
+        named = self.config.get("transformers_weights")
+        for file in [named] if isinstance(named, str) else [SINGLE, INDEX]:
+            try:
+                return Path(_fetched(self.name, file))
+            except OSError:
+                continue
+        return None
+
+    @cached_property
+    def index(self) -> dict[str, str]:
+        """In which file each tensor lies, by its name; empty where one file holds all."""
+        if self.listing is None or self.listing.suffix != ".json":
+            return {}
+        return dict(json.loads(self.listing.read_text(encoding="utf-8"))["weight_map"])
+
+    @cached_property
+    def shards(self) -> tuple[Path, ...]:
+        """The safetensors files that loading reads; none where there is no such file."""
+        if self.listing is None:
+            return ()
+        if self.listing.suffix != ".json":
+            return (self.listing,)
+        return tuple(Path(_fetched(self.name, file)) for file in sorted(set(self.index.values())))
+
+    @cached_property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """Every tensor by its name; only the files' headers are read."""
+        tensors: dict[str, StoredTensor] = {}
+        for tensor in (tensor for file in self.shards for tensor in _tensors(file)):
+            other = tensors.setdefault(tensor.key, tensor)
+            if other is not tensor:
+                raise ModelError(
+                    f"model '{self.name}' holds {tensor.key} twice, in {other.file.name} and in"
+                    f" {tensor.file.name}; which of the two is meant nobody can tell: remove one"
+                )
+        for key, place in self.index.items():
+            if key not in tensors or tensors[key].file.name != Path(place).name:
+                raise ModelError(
+                    f"model '{self.name}' has an index that says {key} lies in {place}, and it does"
+                    " not; the index belongs to other files: copy all of them again"
+                )
+        return tensors
+
+    @property
+    def exact_dtype(self) -> torch.dtype:
+        """The narrowest dtype that holds every number of the files."""
+        stored = {FLOATS[t.dtype] for t in self.tensors.values() if t.dtype in FLOATS}
+        return reduce(torch.promote_types, sorted(stored, key=str)) if stored else torch.float32
 
 
 def located(name: str) -> str:
@@ -100,8 +164,8 @@ def check_source(name: str) -> None:
         )
 
 
-def check_folder(name: str) -> None:
-    """Refuse a checkpoint whose folder holds more weights, or less, than loading it would read.
+def checked(name: str) -> Checkpoint:
+    """Return a checkpoint, whose folder holds no more weights, and no less, than loading it reads.
 
     Raises:
         ModelError: an adapter lies there, files of Git LFS were never fetched, or weights beside
@@ -111,79 +175,19 @@ def check_folder(name: str) -> None:
     adapter = found(name, ADAPTER_CONFIG)
     if adapter is not None:
         _refuse_adapter(name, Path(adapter), alone=found(name, CONFIG) is None)
+    checkpoint = Checkpoint(name)
     folder = home(name)
     if folder.is_dir():
         _refuse_adapter_weights(name, folder)
         _refuse_pointers(name, _read_with_it(folder))
         with explained(name):
-            shards = set(shard_files(name))
+            shards = set(checkpoint.shards)
         _refuse_pointers(name, shards)
         _refuse_beside(name, folder, shards)
+    return checkpoint
 
 
-def raw_config(name: str) -> dict[str, Any]:
-    """Return a checkpoint's config.json as it is written; empty where there is none.
-
-    Raises:
-        ModelError: it is damaged, or no JSON object.
-    """
-    with explained(name):
-        path = found(name, CONFIG)
-        config = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(config, dict):
-        raise ModelError(f"model '{name}' has a config.json that is no JSON object; copy it again")
-    return config
-
-
-def stored_tensors(name: str) -> dict[str, StoredTensor]:
-    """Return every tensor of a checkpoint by its name; only the files' headers are read.
-
-    Raises:
-        OSError: a file is missing.
-        SafetensorError: a file is damaged.
-        ModelError: an index disagrees with its files, or a tensor lies in two of them.
-    """
-    tensors: dict[str, StoredTensor] = {}
-    files = shard_files(name)
-    for file in files:
-        for tensor in _tensors(file):
-            other = tensors.setdefault(tensor.key, tensor)
-            if other is not tensor:
-                raise ModelError(
-                    f"model '{name}' holds {tensor.key} twice, in {other.file.name} and in"
-                    f" {file.name}; which of the two is meant nobody can tell: remove one"
-                )
-    for key, place in _index(name).items():
-        if key not in tensors or tensors[key].file.name != Path(place).name:
-            raise ModelError(
-                f"model '{name}' has an index that says {key} lies in {place}, and it does not; "
-                "the index belongs to other files: copy all of them again"
-            )
-    return tensors
-
-
-def exact_dtype(tensors: Iterable[StoredTensor]) -> torch.dtype:
-    """Return the narrowest dtype that holds every number of these tensors."""
-    stored = {FLOATS[tensor.dtype] for tensor in tensors if tensor.dtype in FLOATS}
-    return reduce(torch.promote_types, sorted(stored, key=str)) if stored else torch.float32
-
-
-def shard_files(name: str) -> list[Path]:
-    """Return the safetensors files that loading a checkpoint reads; none where there is no such
-    file.
-
-    Raises:
-        OSError: one that the index names is missing.
-    """
-    listing = _listing(name)
-    if listing is None:
-        return []
-    if listing.suffix != ".json":
-        return [listing]
-    return [Path(fetched(name, file)) for file in sorted(set(_index(name).values()))]
-
-
-def fetched(name: str, file: str) -> str:
+def _fetched(name: str, file: str) -> str:
     """Return a checkpoint's file: in its folder, in the hub's cache, or downloaded.
 
     Raises:
@@ -209,24 +213,6 @@ def found(name: str, file: str) -> str | None:
         )
 
 
-def _listing(name: str) -> Path | None:
-    """Return the one file, or the index, that loading begins with."""
-    named = raw_config(name).get("transformers_weights")
-    for file in [named] if isinstance(named, str) else [SINGLE, INDEX]:
-        try:
-            return Path(fetched(name, file))
-        except OSError:
-            continue
-    return None
-
-
-def _index(name: str) -> dict[str, str]:
-    listing = _listing(name)
-    if listing is None or listing.suffix != ".json":
-        return {}
-    return dict(json.loads(listing.read_text(encoding="utf-8"))["weight_map"])
-
-
 def _tensors(file: Path) -> list[StoredTensor]:
     with safe_open(file, framework="pt") as header:
         names = header.keys()
@@ -244,8 +230,7 @@ def _refuse_adapter(name: str, path: Path, *, alone: bool) -> None:
         )
     raise ModelError(
         f"'{name}' {'is' if alone else 'holds'} an adapter (adapter_config.json, for {base}), and"
-        " what is clipped and scored are whole matrices: merge it into its base first (peft's"
-        " merge_and_unload, then save_pretrained)"
+        f" what is clipped and scored are whole matrices: {MERGE_IT}"
         + ("" if alone else ", or move it away to score the model without it")
     )
 
@@ -255,15 +240,17 @@ def _refuse_adapter_weights(name: str, folder: Path) -> None:
     if weights:
         raise ModelError(
             f"'{name}' holds an adapter ({weights[0].name}) beside the model, which would not be"
-            " scored: merge it first (peft's merge_and_unload, then save_pretrained), or move it"
-            " away to score the model without it"
+            f" scored: {MERGE_IT}, or move it away to score the model without it"
         )
 
 
 def _read_with_it(folder: Path) -> set[Path]:
-    # The vocabulary in a file of its own is read only where there is no tokenizer.json.
-    more = () if (folder / "tokenizer.json").is_file() else ("*.model",)
-    return {path for pattern in (*READ_WITH_IT, *more) for path in folder.glob(pattern)}
+    """Return the files beside the weights that loading may read."""
+    # A vocabulary in a file of its own is read only where there is no tokenizer.json.
+    whole = (folder / "tokenizer.json").is_file()
+    patterns = (*BESIDE_WEIGHTS, "*.index.json")
+    files = {path for pattern in patterns for path in folder.glob(pattern)}
+    return {path for path in files if not (whole and path.suffix == ".model")}
 
 
 def _refuse_pointers(name: str, files: Iterable[Path]) -> None:

@@ -1,1 +1,0 @@
-"""Figures of in-context functions."""

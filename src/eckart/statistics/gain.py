@@ -1,0 +1,85 @@
+"""The gain: what counts as one, and how it is said. One rule, one vocabulary, one sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+from eckart.scores import SQUARED_ERROR, Score, SquaredErrors
+from eckart.statistics.crossed import Estimate
+from eckart.statistics.paired import PairedDifference
+
+Verdict = Literal["gain", "loss", "cannot tell"]
+LEVEL = 0.05
+
+
+def verdict(
+    found: Estimate | PairedDifference, p: float | None = None, level: float = LEVEL
+) -> Verdict:
+    """Say in one word what an estimate shows.
+
+    A gain or a loss needs both: a p value at the level, adjusted for everything that was tried, and
+    an interval on one side of 0. All else is "cannot tell", which is not "no difference":
+    `smallest_detectable` says what could have been seen.
+
+    Arguments:
+        found: of the gain.
+        p: two-sided and adjusted for multiplicity; its own where nothing else was tried.
+        level: the error rate that is accepted.
+
+    >>> verdict(PairedDifference(92, 0.3, (0.19, 0.41), 1e-6, fixed=30, broken=2))
+    'gain'
+    """
+    if (found.p_value if p is None else p) > level:
+        return "cannot tell"
+    low, high = found.interval
+    return "gain" if low > 0 else "loss" if high < 0 else "cannot tell"
+
+
+def counted(verdicts: Iterable[str], words: Iterable[str] = get_args(Verdict)) -> str:
+    """Say how many of each verdict there are; of those that nobody has, nothing.
+
+    >>> counted(["gain", "cannot tell", "gain"])
+    '2 gain, 1 cannot tell'
+    """
+    counts = Counter(verdicts)
+    return ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
+
+
+def sentence(
+    found: Estimate | PairedDifference,
+    metric: str,
+    *facts: str,
+    p: float | None = None,
+) -> str:
+    """Say what was gained, how surely, and by which test; above 0 is better, of labels and of
+    errors.
+
+    Arguments:
+        found: the gain.
+        metric: what was measured: `squared_error`, or one of labels.
+        facts: what else a reader should know, such as n.
+        p: adjusted for everything that was tried; where it is given, it is told instead of the
+            test's own.
+
+    >>> found = PairedDifference(92, 0.3, (0.19, 0.41), 1e-6, fixed=30, broken=2)
+    >>> sentence(found, "accuracy")
+    '+30.00 points (95% interval +19.00 to +41.00; exact McNemar p = 1e-06; 30 fixed, 2 broken)'
+    """
+    labels = metric != SQUARED_ERROR
+    mean = found.mean if isinstance(found, Estimate) else found.difference
+    change, low, high = (
+        f"{100 * value:+.2f}" if labels else f"{value:+.4f}" for value in (mean, *found.interval)
+    )
+    told = [f"95% interval {low} to {high}"]
+    if p is not None:
+        told.append(f"adjusted p = {p:.2g}")
+    elif isinstance(found, Estimate):
+        told.append(f"p = {found.p_value:.3g}")
+    else:
+        kind = Score if labels else SquaredErrors
+        better, worse = kind.turned
+        told.append(f"{kind.test} p = {found.p_value:.3g}")
+        told.append(f"{found.fixed} {better}, {found.broken} {worse}")
+    return f"{change} {'points' if labels else 'smaller'} ({'; '.join([*told, *facts])})"
