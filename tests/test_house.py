@@ -58,13 +58,8 @@ INNER = {
         figures provenance terminal table published units sentences results tables claims
         gallery page
     """,
-    "scoring": """
-        encoding evaluation fitting requests forward vocabulary calibration methods scorer
-        evaluator
-    """,
     "scoring.forward": """
-        batching packing trunk activation attention lengths precision states head padding
-        reader packed plain agreement fastest
+        trunk attention states patches reader padded packed plain fastest
     """,
     "tasks": """
         tables prompts spec choices files splits sources labels examples task
