@@ -251,7 +251,8 @@ def _pairs(findings: Findings) -> Iterator[Picture]:
     named = 0 < len(chosen) <= MOST_LABELS
     caption = (
         f"{_marks(len(chosen), len(pairs) - len(chosen))},"
-        f" {_size(findings, findings.choices, 'test')} on test. Choosing the highest on validation also chooses luck, which the test rows take"
+        f" {_size(findings, findings.choices, 'test')} on test. Choosing the highest on"
+        " validation also chooses luck, which the test rows take"
         f" back (the winner's curse).{lost}"
         + (" Lines are 95% intervals of the choices' test gains, not corrected." if named else "")
     )
@@ -279,8 +280,8 @@ def _calibrations(findings: Findings) -> Iterator[Picture]:
         caption = (
             f"The unpruned and the clipped model under every scoring, on the {split} rows."
             f" {_size(findings, findings.choices, split)}. Bars are means over seeds with 95%"
-            " intervals; dots are single seeds. Whether clipping adds to calibrating is tested pair by pair"
-            " in the table below."
+            " intervals; dots are single seeds. Whether clipping adds to calibrating is tested pair"
+            " by pair in the table below."
         )
         yield Picture(
             _name("calibration", number),
