@@ -47,7 +47,7 @@ INNER = {
         console options paths results scoring spectrum sweep demo paper app
     """,
     "paper.functions": """
-        classes models baselines task training clipping curves loading trajectory cells
+        classes models options baselines task training clipping curves loading trajectory cells
         figures tables
     """,
     "paper.theory": """
@@ -55,8 +55,7 @@ INNER = {
         checks
     """,
     "reports": """
-        figures provenance terminal table published units sentences results tables claims
-        gallery page
+        provenance terminal table sentences tables results claims figures page
     """,
     "scoring": """
         encoding evaluation fitting requests forward vocabulary calibration methods scorer
@@ -81,7 +80,7 @@ TWICE = "Said Table"
 SMALL = "cli.paper.probing cli.spectrum scoring.forward.activation"
 AT_THE_TOP = 19  # to be 18
 RIDDLES = """
-    analysis cli.paper.curves paper.functions.baselines paper.functions.cells
+    analysis paper.functions.baselines paper.functions.cells
     paper.functions.curves paper.prediction.agreement paper.prediction.predictors scores
     scoring.calibration scoring.evaluation scoring.forward.agreement scoring.forward.lengths
     scoring.forward.padding scoring.methods scoring.requests statistics statistics.crossed
