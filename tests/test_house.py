@@ -66,7 +66,7 @@ TWICE = "Said Table"
 SMALL = "cli.paper.probing cli.spectrum scoring.forward.activation"
 AT_THE_TOP = 19  # to be 18
 RIDDLES = """
-    analysis cli.paper.curves paper.functions.baselines paper.functions.cells
+    analysis paper.functions.baselines paper.functions.cells
     paper.functions.curves paper.prediction.agreement paper.prediction.predictors scores
     scoring.calibration scoring.evaluation scoring.forward.agreement scoring.forward.lengths
     scoring.forward.padding scoring.methods scoring.requests statistics statistics.crossed
