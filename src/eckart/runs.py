@@ -106,11 +106,9 @@ class RunStore:
     def trials(self) -> Iterator[Trial]:
         """Yield every trial, without its log-likelihoods."""
         with self._explained():
-            texts = [
-                text for (text,) in self._database.execute("SELECT trial FROM trials ORDER BY key")
-            ]
+            rows = self._database.execute("SELECT trial FROM trials ORDER BY key").fetchall()
         with _intact(self.folder):
-            yield from [Trial.from_json(json.loads(text)) for text in texts]
+            yield from [Trial.from_json(json.loads(text)) for (text,) in rows]
 
     def keep(self, trial: Trial) -> None:
         """Write a trial, in a transaction of its own; one of another setting that asks the same
@@ -147,10 +145,8 @@ class RunStore:
 
     def spectra(self) -> dict[str, dict[str, Any]]:
         with self._explained():
-            return {
-                matrix: json.loads(text)
-                for matrix, text in self._database.execute("SELECT matrix, spectrum FROM spectra")
-            }
+            rows = self._database.execute("SELECT matrix, spectrum FROM spectra").fetchall()
+        return {matrix: json.loads(text) for matrix, text in rows}
 
     def model(self, name: str) -> dict[str, Any] | None:
         return self._value("SELECT facts FROM models WHERE name = ?", name)

@@ -65,7 +65,7 @@ def test_dtype_is_as_asked_and_the_stored_one_comes_back(tmp_path):
     tiny_tokenizer().save_pretrained(tmp_path)
     loaded = load_model(tmp_path, dtype="float32")
     assert loaded.dtype == "float32"
-    assert load_checkpoint(loaded.name, None, trust_remote_code=False).dtype == torch.float16
+    assert load_checkpoint(loaded.name, None).dtype == torch.float16
     assert load_model(tmp_path, dtype="bfloat16").dtype == "bfloat16"
 
 

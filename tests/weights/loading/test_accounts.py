@@ -208,7 +208,7 @@ def test_every_number_is_held_by_the_dtype_of_the_files(tmp_path, kept):
     folder = save_family("llama", tmp_path / "mixed")
     tiny_tokenizer().save_pretrained(folder)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    loaded = load_checkpoint(str(folder), None, trust_remote_code=False).state_dict()
+    loaded = load_checkpoint(str(folder), None).state_dict()
     assert all(torch.equal(loaded[key].double(), tensor.double()) for key, tensor in state.items())
 
 
