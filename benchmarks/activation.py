@@ -16,7 +16,7 @@ from common import best_of, machine, matmul_rate, show
 from transformers import GPT2Config
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 
-from eckart.scoring.forward.activation import fused_activations
+from eckart.scoring.forward.patches import fused_activations
 
 
 def main() -> None:

@@ -90,7 +90,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     candidates = [(), (edit,), (Edit(options.layer, "mlp", 0.5),)]
     scored = evaluator.score(candidates, "validation")
     full, _ = next(scored), next(scored)
-    held, filed = evaluator.trunk.held, evaluator.trunk.filed
+    held, filed = evaluator.states.held, evaluator.states.filed
     (candidate,) = scored
     peak = torch.cuda.max_memory_allocated() if options.device.startswith("cuda") else _resident()
     return {

@@ -15,7 +15,7 @@ import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from eckart.scoring.evaluator import Evaluator
-from eckart.scoring.forward.packing import pack, plan_packs
+from eckart.scoring.forward.packed import pack, plan_packs
 from eckart.tasks import Task
 from eckart.weights.models import LoadedModel, load_model
 

@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -292,3 +292,63 @@ def fingerprint(values: Any) -> str:
     return hashlib.sha256(
         json.dumps(values, ensure_ascii=True, sort_keys=True).encode()
     ).hexdigest()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run was asked, as its store keeps it: a search of one model, part and task, a sweep of
+    several of each.
+
+    Arguments:
+        values: the settings of the run.
+    """
+
+    values: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """`search`, `sweep`, `spectrum` or `training`."""
+        return str(self.values.get("kind", "run"))
+
+    @property
+    def grid(self) -> Mapping[str, Any] | None:
+        """What a sweep crosses, by the names of its fields; None where nothing is crossed."""
+        return self._study if "models" in self._study else None
+
+    @property
+    def _study(self) -> Mapping[str, Any]:
+        return self.values.get("study") or {}
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of a sweep's models."""
+        return tuple(model["name"] for model in self._study.get("models", ()))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of a sweep, in its order."""
+        return tuple(self._study.get("parts", ()))
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The clipping rates, 0 among them."""
+        return tuple((self._study or self.values).get("rates") or ())
+
+    @property
+    def top_k(self) -> int:
+        """How many of the worst-conditioned layers the layer is the deepest of."""
+        return (self._study or self.values).get("top_k") or TOP_K
+
+    @property
+    def readings(self) -> int:
+        """How many ways a sweep asks each of its models: tasks, draws and scorings."""
+        study = self._study
+        scorings = max(1, len(study["scorings"]))
+        return len(study["tasks"]) * len(draws(study["shots"], study["seeds"])) * scorings
+
+    def metric(self, task: str) -> str:
+        """Return what was compared on validation for a task, by its full name."""
+        for entry in self._study.get("tasks", ()):
+            if full_name(entry["name"], entry["variant"]) == task:
+                return str(entry["metric"])
+        return self.values.get("metric") or "accuracy"

@@ -19,7 +19,7 @@ import numpy as np
 
 from eckart.errors import RunError
 from eckart.files import home, write_whole
-from eckart.records import Rows, Setting, Trial, fingerprint
+from eckart.records import Asked, Rows, Setting, Trial, fingerprint
 from eckart.scores import Score
 
 APPLICATION_ID = 0x65636B72  # "eckr"
@@ -248,6 +248,11 @@ class Run:
     spectra: dict[str, dict[str, Any]]
     models: dict[str, dict[str, Any]]
     origin: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> Asked:
+        """The settings, with types."""
+        return Asked(self.settings)
 
     def __post_init__(self) -> None:
         found = Counter((trial.setting, trial.split, trial.edits) for trial in self.trials.values())

@@ -8,7 +8,7 @@ import pytest
 from made_runs import Made
 
 from eckart.analysis.calibration import CALIBRATED, PLAIN, crossings
-from eckart.analysis.findings import find, metric_of, pick
+from eckart.analysis.findings import find, pick
 from eckart.analysis.flips import flips
 from eckart.analysis.outcomes import Condition, blocks
 from eckart.errors import RunError
@@ -329,12 +329,10 @@ def test_the_metric_is_that_of_the_very_task():
         {"name": "sst2", "variant": None, "metric": "balanced_accuracy"},
     ]
     run = replace(Made().run(), settings={"kind": "sweep", "study": {"tasks": tasks}})
-    assert metric_of(run, "sst2") == "balanced_accuracy"
-    assert metric_of(run, "sst2:released") == "macro_f1"
-    assert (
-        metric_of(replace(run, settings={"kind": "search", "metric": "macro_f1"}), "sst2")
-        == "macro_f1"
-    )
+    assert run.asked.metric("sst2") == "balanced_accuracy"
+    assert run.asked.metric("sst2:released") == "macro_f1"
+    searched = replace(run, settings={"kind": "search", "metric": "macro_f1"})
+    assert searched.asked.metric("sst2") == "macro_f1"
 
 
 def test_seeds_that_chose_differently_are_crossed_by_their_own_choices():

@@ -7,7 +7,7 @@ import sqlite3
 from made_runs import Made
 from rich.console import Console
 
-from eckart.reports.published import published_table
+from eckart.reports.claims import published_table
 from eckart.reports.results import record_report
 
 

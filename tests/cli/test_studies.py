@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from eckart.cli.sweep import Said
 from eckart.errors import StudyError
 from eckart.records import RATES
 from eckart.runs import read_run
@@ -69,8 +68,13 @@ def test_flags_go_before_the_file(tmp_path):
     ]
 
 
-def test_a_zero_is_something_said():
-    assert Said(split_seed=0, cache_memory="0").values() == {"split_seed": 0, "cache_memory": 0}
+def test_a_zero_is_something_said(eckart, model, own_task, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"models: [{model}]\ntasks: [{{split_seed: 3}}]\n")
+    zero = ["--split-seed", "0", "--cache-memory", "0", "--layers", "0", "--rates", "0.5"]
+    ended = eckart("sweep", "mine.yaml", *own_task, *zero, "--out", "run", "--json")
+    assert ended.status == 0, ended.err
+    study = read_study(tmp_path / "run" / "study.yaml")
+    assert (study.tasks[0].split_seed, study.cache_memory) == (0, 0)
 
 
 def test_the_data_of_several_tasks_is_named_by_their_files(tmp_path, monkeypatch):

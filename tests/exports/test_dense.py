@@ -170,9 +170,9 @@ def test_what_is_not_clipped_keeps_its_dtype_and_its_bytes(kind, shards, tmp_pat
     assert all(".1." in key and "norm" not in key and "self_attn" not in key for key in changed), (
         changed
     )
-    exact = load_checkpoint(str(source), None, trust_remote_code=False)
+    exact = load_checkpoint(str(source), None)
     clip_(exact, Edit(1, "mlp", 0.5))
-    plain = load_checkpoint(str(tmp_path / "saved"), None, trust_remote_code=False).state_dict()
+    plain = load_checkpoint(str(tmp_path / "saved"), None).state_dict()
     for name, tensor in exact.state_dict().items():
         assert torch.allclose(plain[name], tensor, rtol=1e-2, atol=1e-3), name
     assert (tmp_path / "saved" / "config.json").read_bytes() == (

@@ -15,9 +15,9 @@ from eckart.analysis.findings import find
 from eckart.errors import RunError
 from eckart.published import record, sizes
 from eckart.records import Edit
+from eckart.reports.claims import exact_interval, paired_bounds, published_table
 from eckart.reports.page import FORMATS, Report, published_page
 from eckart.reports.provenance import progress
-from eckart.reports.published import exact_interval, paired_bounds, published_table
 from eckart.reports.table import Column, Table
 from eckart.runs import RunStore, read_run
 from eckart.statistics.paired import mcnemar_exact

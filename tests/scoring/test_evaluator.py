@@ -16,12 +16,12 @@ from eckart.scoring.encoding import Encoder
 from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.fitting import fed_lengths
 from eckart.scoring.forward.packed import Packed
-from eckart.scoring.forward.padding import can_share
+from eckart.scoring.forward.padded import can_share
 from eckart.scoring.forward.plain import Alone
 from eckart.scoring.forward.reader import Reader
-from eckart.scoring.forward.states import Trunk
-from eckart.scoring.forward.trunk import Point
-from eckart.scoring.methods import Reading, combine, score
+from eckart.scoring.forward.states import StateStore
+from eckart.scoring.forward.trunk import LayerPoint
+from eckart.scoring.methods import LogLikelihoods, combine, score
 from eckart.selection.search import Plan, run_plan
 from eckart.weights.models import load_model
 
@@ -121,7 +121,6 @@ def test_memory_that_runs_out_is_not_taken_for_a_way_that_fails(task, monkeypatc
     def short(*_):
         raise MemoryError
 
-    monkeypatch.setattr(Reader, "read_prefix", short, raising=False)
     monkeypatch.setattr(Packed, "read_prefix", short)
     evaluator = Evaluator(loaded(), task)
     with pytest.warns(UserWarning, match="memory is full"):
@@ -150,17 +149,20 @@ CANDIDATES = [Edit(1, "mlp", rate) for rate in (0.0, 0.5, 0.9)] + [
 
 @pytest.mark.parametrize("method", ["sum", "prior"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "gemma2"])
-def test_expected_candidates_score_as_they_do_alone(task, family, method):
+def test_expected_candidates_score_as_they_do_alone(task, family, method, monkeypatch):
     model = loaded(family)
+    left, put = set(), StateStore.put
+    monkeypatch.setattr(
+        StateStore, "put", lambda self, *args: (left.add(args[1]), put(self, *args))
+    )
     shared = Evaluator(model, task, scoring=method)
     for trial in shared.score([[edit] for edit in CANDIDATES], "validation"):
         alone = Evaluator(model, task, scoring=method)(trial.edits, "validation").score
         assert trial.score.predictions == alone.predictions
         assert np.allclose(trial.score.log_likelihoods, alone.log_likelihoods, atol=1e-5)
-        assert shared.trunk.held > 0
-        left = {point for _, point in shared.trunk._states}
-        assert left == {Point(1, after_attention=True), Point(2)}
-    assert shared.trunk.held == 0
+        assert shared.states.held > 0
+        assert left == {LayerPoint(1, after_attention=True), LayerPoint(2)}
+    assert shared.states.held == 0
 
 
 @pytest.mark.parametrize("family", ["llama", "bloom"])
@@ -210,7 +212,7 @@ def test_a_tail_that_ignores_the_edit_is_noticed(task, monkeypatch, dtype):
     unedited, real = {}, Reader.sums
 
     def ignores(reader, start=None, *args, **kwargs):
-        if start == Point(1, after_attention=True):
+        if start == LayerPoint(1, after_attention=True):
             return unedited[reader]
         found = real(reader, start, *args, **kwargs)
         return unedited.setdefault(reader, found) if start is None else found
@@ -231,18 +233,17 @@ def test_a_tail_that_ignores_the_edit_is_noticed(task, monkeypatch, dtype):
 def test_a_search_leaves_nothing_behind_in_memory(task):
     evaluator = Evaluator(loaded(), task)
     run_plan(Plan("mlp", (0.0, 0.5), layer=1), evaluator)
-    assert (evaluator.trunk.held, evaluator.trunk.filed) == (0, 0)
+    assert (evaluator.states.held, evaluator.states.filed) == (0, 0)
     last = {weight.key for weight in evaluator.anatomy.select(1, "mlp")}
     assert evaluator._factors.keys() <= last, "for a further look at what was tested"
-    assert all(data.rows.reader._prefix == {} for data in evaluator._prepared.values())
 
 
 def test_candidates_whose_tail_is_wrong_run_through_all_layers(task, monkeypatch):
     model = loaded()
     alone = Evaluator(model, task)([Edit(1, "mlp", 0.5)], "validation").score
-    real = Trunk.get
+    real = StateStore.get
     monkeypatch.setattr(
-        Trunk, "get", lambda *args: (found := real(*args)) and tuple(s + 1 for s in found)
+        StateStore, "get", lambda *args: (found := real(*args)) and tuple(s + 1 for s in found)
     )
     evaluator = Evaluator(model, task)
     candidates = [(), (Edit(1, "mlp", 0.5),)]
@@ -388,7 +389,7 @@ def test_prior_takes_away_what_an_empty_prompt_gives(task):
 )
 def test_what_ranks_the_labels(method, expected):
     sums, tokens, lengths = np.array([[-6.0, -4.0]]), np.array([[3, 1]]), np.array([[12, 2]])
-    reading = Reading(
+    reading = LogLikelihoods(
         sums, tokens, lengths, {"prior": np.array([[[-1.0, -3.0]]])}, np.array([[9.0, 6.0]])
     )
     assert combine(method, reading).tolist() == [expected]
@@ -471,7 +472,7 @@ def test_a_model_that_accelerate_spreads_over_devices_scores_the_same(task, fami
     evaluator = Evaluator(spread, task)
     for trial in evaluator.score([[edit] for edit in CANDIDATES], "validation"):
         assert trial.score == expected(trial.edits, "validation").score
-        assert evaluator.trunk.held > 0
+        assert evaluator.states.held > 0
 
 
 def test_a_device_map_is_passed_on(tmp_path):

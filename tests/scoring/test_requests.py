@@ -3,14 +3,15 @@
 import json
 
 import pytest
-from families import build, tiny_tokenizer
+from families import VOCAB, build, save_family, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+import eckart
 from eckart.errors import ModelError, TaskError
 from eckart.scoring.encoding import Encoder, common_prefix, differently_encoded, shared_text
 from eckart.scoring.fitting import fed_lengths
-from eckart.scoring.requests import build_requests
+from eckart.scoring.requests import build_requests, vocabulary_size
 from eckart.tasks.prompts import Prompt
 from eckart.weights.loading.config import context_window
 
@@ -252,3 +253,49 @@ def test_a_cut_is_where_no_piece_of_the_vocabulary_could_span_it():
 def test_texts_without_anything_in_common():
     assert shared_text([]) == ""
     assert shared_text([Prompt("a", "one", (), 0), Prompt("b", "two", (), 0)]) == ""
+
+
+@pytest.fixture
+def larger(tmp_path):
+    folder = save_family("llama", tmp_path / "llama")
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens([f"<|extra{i}|>" for i in range(VOCAB - len(tokenizer))] + ["<|verdict|>"])
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def task_with(table, template):
+    return eckart.Task.load(data=table, template=template, label_column="verdict", shots=1)
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ review }}\n<|verdict|>", "<|verdict|>{{ review }}\nverdict:"]
+)
+def test_a_token_that_was_added_to_the_tokenizer_alone(larger, table, template):
+    with pytest.raises(
+        ModelError, match=rf"embeddings for {VOCAB} tokens.*token {VOCAB} .*verdict"
+    ):
+        eckart.evaluate(larger, task_with(table, template))
+    with pytest.raises(ModelError, match=r"added to the tokenizer alone"):
+        eckart.sweep(str(larger), task_with(table, template), layers=[0], rates=[0.5])
+
+
+def test_a_label_word_that_the_model_has_no_token_for(larger, table):
+    labelled = eckart.Task.load(
+        data=table,
+        text_column="review",
+        label_column="verdict",
+        shots=0,
+        labels={"good": "<|verdict|>", "bad": "bad"},
+    )
+    with pytest.raises(ModelError, match="verdict"):
+        eckart.evaluate(larger, labelled)
+
+
+def test_tokens_that_no_row_uses_are_no_matter(larger, table):
+    eckart.evaluate(larger, task_with(table, "{{ review }}\nverdict:"))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
+def test_the_size_is_the_embeddings(family):
+    assert vocabulary_size(build(family)) == VOCAB

@@ -408,7 +408,7 @@ def test_a_study_says_itself():
     grid = Sweep.of(
         {"models": "gpt2", "tasks": ["sst2"], "layers": "0,-1", "seeds": "0..2", "rates": "0.5"}
     )
-    from eckart.tasks.yaml_text import parse_yaml
+    from eckart.files import parse_yaml
 
     assert Sweep.of(parse_yaml(grid.to_yaml(), "x")) == grid
     edits = grid.edits({"attn": [0, 3], "mlp": [3]})

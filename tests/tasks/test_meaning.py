@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from eckart.cli.options import parse_labels
+from eckart.cli.flags import parse_labels
 from eckart.errors import TaskError
 from eckart.tasks import Task
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eckart.cli.options import parse_labels
+from eckart.cli.flags import parse_labels
 from eckart.errors import TaskError
 from eckart.tasks import Prompt, Task
-from eckart.tasks.documents import read_json
 from eckart.tasks.labels import escaped
+from eckart.tasks.tables import read_json
 
 
 def reviews(n: int = 40) -> list[dict[str, Any]]:
@@ -514,7 +514,7 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_siz
 def test_labels_are_read_back_as_messages_write_them(labels):
     labels = [label for label in labels if label == label.strip()]
     written = ",".join(f"{escaped(value)}={escaped(value)}" for value in labels)
-    assert parse_labels(written or None) == ({label: label for label in labels} or None)
+    assert not labels or parse_labels(written) == {label: label for label in labels}
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from eckart.algorithm1 import worst_layer
-from eckart.analysis.findings import Findings, metric_of, pick
+from eckart.analysis.findings import Findings, pick
 from eckart.analysis.measured import gain_bounds
 from eckart.analysis.outcomes import Block, Target
-from eckart.records import TOP_K, Edit
+from eckart.records import Edit
 from eckart.statistics.grids import (
     LayerRule,
     Stability,
@@ -116,7 +116,7 @@ def whole_layers(findings: Findings) -> Iterator[WholeLayers]:
             continue
         if not _holds(test, grid) or before.seeds != test.seeds:
             continue
-        metric = metric_of(findings.run, target.condition.task)
+        metric = findings.run.asked.metric(target.condition.task)
         picks = tuple(pick(before, list(edits), metric, list(before.seeds)) for edits in grid)
         yield WholeLayers(target, layers, grid, picks, test)
 
@@ -191,4 +191,4 @@ def _chosen_layer(findings: Findings, target: Target) -> int | None:
     numbers = findings.condition_numbers(target.condition.model, target.part)
     if not numbers:
         return None
-    return worst_layer(numbers, (findings.run.settings.get("study") or {}).get("top_k") or TOP_K)
+    return worst_layer(numbers, findings.run.asked.top_k)

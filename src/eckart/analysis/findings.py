@@ -23,7 +23,7 @@ from eckart.analysis.measured import (
     turned,
 )
 from eckart.analysis.outcomes import Block, Condition, Target, blocks
-from eckart.records import Edit, full_name
+from eckart.records import Edit
 from eckart.runs import Run
 from eckart.scores import Outcome, Score
 from eckart.statistics.crossed import Estimate, smallest_detectable
@@ -158,14 +158,6 @@ def find(run: Run) -> Findings:
     return Findings(run, gathered, measure_cells(run, gathered))
 
 
-def metric_of(run: Run, task: str) -> str:
-    """Return what was compared on validation for a task."""
-    for entry in (run.settings.get("study") or {}).get("tasks") or []:
-        if full_name(entry["name"], entry["variant"]) == task:
-            return entry["metric"]
-    return run.settings.get("metric") or "accuracy"
-
-
 def pick(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) -> Edit | None:
     """Return the `best_edit` on a block's rows, by the mean over the seeds; None where unpruned is
     as good.
@@ -200,7 +192,7 @@ def _value(block: Block, edit: Edit | None, metric: str, seeds: list[int]) -> fl
 
 def _choice(findings: Findings, target: Target) -> Choice:
     """Make the choice on validation, and read its gain off the test rows, if there are any."""
-    metric = metric_of(findings.run, target.condition.task)
+    metric = findings.run.asked.metric(target.condition.task)
     edits = findings.edits(target)
     before, test = findings.pair(target.condition)
     seeds = _seeds(before)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import print_json, say, say_run, show, typed
+from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
+from eckart.cli.flags import parse_layer, parse_layers, parse_rates, with_options
 from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
-from eckart.cli.scoring import Scoring, scoring_options, with_options
-from eckart.cli.sweep import Said, carry_out, show_cost
+from eckart.cli.runs import carry_out, run_spectrum, show_cost
 from eckart.records import TOP_K, Edit
+from eckart.sweeps.grid import Grid, listed
+from eckart.tasks.spec import DrawnTask, TaskOptions
+from eckart.weights.options import ModelOptions, ReadingOptions
+
+if TYPE_CHECKING:
+    from eckart.scoring.evaluator import Evaluator
+    from eckart.tasks import Task
 
 app = typer.Typer(
     name="eckart",
@@ -51,7 +58,8 @@ def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCo
     from eckart.weights.anatomy import Anatomy
     from eckart.weights.models import empty_model
 
-    document = anatomy_document(model, Anatomy.of(empty_model(model, trust_remote_code)))
+    options = ModelOptions(trust_remote_code=trust_remote_code)
+    document = anatomy_document(model, Anatomy.of(empty_model(model, options)))
     if json_:
         print_json(document)
         return
@@ -74,42 +82,43 @@ def spectrum(
     Matrices are read from the checkpoint one at a time and kept as they are done: a stopped command
     goes on.
     """
-    chosen, figure = (
-        o.parse_layers(layers),
-        plot or Path(f"{Path(model).name}-condition-numbers.png"),
-    )
-    from eckart.cli.spectrum import run_spectrum
+    chosen = parse_layers(layers)
+    figure = plot or Path(f"{Path(model).name}-condition-numbers.png")
     from eckart.reports.figures import check_figure_path
     from eckart.runs import folder_name
     from eckart.weights.stored import StoredWeights
 
     check_figure_path(figure)
     o.quieten()
-    stored = StoredWeights.of(model, trust_remote_code)
+    stored = StoredWeights.of(model, ModelOptions(trust_remote_code=trust_remote_code))
     folder = out or Path("runs") / f"{folder_name(model)}-spectrum"
     run_spectrum(stored, part, chosen, device, folder, figure, as_json=json_)
 
 
 @app.command()
-@scoring_options
+@with_options()
 def evaluate(
     model: o.Model,
     edit: o.Edits = None,
     split: o.Split = "validation",
     predictions: o.Predictions = None,
-    prompts: o.Prompts = False,
-    show_prompts: o.Show = 0,
+    prompts: o.WithPrompts = False,
+    show_prompts: o.ShowPrompts = 0,
+    scoring: o.ScoringMethod = None,
     json_: o.Json = False,
     *,
-    how: Scoring,
+    task: DrawnTask,
+    reading: ReadingOptions,
+    loading: ModelOptions,
 ) -> None:
     """Score a model on a task, with any number of edits at once."""
-    chosen, task = [Edit.parse(text) for text in edit or []], how.read_task()
+    chosen = [Edit.parse(text) for text in edit or []]
+    rows = o.read_task(task)
     if predictions is not None:
         from eckart.files import check_writable, write_whole
 
         check_writable(predictions)
-    evaluation = how.evaluator(model, task).evaluate(chosen, split)
+    evaluation = _evaluator(model, rows, scoring, reading, loading).evaluate(chosen, split)
     if predictions is not None:
         lines = [json.dumps(row, ensure_ascii=False) for row in evaluation.rows(prompts)]
         write_whole(predictions, ("\n".join(lines) + "\n").encode())
@@ -123,7 +132,7 @@ def evaluate(
 
 
 @app.command()
-@scoring_options
+@with_options()
 def search(
     model: o.Model,
     part: o.Part = "mlp",
@@ -135,13 +144,18 @@ def search(
     race: o.Race = False,
     out: o.Out = None,
     save: o.Save = None,
+    scoring: o.ScoringMethod = None,
     json_: o.Json = False,
     *,
-    how: Scoring,
+    task: DrawnTask,
+    reading: ReadingOptions,
+    loading: ModelOptions,
 ) -> None:
     """Algorithm 1: choose the layer by condition number, the rate on validation, and test the
     choice once."""
-    chosen_rates, chosen_layer, task = o.parse_rates(rates), o.parse_layer(layer), how.read_task()
+    chosen_rates = parse_rates(rates)
+    chosen_layer = parse_layer(layer)
+    rows = o.read_task(task)
     from eckart.cli.results import finish_search
     from eckart.exports.dense import check_target
     from eckart.selection.search import Plan, default_folder, run_plan
@@ -149,7 +163,7 @@ def search(
     if save is not None:
         check_target(save)
     plan = Plan(part, chosen_rates, top_k, chosen_layer, combine, metric, race)
-    evaluator = how.evaluator(model, task)
+    evaluator = _evaluator(model, rows, scoring, reading, loading)
     if save is not None:
         check_target(save, evaluator.model)
     folder = out or default_folder(plan, evaluator)
@@ -158,15 +172,38 @@ def search(
     finish_search(study, folder, save, as_json=json_)
 
 
+def _evaluator(
+    model: str,
+    task: Task,
+    scoring: str | None,
+    reading: ReadingOptions,
+    loading: ModelOptions,
+) -> Evaluator:
+    from eckart.scoring.evaluator import Evaluator
+
+    return Evaluator(
+        o.read_model(model, loading),
+        task,
+        scoring=scoring,
+        **reading.only(ReadingOptions),
+        progress=progress_bar,
+    )
+
+
 @app.command()
-@with_options(Said)
+@with_options(helps={"data": "The task's data; of several tasks, a folder with one for each."})
 def sweep(
-    study: Annotated[
+    source: Annotated[
         str | None,
         typer.Argument(
-            help="A study file, or a shipped study such as figure1-small.", metavar="STUDY"
+            help=(
+                "A model, as of every verb; or a study: a file (.yaml), or one that comes with the"
+                " package, such as figure1-small."
+            ),
+            metavar="[MODEL|STUDY]",
         ),
     ] = None,
+    metric: o.Metric = None,
     out: o.Out = None,
     dry_run: o.DryRun = False,
     cluster: o.Cluster = None,
@@ -174,17 +211,23 @@ def sweep(
     gpus: o.Gpus = 0,
     json_: o.Json = False,
     *,
-    how: Said,
+    said: Annotated[dict[str, Any], Grid, TaskOptions, ReadingOptions, ModelOptions],
 ) -> None:
     """Run a grid over models, tasks, layers, parts, rates, shots, seeds and scorings; stop and go
     on at will."""
     from eckart.sweeps.cluster import on_cluster
     from eckart.sweeps.cost import estimate
-    from eckart.sweeps.files import read_study
+    from eckart.sweeps.files import is_study, read_study, with_model
     from eckart.sweeps.sources import Sources, resolve
     from eckart.sweeps.sweep import default_folder, locally
 
-    grid = read_study(study, how.values())
+    said |= {} if metric is None else {"metric": metric}
+    if "task" in said:
+        said["tasks"] = [*listed(said.get("tasks", [])), said.pop("task")]
+    if source is not None and not is_study(source):
+        said = with_model(source, said)
+        source = None
+    grid = read_study(source, said)
     execute = locally if cluster is None else on_cluster(cluster, cpus, gpus)
     o.quieten()
     say(

@@ -20,6 +20,7 @@ from eckart.selection.search import Plan, run_plan
 from eckart.tasks import Task
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.models import LoadedModel
+from eckart.weights.options import ModelOptions
 from eckart.weights.spectrum import matrices, spectra
 
 
@@ -39,7 +40,8 @@ def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None
     if name not in tasks():
         raise TaskError(f"no demo task '{name}'; the tasks are {', '.join(tasks())}")
     data = _write_corpus(out)[name]
-    model = replace(read_model(str(MODEL), "float32", "cpu", False), name="demo model", live=True)
+    loaded = read_model(str(MODEL), ModelOptions(dtype="float32", device="cpu"))
+    model = replace(loaded, name="demo model", live=True)
     run = out / f"{name}-{part}-{shots}-shots"
     say_run(run)
     study = run_plan(

@@ -18,7 +18,7 @@ from eckart.files import BESIDE_WEIGHTS, KEPT, WEIGHTS, Read, check_outputs, hom
 if TYPE_CHECKING:
     import typer
 
-NAMED = ("model", "models", "source", "study", "task")
+NAMED = ("model", "models", "source", "task")
 """Options and arguments that are text, because what they name need not be a path."""
 WRITTEN = ("predictions", "plot", "figures", "save", "out")
 RUN_FILES = (*KEPT, "result.txt", "validation.png")
@@ -76,13 +76,23 @@ def _read(said: Mapping[str, Any]) -> Iterator[Read]:
     models = [said.get("model"), *(said.get("models") or [])]
     for model in filter(None, models):
         yield from _model(str(model))
-    tasks = str(said.get("tasks") or said.get("task") or "").split(",")
-    for task in tasks:
+    tasks = str(said.get("tasks") or "").split(",")
+    for task in (*tasks, str(said.get("task") or "")):
         yield from _task(task.strip(), said.get("data"))
     for run in [said.get("run"), *(said.get("runs") or [])]:
         yield from (Read("the run", run / file) for file in KEPT if run is not None)
-    if said.get("study"):
-        yield from _study(Path(said["study"]), said.get("out"))
+    if said.get("source"):
+        yield from _study_or_model(said["source"], said.get("out"))
+
+
+def _study_or_model(source: str, out: Path | None) -> Iterator[Read]:
+    from eckart.sweeps.files import is_study
+
+    try:
+        of_study = is_study(source)
+    except EckartError:  # the verb says so itself
+        return
+    yield from _study(Path(source), out) if of_study else _model(source)
 
 
 def _model(name: str) -> Iterator[Read]:
@@ -103,7 +113,8 @@ def _task(task: str, data: str | Path | None) -> Iterator[Read]:
             spec = find_spec(task)
         except EckartError:  # the verb says so itself
             return
-        data, config = data or spec.data, spec.config
+        data = data or spec.data
+        config = spec.config
     if data:
         yield from _data(home(data), [config or "", "data", Path(task).stem])
 
@@ -146,8 +157,8 @@ def _entries(folder: Path) -> list[Path]:
 
 def _study(path: Path, out: Path | None) -> Iterator[Read]:
     """Yield a study file and what it names; a run's own study is written again as it is."""
+    from eckart.files import parse_yaml, read_text
     from eckart.sweeps.grid import entries, located
-    from eckart.tasks.yaml_text import parse_yaml, read_text
 
     if not path.suffix:
         return  # one that comes with the package

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from eckart.cli.console import print_json, say, show
 from eckart.errors import RunError
 from eckart.files import write_whole
+from eckart.reports.claims import published_table
 from eckart.reports.figures import draw_rates, rate_points, save_figure
 from eckart.reports.page import published_page, read_report
-from eckart.reports.published import published_table
 from eckart.reports.results import record_report, study_report
 from eckart.reports.terminal import as_text
 from eckart.selection.study import Study

@@ -49,7 +49,7 @@ def copy_clipped(source: LoadedModel, edits: Sequence[Edit], folder: Path) -> No
     _copy_beside(checkpoint, folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # to be loaded whole is what saving always was
-        stored = StoredWeights.of(source.name, source.trust_remote_code)
+        stored = StoredWeights.of(source.name, source.options)
     if stored.places is None:
         _write_joined(source.name, stored.anatomy, edits, folder)
     else:

@@ -167,9 +167,7 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
         tokenizer.save_pretrained(folder)
     else:
         copy_clipped(source, edits, folder)
-        if tokenizer_text(tokenizer) != tokenizer_text(
-            load_tokenizer(source.name, source.trust_remote_code)
-        ):
+        if tokenizer_text(tokenizer) != tokenizer_text(load_tokenizer(source.name, source.options)):
             tokenizer.save_pretrained(folder)  # another one than the checkpoint's was asked for
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
@@ -183,7 +181,7 @@ def _score_again(
         folder,
         dtype=source.dtype,
         device=str(source.model.device),
-        trust_remote_code=source.trust_remote_code,
+        trust_remote_code=source.options.trust_remote_code,
     )
     again, run = _score(scorer.on(model)([], "test")), _score(study.clipped)
     change = np.array(again.log_likelihoods) - np.array(run.log_likelihoods)

@@ -17,13 +17,17 @@ from eckart.analysis.outcomes import short_name
 from eckart.errors import RunError
 from eckart.files import KEPT, Read, check_outputs, check_writable, home, write_whole
 from eckart.published import slips
-from eckart.reports.claims import curse_table, rule_table, steadiness_table
+from eckart.reports.claims import (
+    curse_table,
+    published_table,
+    rule_table,
+    steadiness_table,
+)
 from eckart.reports.figures import figure_bytes, save_figure
-from eckart.reports.gallery import Picture, gallery
+from eckart.reports.figures.gallery import Picture, gallery
 from eckart.reports.provenance import Provenance, provenance
-from eckart.reports.published import published_table
 from eckart.reports.sentences import Headline, choice_name, ordered, summary, verdicts, worst_matrix
-from eckart.reports.table import Table, escaped
+from eckart.reports.table import UNITS, Table, Units, escaped
 from eckart.reports.tables import (
     calibration_table,
     cells_table,
@@ -33,7 +37,6 @@ from eckart.reports.tables import (
     spectra_by_model,
     spectra_table,
 )
-from eckart.reports.units import UNITS, Units
 from eckart.runs import Run, read_run
 from eckart.scores import Outcome, Score
 

@@ -11,10 +11,14 @@ import yaml
 
 from eckart.analysis.outcomes import short_name
 from eckart.errors import RunError
-from eckart.records import draws
 from eckart.runs import Run
 
 VERSIONS = ("eckart", "torch", "transformers", "python")
+SEARCHED = (
+    *("task", "part", "rates", "layer", "top_k", "combine", "metric"),
+    *("shots", "seed", "scoring", "dtype"),
+)
+"""The settings of a search that its command line says."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Provenance:
 
 def provenance(run: Run) -> Provenance:
     """Gather where a run's numbers come from."""
-    kind = str(run.settings.get("kind", "run"))
+    kind = run.asked.kind
     if kind == "training":
         raise RunError(
             f"'{run.folder}' holds a training, which eckart functions evaluate measures; a report"
@@ -112,31 +116,25 @@ def progress(run: Run) -> tuple[int, int]:
         trial.setting for trial in run.trials.values() if not trial.edits and trial.split == "test"
     }
     on_validation = sum(trial.split.name == "validation" for trial in run.trials.values())
-    if run.settings.get("kind") == "search":
-        rates = on_validation if run.settings.get("race") else len(run.settings["rates"])
+    asked = run.asked
+    if asked.kind == "search":
+        rates = on_validation if asked.values.get("race") else len(asked.rates)
         return (on_validation + len(unpruned), rates + 1)
-    if "models" not in (run.settings.get("study") or {}):
+    if asked.grid is None:
         return (0, 0)
-    study = run.settings["study"]
-    settings = (
-        len(study["tasks"])
-        * len(draws(study["shots"], study["seeds"]))
-        * len(study["scorings"] or [0])
-    )
-    edits = sum(_edits(run, model["name"]) for model in study["models"]) * settings
-    whole = settings * len(study["models"]) + edits
-    if study["test"] == "all":
+    read = asked.readings * len(asked.models)
+    whole = read + asked.readings * sum(_edits(run, model) for model in asked.models)
+    if asked.grid["test"] == "all":
         return (len(run.trials), 2 * whole)
-    wanted = settings * len(study["models"]) if study["test"] == "selected" else 0
+    wanted = read if asked.grid["test"] == "selected" else 0
     return (on_validation + min(len(unpruned), wanted), whole + wanted)
 
 
 def _edits(run: Run, model: str) -> int:
     """Return how many edits a sweep makes of a model; at least one, where it was not looked at
     yet."""
-    study = run.settings["study"]
-    layers = run.models.get(model, {}).get("layers", {study["parts"][0]: [0]})
-    return sum(map(len, layers.values())) * sum(rate > 0 for rate in study["rates"])
+    layers = run.models.get(model, {}).get("layers", {"any": [0]})
+    return sum(map(len, layers.values())) * sum(rate > 0 for rate in run.asked.rates)
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
@@ -181,20 +179,10 @@ def _command(run: Run, kind: str) -> str:
 
 
 def _search_options(settings: dict[str, Any]) -> list[str]:
-    said = [
-        ("--task", settings.get("task")),
-        ("--part", settings.get("part")),
-        ("--rates", ",".join(f"{rate:g}" for rate in settings.get("rates") or [])),
-        ("--layer", settings.get("layer")),
-        ("--top-k", settings.get("top_k")),
-        ("--combine", settings.get("combine")),
-        ("--metric", settings.get("metric")),
-        ("--shots", settings.get("shots")),
-        ("--seed", settings.get("seed")),
-        ("--scoring", settings.get("scoring")),
-        ("--dtype", settings.get("dtype")),
-    ]
-    options = [
-        text for name, value in said if value not in (None, "") for text in (name, str(value))
-    ]
+    rates = ",".join(f"{rate:g}" for rate in settings.get("rates") or [])
+    options = []
+    for name in SEARCHED:
+        value = rates if name == "rates" else settings.get(name)
+        if value not in (None, ""):
+            options += [f"--{name.replace('_', '-')}", str(value)]
     return [*options, *(["--race"] if settings.get("race") else [])]

@@ -167,7 +167,7 @@ def record_report(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     tells them apart.
 
     Arguments:
-        rows: of `eckart.reports.published.published_table`.
+        rows: of `eckart.reports.claims.published_table`.
     """
     columns = (
         Column("source", "source"),

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from eckart.analysis.findings import Choice, Conclusion, Findings
 from eckart.analysis.outcomes import short_name, span
-from eckart.reports.table import p_text
-from eckart.reports.units import UNITS
+from eckart.reports.table import UNITS, p_text
 from eckart.selection.study import drawn
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import counted, sentence, verdict

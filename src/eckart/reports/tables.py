@@ -13,8 +13,7 @@ from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.measured import Cell, Measured, mean_gain, reported, turned
 from eckart.records import PARTS
 from eckart.reports.sentences import picks_text
-from eckart.reports.table import Column, Table
-from eckart.reports.units import UNITS
+from eckart.reports.table import UNITS, Column, Table
 from eckart.runs import Run
 from eckart.scores import Outcome, Score
 from eckart.statistics.crossed import Estimate
@@ -230,7 +229,7 @@ def spectra_by_model(run: Run) -> dict[str, list[dict[str, Any]]]:
     names = {model: facts["spectra"] for model, facts in run.models.items()} or {
         "": list(run.spectra)
     }
-    if run.settings.get("kind") == "spectrum" and len(names) == 1:
+    if run.asked.kind == "spectrum" and len(names) == 1:
         names = {"": next(iter(names.values()))}
     return {
         model: sorted(

@@ -1,4 +1,4 @@
-"""Text to tokens: what all texts begin with, the demonstrations above all, is encoded once."""
+"""The encoder of texts: what all begin with, the demonstrations above all, is encoded once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def common_prefix(rows: Iterable[Tokens]) -> Tokens:
 def shared_text(prompts: Sequence[Prompt]) -> str:
     """Return the longest text that all prompts' contexts begin with."""
     contexts = [prompt.context for prompt in prompts]
-    first, last = min(contexts, default=""), max(contexts, default="")
+    first = min(contexts, default="")
+    last = max(contexts, default="")
     alike = next(
         (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
     )
@@ -132,7 +133,8 @@ class Encoder:
         found = self._tokenizer(
             shared, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
-        ids, offsets = tuple(found["input_ids"]), found["offset_mapping"]
+        ids = tuple(found["input_ids"])
+        offsets = found["offset_mapping"]
         pieces = self._tokenizer.convert_ids_to_tokens(list(ids))
         vocabulary = list(self._tokenizer.get_vocab())
         for place in range(len(ids) - 1, max(WORTH, len(ids) - PLACES), -1):

@@ -1,4 +1,4 @@
-"""What scoring a model on a split gave, together with the rows."""
+"""The evaluation of a model on a split: the outcome, together with the rows."""
 
 from __future__ import annotations
 

@@ -12,28 +12,29 @@ from typing import Any
 from eckart.errors import ModelError, TaskError
 from eckart.records import Edit, Edits, Rows, Split
 from eckart.scores import Score
-from eckart.scoring.calibration import INPUTS, Nulls, null_prompts
 from eckart.scoring.encoding import differently_encoded, shared_text
 from eckart.scoring.evaluation import Evaluation
 from eckart.scoring.fitting import Fitted, fit
-from eckart.scoring.forward.agreement import sizes
-from eckart.scoring.forward.fastest import BOTTOM, Part, Readable, Ways
-from eckart.scoring.forward.precision import HALF
-from eckart.scoring.forward.states import Trunk
-from eckart.scoring.forward.trunk import Point, Route
+from eckart.scoring.forward.fastest import BOTTOM, CheckedPart, CheckedReader, Readers
+from eckart.scoring.forward.plain import sizes
+from eckart.scoring.forward.states import StateStore
+from eckart.scoring.forward.trunk import LayerPoint, Trunk
 from eckart.scoring.methods import (
-    Reading,
+    INPUTS,
+    LogLikelihoods,
+    Nulls,
     check_finite,
     check_method,
     check_winnable,
     combine,
+    null_prompts,
     score,
 )
-from eckart.scoring.requests import build_requests
+from eckart.scoring.requests import build_requests, check_vocabulary
 from eckart.scoring.scorer import Progress, Scorer, silent
-from eckart.scoring.vocabulary import check_vocabulary
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
+from eckart.weights.hooks import HALF
 from eckart.weights.loading.config import context_window
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
 
@@ -59,7 +60,7 @@ class _Prepared:
     """
 
     prompts: tuple[Prompt, ...]
-    rows: Readable | Part
+    rows: CheckedReader | CheckedPart
 
 
 class Evaluator(Scorer):
@@ -110,10 +111,10 @@ class Evaluator(Scorer):
         }
         self._budget = most_tokens(model, batch_tokens)
         self._fitting = {"truncate": truncate_demonstrations, "drop": drop_long_rows}
-        self.trunk = Trunk.on(model.model.device, cache_memory)
-        self._probes = Trunk.on(model.model.device, cache_memory)
-        self._points: frozenset[Point] = frozenset()
-        self._readables: list[Readable] = []
+        self.states = StateStore.on(model.model.device, cache_memory)
+        self._probes = StateStore.on(model.model.device, cache_memory)
+        self._points: frozenset[LayerPoint] = frozenset()
+        self._readables: list[CheckedReader] = []
         self._fitted: dict[str, Fitted] = {}
         self._prepared: dict[str, _Prepared] = {}
         self._nulls: dict[tuple[str, str], Nulls] = {}
@@ -132,29 +133,29 @@ class Evaluator(Scorer):
         """Let go of whatever was made of the model's weights, the states that edits share and all
         readers included."""
         super().forget()
-        for made in ("route", "ways"):
+        for made in ("trunk", "readers"):
             self.__dict__.pop(made, None)
-        for kept in (self._prepared, self._nulls, self._readables, self.trunk, self._probes):
+        for kept in (self._prepared, self._nulls, self._readables, self.states, self._probes):
             kept.clear()
 
     @cached_property
-    def route(self) -> Route | None:
+    def trunk(self) -> Trunk | None:
         """What leads passes through the model from any layer on; None for a model that cannot be
         taken apart."""
         try:
-            return Route(self.anatomy)
+            return Trunk(self.anatomy)
         except ModelError:
             return None
 
     @cached_property
-    def ways(self) -> Ways:
+    def readers(self) -> Readers:
         """How the model's rows can be read."""
-        return Ways(self.model.model, self._budget, self.route, self.trunk, self._probes)
+        return Readers(self.model.model, self._budget, self.trunk, self.states, self._probes)
 
     @contextmanager
     def sharing(self, candidates: Collection[Edits]) -> Iterator[None]:
         """Let readings begin at the edited layers, on the states that earlier ones leave there."""
-        points = {self.route.point(edits) for edits in candidates} if self.route else set()
+        points = {self.trunk.point(edits) for edits in candidates} if self.trunk else set()
         if len(candidates) > 1:  # of one alone nobody would use the states
             self._points = frozenset(p for p in points if p is not None and p != BOTTOM)
         self._forget_states()
@@ -165,7 +166,7 @@ class Evaluator(Scorer):
             self._forget_states()
 
     def _forget_states(self) -> None:
-        self.trunk.clear()
+        self.states.clear()
         self._probes.clear()
         for rows in self._readables:
             rows.forget()
@@ -282,8 +283,8 @@ class Evaluator(Scorer):
             prompts = self.fitted(split).prompts
             if split.is_part:
                 whole = self._rows(Split(split.name)).rows
-                assert isinstance(whole, Readable)
-                rows: Readable | Part = whole.part(
+                assert isinstance(whole, CheckedReader)
+                rows: CheckedReader | CheckedPart = whole.part(
                     range(len(whole.requests.continuations))[split.slice]
                 )
             else:
@@ -301,9 +302,9 @@ class Evaluator(Scorer):
                 self._nulls[split, scoring] = Nulls(self._readable(prompts, "content-free"), which)
         return self._nulls[split, scoring]
 
-    def _read(self, split: Split, scorings: Sequence[str], edits: Sequence[Edit]) -> Reading:
+    def _read(self, split: Split, scorings: Sequence[str], edits: Sequence[Edit]) -> LogLikelihoods:
         """Read what `prepare` prepared, through the model as it is now."""
-        data, start = self._rows(split), self.route.point(edits) if self.route else None
+        data, start = self._rows(split), self.trunk.point(edits) if self.trunk else None
         what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
         with self.progress(what, len(data.prompts)) as advance:
             sums = data.rows.sums(start, self._points, advance, logits="logit" in scorings)
@@ -311,18 +312,18 @@ class Evaluator(Scorer):
         null_sums = {
             scoring: null.log_likelihoods(start, self._points) for scoring, null in nulls.items()
         }
-        return Reading(
+        return LogLikelihoods(
             sums[0], *sizes(data.rows.requests), null_sums, sums[1] if len(sums) > 1 else None
         )
 
-    def _readable(self, prompts: Sequence[Prompt], what: str) -> Readable:
+    def _readable(self, prompts: Sequence[Prompt], what: str) -> CheckedReader:
         """Tokenise prompts, and settle how to read them."""
         with self.progress(f"tokens of {what}", len(prompts)) as advance:
             requests = build_requests(
-                prompts, self.tokenizer, self.window, advance, self.ways.lengths.regime
+                prompts, self.tokenizer, self.window, advance, self.readers.lengths.regime
             )
         check_vocabulary(self.model, requests)
-        self._readables.append(Readable(self.ways, requests, what))
+        self._readables.append(CheckedReader(self.readers, requests, what))
         return self._readables[-1]
 
 

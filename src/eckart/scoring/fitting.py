@@ -112,7 +112,8 @@ def _described(task: Task, examples: Sequence[Example]) -> Rows:
 def _notes(
     split: str, shots: tuple[int, ...], full: int, rows: int, window: int
 ) -> tuple[str, ...]:
-    shorter, left_out = sum(n < full for n in shots), rows - len(shots)
+    shorter = sum(n < full for n in shots)
+    left_out = rows - len(shots)
     fewest = f"as few as {min(shots)}, to fit into {window} tokens"
     notes = {
         f"{split}: {shorter} rows show fewer demonstrations, {fewest}": shorter,

@@ -1,4 +1,5 @@
-"""From log-likelihoods of continuations to predictions, and from predictions to a score."""
+"""Scoring methods: from log-likelihoods of continuations to predictions, and from those to a
+score."""
 
 from __future__ import annotations
 
@@ -9,11 +10,14 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import log_softmax, logsumexp
 
 from eckart.errors import NotANumberError, TaskError
 from eckart.records import Split
 from eckart.scores import Score
-from eckart.scoring.calibration import batch, contextual
+from eckart.scoring.fitting import Fitted
+from eckart.scoring.forward.fastest import CheckedReader
+from eckart.scoring.forward.trunk import LayerPoint
 from eckart.scoring.requests import Requests
 from eckart.statistics.metrics import (
     accuracy,
@@ -23,16 +27,24 @@ from eckart.statistics.metrics import (
     macro_f1,
     majority_rate,
 )
-from eckart.tasks.prompts import Prompt
+from eckart.tasks.prompts import CONTENT_FREE, Prompt
+from eckart.tasks.task import Task
 
 Method = Literal["sum", "mean", "byte", "prior", "contextual", "batch", "logit"]
 METHODS: tuple[str, ...] = get_args(Method)
 SCORING_VERSION = 2
 """Part of every trial's key: raise it when the same model and rows would score differently."""
 
+INPUTS: dict[str, tuple[str, ...]] = {
+    "prior": (CONTENT_FREE,),
+    "contextual": (CONTENT_FREE, "", "[MASK]"),
+}
+"""What stands for every input in the prompts without content of a scoring (Zhao et al. 2021,
+Calibrate Before Use)."""
+
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class LogLikelihoods:
     """What the model said of a split's rows: all that any method ranks labels by.
 
     Arguments:
@@ -125,8 +137,8 @@ def check_winnable(method: str, kind: str, requests: Requests, prompts: Sequence
                 )
 
 
-def combine(method: str, reading: Reading) -> Float[np.ndarray, "prompts labels"]:
-    """Turn what was read into the value that ranks each label.
+def combine(method: str, likelihoods: LogLikelihoods) -> Float[np.ndarray, "prompts labels"]:
+    """Turn log-likelihoods into the value that ranks each label.
 
     Arguments:
         method: `sum`, over the tokens: the log-probability of the whole label, what classification
@@ -139,22 +151,62 @@ def combine(method: str, reading: Reading) -> Float[np.ndarray, "prompts labels"
             `logit`, the mean over the continuation's positions and the whole vocabulary of the raw
             logits: what the authors' code is recorded to do for COPA, where the paper says the
                 average log-likelihood.
-        reading: what was read.
+        likelihoods: what was read.
     """
     if method == "mean":
-        return reading.sums / reading.tokens
+        return likelihoods.sums / likelihoods.tokens
     if method == "byte":
-        return reading.sums / reading.lengths
+        return likelihoods.sums / likelihoods.lengths
     if method == "prior":
-        return reading.sums - reading.null_sums[method][0]
+        return likelihoods.sums - likelihoods.null_sums[method][0]
     if method == "contextual":
-        return contextual(reading.sums, reading.null_sums[method])
+        return contextual(likelihoods.sums, likelihoods.null_sums[method])
     if method == "batch":
-        return batch(reading.sums)
+        return batch(likelihoods.sums)
     if method == "logit":
-        assert reading.logit_sums is not None
-        return reading.logit_sums / reading.tokens
-    return reading.sums
+        assert likelihoods.logit_sums is not None
+        return likelihoods.logit_sums / likelihoods.tokens
+    return likelihoods.sums
+
+
+def contextual(
+    sums: Float[np.ndarray, "prompts labels"], null_sums: Float[np.ndarray, "inputs prompts labels"]
+) -> Float[np.ndarray, "prompts labels"]:
+    """Take away the mean label distribution after content-free inputs (Zhao et al. 2021, section
+    5).
+
+    Their q = W p with W = diag(p_cf)^-1, in logs: log p less log p_cf, where p is the distribution
+    over a row's labels and p_cf is its mean over the content-free inputs.
+
+    Arguments:
+        sums: log-likelihoods in nats.
+        null_sums: those of the same continuations after each content-free input.
+
+    >>> contextual(np.log([[0.6, 0.4]]), np.log([[[0.9, 0.1]], [[0.7, 0.3]]])).argmax()
+    np.int64(1)
+    """
+    return log_softmax(sums, axis=1) - _log_mean(log_softmax(null_sums, axis=2))
+
+
+def batch(sums: Float[np.ndarray, "prompts labels"]) -> Float[np.ndarray, "prompts labels"]:
+    """Take away the mean label distribution of all rows: p(y|x) / mean p(y|x), in logs (Zhou et al.
+    2024).
+
+    The rows' labels are not used, but all rows are: what one row scores depends on the others.
+
+    Arguments:
+        sums: log-likelihoods in nats, of the same labels in every row.
+
+    >>> batch(np.log([[0.9, 0.1], [0.7, 0.3]])).argmax(axis=1)
+    array([0, 1])
+    """
+    rows = log_softmax(sums, axis=1)
+    return rows - _log_mean(rows)
+
+
+def _log_mean(values: Float[np.ndarray, "several ... labels"]) -> Float[np.ndarray, "... labels"]:
+    """Return the log of the mean of the exponentials, over the first axis."""
+    return np.asarray(logsumexp(values, axis=0)) - np.log(len(values))
 
 
 REMEDIES = {
@@ -222,3 +274,40 @@ def score(
         predictions=tuple(predictions.tolist()),
         log_likelihoods=tuple(tuple(row) for row in values.tolist()),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Nulls:
+    """The prompts without content of a split's rows.
+
+    Arguments:
+        rows: the distinct ones.
+        which: for each content-free input, which of them is each row's.
+    """
+
+    rows: CheckedReader
+    which: Int[np.ndarray, "inputs prompts"]
+
+    def log_likelihoods(
+        self, start: LayerPoint | None, keep: frozenset[LayerPoint]
+    ) -> Float[np.ndarray, "inputs prompts labels"]:
+        """Return what every row's continuations score after each content-free input; see
+        `Reader.sums`."""
+        return self.rows.sums(start, keep, lambda prompts: None)[0][self.which]
+
+    def part(self, split: Split) -> Nulls:
+        """Return those of some of the rows."""
+        return Nulls(self.rows, self.which[:, split.slice])
+
+
+def null_prompts(
+    task: Task, fitted: Fitted, inputs: tuple[str, ...]
+) -> tuple[tuple[Prompt, ...], Int[np.ndarray, "inputs prompts"]]:
+    """Return the distinct prompts without content of a split's rows, and for each input which of
+    them is each row's."""
+    pairs = list(zip(fitted.prompts, fitted.shots, strict=True))
+    nulls = [[task.null_prompt(prompt, shots, text) for prompt, shots in pairs] for text in inputs]
+    distinct = {(null.context, null.continuations): null for row in nulls for null in row}
+    place = {content: index for index, content in enumerate(distinct)}
+    which = np.array([[place[null.context, null.continuations] for null in row] for row in nulls])
+    return tuple(distinct.values()), which

@@ -1,14 +1,15 @@
-"""From prompts to token rows: what the model reads, and which of its outputs are scored."""
+"""Requests to a model: the token rows that it reads for some prompts, and which of its outputs are
+scored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from eckart.errors import ModelError, TaskError
 from eckart.scoring.encoding import CHUNK, Encoder, Tokens, common_prefix
 from eckart.tasks.prompts import Prompt
-from eckart.weights.models import Tokenizer
+from eckart.weights.models import LoadedModel, Model, Tokenizer, needed_tokenizer
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def build_requests(
         ModelError: the tokenizer gives nothing to predict the first token from, or drops a
             candidate.
     """
-    encoder, rows = Encoder(tokenizer, prompts), _Rows()
+    encoder = Encoder(tokenizer, prompts)
+    rows = _Rows()
     choices: list[tuple[Continuation, ...]] = []
     for start in range(0, len(prompts), CHUNK):
         chunk = prompts[start : start + CHUNK]
@@ -210,3 +212,38 @@ def _check_length(prompt: Prompt, candidates: list[Tokens], window: int | None) 
             f"row {prompt.id} is {length} tokens long with its demonstrations, but the model reads"
             f" at most {window}; use fewer --shots, --truncate-demonstrations, or --drop-long-rows"
         )
+
+
+def vocabulary_size(model: Model) -> int | None:
+    """Return for how many tokens a model has an embedding; None where it does not say."""
+    try:
+        size = getattr(getattr(model.get_input_embeddings(), "weight", None), "shape", (None,))[0]
+    except NotImplementedError:
+        size = None
+    return size if size is not None else getattr(model.config, "vocab_size", None)
+
+
+def check_vocabulary(model: LoadedModel, requests: Requests) -> None:
+    """Refuse rows with tokens that the model has no embedding for: added to the tokenizer, the
+    model never resized.
+
+    Raises:
+        ModelError: there is such a token.
+    """
+    size = vocabulary_size(model.model)
+    strange = max(map(max, filter(None, _read(requests))), default=0)
+    if size is not None and strange >= size:
+        piece = needed_tokenizer(model).convert_ids_to_tokens(strange)
+        raise ModelError(
+            f"model '{model.name}' has embeddings for {size} tokens, and its tokenizer reads token"
+            f" {strange} ({piece!r}) in the rows: it was added to the tokenizer alone; take that"
+            " text out of the template, or give the model that was resized and trained with it"
+        )
+
+
+def _read(requests: Requests) -> Iterable[Tokens]:
+    yield requests.prefix
+    yield from requests.rows
+    yield from (
+        continuation.tokens for choices in requests.continuations for continuation in choices
+    )

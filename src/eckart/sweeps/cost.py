@@ -1,4 +1,4 @@
-"""What a sweep costs, before it starts: counted from its rows, and timed on a few of them."""
+"""The cost of a sweep, before it starts: counted from its rows, and timed on a few of them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class _Model:
     def of(cls, sweep: Sweep, anatomy: Anatomy) -> _Model:
         """Count a model's edits. Which layer `auto` will choose is not known; it counts as the
         middle one."""
-        n, rates = len(anatomy.layers), sum(rate > 0 for rate in sweep.rates)
+        n = len(anatomy.layers)
+        rates = sum(rate > 0 for rate in sweep.rates)
         layers = sweep.layers_of(anatomy) or [n // 2]
         each = len(sweep.parts) * rates
         passes = each * sum((n - layer) / n for layer in layers)
@@ -115,13 +116,15 @@ def _costs(sweep: Sweep, sources: Sources) -> Iterator[Cost]:
     """Yield what each split of each unit costs."""
     for entry in sweep.models:
         outline = Outline.of(entry, sweep, sources)
-        model, pace = _Model.of(sweep, outline.anatomy), None
+        model = _Model.of(sweep, outline.anatomy)
+        pace = None
         for unit in (unit for unit in sweep.units if unit.model is entry):
             pace = _pace(sweep, unit, sources) if pace is None else pace
             task = sources.task(unit.task, unit.shots, unit.seed)
             scorer = sources.scorer(sweep, task, outline.model)
             for split in sweep.splits:
-                size, n = scorer.tokens(split), len(scorer.rows(split).rows)
+                size = scorer.tokens(split)
+                n = len(scorer.rows(split).rows)
                 trials = _trials(sweep, model, split)
                 yield Cost(
                     units=int(split == "validation"),

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from eckart.errors import StudyError
-from eckart.files import home
-from eckart.sweeps.grid import ModelEntry, Sweep, TaskEntry, entries, located
-from eckart.tasks.spec import closest
-from eckart.tasks.yaml_text import parse_yaml, read_text
+from eckart.files import home, parse_yaml, read_text
+from eckart.sweeps.grid import Sweep, TaskEntry, entries, located
+from eckart.weights.options import ModelOptions, closest
 
 SHIPPED = Path(str(resources.files("eckart.sweeps"))) / "studies"
 """The studies that come with the package."""
@@ -27,6 +26,42 @@ def shipped() -> tuple[str, ...]:
     True
     """
     return tuple(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+
+
+def is_study(source: str) -> bool:
+    """Return whether what a sweep is asked for is a study; if not, it is a model.
+
+    Raises:
+        StudyError: it may be either.
+
+    >>> is_study("figure1-small"), is_study("mine.yaml"), is_study("gpt2")
+    (True, True, False)
+    """
+    if source not in shipped():
+        return Path(source).suffix.lower() in (".yaml", ".yml") or home(source).is_file()
+    if (home(source) / "config.json").is_file():
+        raise StudyError(
+            f"'{source}' is a study that comes with the package, and a model's folder; say"
+            f" './{source}' for the folder"
+        )
+    return True
+
+
+def with_model(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said, with a model that stands where a study might.
+
+    Raises:
+        StudyError: it is no folder, and either nearly a study's name or the name of a study that
+            there is none of: nothing else is said of models, tasks or spectra.
+    """
+    near = closest(name, shipped())
+    alone = not {"models", "tasks", "data", "spectra"} & said.keys()
+    if not home(name).is_dir() and "/" not in name and (alone or near.startswith("did you")):
+        raise StudyError(
+            f"no study '{name}', and no folder of a model; {near}; an own study is a .yaml file,"
+            f" and a model of the hub is said with its tasks: --model {name} --task sst2"
+        )
+    return {**said, "models": [name, *said.get("models", ())]}
 
 
 def read_study(
@@ -49,9 +84,7 @@ def read_study(
     "float32"}).models[0].dtype 'float32'
     """
     where = "the sweep" if source is None else str(source)
-    values = (
-        {} if source is None else _read(home(source) if Path(source).suffix else _find(str(source)))
-    )
+    values = {} if source is None else _read(_find(str(source)))
     mine, models, tasks = _sorted(said or {})
     values |= located(mine, folder or Path.cwd())
     tasks = located({"tasks": [tasks]}, folder or Path.cwd())["tasks"][0]
@@ -63,6 +96,8 @@ def read_study(
 
 
 def _find(name: str) -> Path:
+    if Path(name).suffix or home(name).is_file():
+        return home(name)
     if name not in shipped():
         raise StudyError(
             f"no study '{name}'; {closest(name, shipped())}; an own study is a .yaml file"
@@ -81,7 +116,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _sorted(said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Divide what was said by what it is about: the sweep, its models, its tasks."""
-    models = {key: value for key, value in said.items() if key in ModelEntry.model_fields}
+    models = {key: value for key, value in said.items() if key in ModelOptions.model_fields}
     tasks = {key: value for key, value in said.items() if key in TaskEntry.model_fields}
     return {key: value for key, value in said.items() if key not in models | tasks}, models, tasks
 

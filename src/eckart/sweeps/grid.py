@@ -1,5 +1,5 @@
-"""What a sweep crosses: models, tasks, shots, seeds and scorings, and in each unit of these layers,
-parts and rates."""
+"""The grid of a sweep: models, tasks, shots, seeds and scorings, and in each unit of these layers,
+parts and rates. Needs neither torch nor numpy: the command line takes its options from here."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveInt,
@@ -26,11 +24,12 @@ from pydantic import (
 from eckart.errors import StudyError
 from eckart.files import home
 from eckart.records import PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
-from eckart.runs import folder_name
 from eckart.scores import ALL_METRICS
-from eckart.tasks.spec import checked, closest
-from eckart.weights.anatomy import Anatomy
-from eckart.weights.conditioning import COMBINATIONS, check_rates
+from eckart.tasks.spec import TaskOptions
+from eckart.weights.options import Closed, ModelOptions, ReadingOptions, checked, closest
+
+if TYPE_CHECKING:
+    from eckart.weights.anatomy import Anatomy
 
 Test = Literal["selected", "all", "none"]
 LONGEST = 100_000
@@ -63,7 +62,8 @@ def read_numbers(value: Any) -> list[int]:
         span = re.fullmatch(r"\s*(-?\d+)(?:\s*\.\.\s*(-?\d+))?\s*", str(item))
         if span is None:
             raise StudyError(f"'{item}' is no whole number, such as 4, and no range, such as 0..4")
-        first, last = int(span[1]), int(span[2] or span[1])
+        first = int(span[1])
+        last = int(span[2] or span[1])
         if last < first:
             raise StudyError(f"range '{item}' runs down; say {last}..{first}")
         if last - first >= LONGEST:
@@ -89,60 +89,47 @@ def _entries(kind: type[Closed], what: str, field: str) -> BeforeValidator:
 
 
 def _one_of(known: Collection[str], what: str) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        if value is not None and value not in known:
-            raise StudyError(f"no {what} '{value}'; {closest(str(value), known)}")
-        return value
+    return BeforeValidator(lambda value: _known(value, known, what))
 
-    return BeforeValidator(check)
+
+def _known(value: Any, known: Collection[str], what: str) -> Any:
+    if value is not None and value not in known:
+        raise StudyError(f"no {what} '{value}'; {closest(str(value), known)}")
+    return value
+
+
+def _combination(value: Any) -> Any:
+    # Not at the top: the command line takes its options from this module, and wants no torch.
+    from eckart.weights.conditioning import COMBINATIONS
+
+    return _known(value, COMBINATIONS, "combination")
 
 
 Part = Annotated[str, _one_of(PARTS, "part")]
 
 
-class Closed(BaseModel):
-    """Values that are frozen and know their keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Named(Closed):
+    name: str = Field(min_length=1, description="A hub id or a folder.")
 
 
-class ModelEntry(Closed):
-    """A model of a sweep: where it is and how it is loaded; see `load_model`.
+class ModelEntry(ModelOptions, _Named):
+    """A model of a sweep: where it is and how it is loaded.
 
     Arguments:
         live: whether the caller holds it in memory; no file can say so.
     """
 
-    name: str = Field(min_length=1)
-    dtype: str = "auto"
-    device: str = "auto"
-    device_map: str | None = None
-    trust_remote_code: bool = False
     live: bool = False
 
 
-class TaskEntry(Closed):
-    """A task of a sweep; see `Task.load`, whose arguments these are.
+class TaskEntry(TaskOptions):
+    """A task of a sweep.
 
     Arguments:
         metric: what is compared on validation; the task's own where it is None.
         digest: of a `Task` that the caller holds in memory; no file can say so.
     """
 
-    task: str | None = None
-    data: str | None = None
-    variant: str | None = None
-    template: str | None = None
-    text_column: str | None = None
-    label_column: str | None = None
-    labels: dict[str, str] | None = None
-    choices: str | tuple[str, ...] | None = None
-    instruction: str | None = None
-    label_end: str | None = None
-    name: str | None = None
-    split_seed: int = 0
-    split_sizes: str | None = None
-    balanced: bool = True
     metric: Annotated[str | None, _one_of(ALL_METRICS, "metric")] = None
     digest: str | None = None
 
@@ -152,47 +139,68 @@ class TaskEntry(Closed):
         return full_name(self.name or self.task or self.data or "a task", self.variant)
 
 
-class Sweep(Closed):
-    """A grid of trials.
+class Grid(Closed):
+    """What a sweep crosses, and what it does in each unit.
 
     Arguments:
         models, tasks: names, or entries that say more.
-        shots: numbers of demonstrations; the task's own where there are none.
-        seeds: draw the demonstrations; the task's own where there are none.
-        scorings: what ranks the labels, all from one reading; the task's own where there are none.
+        shots, seeds, scorings: each task's own where there are none; all scorings come from one
+            reading.
         layers: layers, negative ones from the last; `all`; or `auto`: for each part the one that
             Algorithm 1 chooses by condition number.
-        parts: `attn`, `mlp`, `all`, or one matrix.
-        rates: clipping rates; 0, the unpruned model, is always among them.
         test: what is scored on the test rows. `selected`: for each part and scoring of a unit the
             unpruned model and the edit that is best on validation, no other; `all`: every edit;
             `none`.
         combine, top_k: how `auto` chooses; see `layer_condition_numbers` and `worst_layer`.
-        spectra: measure and keep the spectrum of every matrix of the parts, too; such a sweep needs
-            no tasks.
-        truncate_demonstrations, drop_long_rows: what to do with rows that are longer than a model
-            reads.
-        batch_tokens, cache_memory: see `Evaluator`; no result depends on them.
     """
 
-    models: Annotated[tuple[ModelEntry, ...], _entries(ModelEntry, "model", "name")] = ()
-    tasks: Annotated[tuple[TaskEntry, ...], _entries(TaskEntry, "task", "task")] = ()
-    shots: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(read_numbers)] = ()
-    seeds: Annotated[tuple[int, ...], BeforeValidator(read_numbers)] = ()
-    scorings: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
-    layers: Annotated[tuple[int, ...] | Literal["all", "auto"], BeforeValidator(_read_layers)] = (
-        "auto"
+    heading = "The grid"
+    models: Annotated[tuple[ModelEntry, ...], _entries(ModelEntry, "model", "name")] = Field(
+        default=(), description="A hub id or a folder; may be given several times."
     )
-    parts: Annotated[tuple[Part, ...], BeforeValidator(listed)] = ("attn", "mlp")
-    rates: Annotated[tuple[float, ...], BeforeValidator(listed)] = RATES
-    test: Annotated[Test, _one_of(get_args(Test), "test policy")] = "selected"
-    combine: Annotated[str, _one_of(COMBINATIONS, "combination")] = "geometric"
-    top_k: PositiveInt = TOP_K
-    spectra: bool = False
-    truncate_demonstrations: bool = False
-    drop_long_rows: bool = False
-    batch_tokens: PositiveInt | None = None
-    cache_memory: NonNegativeInt | None = None
+    tasks: Annotated[tuple[TaskEntry, ...], _entries(TaskEntry, "task", "task")] = Field(
+        default=(), description="Catalogue names or task files, joined by commas."
+    )
+    shots: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(read_numbers)] = Field(
+        default=(), description="Numbers of demonstrations; each task's own by default."
+    )
+    seeds: Annotated[tuple[int, ...], BeforeValidator(read_numbers)] = Field(
+        default=(), description="Draw the demonstrations: 0,1,2 or 0..4."
+    )
+    scorings: Annotated[tuple[str, ...], BeforeValidator(listed)] = Field(
+        default=(), description="sum,contextual,batch,...: all from one reading."
+    )
+    layers: Annotated[tuple[int, ...] | Literal["all", "auto"], BeforeValidator(_read_layers)] = (
+        Field(
+            default="auto",
+            description="0,1,-2,-1, or all, or auto: by condition number, for each part.",
+        )
+    )
+    parts: Annotated[tuple[Part, ...], BeforeValidator(listed)] = Field(
+        default=("attn", "mlp"), description="attn,mlp by default; or all, or single matrices."
+    )
+    rates: Annotated[tuple[float, ...], BeforeValidator(listed)] = Field(
+        default=RATES, description="Clipping rates; 0 is always among them."
+    )
+    test: Annotated[Test, _one_of(get_args(Test), "test policy")] = Field(
+        default="selected",
+        description=(
+            "selected: each part's best on validation; all: every edit, for figures; none."
+        ),
+    )
+    combine: Annotated[str, BeforeValidator(_combination)] = Field(
+        default="geometric", description="For auto: geometric, mean, max or min."
+    )
+    top_k: PositiveInt = Field(
+        default=TOP_K, description="For auto: the deepest of the K worst-conditioned layers."
+    )
+    spectra: bool = Field(
+        default=False, description="Measure every matrix's spectrum, too; needs no tasks."
+    )
+
+
+class Sweep(ReadingOptions, Grid):
+    """A grid of trials, and how its rows are read. What a study file holds."""
 
     @field_validator("shots", "seeds", "scorings", "rates")
     @classmethod
@@ -211,6 +219,8 @@ class Sweep(Closed):
     @field_validator("rates")
     @classmethod
     def _rates(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        from eckart.weights.conditioning import check_rates
+
         return check_rates(values)
 
     @model_validator(mode="after")
@@ -251,8 +261,9 @@ class Sweep(Closed):
         }
         study = self.model_dump(mode="json", exclude=where)
         for task in study["tasks"]:
-            if task["label_end"] is None:  # runs that were begun before there was one go on
-                del task["label_end"]
+            for name in ("label_join", "label_end", "separator"):
+                if task[name] is None:  # runs that were begun before there was one go on
+                    del task[name]
         return {"kind": "sweep", "study": study}
 
     def to_yaml(self) -> str:
@@ -333,6 +344,8 @@ class Unit:
         return ", ".join([self.task.full_name, *said])
 
     def __str__(self) -> str:
+        from eckart.runs import folder_name  # brings numpy, for which no help should wait
+
         return f"{folder_name(self.model.name)}, {self.asked}"
 
 

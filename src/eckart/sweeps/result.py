@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from eckart.algorithm1 import best_edit
-from eckart.records import Edit, Setting, Trial, full_name
+from eckart.records import Edit, Setting, Trial
 from eckart.runs import Run, folder_name
 from eckart.scores import SQUARED_ERROR, shown
 from eckart.statistics.gain import counted, sentence, verdict
@@ -98,16 +98,13 @@ class SweepResult:
         )
 
     def _lines(self, setting: Setting, validation: Trials, test: Trials) -> Iterator[Line]:
-        study = self.run.settings["study"]
-        metrics = {
-            full_name(task["name"], task["variant"]): task["metric"] for task in study["tasks"]
-        }
-        metric = metrics[setting.task]
+        asked = self.run.asked
+        metric = asked.metric(setting.task)
         values = {
             edits: t.score.merits[metric] for edits, t in validation.items() if t.score is not None
         }
         unpruned = values.get(())
-        for part in study["parts"]:
+        for part in asked.parts:
             tried = [edits for edits in validation if edits and edits[0].part == part]
             of_part = {edits[0]: values[edits] for edits in tried if edits in values}
             edit = None if unpruned is None else best_edit(of_part, unpruned)

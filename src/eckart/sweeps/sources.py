@@ -1,5 +1,5 @@
-"""What can be wrong with a sweep is found before anything long is computed, and before any weights
-are loaded."""
+"""The models and tasks of a sweep: loaded, and checked before anything long is computed or any
+weights are read."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from eckart.sweeps.grid import ModelEntry, Sweep, TaskEntry, Unit
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.models import LoadedModel, load_model, outlined_model
-
-READING = ("batch_tokens", "cache_memory", "truncate_demonstrations", "drop_long_rows")
-"""The fields of a sweep that say how rows are read."""
+from eckart.weights.options import ModelOptions, ReadingOptions
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Sources:
         """Load a model."""
         if entry.live:
             return _held(self.models, entry.name)
-        return load_model(entry.name, **entry.model_dump(exclude={"name", "live"}))
+        return load_model(entry.name, **entry.only(ModelOptions))
 
     def task(self, entry: TaskEntry, shots: int | None, seed: int | None) -> AnyTask:
         """Load a task with these demonstrations; its rows are read once, however often it is asked
@@ -55,10 +53,7 @@ class Sources:
 
     def scorer(self, sweep: Sweep, task: AnyTask, model: LoadedModel) -> Scorer:
         """Return what scores a model on a task."""
-        asked = {name: getattr(sweep, name) for name in READING}
-        said = {
-            name: value for name, value in asked.items() if value is not None and value is not False
-        }
+        said = sweep.model_dump(include={*ReadingOptions.model_fields}, exclude_defaults=True)
         return scorer_of(task, model, **said)
 
 
@@ -162,11 +157,7 @@ class Outline:
             EckartError: there is no such model, or it lacks a layer or a part of the sweep.
         """
         with _about(entry.name):
-            model = (
-                sources.model(entry)
-                if entry.live
-                else outlined_model(entry.name, entry.trust_remote_code)
-            )
+            model = sources.model(entry) if entry.live else outlined_model(entry.name, entry)
             anatomy = Anatomy.of(model.model)
             for layer in sweep.layers_of(anatomy) or [0]:
                 for part in sweep.parts:

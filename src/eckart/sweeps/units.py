@@ -12,11 +12,11 @@ from typing import Any
 from eckart.algorithm1 import best_edit, worst_layer
 from eckart.records import Edits, Trial, finite
 from eckart.scoring.evaluator import most_tokens
-from eckart.scoring.forward.precision import HALF
 from eckart.selection.recorded import Recorded
 from eckart.sweeps.grid import Sweep
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.conditioning import layer_condition_numbers
+from eckart.weights.hooks import HALF
 from eckart.weights.models import LoadedModel
 from eckart.weights.spectrum import Noted, Spectra, exact_matrices, spectra
 

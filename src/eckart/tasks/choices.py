@@ -89,7 +89,8 @@ class ChoiceList:
     def _read(self, cell: Any) -> tuple[list[Any], list[str]]:
         """Return the candidates and their names, if they have any."""
         if isinstance(cell, Mapping):
-            texts, names = cell.get("text"), cell.get("label")
+            texts = cell.get("text")
+            names = cell.get("label")
             if isinstance(texts, list) and (
                 names is None or (isinstance(names, list) and len(names) == len(texts))
             ):

@@ -1,4 +1,4 @@
-"""From rows to labelled examples: which column is what, which value is which class, what is left
+"""Examples of a task, made of rows: which column is what, which value is which class, what is left
 out."""
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 from eckart.errors import TaskError
 from eckart.tasks.choices import check_choice
 from eckart.tasks.labels import Labels, missing_reason
-from eckart.tasks.prompts import Example, PromptFormat, counted
+from eckart.tasks.prompts import Example, PromptFormat, compiled, counted, joined
 from eckart.tasks.sources import Source
-from eckart.tasks.spec import TaskSpec, closest, decoded, is_missing, label_text
+from eckart.tasks.spec import TaskSpec, decoded, is_missing, label_text
 from eckart.tasks.tables import Row
-from eckart.tasks.templates import compiled
+from eckart.weights.options import closest
 
 
 @dataclass(frozen=True)
@@ -255,3 +255,21 @@ def _decoded(value: bytes) -> str:
         return decoded(value)
     except TaskError as error:
         raise TaskError(f"a column {error}") from None
+
+
+def prompt_format(spec: TaskSpec, names: tuple[str, ...]) -> PromptFormat:
+    """Return how the examples of a task with these labels become prompts."""
+    template = str(spec.template)
+    own = spec.label_join
+    shown = joined(template, own)
+    return PromptFormat(
+        template=template,
+        query_template=spec.query_template,
+        instruction=spec.instruction,
+        label_join=shown if spec.query_template is None else " " if own is None else own,
+        label_end=spec.label_end,
+        separator=spec.separator,
+        words=() if spec.choices else names,
+        shown=() if spec.choices else shown_words(spec, names),
+        shown_join=shown,
+    )

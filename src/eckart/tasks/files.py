@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from eckart.errors import TaskError
-from eckart.tasks.documents import read_json, read_lines
-from eckart.tasks.tables import Table, read_table
+from eckart.tasks.tables import FileTable, read_json, read_lines, read_table
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 # What a text packs to is seldom a thirtieth; what is made to fill a memory, a thousandth.
@@ -21,7 +20,7 @@ NO_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "stat
 """What the datasets library writes beside the rows."""
 
 
-def read_file(path: Path) -> Table:
+def read_file(path: Path) -> FileTable:
     """Read a file.
 
     Raises:
@@ -131,7 +130,7 @@ def _opened(path: Path) -> IO[bytes]:
     return stream
 
 
-def _arrow_table(path: Path, read: Callable[[Path], Any]) -> Table:
+def _arrow_table(path: Path, read: Callable[[Path], Any]) -> FileTable:
     import pyarrow
 
     try:
@@ -142,7 +141,7 @@ def _arrow_table(path: Path, read: Callable[[Path], Any]) -> Table:
             raise TaskError(
                 f"has two columns of one name: {', '.join(names)}; rename one '{twice}'"
             )
-        return Table(table.to_pylist(), _class_names(path, table.schema.metadata or {}))
+        return FileTable(table.to_pylist(), _class_names(path, table.schema.metadata or {}))
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         raise TaskError(
             f"is no whole {path.suffix[1:].lower()} file ({' '.join(str(error).split())[:120]});"
@@ -192,12 +191,12 @@ _COLUMNS: dict[str, Callable[[Path], Any]] = {
     ".arrow": _arrow,
     ".feather": _arrow,
 }
-_TEXTS: dict[str, Callable[[str], Table]] = {
+_TEXTS: dict[str, Callable[[str], FileTable]] = {
     ".csv": lambda text: read_table(text, ","),
     ".tsv": lambda text: read_table(text, "\t"),
-    ".jsonl": lambda text: Table(read_lines(text)),
-    ".ndjson": lambda text: Table(read_lines(text)),
-    ".json": lambda text: Table(read_json(text)),
+    ".jsonl": lambda text: FileTable(read_lines(text)),
+    ".ndjson": lambda text: FileTable(read_lines(text)),
+    ".json": lambda text: FileTable(read_json(text)),
 }
 
 

@@ -1,4 +1,4 @@
-"""Where rows come from: a local file, a folder laid out like the hub's, or the hub."""
+"""Rows of a task, wherever they lie: a local file, a folder laid out like the hub's, or the hub."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from eckart.errors import TaskError
 from eckart.tasks.files import bare_name, read_file, readable, split_words
-from eckart.tasks.tables import Row, Table
+from eckart.tasks.tables import FileTable, Row
 
 ONE = "train"
 """What the only split is called, whatever the file is: the rows alone decide what is drawn from
@@ -117,7 +117,7 @@ def read_hub(hub: str, config: str | None) -> Source:
             " give it as --data"
         ) from None
     tables = {
-        str(name): Table(split.to_list(), _hub_classes(split.features))
+        str(name): FileTable(split.to_list(), _hub_classes(split.features))
         for name, split in loaded.items()
     }
     return Source(
@@ -130,7 +130,7 @@ def _hub_classes(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return {column: tuple(names) for column, names in named.items() if names}
 
 
-def _classes(tables: Iterable[Table]) -> dict[str, set[tuple[str, ...]]]:
+def _classes(tables: Iterable[FileTable]) -> dict[str, set[tuple[str, ...]]]:
     found: dict[str, set[tuple[str, ...]]] = {}
     for table in tables:
         for column, names in table.classes.items():

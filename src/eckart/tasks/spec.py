@@ -1,4 +1,4 @@
-"""A task file: what it may say, and how it is read.
+"""A task: the options of one, and its file.
 
 A task file is data: where the rows lie, how a row becomes a prompt, which value of which column is
 the label. The seven sets of the paper's Table 1 lie in `catalog/`, and a user's own task has the
@@ -7,27 +7,18 @@ same form.
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
-from eckart.errors import EckartError, TaskError
-from eckart.files import home
-from eckart.tasks.yaml_text import parse_yaml, read_text
+from eckart.errors import TaskError
+from eckart.files import home, parse_yaml, read_text
+from eckart.weights.options import Closed, checked, closest
 
 LONGEST_NAME = 120
 """A task's name is a part of a folder's name."""
@@ -94,14 +85,82 @@ def _kind_of(value: object) -> str:
     return "an object" if isinstance(value, Mapping) else f"a {type(value).__name__}"
 
 
-SpecT = TypeVar("SpecT", bound=BaseModel)
+class TaskOptions(Closed):
+    """A task, and what is said of it in place of its own; see `Task.load`. None: its own."""
+
+    heading = "The task"
+    task: str | None = Field(
+        default=None, description="sst2, ag_news, emo, mrpc, rte, cb, copa, or a task file (YAML)."
+    )
+    data: str | None = Field(
+        default=None,
+        description=(
+            "Parquet, Arrow, JSON or CSV, or a folder with train, validation and test files."
+        ),
+    )
+    variant: str | None = Field(
+        default=None, description="released: prompts as in the paper's released code."
+    )
+    template: str | None = Field(
+        default=None, description=r"The prompt, such as 'review: {{ review }}\nverdict:'."
+    )
+    text_column: str | None = Field(default=None, description="The column that is read.")
+    label_column: str | None = Field(default=None, description="The column that is predicted.")
+    labels: dict[str, str] | None = Field(
+        default=None,
+        description=(
+            "Label words by the column's values: 0=bad,1=good. By default the values, or the file's"
+            " words."
+        ),
+    )
+    choices: str | tuple[str, ...] | None = Field(
+        default=None,
+        description=(
+            "For multiple choice: the columns of the candidates (one,two), or the one column that"
+            " lists them."
+        ),
+    )
+    instruction: str | None = Field(
+        default=None, description="Comes first, before the demonstrations."
+    )
+    label_join: str | None = Field(
+        default=None,
+        description=(
+            "Stands before a label and is scored with it; by default the line breaks that the"
+            " template ends in, or a space."
+        ),
+    )
+    label_end: str | None = Field(
+        default=None,
+        description=(
+            r"Scored with every label, after it: '\n', say, where a label begins with another."
+        ),
+    )
+    separator: str | None = Field(
+        default=None,
+        description="Stands between demonstrations, and before the query; a line break.",
+    )
+    name: str | None = Field(default=None, description="What reports call the task.")
+    split_seed: int = Field(default=0, description="Draws validation and test rows.")
+    split_sizes: str | None = Field(
+        default=None,
+        description="Validation and test rows, as numbers (200,500) or shares (0.3,0.7).",
+    )
+    balanced: bool = Field(
+        default=True, description="Draw demonstrations evenly from the classes, or at random."
+    )
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class DrawnTask(TaskOptions):
+    """A task, and which of its rows are demonstrations."""
+
+    shots: int | None = Field(
+        default=None, description="Demonstrations in the prompt; the task's own by default."
+    )
+    seed: int = Field(default=0, description="Draws the demonstrations.")
 
 
-class Portion(_Closed):
+class Portion(Closed):
     """The rows of one split: which of the source's splits they come from, and how many."""
 
     source: str = Field(alias="from")
@@ -109,7 +168,7 @@ class Portion(_Closed):
     """None: all that is left."""
 
 
-class SplitSpec(_Closed):
+class SplitSpec(Closed):
     """Which of the source's splits serve as demonstrations, validation and test (C.3)."""
 
     demonstrations: str
@@ -117,7 +176,7 @@ class SplitSpec(_Closed):
     test: Portion
 
 
-class PromptSpec(_Closed):
+class PromptSpec(Closed):
     """How a row becomes a prompt: all that a variant of a task may say differently."""
 
     template: str | None = None
@@ -137,7 +196,7 @@ class PromptSpec(_Closed):
     """Whether white space around an input text goes."""
     labels: dict[str, str] | None = None
     """A value of the label column -> its word; two values with one word are one class."""
-    demonstration_words: dict[str, str] = {}
+    demonstration_words: dict[str, str] = Field(default_factory=dict)
     """A label word -> what the demonstrations show in its place."""
     shots: NonNegativeInt | None = None
 
@@ -184,7 +243,7 @@ class TaskSpec(PromptSpec):
     splits: SplitSpec | None = None
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
     """What a search compares; the paper's evaluation index is accuracy."""
-    variants: dict[str, PromptSpec] = {}
+    variants: dict[str, PromptSpec] = Field(default_factory=dict)
 
     @field_validator("name")
     @classmethod
@@ -235,47 +294,6 @@ def parse_spec(text: str, where: str) -> TaskSpec:
             f"{where} is no task file: it holds no 'key: value' lines, such as 'data: reviews.csv'"
         )
     return checked(TaskSpec, values, where)
-
-
-def checked(
-    kind: type[SpecT], values: Mapping[str, Any], where: str, wrong: type[EckartError] = TaskError
-) -> SpecT:
-    """Return `values` as a specification.
-
-    Raises:
-        wrong: a key is unknown or a value is of the wrong kind; one line that names it.
-    """
-    try:
-        return kind.model_validate(dict(values))
-    except ValidationError as error:
-        # An unknown key is a misspelt one, which explains what else is missing.
-        first = min(
-            error.errors(), key=lambda e: e["type"] != "extra_forbidden" or len(e["loc"]) > 1
-        )
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = f"; {closest(key, kind.model_fields)}" if len(first["loc"]) == 1 else ""
-            raise wrong(f"{where}: unknown key '{key}'{known}") from None
-        value = repr(first["input"])[:80]
-        why = str(first.get("ctx", {}).get("error") or first["msg"])
-        raise wrong(f"{where}: {key} is {value}: {why[0].lower()}{why[1:]}") from None
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-    """Return what a message says when `name` is none of `known`.
-
-    >>> closest("lables", ["labels", "label", "data"])
-    "did you mean 'labels' or 'label'? (known: labels, label, data)"
-    """
-    known = list(known)
-    folded = {item.lower().replace("_", "").replace("-", ""): item for item in known}
-    near = difflib.get_close_matches(
-        name.lower().replace("_", "").replace("-", ""), list(folded), n=2
-    )
-    listing = ", ".join(known)
-    if not near:
-        return f"known: {listing}"
-    return f"did you mean {' or '.join(repr(folded[item]) for item in near)}? (known: {listing})"
 
 
 def catalog() -> tuple[str, ...]:

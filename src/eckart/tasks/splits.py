@@ -4,7 +4,10 @@ runs."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 
@@ -80,7 +83,9 @@ def plan_splits(sizes: Mapping[str, int], single: bool) -> tuple[SplitSpec, tupl
         raise TaskError(
             f"no labelled rows in a split train, validation or test; there are {', '.join(sizes)}"
         )
-    first, middle, last = names[0], names[1] if len(names) == 3 else names[0], names[-1]
+    first = names[0]
+    middle = names[1] if len(names) == 3 else names[0]
+    last = names[-1]
     plan = SplitSpec.model_validate(
         {"demonstrations": first, "validation": {"from": middle}, "test": {"from": last}}
     )
@@ -258,7 +263,8 @@ def _allot(
 ) -> tuple[list[Example], list[Example]]:
     """Take validation from the front of its pool and test from the back of its own, which may be
     the same."""
-    front, back = pools[plan.validation.source], pools[plan.test.source]
+    front = pools[plan.validation.source]
+    back = pools[plan.test.source]
     validation = _rows(sizes.get("validation", plan.validation.rows), front, plan.validation.source)
     test = _rows(sizes.get("test", plan.test.rows), back, plan.test.source)
     shared = front is back
@@ -292,3 +298,83 @@ def _too_few(wanted: int, pool: Sequence[Example], where: str) -> TaskError:
         f"validation and test want {wanted:,} rows of {where}, which has {len(pool):,} without"
         " repeats and demonstrations; give other split sizes (--split-sizes)"
     )
+
+
+_MARKS = re.compile(r"[\W_]+")
+
+
+def without_repeats(
+    examples: Mapping[str, Sequence[Example]], order: Sequence[str]
+) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
+    """Keep each question once: one that stands in several splits stays in the first of `order`.
+
+    The same candidates in another order make the same question. Questions that differ in case,
+    white space, punctuation or Unicode forms only are kept, and counted.
+
+    Returns:
+        The examples of each split, and sentences about what was left out and what nearly repeats.
+    """
+    seen: dict[Hashable, str | int] = {}
+    kept: dict[str, list[Example]] = {}
+    notes = []
+    for name in order:
+        conflicts = 0
+        kept[name] = []
+        for example in examples[name]:
+            key = _question(example)
+            if key not in seen:
+                seen[key] = _answer(example)
+                kept[name].append(example)
+            else:
+                conflicts += seen[key] != _answer(example)
+        dropped = len(examples[name]) - len(kept[name])
+        if dropped:
+            other = f" ({conflicts:,} with another label)" if conflicts else ""
+            notes.append(f"{name}: left out {counted(dropped)} for repeating an input{other}")
+    return kept, (*notes, *_near_repeats(kept))
+
+
+def _question(example: Example) -> Hashable:
+    return (example.question or example.text).strip(), *sorted(example.choices)
+
+
+def _answer(example: Example) -> str | int:
+    return example.choices[example.label] if example.choices else example.label
+
+
+def _near_repeats(kept: Mapping[str, Sequence[Example]]) -> list[str]:
+    first: dict[Hashable, str] = {}
+    pairs: Counter[tuple[str, str]] = Counter()
+    for name, examples in kept.items():
+        for example in examples:
+            key = _nearly(example)
+            if key in first:
+                pairs[name, first[key]] += 1
+            else:
+                first[key] = name
+    return [
+        f"{name}: kept {counted(count)} that repeat{'s' * (count == 1)} a row of {met} but for"
+        " case, white space, punctuation or Unicode form"
+        for (name, met), count in pairs.items()
+    ]
+
+
+def _nearly(example: Example) -> Hashable:
+    """Return what is left of a question without what a reader hardly sees.
+
+    Where a template fills in three columns or more, they may be options, whose order is no matter.
+    """
+    values = [value for value in example.fields.values() if isinstance(value, str)]
+    if len(values) == len(example.fields) > 2 and not example.choices:
+        return tuple(sorted(map(letters, values)))
+    return letters(example.question or example.text), *sorted(map(letters, example.choices))
+
+
+def letters(text: str) -> str:
+    """Return a text's letters and digits, or the text where it has none.
+
+    >>> letters("Great, GREAT film!"), letters(":-)")
+    ('greatgreatfilm', ':-)')
+    """
+    plain = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    return _MARKS.sub("", plain) or text

@@ -12,14 +12,22 @@ from eckart.errors import TaskError
 from eckart.files import home
 from eckart.records import fingerprint, full_name
 from eckart.scores import METRICS
-from eckart.tasks.examples import find_columns, make_examples, shown_words, with_template
+from eckart.tasks.examples import find_columns, make_examples, prompt_format, with_template
 from eckart.tasks.files import bare_name
 from eckart.tasks.labels import find_labels
-from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat, joined
-from eckart.tasks.repeats import without_repeats
+from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat
 from eckart.tasks.sources import Source, read_hub, read_local
-from eckart.tasks.spec import DEFAULT_SHOTS, LONGEST_NAME, SplitSpec, TaskSpec, checked, find_spec
-from eckart.tasks.splits import Draw, Size, make_splits, parse_sizes, plan_splits, used_splits
+from eckart.tasks.spec import DEFAULT_SHOTS, LONGEST_NAME, SplitSpec, TaskSpec, find_spec
+from eckart.tasks.splits import (
+    Draw,
+    Size,
+    make_splits,
+    parse_sizes,
+    plan_splits,
+    used_splits,
+    without_repeats,
+)
+from eckart.weights.options import checked
 
 Kind = Literal["classification", "choices"]
 SPLITS = ("validation", "test", "all")
@@ -32,55 +40,44 @@ class AnyTask(Protocol):
     @property
     def name(self) -> str:
         """What reports call it."""
-        ...
 
     @property
     def variant(self) -> str | None:
         """The named variant of its prompts, if any."""
-        ...
 
     @property
     def full_name(self) -> str:
         """What a `Setting` calls it."""
-        ...
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels; none where numbers are asked for."""
-        ...
 
     @property
     def shots(self) -> int:
         """The number of demonstrations."""
-        ...
 
     @property
     def seed(self) -> int:
         """Draws the demonstrations."""
-        ...
 
     @property
     def metric(self) -> str:
         """What a search compares."""
-        ...
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """All that it can compare: the keys of its outcomes' `merits`."""
-        ...
 
     @property
     def digest(self) -> str:
         """A hash of all that prompts depend on besides their rows."""
-        ...
 
     def rows_digest(self, split: str) -> str:
         """Return a hash of a split's rows, without demonstrations."""
-        ...
 
     def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> Self:
         """Return the task with other demonstrations; what is None stays."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,8 +181,8 @@ class Task:
             instruction, label_join, separator: what comes first, stands before a label (the line
                 breaks that the template ends in, or else a space), and between demonstrations.
             label_end: what is scored together with every label, after it, such as a line break or
-                the model's own end
-                of text: a label whose tokens begin with another's can win then.
+                the model's own end of text: a label whose tokens begin with another's can win
+                then.
             name: what reports call the task.
             shots: the number of demonstrations; the task's own (10 where it says nothing) if None.
             seed: draws the demonstrations.
@@ -340,9 +337,8 @@ class Task:
         demonstrations."""
         form = self.format
         joins = [form.template, form.query_template, form.label_join, form.separator, form.words]
-        joins += (
-            [form.label_end] if form.label_end else []
-        )  # tasks without one are known as they always were
+        if form.label_end:  # tasks without one are known as they always were
+            joins.append(form.label_end)
         return fingerprint([self.kind, self.labels, joins, self._prefix])
 
 
@@ -385,27 +381,11 @@ def _gather(spec: TaskSpec, rows: Source, sizes: Mapping[str, Size]) -> Gathered
         rows = rows.undivided()
         plan, notes = plan_splits(labels.count(rows, columns.label), rows.single)
         rows = rows.only(used_splits(plan))
-    prompts = _format(spec, labels.names)
+    prompts = prompt_format(spec, labels.names)
     examples, left_out = make_examples(rows, spec, columns, labels, prompts)
     kept, repeats = without_repeats(examples, used_splits(plan))
     said = (*rows.notes, *notes, *labels.notes, *left_out, *repeats)
     return Gathered(spec, kept, plan, sizes, prompts, labels.names, rows.where, said)
-
-
-def _format(spec: TaskSpec, names: tuple[str, ...]) -> PromptFormat:
-    template, own = str(spec.template), spec.label_join
-    shown = joined(template, own)
-    return PromptFormat(
-        template=template,
-        query_template=spec.query_template,
-        instruction=spec.instruction,
-        label_join=shown if spec.query_template is None else " " if own is None else own,
-        label_end=spec.label_end,
-        separator=spec.separator,
-        words=() if spec.choices else names,
-        shown=() if spec.choices else shown_words(spec, names),
-        shown_join=shown,
-    )
 
 
 def _printable(name: str) -> str:

@@ -25,6 +25,7 @@ from eckart.weights.loading.config import check_config
 from eckart.weights.loading.failures import REMOTE_CODE, explained, first_line, needs_code
 from eckart.weights.loading.files import check_source, checked, located
 from eckart.weights.loading.live import check_causal, check_live, refuse_wrapper, unwrapped
+from eckart.weights.options import PLAIN, ModelOptions
 
 Model: TypeAlias = PreTrainedModel
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
@@ -43,14 +44,14 @@ class LoadedModel:
         name: the hub id or path it was asked for by.
         live: whether the caller brought it in memory, so that no checkpoint need hold the same
             weights.
-        trust_remote_code: whether code that its repository brings may run.
+        options: how it was loaded; what is loaded of it later runs no other code.
     """
 
     model: Model
     tokenizer: Tokenizer | None
     name: str
     live: bool = False
-    trust_remote_code: bool = False
+    options: ModelOptions = PLAIN
 
     @property
     def dtype(self) -> str:
@@ -105,7 +106,8 @@ def load_model(
     check_source(name)
     target = pick_device(device)
     check_device_map(device_map)
-    model = load_checkpoint(name, pick_dtype(dtype, target), trust_remote_code, device_map).eval()
+    options = ModelOptions(dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    model = load_checkpoint(name, pick_dtype(dtype, target), options, device_map).eval()
     if device_map is None:
         model = model.to(target)
     elif any(parameter.is_meta for parameter in model.parameters()):
@@ -114,11 +116,11 @@ def load_model(
             " disk, where nothing can be clipped; use a smaller --dtype or more devices"
         )
     check_causal(model, name)
-    tokenizer = tokenizer or load_tokenizer(name, trust_remote_code)
-    return LoadedModel(model, tokenizer, name, trust_remote_code=trust_remote_code)
+    tokenizer = tokenizer or load_tokenizer(name, options)
+    return LoadedModel(model, tokenizer, name, options=options)
 
 
-def load_config(name: str, trust_remote_code: bool = False) -> Any:
+def load_config(name: str, options: ModelOptions = PLAIN) -> Any:
     """Read a model's configuration alone.
 
     Raises:
@@ -126,28 +128,30 @@ def load_config(name: str, trust_remote_code: bool = False) -> Any:
     """
     check_config(name, checked(name).config)
     with explained(name):
-        return AutoConfig.from_pretrained(located(name), trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(
+            located(name), trust_remote_code=options.trust_remote_code
+        )
 
 
-def empty_model(name: str, trust_remote_code: bool = False) -> Model:
+def empty_model(name: str, options: ModelOptions = PLAIN) -> Model:
     """Build a model's modules on the meta device: every name and shape, no weights, no memory."""
-    config = load_config(name, trust_remote_code)
+    config = load_config(name, options)
     with explained(name), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=options.trust_remote_code)
 
 
-def outlined_model(name: str, trust_remote_code: bool = False) -> LoadedModel:
+def outlined_model(name: str, options: ModelOptions = PLAIN) -> LoadedModel:
     """Return a model without its weights, and its tokenizer: enough to see which rows it can
     read."""
     return LoadedModel(
-        empty_model(name, trust_remote_code), load_tokenizer(name, trust_remote_code), name
+        empty_model(name, options), load_tokenizer(name, options), name, options=options
     )
 
 
 def load_checkpoint(
     name: str,
     dtype: torch.dtype | None,
-    trust_remote_code: bool,
+    options: ModelOptions = PLAIN,
     device_map: str | dict[str, Any] | None = None,
 ) -> Model:
     """Load a checkpoint's weights on the CPU, or where a device map says.
@@ -155,7 +159,7 @@ def load_checkpoint(
     Arguments:
         name: a hub id or a local folder.
         dtype: None for one that holds every number of its files.
-        trust_remote_code: run code that the repository brings.
+        options: whether code that the repository brings may run; no more of them is asked.
         device_map: see `load_model`.
 
     Raises:
@@ -169,7 +173,7 @@ def load_checkpoint(
             located(name),
             dtype=dtype or checkpoint.exact_dtype,
             use_safetensors=True,
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=options.trust_remote_code,
             device_map=device_map,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are in the report, and refused below by name
@@ -179,14 +183,16 @@ def load_checkpoint(
     return model
 
 
-def load_tokenizer(name: str, trust_remote_code: bool = False) -> Tokenizer:
+def load_tokenizer(name: str, options: ModelOptions = PLAIN) -> Tokenizer:
     """Load the tokenizer that belongs to a model.
 
     Raises:
         ModelError: the folder or repository has none.
     """
     try:
-        return AutoTokenizer.from_pretrained(located(name), trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(
+            located(name), trust_remote_code=options.trust_remote_code
+        )
     except Exception as error:
         if REMOTE_CODE in str(error):
             raise ModelError(needs_code(name)) from error

@@ -130,7 +130,7 @@ def exact_matrices(model: LoadedModel, part: str) -> Iterable[Weight]:
     them."""
     if not rounded(model):
         return matrices(Anatomy.of(model.model), part)
-    stored = StoredWeights.of(model.name, model.trust_remote_code)
+    stored = StoredWeights.of(model.name, model.options)
     return stored.read(matrices(stored.anatomy, part))
 
 

@@ -18,6 +18,7 @@ from eckart.weights.loading.accounts import refuse_left_out
 from eckart.weights.loading.failures import explained
 from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor
 from eckart.weights.models import LoadedModel, empty_model, load_checkpoint
+from eckart.weights.options import PLAIN, ModelOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +41,14 @@ class StoredWeights:
     places: Mapping[str, tuple[StoredTensor, ...]] | None = field(repr=False)
 
     @classmethod
-    def of(cls, name: str, trust_remote_code: bool = False) -> StoredWeights:
+    def of(cls, name: str, options: ModelOptions = PLAIN) -> StoredWeights:
         """Find where every matrix of a checkpoint lies; only the files' headers are read.
 
         Raises:
             ModelError: there is no such model, a file is missing or damaged, or the model cannot be
                 taken apart.
         """
-        anatomy = Anatomy.of(empty_model(name, trust_remote_code))
+        anatomy = Anatomy.of(empty_model(name, options))
         checkpoint = Checkpoint(name)
         with explained(name):
             places = _places(anatomy, checkpoint.tensors)
@@ -58,7 +59,7 @@ class StoredWeights:
                 " loaded whole",
                 stacklevel=2,
             )
-            anatomy = Anatomy.of(load_checkpoint(name, None, trust_remote_code))
+            anatomy = Anatomy.of(load_checkpoint(name, None, options))
         return cls(name, anatomy, places)
 
     @property

@@ -1,14 +1,12 @@
 """The verbs of `functions`: what they print and write, how they are interrupted, and what they
 refuse."""
 
-import inspect
 import json
 import signal
 
 import pytest
 import torch
 
-from eckart.cli.paper.training import Settings
 from eckart.paper.functions import training as library
 from eckart.paper.functions.training import Training, kept_models, read_losses
 from eckart.runs import read_run
@@ -49,12 +47,6 @@ def refused(ended, *words: str) -> None:
     assert ended.out == ""
     for word in words:
         assert word in errors[0], ended.err
-
-
-def test_every_setting_of_a_training_is_an_option_with_its_default():
-    options = inspect.signature(Settings).parameters
-    assert list(options) == list(Training.model_fields)
-    assert Settings().training() == Training()
 
 
 def test_train_says_where_the_model_is_and_goes_on(eckart, tmp_path):

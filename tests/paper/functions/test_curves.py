@@ -102,7 +102,7 @@ def test_curves_by_steps(trained, tiny):
     on = held_out(tiny, "linear", prompts=50)
     models = ((step, load_function_model(path)) for step, path in training_models(trained).items())
     done = []
-    found = step_curves(models, on, report=done.append)
+    found = step_curves(models, on, advance=done.append)
     assert found.steps == (0, 5, 20)
     assert [model.name for model in found.models] == ["0 steps", "5 steps", "20 steps"]
     assert found.models[-1].means == error_curves(tiny, on).model.means

@@ -8,13 +8,13 @@ from families import build, tiny_tokenizer
 
 from eckart import Edit, Task
 from eckart.scoring.evaluator import Evaluator
-from eckart.scoring.forward import activation, attention, fastest, head, reader
-from eckart.scoring.forward.fastest import Readable
+from eckart.scoring.forward import attention, fastest, padded, patches
+from eckart.scoring.forward.fastest import CheckedReader
 from eckart.scoring.forward.packed import Packed
-from eckart.scoring.forward.padding import SharedPrefix
+from eckart.scoring.forward.padded import SharedPrefix
 from eckart.scoring.forward.plain import read_plainly
-from eckart.scoring.forward.precision import in_float32
 from eckart.weights.edits import clip
+from eckart.weights.hooks import in_float32
 from eckart.weights.models import load_model
 
 DTYPES = ["float32", "bfloat16", "float16"]
@@ -43,18 +43,14 @@ def without_window(monkeypatch):
 
 
 def without_known_prefix(monkeypatch):
-    monkeypatch.setattr(Packed, "_run_prefix", lambda self: None)
+    monkeypatch.setattr(Packed, "_run_prefix", lambda self, prefix, wanted: None)
 
 
 def without_places_of_the_prefix(monkeypatch):
     real = Packed._run
 
-    def run(self, batch, packing, name, whole=False):
-        own, self.prefix = self.prefix, name  # taken for the prefix, a batch begins at position 0
-        try:
-            return real(self, batch, packing, name, whole)
-        finally:
-            self.prefix = own
+    def run(self, batch, name, told, first, *args, **kwargs):
+        return real(self, batch, name, told, 0, *args, **kwargs)
 
     monkeypatch.setattr(Packed, "_run", run)
 
@@ -76,11 +72,11 @@ def padded_on_the_left(monkeypatch):
         width = max(map(len, rows))
         return torch.tensor([(0,) * (width - len(row)) + row for row in rows], device=device)
 
-    monkeypatch.setattr(reader, "pad", pad)
+    monkeypatch.setattr(padded, "pad", pad)
 
 
 def with_another_activation(monkeypatch):
-    monkeypatch.setattr(activation, "gelu", lambda hidden, approximate: torch.tanh(hidden))
+    monkeypatch.setattr(patches, "gelu", lambda hidden, approximate: torch.tanh(hidden))
 
 
 BROKEN = {
@@ -129,12 +125,12 @@ def test_a_masked_token_hides_no_broken_way(task, monkeypatch, broken, value):
 def test_logits_that_are_wrong_in_half_precision_alone_are_found_out(task, monkeypatch, dtype):
     """float32 needs no exact columns, so the look in float32 cannot see what is wrong with them."""
     expected = evaluator(task, "llama", dtype)([], "validation").score
-    real = head.linear
+    real = patches.linear
 
     def tripled(hidden, weight, bias=None):
         return real(hidden, weight, bias) * (3 if weight.dtype == torch.float32 else 1)
 
-    monkeypatch.setattr(head, "linear", tripled)
+    monkeypatch.setattr(patches, "linear", tripled)
     with pytest.warns(UserWarning, match="one by one"):
         found = evaluator(task, "llama", dtype)([], "validation").score
     assert np.allclose(found.log_likelihoods, expected.log_likelihoods, atol=0.3)
@@ -142,8 +138,10 @@ def test_logits_that_are_wrong_in_half_precision_alone_are_found_out(task, monke
 
 def test_a_slower_way_is_looked_at_in_float32_too(task, monkeypatch):
     """What was seen of one way says nothing of the next."""
-    real = Readable._rounds_right
-    monkeypatch.setattr(Readable, "_rounds_right", lambda self: self._number > 0 and real(self))
+    real = CheckedReader._rounds_right
+    monkeypatch.setattr(
+        CheckedReader, "_rounds_right", lambda self: self._number > 0 and real(self)
+    )
     without_repeated_prefix(monkeypatch)
     with pytest.warns(UserWarning, match="without sharing"):
         evaluator(task, "llama", "bfloat16")([], "validation")
@@ -201,17 +199,19 @@ def test_a_model_computes_in_float32_for_a_while_and_is_as_before():
 
 def test_the_look_in_float32_is_taken_once_and_again_for_longer_rows(task, monkeypatch):
     scorer, looks = evaluator(task, dtype="bfloat16"), []
-    real = Readable._made_right
-    monkeypatch.setattr(Readable, "_made_right", lambda self: looks.append(self.what) or real(self))
+    real = CheckedReader._made_right
+    monkeypatch.setattr(
+        CheckedReader, "_made_right", lambda self: looks.append(self.what) or real(self)
+    )
     requests = scorer.prepare("validation").rows.requests
     order = sorted(
         range(12),
         key=lambda prompt: max(requests.length(c.row) for c in requests.continuations[prompt]),
     )
     for what, prompts in (("short", order[:4]), ("shorter", order[:2]), ("long", order[4:])):
-        Readable(scorer.ways, requests.subset(prompts), what)
+        CheckedReader(scorer.readers, requests.subset(prompts), what)
     assert looks == ["validation"]
-    fresh = evaluator(task, dtype="bfloat16").ways
+    fresh = evaluator(task, dtype="bfloat16").readers
     for what, prompts in (("short", order[:4]), ("shorter", order[:2]), ("long", order[4:])):
-        Readable(fresh, requests.subset(prompts), what)
+        CheckedReader(fresh, requests.subset(prompts), what)
     assert looks == ["validation", "short", "long"]

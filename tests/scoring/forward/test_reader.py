@@ -4,24 +4,20 @@ import errno
 import itertools
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from families import FAMILIES, build, tiny_tokenizer
-from transformers.activations import ACT2FN
 
 from eckart.records import Edit
 from eckart.scoring.forward import attention
-from eckart.scoring.forward.activation import fused_activations
-from eckart.scoring.forward.agreement import sizes
-from eckart.scoring.forward.batching import is_out_of_memory, pad, plan_batches, run_halving
 from eckart.scoring.forward.packed import Packed, can_pack
-from eckart.scoring.forward.plain import plain_log_likelihoods
-from eckart.scoring.forward.reader import PREFIX, Padded
-from eckart.scoring.forward.states import Trunk
-from eckart.scoring.forward.trunk import Point, Route
+from eckart.scoring.forward.padded import Padded
+from eckart.scoring.forward.plain import plain_log_likelihoods, sizes
+from eckart.scoring.forward.reader import PREFIX, is_out_of_memory, run_halving
+from eckart.scoring.forward.states import StateStore
+from eckart.scoring.forward.trunk import LayerPoint, Pass, Trunk
 from eckart.scoring.requests import build_requests
 from eckart.tasks.prompts import Prompt
 from eckart.weights.anatomy import Anatomy
@@ -39,11 +35,11 @@ PADDED_ONLY = {"gpt_neo", "bloom", "mpt", "falcon_new", "falcon_multi_query", "f
 
 
 def reader(way, model, requests, budget=512, memory=1 << 30):
-    return WAYS[way](model, requests, budget, Route(Anatomy.of(model)), Trunk(memory))
+    return WAYS[way](model, requests, budget, Trunk(Anatomy.of(model)), StateStore(memory))
 
 
 def every_way(model):
-    return ["packed", "padded"] if can_pack(Route(Anatomy.of(model))) else ["padded"]
+    return ["packed", "padded"] if can_pack(Trunk(Anatomy.of(model))) else ["padded"]
 
 
 def log_likelihoods(model, requests, budget, advance=lambda done: None, way="padded"):
@@ -172,10 +168,10 @@ def test_passes_that_begin_at_the_edit_equal_a_plain_loop(family, shots):
         resolved = {
             name: [replace(e, layer=e.layer % 3) for e in edits] for name, edits in EDITS.items()
         }
-        points = {name: read.route.point(edits) for name, edits in resolved.items()}
-        before = read.log_likelihoods(keep=set(points.values()) - {Point(0)})
+        points = {name: read.trunk.point(edits) for name, edits in resolved.items()}
+        before = read.log_likelihoods(keep=set(points.values()) - {LayerPoint(0)})
         kept = {p for p in points.values() if way == "packed" and 0 < p.unchanged < 3}
-        assert all((f"{read._id} {PREFIX}", p) in read.trunk for p in kept) or not requests.prefix
+        assert all(read.has_states(PREFIX, Pass(p)) for p in kept) or not requests.prefix
         for name in [*EDITS, *reversed(EDITS)]:
             with clip(model, EDITS[name], anatomy=anatomy):
                 found = read.log_likelihoods(points[name])
@@ -196,7 +192,7 @@ def test_a_candidate_runs_the_edited_layer_and_those_above_alone(way, part):
     requests = build_requests(prompts(), tiny_tokenizer())
     # padded rows need the prefix's keys in every layer, for the model to know its length
     read = reader(way, model, requests if way == "packed" else requests.without_prefix())
-    point = read.route.point([Edit(1, part, 0.5)])
+    point = read.trunk.point([Edit(1, part, 0.5)])
     full = read.log_likelihoods(keep=[point])
     ran = []
     hooks = [
@@ -220,7 +216,7 @@ def test_an_edit_of_the_last_mlp_runs_on_the_scored_tokens_alone():
     model, fed = build("llama"), []
     requests = build_requests(prompts(), tiny_tokenizer())
     read = reader("packed", model, requests)
-    point = read.route.point([Edit(2, "mlp", 0.5)])
+    point = read.trunk.point([Edit(2, "mlp", 0.5)])
     read.log_likelihoods(keep=[point])
     hook = model.model.layers[2].mlp.register_forward_hook(
         lambda *_: fed.append(_[2].shape[:2].numel())
@@ -245,15 +241,15 @@ def test_states_beyond_the_budget_go_to_files_and_give_the_same_result(way, memo
     requests = build_requests(prompts() + choices(), tiny_tokenizer())
     expected = reader(way, model, requests).log_likelihoods().tolist()
     read = reader(way, model, requests, budget=30, memory=memory)
-    point = Point(1, after_attention=True)
+    point = LayerPoint(1, after_attention=True)
     read.log_likelihoods(keep=[point])
-    assert read.trunk.held <= memory
-    assert bool(read.trunk.filed) == (memory < 1 << 30)
+    assert read.states.held <= memory
+    assert bool(read.states.filed) == (memory < 1 << 30)
     assert read.log_likelihoods(point).tolist() == [
         pytest.approx(row, abs=1e-5) for row in expected
     ]
-    read.trunk.clear()
-    assert (read.trunk.held, read.trunk.filed) == (0, 0)
+    read.states.clear()
+    assert (read.states.held, read.states.filed) == (0, 0)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -261,25 +257,33 @@ def test_states_beyond_the_budget_go_to_files_and_give_the_same_result(way, memo
 @pytest.mark.parametrize(
     "edit", [Edit(1, "attn", 0.7), Edit(1, "mlp", 0.7), Edit(2, "mlp", 0.7)], ids=str
 )
-def test_states_that_were_lost_are_computed_again_with_the_right_prefix(way, lost, edit):
+def test_states_that_were_lost_are_computed_again_with_the_right_prefix(
+    way, lost, edit, monkeypatch
+):
     """Edits of lower layers come between: their keys would show if they were taken for the unedited
     ones."""
+    put, names = StateStore.put, []
+
+    def lossy(store, batch, point, states):
+        names.append(batch)
+        gone = {
+            "prefix": PREFIX in batch,
+            "first": len(names) == 1,
+            "every second": len(names) % 2 == 1,
+        }
+        if not gone[lost]:
+            put(store, batch, point, states)
+
+    monkeypatch.setattr(StateStore, "put", lossy)
     model = build("llama")
     requests, anatomy = build_requests(prompts() * 3, tiny_tokenizer()), Anatomy.of(model)
     read = reader(way, model, requests, budget=20)
-    point = read.route.point([edit])
-    read.log_likelihoods(keep=[point])
-    names = sorted(key for key in read.trunk._states)
-    gone = {
-        "prefix": [n for n in names if PREFIX in n[0]],
-        "first": names[:1],
-        "every second": names[::2],
-    }[lost]
-    for name in gone:
-        del read.trunk._states[name]
+    read.log_likelihoods(keep=[read.trunk.point([edit])])
+    monkeypatch.undo()
+    assert names
     for below in (Edit(0, "attn", 0.8), Edit(0, "mlp", 0.8), edit):
         with clip(model, below, anatomy=anatomy):
-            found = read.log_likelihoods(read.route.point([below]))
+            found = read.log_likelihoods(read.trunk.point([below]))
             expected = plain_log_likelihoods(model, requests.without_prefix())
         assert np.allclose(found, expected, atol=1e-4)
 
@@ -304,60 +308,6 @@ def test_a_head_that_runs_out_of_memory_counts_nothing_twice(way, monkeypatch):
     assert sum(done) == len(requests.continuations)
 
 
-def test_states_go_to_their_device_then_the_host_then_a_file():
-    trunk = Trunk(budget=80, host=160)
-    for i, name in enumerate("abcd"):
-        trunk.put(name, Point(1), [torch.full((20,), float(i))])
-    assert (trunk.held, trunk.hosted, trunk.filed) == (80, 160, 80)
-    for i, name in enumerate("abcd"):
-        assert torch.equal(trunk.get(name, Point(1))[0], torch.full((20,), float(i)))
-    trunk.clear()
-    assert (trunk.held, trunk.hosted, trunk.filed) == (0, 0, 0)
-
-
-@pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast"])
-def test_an_activation_in_one_step_is_that_in_several(activation):
-    model = build("gpt2")
-    model.transformer.h[0].mlp.act = ACT2FN[activation]
-    inputs = torch.linspace(-8, 8, 1001, dtype=torch.float64)
-    act = model.transformer.h[0].mlp.act
-    expected = act(inputs)
-    with fused_activations(model):
-        assert act.forward.func is torch.nn.functional.gelu
-        assert torch.allclose(
-            act(inputs), expected, rtol=0, atol=1e-9
-        )  # gelu_fast has its constant to 10 digits
-    assert "forward" not in act.__dict__
-
-
-def test_states_leave_most_of_the_disk_free(monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4_000))
-    trunk = Trunk(0)
-    trunk.put("a", Point(1), [torch.ones(200)])
-    trunk.put("b", Point(1), [torch.ones(200)])
-    assert ("a", Point(1)) in trunk
-    assert ("b", Point(1)) not in trunk
-    assert torch.equal(trunk.get("a", Point(1))[0], torch.ones(200))
-
-
-def test_a_disk_that_is_full_takes_no_half_state(monkeypatch):
-    trunk, written = Trunk(0), []
-    trunk.put("a", Point(1), [torch.ones(20)])
-
-    def full(tensor):
-        written.append(tensor)
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(torch.Tensor, "cpu", full)
-    trunk.put("b", Point(1), [torch.ones(20)])
-    monkeypatch.undo()
-    assert written
-    assert ("b", Point(1)) not in trunk
-    trunk.put("c", Point(1), [torch.full((20,), 3.0)])
-    assert torch.equal(trunk.get("a", Point(1))[0], torch.ones(20))
-    assert torch.equal(trunk.get("c", Point(1))[0], torch.full((20,), 3.0))
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_states_that_fit_nowhere_are_computed_again(way, monkeypatch):
     model = build("llama")
@@ -368,8 +318,8 @@ def test_states_that_fit_nowhere_are_computed_again(way, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tempfile.TemporaryFile", full)
-    read.log_likelihoods(keep=[Point(1)])
-    assert read.log_likelihoods(Point(1)).tolist() == expected
+    read.log_likelihoods(keep=[LayerPoint(1)])
+    assert read.log_likelihoods(LayerPoint(1)).tolist() == expected
 
 
 def test_rows_that_begin_alike_share_what_they_begin_with():
@@ -569,17 +519,6 @@ def test_other_errors_are_not_taken_for_full_memory():
         run_halving(run, [[0, 1]], "test")
 
 
-def test_batches_hold_every_row_once_within_the_budget():
-    rows = [(1,) * length for length in (5, 1, 9, 3, 3, 20, 2)]
-    batches = plan_batches(rows, budget=12)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(rows)))
-    assert all(len(b) == 1 or len(b) * max(len(rows[i]) for i in b) <= 12 for b in batches)
-
-
-def test_padding_is_on_the_right():
-    assert pad([(7, 8, 9), (5,)], torch.device("cpu")).tolist() == [[7, 8, 9], [5, 0, 0]]
-
-
 def test_uniform_logits_give_the_log_of_the_vocabulary():
     model = build("llama")
     with torch.no_grad():
@@ -588,10 +527,3 @@ def test_uniform_logits_give_the_log_of_the_vocabulary():
     tokens = [len(c.tokens) for c in requests.continuations[0]]
     expected = [-n * math.log(model.config.vocab_size) for n in tokens]
     assert log_likelihoods(model, requests, 9)[0].tolist() == pytest.approx(expected, abs=1e-4)
-
-
-def test_a_long_prefix_makes_batches_smaller_since_every_row_holds_it():
-    rows = [(1, 2)] * 100
-    assert max(map(len, plan_batches(rows, budget=100))) == 50
-    assert max(map(len, plan_batches(rows, budget=100, prefix=38))) == 10
-    assert sum(map(len, plan_batches(rows, budget=1, prefix=10_000))) == 100

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
-from eckart.cli.sweep import progress
+from eckart.cli.runs import progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import check_plot
-from eckart.cli.paper.training import Settings
+from eckart.cli.console import check_plot, print_json, progress_bar, say, show
+from eckart.cli.flags import parse_names, parse_rates, parse_steps, with_options
 from eckart.cli.paper.trajectory import trajectory
-from eckart.cli.scoring import with_options
+from eckart.errors import TaskError
+from eckart.paper.functions.options import TrainingOptions
+from eckart.weights.options import checked
+
+if TYPE_CHECKING:
+    from eckart.paper.functions.curves import ErrorCurves, HeldOut, StepCurves
+    from eckart.paper.functions.models import FunctionModel as InContext
 
 functions = typer.Typer(
     name="functions",
@@ -42,7 +50,7 @@ def _root() -> None:
 
 
 @functions.command()
-@with_options(Settings)
+@with_options(where="training")
 def train(
     out: o.Out = None,
     checkpoints: Annotated[
@@ -61,13 +69,15 @@ def train(
     ] = None,
     json_: o.Json = False,
     *,
-    how: Settings,
+    how: TrainingOptions,
 ) -> None:
     """Train a decoder on functions, from nothing. Interrupt it at will: the same command goes on,
     bit for bit."""
     from eckart.cli.paper.training import default_folder, run_training
+    from eckart.paper.functions.training import Training
 
-    training, kept = how.training(), o.parse_steps(checkpoints)
+    training = checked(Training, how.model_dump(), "training")
+    kept = parse_steps(checkpoints)
     folder = out or default_folder(training)
     run_training(training, folder, kept, save_every, device, threads, as_json=json_)
 
@@ -107,8 +117,9 @@ def evaluate(
 ) -> None:
     """Squared error against the number of examples, beside estimators that know the class (Figure
     5)."""
-    from eckart.cli.paper.curves import show_error_curves, show_step_curves
-    from eckart.errors import TaskError
+    from eckart.paper.functions.figures import draw_error_curves, draw_step_curves
+    from eckart.paper.functions.tables import error_table, step_table
+    from eckart.reports.figures import save_figure
 
     check_plot(plot)
     if by_steps and baselines is not None:
@@ -116,12 +127,66 @@ def evaluate(
             "--by-steps shows a training beside least squares alone; leave out --baselines"
         )
     drawn = {"prompts": prompts, "points": points, "seed": seed}
-    if by_steps:
-        show_step_curves(model, function, device, drawn, plot, as_json=json_)
-    else:
-        show_error_curves(
-            model, function, device, drawn, o.parse_names(baselines), plot, as_json=json_
-        )
+    curves: Any = (
+        _step_curves(model, function, device, drawn)
+        if by_steps
+        else _error_curves(model, function, device, drawn, parse_names(baselines))
+    )
+    table: Any = step_table if by_steps else error_table
+    draw: Any = draw_step_curves if by_steps else draw_error_curves
+    if plot is not None:
+        save_figure(draw(curves), plot)
+    if json_:
+        print_json({**curves.to_json(), "figure": None if plot is None else str(plot)})
+        return
+    show(table(curves))
+    if plot is not None:
+        say(f"figure: {plot}")
+
+
+def _error_curves(
+    source: str,
+    function: str | None,
+    device: str,
+    drawn: dict[str, Any],
+    baselines: Sequence[str] | None,
+) -> ErrorCurves:
+    """Measure a model beside baselines, those that suit the class where none are named (Figure
+    5a)."""
+    from eckart.paper.functions.baselines import choose_baselines
+    from eckart.paper.functions.curves import error_curves
+    from eckart.paper.functions.loading import load_function_model
+
+    choose_baselines(function or "linear", baselines)  # before a model is read
+    model = load_function_model(source, device)
+    on = _prompts(model, function, drawn)
+    chosen, name = choose_baselines(on.kind.name, baselines), Path(source).resolve().name
+    with progress_bar("baselines, by number of examples", len(chosen) * len(on.counts)) as advance:
+        return error_curves(model, on, chosen, name, advance=advance)
+
+
+def _step_curves(
+    source: str, function: str | None, device: str, drawn: dict[str, Any]
+) -> StepCurves:
+    """Measure every kept model of a training (Figure 5b)."""
+    from eckart.paper.functions.classes import find_class
+    from eckart.paper.functions.curves import step_curves
+    from eckart.paper.functions.loading import load_function_model, training_models
+
+    if function is not None:
+        find_class(function)
+    kept = training_models(source)
+    on = _prompts(load_function_model(kept[max(kept)], device), function, drawn)
+    models = ((step, load_function_model(path, device)) for step, path in kept.items())
+    with progress_bar("models", len(kept)) as advance:
+        return step_curves(models, on, advance=advance)
+
+
+def _prompts(model: InContext, function: str | None, drawn: dict[str, Any]) -> HeldOut:
+    from eckart.paper.functions.curves import held_out
+    from eckart.paper.functions.loading import function_of
+
+    return held_out(model, function_of(model) if function is None else function, **drawn)
 
 
 @functions.command()
@@ -170,7 +235,7 @@ def clip(
         seed=drawn[0],
         size=rows,
     )
-    asked = (list(dict.fromkeys(listed(parts))), o.parse_rates(rates), chosen, drawn)
+    asked = (list(dict.fromkeys(listed(parts))), parse_rates(rates), chosen, drawn)
     run_clipping(loaded, task, *asked, out, plot, as_json=json_)
 
 

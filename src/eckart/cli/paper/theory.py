@@ -10,9 +10,11 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import check_plot, print_json, progress_bar, say, say_error, show
-from eckart.cli.paper.probing import Probing, probing_options
+from eckart.cli.flags import with_options
 from eckart.errors import EditError
 from eckart.records import Edit
+from eckart.tasks.spec import DrawnTask
+from eckart.weights.options import FitOptions, ModelOptions
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -73,7 +75,7 @@ def check(
 
 
 @theory.command()
-@probing_options
+@with_options(defaults={"dtype": "float32"})  # so that a recomputed output is exact
 def probe(
     model: o.Model,
     edit: o.Edits = None,
@@ -81,10 +83,19 @@ def probe(
     prompts: Annotated[
         int, typer.Option(help="Rows of the split to read, from its beginning.", min=1)
     ] = 8,
+    floor: Annotated[
+        float,
+        typer.Option(
+            help="The noise's variance in every direction, in the linear form's part of Theorem 2.",
+            rich_help_panel=o.RUN,
+        ),
+    ] = 1e-3,
     plot: o.Plot = None,
     json_: o.Json = False,
     *,
-    how: Probing,
+    task: DrawnTask,
+    fit: FitOptions,
+    loading: ModelOptions,
 ) -> None:
     """Read the implicit gradient, its rank and its trajectory off a real model, and how clipping
     moves them."""
@@ -93,7 +104,17 @@ def probe(
     if asked and not edits:
         say("at rate 0 nothing is clipped, so there is nothing to compare")
     check_plot(plot)
-    prober = how.prober(model, how.read_task(), split, prompts)
+    from eckart.paper.probe import Prober
+
+    rows = o.read_task(task)
+    prober = Prober(
+        o.read_model(model, loading),
+        rows,
+        prompts=prompts,
+        split=split,
+        floor=floor,
+        **fit.only(FitOptions),
+    )
     before = prober()
     found = before.compare(prober(edits)) if edits else before
     if plot is not None:

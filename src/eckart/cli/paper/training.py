@@ -1,4 +1,4 @@
-"""The options of `eckart functions train`, its progress, and how it ends."""
+"""A training's progress, and how it ends."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eckart.cli.console import Rate, errors, print_json, say, say_run, typed
@@ -18,74 +16,8 @@ from eckart.cli.console import Rate, errors, print_json, say, say_run, typed
 if TYPE_CHECKING:
     from eckart.paper.functions.training import Training
 
-FUNCTIONS = "The functions"
-DECODER = "The model"
-STEPS = "The training"
 LAST = 100
 """How many steps the loss that is told is averaged over."""
-
-
-def _functions(help_: str) -> Any:
-    return typer.Option(help=help_, rich_help_panel=FUNCTIONS)
-
-
-def _decoder(help_: str) -> Any:
-    return typer.Option(help=help_, rich_help_panel=DECODER)
-
-
-def _steps(help_: str) -> Any:
-    return typer.Option(help=help_, rich_help_panel=STEPS)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a model is trained, as the command line says it: one option for each field of
-    `Training`."""
-
-    function: Annotated[
-        str, _functions("linear, sparse-linear, noisy-linear, decision-tree or relu-network.")
-    ] = "linear"
-    dimension: Annotated[int, _functions("d, the length of a point.")] = 5
-    points: Annotated[
-        int | None, _functions("The most points of a prompt; 2 d + 1 by default.")
-    ] = None
-    model: Annotated[
-        str,
-        _decoder(
-            "gpt2: GPT-2's blocks; linear: linear attention, for which Theorem 1 holds exactly."
-        ),
-    ] = "gpt2"
-    layers: Annotated[int, _decoder("How many.")] = 4
-    width: Annotated[int, _decoder("Of gpt2; linear attention has width d + 1.")] = 64
-    heads: Annotated[int, _decoder("Of gpt2.")] = 4
-    layout: Annotated[
-        str,
-        _decoder(
-            "Of gpt2: a value's token holds its point too (paired), or nothing else (separate;"
-            " slower)."
-        ),
-    ] = "paired"
-    steps: Annotated[int, _steps("Gradient steps.")] = 10_000
-    batch: Annotated[int, _steps("Prompts in a step.")] = 128
-    rate: Annotated[
-        float, _steps("The learning rate after the warm-up; it falls to 0 as a cosine.")
-    ] = 1e-3
-    warmup: Annotated[int, _steps("Steps until the learning rate is reached.")] = 200
-    curriculum: Annotated[
-        int, _steps("One more coordinate after so many steps, from a quarter on; 0: all at once.")
-    ] = 0
-    seed: Annotated[int, _steps("Draws the first weights and every prompt.")] = 0
-
-    def training(self) -> Training:
-        """Return what is trained, and how.
-
-        Raises:
-            TaskError: a value is out of range.
-        """
-        from eckart.paper.functions.training import Training
-        from eckart.tasks.spec import checked
-
-        return checked(Training, asdict(self), "training")
 
 
 def default_folder(training: Training) -> Path:

@@ -10,6 +10,7 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import check_plot, print_json, say, show
+from eckart.cli.flags import parse_rates
 from eckart.errors import TaskError
 from eckart.records import Edit, check_rate
 
@@ -67,7 +68,7 @@ def trajectory(
     from eckart.paper.functions.trajectory import Noise, draw_cases, load_linear, residual
 
     edits = [Edit.parse(text) for text in edit or []]
-    chosen = [check_rate(rate) for rate in o.parse_rates(rates)]
+    chosen = [check_rate(rate) for rate in parse_rates(rates)]
     Noise(floor=floor)  # refused before anything is loaded
     check_plot(plot)
     o.quieten()

@@ -30,7 +30,7 @@ REFERENCE = BASELINES["least-squares"]
 _BATCH = 500
 
 Errors = Float[np.ndarray, "prompts counts"]
-Report = Callable[[int], None]
+Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -144,12 +144,12 @@ class HeldOut:
             )
         return found
 
-    def of_baseline(self, baseline: Baseline, report: Report = lambda done: None) -> Errors:
+    def of_baseline(self, baseline: Baseline, advance: Advance = lambda done: None) -> Errors:
         """Return a baseline's squared errors over the class's variance."""
         columns = []
         for count in self.counts:
             columns.append(predict(baseline, self.prompts, count))
-            report(1)
+            advance(1)
         return self._errors(np.stack(columns, axis=1))
 
     def _errors(self, answers: Errors) -> Errors:
@@ -192,7 +192,7 @@ def error_curves(
     on: HeldOut,
     baselines: Sequence[Baseline] = (),
     name: str = "model",
-    report: Report = lambda done: None,
+    advance: Advance = lambda done: None,
 ) -> ErrorCurves:
     """Measure a model beside baselines, on the same prompts, for every number of examples.
 
@@ -201,7 +201,7 @@ def error_curves(
         on: the prompts.
         baselines: see `choose_baselines`.
         name: what the model is called.
-        report: told of each number of examples that a baseline is done with.
+        advance: told of each number of examples that a baseline is done with.
 
     Raises:
         NotANumberError: the model predicts what is not a number.
@@ -211,14 +211,14 @@ def error_curves(
         **on.facts(),
         model=_curve(name, own),
         baselines=tuple(
-            _curve(baseline.name, on.of_baseline(baseline, report)) for baseline in baselines
+            _curve(baseline.name, on.of_baseline(baseline, advance)) for baseline in baselines
         ),
         excess=_curve(f"{name} - {REFERENCE.name}", own - reference, signed=True),
     )
 
 
 def step_curves(
-    models: Iterable[tuple[int, FunctionModel]], on: HeldOut, report: Report = lambda done: None
+    models: Iterable[tuple[int, FunctionModel]], on: HeldOut, advance: Advance = lambda done: None
 ) -> StepCurves:
     """Measure the models of one training on the same prompts.
 
@@ -226,7 +226,7 @@ def step_curves(
         models: after how many steps each was kept, and the model; each is let go before the next is
             asked for.
         on: the prompts.
-        report: told of each model that is done.
+        advance: told of each model that is done.
 
     Raises:
         NotANumberError: a model predicts what is not a number.
@@ -234,7 +234,7 @@ def step_curves(
     found = {}
     for step, model in models:
         found[step] = _curve(f"{step:,} steps", on.of_model(model))
-        report(1)
+        advance(1)
     reference = _curve(REFERENCE.name, on.of_baseline(REFERENCE))
     return StepCurves(
         **on.facts(), steps=tuple(found), models=tuple(found.values()), reference=reference

@@ -28,7 +28,7 @@ from eckart.reports.figures.base import (
     plain_text,
     tidy,
 )
-from eckart.reports.units import ERRORS
+from eckart.reports.table import ERRORS
 
 STYLES = {
     name: (COLOURS[i + 1], MARKERS[i + 1])

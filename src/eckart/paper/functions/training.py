@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor
@@ -35,8 +35,8 @@ from eckart.paper.functions.models import (
     LinearAttentionModel,
     without_bars,
 )
+from eckart.paper.functions.options import TrainingOptions
 from eckart.runs import RunStore
-from eckart.sweeps.grid import Closed
 from eckart.weights.models import pick_device
 
 STATE = "state.safetensors"
@@ -47,39 +47,9 @@ CLIPPED_NORM = 1.0
 BETAS = (0.9, 0.98)
 
 
-class Training(Closed):
-    """How a model is trained: all that its weights depend on, but for the number of threads and the
-    device.
+class Training(TrainingOptions):
+    """How a model is trained, checked as a whole; see `TrainingOptions`."""
 
-    Arguments:
-        function: the class of functions; see `CLASSES`.
-        dimension: d.
-        points: the most points of a prompt; 2 d + 1 where it is None, as Garg et al. have it.
-        model: `gpt2`, GPT-2's blocks, which learn from the error at every point; or `linear`,
-            linear attention, which learns from the error at the last.
-        layers, width, heads, layout: of the decoder; a linear model has width d + 1 and none of the
-            other two.
-        steps, batch: how many gradient steps, and prompts in each.
-        rate: the learning rate after `warmup` steps; from there it falls to zero as a cosine.
-        curriculum: after how many steps one more coordinate is let in, beginning with a quarter of
-            them and with as many points as suit those (Garg et al., Appendix A); 0 for all from the
-            start.
-        seed: draws the first weights and every prompt.
-    """
-
-    function: str = "linear"
-    dimension: PositiveInt = 5
-    points: Annotated[int, Field(ge=2)] | None = None
-    model: Literal["gpt2", "linear"] = "gpt2"
-    layers: PositiveInt = 4
-    width: PositiveInt = 64
-    heads: PositiveInt = 4
-    layout: Literal["paired", "separate"] = "paired"
-    steps: PositiveInt = 10_000
-    batch: PositiveInt = 128
-    rate: PositiveFloat = 1e-3
-    warmup: PositiveInt = 200
-    curriculum: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0
 
     @model_validator(mode="after")

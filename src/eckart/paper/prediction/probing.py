@@ -101,7 +101,8 @@ def study_of(run: Run) -> Sweep:
     Raises:
         RunError: the run is a search's, or holds no scored edit with demonstrations.
     """
-    if run.settings.get("kind") != "sweep" or "models" not in (run.settings.get("study") or {}):
+    grid = run.asked.grid
+    if run.asked.kind != "sweep" or grid is None:
         raise RunError(
             f"run '{run.folder}' is no sweep's, so its edits lie in one layer; give the folder of"
             " an eckart sweep"
@@ -117,7 +118,7 @@ def study_of(run: Run) -> Sweep:
             f"run '{run.folder}' holds {what}; give a sweep over tasks with demonstrations"
         )
     # An empty list is what a study left out.
-    said = {name: value for name, value in run.settings["study"].items() if value != []}
+    said = {name: value for name, value in grid.items() if value != []}
     return Sweep.of(said, f"run '{run.folder}'")
 
 

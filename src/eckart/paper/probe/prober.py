@@ -21,8 +21,7 @@ from eckart.paper.probe.recording import Parts, Recorder
 from eckart.records import Edit, Split, fingerprint
 from eckart.scoring.encoding import Encoder, Tokens, common_prefix
 from eckart.scoring.fitting import fit
-from eckart.scoring.requests import build_requests
-from eckart.scoring.vocabulary import check_vocabulary
+from eckart.scoring.requests import build_requests, check_vocabulary
 from eckart.tasks.task import Task
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.edits import Factors, canonical, clip, resolve

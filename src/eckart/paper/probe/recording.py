@@ -25,9 +25,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache, Dyna
 from transformers.masking_utils import eager_mask
 
 from eckart.errors import ModelError
-from eckart.scoring.forward.attention import replaceable, replaced_attention
-from eckart.scoring.forward.trunk import PassEnded
 from eckart.weights.anatomy import Anatomy, Weight
+from eckart.weights.hooks import PassEnded, replaceable, replaced_attention
 
 NAME = "eckart_recorded"
 

@@ -22,7 +22,7 @@ from eckart.reports.figures.base import (
     plain_text,
     tidy,
 )
-from eckart.reports.units import ERRORS, POINTS, UNITS, Units
+from eckart.reports.table import ERRORS, POINTS, UNITS, Units
 
 MOST_LINES = 6
 """More layers than this are not drawn: the first two, the last two, as in the paper, and the

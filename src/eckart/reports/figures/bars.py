@@ -17,7 +17,7 @@ from eckart.analysis.measured import merit_interval, reported
 from eckart.analysis.outcomes import Block, short_name
 from eckart.records import Edit
 from eckart.reports.figures.base import COLOURS, legend_of_all, plain_text, tidy
-from eckart.reports.units import POINTS, UNITS, Units
+from eckart.reports.table import POINTS, UNITS, Units
 
 Published = Callable[[Choice], Sequence[tuple[float, float]]]
 HATCHES = ("", "///", "...", "xxx", "\\\\\\")

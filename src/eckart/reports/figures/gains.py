@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.outcomes import short_name
 from eckart.reports.figures.base import COLOURS, MARKERS, new_figure, plain_text
-from eckart.reports.units import POINTS, UNITS, Units
+from eckart.reports.table import POINTS, UNITS, Units
 from eckart.statistics.crossed import Estimate
 
 MOST_NUMBERS = 120

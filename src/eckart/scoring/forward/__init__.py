@@ -1,2 +1,2 @@
-"""Reading rows through a model: the plain way, padded, packed, and from the middle of the model
+"""Forward passes over the rows of a task: plain, padded, packed, and from the middle of the model
 on."""

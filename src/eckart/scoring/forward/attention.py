@@ -8,13 +8,10 @@ queries, keys and values. The prefix's keys and values are held once, and never 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,12 +19,38 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from eckart.scoring.forward.packing import Pack
-from eckart.scoring.forward.trunk import PassEnded
+from eckart.scoring.forward.trunk import Pass, running_pass
+from eckart.weights.hooks import Forward, PassEnded, replace_forward, replaced_attention
 from eckart.weights.models import Model
 
 NAME = "eckart_packed"
 Keys = tuple[Float[Tensor, "key_heads _ size"], Float[Tensor, "key_heads _ value_size"]]
+KeysOf = dict[nn.Module, tuple[Tensor, Tensor]]  # heads may differ from layer to layer
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """Token rows as a forest: every token once, however many rows it stands in.
+
+    Arguments:
+        tokens: (tokens,), every node of the forest.
+        depths: (tokens,), the place of each in its row.
+        paths: (rows, places), which token stands where in each row; padded with the last.
+        owners: (tokens,), for each token a place in the flattened `paths` where it stands.
+        ends: (scored,), the tokens whose outputs are scored.
+        end_rows: (scored,), a row of `paths` that each of these stands in.
+    """
+
+    tokens: Int[Tensor, " tokens"]
+    depths: Int[Tensor, " tokens"]
+    paths: Int[Tensor, "rows places"]
+    owners: Int[Tensor, " tokens"]
+    ends: Int[Tensor, " scored"]
+    end_rows: Int[Tensor, " scored"]
+
+    def visible(self) -> Bool[Tensor, "tokens places"]:
+        """Say which places of its row each token sees: its own and those before it."""
+        return torch.arange(self.paths.shape[1], device=self.depths.device) <= self.depths[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,90 +95,90 @@ class View:
         return View(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
-@dataclass(eq=False)
-class Packing:
-    """What the attention of a pass over a pack needs beside its queries, keys and values.
+@dataclass(frozen=True, eq=False)
+class PackPass(Pass):
+    """What a pass over a pack is told beside; it ends with the last layer, at the scored tokens.
 
     Arguments:
-        view: who sees whom.
+        pack: the rows.
+        view: which of their tokens ask, and what they see: all, but in the last layer.
         prefix: each attention module's keys and values of the shared prefix.
-        ends: where set, the modules whose queries are the scored tokens only; their keys are in
-            `known`.
-        known: keys and values of all the pack's tokens, of modules that were asked for these first.
-        record: keep every module's keys and values in `known`.
-        stop: end the pass at the first module's keys and values.
+        query: what computes the last layer's queries and nothing else, if there is such a module.
+        noted: where every module's keys and values are noted; None for nowhere.
+        known: keys and values of all the pack's tokens, of modules that only some of them ask.
+        keys_only: end the pass with the next module's keys and values.
     """
 
-    view: View
-    prefix: dict[nn.Module, Keys] = field(default_factory=dict)
-    ends: View | None = None
-    known: dict[nn.Module, Keys] = field(default_factory=dict)
-    record: bool = False
-    stop: bool = False
+    pack: Pack = field(kw_only=True)
+    view: View = field(kw_only=True)
+    prefix: KeysOf = field(default_factory=dict)
+    query: nn.Module | None = None
+    noted: KeysOf | None = None
+    known: KeysOf = field(default_factory=dict)
+    keys_only: bool = False
 
-    def seen(self, module: nn.Module, own: Keys) -> tuple[Keys, View]:
-        """Return the keys and values that a module's queries see in their rows, and which is whose.
+    def at_scored(
+        self, forward: Forward, hidden: Tensor, args: Any, kwargs: Any, attends: bool
+    ) -> tuple[Pass, Tensor, Any, Any]:
+        """Note the last layer's keys of all tokens; return how it runs on the scored ones."""
+        known = {} if self.noted is None else self.noted
+        if attends:
+            keys = replace(self, noted=known, keys_only=True)
+            with ExitStack() as undo, keys.running(), suppress(PassEnded):
+                if self.query is not None:
+                    replace_forward(undo, self.query, _no_queries(self.query))
+                forward(hidden, *args, **kwargs)
+        if not len(self.pack.ends):
+            raise PassEnded
+        scored = replace(self, view=View.of_ends(self.pack), known=known)
+        return scored, *_taken((hidden, args, kwargs), self.pack.ends, len(self.pack.tokens))
+
+    def keys_of(self, module: nn.Module, own: Keys) -> Keys:
+        """Return the keys and values that a module's queries see in their rows.
 
         Raises:
-            PassEnded: they are known, and the pass was to end there.
+            PassEnded: they are noted, and the pass was to end there.
         """
-        if self.record or self.stop:
-            self.known.setdefault(module, own)
-        if self.stop:
+        if self.noted is not None:
+            self.noted.setdefault(module, own)
+        if self.keys_only:
             raise PassEnded
-        if self.ends is not None and module in self.known:
-            return self.known[module], self.ends
-        return own, self.view
-
-
-_packing: ContextVar[Packing] = ContextVar("packing")
-
-
-def replaceable(attention: nn.Module) -> bool:
-    """Say whether an attention module's function can be replaced: it is looked up in a registry, or
-    is GPT-J's own."""
-    return hasattr(sys.modules[type(attention).__module__], "ALL_ATTENTION_FUNCTIONS") or _is_gptj(
-        attention
-    )
+        return self.known.get(module, own)
 
 
 @contextmanager
-def packed_attention(model: Model, packing: Packing | None = None) -> Iterator[None]:
-    """Let a model's attention be that over a pack while a `with` block runs; without one, no
-    attention may run."""
-    with ExitStack() as undo:
-        if packing is not None:
-            undo.callback(_packing.reset, _packing.set(packing))
-        undo.enter_context(replaced_attention(model, NAME, _gptj))
-        yield
+def packed_attention(model: Model) -> Iterator[None]:
+    """Let a model's attention be that of the running `PackPass` while a `with` block runs.
 
-
-@contextmanager
-def replaced_attention(model: Model, name: str, gptj: Callable[..., Any]) -> Iterator[None]:
-    """Let a model's attention be computed by another function while a `with` block runs.
-
-    Arguments:
-        model: every part of it that has a configuration.
-        name: what the function is registered as with transformers' `AttentionInterface`.
-        gptj: stands in for GPT-J's own attention, which is in no registry; given the module first.
+    transformers makes no mask for a function that it does not know, which a pack has no use for:
+    one of its own would be of a single long row.
     """
-    configs: dict[int, Any] = {
-        id(m.config): m.config for m in model.modules() if hasattr(m, "config")
-    }
-    with ExitStack() as undo:
-        for config, own in [(config, config._attn_implementation) for config in configs.values()]:
-            undo.callback(setattr, config, "_attn_implementation", own)
-        for config in configs.values():
-            config._attn_implementation = name
-        by_hand: list[Any] = [module for module in model.modules() if _is_gptj(module)]
-        for module in by_hand:
-            undo.callback(module.__dict__.pop, "_attn", None)
-            module._attn = partial(gptj, module)
+    with replaced_attention(model, NAME, _gptj):
         yield
 
 
-def _is_gptj(module: nn.Module) -> bool:
-    return hasattr(module, "_attn") and hasattr(module, "scale_attn")
+def _no_queries(query: nn.Module) -> Forward:
+    """Return a forward for a projection whose output nobody reads."""
+    size = cast("Tensor", query.weight).shape[0]
+    return lambda hidden: hidden.new_zeros(1).expand(*hidden.shape[:-1], size)
+
+
+def _taken(value: Any, index: Tensor, tokens: int) -> Any:
+    """Take some of the tokens out of every tensor that has one entry for each: (1, tokens, ...) or
+    (tokens,).
+
+    A layer gets positions and rotary angles beside its hidden states; scored tokens without theirs
+    would be turned by the angles of the first tokens.
+    """
+    if isinstance(value, Tensor):
+        if value.dim() > 1 and value.shape[:2] == (1, tokens):
+            return value[:, index.to(value.device)]
+        return value[index.to(value.device)] if value.shape == (tokens,) else value
+    if isinstance(value, dict):
+        return {key: _taken(item, index, tokens) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_taken(item, index, tokens) for item in value)
+    return value
 
 
 def _gptj(module: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, None]:
@@ -177,17 +200,20 @@ def _forward(
     **_: Any,
 ) -> tuple[Float[Tensor, "1 tokens heads value_size"], None]:
     """Compute the attention of one layer, as transformers' own functions do."""
-    packing = _packing.get()
-    own, view = packing.seen(module, (key[0], value[0]))
-    prefix = packing.prefix.get(module)
+    now = running_pass()
+    if not isinstance(now, PackPass):
+        raise TypeError(f"{type(module).__name__} attends outside of the model's layers")
+    own = now.keys_of(module, (key[0], value[0]))
+    view = now.view
+    prefix = now.prefix.get(module)
+    # Not head_dim**-0.5 for all: some models scale by another number, or not at all.
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if (
-        prefix is None
-        and len(view.keys) == 1
-        and view is packing.view
-        and not (sliding_window or softcap or s_aux is not None)
-    ):
+    # A single row, all of which asks, is what torch has a kernel for; `is_causal` would line up the
+    # scored tokens alone with the first keys.
+    single = prefix is None and len(view.keys) == 1 and module not in now.known
+    if single and not (sliding_window or softcap or s_aux is not None):
         return _causal(query, own, scale).transpose(1, 2), None
+    # Query heads that share a key head lie side by side in transformers' order.
     grouped = query[0].unflatten(0, (len(own[0]), -1)).transpose(1, 2).contiguous()
     attended = attend(
         grouped,
@@ -242,9 +268,12 @@ def attend(
     if prefix is not None:
         _product(query.flatten(1, 2), prefix[0], scale, out=scores.flatten(1, 2)[..., :length])
     scores[..., length:] = _own_scores(query, own[0], view, scale)
+    # The cap comes before the masks: capped, minus infinity would be a number again.
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
+    # Only a row's own tokens are masked: the prefix stands before them all.
     scores[..., length:].masked_fill_(~view.visible[:, None], -torch.inf)
+    # A window counts from the token's place in the whole row, and so it may leave out the prefix.
     if window is not None and window < scores.shape[-1]:
         scores.masked_fill_(_out_of_window(view, length, window)[:, None], -torch.inf)
     weights = _softmax(scores, sinks)
@@ -263,7 +292,10 @@ def _product(query: Tensor, key: Tensor, scale: float, out: Tensor | None = None
 def _own_scores(
     query: Tensor, key: Tensor, view: View, scale: float
 ) -> Float[Tensor, "key_heads tokens group places"]:
-    asked, keys = query[:, view.queries], key[:, view.keys]
+    # Rows padded to rectangles make one product of batches; a token in several rows is computed in
+    # each and read from one (`owners`), which is cheaper than a mask over the whole pack.
+    asked = query[:, view.queries]
+    keys = key[:, view.keys]
     scores = _product(asked.flatten(0, 1).flatten(1, 2), keys.flatten(0, 1), scale)
     return scores.view(*asked.shape[:4], -1).flatten(1, 2)[:, view.owners]
 
@@ -271,12 +303,14 @@ def _own_scores(
 def _own_values(
     weights: Tensor, value: Tensor, view: View
 ) -> Float[Tensor, "key_heads tokens group value_size"]:
-    spread, values = weights[:, view.queries], value[:, view.keys]
+    spread = weights[:, view.queries]
+    values = value[:, view.keys]
     out = torch.bmm(spread.flatten(0, 1).flatten(1, 2), values.flatten(0, 1))
     return out.view(*spread.shape[:4], -1).flatten(1, 2)[:, view.owners]
 
 
 def _out_of_window(view: View, length: int, window: int) -> Bool[Tensor, "tokens seen"]:
+    # Places in the row count on from the prefix, as the positions do that the model is given.
     places = torch.arange(length + view.keys.shape[1], device=view.depths.device)
     return places <= (length + view.depths)[:, None] - window
 
@@ -284,6 +318,7 @@ def _out_of_window(view: View, length: int, window: int) -> Bool[Tensor, "tokens
 def _softmax(scores: Tensor, sinks: Float[Tensor, " heads"] | None) -> Tensor:
     if sinks is None:
         return scores.softmax(-1)
+    # A sink takes part in the softmax, and is cut off after it: the others add up to less than 1.
     key_heads, tokens, group, _ = scores.shape
     column = sinks.to(scores).view(key_heads, 1, group, 1).expand(-1, tokens, -1, -1)
     return torch.cat([scores, column], -1).softmax(-1)[..., :-1]

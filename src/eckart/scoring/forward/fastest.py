@@ -1,10 +1,10 @@
-"""The ways of reading, fastest first, and which of them is trusted.
+"""The fastest reader that agrees with the plain forward, for every set of requests.
 
-A way can be wrong by its making: an architecture is built otherwise than it expects. That is looked
-at in float32, whatever the run's dtype, where nothing hides behind rounding. Or its rounding goes
-too far, which is measured by how far the plain forward's own goes. Where a way does not agree, the
-next slower one is tried; the last is the plain forward itself, a row at a time, so no check ends a
-run.
+A reader can be wrong by its making: an architecture is built otherwise than it expects. That is
+looked at in float32, whatever the run's dtype, where nothing hides behind rounding. Or its rounding
+goes too far, which is measured by how far the plain forward's own goes. Where a reader does not
+agree, the next slower kind is tried; the last is the plain forward itself, a row at a time, so no
+check ends a run.
 """
 
 from __future__ import annotations
@@ -17,133 +17,137 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from eckart.scoring.forward.agreement import (
+from eckart.scoring.forward.packed import Packed, can_pack
+from eckart.scoring.forward.padded import Padded, can_share
+from eckart.scoring.forward.patches import Lengths, Regime
+from eckart.scoring.forward.plain import (
+    Alone,
+    Plain,
     close,
     half_tolerance,
     neighbours,
     noise_of,
+    read_plainly,
     sample_of,
     sizes,
     tolerance,
 )
-from eckart.scoring.forward.batching import is_out_of_memory, release_memory
-from eckart.scoring.forward.lengths import Lengths, Regime
-from eckart.scoring.forward.packed import Packed, can_pack
-from eckart.scoring.forward.padding import can_share
-from eckart.scoring.forward.plain import Alone, Plain, read_plainly
-from eckart.scoring.forward.precision import HALF, in_float32
-from eckart.scoring.forward.reader import Advance, Padded, Reader
-from eckart.scoring.forward.states import Trunk
-from eckart.scoring.forward.trunk import Point, Route
+from eckart.scoring.forward.reader import Advance, Reader, is_out_of_memory, release_memory
+from eckart.scoring.forward.states import StateStore
+from eckart.scoring.forward.trunk import LayerPoint, Trunk
 from eckart.scoring.requests import Requests
+from eckart.weights.hooks import HALF, in_float32
 from eckart.weights.models import Model
 
-BOTTOM = Point(0)
+BOTTOM = LayerPoint(0)
 
 SHOWS = 10
-"""How many tolerances an edit must move the plain forward by, for a way that ignored it to be found
-out."""
+"""How many tolerances an edit must move the plain forward by, for a reader that ignored it to be
+found out."""
 
 MISFITS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError)
-"""What a model raises that is built otherwise than a way expects."""
+"""What a model raises that is built otherwise than a reader expects."""
 
 Sums = Float[np.ndarray, "measures prompts labels"]
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way of reading.
+class ReaderKind:
+    """A kind of reader.
 
     Arguments:
         said: what is said of rows that are read so; nothing of the fastest.
-        make: makes a reader of requests that leaves states in a trunk.
+        make: makes a reader of requests that leaves states in a store.
         certain: it is the plain forward itself.
     """
 
     said: str
-    make: Callable[[Requests, Trunk], Reader]
+    make: Callable[[Requests, StateStore], Reader]
     certain: bool = False
 
 
-def known_ways(model: Model, budget: int, route: Route | None, lengths: Lengths) -> list[Way]:
+def reader_kinds(
+    model: Model, budget: int, trunk: Trunk | None, lengths: Lengths
+) -> list[ReaderKind]:
     """Return how a model's rows can be read, fastest first.
 
     Arguments:
         model: a causal language model.
         budget: the most tokens in a batch.
-        route: None for a model that cannot be taken apart.
+        trunk: None for a model that cannot be taken apart.
         lengths: the model's.
     """
 
-    def packed(requests: Requests, trunk: Trunk) -> Reader:
-        return Packed(model, requests, budget, route, trunk, lengths)
+    def packed(requests: Requests, states: StateStore) -> Reader:
+        return Packed(model, requests, budget, trunk, states, lengths)
 
-    def padded(requests: Requests, trunk: Trunk) -> Reader:
-        return Padded(model, requests, budget, route, trunk, lengths)
+    def padded(requests: Requests, states: StateStore) -> Reader:
+        return Padded(model, requests, budget, trunk, states, lengths)
 
-    def alone(requests: Requests, trunk: Trunk) -> Reader:
+    def alone(requests: Requests, states: StateStore) -> Reader:
         return Alone(model, requests.without_prefix(), 1, lengths=lengths)
 
-    ways = [Way("", packed)] if route is not None and can_pack(route) else []
+    sharing = [ReaderKind("", packed)] if trunk is not None and can_pack(trunk) else []
     if can_share(model):
-        ways.append(Way("padded" if ways else "", padded))
+        sharing.append(ReaderKind("padded" if sharing else "", padded))
     apart = "without sharing their demonstrations"
     return [
-        *ways,
-        Way(apart, lambda requests, trunk: padded(requests.without_prefix(), trunk)),
-        Way("one by one", alone, certain=True),
+        *sharing,
+        ReaderKind(apart, lambda requests, states: padded(requests.without_prefix(), states)),
+        ReaderKind("one by one", alone, certain=True),
     ]
 
 
 @dataclass(eq=False)
-class Ways:
-    """A model's ways of reading, and what was seen of them.
+class Readers:
+    """The kinds of readers of a model, and what was seen of them.
 
     Arguments:
         model: a causal language model.
         budget: the most tokens in a batch.
-        route: None for a model that cannot be taken apart.
-        trunk: where readings leave states.
-        probes: where the readings of checks leave theirs.
-        first: the fastest way that was not found wrong.
+        trunk: None for a model that cannot be taken apart.
+        states: where readers leave states.
+        probes: where the readers of checks leave theirs.
+        first: the fastest kind that was not found wrong.
         noise: how far, in nats a token, half precision was seen to move the plain forward.
     """
 
     model: Model
     budget: int
-    route: Route | None
-    trunk: Trunk
-    probes: Trunk
+    trunk: Trunk | None
+    states: StateStore
+    probes: StateStore
     first: int = 0
     noise: float = 0.0
-    _seen: dict[int, set[Regime]] = field(default_factory=dict)
+    _agreed: dict[int, set[Regime]] = field(default_factory=dict)
     _longest: dict[int, int] = field(default_factory=dict)
     _told: bool = False
 
     def __post_init__(self) -> None:
         self.lengths = Lengths(self.model)
-        self.known = known_ways(self.model, self.budget, self.route, self.lengths)
+        self.kinds = reader_kinds(self.model, self.budget, self.trunk, self.lengths)
 
     @property
     def half(self) -> bool:
         """Whether the model computes in half precision."""
         return self.model.dtype in HALF
 
-    def seen(self, way: int, requests: Requests) -> bool:
-        """Say whether rows of such lengths were seen to agree in float32, read in one of the
-        ways."""
+    def agreed(self, kind: int, requests: Requests) -> bool:
+        """Say whether rows of such lengths were seen to agree in float32, read by one kind."""
         lengths, regimes = self._reach(requests)
-        return max(lengths) <= self._longest.get(way, 0) and regimes <= self._seen.get(way, set())
+        return max(lengths) <= self._longest.get(kind, 0) and regimes <= self._agreed.get(
+            kind, set()
+        )
 
-    def see(self, way: int, requests: Requests) -> None:
-        """Note that these rows agree in float32, read in one of the ways."""
+    def note_agreement(self, kind: int, requests: Requests) -> None:
+        """Note that these rows agree in float32, read by one kind."""
         lengths, regimes = self._reach(requests)
-        self._longest[way] = max(self._longest.get(way, 0), *lengths)
-        self._seen[way] = self._seen.get(way, set()) | regimes
+        self._longest[kind] = max(self._longest.get(kind, 0), *lengths)
+        self._agreed[kind] = self._agreed.get(kind, set()) | regimes
 
     def wide(self) -> AbstractContextManager[None]:
         """Let the model compute in float32 at least, while a `with` block runs."""
-        return in_float32(self.model, self.route.blocks if self.route else ())
+        return in_float32(self.model, self.trunk.blocks if self.trunk else ())
 
     def leave_unchecked(self) -> None:
         """Go on although a check found no room in memory, and say so once."""
@@ -159,59 +163,62 @@ class Ways:
         return lengths, {self.lengths.regime(length) for length in lengths}
 
 
-class Readable:
-    """Requests, and the way of reading them that is trusted: the fastest that agrees with the plain
-    forward.
+class CheckedReader:
+    """Reads requests by the fastest kind of reader that agrees with the plain forward.
 
     Arguments:
-        ways: those of the model, which is unedited now.
+        readers: those of the model, which is unedited now.
         requests: what is read.
         what: names the requests in messages.
     """
 
-    def __init__(self, ways: Ways, requests: Requests, what: str) -> None:
-        self.ways = ways
+    def __init__(self, readers: Readers, requests: Requests, what: str) -> None:
+        self.readers = readers
         self.requests = requests
         self.what = what
         self.tails = True  # passes may begin above the bottom
-        self._chosen, self._longest = sample_of(requests, ways.lengths)
+        self._chosen, self._longest = sample_of(requests, readers.lengths)
         self._sample = requests.subset(self._chosen)
         self._tokens = sizes(self._sample)[0]
-        self._checked: set[Point] = set()
+        self._checked: set[LayerPoint] = set()
         self._unedited: Plain | None = None
-        self._take(ways.first)
-        while not self._way.certain and not self._agrees():
-            self._take(self._number + 1)
-        ways.first = self._number
-        if self._way.said:
+        self._use(readers.first)
+        while not self._kind.certain and not self._agrees():
+            self._use(self._number + 1)
+        readers.first = self._number
+        if self._kind.said:
             said = (
-                f"{what} rows are read {self._way.said}: faster ways do not agree with the plain"
+                f"{what} rows are read {self._kind.said}: faster ways do not agree with the plain"
                 " forward"
             )
             warnings.warn(said, stacklevel=3)
 
     def sums(
-        self, start: Point | None, keep: frozenset[Point], advance: Advance, logits: bool = False
+        self,
+        start: LayerPoint | None,
+        keep: frozenset[LayerPoint],
+        advance: Advance,
+        logits: bool = False,
     ) -> Sums:
         """Read the requests through the model as it is now; see `Reader.sums`."""
-        return self.reader.sums(*self.entered(start, keep), advance, logits)
+        return self.reader.sums(*self.settled(start, keep), advance, logits)
 
-    def part(self, prompts: Sequence[int]) -> Part:
+    def part(self, prompts: Sequence[int]) -> CheckedPart:
         """Return some of the prompts, which are read as all are."""
-        return Part(self, prompts)
+        return CheckedPart(self, prompts)
 
     def forget(self) -> None:
         """Let go of the states that checks left."""
-        self._left: frozenset[Point] = frozenset()
+        self._left: frozenset[LayerPoint] = frozenset()
 
-    def entered(
-        self, start: Point | None, keep: Iterable[Point]
-    ) -> tuple[Point | None, frozenset[Point]]:
+    def settled(
+        self, start: LayerPoint | None, keep: Iterable[LayerPoint]
+    ) -> tuple[LayerPoint | None, frozenset[LayerPoint]]:
         """Return where a reading of the model as it is now begins, and at which points it leaves
         states.
 
         Before the first that begins at a point, it is made sure that it may; where it may not, a
-        slower way is taken.
+        slower kind is used.
 
         Arguments:
             start: the lowest point at which the weights differ from the unedited model's; None:
@@ -220,45 +227,47 @@ class Readable:
         """
         while True:
             begin = start if self.tails or start is None else BOTTOM
-            kept = frozenset(keep) if self.tails else frozenset[Point]()
-            if self._way.certain or self._may_begin(begin, kept):
+            kept = frozenset(keep) if self.tails else frozenset[LayerPoint]()
+            if self._kind.certain or self._may_begin(begin, kept):
                 return begin, kept
-            self._descend()
+            self._fall_back()
 
-    def _take(self, number: int) -> None:
-        """Read in this way from now on."""
-        self._number, self._way = number, self.ways.known[number]
-        self.reader = self._way.make(self.requests, self.ways.trunk)
-        self._prober = self._way.make(self._sample, self.ways.probes)
+    def _use(self, number: int) -> None:
+        """Read by this kind from now on."""
+        self._number = number
+        self._kind = self.readers.kinds[number]
+        self.reader = self._kind.make(self.requests, self.readers.states)
+        self._prober = self._kind.make(self._sample, self.readers.probes)
         self.forget()
 
-    def _descend(self) -> None:
-        """Take a slower way: an edited model's rows do not agree in this one."""
+    def _fall_back(self) -> None:
+        """Give up sharing the lower layers, or else this kind: an edited model's rows do not
+        agree."""
         if self.tails:
             self.tails = False
             said = "candidates run through all layers: sharing the lower ones fails here"
         else:
-            self._take(self._number + 1)
+            self._use(self._number + 1)
             said = (
-                f"{self.what} rows are read {self._way.said}: clipped, the model does not agree"
+                f"{self.what} rows are read {self._kind.said}: clipped, the model does not agree"
                 " otherwise"
             )
         self._checked.clear()
         warnings.warn(said, stacklevel=4)
 
     def _agrees(self) -> bool:
-        """Say whether the way agrees on the unedited model."""
-        known = self.ways.half and self.ways.seen(self._number, self.requests)
+        """Say whether this kind agrees on the unedited model."""
+        known = self.readers.half and self.readers.agreed(self._number, self.requests)
         if not known and not self._tried(self._made_right):
             return False
-        return not self.ways.half or self._tried(self._rounds_right)
+        return not self.readers.half or self._tried(self._rounds_right)
 
     def _tried(self, check: Callable[[], bool]) -> bool:
         try:
             return check()
         except (*MISFITS, MemoryError) as error:
             if is_out_of_memory(error):
-                self.ways.leave_unchecked()
+                self.readers.leave_unchecked()
                 return True
             return False
 
@@ -270,14 +279,14 @@ class Readable:
         looked at.
         """
         near = sorted({*neighbours(self.reader, self._longest), *self._chosen})
-        reader = self._way.make(self.requests.subset(near), Trunk(0))
+        reader = self._kind.make(self.requests.subset(near), StateStore(0))
         reader.together = True
-        with self.ways.wide():
+        with self.readers.wide():
             self._unedited = plain = self._unedited or self._plain()
             found = reader.log_likelihoods()[[near.index(prompt) for prompt in self._chosen]]
         if not close(found, plain, tolerance(plain, self._tokens)):
             return False
-        self.ways.see(self._number, self._sample)
+        self.readers.note_agreement(self._number, self._sample)
         return True
 
     def _rounds_right(self) -> bool:
@@ -285,13 +294,15 @@ class Readable:
         forward is."""
         plain = self._plain()
         if self._unedited is not None:
-            self.ways.noise = max(self.ways.noise, noise_of(plain, self._unedited, self._tokens))
-        found = self._way.make(self._sample, Trunk(0)).log_likelihoods()
+            self.readers.noise = max(
+                self.readers.noise, noise_of(plain, self._unedited, self._tokens)
+            )
+        found = self._kind.make(self._sample, StateStore(0)).log_likelihoods()
         return close(
-            found, plain, half_tolerance(self.ways.noise, self._tokens, self.ways.model.dtype)
+            found, plain, half_tolerance(self.readers.noise, self._tokens, self.readers.model.dtype)
         )
 
-    def _may_begin(self, begin: Point | None, kept: frozenset[Point]) -> bool:
+    def _may_begin(self, begin: LayerPoint | None, kept: frozenset[LayerPoint]) -> bool:
         """Say whether the model as it is now may be read from a point on; of the unedited one,
         leave states there.
 
@@ -305,18 +316,18 @@ class Readable:
             whole or begin in self._checked or self._tried(lambda: self._edited_right(begin, kept))
         )
 
-    def _leave(self, kept: frozenset[Point]) -> bool:
+    def _leave(self, kept: frozenset[LayerPoint]) -> bool:
         """Leave the unedited model's states for checks to come."""
-        with self.ways.wide():
+        with self.readers.wide():
             self._unedited = self._unedited or self._plain()
             self._prober.log_likelihoods(None, kept)
         self._left |= kept
         return True
 
-    def _edited_right(self, begin: Point, kept: frozenset[Point]) -> bool:
+    def _edited_right(self, begin: LayerPoint, kept: frozenset[LayerPoint]) -> bool:
         """Say whether the model as it is now is read right in float32 by a pass that begins at a
         point."""
-        with self.ways.wide():
+        with self.readers.wide():
             plain = self._plain()
             if begin in kept - self._left:
                 self._prober.log_likelihoods(begin, kept)
@@ -327,33 +338,37 @@ class Readable:
             return False
         before = plain if self._unedited is None else self._unedited
         if (np.abs(plain.values - before.values) > SHOWS * allowed).any():
-            self._checked.add(begin)  # a way that ignored the edit would have been found out
+            self._checked.add(begin)  # a reader that ignored the edit would have been found out
         return True
 
     def _plain(self) -> Plain:
-        return read_plainly(self.ways.model, self._sample.without_prefix(), self.ways.lengths)
+        return read_plainly(self.readers.model, self._sample.without_prefix(), self.readers.lengths)
 
 
-class Part:
-    """Some of the prompts of requests, read in the way that is trusted for all.
+class CheckedPart:
+    """Reads some of the prompts of requests, as all are read.
 
     Arguments:
         whole: all of them.
         prompts: which.
     """
 
-    def __init__(self, whole: Readable, prompts: Sequence[int]) -> None:
+    def __init__(self, whole: CheckedReader, prompts: Sequence[int]) -> None:
         self.whole = whole
         self.requests = whole.requests.subset(prompts)
         self._prompts = prompts
-        self._of: Reader | None = None
+        self._whole: Reader | None = None
 
     def sums(
-        self, start: Point | None, keep: frozenset[Point], advance: Advance, logits: bool = False
+        self,
+        start: LayerPoint | None,
+        keep: frozenset[LayerPoint],
+        advance: Advance,
+        logits: bool = False,
     ) -> Sums:
         """Read them through the model as it is now; see `Reader.sums`."""
-        entered = self.whole.entered(start, keep)
-        if self._of is not self.whole.reader:
-            self._of = self.whole.reader
-            self.reader = self._of.part(self._prompts)
-        return self.reader.sums(*entered, advance, logits)
+        settled = self.whole.settled(start, keep)
+        if self._whole is not self.whole.reader:
+            self._whole = self.whole.reader
+            self.reader = self._whole.part(self._prompts)
+        return self.reader.sums(*settled, advance, logits)

@@ -1,5 +1,5 @@
-"""Reading the slow and obvious way, which every faster one has to agree with: one row at a time,
-nothing shared."""
+"""The plain forward: the slow and obvious reading, one row at a time with nothing shared, and how
+far a faster one may be from it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,36 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from eckart.scoring.encoding import Tokens
-from eckart.scoring.forward.lengths import Lengths
-from eckart.scoring.forward.reader import Places, Reader
+from eckart.scoring.forward.patches import Lengths
+from eckart.scoring.forward.reader import Outputs, Places, Reader
+from eckart.scoring.forward.trunk import Pass
 from eckart.scoring.requests import Continuation, Requests
 from eckart.weights.models import Model
+
+ROUNDINGS = 256
+"""How many roundings of the largest logit, a token, a reader may differ by in float32."""
+
+SMALLEST = 4.0
+"""The least that the largest logit is taken for: sums inside of a model with small logits are
+larger."""
+
+HALVES = 32
+"""How many roundings of 1, a token, a reader may differ by in half precision, besides what rounding
+is seen to do."""
+
+NOISE = 8
+"""How many times as far from float32 as the plain forward a reader may be in half precision."""
+
+Values = Float[np.ndarray, "prompts labels"]
+Counts = Int[np.ndarray, "prompts labels"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +68,14 @@ def read_plainly(model: Model, requests: Requests, lengths: Lengths | None = Non
 
     @cache
     def last_logits(row: Tokens) -> Float[Tensor, "last vocabulary"]:
-        logits = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[
-            0
-        ]
+        tokens = torch.tensor([row], device=model.device)
+        logits = model(input_ids=tokens, use_cache=False).logits[0]
         return logits[-longest:].double()
 
     def plain(c: Continuation) -> float:
         logits = last_logits(requests.rows[c.row][: c.start + len(c.tokens)])[-len(c.tokens) :]
-        chosen, sums = logits[range(len(c.tokens)), list(c.tokens)], logits.logsumexp(-1)
+        chosen = logits[range(len(c.tokens)), list(c.tokens)]
+        sums = logits.logsumexp(-1)
         sizes = torch.cat([chosen, sums]).abs()
         scales.extend(sizes[sizes.isfinite()].tolist())
         return float((chosen - sums).sum())
@@ -85,30 +104,91 @@ class Alone(Reader):
         yield
 
     @contextmanager
-    def _within(self, length: int | None) -> Iterator[None]:
+    def _pinned(self, length: int | None) -> Iterator[None]:
         with self.lengths.pinned(None):
             yield
 
     def plan(self, rows: Sequence[Tokens]) -> list[list[int]]:
-        """Return each row by itself."""
         return [[row] for row in range(len(rows))]
 
-    def read_prefix(self) -> None:
-        """Do nothing: nothing is shared."""
+    def read_prefix(self, name: str, wanted: Pass) -> None:
+        return None
 
-    def forget_prefix(self) -> None:
-        """Do nothing: nothing is kept."""
-
-    def read(self, rows: list[int]) -> tuple[Float[Tensor, "scored vocabulary"], Places]:
-        """Run one row; return the logits of its scored positions, and which is which."""
+    def read(self, rows: list[int], prefix: None, wanted: Pass) -> tuple[Outputs, Places]:
+        """Run one row; return the logits of its scored positions."""
         (row,) = rows
         tokens = torch.tensor([self.requests.rows[row]], device=self.model.device)
         logits = self.model(input_ids=tokens, use_cache=False).logits[0]
-        positions = sorted({position for _, _, position, _ in self._wanted[row]})
+        positions = sorted({position for _, _, position, _ in self.targets[row]})
         return logits[positions], {(0, position): place for place, position in enumerate(positions)}
 
-    def head(
-        self, outputs: Float[Tensor, "scored vocabulary"]
-    ) -> Float[Tensor, "scored vocabulary"]:
-        """Return the outputs: they are logits."""
-        return outputs
+
+def sizes(requests: Requests) -> tuple[Counts, Counts]:
+    """Return the number of tokens, and of bytes, of every continuation."""
+    tokens = [[len(c.tokens) for c in choices] for choices in requests.continuations]
+    lengths = [[c.bytes for c in choices] for choices in requests.continuations]
+    return np.array(tokens), np.array(lengths)
+
+
+def sample_of(requests: Requests, lengths: Lengths) -> tuple[list[int], int]:
+    """Return some prompts, and which of them has the longest row.
+
+    They are the one with the shortest row and the one with the longest, and where the model reads
+    rows of some lengths otherwise than others, those on either side of the first switch, and of the
+    last one.
+    """
+    longest = [max(requests.length(c.row) for c in choices) for choices in requests.continuations]
+    order = sorted(range(len(longest)), key=longest.__getitem__)
+    regimes = [lengths.regime(longest[prompt]) for prompt in order]
+    switches = [
+        place for place, pair in enumerate(pairwise(regimes), start=1) if pair[0] != pair[1]
+    ]
+    near = [order[place - step] for place in (*switches[:1], *switches[-1:]) for step in (0, 1)]
+    return sorted({order[0], *near, order[-1]}), order[-1]
+
+
+def neighbours(reader: Reader, prompt: int) -> list[int]:
+    """Return the prompts that are read in one batch with one of them, and that one."""
+    found = reader.requests.continuations
+    rows = {c.row for c in found[prompt]}
+    together = {row for batch in reader.batches() if not rows.isdisjoint(batch) for row in batch}
+    return [
+        number for number, choices in enumerate(found) if any(c.row in together for c in choices)
+    ]
+
+
+def tolerance(plain: Plain, tokens: Counts) -> Values:
+    """Return how far, in nats, a reader may be from the plain forward where both compute in
+    float32."""
+    return ROUNDINGS * torch.finfo(torch.float32).eps * max(plain.scale, SMALLEST) * tokens
+
+
+def half_tolerance(noise: float, tokens: Counts, dtype: torch.dtype) -> Values:
+    """Return how far, in nats, a reader may be from the plain forward in half precision.
+
+    Arguments:
+        noise: how far the plain forward in half precision is from itself in float32, a token, at
+            the most.
+        tokens: of every continuation.
+        dtype: bfloat16 or float16.
+    """
+    return (HALVES * torch.finfo(dtype).eps + NOISE * noise) * tokens
+
+
+def noise_of(half: Plain, wide: Plain, tokens: Counts) -> float:
+    """Return how far the plain forward in half precision is from itself in float32, a token, at the
+    most."""
+    far = np.abs(half.values - wide.values) / tokens
+    return float(far[np.isfinite(far)].max(initial=0.0))
+
+
+def close(found: Values, plain: Plain, allowed: Values) -> bool:
+    """Say whether a reader agrees with the plain forward: everywhere within what is allowed, and no
+    number only where both have none."""
+    return bool(_near(found, plain.values, allowed).all())
+
+
+def _near(found: Values, plain: Values, allowed: Values) -> Bool[np.ndarray, "prompts labels"]:
+    numbers = np.isfinite(found) & np.isfinite(plain)
+    apart = np.abs(np.where(numbers, found - plain, 0.0))
+    return np.where(numbers, apart <= allowed, ~np.isfinite(found) & ~np.isfinite(plain))

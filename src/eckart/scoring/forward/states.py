@@ -1,4 +1,4 @@
-"""The states that passes left behind, within budgets of memory; what exceeds them goes to a
+"""The store of the states that passes leave, within budgets of memory; what exceeds them goes to a
 file."""
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from eckart.scoring.forward.trunk import Point, States
+from eckart.scoring.forward.trunk import LayerPoint, States
 
-Key = tuple[str, Point]
+Key = tuple[str, LayerPoint]
 SHARE = 0.25
 """How much of the free memory states may take when nobody says otherwise, and of the free disk in
 any case."""
@@ -73,7 +73,7 @@ class _Filed:
         return values.view(self.dtype).view(self.shape).to(self.device)
 
 
-class Trunk:
+class StateStore:
     """States by batch and point.
 
     What does not fit into the budget goes to the host's memory, if there is one of its own, and
@@ -95,8 +95,8 @@ class Trunk:
         self._disk = 0
 
     @classmethod
-    def on(cls, device: torch.device, budget: int | None) -> Trunk:
-        """Return a trunk for states of a device; a share of what is free there if no budget is
+    def on(cls, device: torch.device, budget: int | None) -> StateStore:
+        """Return a store for states of a device; a share of what is free there if no budget is
         given."""
         host = 0 if device.type == "cpu" else free_memory(torch.device("cpu"))
         return cls(free_memory(device) if budget is None else budget, host)
@@ -104,7 +104,7 @@ class Trunk:
     def __contains__(self, key: Key) -> bool:
         return key in self._states
 
-    def get(self, batch: str, point: Point) -> States | None:
+    def get(self, batch: str, point: LayerPoint) -> States | None:
         """Return the states that a batch has at a point, if they were kept."""
         found = self._states.get((batch, point))
         return (
@@ -113,7 +113,7 @@ class Trunk:
             else tuple(t if isinstance(t, Tensor) else t.read() for t in found)
         )
 
-    def put(self, batch: str, point: Point, states: Iterable[Tensor]) -> None:
+    def put(self, batch: str, point: LayerPoint, states: Iterable[Tensor]) -> None:
         """Keep states: where they are, on the host, in a file, or not at all."""
         states = tuple(state.contiguous() for state in states)
         size = sum(state.nbytes for state in states)
@@ -144,7 +144,8 @@ class Trunk:
                 self._file = tempfile.TemporaryFile(prefix="eckart-states-")  # noqa: SIM115  # it lives as long as this
                 weakref.finalize(self, self._file.close)
                 self._disk = int(SHARE * shutil.disk_usage(tempfile.gettempdir()).free)
-            file, start = self._file, self._file.seek(0, os.SEEK_END)
+            file = self._file
+            start = file.seek(0, os.SEEK_END)
         except OSError:
             return None
         if self.filed + size > self._disk:

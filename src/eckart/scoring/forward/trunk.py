@@ -1,58 +1,30 @@
-"""Passes through a model's own forward that begin above its lower layers, and leave states for
-later ones.
+"""The trunk: the layers below an edit, which give every candidate the same states.
 
-Layers below the lowest edited one give every candidate the same states. A pass that begins at a
-`Point` bypasses them: their forward returns its input, and the first layer of the tail receives the
-states that an earlier pass left. An edit of a layer's MLP leaves its attention as it was, so such a
-pass begins after that.
+A pass that begins at a `LayerPoint` bypasses the layers below: their forward returns its input, and
+the first layer that runs receives the states that an earlier pass left. An edit of a layer's MLP
+leaves its attention as it was, so such a pass begins after that. Everything else is the model's own
+forward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
 from eckart.records import Edit
 from eckart.weights.anatomy import Anatomy
+from eckart.weights.hooks import Forward, PassEnded, replace_forward
 
-Forward = Callable[..., Any]
 States = tuple[Tensor, ...]
 
 
-class PassEnded(Exception):  # noqa: N818  # what was wanted is known; it is no error
-    """A pass was led no further."""
-
-
-@runtime_checkable
-class Ends(Protocol):
-    """Runs the last layer on the scored tokens alone, and ends the pass there."""
-
-    def narrow(
-        self, forward: Forward, hidden: Tensor, args: Any, kwargs: Any, keys: bool
-    ) -> tuple[Tensor, Any, Any]:
-        """Return the last layer's inputs for the scored tokens.
-
-        Arguments:
-            forward: the layer's own.
-            hidden, args, kwargs: its inputs for all tokens.
-            keys: its attention is to run, and needs the keys of all tokens.
-
-        Raises:
-            PassEnded: nothing is scored.
-        """
-        ...
-
-    def take(self, hidden: Tensor) -> None:
-        """Receive the layer's output for the scored tokens."""
-        ...
-
-
 @dataclass(frozen=True, order=True)
-class Point:
+class LayerPoint:
     """Where a candidate's own computation begins.
 
     Arguments:
@@ -70,8 +42,65 @@ class Point:
         return self.layer + self.after_attention
 
 
-class Route:
-    """A model's layers, passed through from any point on.
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What one pass through the layers is told.
+
+    Arguments:
+        start: where it begins; None for the bottom.
+        states: what an earlier pass left there.
+        keep: points whose states it leaves for later ones.
+        left: those states, filled while it runs: a layer's input, or what its attention's output is
+            added to, and that output.
+    """
+
+    start: LayerPoint | None = None
+    states: States = ()
+    keep: frozenset[LayerPoint] = frozenset()
+    left: dict[LayerPoint, list[Tensor]] = field(default_factory=dict)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let the model's layers do as this pass is told while a `with` block runs."""
+        before = _running.set(self)
+        try:
+            yield
+        finally:
+            _running.reset(before)
+
+    def leave(self, point: LayerPoint, state: Tensor) -> None:
+        """Leave a state, if it is wanted."""
+        if point in self.keep:
+            self.left.setdefault(point, []).append(state)
+
+    def at_scored(
+        self, forward: Forward, hidden: Tensor, args: Any, kwargs: Any, attends: bool
+    ) -> tuple[Pass, Tensor, Any, Any] | None:
+        """Return how the last layer runs on the scored tokens alone, and its inputs there; None for
+        a pass that runs it on all tokens, and the head after it.
+
+        Arguments:
+            forward: the layer's own.
+            hidden, args, kwargs: its inputs for all tokens.
+            attends: its attention is to run, and needs the keys of all tokens.
+
+        Raises:
+            PassEnded: nothing is scored.
+        """
+        return None
+
+
+_WHOLE = Pass()
+_running: ContextVar[Pass] = ContextVar("pass", default=_WHOLE)
+
+
+def running_pass() -> Pass:
+    """Return what the pass that runs now is told; that of a whole one where nothing was said."""
+    return _running.get()
+
+
+class Trunk:
+    """A model's layers, which passes may begin at any point of.
 
     Arguments:
         anatomy: the model's.
@@ -80,15 +109,12 @@ class Route:
     def __init__(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self.blocks = anatomy.blocks
+        self.top = LayerPoint(len(anatomy.blocks))
         self.attentions = [_attention(anatomy, layer) for layer in range(len(anatomy.blocks))]
         self.last_query = _query(anatomy)
-        self._ends: Ends | None = None
-        self._start: tuple[Point, States] | None = None
-        self._keep: frozenset[Point] = frozenset()
-        self._left: dict[Point, list[Tensor]] = {}
         self._gives_tuple: dict[nn.Module, bool] = {}
 
-    def point(self, edits: Iterable[Edit]) -> Point | None:
+    def point(self, edits: Iterable[Edit]) -> LayerPoint | None:
         """Return where the lowest of these edits takes effect; None without edits."""
         lowest = min((edit.layer for edit in edits), default=None)
         if lowest is None:
@@ -100,11 +126,11 @@ class Route:
             for weight in self.anatomy.select(e.layer, e.part)
         }
         after = parts == {"mlp"} and self.attentions[lowest] is not None
-        return Point(lowest, after)
+        return LayerPoint(lowest, after)
 
     @contextmanager
-    def laid(self) -> Iterator[None]:
-        """Lead the model's layers along this route while a `with` block runs."""
+    def installed(self) -> Iterator[None]:
+        """Let the model's layers follow the running `Pass` while a `with` block runs."""
         with ExitStack() as undo:
             for layer, block in enumerate(self.blocks):
                 replace_forward(undo, block, self._block(layer, block, block.forward))
@@ -115,75 +141,61 @@ class Route:
                     )
             yield
 
-    @contextmanager
-    def passing(
-        self,
-        start: tuple[Point, States] | None = None,
-        keep: Iterable[Point] = (),
-        ends: Ends | None = None,
-    ) -> Iterator[dict[Point, list[Tensor]]]:
-        """Say how the next pass goes: where it begins, with which states, and where it leaves some.
-
-        Arguments:
-            start: the point, and what an earlier pass left there; None for the whole model.
-            keep: points of which the states are wanted.
-            ends: runs the last layer on the scored tokens alone, and ends the pass there; None for
-                a whole pass.
-
-        Yields:
-            the states left, filled by the pass.
-        """
-        self._start, self._keep, self._ends, self._left = start, frozenset(keep), ends, {}
-        try:
-            yield self._left
-        finally:
-            self._start, self._keep, self._ends, self._left = None, frozenset(), None, {}
-
     def _block(self, layer: int, block: nn.Module, forward: Forward) -> Forward:
-        here, after = Point(layer), Point(layer, after_attention=True)
+        here = LayerPoint(layer)
+        after = LayerPoint(layer, after_attention=True)
+        last = layer == len(self.blocks) - 1
 
-        def routed(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        def followed(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             """Stand in for the layer's forward."""
-            start, states = self._start or (Point(-1), ())
-            if start.layer > layer:
-                passed = states[0] if start.layer == layer + 1 == len(self.blocks) else hidden
+            now = running_pass()
+            # 1) Below the start nothing runs. What is handed on there are the embeddings, which
+            #    nobody reads: the layer of the start takes its own states. A pass that starts at
+            #    the top has no such layer, so the last one hands them to the head.
+            if now.start is not None and now.start.layer > layer:
+                passed = now.states[0] if last else hidden
                 return (passed,) if self._gives_tuple[block] else passed
-            if start == here:
-                hidden = states[0].to(hidden.device)
-            self._keep_state(here, hidden)
-            ends = self._ends if layer == len(self.blocks) - 1 else None
-            if ends is not None:
-                hidden, args, kwargs = ends.narrow(forward, hidden, args, kwargs, start != after)
-            if start == after:
-                hidden = states[0].to(hidden.device)
-            self._keep_state(after, hidden)
-            output = forward(hidden, *args, **kwargs)
+            # 2) The layer's input. Layers of a model that is spread out lie on several devices.
+            if now.start == here:
+                hidden = now.states[0].to(hidden.device)
+            now.leave(here, hidden)
+            # 3) The last layer, on the scored tokens alone. This comes before the states after the
+            #    attention, which an earlier pass left of the scored tokens alone, too.
+            narrowed = None
+            if last:
+                narrowed = now.at_scored(forward, hidden, args, kwargs, now.start != after)
+            if narrowed is not None:
+                now, hidden, args, kwargs = narrowed
+            # 4) What the attention's output is added to: it is kept beside that output (`_attend`),
+            #    since the layer adds the two up itself.
+            if now.start == after:
+                hidden = now.states[0].to(hidden.device)
+            now.leave(after, hidden)
+            with now.running():
+                output = forward(hidden, *args, **kwargs)
             self._gives_tuple[block] = isinstance(output, tuple)
-            if ends is not None:
-                ends.take(output[0] if isinstance(output, tuple) else output)
-                raise PassEnded
-            return output
+            if narrowed is None:
+                return output
+            now.leave(self.top, output[0] if isinstance(output, tuple) else output)
+            raise PassEnded
 
-        return routed
+        return followed
 
     def _attend(self, layer: int, attention: nn.Module, forward: Forward) -> Forward:
-        after = Point(layer, after_attention=True)
+        after = LayerPoint(layer, after_attention=True)
 
-        def routed(*args: Any, **kwargs: Any) -> Any:
+        def followed(*args: Any, **kwargs: Any) -> Any:
             """Stand in for the attention's forward."""
-            if self._start is not None and self._start[0] == after:
-                attended = self._start[1][1]
+            now = running_pass()
+            if now.start == after:
+                attended = now.states[1]
                 return (attended, None) if self._gives_tuple[attention] else attended
             output = forward(*args, **kwargs)
             self._gives_tuple[attention] = isinstance(output, tuple)
-            self._keep_state(after, output[0] if isinstance(output, tuple) else output)
+            now.leave(after, output[0] if isinstance(output, tuple) else output)
             return output
 
-        return routed
-
-    def _keep_state(self, point: Point, state: Tensor) -> None:
-        if point in self._keep:
-            self._left.setdefault(point, []).append(state)
+        return followed
 
 
 def _attention(anatomy: Anatomy, layer: int) -> nn.Module | None:
@@ -219,18 +231,3 @@ def _parent(paths: Sequence[str]) -> str:
     while not all(path.startswith(".".join([*common, ""])) for path in paths):
         common.pop()
     return ".".join(common)
-
-
-def replace_forward(undo: ExitStack, module: nn.Module, forward: Forward) -> None:
-    """Give a module another forward until `undo` is closed."""
-    undo.callback(
-        _restore, module, module.__dict__.get("forward")
-    )  # first: an interrupt in between does no harm
-    module.forward = forward
-
-
-def _restore(module: nn.Module, own: Forward | None) -> None:
-    if own is None:
-        module.__dict__.pop("forward", None)
-    else:
-        module.forward = own

@@ -24,8 +24,8 @@ from eckart.reports.figures.gains import (
     gain_map,
     gain_pairs,
 )
+from eckart.reports.table import UNITS
 from eckart.reports.tables import spectra_by_model
-from eckart.reports.units import UNITS
 from eckart.runs import Run, folder_name
 from eckart.scores import Score
 from eckart.weights.conditioning import MatrixSpectrum

@@ -1,108 +1,36 @@
-"""The options of `eckart sweep`, its progress, and how it ends."""
+"""Runs of sweeps and of spectra: their progress, their costs, and how they end."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eckart.cli import options as o
-from eckart.cli.console import errors, print_json, say, say_run, show
+from eckart.cli.console import errors, print_json, progress_bar, say, say_run, show, typed
+from eckart.files import home
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from eckart.runs import RunStore
     from eckart.sweeps.cost import Cost
     from eckart.sweeps.grid import Sweep
     from eckart.sweeps.result import SweepResult
     from eckart.sweeps.sources import Sources
     from eckart.sweeps.sweep import Event, Execute
-
-GRID = "The grid"
-
-
-def _grid(help_: str, *names: str) -> Any:
-    return typer.Option(*names, help=help_, rich_help_panel=GRID)
+    from eckart.weights.conditioning import MatrixSpectrum
+    from eckart.weights.stored import StoredWeights
 
 
-@dataclass(frozen=True)
-class Said:
-    """What the command line says about a study; None for what it leaves to the file."""
-
-    models: Annotated[
-        list[str] | None, _grid("A hub id or a folder; may be given several times.", "--model")
-    ] = None
-    tasks: Annotated[str | None, _grid("Catalogue names or task files, joined by commas.")] = None
-    layers: Annotated[
-        str | None, _grid("0,1,-2,-1, or all, or auto: by condition number, for each part.")
-    ] = None
-    parts: Annotated[str | None, _grid("attn,mlp by default; or all, or single matrices.")] = None
-    rates: Annotated[str | None, _grid("Clipping rates; 0 is always among them.")] = None
-    shots: Annotated[
-        str | None, _grid("Numbers of demonstrations; each task's own by default.")
-    ] = None
-    seeds: Annotated[str | None, _grid("Draw the demonstrations: 0,1,2 or 0..4.")] = None
-    scorings: Annotated[str | None, _grid("sum,contextual,batch,...: all from one reading.")] = None
-    test: Annotated[
-        str | None,
-        _grid("selected: each part's best on validation; all: every edit, for figures; none."),
-    ] = None
-    metric: o.Metric = None
-    combine: Annotated[str | None, _grid("For auto: geometric, mean, max or min.")] = None
-    top_k: Annotated[
-        int | None, _grid("For auto: the deepest of the K worst-conditioned layers.")
-    ] = None
-    spectra: Annotated[
-        bool, _grid("Measure every matrix's spectrum, too; needs no tasks.", "--spectra")
-    ] = False
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="The task's data; of several tasks, a folder with one for each.",
-            rich_help_panel=o.TASK,
-        ),
-    ] = None
-    text_column: o.TextColumn = None
-    label_column: o.LabelColumn = None
-    template: o.Template = None
-    labels: o.Labels = None
-    label_end: o.LabelEnd = None
-    variant: o.Variant = None
-    split_seed: Annotated[
-        int | None, typer.Option(help="Draws validation and test rows.", rich_help_panel=o.TASK)
-    ] = None
-    split_sizes: o.SplitSizes = None
-    batch_tokens: o.BatchTokens = None
-    cache_memory: o.CacheMemory = None
-    truncate_demonstrations: o.Truncate = False
-    drop_long_rows: o.DropLong = False
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float32, bfloat16, float16, or auto.", rich_help_panel=o.MODEL),
-    ] = None
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", rich_help_panel=o.MODEL)
-    ] = None
-    device_map: o.DeviceMap = None
-    trust_remote_code: o.RemoteCode = False
-
-    def values(self) -> dict[str, Any]:
-        """Return what was said, and nothing else."""
-        read = {
-            **{f.name: getattr(self, f.name) for f in fields(self)},
-            "labels": o.parse_labels(self.labels),
-            "cache_memory": o.parse_memory(self.cache_memory),
-            "data": None if self.data is None else str(self.data),
-        }
-        return {
-            name: value for name, value in read.items() if value is not None and value is not False
-        }
+# Any model's spectra may lie in one folder: a matrix is known by its bytes, and a model by those
+# that it was made of.
+SETTINGS = {"kind": "spectrum"}
 
 
 def carry_out(
@@ -177,14 +105,17 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
     from eckart.sweeps.cost import expected_trials
     from eckart.sweeps.grid import Unit
 
-    total, units = expected_trials(study, folder, sources), len(list(study.units))
+    total = expected_trials(study, folder, sources)
+    units = len(list(study.units))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    done, trials, start = 0, 0, time.perf_counter()
+    done = 0
+    trials = 0
+    start = time.perf_counter()
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
         job = bar.add_task(f"0 of {units} units, trials", total=total)
 
@@ -204,3 +135,67 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
                 trials = 0
 
         yield watch
+
+
+def run_spectrum(
+    stored: StoredWeights,
+    part: str,
+    layers: list[int] | None,
+    device: str,
+    folder: Path,
+    figure: Path,
+    as_json: bool,
+) -> None:
+    """Measure a model's matrices, and show, draw and keep what came of it.
+
+    Arguments:
+        stored: the checkpoint.
+        part, layers: which matrices.
+        device: where to compute.
+        folder: keeps every spectrum, from which a stopped command goes on, and `result.json`.
+        figure: where the condition numbers are drawn.
+        as_json: print one JSON document instead of a table.
+
+    Raises:
+        EckartError: there is no such part, layer or device, the folder is not usable, or the
+            weights are not.
+    """
+    from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
+    from eckart.reports.results import spectrum_report
+    from eckart.runs import RunStore
+    from eckart.weights.models import pick_device
+    from eckart.weights.spectrum import Noted, matrices, spectra
+
+    target = pick_device(device)
+    weights = matrices(stored.anatomy, part, layers)
+    say_run(folder)
+    with RunStore(folder, SETTINGS, typed()) as store:
+        with progress_bar("spectra", len(weights)) as advance:
+            noted = Noted(store, partial(_note, store, stored.name))
+            found = spectra(stored.read(weights), store=noted, device=target, advance=advance)
+        document = _document(stored, folder, figure, found)
+        store.write("result.json", json.dumps(document, indent=2) + "\n")
+    save_figure(draw_condition_numbers(condition_curves(found), Path(stored.name).name), figure)
+    if as_json:
+        print_json(document)
+        return
+    show(spectrum_report(found))
+    say(f"figure: {figure}")
+
+
+def _note(store: RunStore, name: str, matrices: list[str]) -> None:
+    """Keep which spectra are a model's as it is now: before, it may have had other weights."""
+    folder = home(name)
+    store.keep_model(str(folder.resolve()) if folder.exists() else name, {"spectra": matrices})
+
+
+def _document(
+    stored: StoredWeights, folder: Path, figure: Path, found: list[MatrixSpectrum]
+) -> dict[str, object]:
+    return {
+        "model": stored.name,
+        "run": str(folder),
+        "figure": str(figure),
+        "loaded_whole": stored.whole,
+        "matrices": [matrix.to_json() for matrix in found],
+    }

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 from families import FAMILIES, SWITCH, SWITCHING, build, tiny_tokenizer
+from transformers.activations import ACT2FN
 
 from eckart.errors import ModelError
 from eckart.records import Edit
-from eckart.scoring.forward.agreement import sample_of
-from eckart.scoring.forward.fastest import Readable, Ways, known_ways
-from eckart.scoring.forward.lengths import Lengths
-from eckart.scoring.forward.plain import Alone, plain_log_likelihoods
-from eckart.scoring.forward.states import Trunk
-from eckart.scoring.forward.trunk import Route
+from eckart.scoring.forward.fastest import CheckedReader, Readers, reader_kinds
+from eckart.scoring.forward.packed import Packed
+from eckart.scoring.forward.patches import Lengths, fused_activations
+from eckart.scoring.forward.plain import Alone, plain_log_likelihoods, sample_of
+from eckart.scoring.forward.states import StateStore
+from eckart.scoring.forward.trunk import Trunk
 from eckart.scoring.requests import build_requests
 from eckart.tasks.prompts import Prompt
 from eckart.weights.anatomy import Anatomy
@@ -45,12 +46,12 @@ def prompts(shots: bool) -> list[Prompt]:
     ]
 
 
-def ways_of(model):
+def readers_of(model):
     try:
-        route = Route(Anatomy.of(model))
+        trunk = Trunk(Anatomy.of(model))
     except ModelError:  # it can be scored, and not clipped
-        route = None
-    return Ways(model, 256, route, Trunk(1 << 30), Trunk(1 << 30))
+        trunk = None
+    return Readers(model, 256, trunk, StateStore(1 << 30), StateStore(1 << 30))
 
 
 @torch.no_grad()
@@ -74,14 +75,14 @@ def by_hand(model, requests):
 @pytest.mark.parametrize("family", SWITCHING)
 def test_rows_on_both_sides_of_a_switch_equal_a_plain_loop(family, shots):
     model, tokenizer = build(family), tiny_tokenizer(add_bos=True)
-    ways = ways_of(model)
-    requests = build_requests(prompts(shots), tokenizer, regime=ways.lengths.regime)
+    readers = readers_of(model)
+    requests = build_requests(prompts(shots), tokenizer, regime=readers.lengths.regime)
     lengths = [requests.length(row) for row in range(len(requests.rows))]
     assert min(lengths) < SWITCH < max(lengths)
     expected = by_hand(model, requests)
     assert np.allclose(plain_log_likelihoods(model, requests.without_prefix()), expected, atol=1e-4)
-    rows = Readable(ways, requests, "test")
-    point = ways.route.point([Edit(1, "mlp", 0.5)]) if ways.route else None
+    rows = CheckedReader(readers, requests, "test")
+    point = readers.trunk.point([Edit(1, "mlp", 0.5)]) if readers.trunk else None
     points = frozenset([point] if point else [])
     assert np.allclose(rows.sums(None, points, lambda done: None)[0], expected, atol=1e-4)
     part = rows.part([1, 6, 9])
@@ -102,11 +103,10 @@ def test_rows_on_both_sides_of_a_switch_equal_a_plain_loop(family, shots):
 @pytest.mark.parametrize("family", PACKED)
 def test_regimes_are_read_in_the_fastest_way(family):
     model = build(family)
-    ways = ways_of(model)
-    requests = build_requests(prompts(True), tiny_tokenizer(), regime=ways.lengths.regime)
-    assert (
-        Readable(ways, requests, "test")._number == 0
-    )  # no warning, either: those are errors here
+    readers = readers_of(model)
+    requests = build_requests(prompts(True), tiny_tokenizer(), regime=readers.lengths.regime)
+    # no warning, either: those are errors here
+    assert isinstance(CheckedReader(readers, requests, "test").reader, Packed)
 
 
 @pytest.mark.parametrize("family", ROTARY)
@@ -122,10 +122,10 @@ def test_the_check_has_a_row_on_each_side_of_a_switch(family):
 def test_a_way_that_mixes_rows_of_both_sides_is_found_out(family, monkeypatch):
     monkeypatch.setattr(Lengths, "regime", lambda self, length: b"")
     model = build(family)
-    ways = ways_of(model)
+    readers = readers_of(model)
     requests = build_requests(prompts(False), tiny_tokenizer())
     with pytest.warns(UserWarning, match="one by one"):
-        rows = Readable(ways, requests, "test")
+        rows = CheckedReader(readers, requests, "test")
     assert isinstance(rows.reader, Alone)
 
 
@@ -166,10 +166,25 @@ def test_a_dynamic_model_forgets_the_longest_row_that_it_has_read():
 def test_the_last_way_is_certain_and_no_other_is():
     model = build("llama")
     assert [
-        way.certain for way in known_ways(model, 64, Route(Anatomy.of(model)), Lengths(model))
+        kind.certain for kind in reader_kinds(model, 64, Trunk(Anatomy.of(model)), Lengths(model))
     ] == [
         False,
         False,
         False,
         True,
     ]
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast"])
+def test_an_activation_in_one_step_is_that_in_several(activation):
+    model = build("gpt2")
+    model.transformer.h[0].mlp.act = ACT2FN[activation]
+    inputs = torch.linspace(-8, 8, 1001, dtype=torch.float64)
+    act = model.transformer.h[0].mlp.act
+    expected = act(inputs)
+    with fused_activations(model):
+        assert act.forward.func is torch.nn.functional.gelu
+        assert torch.allclose(
+            act(inputs), expected, rtol=0, atol=1e-9
+        )  # gelu_fast has its constant to 10 digits
+    assert "forward" not in act.__dict__

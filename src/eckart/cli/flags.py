@@ -1,0 +1,292 @@
+"""Flags: what is typed on the command line, and how it becomes the values of declared options.
+
+What is said of a model and a reading is declared in `eckart.weights.options`, of a task in
+`eckart.tasks.spec`, and what a sweep crosses in `eckart.sweeps.grid`; here stands only what a shell
+spells otherwise.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, TypeGuard, TypeVar, get_args, get_origin
+
+import typer
+
+from eckart.errors import EckartError, EditError, RunError, TaskError
+from eckart.weights.options import Closed, checked
+
+NumberT = TypeVar("NumberT", int, float)
+NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+def parse_labels(text: str) -> dict[str, str]:
+    r"""Read `0=bad,1=good`.
+
+    A backslash takes away what `,` and `=` mean, and begins escapes such as `\u200b`.
+
+    >>> parse_labels("0=bad,1=good"), parse_labels(r"yes\, sir=yes,no=no")
+    ({'0': 'bad', '1': 'good'}, {'yes, sir': 'yes', 'no': 'no'})
+    """
+    pairs = [_pair.fullmatch(pair) for pair in _split_at_commas(text)]
+    found: dict[str, str] = {}
+    for pair in pairs:
+        value, word = map(_unescaped, pair.groups()) if pair else ("", "")
+        if not (value and word):
+            raise TaskError(f"--labels '{text}' is not VALUE=WORD,VALUE=WORD, such as 0=bad,1=good")
+        if value in found:
+            raise TaskError(
+                f"--labels names the value '{value}' twice, as '{found[value]}' and '{word}'; give"
+                " it one word"
+            )
+        found[value] = word
+    return found
+
+
+_pair = re.compile(r"\s*((?:[^=\\]|\\.)+)=(.+)", re.DOTALL)
+_escape = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([,=\\]))")
+
+
+def _split_at_commas(text: str) -> list[str]:
+    """Split at the commas that no backslash stands before, unless that one has a backslash before
+    it itself."""
+    parts = [""]
+    for piece in re.findall(r"\\.|\\$|,|[^\\,]+", text, re.DOTALL):
+        if piece == ",":
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
+
+
+def _unescaped(text: str) -> str:
+    def meant(found: re.Match[str]) -> str:
+        code = found[1] or found[2]
+        return chr(int(code, 16)) if code and int(code, 16) < 0x110000 else found[3] or found[0]
+
+    return _escape.sub(meant, text.strip())
+
+
+def parse_choices(text: str) -> str | tuple[str, ...]:
+    r"""Read the columns of the candidates: `one,two`; one is the column that lists them.
+
+    >>> parse_choices("first,second"), parse_choices("endings")
+    (('first', 'second'), 'endings')
+    """
+    columns = tuple(_unescaped(column) for column in _split_at_commas(text))
+    return columns if len(columns) > 1 else columns[0]
+
+
+def parse_memory(text: str) -> int:
+    """Read `200MB`, `2GiB` or a number of bytes.
+
+    >>> parse_memory("200MB"), parse_memory("1.5 GiB"), parse_memory("0")
+    (200000000, 1610612736, 0)
+    """
+    found = re.fullmatch(r"\s*([\d.]+)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    try:
+        number, unit, binary = found.groups() if found else ("", "", "")
+        return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
+    except ValueError:
+        raise RunError(
+            f"--cache-memory '{text}' is no amount of memory, such as 200MB or 4GiB"
+        ) from None
+
+
+def _each(text: str, kind: type[NumberT], wrong: EckartError) -> list[NumberT]:
+    try:
+        return [kind(number) for number in text.split(",")]
+    except ValueError:
+        raise wrong from None
+
+
+def parse_rates(text: str) -> tuple[float, ...]:
+    """Read `0,0.5,0.9`."""
+    said = f"--rates '{text}' are not numbers joined by commas, such as 0,0.5,0.9"
+    return tuple(_each(text, float, EditError(said)))
+
+
+def parse_layer(text: str) -> int | None:
+    """Read a layer, or `auto` as None."""
+    said = f"--layer '{text}' is neither auto nor a number, such as 26 or -1"
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise EditError(said) from None
+
+
+def parse_layers(text: str | None) -> list[int] | None:
+    """Read `0,1,-1`; nothing is all of them."""
+    said = f"--layers '{text}' are not whole numbers joined by commas, such as 0,1,-1"
+    return None if text is None else _each(text, int, EditError(said))
+
+
+def parse_steps(text: str | None) -> list[int] | None:
+    """Read `500,1000`; nothing is for the verb to choose."""
+    said = f"--checkpoints '{text}' are not whole numbers joined by commas, such as 500,1000"
+    return None if text is None else _each(text, int, TaskError(said))
+
+
+def parse_names(text: str | None) -> list[str] | None:
+    """Read `lasso,tree`; nothing is for the verb to choose, and `none` is none of them.
+
+    >>> parse_names("lasso, tree"), parse_names("none"), parse_names(None)
+    (['lasso', 'tree'], [], None)
+    """
+    if text is None or text.strip() == "none":
+        return None if text is None else []
+    return [name.strip() for name in text.split(",")]
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How an option is typed.
+
+    Arguments:
+        kind: the type of what is typed.
+        read: makes the option's value of it.
+        flags: where these are not the option's name.
+        name: of the verb's parameter, where it is not the option's.
+        least: the smallest number.
+        help: where the flag says the contrary.
+    """
+
+    kind: Any = str | None
+    read: Callable[[Any], Any] = lambda typed: typed
+    flags: tuple[str, ...] = ()
+    name: str | None = None
+    least: int | None = None
+    help: str | None = None
+
+
+SPELLINGS = {
+    "labels": Spelling(read=parse_labels),
+    "choices": Spelling(read=parse_choices),
+    "data": Spelling(Path | None, str),
+    "balanced": Spelling(
+        *(bool, operator.not_, ("--unbalanced",), "unbalanced"),
+        help="Draw demonstrations at random, not evenly from the classes.",
+    ),
+    "cache_memory": Spelling(read=parse_memory),
+    "batch_tokens": Spelling(int | None, least=1),
+    "points": Spelling(int | None),
+    "models": Spelling(list[str] | None, flags=("--model",)),
+}
+"""Of the options that are not typed as they are; lists of anything are typed as one text."""
+AS_THEY_ARE = (bool, int, float, str, int | None, float | None)
+
+
+def _spelling(kind: type[Closed], name: str) -> Spelling:
+    annotation = kind.model_fields[name].annotation
+    plain = Spelling(annotation) if annotation in AS_THEY_ARE else Spelling()
+    return SPELLINGS.get(name, plain)
+
+
+def declared(kind: type[Closed], name: str, help_: str | None = None) -> Any:
+    """Return a declared option as typer has it."""
+    how = _spelling(kind, name)
+    flags = how.flags or (("--" + name.replace("_", "-"),) if how.kind is bool else ())
+    bases = [base for base in kind.__mro__ if _is_kind(base)]
+    where = next(base for base in bases if name in base.__annotations__)
+    said = help_ or how.help or kind.model_fields[name].description
+    return typer.Option(*flags, help=said, min=how.least, rich_help_panel=where.heading)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The options that a verb takes as one parameter.
+
+    Arguments:
+        kinds: where they are declared.
+        said: whether the verb takes what was said, as a dict, and not one of the kind.
+    """
+
+    kinds: tuple[type[Closed], ...]
+    said: bool
+
+    @classmethod
+    def of(cls, annotation: Any) -> _Group | None:
+        """Return what a parameter's annotation asks for; None if it is an option itself."""
+        if get_origin(annotation) is Annotated:
+            kinds = tuple(kind for kind in get_args(annotation)[1:] if _is_kind(kind))
+            return cls(kinds, said=True) if kinds else None
+        return cls((annotation,), said=False) if _is_kind(annotation) else None
+
+    @property
+    def fields(self) -> dict[str, type[Closed]]:
+        """Where each option is declared."""
+        return {name: kind for kind in self.kinds for name in kind.model_fields}
+
+    def parameters(
+        self, defaults: Mapping[str, Any], helps: Mapping[str, str]
+    ) -> Iterator[inspect.Parameter]:
+        """Yield a parameter for each option; what was not said is None, or False for a switch."""
+        for name, kind in self.fields.items():
+            how = _spelling(kind, name)
+            default = None if self.said else defaults.get(name, kind.model_fields[name].default)
+            yield inspect.Parameter(
+                how.name or name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=False if how.kind is bool else default,
+                annotation=Annotated[
+                    how.kind | None if self.said and how.kind is not bool else how.kind,
+                    declared(kind, name, helps.get(name)),
+                ],
+            )
+
+    def value(self, given: dict[str, Any], where: str) -> Any:
+        """Return what the verb takes; the options leave what was given."""
+        spelled = {name: _spelling(kind, name) for name, kind in self.fields.items()}
+        typed = {name: given.pop(how.name or name) for name, how in spelled.items()}
+        read = {
+            name: spelled[name].read(value)
+            for name, value in typed.items()
+            if value is not None and value is not False
+        }
+        return read if self.said else checked(self.kinds[0], read, where)
+
+
+def _is_kind(kind: Any) -> TypeGuard[type[Closed]]:
+    return isinstance(kind, type) and issubclass(kind, Closed)
+
+
+def with_options(
+    defaults: Mapping[str, Any] = NONE,
+    helps: Mapping[str, str] = NONE,
+    where: str = "the command line",
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb a flag for each option of what its parameters ask for, in their place.
+
+    A parameter that is annotated with a kind of options gets one of that kind; one that is
+    annotated `Annotated[dict[str, Any], ONE, OTHER, ...]` gets what was said of these kinds, and no
+    more.
+
+    Arguments:
+        defaults: where they are this verb's own.
+        helps: where it is this verb's own.
+        where: what an error is about.
+    """
+
+    def decorated(verb: Callable[..., None]) -> Callable[..., None]:
+        asked = list(inspect.signature(verb, eval_str=True).parameters.values())
+        groups = {p.name: group for p in asked if (group := _Group.of(p.annotation))}
+
+        @functools.wraps(verb)
+        def command(**given: Any) -> None:
+            made = {name: group.value(given, where) for name, group in groups.items()}
+            verb(**given, **made)
+
+        own = [p for p in asked if p.name not in groups]
+        flags = [p for group in groups.values() for p in group.parameters(defaults, helps)]
+        command.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
+        return command
+
+    return decorated
