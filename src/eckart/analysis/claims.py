@@ -3,7 +3,6 @@ that last."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -189,10 +188,7 @@ def _holds(block: Block, grid: Sequence[Sequence[Edit]]) -> bool:
 def _chosen_layer(findings: Findings, target: Target) -> int | None:
     """Return the layer that Algorithm 1 chooses for a part, where the run measured its condition
     numbers."""
-    run = findings.run
-    facts = run.models.get(target.condition.model, {})
-    numbers = facts.get("condition_numbers", {}).get(target.part)
+    numbers = findings.condition_numbers(target.condition.model, target.part)
     if not numbers:
         return None
-    known = {int(layer): math.inf if value is None else value for layer, value in numbers.items()}
-    return worst_layer(known, run.asked.top_k)
+    return worst_layer(numbers, findings.run.asked.top_k)

@@ -72,12 +72,10 @@ class Choice:
 
     @property
     def condition(self) -> Condition:
-        """Where it is made."""
         return self.target.condition
 
     @property
     def part(self) -> str:
-        """Among the edits of which part."""
         return self.target.part
 
     @property
@@ -122,7 +120,6 @@ class Findings:
 
     @property
     def conditions(self) -> list[Condition]:
-        """The conditions, sorted."""
         return sorted({condition for condition, _ in self.cells})
 
     @property
@@ -131,17 +128,20 @@ class Findings:
         return sorted({Target(where, edit.part) for where, edit in self.cells if edit is not None})
 
     def edits(self, target: Target) -> list[Edit]:
-        """Return the edits of a target that were tried, sorted."""
         return sorted(e for where, e in self.cells if e and (where, e.part) == target)
 
     def measured(self, condition: Condition, edit: Edit | None, split: str) -> Measured | None:
-        """Return what was measured of an edit, or of the unpruned model."""
         cell = self.cells.get((condition, edit))
         return cell.measured.get(split) if cell else None
 
     def pair(self, condition: Condition) -> tuple[Block | None, Block | None]:
         """Return the blocks of the validation rows and of the test rows."""
         return self.blocks.get((condition, "validation")), self.blocks.get((condition, "test"))
+
+    def condition_numbers(self, model: str, part: str) -> dict[int, float]:
+        """Return what the run noted of a part by layer; nothing where it measured none."""
+        noted = self.run.models.get(model, {}).get("condition_numbers", {}).get(part) or {}
+        return {int(layer): math.inf if v is None else v for layer, v in noted.items()}
 
     def split(self, choice: Choice) -> str:
         """Return the split on which a choice is shown: test, if any of its edits was scored

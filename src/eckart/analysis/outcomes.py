@@ -35,7 +35,6 @@ class Condition:
 
     @classmethod
     def of(cls, trial: Trial) -> Condition:
-        """Return a trial's setting without its seed."""
         setting = trial.setting
         return cls(setting.model, setting.task, setting.shots, setting.scoring)
 
@@ -106,7 +105,6 @@ class Block:
         return self.unpruned if edit is None else self.merits[self.edits.index(edit)]
 
     def outcomes(self, edit: Edit | None) -> list[Outcome]:
-        """Return the outcomes of an edit, or of the unpruned model, by seed."""
         kept = (trial for seed in self.seeds for trial in self.trials.get((edit, seed), []))
         return [trial.score for trial in kept if trial.score is not None]
 
@@ -121,13 +119,8 @@ def blocks(run: Run) -> dict[tuple[Condition, str], Block]:
     groups: dict[tuple[Condition, str], list[Trial]] = defaultdict(list)
     for trial in run.trials.values():
         if trial.score is not None and len(trial.edits) <= 1:
-            groups[Condition.of(trial), split_of(trial)].append(trial)
+            groups[Condition.of(trial), trial.split.name].append(trial)
     return {key: _block(*key, trials, run.rows) for key, trials in sorted(groups.items())}
-
-
-def split_of(trial: Trial) -> str:
-    """Return the split that a trial's rows belong to, be it the whole of it or some of its rows."""
-    return trial.split.name
 
 
 def edit_of(trial: Trial) -> Edit | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from eckart.analysis.outcomes import short_name, split_of
+from eckart.analysis.outcomes import short_name
 from eckart.errors import RunError
 from eckart.runs import Run
 
@@ -115,7 +115,7 @@ def progress(run: Run) -> tuple[int, int]:
     unpruned = {
         trial.setting for trial in run.trials.values() if not trial.edits and trial.split == "test"
     }
-    on_validation = sum(split_of(trial) == "validation" for trial in run.trials.values())
+    on_validation = sum(trial.split.name == "validation" for trial in run.trials.values())
     asked = run.asked
     if asked.kind == "search":
         rates = on_validation if asked.values.get("race") else len(asked.rates)
@@ -155,8 +155,8 @@ def _said(value: Any) -> str:
 def _cost(run: Run) -> dict[str, str]:
     seconds: Counter[str] = Counter()
     for trial in run.trials.values():
-        seconds[split_of(trial)] += trial.seconds  # type: ignore[assignment]
-    counts = Counter(split_of(trial) for trial in run.trials.values())
+        seconds[trial.split.name] += trial.seconds  # type: ignore[assignment]
+    counts = Counter(trial.split.name for trial in run.trials.values())
     split_costs = {
         f"{split} trials": f"{counts[split]:,}, {seconds[split]:,.1f} s"
         for split in sorted(counts, reverse=True)

@@ -44,13 +44,13 @@ def test_cells_are_means_of_paired_errors(found, trained):
         assert cell.adjusted >= cell.gain.p_value
 
 
-def test_findings_need_to_survive_the_correction(found):
+def test_what_is_sure_survives_the_correction(found):
     better, worse = found.surely(level=1.0)
     assert {cell.edit for cell in better} == {
-        cell.edit for cell in found.cells if cell.gain.mean > 0
+        cell.edit for cell in found.cells if cell.gain.interval[0] > 0
     }
     assert {cell.edit for cell in worse} == {
-        cell.edit for cell in found.cells if cell.gain.mean < 0
+        cell.edit for cell in found.cells if cell.gain.interval[1] < 0
     }
     assert found.surely(level=0.0) == ([], [])
 

@@ -42,7 +42,6 @@ class ErrorCell:
     adjusted: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
         return {**asdict(self), "edit": str(self.edit)}
 
 
@@ -73,7 +72,6 @@ class Clipping:
         return better, [cell for cell, word in said if word == "loss"]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the whole result as one document."""
         return {
             "model": self.model,
             "task": asdict(self.task),

@@ -21,10 +21,10 @@ from eckart.paper.prediction.predictors import (
     implicit_changes,
 )
 from eckart.paper.probe import Prober
-from eckart.records import Edit, Setting
+from eckart.records import Edit, Trial
 from eckart.runs import Run
 from eckart.scoring.scorer import Progress, silent
-from eckart.sweeps.grid import ModelEntry, Sweep, TaskEntry
+from eckart.sweeps.grid import ModelEntry, Sweep
 from eckart.sweeps.sources import Sources
 from eckart.tasks.task import Task
 from eckart.weights.conditioning import layer_condition_numbers
@@ -137,16 +137,15 @@ def cells(
         RunError: it is no sweep's, or its model or rows are no longer those of its trials.
         EckartError: its models or data are gone, or a model cannot be probed.
     """
-    run = findings.run
-    study = study_of(run)
+    study = study_of(findings.run)
     sources = Sources()
     said: dict[tuple[Drawn, Edit], Said] = {}
     for entry in study.models:
-        model = _load(run, sources, entry, how)
-        numbers = _condition_numbers(run, study, model)
+        model = _load(findings.run, sources, entry, how)
+        numbers = {part: _condition_numbers(findings, study, model, part) for part in study.parts}
+        probing = _Probing(findings, study, sources, model, how)
         for drawn in _drawn(findings, entry):
-            moved = _probed(findings, study, sources, model, drawn, how, progress)
-            for clipped, values in moved.items():
+            for clipped, values in probing.said(drawn, progress).items():
                 said[drawn, clipped] = {
                     **values,
                     CONDITION: numbers[clipped.part][clipped.layer],
@@ -158,7 +157,7 @@ def cells(
         gains = {split: m.gain.mean for split, m in cell.measured.items() if m.gain}
         if edit is not None and gains and (_of(where), edit) in said:
             values = said[_of(where), edit]
-            found.append(PredictedCell(str(run.folder), where, edit, values, gains))
+            found.append(PredictedCell(str(findings.run.folder), where, edit, values, gains))
     return found
 
 
@@ -188,92 +187,77 @@ def _load(run: Run, sources: Sources, entry: ModelEntry, how: ProbeOptions) -> L
     return replace(model, model=model.model.float())
 
 
-def _condition_numbers(run: Run, study: Sweep, model: LoadedModel) -> dict[str, dict[int, float]]:
-    """Return what the run noted of each part by layer; measured where it did not."""
-    kept = run.models.get(model.name, {}).get("condition_numbers", {})
-    return {
-        part: (
-            {int(layer): np.inf if value is None else value for layer, value in kept[part].items()}
-            if kept.get(part)
-            else layer_condition_numbers(spectra(exact_matrices(model, part)), study.combine)
+def _condition_numbers(
+    findings: Findings, study: Sweep, model: LoadedModel, part: str
+) -> dict[int, float]:
+    """Return what the run noted of a part by layer; measured where it did not."""
+    return findings.condition_numbers(model.name, part) or layer_condition_numbers(
+        spectra(exact_matrices(model, part)), study.combine
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Probing:
+    """A model of a run, and all that says how it is probed."""
+
+    findings: Findings
+    study: Sweep
+    sources: Sources
+    model: LoadedModel
+    how: ProbeOptions
+
+    def said(self, drawn: Drawn, progress: Progress) -> dict[Edit, Said]:
+        """Return what the probe says of every edit of a task, as means over draws of its
+        demonstrations."""
+        edits = sorted({e for where, e in self.findings.cells if e and _of(where) == drawn})
+        seeds = sorted({trial.setting.seed for trial in self._trials(drawn)})[: self.how.seeds]
+        readings: list[dict[Edit, Said]] = []
+        name = f"{drawn[1]}, {drawn[2]} shots, edits probed"
+        with progress(name, len(edits) * len(seeds)) as advance:
+            for seed in seeds:
+                reading = {}
+                for edit, said in _moved(self._prober(drawn, seed), self.how.floors, edits):
+                    reading[edit] = said
+                    advance(1)
+                readings.append(reading)
+        return {edit: _mean_said([reading[edit] for reading in readings]) for edit in edits}
+
+    def _trials(self, drawn: Drawn) -> list[Trial]:
+        trials = self.findings.run.trials.values()
+        return [t for t in trials if (t.setting.model, t.setting.task, t.setting.shots) == drawn]
+
+    def _prober(self, drawn: Drawn, seed: int) -> Prober:
+        """Return a prober of the prompts that the trials of one seed are of."""
+        folder = self.findings.run.folder
+        entry = next(task for task in self.study.tasks if task.full_name == drawn[1])
+        task = self.sources.task(entry, drawn[2], seed)
+        rows = self.sources.scorer(self.study, task, self.model).rows("validation").digest
+        scored = {
+            trial.rows
+            for trial in self._trials(drawn)
+            if trial.setting.seed == seed and trial.split.name == "validation"
+        }
+        if scored and rows not in scored:
+            raise RunError(
+                f"task '{drawn[1]}' no longer has the rows of run '{folder}': its data changed;"
+                " bring the old back, or run the sweep again with another --out"
+            )
+        if not isinstance(task, Task):
+            raise RunError(
+                f"task '{drawn[1]}' of run '{folder}' is no text, and the probe reads texts; give"
+                " another run"
+            )
+        return Prober(
+            self.model,
+            task,
+            prompts=self.how.prompts,
+            truncate_demonstrations=self.study.truncate_demonstrations,
+            drop_long_rows=self.study.drop_long_rows,
         )
-        for part in study.parts
-    }
-
-
-def _probed(
-    findings: Findings,
-    study: Sweep,
-    sources: Sources,
-    model: LoadedModel,
-    drawn: Drawn,
-    how: ProbeOptions,
-    progress: Progress,
-) -> dict[Edit, Said]:
-    """Return what the probe says of every edit of a task, as means over draws of its
-    demonstrations."""
-    edits = sorted({edit for where, edit in findings.cells if edit and _of(where) == drawn})
-    settings = {trial.setting for trial in findings.run.trials.values()}
-    seeds = sorted({setting.seed for setting in settings if _is_of(setting, drawn)})[: how.seeds]
-    entry = next(task for task in study.tasks if task.full_name == drawn[1])
-    readings: list[dict[Edit, Said]] = []
-    name = f"{drawn[1]}, {drawn[2]} shots, edits probed"
-    with progress(name, len(edits) * len(seeds)) as advance:
-        for seed in seeds:
-            prober = _prober(findings.run, study, sources, entry, model, drawn, seed, how)
-            reading = {}
-            for edit, said in _moved(prober, how.floors, edits):
-                reading[edit] = said
-                advance(1)
-            readings.append(reading)
-    return {edit: _mean_said([reading[edit] for reading in readings]) for edit in edits}
 
 
 def _mean_said(said: Sequence[Said]) -> Said:
     return {name: float(np.mean([values[name] for values in said])) for name in said[0]}
-
-
-def _is_of(setting: Setting, drawn: Drawn) -> bool:
-    return (setting.model, setting.task, setting.shots) == drawn
-
-
-def _prober(
-    run: Run,
-    study: Sweep,
-    sources: Sources,
-    entry: TaskEntry,
-    model: LoadedModel,
-    drawn: Drawn,
-    seed: int,
-    how: ProbeOptions,
-) -> Prober:
-    """Return a prober of the prompts that the trials of one seed are of."""
-    task = sources.task(entry, drawn[2], seed)
-    rows = sources.scorer(study, task, model).rows("validation").digest
-    scored = {
-        trial.rows
-        for trial in run.trials.values()
-        if _is_of(trial.setting, drawn)
-        and trial.setting.seed == seed
-        and trial.split.name == "validation"
-    }
-    if scored and rows not in scored:
-        raise RunError(
-            f"task '{drawn[1]}' no longer has the rows of run '{run.folder}': its data changed;"
-            " bring the old back, or run the sweep again with another --out"
-        )
-    if not isinstance(task, Task):
-        raise RunError(
-            f"task '{drawn[1]}' of run '{run.folder}' is no text, and the probe reads texts; give"
-            " another run"
-        )
-    return Prober(
-        model,
-        task,
-        prompts=how.prompts,
-        truncate_demonstrations=study.truncate_demonstrations,
-        drop_long_rows=study.drop_long_rows,
-    )
 
 
 def _moved(

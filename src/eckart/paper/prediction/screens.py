@@ -142,7 +142,6 @@ class Screened:
         return self.each_rate.interval[0] > 0 and self.each_rate_p_holm <= 0.05
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
         return {
             "screen": self.screen,
             "theory": self.theory,

@@ -39,11 +39,9 @@ class Prediction:
 
     @property
     def groups(self) -> list[tuple[str, str]]:
-        """The models and tasks."""
         return sorted({cell.group for cell in self.cells})
 
     def agreement(self, split: str, among: str) -> list[Agreement]:
-        """Return the agreements of one split and one way of ranking."""
         return [found for found in self.agreements if (found.split, found.among) == (split, among)]
 
     @property
@@ -52,7 +50,6 @@ class Prediction:
         return [screen for screen in self.screens if screen.theory and screen.beats_random]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document that `--json` prints."""
         how = asdict(self.how)
         return {
             **how,

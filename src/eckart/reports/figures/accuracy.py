@@ -60,7 +60,6 @@ class RatePanel:
 
     @property
     def rates(self) -> list[float]:
-        """Every rate that any line has."""
         return sorted({rate for line in self.lines for rate in line.rates})
 
     def best(self, line: RateLine) -> int | None:

@@ -80,7 +80,6 @@ def plain_text(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def new_figure() -> tuple[Figure, Axes]:
-    """Return a figure of one panel."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     return figure, tidy(figure.add_subplot())
 
