@@ -43,31 +43,17 @@ ORDER = [
     "__main__",
 ]
 INNER = {
-    "cli": """
-        console options paths results scoring spectrum sweep demo paper app
-    """,
+    "cli": "console paths flags results runs options demo paper app",
     "paper.functions": """
-        classes models options baselines task training clipping curves loading trajectory cells
+        classes models options baselines task training curves clipping loading trajectory cells
         figures tables
     """,
     "paper.theory": """
-        arrays attention duals norms bound claims plainly slips identities inequalities
-        checks
+        arrays attention duals norms bound claims plainly slips identities inequalities checks
     """,
-    "reports": """
-        provenance terminal table sentences tables results claims figures page
-    """,
-    "scoring": """
-        encoding evaluation fitting requests forward vocabulary calibration methods scorer
-        evaluator
-    """,
-    "scoring.forward": """
-        batching packing trunk activation attention lengths precision states head padding
-        reader packed plain agreement fastest
-    """,
-    "tasks": """
-        tables prompts spec choices files splits sources labels examples task
-    """,
+    "reports": "terminal table figures provenance sentences tables claims results page",
+    "scoring.forward": "trunk attention states patches reader padded packed plain fastest",
+    "tasks": "tables spec prompts choices files splits sources labels examples task",
     "weights": """
         options hooks linalg loading architectures anatomy conditioning identity models edits
         stored spectrum

@@ -1,4 +1,4 @@
-"""How well a model did on the rows of a split: on labels, or on numbers."""
+"""The outcomes of a model on the rows of a split: on labels, or on numbers."""
 
 from __future__ import annotations
 

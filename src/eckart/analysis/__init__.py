@@ -1,1 +1,1 @@
-"""What the trials of a run show: gains, choices, claims, flips. No torch, and no drawing."""
+"""The analysis of a run's trials: gains, choices, claims, flips. No torch, and no drawing."""

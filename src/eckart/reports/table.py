@@ -238,6 +238,8 @@ class Units:
 
     Arguments:
         metric: what the means are of.
+        sign: 1 where a larger mean is better, -1 where a smaller one is.
+        scale: what a gain is multiplied by where it is drawn.
         mean, means: kinds of columns, of a mean and of an interval of it.
         gain, gains: the same of a gain.
         column: what the title of a column of gains ends with.
@@ -248,6 +250,8 @@ class Units:
     """
 
     metric: str
+    sign: int
+    scale: int
     mean: str
     means: str
     gain: str
@@ -271,6 +275,8 @@ class Units:
 UNITS: dict[type[Outcome], Units] = {
     Score: Units(
         metric="accuracy",
+        sign=1,
+        scale=100,
         mean="share",
         means="shares",
         gain="points",
@@ -284,6 +290,8 @@ UNITS: dict[type[Outcome], Units] = {
     ),
     SquaredErrors: Units(
         metric="squared error",
+        sign=-1,
+        scale=1,
         mean="number",
         means="numbers",
         gain="change",
@@ -299,3 +307,5 @@ UNITS: dict[type[Outcome], Units] = {
         ),
     ),
 }
+POINTS = UNITS[Score]
+ERRORS = UNITS[SquaredErrors]

@@ -1,2 +1,2 @@
-"""What numbers show: paired tests, crossed random effects, multiplicity, grids. Thin over scipy;
-knows no model."""
+"""The statistics of gains: paired tests, crossed random effects, multiplicity, grids. Thin over
+scipy; knows no model."""

@@ -1,5 +1,4 @@
-"""What a cell of a study shows: its mean over seeds and rows, the test of it, and the words for the
-outcome.
+"""The mean of a cell over crossed seeds and rows, the test of it, and the words for the outcome.
 
 A cell is one edit on one model, task and scoring. What was measured of it is a matrix with one line
 a demonstration seed and one column a row, NaN where a seed did not score the row. Entries are

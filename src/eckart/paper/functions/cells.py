@@ -1,5 +1,4 @@
-"""What clipping one matrix of a linear-attention model does to its bound and to its error, cell by
-cell."""
+"""The cells of a linear-attention model: what clipping a matrix does to its bound and error."""
 
 from __future__ import annotations
 

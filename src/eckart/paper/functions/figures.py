@@ -28,6 +28,7 @@ from eckart.reports.figures.base import (
     plain_text,
     tidy,
 )
+from eckart.reports.table import ERRORS
 
 STYLES = {
     name: (COLOURS[i + 1], MARKERS[i + 1])
@@ -154,7 +155,7 @@ def clipping_panels(clipping: Clipping) -> list[RatePanel]:
         )
         always_0 = clipping.task.kind.error_of_0(clipping.task.dimension)
         panel = RatePanel(
-            part, tuple(lines), clipping.unpruned.mean, (always_0, "always 0"), errors=True
+            part, tuple(lines), clipping.unpruned.mean, (always_0, "always 0"), ERRORS
         )
         panels.append(panel)
     return panels

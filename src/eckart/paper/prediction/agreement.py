@@ -1,5 +1,5 @@
-"""Whether a predictor ranks edits as their measured gains do: over all edits of a task, and among
-layers alone."""
+"""The agreement of a predictor's ranks with those of measured gains: over all edits of a task, and
+among layers alone."""
 
 from __future__ import annotations
 

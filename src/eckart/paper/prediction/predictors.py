@@ -1,5 +1,5 @@
-"""What the theory says of a clipped layer without looking at a label: numbers that are to rank
-edits by their gain."""
+"""The predictors: numbers that the theory gives of a clipped layer without a label, and that are to
+rank edits by their gain."""
 
 from __future__ import annotations
 

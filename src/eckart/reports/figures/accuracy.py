@@ -22,7 +22,7 @@ from eckart.reports.figures.base import (
     plain_text,
     tidy,
 )
-from eckart.scores import Score
+from eckart.reports.table import ERRORS, POINTS, UNITS, Units
 
 MOST_LINES = 6
 """More layers than this are not drawn: the first two, the last two, as in the paper, and the
@@ -49,14 +49,14 @@ class RatePanel:
         lines: one a layer.
         unpruned: the unpruned model's accuracy, or error.
         reference: what a guess would score, and what that guess is; None where there is none.
-        errors: whether smaller is better.
+        units: of its numbers.
     """
 
     title: str
     lines: tuple[RateLine, ...]
     unpruned: float
     reference: tuple[float, str] | None = None
-    errors: bool = False
+    units: Units = POINTS
 
     @property
     def rates(self) -> list[float]:
@@ -66,7 +66,7 @@ class RatePanel:
     def best(self, line: RateLine) -> int | None:
         """Return the index of a line's best point, the smallest rate of equals; None where it is
         not better than the unpruned model."""
-        sign = -1 if self.errors else 1
+        sign = self.units.sign
         best = max(range(len(line.rates)), key=lambda i: (sign * line.means[i], -line.rates[i]))
         return best if sign * line.means[best] > sign * self.unpruned else None
 
@@ -85,19 +85,19 @@ def accuracy_panel(
     }
     if unpruned is None or not points:
         return None
-    errors = findings.kind is not Score
+    units = UNITS[findings.kind]
     named = title or f"{condition.task}, {short_name(condition.model)}, {target.part}"
-    lines = tuple(_line(layer, points, unpruned) for layer in shown_layers(points, errors))
-    reference = None if errors else (unpruned.others["majority_rate"], "most frequent label")
-    return RatePanel(named, lines, unpruned.mean, reference, errors)
+    lines = tuple(_line(layer, points, unpruned) for layer in shown_layers(points, units.sign))
+    majority = unpruned.others.get("majority_rate")
+    reference = None if majority is None else (majority, "most frequent label")
+    return RatePanel(named, lines, unpruned.mean, reference, units)
 
 
-def shown_layers(points: dict[Edit, Measured], errors: bool = False) -> list[int]:
-    """Return which layers are drawn."""
+def shown_layers(points: dict[Edit, Measured], sign: int) -> list[int]:
+    """Return which layers are drawn; the sign is that of `Units`."""
     layers = sorted({edit.layer for edit in points})
     if len(layers) <= MOST_LINES:
         return layers
-    sign = -1 if errors else 1
     best = max(points, key=lambda edit: sign * points[edit].mean).layer
     return sorted({*layers[:2], *layers[-2:], best})
 
@@ -122,7 +122,7 @@ def draw_accuracy(panels: Sequence[RatePanel], columns: int, split: str) -> Figu
         if len(panel.rates) > 7:
             axes.tick_params(axis="x", rotation=45)
         if index % columns == 0:
-            axes.set_ylabel(f"{split} {metric_name(panel.errors)}", size=8)
+            axes.set_ylabel(f"{split} {panel.units.metric}", size=8)
         if index + columns >= len(panels):
             axes.set_xlabel("clipping rate ξ", size=8)
     handles = legend_of_all(figure)
@@ -163,7 +163,7 @@ def draw_rate_panel(axes: Axes, panel: RatePanel, looks: dict[int, tuple[str, st
     if panel.reference:
         value, name = panel.reference
         axes.axhline(value, color="0.55", linestyle=":", linewidth=1, label=name)
-    if panel.errors:
+    if panel.units is ERRORS:
         axes.set_yscale("log")
     axes.set_xticks(range(len(panel.rates)), [f"{rate:g}" for rate in panel.rates], size=7)
     axes.tick_params(axis="y", labelsize=7)
@@ -187,13 +187,8 @@ def _mark_best(axes: Axes, panel: RatePanel, looks: dict[int, tuple[str, str]]) 
         markeredgecolor="black",
         linestyle="none",
         markersize=10,
-        label=f"best of a layer, if {'below' if panel.errors else 'above'} unpruned",
+        label=f"best of a layer, if {'above' if panel.units.sign > 0 else 'below'} unpruned",
     )
-
-
-def metric_name(errors: bool) -> str:
-    """Return what an axis of accuracies, or of errors, is called."""
-    return "squared error" if errors else "accuracy"
 
 
 def _line(layer: int, points: dict[Edit, Measured], unpruned: Measured) -> RateLine:

@@ -16,9 +16,8 @@ from eckart.analysis.findings import Choice, Findings, picked
 from eckart.analysis.measured import merit_interval, reported
 from eckart.analysis.outcomes import Block, short_name
 from eckart.records import Edit
-from eckart.reports.figures.accuracy import metric_name
 from eckart.reports.figures.base import COLOURS, legend_of_all, plain_text, tidy
-from eckart.scores import Score
+from eckart.reports.table import POINTS, UNITS, Units
 
 Published = Callable[[Choice], Sequence[tuple[float, float]]]
 HATCHES = ("", "///", "...", "xxx", "\\\\\\")
@@ -54,13 +53,13 @@ class BarPanel:
         bars: what was measured.
         bare: (group, kind, words): where a bar is left out, because nothing was clipped, and what
             is written there.
-        errors: whether smaller is better.
+        units: of its numbers.
     """
 
     title: str
     bars: tuple[Bar, ...]
     bare: tuple[tuple[str, str, str], ...] = ()
-    errors: bool = False
+    units: Units = POINTS
 
 
 def outcome_panel(
@@ -84,8 +83,8 @@ def outcome_panel(
             after = [pair[1] for pair in published(choice)]
             bars += [b for b in [_bar(findings, choice, split, task, choice.part, after)] if b]
     title = short_name(choices[0].condition.model)
-    errors = findings.kind is not Score
-    return BarPanel(title, tuple(bars), tuple(bare), errors) if bars else None
+    units = UNITS[findings.kind]
+    return BarPanel(title, tuple(bars), tuple(bare), units) if bars else None
 
 
 def calibration_panel(findings: Findings, group: Sequence[Choice], split: str) -> BarPanel | None:
@@ -155,7 +154,7 @@ def draw_bars(panels: Sequence[BarPanel], columns: int, split: str, seeds: bool 
         axes = tidy(figure.add_subplot(rows, columns, index + 1))
         _draw_bars(axes, panel, kinds, seeds)
         if index % columns == 0:
-            axes.set_ylabel(f"{split} {metric_name(panel.errors)}", size=8)
+            axes.set_ylabel(f"{split} {panel.units.metric}", size=8)
     handles = legend_of_all(figure)
     figure.legend(
         handles.values(),
@@ -216,7 +215,7 @@ def _draw_bars(axes: Axes, panel: BarPanel, kinds: list[str], seeds: bool) -> No
             _marks(axes, spread, "o", 3.5, "one seed")
     axes.set_xticks(range(len(groups)), groups, size=8, rotation=30 if len(groups) > 5 else 0)
     axes.tick_params(axis="y", labelsize=7)
-    axes.set(xlim=(-0.5, len(groups) - 0.5), ylim=(0, None if panel.errors else 1.04))
+    axes.set(xlim=(-0.5, len(groups) - 0.5), ylim=(0, 1.04 if panel.units is POINTS else None))
     axes.set_title(panel.title, size=9)
 
 

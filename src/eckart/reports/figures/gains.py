@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.outcomes import short_name
 from eckart.reports.figures.base import COLOURS, MARKERS, new_figure, plain_text
-from eckart.scores import Score
+from eckart.reports.table import POINTS, UNITS, Units
 from eckart.statistics.crossed import Estimate
 
 MOST_NUMBERS = 120
@@ -36,7 +36,7 @@ class GainMap:
         layers, rates: the axes.
         points: the gains.
         chosen: (layer, rate) of the choice.
-        errors: whether they are of errors.
+        units: of the gains.
     """
 
     title: str
@@ -44,7 +44,7 @@ class GainMap:
     rates: tuple[float, ...]
     points: Float[np.ndarray, "layers rates"]
     chosen: tuple[int, float] | None
-    errors: bool = False
+    units: Units = POINTS
 
 
 def gain_map(findings: Findings, choice: Choice, split: str) -> GainMap | None:
@@ -58,25 +58,15 @@ def gain_map(findings: Findings, choice: Choice, split: str) -> GainMap | None:
     rates = sorted({edit.rate for edit in gains})
     if len(layers) < 2:
         return None
+    units = UNITS[findings.kind]
     points = np.full((len(layers), len(rates)), np.nan)
     for edit, gain in gains.items():
-        points[layers.index(edit.layer), rates.index(edit.rate)] = _scale(findings) * gain
+        points[layers.index(edit.layer), rates.index(edit.rate)] = units.scale * gain
     where = choice.condition
     best = choice.edit if choice.agreed else None
     chosen = (best.layer, best.rate) if best else None
     title = f"{where.task}, {short_name(where.model)}, {choice.part}"
-    errors = findings.kind is not Score
-    return GainMap(title, tuple(layers), tuple(rates), points, chosen, errors)
-
-
-def _scale(findings: Findings) -> int:
-    """Return what a gain is multiplied by: gains in accuracy are drawn in points."""
-    return 100 if findings.kind is Score else 1
-
-
-def gain_name(split: str, errors: bool) -> str:
-    """Return what an axis of gains is called."""
-    return f"{split}: error smaller by" if errors else f"{split} gain, points"
+    return GainMap(title, tuple(layers), tuple(rates), points, chosen, units)
 
 
 @plain_text
@@ -89,7 +79,8 @@ def draw_gain_maps(maps: Sequence[GainMap], columns: int, split: str) -> Figure:
         figsize=(max(3.2 * columns + 0.6, 4.8), (0.9 + 0.24 * max(tallest, 6)) * rows),
         layout="constrained",
     )
-    least = 1e-9 if maps[0].errors else 1.0
+    units = maps[0].units
+    least = 1.0 if units is POINTS else 1e-9
     reach = max(least, *(float(np.nanmax(np.abs(gains.points))) for gains in maps))
     scale = Normalize(-reach, reach)
     for index, gains in enumerate(maps):
@@ -100,7 +91,7 @@ def draw_gain_maps(maps: Sequence[GainMap], columns: int, split: str) -> Figure:
         if index + columns >= len(maps):
             axes.set_xlabel("clipping rate ξ", size=8)
     bar = figure.colorbar(ScalarMappable(scale, COLOUR_MAP), ax=figure.axes, shrink=0.8, aspect=30)
-    bar.set_label(gain_name(split, maps[0].errors), size=8)
+    bar.set_label(f"{split} gain{units.column}", size=8)
     bar.ax.tick_params(labelsize=7)
     return figure
 
@@ -110,7 +101,11 @@ def _draw_map(axes: Axes, gains: GainMap, scale: Normalize) -> None:
     if gains.points.size <= MOST_NUMBERS:
         for (row, column), value in np.ndenumerate(gains.points):
             dark = abs(value) > 0.6 * scale.vmax  # type: ignore[operator]
-            says = "–" if math.isnan(value) else f"{value:{'+.1g' if gains.errors else '+.1f'}}"
+            says = (
+                "–"
+                if math.isnan(value)
+                else f"{value:{'+.1f' if gains.units is POINTS else '+.1g'}}"
+            )
             axes.text(
                 column,
                 row,
@@ -140,7 +135,7 @@ class GainPair:
         validation, test: the gains.
         interval: the test gain's, 95%.
         chosen: the choice's name, such as `sst2, mlp`; nothing where validation did not choose it.
-        errors: whether they are of errors.
+        units: of the gains.
     """
 
     part: str
@@ -148,7 +143,7 @@ class GainPair:
     test: float
     interval: tuple[float, float]
     chosen: str = ""
-    errors: bool = False
+    units: Units = POINTS
 
 
 def gain_pairs(findings: Findings) -> list[GainPair]:
@@ -179,10 +174,10 @@ def gain_pairs(findings: Findings) -> list[GainPair]:
 def _pair(
     findings: Findings, part: str, validation: float, test: Estimate, chosen: str = ""
 ) -> GainPair:
-    scale = _scale(findings)
-    low, high = (scale * end for end in test.interval)
-    errors = findings.kind is not Score
-    return GainPair(part, scale * validation, scale * test.mean, (low, high), chosen, errors)
+    units = UNITS[findings.kind]
+    low, high = (units.scale * end for end in test.interval)
+    at = units.scale * validation, units.scale * test.mean
+    return GainPair(part, *at, (low, high), chosen, units)
 
 
 @plain_text
@@ -219,8 +214,8 @@ def draw_gain_pairs(pairs: Sequence[GainPair]) -> Figure:
     axes.axline((0, 0), slope=1, color="0.4", linestyle="--", linewidth=1, label="equal")
     axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
-    x, y = (gain_name(split, pairs[0].errors) for split in ("validation", "test"))
-    axes.set(xlabel=x, ylabel=y)
+    unit = pairs[0].units.column
+    axes.set(xlabel=f"validation gain{unit}", ylabel=f"test gain{unit}")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 
