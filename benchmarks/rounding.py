@@ -17,8 +17,8 @@ import numpy as np
 from common import machine, show
 
 from eckart.records import Edit
-from eckart.scores import Score
 from eckart.scoring.evaluator import Evaluator
+from eckart.statistics.scores import Score
 from eckart.tasks.task import Task
 from eckart.weights.models import load_model
 

@@ -23,9 +23,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ORDER = [
     "errors",
     "files",
-    "scores",
-    "records",
     "statistics",
+    "records",
     "algorithm1",
     "published",
     "runs",
@@ -51,7 +50,7 @@ INNER = {
     "paper.theory": """
         arrays attention duals norms bound claims plainly slips identities inequalities checks
     """,
-    "reports": "terminal table figures provenance sentences tables claims results page",
+    "reports": "terminal table provenance sentences tables claims figures results page",
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest",
     "tasks": "tables spec prompts choices files splits sources labels examples task",
     "weights": """
@@ -61,17 +60,7 @@ INNER = {
 }
 """The order inside packages of more than eight modules, lowest first."""
 
-# What breaks a rule today, exactly: whoever mends one takes it off the list, and nobody adds one.
-TWICE = "Said Table"
-SMALL = "cli.paper.probing cli.spectrum scoring.forward.activation"
-AT_THE_TOP = 19  # to be 18
-RIDDLES = """
-    analysis paper.functions.baselines paper.functions.cells
-    paper.functions.curves paper.prediction.agreement paper.prediction.predictors scores
-    scoring.calibration scoring.evaluation scoring.forward.agreement scoring.forward.lengths
-    scoring.forward.padding scoring.methods scoring.requests statistics statistics.crossed
-    sweeps.cost sweeps.grid sweeps.sources tasks.examples tasks.sources
-"""
+AT_THE_TOP = 18
 
 # The test of the house without the paper copies this file to a house that has none.
 WITHOUT_PAPER = not (SOURCE / "paper").is_dir()
@@ -147,7 +136,7 @@ def test_every_large_package_has_an_order_of_its_own():
     for module in MODULES:
         package, _, name = module.removeprefix("eckart.").rpartition(".")
         sizes[package].add(name)
-    assert {name for name, rooms in sizes.items() if name and len(rooms) > 8} == set(INNER)
+    assert {name for name, rooms in sizes.items() if name and len(rooms) > 8} <= set(INNER)
 
 
 def test_the_top_is_small():
@@ -163,7 +152,7 @@ def test_no_public_class_has_the_name_of_another():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(module_of(path))
     twice = {name for name, modules in homes.items() if len(modules) > 1}
-    known(twice, TWICE)
+    assert twice == set()
 
 
 def test_no_room_is_too_small():
@@ -179,7 +168,7 @@ def test_no_room_is_too_small():
         and path.read_text(encoding="utf-8").count("\n") < 80
         and len(importers[module_of(path)]) < 2
     }
-    known(small, SMALL)
+    assert small == set()
 
 
 def test_a_module_says_its_noun_first():
@@ -191,13 +180,7 @@ def test_a_module_says_its_noun_first():
             ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "",
         )
     }
-    known(riddles, RIDDLES)
-
-
-def known(found: set[str], exceptions: str) -> None:
-    """Compare with a list of exceptions, which may only shrink, and must when it can."""
-    listed = set(exceptions.split())
-    assert found == listed, f"new: {sorted(found - listed)}; mended: {sorted(listed - found)}"
+    assert riddles == set()
 
 
 def test_there_are_no_cycles():
@@ -238,7 +221,7 @@ def test_functions_are_short():
     "module",
     [
         "errors",
-        "scores",
+        "statistics/scores",
         "records",
         "algorithm1",
         "statistics/paired",

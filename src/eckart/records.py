@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from eckart.errors import EckartError, EditError
-from eckart.scores import Outcome, Score, SquaredErrors, read_outcome
+from eckart.statistics.scores import Outcome, Score, SquaredErrors, read_outcome
 
 ATTENTION = ("q", "k", "v", "o")
 FEED_FORWARD = ("gate", "up", "down", "fc_in", "fc_out")

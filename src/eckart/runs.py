@@ -20,7 +20,7 @@ import numpy as np
 from eckart.errors import RunError
 from eckart.files import home, write_whole
 from eckart.records import Asked, Rows, Setting, Trial, fingerprint
-from eckart.scores import Score
+from eckart.statistics.scores import Score
 
 APPLICATION_ID = 0x65636B72  # "eckr"
 SCHEMA_VERSION = 3
@@ -121,11 +121,7 @@ class RunStore:
         self._write("INSERT OR REPLACE INTO trials VALUES (?, ?, ?)", place, *_packed(trial))
 
     def keep_same(self, key: str, setting: Setting) -> Trial | None:
-        """Write a trial once more as another setting's; it took no time.
-
-        Returns:
-            what was written; None if there is no such trial, or if it is another's already.
-        """
+        """Write a trial once more as another setting's, and return it; None if it is there."""
         known = self.trial(key)
         there = self._fetch("SELECT 1 FROM trials WHERE key = ?", _beside(key, setting))
         if known is None or there is not None:

@@ -8,9 +8,9 @@ import pytest
 from made_runs import score
 
 from eckart.errors import EckartError
-from eckart.scores import ALL_METRICS, Outcome, Score, SquaredErrors, read_outcome, shown
 from eckart.statistics.crossed import seed_and_row_mean
 from eckart.statistics.paired import compare, outcome_interval
+from eckart.statistics.scores import ALL_METRICS, Outcome, Score, SquaredErrors, read_outcome, shown
 
 
 def labels(draw: int) -> Score:

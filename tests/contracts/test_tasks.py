@@ -4,7 +4,7 @@ import pytest
 
 from eckart import Task
 from eckart.errors import TaskError
-from eckart.scores import METRICS
+from eckart.statistics.scores import METRICS
 from eckart.tasks.task import AnyTask
 
 

@@ -17,8 +17,8 @@ from eckart.records import Edit
 from eckart.reports.results import evaluation_report, score_report, spectrum_report, study_report
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, as_text, listed, print_on
-from eckart.scores import Score
 from eckart.selection.study import Candidate, Study
+from eckart.statistics.scores import Score
 from eckart.weights.conditioning import MatrixSpectrum
 
 NARROW = 40

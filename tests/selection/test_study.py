@@ -14,9 +14,9 @@ from eckart import Anatomy, Task, search
 from eckart.records import Trial
 from eckart.reports.results import outcome_table
 from eckart.reports.sentences import conclusion
-from eckart.scores import Score
 from eckart.selection import search as module
 from eckart.selection.study import Candidate, Study
+from eckart.statistics.scores import Score
 from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.models import load_model
 from eckart.weights.spectrum import matrices, spectra

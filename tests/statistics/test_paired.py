@@ -11,7 +11,6 @@ from samples import score
 from scipy.stats import binom, multinomial, ttest_1samp
 
 from eckart.errors import EckartError
-from eckart.scores import SquaredErrors
 from eckart.statistics.paired import (
     PairedDifference,
     accuracy_interval,
@@ -22,6 +21,7 @@ from eckart.statistics.paired import (
     paired_errors,
     wilson_interval,
 )
+from eckart.statistics.scores import SquaredErrors
 
 deterministic = settings(derandomize=True, deadline=None, max_examples=100, database=None)
 CB, RTE = 56, 277  # the two smallest test sets of the paper's tables

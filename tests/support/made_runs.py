@@ -11,8 +11,8 @@ import numpy as np
 
 from eckart.records import Edit, Row, Rows, Setting, Trial
 from eckart.runs import Run, RunStore
-from eckart.scores import Score
 from eckart.scoring import methods
+from eckart.statistics.scores import Score
 
 
 def score(labels: np.ndarray, predictions: np.ndarray, classes: int = 2) -> Score:

@@ -1,7 +1,7 @@
 """Small values that several test files use."""
 
 from eckart.records import Edit, Row, Rows, Setting, Trial
-from eckart.scores import Score
+from eckart.statistics.scores import Score
 
 
 def score(accuracy: float = 0.5) -> Score:

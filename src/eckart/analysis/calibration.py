@@ -13,8 +13,8 @@ from eckart.analysis.findings import Choice, Findings, picked
 from eckart.analysis.measured import mean_gain
 from eckart.analysis.outcomes import Block
 from eckart.records import Edit
-from eckart.scores import Score
 from eckart.statistics.crossed import Estimate
+from eckart.statistics.scores import Score
 
 PLAIN = ("sum", "mean", "byte", "logit")
 """Scorings that correct nothing; the first of them that was run is what calibrating is compared

@@ -25,10 +25,10 @@ from eckart.analysis.measured import (
 from eckart.analysis.outcomes import Block, Condition, Target, blocks
 from eckart.records import Edit
 from eckart.runs import Run
-from eckart.scores import Outcome, Score
 from eckart.statistics.crossed import Estimate, smallest_detectable
 from eckart.statistics.gain import verdict
 from eckart.statistics.multiplicity import FOLDS, holm, selected_gain
+from eckart.statistics.scores import Outcome, Score
 
 Conclusion = Literal["gain", "loss", "cannot tell", "nothing clipped", "not known"]
 Basis = Literal["test", "test, seed by seed", "cross-validated"]

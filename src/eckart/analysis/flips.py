@@ -11,7 +11,7 @@ import numpy as np
 from eckart.analysis.findings import Choice, Findings
 from eckart.records import Edit, Row, Rows, Trial
 from eckart.runs import Run
-from eckart.scores import Score, SquaredErrors
+from eckart.statistics.scores import Score, SquaredErrors
 
 Answers = dict[str, tuple[Row, Rows, float]]
 """By row id: the row, and the predicted label's index or the squared error."""

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from eckart.analysis.outcomes import Block, Condition, edit_of
 from eckart.records import Edit, Trial
 from eckart.runs import Run
-from eckart.scores import Outcome, Score
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
 from eckart.statistics.multiplicity import false_discovery, holm
 from eckart.statistics.paired import paired_difference, wilson_interval
+from eckart.statistics.scores import Outcome, Score
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from eckart.errors import RunError
 from eckart.records import Edit, Rows, Trial
 from eckart.runs import Run
-from eckart.scores import Outcome
+from eckart.statistics.scores import Outcome
 
 SPLITS = ("validation", "test")
 

@@ -14,9 +14,9 @@ from eckart.demo.corpus import TEMPLATE, tasks, write
 from eckart.errors import RunError, TaskError
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
 from eckart.reports.results import study_report
-from eckart.scores import Score
 from eckart.scoring.evaluator import Evaluator
 from eckart.selection.search import Plan, run_plan
+from eckart.statistics.scores import Score
 from eckart.tasks import Task
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.models import LoadedModel

@@ -17,9 +17,9 @@ from eckart.errors import RunError
 from eckart.exports.copying import copy_clipped, save, stored_dtype
 from eckart.files import clear_drafts, drafted, home
 from eckart.records import Edit, Trial
-from eckart.scores import Score
 from eckart.scoring.scorer import Scorer
 from eckart.selection.study import Study
+from eckart.statistics.scores import Score
 from eckart.weights.edits import clip
 from eckart.weights.identity import tokenizer_text
 from eckart.weights.models import LoadedModel, load_model, load_tokenizer, needed_tokenizer

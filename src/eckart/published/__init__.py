@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from eckart.errors import EckartError
-from eckart.scores import Score
+from eckart.statistics.scores import Score
 
 SOURCES = ("algorithm1_tables.csv", "author_logs.csv")
 

@@ -38,7 +38,7 @@ from eckart.reports.tables import (
     spectra_table,
 )
 from eckart.runs import Run, read_run
-from eckart.scores import Outcome, Score
+from eckart.statistics.scores import Outcome, Score
 
 MOST_VERDICTS = 24
 MOST_ROWS = 400

@@ -14,8 +14,8 @@ from eckart.records import Trial
 from eckart.reports.sentences import conclusion, evaluation_verdict, race_summary
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, listed, titled
-from eckart.scores import Score
 from eckart.statistics.paired import accuracy_interval
+from eckart.statistics.scores import Score
 from eckart.weights.conditioning import MatrixSpectrum
 
 if TYPE_CHECKING:

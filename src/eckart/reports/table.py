@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 
 from eckart.reports.terminal import Layout, Said, titled
-from eckart.scores import Outcome, Score, SquaredErrors
+from eckart.statistics.scores import Outcome, Score, SquaredErrors
 
 Row = Mapping[str, Any]
 

@@ -15,8 +15,8 @@ from eckart.records import PARTS
 from eckart.reports.sentences import picks_text
 from eckart.reports.table import UNITS, Column, Table
 from eckart.runs import Run
-from eckart.scores import Outcome, Score
 from eckart.statistics.crossed import Estimate
+from eckart.statistics.scores import Outcome, Score
 
 WHERE = (
     Column("model", "model"),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from eckart.records import Trial
-from eckart.scores import Score
 from eckart.statistics.paired import accuracy_interval
+from eckart.statistics.scores import Score
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from eckart.errors import ModelError, TaskError
 from eckart.records import Edit, Edits, Rows, Split
-from eckart.scores import Score
 from eckart.scoring.encoding import differently_encoded, shared_text
 from eckart.scoring.evaluation import Evaluation
 from eckart.scoring.fitting import Fitted, fit
@@ -32,6 +31,7 @@ from eckart.scoring.methods import (
 )
 from eckart.scoring.requests import build_requests, check_vocabulary
 from eckart.scoring.scorer import Progress, Scorer, silent
+from eckart.statistics.scores import Score
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
 from eckart.weights.hooks import HALF

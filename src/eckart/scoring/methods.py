@@ -14,7 +14,6 @@ from scipy.special import log_softmax, logsumexp
 
 from eckart.errors import NotANumberError, TaskError
 from eckart.records import Split
-from eckart.scores import Score
 from eckart.scoring.fitting import Fitted
 from eckart.scoring.forward.fastest import CheckedReader
 from eckart.scoring.forward.trunk import LayerPoint
@@ -27,6 +26,7 @@ from eckart.statistics.metrics import (
     macro_f1,
     majority_rate,
 )
+from eckart.statistics.scores import Score
 from eckart.tasks.prompts import CONTENT_FREE, Prompt
 from eckart.tasks.task import Task
 

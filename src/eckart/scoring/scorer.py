@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 from eckart.errors import NotANumberError
 from eckart.records import ATTENTION, PARTS, Edit, Edits, Rows, Setting, Split, Trial, fingerprint
-from eckart.scores import Outcome
 from eckart.scoring.methods import SCORING_VERSION
+from eckart.statistics.scores import Outcome
 from eckart.tasks.task import AnyTask
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.edits import Factors, canonical, clip

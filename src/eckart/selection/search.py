@@ -17,12 +17,12 @@ from eckart.files import home
 from eckart.published import identify, published_rows
 from eckart.records import RATES, TOP_K, fingerprint
 from eckart.runs import RunStore, folder_name
-from eckart.scores import ALL_METRICS
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
 from eckart.selection.racing import ALPHA, Race, check_metric, check_race, race_rates
 from eckart.selection.recorded import Recorded
 from eckart.selection.study import Candidate, Study
+from eckart.statistics.scores import ALL_METRICS
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.conditioning import COMBINATIONS, check_rates, layer_condition_numbers
 from eckart.weights.linalg import factored_size, rank_at

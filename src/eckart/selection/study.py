@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from eckart.records import Edit, Trial, finite
-from eckart.scores import Outcome, Score, shown
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare, outcome_interval
+from eckart.statistics.scores import Outcome, Score, shown
 
 if TYPE_CHECKING:
     from eckart.scoring.scorer import Scorer

@@ -17,8 +17,8 @@ from scipy.optimize import brentq
 from scipy.stats import binom, t
 
 from eckart.errors import EckartError
-from eckart.scores import Score
 from eckart.statistics.paired import accuracy_interval
+from eckart.statistics.scores import Score
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal, get_args
 
-from eckart.scores import SQUARED_ERROR, Score, SquaredErrors
 from eckart.statistics.crossed import Estimate
 from eckart.statistics.paired import PairedDifference
+from eckart.statistics.scores import SQUARED_ERROR, Score, SquaredErrors
 
 Verdict = Literal["gain", "loss", "cannot tell"]
 LEVEL = 0.05

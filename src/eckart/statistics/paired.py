@@ -12,7 +12,7 @@ from scipy.special import gammaln, logsumexp
 from scipy.stats import binomtest, norm, t, ttest_rel
 
 from eckart.errors import EckartError
-from eckart.scores import Outcome, Score, SquaredErrors
+from eckart.statistics.scores import Outcome, Score, SquaredErrors
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

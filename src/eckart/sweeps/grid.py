@@ -24,7 +24,7 @@ from pydantic import (
 from eckart.errors import StudyError
 from eckart.files import home
 from eckart.records import PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
-from eckart.scores import ALL_METRICS
+from eckart.statistics.scores import ALL_METRICS
 from eckart.tasks.spec import TaskOptions
 from eckart.weights.options import Closed, ModelOptions, ReadingOptions, checked, closest
 

@@ -11,9 +11,9 @@ from typing import Any
 from eckart.algorithm1 import best_edit
 from eckart.records import Edit, Setting, Trial
 from eckart.runs import Run, folder_name
-from eckart.scores import SQUARED_ERROR, shown
 from eckart.statistics.gain import counted, sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare
+from eckart.statistics.scores import SQUARED_ERROR, shown
 
 Trials = Mapping[tuple[Edit, ...], Trial]
 

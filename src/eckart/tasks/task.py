@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 from eckart.errors import TaskError
 from eckart.files import home
 from eckart.records import fingerprint, full_name
-from eckart.scores import METRICS
+from eckart.statistics.scores import METRICS
 from eckart.tasks.examples import find_columns, make_examples, prompt_format, with_template
 from eckart.tasks.files import bare_name
 from eckart.tasks.labels import find_labels

@@ -18,8 +18,8 @@ from eckart.paper.functions.task import FunctionScorer, FunctionTask
 from eckart.records import Edit, Split, Trial
 from eckart.reports.page import report
 from eckart.runs import read_run
-from eckart.scores import SquaredErrors
 from eckart.scoring.evaluator import scorer_of
+from eckart.statistics.scores import SquaredErrors
 from eckart.sweeps.cost import estimate, expected_trials
 from eckart.weights.models import LoadedModel, load_model
 

@@ -103,8 +103,8 @@ def clipping_report(found: Clipping) -> RenderableType:
 
 
 def _said(cell: ErrorCell) -> str:
-    from eckart.scores import SQUARED_ERROR
     from eckart.statistics.gain import sentence
+    from eckart.statistics.scores import SQUARED_ERROR
 
     return f"{cell.edit}: {sentence(cell.gain, SQUARED_ERROR, p=cell.adjusted)}"
 

@@ -1,5 +1,5 @@
-"""What a model that learns from examples is held against: the estimators of Garg et al. (2022), by
-name."""
+"""The estimators of Garg et al. (2022), by name: what a model that learns from examples is held
+against."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ from eckart.errors import EditError, RunError
 from eckart.paper.functions.task import FunctionTask
 from eckart.records import Edit, Trial
 from eckart.runs import Run
-from eckart.scores import SQUARED_ERROR
 from eckart.selection.study import Study
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
 from eckart.statistics.gain import verdict
+from eckart.statistics.scores import SQUARED_ERROR
 from eckart.sweeps.grid import Sweep
 from eckart.sweeps.sources import Sources, resolve
 from eckart.weights.models import LoadedModel

@@ -1,5 +1,4 @@
-"""How well functions are learnt from examples: squared error against their number (Figure 5 of the
-paper)."""
+"""Error curves: the squared error of a function model against the number of examples (Figure 5)."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ from eckart.paper.functions.classes import (
     noisy,
 )
 from eckart.records import Edits, Row, Rows, Split, fingerprint
-from eckart.scores import SQUARED_ERROR, SquaredErrors
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Progress, Scorer, silent
+from eckart.statistics.scores import SQUARED_ERROR, SquaredErrors
 from eckart.weights.models import LoadedModel
 
 SPLITS = ("validation", "test")

@@ -27,7 +27,7 @@ from eckart.reports.figures.gains import (
 from eckart.reports.table import UNITS
 from eckart.reports.tables import spectra_by_model
 from eckart.runs import Run, folder_name
-from eckart.scores import Score
+from eckart.statistics.scores import Score
 from eckart.weights.conditioning import MatrixSpectrum
 
 HOLLOW = (
