@@ -12,7 +12,7 @@ from typing import TypeAlias
 from eckart.errors import EditError, RunError
 from eckart.records import TOP_K, Edit, Edits, Trial
 
-Score: TypeAlias = Callable[[Sequence[Edits], str], Iterable[Trial]]
+ScoreEdits: TypeAlias = Callable[[Sequence[Edits], str], Iterable[Trial]]
 """Scores candidates on a split: one trial each, in any order. `()` is the unpruned model."""
 
 
@@ -29,7 +29,7 @@ class Searched:
     trials: dict[float, Trial]
 
 
-SearchRates: TypeAlias = Callable[[Score, int, str, Sequence[float], str], Searched]
+SearchRates: TypeAlias = Callable[[ScoreEdits, int, str, Sequence[float], str], Searched]
 """Searches the rates of a part of a layer by a metric."""
 
 
@@ -50,7 +50,7 @@ class Found:
 
 
 def algorithm1(
-    score: Score,
+    score: ScoreEdits,
     condition_numbers: Mapping[int, float],
     part: str,
     rates: Sequence[float],
@@ -94,7 +94,7 @@ def worst_layer(condition_numbers: Mapping[int, float], top_k: int = TOP_K) -> i
 
 
 def search_all(
-    score: Score, layer: int, part: str, rates: Sequence[float], metric: str
+    score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str
 ) -> Searched:
     """Score every rate on validation (lines 5 to 14).
 
@@ -140,7 +140,7 @@ def compared(merit: float) -> float:
     return round(merit, 12)
 
 
-def score_test(score: Score, choice: Edit) -> tuple[Trial, Trial]:
+def score_test(score: ScoreEdits, choice: Edit) -> tuple[Trial, Trial]:
     """Score the unpruned model and the frozen choice on the same test rows (lines 15 and 16).
 
     Raises:

@@ -1,5 +1,4 @@
-"""The values that everything else makes, runs or shows, and the rules by which they are named and
-chosen."""
+"""The records of a run: edits, settings, splits, rows and trials, and how each is written."""
 
 from __future__ import annotations
 

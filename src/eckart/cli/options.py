@@ -153,7 +153,6 @@ def read_model(name: str, loading: ModelOptions) -> LoadedModel:
 
 
 def read_task(task: DrawnTask) -> Task:
-    """Load a task."""
     from eckart.tasks import Task
 
     said = task.only(DrawnTask)

@@ -63,7 +63,6 @@ def _at_home(name: str, value: Any) -> Any:
 
 
 def _written(said: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Yield what a command writes, by the option that says so."""
     for name in WRITTEN:
         if said.get(name) is not None:
             yield f"--{name}", said[name]
@@ -72,7 +71,6 @@ def _written(said: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
 
 
 def _read(said: Mapping[str, Any]) -> Iterator[Read]:
-    """Yield what a command reads."""
     models = [said.get("model"), *(said.get("models") or [])]
     for model in filter(None, models):
         yield from _model(str(model))

@@ -53,7 +53,6 @@ def carry_out(
 
 
 def show_cost(cost: Cost, as_json: bool) -> None:
-    """Print what a sweep would cost."""
     if as_json:
         print_json(cost.to_json())
         return
@@ -120,7 +119,6 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
         job = bar.add_task(f"0 of {units} units, trials", total=total)
 
         def watch(event: Event) -> None:
-            """Count a trial, and say that a unit is done."""
             nonlocal done, trials
             if isinstance(event, Trial):
                 trials += 1

@@ -1,4 +1,4 @@
-"""The one loop: clip, read every row, rank the labels, keep the trial."""
+"""The scorer of tasks with labels: from prompts to tokens, to log-likelihoods, to a score."""
 
 from __future__ import annotations
 

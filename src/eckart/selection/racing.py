@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from eckart.algorithm1 import Score, Searched, candidate, rate_of
+from eckart.algorithm1 import ScoreEdits, Searched, candidate, rate_of
 from eckart.errors import EditError, RunError
 from eckart.records import Split, Trial, fingerprint
 from eckart.scoring.methods import check_method, join_scores
@@ -86,7 +86,7 @@ class Race(Searched):
 
 
 def race_rates(
-    score: Score,
+    score: ScoreEdits,
     layer: int,
     part: str,
     rates: Iterable[float],
@@ -166,11 +166,11 @@ def check_race(metric: str, scoring: str) -> None:
         EditError: the metric is another.
         TaskError: the scoring cannot read a split in parts.
     """
-    check_metric(metric)
+    check_raceable(metric)
     check_method(scoring, split=Split.part("validation", 0, FIRST_LOOK))
 
 
-def check_metric(metric: str) -> None:
+def check_raceable(metric: str) -> None:
     """Refuse to race by anything but accuracy.
 
     Raises:

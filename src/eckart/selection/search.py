@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eckart.algorithm1 import Score, algorithm1, search_all
+from eckart.algorithm1 import ScoreEdits, algorithm1, search_all
 from eckart.errors import EditError
 from eckart.files import home
 from eckart.published import identify, published_rows
@@ -19,7 +19,7 @@ from eckart.records import RATES, TOP_K, fingerprint
 from eckart.runs import RunStore, folder_name
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
-from eckart.selection.racing import ALPHA, Race, check_metric, check_race, race_rates
+from eckart.selection.racing import ALPHA, Race, check_race, check_raceable, race_rates
 from eckart.selection.recorded import Recorded
 from eckart.selection.study import Candidate, Study
 from eckart.statistics.scores import ALL_METRICS
@@ -62,7 +62,7 @@ class Plan:
             )
         _check_metric(self.metric, ALL_METRICS)
         if self.race and self.metric is not None:
-            check_metric(self.metric)
+            check_raceable(self.metric)
 
 
 def search(
@@ -187,12 +187,14 @@ def _search(
     settings: dict[str, Any],
     tell: Callable[[str], None],
 ) -> Study:
-    condition_numbers = _condition_numbers(plan, scorer, store) if plan.layer is None else {}
-    # A layer that is given is the only one to choose from.
-    choose_from = condition_numbers or {scorer.anatomy.layer_index(plan.layer or 0): math.inf}
+    if plan.layer is None:
+        choose_from = condition_numbers = _condition_numbers(plan, scorer, store)
+    else:  # a layer that is given is the only one to choose from
+        condition_numbers = {}
+        choose_from = {scorer.anatomy.layer_index(plan.layer): math.inf}
     rows = len(scorer.rows("validation").rows)
 
-    def race(score: Score, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
+    def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
         return race_rates(score, layer, part, rates, rows, tell)
 
     found = algorithm1(

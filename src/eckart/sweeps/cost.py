@@ -41,7 +41,6 @@ class Cost:
     states: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
         return asdict(self)
 
 
@@ -113,7 +112,6 @@ def estimate(sweep: Sweep, folder: Path, sources: Sources) -> Cost:
 
 
 def _costs(sweep: Sweep, sources: Sources) -> Iterator[Cost]:
-    """Yield what each split of each unit costs."""
     for entry in sweep.models:
         outline = Outline.of(entry, sweep, sources)
         model = _Model.of(sweep, outline.anatomy)

@@ -122,7 +122,6 @@ def _sorted(said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], di
 
 
 def _entries(values: Any, key: str, where: str) -> list[dict[str, Any]]:
-    """Return entries, each as what it says."""
     found = entries(values, key)
     if not all(isinstance(entry, dict) for entry in found):
         raise StudyError(f"{where}: one of the {key}s is neither a name nor 'key: value' lines")

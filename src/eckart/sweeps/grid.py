@@ -77,8 +77,6 @@ def _read_layers(value: Any) -> Any:
 
 
 def _entries(kind: type[Closed], what: str, field: str) -> BeforeValidator:
-    """Check each entry."""
-
     def read(value: Any) -> Any:
         return [
             checked(kind, item, f"{what} {number}", StudyError) if isinstance(item, dict) else item
@@ -280,7 +278,6 @@ class Sweep(ReadingOptions, Grid):
 
     @property
     def draws(self) -> list[tuple[int | None, int | None]]:
-        """The shots and seeds of every task's units."""
         return draws(self.shots, self.seeds)
 
     def layers_of(self, anatomy: Anatomy) -> list[int] | None:
@@ -313,7 +310,6 @@ class Sweep(ReadingOptions, Grid):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that are read."""
         return ("validation",) if self.test == "none" else ("validation", "test")
 
 

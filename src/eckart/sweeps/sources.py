@@ -32,7 +32,6 @@ class Sources:
     _read: dict[str, Task] = field(default_factory=dict, repr=False)
 
     def model(self, entry: ModelEntry) -> LoadedModel:
-        """Load a model."""
         if entry.live:
             return _held(self.models, entry.name)
         return load_model(entry.name, **entry.only(ModelOptions))
@@ -52,7 +51,6 @@ class Sources:
         return task if entry.name is None else replace(task, name=entry.name)
 
     def scorer(self, sweep: Sweep, task: AnyTask, model: LoadedModel) -> Scorer:
-        """Return what scores a model on a task."""
         said = sweep.model_dump(include={*ReadingOptions.model_fields}, exclude_defaults=True)
         return scorer_of(task, model, **said)
 

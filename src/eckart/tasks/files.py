@@ -111,7 +111,6 @@ def _unpacked(path: Path) -> bytes:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """Open a packed file."""
     if path.suffix.lower() == ".gz":
         import gzip
 

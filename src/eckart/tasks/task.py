@@ -242,7 +242,6 @@ class Task:
 
     @classmethod
     def _drawn(cls, source: Gathered, draw: Draw, variant: str | None) -> Self:
-        """Divide what was gathered."""
         spec = source.spec
         divided = make_splits(source.examples, source.plan, source.sizes, draw, source.names)
         return cls(
@@ -343,7 +342,6 @@ class Task:
 
 
 def _said(**values: Any) -> TaskSpec:
-    """Return what the caller said about the task."""
     given = {key: value for key, value in values.items() if value is not None}
     for key in ("template", "instruction", "label_join", "label_end", "separator"):
         if isinstance(given.get(key), str):
