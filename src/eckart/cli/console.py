@@ -53,7 +53,6 @@ class Rate(ProgressColumn):
     """Rows per second."""
 
     def render(self, task: Task) -> Text:
-        """Return the measured speed."""
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.0f}/s", style="cyan")
 

@@ -126,7 +126,6 @@ class Report:
         return UNITS[self.kind]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, ready for `json.dumps`."""
         return {
             "title": self.title,
             "summary": list(self.summary),

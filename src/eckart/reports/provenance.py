@@ -44,7 +44,6 @@ class Provenance:
     command: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
         return {
             "kind": self.kind,
             "settings": self.settings,

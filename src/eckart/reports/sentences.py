@@ -38,7 +38,6 @@ def summary(findings: Findings) -> list[str]:
 
 
 def _overall(findings: Findings) -> str:
-    """Return how many choices gained."""
     said = counted((choice.conclusion for choice in findings.choices), get_args(Conclusion))
     return f"{len(findings.choices)} choices (model, task, shots, scoring, part): {said}."
 
@@ -87,7 +86,6 @@ def _sample(choice: Choice, findings: Findings) -> str:
 
 
 def _sentence(choice: Choice, findings: Findings) -> str:
-    """Return one choice's finding."""
     where = _where(choice, findings)
     part = part_words(choice.part)
     if choice.missing:
@@ -178,7 +176,6 @@ def _count(number: int, noun: str) -> str:
 
 
 def choice_name(choice: Choice) -> str:
-    """Return what a choice is called."""
     return f"{choice.condition}, {choice.part}"
 
 

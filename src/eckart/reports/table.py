@@ -166,7 +166,6 @@ class Table:
         return len(texts) > 1 or (column.numeric and texts != {""})
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return one object a row."""
         return [
             {column.key: finite(row.get(column.key)) for column in self.columns}
             for row in self.rows
@@ -264,7 +263,6 @@ class Units:
     better: str
 
     def text(self, gain: float) -> str:
-        """Write a gain with its sign."""
         return FORMATS[self.gain](gain)
 
     def size(self, gain: float) -> str:

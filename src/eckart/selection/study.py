@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from eckart.records import Edit, Trial, finite
@@ -33,7 +33,6 @@ class Candidate:
     seen: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
         score = self.trial.score
         validation = {"error": self.trial.error} if score is None else _summary(score)
         return {"rate": self.rate, "ranks": self.ranks, "seen": self.seen, "validation": validation}
@@ -81,7 +80,6 @@ class Study:
 
     @property
     def edit(self) -> Edit:
-        """The chosen edit."""
         return Edit(self.layer, self.part, self.rate)
 
     @property
@@ -105,7 +103,6 @@ class Study:
         return sum(a != b for a, b in zip(before.predictions, after.predictions, strict=True))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the whole result as one document."""
         paired = self.comparison
         return {
             "layer": self.layer,
@@ -116,14 +113,10 @@ class Study:
             "candidates_tried": len(self.candidates),
             "race": self.race.to_json() if self.race else None,
             "test": {
-                "n": paired.n,
+                **asdict(paired),
+                "interval": list(paired.interval),
                 "baseline": _summary(_score(self.baseline)),
                 "clipped": _summary(_score(self.clipped)),
-                "difference": paired.difference,
-                "interval": list(paired.interval),
-                "p_value": paired.p_value,
-                "fixed": paired.fixed,
-                "broken": paired.broken,
             },
             "parameters": self.parameters,
             "labels": list(self.labels),

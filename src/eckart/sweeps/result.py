@@ -46,7 +46,6 @@ class Line:
     test: PairedDifference | None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
         return {**asdict(self), "edit": self.edit and str(self.edit)}
 
     def __str__(self) -> str:
@@ -123,7 +122,6 @@ class SweepResult:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the whole result as one document."""
         return {
             "run": str(self.run.folder),
             "settings": self.run.settings,

@@ -255,7 +255,6 @@ class Prober:
         path_norm: Float[np.ndarray, " prompts"],
         floor: float,
     ) -> LayerProbe:
-        """Return one layer's quantities."""
         residuals = np.array([residual(parts) for parts in prompts])
         self._check(layer, residuals)
         updates = [
