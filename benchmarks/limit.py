@@ -36,7 +36,7 @@ def main() -> None:
     rate = max(*rates, matmul_rate(options.device, dtype))
     layers, depth = (
         [sum(w.shape[0] * w.shape[1] for w in layer) for layer in evaluator.anatomy.layers],
-        len(edits),
+        len(candidates),
     )
     tail = sum(layers[options.layer :])
     once = 2 * sum(layers) * (prefix + suffix) / rate

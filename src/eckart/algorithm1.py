@@ -13,7 +13,7 @@ from eckart.errors import EditError, RunError
 from eckart.records import TOP_K, Edit, Edits, Trial
 
 ScoreEdits: TypeAlias = Callable[[Sequence[Edits], str], Iterable[Trial]]
-"""Scores candidates on a split: one trial each, in any order. `()` is the unpruned model."""
+"""Scores candidates on a split: a trial each, in any order, best the unpruned model `()` first."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def algorithm1(
         score: scores candidates on `validation` and on `test`.
         condition_numbers: of the layers to choose from.
         part: what is clipped.
-        rates: the candidates; 0, the unpruned model, is among them.
+        rates: the candidates; 0, the unpruned model, must be among them.
         top_k: how many of the worst-conditioned layers are considered.
         metric: which of an outcome's `merits` is compared.
         search_rates: another search of the rates, such as a race; `search_all` by default.
@@ -104,17 +104,27 @@ def search_all(
         RunError: the unpruned model itself could not be scored.
     """
     candidates = [candidate(layer, part, rate) for rate in sorted(rates)]
-    by_rate = {rate_of(trial.edits): trial for trial in score(candidates, "validation")}
-    trials = {rate: by_rate[rate] for rate in sorted(by_rate)}
-    if trials[0].score is None:
-        raise RunError(f"the unpruned model cannot be scored: {trials[0].error}")
+    trials = {
+        rate_of(trial.edits): checked_unpruned(trial) for trial in score(candidates, "validation")
+    }
     merits = {
         Edit(layer, part, rate): trial.score.merits[metric]
         for rate, trial in trials.items()
         if trial.score is not None
     }
-    best = best_edit(merits, trials[0].score.merits[metric])
-    return Searched(best.rate if best else 0.0, trials)
+    best = best_edit(merits, unpruned=merits[Edit(layer, part, 0.0)])
+    return Searched(best.rate if best else 0.0, dict(sorted(trials.items())))
+
+
+def checked_unpruned(trial: Trial) -> Trial:
+    """Return a trial, unless it failed for the unpruned model: then no other need be scored.
+
+    Raises:
+        RunError: it did.
+    """
+    if not trial.edits and trial.score is None:
+        raise RunError(f"the unpruned model cannot be scored: {trial.error}")
+    return trial
 
 
 def best_edit(merits: Mapping[Edit, float], unpruned: float) -> Edit | None:

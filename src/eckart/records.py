@@ -254,7 +254,7 @@ class Trial:
         if isinstance(self.score, SquaredErrors):
             raise EckartError(
                 f"task '{self.setting.task}' asks for numbers: its trials hold squared errors, and"
-                " here the shares of right labels are looked at; see eckart functions clip"
+                " here the shares of right labels are looked at"
             )
         return self.score
 

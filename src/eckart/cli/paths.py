@@ -8,6 +8,7 @@ nothing.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,12 +29,14 @@ MODEL_FILES = frozenset(Path(pattern).suffix for pattern in (*BESIDE_WEIGHTS, *W
 
 def with_paths(app: typer.Typer) -> None:
     """Let every verb of an app, and of those in it, have its paths read and checked before it
-    begins."""
+    begins, and its docstring as a help that breaks lines where the terminal does."""
     for group in app.registered_groups:
         if group.typer_instance is not None:
             with_paths(group.typer_instance)
     for command in app.registered_commands:
         if command.callback is not None:
+            paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
+            command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
             command.callback = _checked(command.callback)
 
 

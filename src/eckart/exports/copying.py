@@ -80,7 +80,8 @@ def _copy_beside(checkpoint: Checkpoint, folder: Path) -> None:
     Weights in other formats stay behind: they would be those of the unclipped model.
     """
     assert checkpoint.listing is not None
-    shutil.copyfile(checkpoint.listing, folder / checkpoint.listing.name)
+    if checkpoint.listing not in checkpoint.shards:
+        shutil.copyfile(checkpoint.listing, folder / checkpoint.listing.name)
     for pattern in (*BESIDE_WEIGHTS, *NOTICES):
         for path in checkpoint.listing.parent.glob(pattern):
             if path.is_file():

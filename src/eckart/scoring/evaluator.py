@@ -155,6 +155,9 @@ class Evaluator(Scorer):
     @contextmanager
     def sharing(self, candidates: Collection[Edits]) -> Iterator[None]:
         """Let readings begin at the edited layers, on the states that earlier ones leave there."""
+        if self._points:  # another call is under way, whose states these readings may use
+            yield
+            return
         points = {self.trunk.point(edits) for edits in candidates} if self.trunk else set()
         if len(candidates) > 1:  # of one alone nobody would use the states
             self._points = frozenset(p for p in points if p is not None and p != BOTTOM)

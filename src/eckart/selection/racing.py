@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from eckart.algorithm1 import ScoreEdits, Searched, candidate, rate_of
+from eckart.algorithm1 import ScoreEdits, Searched, candidate, checked_unpruned, rate_of
 from eckart.errors import EditError, RunError
 from eckart.records import Split, Trial, fingerprint
 from eckart.scoring.methods import check_method, join_scores
@@ -127,7 +127,7 @@ def race_rates(
     for start, stop in pairwise((0, *(plan_looks(rows) if len(looks) > 1 else (rows,)))):
         candidates = [candidate(layer, part, rate) for rate in racing]
         for trial in score(candidates, Split.part("validation", start, stop)):
-            looks[rate_of(trial.edits)].append(trial)
+            looks[rate_of(trial.edits)].append(checked_unpruned(trial))
         seen.update(dict.fromkeys(racing, stop))
         ends.append(stop)
         racing = _scored(racing, looks)
@@ -203,8 +203,6 @@ def _scored(racing: Sequence[float], looks: Mapping[float, Sequence[Trial]]) -> 
     """Return the candidates whose last look gave a score."""
     last = {rate: looks[rate][-1] for rate in racing}
     scored = [rate for rate, trial in last.items() if trial.score is not None]
-    if 0 in last and last[0].score is None:
-        raise RunError(f"the unpruned model cannot be scored: {last[0].error}")
     if not scored:
         raise RunError(
             f"no rate is left in the race: {last[racing[0]].error}; search without --race, or"
@@ -220,7 +218,7 @@ def _right(looks: Iterable[Trial]) -> list[bool]:
 
 
 def _whole(looks: Sequence[Trial], seen: int, rows: int) -> Trial:
-    """Join a candidate's looks into one trial on the rows that it saw."""
+    """Join a candidate's looks into one trial on the rows that it saw, known by all their keys."""
     last = looks[-1]
     scores = [trial.labelled for trial in looks if trial.labelled is not None]
     return replace(

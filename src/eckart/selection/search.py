@@ -91,7 +91,7 @@ def search(
         part, rates, top_k, layer, combine, metric, race: see `Plan`.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
         dtype, device, tokenizer: see `load_model`.
-        options: passed on to what scores, such as `report`; see `Evaluator` for tasks with labels.
+        options: passed on to what scores, such as `progress`; see `Evaluator`.
 
     Raises:
         EckartError: the model, the task, the plan or the run's folder is not usable.
@@ -128,10 +128,13 @@ def run_plan(
     # The weights' fingerprint says which model it is; the name is only the path that it was found
     # by.
     identity = {name: value for name, value in settings.items() if name != "model"}
-    with RunStore(out, identity, command) if out is not None else nullcontext() as store:
-        study = _search(plan, scorer, store, settings, tell)
-        if store is not None:
-            store.write("result.json", json.dumps(study.to_json(), indent=2) + "\n")
+    try:
+        with RunStore(out, identity, command) if out is not None else nullcontext() as store:
+            study = _search(plan, scorer, store, settings, tell)
+            if store is not None:
+                store.write("result.json", json.dumps(study.to_json(), indent=2) + "\n")
+    finally:
+        scorer.forget()  # factorisations and readers: nothing more is to come
     return study
 
 

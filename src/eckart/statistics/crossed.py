@@ -93,11 +93,11 @@ def seed_and_row_mean(
     Raises:
         EckartError: a confidence outside (0, 1), no seeds, or a seed with fewer than two rows.
 
-    >>> gains = np.array([[0, 0, 1, 1, 0, 1, 0, 1], [0, 0, 1, 1, 0, 0, 0, 1], [0, 0, 1, 1, np.nan,
-    1, 1, 0]])
-    >>> estimate = seed_and_row_mean(gains)
-    >>> f"{estimate.mean:.3f}, {estimate.interval[0]:.2f} to {estimate.interval[1]:.2f}, p =
-    {estimate.p_value:.2f}" '0.482, -0.09 to 0.85, p = 0.10'
+    >>> first, second = [0, 0, 1, 1, 0, 1, 0, 1], [0, 0, 1, 1, 0, 0, 0, 1]
+    >>> found = seed_and_row_mean(np.array([first, second, [0, 0, 1, 1, np.nan, 1, 1, 0]]))
+    >>> low, high = found.interval
+    >>> f"{found.mean:.3f}, {low:.2f} to {high:.2f}, p = {found.p_value:.2f}"
+    '0.482, -0.09 to 0.85, p = 0.10'
     """
     return estimate_from(values, moments(values, bounds), confidence)
 
@@ -240,8 +240,8 @@ def smallest_detectable(
     Raises:
         EckartError: no rows, or a discordance, power or level out of range.
 
-    >>> round(smallest_detectable(56, discordance=0.1), 3), round(smallest_detectable(872,
-    discordance=0.1), 3) (inf, 0.031)
+    >>> [round(smallest_detectable(n, discordance=0.1), 3) for n in (56, 872)]
+    [inf, 0.031]
     """
     if n < 1 or not 0 < discordance <= 1 or not 0 < power < 1 or not 0 < level < 1:
         raise EckartError(

@@ -100,10 +100,12 @@ def stability(
 
     >>> draw = np.random.default_rng(0)
     >>> chance = np.array([[0.0, 0.02, 0.04], [0.0, 0.2, 0.5]])[:, :, None, None]  # of losing a row
-    >>> deep_is_steadier = stability(-(draw.random((2, 3, 5, 200)) < chance).astype(float),
-    deep=[0], shallow=[1])
-    >>> [round(layer.mean, 1) for layer in deep_is_steadier.worst],
-    deep_is_steadier.spread_difference.interval[1] < 0 ([-0.0, -0.5], True)
+    >>> lost = (draw.random((2, 3, 5, 200)) < chance).astype(float)
+    >>> deep_is_steadier = stability(-lost, deep=[0], shallow=[1])
+    >>> [round(layer.mean, 1) for layer in deep_is_steadier.worst]
+    [-0.0, -0.5]
+    >>> deep_is_steadier.spread_difference.interval[1] < 0
+    True
     """
     _check_groups(gains.shape, deep, shallow)
     worst = np.stack([-held_out(-layer, FOLDS, REPEATS, seed) for layer in gains])

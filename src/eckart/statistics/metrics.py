@@ -107,8 +107,9 @@ def log_loss(scores: Float[np.ndarray, "rows labels"], labels: Sequence[int]) ->
         EckartError: there are no rows, the two differ in length, a label is not a column, or a
             score is NaN or plus infinity.
 
-    >>> round(log_loss(np.array([[-1000.0, -1000.0], [-5.0, -np.inf]]), [0, 0]), 4)  # (log 2 + 0) /
-    2 0.3466
+    >>> scores = np.array([[-1000.0, -1000.0], [-5.0, -np.inf]])
+    >>> round(log_loss(scores, [0, 0]), 4)  # (log 2 + 0) / 2
+    0.3466
     """
     values = scores.astype(np.float64)
     if len(values) != len(labels) or len(values) == 0:

@@ -111,8 +111,8 @@ def selected_gain(
         EckartError: no cells, fewer than two folds, more folds than rows, or a seed that scored
             fewer than two rows.
 
-    >>> noise = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], size=(64, 1, 200), p=[0.05, 0.9,
-    0.05])
+    >>> draw = np.random.default_rng(0)
+    >>> noise = draw.choice([-1.0, 0.0, 1.0], size=(64, 1, 200), p=[0.05, 0.9, 0.05])
     >>> selected = selected_gain(noise)
     >>> selected.naive > 0.04, abs(selected.corrected.mean) < 0.02
     (True, True)

@@ -187,8 +187,8 @@ def paired_difference(
     Raises:
         EckartError: no rows, two different numbers of rows, or a confidence outside (0, 1).
 
-    >>> paired_difference(before=[True, False, False, True], after=[True, True, True,
-    True]).difference 0.5
+    >>> paired_difference([True, False, False, True], [True, True, True, True]).difference
+    0.5
     """
     _check_confidence(confidence)
     if len(before) != len(after) or len(before) == 0:

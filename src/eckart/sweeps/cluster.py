@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -122,10 +122,13 @@ class _Driver:
         self._look = ray.remote(_look).options(**options)
         self._score = ray.remote(_score).options(**options, num_returns="streaming")
         self._failures: Counter[str] = Counter()
+        self._known: defaultdict[Setting, dict[str, Trial]] = defaultdict(dict)
 
     def run(self) -> None:
         """Score every unit; what a worker writes is written here as it comes."""
         sweep = self._job.sweep
+        for trial in self._job.store.trials():
+            self._known[trial.setting][trial.key] = _light(trial)
         facts: dict[str, Facts] = {}
         for entry in sweep.models:
             facts[entry.name] = self._facts(entry)
@@ -166,12 +169,14 @@ class _Driver:
             same = getattr(self._job.store, name)(*values)
             trial = values[0] if name == "keep" else same
             if isinstance(trial, Trial):
+                self._known[trial.setting][trial.key] = _light(trial)
                 self._job.watch(trial)
 
     def _submit(self, unit: Unit, facts: Mapping[str, Facts]) -> Any:
         store = self._job.store
+        mine = [trials for setting, trials in self._known.items() if unit.has(setting)]
         known = Remote(
-            trials={t.key: _light(t) for t in store.trials() if unit.has(t.setting)},
+            trials={key: trial for trials in mine for key, trial in trials.items()},
             rows=set(store.row_digests()),
         )
         return self._score.remote(
@@ -305,4 +310,5 @@ def _score(
             " demonstrations than elsewhere in the cluster; bring the same files everywhere"
         )
     for _ in score_unit(sweep, unit, sources, model, facts, known):
-        yield known.drained()
+        if known.written:  # a trial that was known says nothing, not even that the worker lives
+            yield known.drained()

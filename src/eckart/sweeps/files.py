@@ -80,8 +80,9 @@ def read_study(
         StudyError: there is no such file, it is no YAML, or it says something that a study does
             not.
 
-    >>> read_study(None, {"models": "gpt2", "tasks": "sst2,rte", "shots": "0,4", "dtype":
-    "float32"}).models[0].dtype 'float32'
+    >>> said = {"models": "gpt2", "tasks": "sst2,rte", "shots": "0,4", "dtype": "float32"}
+    >>> read_study(None, said).models[0].dtype
+    'float32'
     """
     where = "the sweep" if source is None else str(source)
     values = {} if source is None else _read(_find(str(source)))

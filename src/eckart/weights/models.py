@@ -106,8 +106,9 @@ def load_model(
     check_source(name)
     target = pick_device(device)
     check_device_map(device_map)
-    options = ModelOptions(dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-    model = load_checkpoint(name, pick_dtype(dtype, target), options, device_map).eval()
+    chosen = pick_dtype(dtype, target)
+    options = ModelOptions(dtype=dtype, device=str(device), trust_remote_code=trust_remote_code)
+    model = load_checkpoint(name, chosen, options, device_map).eval()
     if device_map is None:
         model = model.to(target)
     elif any(parameter.is_meta for parameter in model.parameters()):
@@ -169,6 +170,7 @@ def load_checkpoint(
     checkpoint = checked(name)
     check_config(name, checkpoint.config)
     with explained(name):
+        stored = checkpoint.tensors  # what is wrong with the files is said before they are loaded
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             located(name),
             dtype=dtype or checkpoint.exact_dtype,
@@ -179,7 +181,7 @@ def load_checkpoint(
             ignore_mismatched_sizes=True,  # they are in the report, and refused below by name
         )
     model, report = loaded
-    refuse_unaccounted(name, model, checkpoint.tensors, report, checkpoint.config)
+    refuse_unaccounted(name, model, stored, report, checkpoint.config)
     return model
 
 

@@ -185,8 +185,8 @@ def draw_prompts(
 ) -> Prompts:
     """Draw functions of a class, and as many points for each.
 
-    >>> prompts = draw_prompts(CLASSES["linear"], Generator().manual_seed(0), count=2, points=3,
-    d=5)
+    >>> draw = Generator().manual_seed(0)
+    >>> prompts = draw_prompts(CLASSES["linear"], draw, count=2, points=3, d=5)
     >>> tuple(prompts.x.shape), tuple(prompts.y.shape)
     ((2, 3, 5), (2, 3))
     """

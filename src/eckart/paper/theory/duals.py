@@ -81,8 +81,10 @@ def softmax_dual(
         EckartError: shapes do not fit, or d_scale is not positive.
 
     >>> dual = softmax_dual([[1, 3]], [[0, 0]], [5], [[0]])
-    >>> dual.update.round(9), float(np.exp(dual.log_normaliser).round(9)),
-    float(np.exp(dual.log_norm).round(9)) (array([1.33333333]), 3.0, 1.333333333)
+    >>> dual.update.round(9)
+    array([1.33333333])
+    >>> [float(np.exp(value).round(9)) for value in (dual.log_normaliser, dual.log_norm)]
+    [3.0, 1.333333333]
     """
     column = query[..., None]
     scores = log_kernel(keys, column, d_scale)[..., 0]
@@ -203,8 +205,9 @@ def mlp_relaxation(
     Raises:
         EckartError: shapes do not fit.
 
-    >>> mlp_relaxation([[1, 1]], [[1], [-1]], [2]).relaxed, mlp_relaxation([[1, 1]], [[1], [-1]],
-    [2]).exact (array([0.]), array([2.]))
+    >>> found = mlp_relaxation([[1, 1]], [[1], [-1]], [2])
+    >>> found.relaxed, found.exact
+    (array([0.]), array([2.]))
     """
     hidden = w_in @ x[..., None]
     return Relaxation((w_out @ activation(hidden))[..., 0], (w_out @ hidden)[..., 0])
