@@ -71,6 +71,20 @@ def test_an_unpruned_model_that_fails_ends_the_search():
         search_all(Known({0.0: None, 0.5: 0.9}), 0, "mlp", [0.0, 0.5], "accuracy")
 
 
+def test_nothing_more_is_scored_once_the_unpruned_model_failed():
+    scored = []
+
+    def one_by_one(candidates, split):
+        for edits in candidates:
+            scored.append(edits)
+            failed = {"score": None, "status": "failed", "error": "NaN"}
+            yield trial(split=split, edits=edits, **({} if edits else failed))
+
+    with pytest.raises(RunError, match="the unpruned model cannot be scored: NaN"):
+        search_all(one_by_one, 0, "mlp", [0.0, 0.5, 0.9], "accuracy")
+    assert scored == [()]
+
+
 def test_the_test_set_is_looked_at_once_for_each_model():
     known, choice = Known({0.0: 0.5, 0.9: 0.6}), Edit(1, "attn", 0.9)
     unpruned, clipped = score_test(known, choice)

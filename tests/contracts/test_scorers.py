@@ -144,6 +144,15 @@ def test_trials_come_one_by_one_and_the_model_is_left_as_it_was(scorer, monkeypa
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
+def test_a_call_within_a_call_changes_neither(make):
+    plain = {t.edits: values(t) for t in make().score(CANDIDATES, "validation")}
+    scorer = make()
+    for trial in scorer.score(CANDIDATES, "validation"):
+        within = scorer(CANDIDATES[1], "validation")
+        assert np.allclose(values(within), plain[CANDIDATES[1]], atol=1e-5)
+        assert np.allclose(values(trial), plain[trial.edits], atol=1e-5)
+
+
 def test_scorings_of_each_candidate(scorer, monkeypatch):
     seen = readings(scorer, monkeypatch)
     edits = CANDIDATES[0]

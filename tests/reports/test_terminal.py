@@ -14,10 +14,10 @@ from rich.console import Console
 from samples import trial
 
 from eckart.records import Edit
-from eckart.reports.results import evaluation_report, score_report, spectrum_report, study_report
+from eckart.reports.results import evaluation_report, score_report, search_report, spectrum_report
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, as_text, listed, print_on
-from eckart.selection.study import Candidate, Study
+from eckart.selection.result import Candidate, SearchResult
 from eckart.statistics.scores import Score
 from eckart.weights.conditioning import MatrixSpectrum
 
@@ -59,7 +59,7 @@ def scored(classes: int = 2, n: int = 100_000) -> Score:
     )
 
 
-def finished(layers: int = 96, rates: int = 9) -> Study:
+def finished(layers: int = 96, rates: int = 9) -> SearchResult:
     """Return a search whose every entry is as wide as entries become."""
     before = scored()
     after = replace(before, predictions=before.labels, accuracy=1.0)
@@ -69,7 +69,7 @@ def finished(layers: int = 96, rates: int = 9) -> Study:
     tried.append(
         Candidate(0.995, ranks, trial(score=None, status="failed", error="its scores are NaN"), 0)
     )
-    return Study(
+    return SearchResult(
         settings={
             "model": LONG_MODEL,
             "task": "a-task-with-a-long-name",
@@ -147,8 +147,8 @@ def spectra():
 
 
 SHOWN = {
-    "a search": lambda: study_report(finished()),
-    "a search that clips nothing": lambda: study_report(replace(finished(), rate=0.0)),
+    "a search": lambda: search_report(finished()),
+    "a search that clips nothing": lambda: search_report(replace(finished(), rate=0.0)),
     "an evaluation": evaluated,
     "eight long labels": lambda: score_report(
         scored(8), [f"{name} {i}" for i in (1, 2) for name in LONG_LABELS], "t"
@@ -247,7 +247,7 @@ def test_lines_of_their_own_and_what_is_moved_in_stay_so():
 
 
 def test_the_verdict_is_the_first_thing_and_one_screen_holds_all_but_the_condition_numbers():
-    said = as_text(study_report(finished(layers=32, rates=7)), 80)
+    said = as_text(search_report(finished(layers=32, rates=7)), 80)
     said = said.replace("seed\n1234", "seed 1234")
     assert said.startswith(
         "Gain with n = 100000 test rows and one draw of demonstrations, seed 1234:"

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from families import save_family
@@ -124,3 +125,72 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(StudyError, match=r"pip install 'eckart\[cluster\]'"):
         on_cluster()
+
+
+class DiedError(Exception):
+    """What a fake cluster raises where a worker died."""
+
+
+class FakeRay:
+    """Runs tasks in this process, one step each time that one is asked for."""
+
+    exceptions = SimpleNamespace(RayTaskError=KeyError, RayError=DiedError)
+
+    def __init__(self):
+        self.begun = 0
+
+    def remote(self, function):
+        def options(num_returns=None, **_):
+            def submit(*args):
+                if num_returns is None:
+                    return lambda: function(*args)
+                self.begun += 1
+                steps = function(*args)
+                return iter(self._steps(steps))
+
+            return SimpleNamespace(remote=submit)
+
+        return SimpleNamespace(options=options)
+
+    def _steps(self, steps):
+        for _ in range(100):
+            try:
+                step = next(steps)
+            except StopIteration:
+                return
+            except DiedError:
+                yield self._died
+                return
+            yield lambda step=step: step
+
+    def _died(self):
+        raise DiedError
+
+    def wait(self, streams, num_returns):
+        return streams[:1], streams[1:]
+
+    def get(self, reference):
+        return reference()
+
+
+def test_a_unit_whose_workers_all_die_gives_up_whatever_was_kept_before(
+    model_folder, task, tmp_path, monkeypatch
+):
+    from eckart.sweeps import cluster
+
+    grid = {"rates": [0.5], "shots": [2], "layers": [0], "out": tmp_path / "run"}
+    sweep(model_folder, task, **grid)
+    ray, scored = FakeRay(), cluster.score_unit
+
+    def dying(*args):
+        yield next(scored(*args))  # a trial that is kept already
+        raise DiedError
+
+    monkeypatch.setattr(cluster, "score_unit", dying)
+
+    def execute(job):
+        cluster._Driver(ray, job, {}).run()
+
+    with pytest.raises(RunError, match=f"{cluster.ATTEMPTS} workers in a row died"):
+        sweep(model_folder, task, **grid, execute=execute)
+    assert ray.begun == cluster.ATTEMPTS

@@ -168,8 +168,8 @@ def search(
         check_target(save, evaluator.model)
     folder = out or default_folder(plan, evaluator)
     say_run(folder)
-    study = run_plan(plan, evaluator, folder, tell=say, command=typed())
-    finish_search(study, folder, save, as_json=json_)
+    result = run_plan(plan, evaluator, folder, tell=say, command=typed())
+    finish_search(result, folder, save, as_json=json_)
 
 
 def _evaluator(

@@ -13,7 +13,7 @@ from eckart.demo import MODEL
 from eckart.demo.corpus import TEMPLATE, tasks, write
 from eckart.errors import RunError, TaskError
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
-from eckart.reports.results import study_report
+from eckart.reports.results import search_report
 from eckart.scoring.evaluator import Evaluator
 from eckart.selection.search import Plan, run_plan
 from eckart.statistics.scores import Score
@@ -44,10 +44,10 @@ def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None
     model = replace(loaded, name="demo model", live=True)
     run = out / f"{name}-{part}-{shots}-shots"
     say_run(run)
-    study = run_plan(
+    result = run_plan(
         Plan(part), Evaluator(model, _task(data, name, shots), progress=progress_bar), run
     )
-    write_search(study, run)
+    write_search(result, run)
     _draw_spectra(model, out)
     by_shots = {
         n: _unpruned(Evaluator(model, _task(data, name, n), progress=progress_bar)) for n in (0, 10)
@@ -55,12 +55,12 @@ def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None
     if as_json:
         print_json(
             {
-                **study.to_json(),
+                **result.to_json(),
                 "unpruned": {str(n): score.summary() for n, score in by_shots.items()},
             }
         )
         return
-    show(study_report(study))
+    show(search_report(result))
     show(
         f"Does the model read its demonstrations? Unpruned, on {by_shots[0].n} validation rows, it"
         f" is right in {by_shots[0].accuracy:.3f} of them without demonstrations, and in"

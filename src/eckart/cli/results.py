@@ -12,47 +12,47 @@ from eckart.files import write_whole
 from eckart.reports.claims import published_table
 from eckart.reports.figures import draw_rates, rate_points, save_figure
 from eckart.reports.page import published_page, read_report
-from eckart.reports.results import record_report, study_report
+from eckart.reports.results import record_report, search_report
 from eckart.reports.terminal import as_text
-from eckart.selection.study import Study
+from eckart.selection.result import SearchResult
 
 if TYPE_CHECKING:
     from eckart.exports.dense import Saved
 
 
-def finish_search(study: Study, folder: Path, save: Path | None, as_json: bool) -> None:
+def finish_search(result: SearchResult, folder: Path, save: Path | None, as_json: bool) -> None:
     """Write the result as text and figure into the run's folder, save the clipped model, and
     print."""
-    write_search(study, folder)
-    kept = None if save is None else _export(study, save)
+    write_search(result, folder)
+    kept = None if save is None else _export(result, save)
     if as_json:
         print_json(
             {
-                **study.to_json(),
+                **result.to_json(),
                 "run": str(folder),
-                **({"saved": _document(kept, study)} if kept else {}),
+                **({"saved": _document(kept, result)} if kept else {}),
             }
         )
         return
-    show(study_report(study))
+    show(search_report(result))
     say(f"run: {folder} (result.json, result.txt, validation.png)")
     if kept:
-        say(saved_sentences(kept, study))
+        say(saved_sentences(kept, result))
 
 
-def _export(study: Study, folder: Path) -> Saved:
+def _export(result: SearchResult, folder: Path) -> Saved:
     from eckart.exports.dense import export  # torch, which a report does without
 
-    return export(study, folder)
+    return export(result, folder)
 
 
-def saved_sentences(saved: Saved, study: Study) -> str:
+def saved_sentences(saved: Saved, result: SearchResult) -> str:
     """Say where a model was saved, and what clipping turned apart from what rounding to the stored
     dtype turned."""
-    n, dtype = saved.score.n, study.settings["dtype"]
+    n, dtype = saved.score.n, result.settings["dtype"]
     clipping = (
-        f"clipping turned {study.turned} of {n} (unpruned against clipped, both in {dtype})"
-        if study.rate
+        f"clipping turned {result.turned} of {n} (unpruned against clipped, both in {dtype})"
+        if result.rate
         else "nothing was clipped"
     )
     return (
@@ -64,28 +64,28 @@ def saved_sentences(saved: Saved, study: Study) -> str:
     )
 
 
-def _document(saved: Saved, study: Study) -> dict[str, Any]:
+def _document(saved: Saved, result: SearchResult) -> dict[str, Any]:
     return {
         "path": str(saved.path),
         "dtype": saved.dtype,
         "accuracy": saved.score.accuracy,
         "predictions_changed": saved.changed,
-        "predictions_turned_by_clipping": study.turned,
+        "predictions_turned_by_clipping": result.turned,
         "largest_change": saved.largest_change,
         "written_before": saved.before,
     }
 
 
-def write_search(study: Study, folder: Path) -> None:
+def write_search(result: SearchResult, folder: Path) -> None:
     """Write `result.txt` and `validation.png`."""
-    write_whole(folder / "result.txt", as_text(study_report(study)).encode())
-    score = study.chosen.trial.labelled
+    write_whole(folder / "result.txt", as_text(search_report(result)).encode())
+    score = result.chosen.trial.labelled
     assert score is not None
     title = (
-        f"{Path(study.settings['model']).name} on {study.settings['task']}: {study.part} of layer"
-        f" {study.layer}"
+        f"{Path(result.settings['model']).name} on {result.settings['task']}: {result.part} of layer"
+        f" {result.layer}"
     )
-    figure = draw_rates(rate_points(study), study.rate, score.majority_rate, title)
+    figure = draw_rates(rate_points(result), result.rate, score.majority_rate, title)
     save_figure(figure, folder / "validation.png")
 
 

@@ -18,7 +18,7 @@ from eckart.exports.copying import copy_clipped, save, stored_dtype
 from eckart.files import clear_drafts, drafted, home
 from eckart.records import Edit, Trial
 from eckart.scoring.scorer import Scorer
-from eckart.selection.study import Study
+from eckart.selection.result import SearchResult
 from eckart.statistics.scores import Score
 from eckart.weights.edits import clip
 from eckart.weights.identity import tokenizer_text
@@ -57,8 +57,8 @@ class Saved:
     before: bool = False
 
 
-def export(study: Study, directory: str | Path) -> Saved:
-    """Write a study's clipped model as a dense checkpoint with its tokenizer, and check it by
+def export(result: SearchResult, directory: str | Path) -> Saved:
+    """Write a result's clipped model as a dense checkpoint with its tokenizer, and check it by
     scoring it again.
 
     The checkpoint's own files are copied, and only the clipped matrices change; each keeps its
@@ -67,7 +67,7 @@ def export(study: Study, directory: str | Path) -> Saved:
     is.
 
     Arguments:
-        study: what `search` returned.
+        result: what `search` returned.
         directory: a folder that does not exist yet, or is empty, or that the same export has
             written.
 
@@ -76,20 +76,20 @@ def export(study: Study, directory: str | Path) -> Saved:
             differently.
         ModelError: the model reads numbers.
     """
-    source = _scorer(study).model
+    source = _scorer(result).model
     needed_tokenizer(source)
-    about, target = _about(source, [study.edit]), check_target(directory, source)
+    about, target = _about(source, [result.edit]), check_target(directory, source)
     if _is_taken(target):
         there = _written(target)
         if any(there.get(name) != about[name] for name in SAME):
             raise _taken(directory)
         clear_drafts(target)
-        return _score_again(study, target, target, about["dtype"], before=True)
+        return _score_again(result, target, target, about["dtype"], before=True)
     try:
         with drafted(target) as draft:
             draft.mkdir()
-            _write(source, [study.edit], about, draft)
-            saved = _score_again(study, draft, target, about["dtype"])
+            _write(source, [result.edit], about, draft)
+            saved = _score_again(result, draft, target, about["dtype"])
     except (OSError, SafetensorError) as error:
         raise RunError(
             f"checkpoint '{target}' cannot be written ({error}); check space and permissions"
@@ -173,9 +173,9 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
 
 
 def _score_again(
-    study: Study, folder: Path, target: Path, dtype: str, *, before: bool = False
+    result: SearchResult, folder: Path, target: Path, dtype: str, *, before: bool = False
 ) -> Saved:
-    scorer = _scorer(study)
+    scorer = _scorer(result)
     source = scorer.model
     model = load_model(
         folder,
@@ -183,7 +183,7 @@ def _score_again(
         device=str(source.model.device),
         trust_remote_code=source.options.trust_remote_code,
     )
-    again, run = _score(scorer.on(model)([], "test")), _score(study.clipped)
+    again, run = _score(scorer.on(model)([], "test")), _score(result.clipped)
     change = np.array(again.log_likelihoods) - np.array(run.log_likelihoods)
     largest = float(np.abs(change).max())
     allowed = STORAGE[dtype] + STORAGE[source.dtype]
@@ -197,10 +197,10 @@ def _score_again(
     return Saved(target, dtype, again, changed, largest, before)
 
 
-def _scorer(study: Study) -> Scorer:
-    if study.scorer is None:
-        raise RunError("the study is read back; run the search again to save its model")
-    return study.scorer
+def _scorer(result: SearchResult) -> Scorer:
+    if result.scorer is None:
+        raise RunError("the result is read back; run the search again to save its model")
+    return result.scorer
 
 
 def _score(trial: Trial) -> Score:

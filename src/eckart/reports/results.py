@@ -20,7 +20,7 @@ from eckart.weights.conditioning import MatrixSpectrum
 
 if TYPE_CHECKING:
     from eckart.scoring.evaluation import Evaluation
-    from eckart.selection.study import Candidate, Study
+    from eckart.selection.result import Candidate, SearchResult
     from eckart.tasks.prompts import Prompt
     from eckart.weights.anatomy import Anatomy, Weight
 
@@ -48,41 +48,41 @@ WIDEST = 8
 """The most labels whose confusion matrix is printed."""
 
 
-def study_report(study: Study) -> RenderableType:
+def search_report(result: SearchResult) -> RenderableType:
     """Return everything that a search found: the verdict first, then what it rests on, condition
     numbers after that."""
-    failed = [c for c in study.candidates if c.trial.score is None]
+    failed = [c for c in result.candidates if c.trial.score is None]
     parts: list[RenderableType] = [
-        Said(f"{conclusion(study)}\n", "bold"),
-        outcome_table(study),
+        Said(f"{conclusion(result)}\n", "bold"),
+        outcome_table(result),
         Said(f"{LEGEND}\n", "dim"),
-        candidates_table(study),
+        candidates_table(result),
         *(Said(f"failed at {candidate.rate:g}: {candidate.trial.error}") for candidate in failed),
     ]
-    if study.race:
-        parts.append(Said(race_summary(study.race), "dim"))
-    if study.published:
-        parts.append(beside_table(study))
-    if study.condition_numbers:
-        parts.append(layers_list(study))
-    parts += [Said(f"note: {note}", "dim") for note in study.notes]
+    if result.race:
+        parts.append(Said(race_summary(result.race), "dim"))
+    if result.published:
+        parts.append(beside_table(result))
+    if result.condition_numbers:
+        parts.append(layers_list(result))
+    parts += [Said(f"note: {note}", "dim") for note in result.notes]
     return Group(*parts)
 
 
-def layers_list(study: Study) -> RenderableType:
+def layers_list(result: SearchResult) -> RenderableType:
     """Return condition numbers by layer, the chosen layer marked."""
     how = (
-        f"top {study.settings['top_k']}, deepest of them; {study.settings['combine']} over the"
+        f"top {result.settings['top_k']}, deepest of them; {result.settings['combine']} over the"
         " matrices"
     )
     entries = [
-        f"{'*' if layer == study.layer else ''}{layer}: {condition(value)}"
-        for layer, value in study.condition_numbers.items()
+        f"{'*' if layer == result.layer else ''}{layer}: {condition(value)}"
+        for layer, value in result.condition_numbers.items()
     ]
-    return titled(f"condition number of {study.part} by layer, * chosen ({how})", listed(entries))
+    return titled(f"condition number of {result.part} by layer, * chosen ({how})", listed(entries))
 
 
-def candidates_table(study: Study) -> Table:
+def candidates_table(result: SearchResult) -> Table:
     """Return every rate with its validation scores, and in a race the rows that it saw, the chosen
     rate marked."""
     columns = (
@@ -92,25 +92,25 @@ def candidates_table(study: Study) -> Table:
         *METRICS,
         Column("fate", ""),
     )
-    rows = [_candidate(study, candidate) for candidate in study.candidates]
-    title = f"validation: layer {study.layer}, {study.part} (n = {study.chosen.seen})"
+    rows = [_candidate(result, candidate) for candidate in result.candidates]
+    title = f"validation: layer {result.layer}, {result.part} (n = {result.chosen.seen})"
     return Table("candidates", title, "", columns, rows)
 
 
-def _candidate(study: Study, candidate: Candidate) -> dict[str, Any]:
-    dropped = {drop.rate for drop in study.race.drops} if study.race else set()
+def _candidate(result: SearchResult, candidate: Candidate) -> dict[str, Any]:
+    dropped = {drop.rate for drop in result.race.drops} if result.race else set()
     score, rate = candidate.trial.labelled, candidate.rate
-    fates = {"chosen": rate == study.rate, "dropped": rate in dropped, "failed": score is None}
+    fates = {"chosen": rate == result.rate, "dropped": rate in dropped, "failed": score is None}
     return {
         **(vars(score) if score else {}),
         "rate": rate,
         "ranks": _ranks(candidate.ranks),
-        "rows": candidate.seen if study.race else None,
+        "rows": candidate.seen if result.race else None,
         "fate": next((fate for fate, is_so in fates.items() if is_so), ""),
     }
 
 
-def outcome_table(study: Study) -> Table:
+def outcome_table(result: SearchResult) -> Table:
     """Return the test set's outcome: unpruned and clipped on the same rows; unpruned alone where
     nothing is clipped."""
     columns = (
@@ -119,16 +119,16 @@ def outcome_table(study: Study) -> Table:
         Column("interval", "95% interval", "written"),
         *METRICS[1:-1],
     )
-    scores = {name: _labelled(trial) for name, trial in study.tested.items()}
+    scores = {name: _labelled(trial) for name, trial in result.tested.items()}
     rows = [
         {**vars(score), "name": name, **_interval(score.accuracy, accuracy_interval(score))}
         for name, score in scores.items()
     ]
-    paired = study.comparison
-    if study.rate:
+    paired = result.comparison
+    if result.rate:
         difference = _interval(paired.difference, paired.interval, "+")
         rows.append({"name": "difference", **difference})
-    choice = "the frozen choice" if study.rate else "nothing is clipped"
+    choice = "the frozen choice" if result.rate else "nothing is clipped"
     majority = f"majority {scores['unpruned'].majority_rate:.4f}"
     title = f"test: {choice}, looked at once (n = {paired.n}; {majority})"
     return Table("outcome", title, "", columns, rows)
@@ -156,10 +156,10 @@ PUBLISHED = (
 )
 
 
-def beside_table(study: Study) -> Table:
+def beside_table(result: SearchResult) -> Table:
     """Return what the paper and its authors' logs report for the same model, task and part."""
     title = "published for this model, task and part"
-    return Table("beside", title, "", PUBLISHED, study.published)
+    return Table("beside", title, "", PUBLISHED, result.published)
 
 
 def record_report(rows: Sequence[Mapping[str, Any]]) -> RenderableType:

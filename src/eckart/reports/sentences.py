@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from eckart.analysis.findings import Choice, Conclusion, Findings
 from eckart.analysis.outcomes import short_name, span
 from eckart.reports.table import UNITS, p_text
-from eckart.selection.study import drawn
+from eckart.selection.result import drawn
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import counted, sentence, verdict
 from eckart.statistics.paired import accuracy_interval
@@ -18,7 +18,7 @@ from eckart.statistics.paired import accuracy_interval
 if TYPE_CHECKING:
     from eckart.scoring.evaluation import Evaluation
     from eckart.selection.racing import Race
-    from eckart.selection.study import Study
+    from eckart.selection.result import SearchResult
 
 SAID = 6
 """The most choices that are spelled out."""
@@ -221,22 +221,22 @@ def _matrices(count: int) -> str:
     return "1 matrix" if count == 1 else f"{count:,} matrices"
 
 
-def conclusion(study: Study) -> str:
+def conclusion(result: SearchResult) -> str:
     """Return a search's result in a few sentences that claim no more than the test set allows.
 
     First comes a model that does not beat always answering the most frequent label, then what
     clipping does.
     """
-    said, seen = study.verdict(), study.chosen.seen
+    said, seen = result.verdict(), result.chosen.seen
     said = said[0].upper() + said[1:]
-    if study.rate:
-        found = sentence(study.comparison, "accuracy", f"{study.turned} predictions turned")
+    if result.rate:
+        found = sentence(result.comparison, "accuracy", f"{result.turned} predictions turned")
         said += (
-            f": clipping {study.part} of layer {study.layer} at {study.rate:g} changes test"
+            f": clipping {result.part} of layer {result.layer} at {result.rate:g} changes test"
             f" accuracy by {found}"
         )
-    tried = f"Tried on {seen} validation rows: {study.tried()} beside the unpruned model."
-    return f"{study.caution()} {said}. {tried}".lstrip()
+    tried = f"Tried on {seen} validation rows: {result.tried()} beside the unpruned model."
+    return f"{result.caution()} {said}. {tried}".lstrip()
 
 
 def race_summary(race: Race) -> str:

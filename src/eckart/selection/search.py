@@ -21,7 +21,7 @@ from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
 from eckart.selection.racing import ALPHA, Race, check_race, check_raceable, race_rates
 from eckart.selection.recorded import Recorded
-from eckart.selection.study import Candidate, Study
+from eckart.selection.result import Candidate, SearchResult
 from eckart.statistics.scores import ALL_METRICS
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.conditioning import COMBINATIONS, check_rates, layer_condition_numbers
@@ -81,7 +81,7 @@ def search(
     device: str = "auto",
     tokenizer: Tokenizer | None = None,
     **options: Any,
-) -> Study:
+) -> SearchResult:
     """Run Algorithm 1 of the paper: choose a layer by condition number, a rate on validation, and
     test once.
 
@@ -111,7 +111,7 @@ def run_plan(
     out: str | Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
     command: str | None = None,
-) -> Study:
+) -> SearchResult:
     """Carry out a plan; see `search`. A race tells of every rate that it drops; a new run notes the
     command."""
     _check_metric(plan.metric, scorer.task.metrics)
@@ -130,12 +130,12 @@ def run_plan(
     identity = {name: value for name, value in settings.items() if name != "model"}
     try:
         with RunStore(out, identity, command) if out is not None else nullcontext() as store:
-            study = _search(plan, scorer, store, settings, tell)
+            result = _search(plan, scorer, store, settings, tell)
             if store is not None:
-                store.write("result.json", json.dumps(study.to_json(), indent=2) + "\n")
+                store.write("result.json", json.dumps(result.to_json(), indent=2) + "\n")
     finally:
         scorer.forget()  # factorisations and readers: nothing more is to come
-    return study
+    return result
 
 
 def _check_metric(metric: str | None, metrics: Sequence[str]) -> None:
@@ -189,7 +189,7 @@ def _search(
     store: RunStore | None,
     settings: dict[str, Any],
     tell: Callable[[str], None],
-) -> Study:
+) -> SearchResult:
     if plan.layer is None:
         choose_from = condition_numbers = _condition_numbers(plan, scorer, store)
     else:  # a layer that is given is the only one to choose from
@@ -217,7 +217,7 @@ def _search(
         Candidate(rate, {name: rank_at(rate, shapes[name]) for name in shapes}, trial, saw)
         for (rate, trial), saw in zip(found.rates.trials.items(), seen, strict=True)
     )
-    return Study(
+    return SearchResult(
         settings=settings,
         labels=tuple(scorer.task.labels),
         part=plan.part,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from eckart.paper.functions.clipping import Clipping, ErrorCell
     from eckart.paper.functions.task import FunctionTask
-    from eckart.selection.study import Study
+    from eckart.selection.result import SearchResult
     from eckart.weights.models import LoadedModel
 
 
@@ -58,7 +58,7 @@ def run_clipping(
 
 def _search(
     model: LoadedModel, task: FunctionTask, part: str, rates: Sequence[float], folder: Path
-) -> Study:
+) -> SearchResult:
     """Run Algorithm 1, which chooses the layer itself, with the squared error on validation as its
     score."""
     from eckart.scoring.evaluator import scorer_of

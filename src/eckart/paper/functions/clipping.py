@@ -15,7 +15,7 @@ from eckart.errors import EditError, RunError
 from eckart.paper.functions.task import FunctionTask
 from eckart.records import Edit, Trial
 from eckart.runs import Run
-from eckart.selection.study import Study
+from eckart.selection.result import SearchResult
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
 from eckart.statistics.gain import verdict
 from eckart.statistics.scores import SQUARED_ERROR
@@ -61,7 +61,7 @@ class Clipping:
     task: FunctionTask
     unpruned: Estimate
     cells: tuple[ErrorCell, ...]
-    studies: tuple[Study, ...]
+    studies: tuple[SearchResult, ...]
     failed: tuple[str, ...] = ()
 
     def surely(self, level: float = 0.05) -> tuple[list[ErrorCell], list[ErrorCell]]:
@@ -111,7 +111,7 @@ def plan_clipping(
     return resolve(Sweep.of(values, "the sweep"), sources), sources
 
 
-def gather(run: Run, task: FunctionTask, studies: Sequence[Study] = ()) -> Clipping:
+def gather(run: Run, task: FunctionTask, studies: Sequence[SearchResult] = ()) -> Clipping:
     """Return what a sweep's run says of each edit on the test rows.
 
     Arguments:

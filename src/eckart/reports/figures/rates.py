@@ -12,7 +12,7 @@ from eckart.reports.figures.base import COLOURS, new_figure
 from eckart.statistics.paired import accuracy_interval
 
 if TYPE_CHECKING:
-    from eckart.selection.study import Study
+    from eckart.selection.result import SearchResult
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class RatePoint:
     high: float
 
 
-def rate_points(study: Study) -> list[RatePoint]:
+def rate_points(result: SearchResult) -> list[RatePoint]:
     """Return one point for each candidate that could be scored."""
-    scores = [(c.rate, c.trial.labelled) for c in study.candidates if c.trial.labelled is not None]
+    scores = [(c.rate, c.trial.labelled) for c in result.candidates if c.trial.labelled is not None]
     return [RatePoint(rate, s.n, s.accuracy, *accuracy_interval(s)) for rate, s in scores]
 
 

@@ -1,4 +1,4 @@
-"""The study: what a search chose, every candidate, and the honest result on the test set."""
+"""The result of a search: its choice, every candidate, and the honest look at the test set."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Study:
+class SearchResult:
     """A finished search by Algorithm 1.
 
     Arguments:

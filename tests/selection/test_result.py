@@ -15,7 +15,7 @@ from eckart.records import Trial
 from eckart.reports.results import outcome_table
 from eckart.reports.sentences import conclusion
 from eckart.selection import search as module
-from eckart.selection.study import Candidate, Study
+from eckart.selection.result import Candidate, SearchResult
 from eckart.statistics.scores import Score
 from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.models import load_model
@@ -40,10 +40,10 @@ def rows(right: list[bool]) -> Score:
     )
 
 
-def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> Study:
+def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> SearchResult:
     before = [False] * fixed + [True] * broken + [True] * same
     after = [True] * fixed + [False] * broken + [True] * same
-    return Study(
+    return SearchResult(
         settings={
             "model": "m",
             "task": "t",
