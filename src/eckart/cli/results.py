@@ -81,10 +81,8 @@ def write_search(result: SearchResult, folder: Path) -> None:
     write_whole(folder / "result.txt", as_text(search_report(result)).encode())
     score = result.chosen.trial.labelled
     assert score is not None
-    title = (
-        f"{Path(result.settings['model']).name} on {result.settings['task']}: {result.part} of layer"
-        f" {result.layer}"
-    )
+    model = Path(result.settings["model"]).name
+    title = f"{model} on {result.settings['task']}: {result.part} of layer {result.layer}"
     figure = draw_rates(rate_points(result), result.rate, score.majority_rate, title)
     save_figure(figure, folder / "validation.png")
 

@@ -98,7 +98,7 @@ def clipping_report(found: Clipping) -> RenderableType:
         *(_table(part, [cell for cell in found.cells if cell.edit.part == part]) for part in parts),
         *(Said(f"failed: {line}", hang=2) for line in found.failed),
         Said(f"Algorithm 1, examples of seed {task.seed}; its tests are not corrected", "bold"),
-        *(Said(str(study), hang=2) for study in found.studies),
+        *(Said(str(search), hang=2) for search in found.searches),
     )
 
 

@@ -53,7 +53,7 @@ class Clipping:
         model, task: what was scored on what.
         unpruned: its error on the test rows.
         cells: every edit that was scored, by part, layer and rate.
-        studies: Algorithm 1's result for each part.
+        searches: Algorithm 1's result for each part.
         failed: test trials without a score, and why; a cell without any is not among the cells.
     """
 
@@ -61,7 +61,7 @@ class Clipping:
     task: FunctionTask
     unpruned: Estimate
     cells: tuple[ErrorCell, ...]
-    studies: tuple[SearchResult, ...]
+    searches: tuple[SearchResult, ...]
     failed: tuple[str, ...] = ()
 
     def surely(self, level: float = 0.05) -> tuple[list[ErrorCell], list[ErrorCell]]:
@@ -79,7 +79,7 @@ class Clipping:
             "unpruned": asdict(self.unpruned),
             "cells": [cell.to_json() for cell in self.cells],
             "failed": list(self.failed),
-            "algorithm1": [study.to_json() for study in self.studies],
+            "algorithm1": [search.to_json() for search in self.searches],
         }
 
 
@@ -111,13 +111,13 @@ def plan_clipping(
     return resolve(Sweep.of(values, "the sweep"), sources), sources
 
 
-def gather(run: Run, task: FunctionTask, studies: Sequence[SearchResult] = ()) -> Clipping:
+def gather(run: Run, task: FunctionTask, searches: Sequence[SearchResult] = ()) -> Clipping:
     """Return what a sweep's run says of each edit on the test rows.
 
     Arguments:
         run: of `plan_clipping`'s sweep.
         task: the sweep's.
-        studies: Algorithm 1's results.
+        searches: Algorithm 1's results.
 
     Raises:
         RunError: the unpruned model has no score.
@@ -142,7 +142,7 @@ def gather(run: Run, task: FunctionTask, studies: Sequence[SearchResult] = ()) -
         task=task,
         unpruned=_error(test, None),
         cells=tuple(cells),
-        studies=tuple(studies),
+        searches=tuple(searches),
         failed=tuple(sorted(_said(trial) for trial in failures if trial.split == "test")),
     )
 
