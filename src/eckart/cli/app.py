@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,9 +44,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        from eckart import __version__
-
-        typer.echo(__version__)
+        typer.echo(metadata.version("eckart"))
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
