@@ -62,7 +62,7 @@ def main() -> None:
 def protocol(evaluator: Evaluator, layer: int, part: str) -> dict[str, Trial]:
     """Make the calls that a search makes; a clipped model is tested even where no rate does better
     than none."""
-    rates = {candidate(layer, part, rate): rate for rate in RATES}
+    rates = {evaluator.canonical(candidate(layer, part, rate)): rate for rate in RATES}
     trials = list(evaluator.score(list(rates), "validation"))
     best = max(trials[1:], key=lambda trial: trial.score.accuracy)
     unpruned, clipped = evaluator.score([(), best.edits], "test")

@@ -222,9 +222,9 @@ def test_a_race_that_dropped_the_unpruned_model_first_is_won_by_who_read_on(slow
             labels = trial.score.labels[:stop]
             cut = {
                 "labels": labels,
-                "predictions": tuple(np.where(right, labels, 1 - np.array(labels))),
+                "predictions": tuple(np.where(right, labels, 1 - np.array(labels)).tolist()),
             }
-            score = replace(trial.score, n=stop, accuracy=right.mean(), **cut)
+            score = replace(trial.score, n=stop, accuracy=float(right.mean()), **cut)
             trial = replace(trial, split=f"validation[0:{stop}]", score=score)
         elif trial.edits not in ((), (winner,)):
             continue

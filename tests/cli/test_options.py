@@ -165,7 +165,8 @@ class TestWhatASweepIsAskedFor:
             (["folder/none", "--task", "sst2"], "folder/none"),
         ],
     )
-    def test_what_is_neither(self, eckart, asked, says):
+    def test_what_is_neither(self, eckart, asked, says, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         ended = eckart("sweep", *asked)
         assert ended.status == 2
         assert says in ended.err

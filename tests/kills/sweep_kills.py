@@ -22,7 +22,7 @@ from eckart.weights.models import load_model
 GRID = {
     "layers": "all",
     "rates": [0.5, 0.9],
-    "shots": [0, 4],
+    "shots": [4],
     "seeds": "0..1",
     "scorings": ["sum", "batch"],
 }

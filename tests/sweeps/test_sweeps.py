@@ -69,9 +69,10 @@ def test_trials_are_those_of_evaluate(family, table, task, tmp_path):
     )
     assert len(result.run.trials) == (1 + 2 * 2 * 2) * 3 * 2
     drawn = Task.load(**task, shots=2, seed=1)
+    loaded = load_model(model, dtype="float32")
     for trial in result.run.trials.values():
         found = evaluate(
-            model,
+            loaded,
             drawn,
             trial.edits,
             split=trial.split,

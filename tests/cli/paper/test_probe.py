@@ -8,7 +8,7 @@ from families import save_family
 
 from eckart.paper.probe.figure import probe_drawing
 from eckart.paper.probe.reading import OF_HEADS, QUANTITIES
-from eckart.paper.probe.tables import COLUMNS
+from eckart.paper.probe.tables import TITLES
 
 
 @pytest.fixture
@@ -27,11 +27,11 @@ def test_the_table_of_a_model(probed):
         "4 shots, 2 validation prompts, float32",
         "noise floor 0.001",
         "unpruned",
-        *COLUMNS.values(),
+        *TITLES.values(),
     ):
         assert word in ended.out
     assert "clipped" not in ended.out
-    assert set(COLUMNS) == set(QUANTITIES)
+    assert set(TITLES) == set(QUANTITIES)
 
 
 def test_the_tables_of_an_edit_and_remark_5(probed):

@@ -112,8 +112,8 @@ def noisy_trajectory(
             negative.
 
     >>> one = [[[0.1]]]
-    >>> noisy_trajectory([[1, 2, 3]], one, one, one, shots=3, floor=0, seed=0).steps.round(9)  # no
-    noise is left array([[[0.014]]])
+    >>> noisy_trajectory([[1, 2, 3]], one, one, one, shots=3, floor=0, seed=0).steps.round(9)
+    array([[[0.014]]])
     """
     if floor < 0:
         raise EckartError(f"floor {floor}: give a variance of 0 or more")
@@ -191,8 +191,9 @@ def layer_term(
             negative.
 
     >>> term = layer_term([[1, 0], [0, 1]], 2, shots=1, dimension=4, floor=1)
-    >>> float(term.trace), float(np.exp(term.log_determinant).round(9)),
-    float(term.norm_term.round(9)) (6.0, 3.0, 2.772588722)
+    >>> determinant = np.exp(term.log_determinant)
+    >>> [float(value.round(9)) for value in (term.trace, determinant, term.norm_term)]
+    [6.0, 3.0, 2.772588722]
     """
     if dimension < 1 or floor < 0:
         raise EckartError(
