@@ -15,6 +15,7 @@ from eckart.analysis.outcomes import Target
 from eckart.published import named, record, sizes
 from eckart.reports.table import UNITS, Column, Table
 from eckart.reports.tables import WHERE
+from eckart.statistics.gain import LEVEL
 from eckart.statistics.paired import mcnemar_exact
 
 STEADY_NOTE = (
@@ -175,7 +176,6 @@ def _listed(layers: tuple[int, ...]) -> str:
     return ", ".join(map(str, layers))
 
 
-LEVEL = 0.05
 PUBLISHED_NOTE = (
     "Accuracies as printed. n is the size of the test set (Appendix C.3), and the counts of right"
     " answers that the accuracies stand for give exact (Clopper and Pearson) 95% intervals. Which"

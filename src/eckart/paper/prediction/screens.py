@@ -17,6 +17,7 @@ from eckart.paper.prediction.predictors import CONDITION, Predictor
 from eckart.paper.prediction.probing import PredictedCell
 from eckart.records import TOP_K
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
+from eckart.statistics.gain import verdict
 from eckart.statistics.grids import LayerRule, layer_rule
 from eckart.statistics.multiplicity import holm
 
@@ -134,12 +135,12 @@ class Screened:
     def beats_random(self) -> bool:
         """Whether it does where validation chooses the rate, as in a search: by interval and
         adjusted p value."""
-        return self.over_random.interval[0] > 0 and self.p_holm <= 0.05
+        return verdict(self.over_random, self.p_holm) == "gain"
 
     @property
     def beats_random_at_each_rate(self) -> bool:
         """Whether it does at the same rate for all layers: by interval and adjusted p value."""
-        return self.each_rate.interval[0] > 0 and self.each_rate_p_holm <= 0.05
+        return verdict(self.each_rate, self.each_rate_p_holm) == "gain"
 
     def to_json(self) -> dict[str, Any]:
         return {
