@@ -1,14 +1,11 @@
 """kill -9 at 20 random moments: nothing finished is lost, and the end is the same to the byte."""
 
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
-import pytest
+from drivers import driven, needs_fork
 
 
 def without_timings(path: Path) -> str:
@@ -17,17 +14,9 @@ def without_timings(path: Path) -> str:
     return json.dumps(result)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+@needs_fork
 def test_twenty_kills_end_where_an_undisturbed_run_ends(model, table, tmp_path):
-    driver = Path(__file__).with_name("search_kills.py")
-    ended = subprocess.run(
-        [sys.executable, driver, model, table, tmp_path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    found = json.loads(ended.stdout)
+    found = driven("search_kills.py", model, table, tmp_path)
     assert found["landed"] == 20
     for number, history in enumerate(found["history"], start=1):
         assert history == sorted(history), "something that was finished was lost"
@@ -39,14 +28,9 @@ def test_twenty_kills_end_where_an_undisturbed_run_ends(model, table, tmp_path):
     )
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+@needs_fork
 def test_a_kill_costs_at_most_the_spectrum_under_way(model, tmp_path):
-    driver = Path(__file__).with_name("spectrum_kills.py")
-    ended = subprocess.run(
-        [sys.executable, driver, model, tmp_path], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    found = json.loads(ended.stdout)
+    found = driven("spectrum_kills.py", model, tmp_path)
     assert found["kills"] > 2
     assert found["calm"] == 21
     assert 21 < found["begun"] <= 21 + found["kills"]
@@ -55,19 +39,11 @@ def test_a_kill_costs_at_most_the_spectrum_under_way(model, tmp_path):
     ).read_text()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+@needs_fork
 def test_a_sweep_that_is_killed_twenty_times_ends_where_an_undisturbed_one_ends(
     model, table, tmp_path
 ):
-    driver = Path(__file__).with_name("sweep_kills.py")
-    ended = subprocess.run(
-        [sys.executable, driver, model, table, tmp_path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    found = json.loads(ended.stdout)
+    found = driven("sweep_kills.py", model, table, tmp_path)
     assert found["landed"] == 20
     calm = timeless(tmp_path / "calm")
     for number in range(1, found["runs"] + 1):

@@ -1,15 +1,12 @@
 """Training: it goes on where it was stopped, bit for bit, refuses what is not its own, and
 learns."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from drivers import driven, needs_fork
 from safetensors.torch import save_file
 
 from eckart.errors import ModelError, NotANumberError, RunError, TaskError
@@ -104,14 +101,9 @@ def test_a_step_that_fails_half_way_is_not_kept(calm, tmp_path, monkeypatch):
     assert files(tmp_path) == files(calm)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+@needs_fork
 def test_a_training_that_is_killed_ends_where_an_undisturbed_one_ends(tmp_path):
-    driver = Path(__file__).parents[2] / "kills" / "training_kills.py"
-    ended = subprocess.run(
-        [sys.executable, driver, tmp_path], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    for name, history in json.loads(ended.stdout).items():
+    for name, history in driven("training_kills.py", tmp_path).items():
         assert history == sorted(history), "something that was kept was lost"
         assert any(0 < steps < 160 for steps in history), f"no {name} fell in the middle"
         assert history[-1] == 160
