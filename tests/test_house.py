@@ -51,7 +51,8 @@ INNER = {
         arrays attention duals norms bound claims plainly slips identities inequalities checks
     """,
     "reports": "terminal table provenance sentences tables claims figures results page",
-    "scoring.forward": "trunk attention states patches reader padded packed plain fastest",
+    "scoring": "encoding requests fitting forward methods scorer evaluation evaluator text",
+    "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "tasks": "tables spec prompts choices files splits sources labels examples task",
     "weights": """
         options hooks linalg loading architectures anatomy conditioning identity models edits

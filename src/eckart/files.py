@@ -292,12 +292,18 @@ def _without_closing_break(node: yaml.Node) -> None:
             node.value = node.value.removesuffix("\n")
 
 
-def read_text(path: Path, what: str, wrong: type[EckartError] = TaskError) -> str:
+def read_text(
+    path: Path,
+    what: str,
+    wrong: type[EckartError] = TaskError,
+    too_large: str = "is it the rows (--data)?",
+) -> str:
     """Return the text of a file that a user names.
 
     Arguments:
         path: the file.
         what: what it is, for messages: `task file`.
+        too_large: what is said of a larger one than `MOST_BYTES`.
 
     Raises:
         wrong: there is no such file, or it cannot be read.
@@ -306,10 +312,7 @@ def read_text(path: Path, what: str, wrong: type[EckartError] = TaskError) -> st
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise wrong(
-                f"{what} '{path}' is larger than {MOST_BYTES // 1024:,} KiB; is it the rows"
-                " (--data)?"
-            )
+            raise wrong(f"{what} '{path}' is larger than {MOST_BYTES // 1024:,} KiB; {too_large}")
         return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise wrong(f"no {what} '{path}'; is the path right?") from None

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from eckart.errors import EckartError, EditError
-from eckart.statistics.scores import Outcome, Score, SquaredErrors, read_outcome
+from eckart.statistics.scores import Outcome, Score, read_outcome
 
 ATTENTION = ("q", "k", "v", "o")
 FEED_FORWARD = ("gate", "up", "down", "fc_in", "fc_out")
@@ -251,7 +251,7 @@ class Trial:
         Raises:
             EckartError: the task asks for numbers, of which none is right or wrong.
         """
-        if isinstance(self.score, SquaredErrors):
+        if self.score is not None and not isinstance(self.score, Score):
             raise EckartError(
                 f"task '{self.setting.task}' asks for numbers: its trials hold squared errors, and"
                 " here the shares of right labels are looked at"

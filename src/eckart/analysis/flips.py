@@ -11,7 +11,7 @@ import numpy as np
 from eckart.analysis.findings import Choice, Findings
 from eckart.records import Edit, Row, Rows, Trial
 from eckart.runs import Run
-from eckart.statistics.scores import Score, SquaredErrors
+from eckart.statistics.scores import Score
 
 Answers = dict[str, tuple[Row, Rows, float]]
 """By row id: the row, and the predicted label's index or the squared error."""
@@ -63,7 +63,8 @@ def _answers(run: Run, trial: Trial) -> Answers:
     asked = rows.rows[trial.split.slice]
     score = trial.score
     assert score is not None
-    answers = score.errors if isinstance(score, SquaredErrors) else score.predictions
+    errors = (-merit for merit in score.row_merits)
+    answers = score.predictions if isinstance(score, Score) else errors
     return {row.id: (row, rows, answer) for row, answer in zip(asked, answers, strict=True)}
 
 

@@ -16,10 +16,11 @@ from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
 from eckart.cli.runs import carry_out, run_spectrum, show_cost
+from eckart.errors import EditError
 from eckart.records import TOP_K, Edit
 from eckart.sweeps.grid import Grid, listed
 from eckart.tasks.spec import DrawnTask, TaskOptions
-from eckart.weights.options import ModelOptions, ReadingOptions
+from eckart.weights.options import GuardOptions, ModelOptions, ReadingOptions
 
 if TYPE_CHECKING:
     from eckart.scoring.evaluator import Evaluator
@@ -106,28 +107,35 @@ def evaluate(
     scoring: o.ScoringMethod = None,
     json_: o.Json = False,
     *,
+    guard: GuardOptions,
     task: DrawnTask,
     reading: ReadingOptions,
     loading: ModelOptions,
 ) -> None:
-    """Score a model on a task, with any number of edits at once."""
+    """Score a model on a task, with any number of edits at once, beside the unpruned model."""
     chosen = [Edit.parse(text) for text in edit or []]
+    if guard.guard and not any(edit.rate for edit in chosen):
+        raise EditError("--guard says what else an edit does, and there is none; add --edit")
     rows = o.read_task(task)
     if predictions is not None:
         from eckart.files import check_writable, write_whole
 
         check_writable(predictions)
-    evaluation = _evaluator(model, rows, scoring, reading, loading).evaluate(chosen, split)
+    evaluator = _evaluator(model, rows, scoring, reading, loading)
+    guarding = o.read_guard(guard, evaluator, reading)
+    evaluation = evaluator.evaluate(chosen, split)
+    guarded = None if guarding is None else guarding.look(chosen)
     if predictions is not None:
         lines = [json.dumps(row, ensure_ascii=False) for row in evaluation.rows(prompts)]
         write_whole(predictions, ("\n".join(lines) + "\n").encode())
         say(f"predictions: {predictions}")
     if json_:
-        print_json(evaluation.to_json())
+        more = {"guard": guarded.to_json()} if guarded else {}
+        print_json({**evaluation.to_json(), **more})
         return
     from eckart.reports.results import evaluation_report
 
-    show(evaluation_report(evaluation, show_prompts))
+    show(evaluation_report(evaluation, show_prompts, guarded))
 
 
 @app.command()

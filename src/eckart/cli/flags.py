@@ -179,6 +179,7 @@ SPELLINGS = {
     "batch_tokens": Spelling(int | None, least=1),
     "points": Spelling(int | None),
     "models": Spelling(list[str] | None, flags=("--model",)),
+    "guard_task": Spelling(list[str] | None, flags=("--guard-task",)),
 }
 """Of the options that are not typed as they are; lists of anything are typed as one text."""
 AS_THEY_ARE = (bool, int, float, str, int | None, float | None)

@@ -10,9 +10,11 @@ import typer
 from eckart.cli.flags import declared
 from eckart.records import RATES
 from eckart.tasks.spec import DrawnTask
-from eckart.weights.options import ModelOptions
+from eckart.weights.options import GuardOptions, ModelOptions, ReadingOptions
 
 if TYPE_CHECKING:
+    from eckart.scoring.scorer import Scorer
+    from eckart.selection.guard import Guard
     from eckart.tasks import Task
     from eckart.weights.models import LoadedModel
 
@@ -157,3 +159,12 @@ def read_task(task: DrawnTask) -> Task:
 
     said = task.only(DrawnTask)
     return Task.load(said.pop("task"), **said)
+
+
+def read_guard(said: GuardOptions, scorer: Scorer, reading: ReadingOptions) -> Guard | None:
+    """Return the guard that was asked for, ready to read edits; None where there is none."""
+    if not said.guard:
+        return None
+    from eckart.selection.guard import Guard
+
+    return Guard.of(said, scorer, **reading.only(ReadingOptions))

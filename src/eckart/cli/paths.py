@@ -19,7 +19,7 @@ from eckart.files import BESIDE_WEIGHTS, KEPT, WEIGHTS, Read, check_outputs, hom
 if TYPE_CHECKING:
     import typer
 
-NAMED = ("model", "models", "source", "task")
+NAMED = ("model", "models", "source", "task", "guard_text", "guard_task")
 """Options and arguments that are text, because what they name need not be a path."""
 WRITTEN = ("predictions", "plot", "figures", "save", "out")
 RUN_FILES = (*KEPT, "result.txt", "validation.png")
@@ -80,6 +80,10 @@ def _read(said: Mapping[str, Any]) -> Iterator[Read]:
     tasks = str(said.get("tasks") or "").split(",")
     for task in (*tasks, str(said.get("task") or "")):
         yield from _task(task.strip(), said.get("data"))
+    for task in said.get("guard_task") or ():
+        yield from _task(task, None)
+    if said.get("guard_text"):
+        yield Read("the guard text", Path(said["guard_text"]))
     for run in [said.get("run"), *(said.get("runs") or [])]:
         yield from (Read("the run", run / file) for file in KEPT if run is not None)
     if said.get("source"):

@@ -20,6 +20,7 @@ from eckart.weights.conditioning import MatrixSpectrum
 
 if TYPE_CHECKING:
     from eckart.scoring.evaluation import Evaluation
+    from eckart.selection.guarded import Guarded
     from eckart.selection.result import Candidate, SearchResult
     from eckart.tasks.prompts import Prompt
     from eckart.weights.anatomy import Anatomy, Weight
@@ -214,11 +215,14 @@ def _confusion(score: Score, labels: Sequence[str]) -> Table:
     return Table("confusion", "", "", (Column("label", "label"), *predicted), rows)
 
 
-def evaluation_report(result: Evaluation, shown: int = 0) -> RenderableType:
+def evaluation_report(
+    result: Evaluation, shown: int = 0, guarded: Guarded | None = None
+) -> RenderableType:
     """Return a score, the verdict first, and in the end the first rows as the model reads them."""
     title = f"{result.dtype}, {result.task.shots} shots, scoring {result.scoring}"
     return Group(
         Said(f"{evaluation_verdict(result)}\n", "bold"),
+        *([Said(f"{guarded}\n")] if guarded else []),
         score_report(result.score, result.task.labels, title),
         Said(LEGEND, "dim"),
         *(Said(f"note: {note}", "dim") for note in result.notes),

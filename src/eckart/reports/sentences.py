@@ -259,4 +259,17 @@ def evaluation_verdict(result: Evaluation) -> str:
         f" {drawn(task.shots, task.seed)})."
     )
     name = "clipped" if result.trial.edits else "unpruned"
-    return f"{nothing_learned({name: score})} {right}".lstrip()
+    return f"{nothing_learned({name: score})} {right}{_beside_unpruned(result)}".lstrip()
+
+
+def _beside_unpruned(result: Evaluation) -> str:
+    """Say what the edits gained on these rows; they may have chosen the edits, which nobody here
+    knows."""
+    paired, before = result.comparison, result.before
+    if paired is None or before is None:
+        return ""
+    said = verdict(paired)
+    return (
+        f" Unpruned, on the same rows: {before.accuracy:.4f}. {said[0].upper()}{said[1:]}:"
+        f" {sentence(paired, 'accuracy')}."
+    )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from eckart.records import Trial
-from eckart.statistics.paired import accuracy_interval
+from eckart.statistics.paired import PairedDifference, accuracy_interval, compare
 from eckart.statistics.scores import Score
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
@@ -25,6 +25,7 @@ class Evaluation:
         trial: the outcome.
         prompts: the rows, in the split's order.
         notes: what a reader should know about them.
+        unpruned: of a clipped model, the unpruned one's trial on the same rows.
     """
 
     model: str
@@ -34,6 +35,7 @@ class Evaluation:
     trial: Trial
     prompts: tuple[Prompt, ...]
     notes: tuple[str, ...]
+    unpruned: Trial | None = None
 
     @property
     def score(self) -> Score:
@@ -41,6 +43,16 @@ class Evaluation:
         score = self.trial.labelled
         assert score is not None
         return score
+
+    @property
+    def before(self) -> Score | None:
+        """The unpruned model's metrics and rows; None where nothing is clipped."""
+        return None if self.unpruned is None else self.unpruned.labelled
+
+    @property
+    def comparison(self) -> PairedDifference | None:
+        """Clipped against unpruned, on the same rows; None where nothing is clipped."""
+        return None if self.before is None else compare(self.before, self.score)
 
     def to_json(self) -> dict[str, Any]:
         """Return the one document that `eckart evaluate --json` prints."""
@@ -58,6 +70,17 @@ class Evaluation:
             "dtype": self.dtype,
             "seconds": self.trial.seconds,
             "notes": list(self.notes),
+            **self._beside(),
+        }
+
+    def _beside(self) -> dict[str, Any]:
+        """Return the unpruned model's score, and what is gained over it, where there is one."""
+        paired, before = self.comparison, self.before
+        if paired is None or before is None:
+            return {}
+        return {
+            "unpruned": {**before.summary(), "interval": list(accuracy_interval(before))},
+            "comparison": {**asdict(paired), "interval": list(paired.interval)},
         }
 
     def rows(self, with_prompts: bool = False) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from functools import cached_property, singledispatch
 from pathlib import Path
 from typing import Any
 
-from eckart.errors import ModelError, TaskError
+from eckart.errors import ModelError, NotANumberError, TaskError
 from eckart.records import Edit, Edits, Rows, Split
 from eckart.scoring.encoding import differently_encoded, shared_text
 from eckart.scoring.evaluation import Evaluation
@@ -208,8 +208,16 @@ class Evaluator(Scorer):
 
     def evaluate(self, edits: Sequence[Edit], split: str) -> Evaluation:
         """Score the model with these edits on a split, and return the outcome together with its
-        rows."""
-        trial = self(edits, split)
+        rows, and with the unpruned model's where there are edits.
+
+        Raises:
+            NotANumberError: the outputs are no numbers.
+        """
+        found = list(self.score(list(dict.fromkeys([(), self.canonical(edits)])), split))
+        trial = found[-1]  # the unpruned model is the first
+        for each in found:
+            if each.score is None:
+                raise NotANumberError(each.error)
         return Evaluation(
             model=self.model.name,
             dtype=self.model.dtype,
@@ -218,6 +226,7 @@ class Evaluator(Scorer):
             trial=trial,
             prompts=self.fitted(split).prompts,
             notes=self.notes(split),
+            unpruned=found[0] if len(found) > 1 else None,
         )
 
     def fitted(self, split: str) -> Fitted:

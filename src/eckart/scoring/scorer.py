@@ -200,6 +200,11 @@ class Scorer(ABC):
             raise NotANumberError(trial.error)
         return trial
 
+    def share_factors(self, other: Scorer) -> None:
+        """Use another scorer's factorisations of the same model's matrices, and let it use
+        these."""
+        self._factors = other._factors
+
     def forget(self) -> None:
         """Let go of whatever was made of the weights: the very parameters may be others now."""
         self._factors.clear()

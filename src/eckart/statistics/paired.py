@@ -54,7 +54,7 @@ def outcome_interval(outcome: Outcome) -> tuple[float, float]:
     """Return the 95% interval of the accuracy (Wilson's), or of the mean error (Student's)."""
     if isinstance(outcome, Score):
         return accuracy_interval(outcome)
-    mean, margin = mean_interval(np.asarray(outcome.errors))
+    mean, margin = mean_interval(-np.asarray(outcome.row_merits))
     return float(mean - margin), float(mean + margin)
 
 

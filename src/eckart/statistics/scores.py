@@ -1,8 +1,8 @@
-"""The outcomes of a model on the rows of a split: on labels, or on numbers."""
+"""The outcomes of a model on the rows of a split: on labels, on numbers, or on a text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
@@ -13,6 +13,9 @@ SQUARED_ERROR = "squared_error"
 """The field of `SquaredErrors` that a choice compares; smaller is better."""
 
 ALL_METRICS = (*METRICS, SQUARED_ERROR)
+
+DIVERGENCES = "divergences"
+"""The field of a `TextReading` that no other outcome has."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,69 @@ class SquaredErrors:
         return {"n": self.n, SQUARED_ERROR: self.squared_error}
 
 
-Outcome: TypeAlias = Score | SquaredErrors
-"""What a trial gives, of labels or of numbers. Both kinds have
+@dataclass(frozen=True)
+class TextReading:
+    """How well a model predicts a text, and how far its predictions are from the unpruned model's.
+
+    Tokens that stand near each other are not independent: a window of them is the unit.
+
+    Arguments:
+        n: number of windows.
+        log_loss: mean of minus the log of the probability given to the next token, in nats a token.
+        divergence: mean of KL(unpruned || this model) of the next token, in nats a token; 0 for the
+            unpruned model.
+        tokens: how many tokens were predicted in each window.
+        losses, divergences: the same two, summed over each window's tokens.
+    """
+
+    headline: ClassVar[str] = "log_loss"
+    others: ClassVar[tuple[str, ...]] = ("divergence",)
+    bounds: ClassVar[tuple[float, float] | None] = None
+    test: ClassVar[str] = "paired t test,"
+    turned: ClassVar[tuple[str, str]] = ("closer", "further off")
+
+    n: int
+    log_loss: float
+    divergence: float
+    tokens: tuple[int, ...]
+    losses: tuple[float, ...]
+    divergences: tuple[float, ...]
+
+    @classmethod
+    def of(
+        cls, tokens: Sequence[int], losses: Sequence[float], divergences: Sequence[float]
+    ) -> TextReading:
+        """Return the reading of these windows."""
+        return cls(
+            n=len(tokens),
+            log_loss=sum(losses) / sum(tokens),
+            divergence=sum(divergences) / sum(tokens),
+            tokens=tuple(tokens),
+            losses=tuple(losses),
+            divergences=tuple(divergences),
+        )
+
+    @property
+    def row_merits(self) -> tuple[float, ...]:
+        """Minus each window's loss a token."""
+        return tuple(-loss / n for loss, n in zip(self.losses, self.tokens, strict=True))
+
+    @property
+    def merits(self) -> dict[str, float]:
+        """What a choice may compare, by metric; larger is better."""
+        return {"log_loss": -self.log_loss}
+
+    def without_rows(self) -> TextReading:
+        """Return everything but the windows."""
+        return replace(self, tokens=(), losses=(), divergences=())
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything but the windows."""
+        return {"n": self.n, "log_loss": self.log_loss, "divergence": self.divergence}
+
+
+Outcome: TypeAlias = Score | SquaredErrors | TextReading
+"""What a trial gives, of labels, of numbers or of a text. All kinds have
 
     headline: the metric that `row_merits` average to, and `others` that are reported beside it;
     bounds: the least and the largest merit of a row; None where there is no least;
@@ -144,6 +208,8 @@ def shown(metric: str, merit: float) -> float:
 def read_outcome(values: Mapping[str, Any]) -> Outcome:
     """Return the outcome that `asdict` gave, from JSON."""
     frozen = {name: _frozen(value) for name, value in values.items()}
+    if DIVERGENCES in frozen:
+        return TextReading(**frozen)
     return SquaredErrors(**frozen) if SQUARED_ERROR in frozen else Score(**frozen)
 
 

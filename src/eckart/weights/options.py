@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 
 from eckart.errors import EckartError, TaskError
@@ -91,6 +92,42 @@ class ReadingOptions(FitOptions):
             " The rest goes to a temporary file."
         ),
     )
+
+
+class GuardOptions(Closed):
+    """What else is looked at of an edit; see `eckart.selection.guard.Guard`."""
+
+    heading = "The guard"
+    guard: bool = Field(
+        default=False,
+        description=(
+            "Say what else the edit does: how far it moves the model on neutral text, and whether"
+            " other tasks suffer."
+        ),
+    )
+    guard_text: str | None = Field(
+        default=None,
+        description="A file of plain text; without, the text that comes with the package.",
+    )
+    guard_task: tuple[str, ...] = Field(
+        default=(),
+        description=(
+            "Another task that must not suffer, a name or a file; may be given several times."
+        ),
+    )
+    guard_margin: float | None = Field(
+        default=None,
+        description="By how many points of accuracy it may do worse there; 1 by default.",
+    )
+
+    @model_validator(mode="after")
+    def _asked(self) -> Self:
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "guard"}
+        said = [name for name, value in values.items() if value not in (None, ())]
+        if said and not self.guard:
+            flag = "--" + said[0].replace("_", "-")
+            raise TaskError(f"{flag} says how to guard, and nothing is guarded; add --guard")
+        return self
 
 
 def checked(

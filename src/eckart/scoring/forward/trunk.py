@@ -174,9 +174,10 @@ class Trunk:
             with now.running():
                 output = forward(hidden, *args, **kwargs)
             self._gives_tuple[block] = isinstance(output, tuple)
+            if last:
+                now.leave(self.top, output[0] if isinstance(output, tuple) else output)
             if narrowed is None:
                 return output
-            now.leave(self.top, output[0] if isinstance(output, tuple) else output)
             raise PassEnded
 
         return followed

@@ -1,0 +1,124 @@
+"""The guard: an edit that was chosen for one task is read on a text and on other tasks, none of
+which chose it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eckart.errors import EckartError, TaskError
+from eckart.records import Edit, Edits, Trial
+from eckart.scoring.evaluator import scorer_of
+from eckart.scoring.scorer import Scorer
+from eckart.scoring.text import GuardText, TextScorer
+from eckart.selection.guarded import Guarded
+from eckart.selection.recorded import Ledger, Recorded
+from eckart.statistics.harm import MARGIN, check_margin
+from eckart.tasks.task import Task
+from eckart.weights.options import GuardOptions
+
+SPLIT = "test"
+"""Which rows of a guard's tasks are read: those that nobody chooses with."""
+
+
+class Guard:
+    """Reads edits on a text and on tasks that did not choose them.
+
+    Arguments:
+        scorer: of the model and the task that edits are chosen for.
+        text: a file of plain text; None for the one that comes with the package.
+        tasks: what `Task.load` returned or takes, each with demonstrations of its own.
+        margin: by how many points of accuracy the model may do worse at a task.
+        reading: how rows are read; the options of `Evaluator`.
+
+    Raises:
+        EckartError: the text, a task or the margin is not usable, a task is the one that edits are
+            chosen for, or the model cannot read their rows.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        text: str | Path | None = None,
+        tasks: Sequence[Task | str | Path] = (),
+        margin: float = MARGIN,
+        **reading: Any,
+    ) -> None:
+        self.margin = check_margin(margin)
+        of_text = {k: v for k, v in reading.items() if k in ("batch_tokens", "cache_memory")}
+        read = GuardText.load(text)
+        self._text = TextScorer(scorer.model, read, progress=scorer.progress, **of_text)
+        self._tasks: list[Scorer] = []
+        for said in tasks:
+            with _about(said):
+                self._tasks.append(_scorer(said, scorer, self._tasks, reading))
+        for each in (self._text, *self._tasks):
+            each.share_factors(scorer)
+
+    @classmethod
+    def of(cls, said: GuardOptions, scorer: Scorer, **reading: Any) -> Guard:
+        """Return what was asked for."""
+        margin = MARGIN if said.guard_margin is None else said.guard_margin
+        return cls(scorer, said.guard_text, said.guard_task, margin, **reading)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What settings call the text and the tasks."""
+        return tuple(each.task.full_name for each in (self._text, *self._tasks))
+
+    def look(
+        self, edits: Sequence[Edit], ledger: Ledger | None = None, *, shared: bool = False
+    ) -> Guarded:
+        """Read the unpruned model and these edits, unless the ledger knows, and say what they did.
+
+        Arguments:
+            edits: what is clipped together.
+            ledger, shared: see `Recorded`.
+
+        Raises:
+            RunError: the unpruned model cannot be scored.
+        """
+        chosen = self._text.canonical(edits)
+        return Guarded.of(chosen, self.trials(chosen, ledger, shared=shared), self.margin)
+
+    def trials(
+        self, edits: Edits, ledger: Ledger | None = None, *, shared: bool = False
+    ) -> Iterator[Trial]:
+        """Yield the trials that `look` compares."""
+        for each, split in ((self._text, "all"), *((task, SPLIT) for task in self._tasks)):
+            recorded = Recorded(each, ledger, shared=shared)
+            yield from recorded.score(list(dict.fromkeys([(), edits])), split)
+
+    def forget(self) -> None:
+        """Let go of whatever was made of the model's weights."""
+        for each in (self._text, *self._tasks):
+            each.forget()
+
+
+def _scorer(
+    said: Task | str | Path, scorer: Scorer, others: Sequence[Scorer], reading: dict[str, Any]
+) -> Scorer:
+    """Return what scores a guard's task, once it is sure that its rows can be read."""
+    task = said if isinstance(said, Task) else Task.load(said)
+    if task.full_name == scorer.task.full_name or task.digest == scorer.task.digest:
+        raise TaskError(
+            f"'{task.full_name}' is the task that edits are chosen for, whose gain stands beside"
+            " the guard anyway; name another"
+        )
+    if any(task.full_name == other.task.full_name for other in others):
+        raise TaskError(f"'{task.full_name}' is named twice; name it once")
+    found = scorer_of(task, scorer.model, progress=scorer.progress, **reading)
+    found.tokens(SPLIT, [found.scoring])
+    return found
+
+
+@contextmanager
+def _about(said: object) -> Iterator[None]:
+    """Say which of the guard's tasks an error is about."""
+    try:
+        yield
+    except EckartError as error:
+        name = said.full_name if isinstance(said, Task) else said
+        raise type(error)(f"guard task '{name}': {error}") from error
