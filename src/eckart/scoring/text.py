@@ -25,7 +25,7 @@ from eckart.scoring.forward.windows import WindowReader
 from eckart.scoring.methods import check_finite
 from eckart.scoring.requests import Requests, check_vocabulary
 from eckart.scoring.scorer import Progress, Scorer, silent
-from eckart.statistics.scores import TextReading
+from eckart.statistics.scores import TEXT_PREFIX, TextReading
 from eckart.weights.hooks import HALF
 from eckart.weights.loading.config import context_window
 from eckart.weights.models import LoadedModel, needed_tokenizer
@@ -75,8 +75,8 @@ class GuardText:
 
     @property
     def full_name(self) -> str:
-        """What a `Setting` calls it; no task's name has a bracket in front."""
-        return f"(text) {self.name}"
+        """What a `Setting` calls it."""
+        return f"{TEXT_PREFIX}{self.name}"
 
     @property
     def digest(self) -> str:

@@ -12,7 +12,7 @@ from eckart.errors import RunError
 from eckart.records import Edits, Setting, Trial
 from eckart.statistics.harm import Harm, TextHarm, harm, rows_needed
 from eckart.statistics.paired import PairedDifference, compare
-from eckart.statistics.scores import Score, TextReading
+from eckart.statistics.scores import TEXT_PREFIX, Score, TextReading
 
 NOT_SCORED = "the clipped model could not be scored"
 
@@ -111,7 +111,7 @@ class Guarded:
         for setting, by_edits in found.items():
             before, after = _outcomes(by_edits, edits)
             if isinstance(before, TextReading):
-                name = setting.task
+                name = setting.task.removeprefix(TEXT_PREFIX)
                 text = TextHarm.of(before, after) if isinstance(after, TextReading) else None
             elif isinstance(before, Score):
                 change = compare(before, after) if isinstance(after, Score) else None
@@ -136,7 +136,7 @@ class Guarded:
     def _text_sentence(self) -> str:
         found = self.text
         if found is None:
-            return f"{self.text_name}: {NOT_SCORED}"
+            return f"on the text '{self.text_name}' {NOT_SCORED}"
         around = [
             f" (95% interval {low:.4f} to {high:.4f})"
             for low, high in filter(None, (found.divergence_interval, found.ratio_interval))
@@ -144,7 +144,7 @@ class Guarded:
         divergence, ratio = around or ("", "")
         windows = f"{found.windows} window{'s' * (found.windows != 1)}"
         return (
-            f"on the {self.text_name} text of {windows}, {found.tokens:,} tokens, KL from the"
+            f"on the text '{self.text_name}' ({windows}, {found.tokens:,} tokens) KL from the"
             f" unpruned model {found.divergence:.4f} nats a token{divergence}, perplexity times"
             f" {found.ratio:.4f}{ratio}"
         )

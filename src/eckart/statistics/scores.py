@@ -17,6 +17,9 @@ ALL_METRICS = (*METRICS, SQUARED_ERROR)
 DIVERGENCES = "divergences"
 """The field of a `TextReading` that no other outcome has."""
 
+TEXT_PREFIX = "(text) "
+"""What a `Setting` puts before the name of a text; no task's name begins so."""
+
 
 @dataclass(frozen=True)
 class Score:
