@@ -1,0 +1,136 @@
+"""The guard: what an edit does to a text and to tasks that did not choose it."""
+
+import csv
+
+import pytest
+from families import build, tiny_tokenizer
+
+from eckart import Edit, Task
+from eckart.errors import EckartError, TaskError
+from eckart.runs import RunStore
+from eckart.scoring.evaluator import Evaluator
+from eckart.scoring.scorer import Scorer
+from eckart.scoring.text import GuardText, TextScorer
+from eckart.selection.guard import Guard
+from eckart.statistics.paired import compare
+from eckart.weights.models import load_model
+
+EDITS = (Edit(1, "mlp", 0.9),)
+TASK = {"text_column": "review", "label_column": "note", "name": "notes", "shots": 2}
+
+
+@pytest.fixture(scope="module")
+def searched(table) -> Task:
+    return Task.load(data=table, text_column="review", label_column="verdict", shots=2)
+
+
+@pytest.fixture(scope="module")
+def other(table) -> Task:
+    return Task.load(data=table, **TASK)
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("The good food is in the town, and the view is the best. " * 12)
+    return path
+
+
+@pytest.fixture
+def scorer(searched) -> Evaluator:
+    return Evaluator(load_model(build("llama"), tokenizer=tiny_tokenizer()), searched)
+
+
+def test_it_says_what_plain_trials_say(scorer, other, text):
+    found = Guard(scorer, text, [other], margin=2).look(EDITS)
+    alone = Evaluator(scorer.model, other)
+    before, after = alone((), "test"), alone(EDITS, "test")
+    (task,) = found.tasks
+    assert (task.unpruned, task.clipped) == (before.score.accuracy, after.score.accuracy)
+    assert task.change == compare(before.score, after.score)
+    assert task.setting.shots == 2
+    read = TextScorer(scorer.model, GuardText.load(text)).score([(), EDITS], "all")
+    plain = {trial.edits: trial.score for trial in read}
+    assert found.text.divergence == pytest.approx(plain[EDITS].divergence)
+    assert found.to_json()["tasks"][0]["verdict"] in ("not worse", "worse", "cannot tell")
+    assert "KL from the unpruned model" in str(found)
+    assert "notes:" in str(found)
+
+
+def test_what_a_run_knows_is_not_read_again(scorer, other, text, tmp_path, monkeypatch):
+    with RunStore(tmp_path / "run", {"kind": "search"}) as store:
+        first = Guard(scorer, text, [other]).look(EDITS, store)
+        assert len(list(store.trials())) == 4
+        monkeypatch.setattr(Scorer, "_clipped", None)  # nothing may be clipped any more
+        assert Guard(scorer, text, [other]).look(EDITS, store) == first
+
+
+def test_matrices_are_factored_once(scorer, other, text, monkeypatch):
+    from eckart.weights.linalg import Factor
+
+    made = []
+    real = Factor.of.__func__
+    monkeypatch.setattr(
+        Factor, "of", classmethod(lambda cls, *a, **k: made.append(1) or real(cls, *a, **k))
+    )
+    list(scorer.score([(), EDITS], "test"))
+    factored = len(made)
+    Guard(scorer, text, [other]).look(EDITS)
+    assert factored > 0
+    assert len(made) == factored
+
+
+def test_the_searched_task_guards_nothing(scorer, searched, text):
+    with pytest.raises(TaskError, match=r"guard task '.*is the task that edits are chosen for"):
+        Guard(scorer, text, [searched])
+
+
+def test_a_task_is_named_once(scorer, other, text):
+    with pytest.raises(TaskError, match="named twice"):
+        Guard(scorer, text, [other, other])
+
+
+def task_file(folder, columns, rows, **said) -> str:
+    data = folder / "rows.csv"
+    with data.open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+    lines = {"name": "other", "data": data.name, "template": '"{{ text }}:"', "shots": 0} | said
+    path = folder / "other.yaml"
+    path.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+    return str(path)
+
+
+ROWS = [[f"some text {i}", ["good", "bad"][i % 2]] for i in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said", "why"),
+    [
+        (["words", "label"], {"label": "label"}, "text"),
+        (["text", "label"], {"label": "verdict"}, "verdict"),
+    ],
+)
+def test_a_task_with_other_columns_is_refused_by_its_name(
+    scorer, text, tmp_path, columns, said, why
+):
+    with pytest.raises(EckartError, match=f"guard task '.*other.yaml': .*{why}") as error:
+        Guard(scorer, text, [task_file(tmp_path, columns, ROWS, **said)])
+    assert "\n" not in str(error.value)
+
+
+def test_a_task_that_the_model_cannot_read_is_refused_before_anything_is_read(
+    searched, text, tmp_path
+):
+    model = build("llama")
+    model.config.max_position_embeddings = 200
+    scorer = Evaluator(load_model(model, tokenizer=tiny_tokenizer()), searched)
+    rows = [["some text " * 100 + str(i), label] for i, (_, label) in enumerate(ROWS)]
+    name = task_file(tmp_path, ["text", "label"], rows, label="label")
+    with pytest.raises(TaskError, match=r"guard task .* reads at most 200"):
+        Guard(scorer, text, [name])
+
+
+@pytest.mark.parametrize("margin", [-1, float("nan"), 101])
+def test_a_margin_that_is_none_is_refused(scorer, text, margin):
+    with pytest.raises(EckartError, match="guard margin"):
+        Guard(scorer, text, margin=margin)
