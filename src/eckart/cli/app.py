@@ -114,7 +114,7 @@ def evaluate(
 ) -> None:
     """Score a model on a task, with any number of edits at once, beside the unpruned model."""
     chosen = [Edit.parse(text) for text in edit or []]
-    if guard.guard and not any(edit.rate for edit in chosen):
+    if guard.guard and not chosen:
         raise EditError("--guard says what else an edit does, and there is none; add --edit")
     rows = o.read_task(task)
     if predictions is not None:

@@ -1,4 +1,4 @@
-"""What an edit did besides what it was chosen for: its harm on a text and on other tasks, from the
+"""The harm that an edit did besides what it was chosen for, on a text and on other tasks, from the
 trials of the guard."""
 
 from __future__ import annotations
