@@ -1,5 +1,6 @@
 """Files that leave the program: whole or not at all, where they were asked for, and never over what
-was read; and YAML that may come from somebody else, read as it was typed and in bounded memory."""
+was read; and what comes in: YAML of somebody else's, read as it was typed and in bounded memory,
+and values that know their keys."""
 
 from __future__ import annotations
 
@@ -7,15 +8,16 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar, Self
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eckart.errors import EckartError, RunError, TaskError
+from eckart.errors import EckartError, RunError, TaskError, closest
 
 KEPT = ("run.sqlite", "study.yaml", "result.json")
 """The files of a run's folder that no other command makes again."""
@@ -333,3 +335,40 @@ def parse_yaml(text: str, where: str, error: type[EckartError] = TaskError) -> A
         raise error(f"{where}: broken YAML: it is nested too deeply") from None
     except yaml.YAMLError as broken:
         raise error(f"{where}: broken YAML: {' '.join(str(broken).split())}") from None
+
+
+class Closed(BaseModel):
+    """What a file, a flag or a keyword says: frozen, with no key but its own.
+
+    Its fields' descriptions are the help of the command line, and `heading` stands over them.
+    """
+
+    heading: ClassVar[str | None] = None
+    wrong: ClassVar[type[EckartError]] = TaskError
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], where: str) -> Self:
+        """Return checked values.
+
+        Raises:
+            cls.wrong: a key is unknown or a value is of the wrong kind; one line that names it.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            # An unknown key is a misspelt one, which explains what else is missing.
+            first = min(
+                error.errors(), key=lambda e: e["type"] != "extra_forbidden" or len(e["loc"]) > 1
+            )
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = f"; {closest(key, cls.model_fields)}" if len(first["loc"]) == 1 else ""
+            raise cls.wrong(f"{where}: unknown key '{key}'{known}")
+        value = repr(first["input"])[:80]
+        why = str(first.get("ctx", {}).get("error") or first["msg"])
+        raise cls.wrong(f"{where}: {key} is {value}: {why[0].lower()}{why[1:]}")
+
+    def only(self, kind: type[Closed]) -> dict[str, Any]:
+        """Return the values of the fields that this has in common with a kind, to hand them on."""
+        return {name: getattr(self, name) for name in kind.model_fields}

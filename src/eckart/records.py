@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -87,6 +87,16 @@ def check_rate(rate: float) -> float:
             " matrix as it is"
         )
     return rate
+
+
+def check_rates(rates: Iterable[float]) -> tuple[float, ...]:
+    """Return the candidate rates in ascending order, each once, with 0 among them: not to clip is
+    always an answer.
+
+    Raises:
+        EditError: a rate is outside [0, 1).
+    """
+    return tuple(sorted({0.0, *(check_rate(rate) for rate in rates)}))
 
 
 Edits: TypeAlias = tuple[Edit, ...]
@@ -276,7 +286,7 @@ class Trial:
         )
 
 
-def finite(value: float) -> float | None:
+def or_null(value: float) -> float | None:
     """Return a number, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None
 

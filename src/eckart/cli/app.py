@@ -217,7 +217,7 @@ def sweep(
     from eckart.sweeps.cluster import on_cluster
     from eckart.sweeps.cost import estimate
     from eckart.sweeps.files import is_study, read_study, with_model
-    from eckart.sweeps.sources import Sources, resolve
+    from eckart.sweeps.sources import Sources, settle
     from eckart.sweeps.sweep import default_folder, locally
 
     said |= {} if metric is None else {"metric": metric}
@@ -234,7 +234,7 @@ def sweep(
         f" {len(list(grid.units))}"
     )
     sources = Sources()  # one for all that follows: a task's rows are read once
-    grid = resolve(grid, sources)
+    grid = settle(grid, sources)
     folder = out or default_folder(grid)
     if dry_run:
         show_cost(estimate(grid, folder, sources), as_json=json_)

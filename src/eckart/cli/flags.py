@@ -20,7 +20,7 @@ from typing import Annotated, Any, TypeGuard, TypeVar, get_args, get_origin
 import typer
 
 from eckart.errors import EckartError, EditError, RunError, TaskError
-from eckart.weights.options import Closed, checked
+from eckart.files import Closed
 
 NumberT = TypeVar("NumberT", int, float)
 NONE: Mapping[str, Any] = MappingProxyType({})
@@ -251,7 +251,7 @@ class _Group:
             for name, value in typed.items()
             if value is not None and value is not False
         }
-        return read if self.said else checked(self.kinds[0], read, where)
+        return read if self.said else self.kinds[0].of(read, where)
 
 
 def _is_kind(kind: Any) -> TypeGuard[type[Closed]]:

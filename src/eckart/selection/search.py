@@ -15,7 +15,7 @@ from eckart.algorithm1 import ScoreEdits, algorithm1, search_all
 from eckart.errors import EditError
 from eckart.files import home
 from eckart.published import identify, published_rows
-from eckart.records import RATES, TOP_K, fingerprint
+from eckart.records import RATES, TOP_K, check_rates, fingerprint
 from eckart.runs import RunStore, folder_name
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
@@ -24,7 +24,7 @@ from eckart.selection.recorded import Recorded
 from eckart.selection.result import Candidate, SearchResult
 from eckart.statistics.scores import ALL_METRICS
 from eckart.tasks.task import AnyTask, Task
-from eckart.weights.conditioning import COMBINATIONS, check_rates, layer_condition_numbers
+from eckart.weights.conditioning import COMBINATIONS, layer_condition_numbers
 from eckart.weights.linalg import factored_size, rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.weights.spectrum import exact_matrices, matrices, spectra

@@ -21,12 +21,12 @@ from pydantic import (
     model_validator,
 )
 
-from eckart.errors import StudyError
-from eckart.files import home
-from eckart.records import PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
+from eckart.errors import StudyError, closest
+from eckart.files import Closed, home
+from eckart.records import PARTS, RATES, TOP_K, Edit, Setting, check_rates, draws, full_name
 from eckart.statistics.scores import ALL_METRICS
 from eckart.tasks.spec import TaskOptions
-from eckart.weights.options import Closed, ModelOptions, ReadingOptions, checked, closest
+from eckart.weights.options import ModelOptions, ReadingOptions
 
 if TYPE_CHECKING:
     from eckart.weights.anatomy import Anatomy
@@ -79,7 +79,7 @@ def _read_layers(value: Any) -> Any:
 def _entries(kind: type[Closed], what: str, field: str) -> BeforeValidator:
     def read(value: Any) -> Any:
         return [
-            checked(kind, item, f"{what} {number}", StudyError) if isinstance(item, dict) else item
+            kind.of(item, f"{what} {number}") if isinstance(item, dict) else item
             for number, item in enumerate(entries(value, field), start=1)
         ]
 
@@ -107,6 +107,7 @@ Part = Annotated[str, _one_of(PARTS, "part")]
 
 
 class _Named(Closed):
+    wrong = StudyError
     name: str = Field(min_length=1, description="A hub id or a folder.")
 
 
@@ -128,6 +129,7 @@ class TaskEntry(TaskOptions):
         digest: of a `Task` that the caller holds in memory; no file can say so.
     """
 
+    wrong = StudyError
     metric: Annotated[str | None, _one_of(ALL_METRICS, "metric")] = None
     digest: str | None = None
 
@@ -153,6 +155,7 @@ class Grid(Closed):
     """
 
     heading = "The grid"
+    wrong = StudyError
     models: Annotated[tuple[ModelEntry, ...], _entries(ModelEntry, "model", "name")] = Field(
         default=(), description="A hub id or a folder; may be given several times."
     )
@@ -217,8 +220,6 @@ class Sweep(ReadingOptions, Grid):
     @field_validator("rates")
     @classmethod
     def _rates(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        from eckart.weights.conditioning import check_rates
-
         return check_rates(values)
 
     @model_validator(mode="after")
@@ -238,15 +239,6 @@ class Sweep(ReadingOptions, Grid):
         if twice is not None:
             raise StudyError(f"model '{twice}' stands twice; a sweep reads each once")
         return self
-
-    @classmethod
-    def of(cls, values: dict[str, Any], where: str = "the study") -> Self:
-        """Return checked values.
-
-        Raises:
-            StudyError: a key is unknown, a value is of the wrong kind, or the grid is empty.
-        """
-        return checked(cls, values, where, StudyError)
 
     @property
     def settings(self) -> dict[str, Any]:

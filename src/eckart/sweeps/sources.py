@@ -55,7 +55,7 @@ class Sources:
         return scorer_of(task, model, **said)
 
 
-def resolve(sweep: Sweep, sources: Sources | None = None) -> Sweep:
+def settle(sweep: Sweep, sources: Sources | None = None) -> Sweep:
     """Check every model, task and row of a sweep, and fill in what its tasks leave open.
 
     Raises:

@@ -16,9 +16,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
-from eckart.errors import TaskError
-from eckart.files import home, parse_yaml, read_text
-from eckart.weights.options import Closed, checked, closest
+from eckart.errors import TaskError, closest
+from eckart.files import Closed, home, parse_yaml, read_text
 
 LONGEST_NAME = 120
 """A task's name is a part of a folder's name."""
@@ -293,7 +292,7 @@ def parse_spec(text: str, where: str) -> TaskSpec:
         raise TaskError(
             f"{where} is no task file: it holds no 'key: value' lines, such as 'data: reviews.csv'"
         )
-    return checked(TaskSpec, values, where)
+    return TaskSpec.of(values, where)
 
 
 def catalog() -> tuple[str, ...]:

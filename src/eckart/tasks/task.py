@@ -27,7 +27,6 @@ from eckart.tasks.splits import (
     used_splits,
     without_repeats,
 )
-from eckart.weights.options import checked
 
 Kind = Literal["classification", "choices"]
 SPLITS = ("validation", "test", "all")
@@ -346,7 +345,7 @@ def _said(**values: Any) -> TaskSpec:
     for key in ("template", "instruction", "label_join", "label_end", "separator"):
         if isinstance(given.get(key), str):
             given[key] = given[key].replace("\\n", "\n")  # as it is typed in a shell
-    return checked(TaskSpec, given, "the task")
+    return TaskSpec.of(given, "the task")
 
 
 def _find_task(source: str | Path | None, data: str | Path | None) -> TaskSpec:

@@ -14,7 +14,6 @@ from eckart.cli.flags import parse_names, parse_rates, parse_steps, with_options
 from eckart.errors import TaskError
 from eckart.paper.functions.options import TrainingOptions
 from eckart.records import Edit, check_rate
-from eckart.weights.options import checked
 
 if TYPE_CHECKING:
     from eckart.paper.functions.cells import ClippedCell
@@ -82,7 +81,7 @@ def train(
     from eckart.cli.paper.training import default_folder, run_training
     from eckart.paper.functions.training import Training
 
-    training = checked(Training, how.model_dump(), "training")
+    training = Training.of(how.model_dump(), "training")
     kept = parse_steps(checkpoints)
     folder = out or default_folder(training)
     run_training(training, folder, kept, save_every, device, threads, as_json=json_)
