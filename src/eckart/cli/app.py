@@ -11,13 +11,14 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
-from eckart.cli.flags import parse_layer, parse_layers, parse_rates, with_options
+from eckart.cli.flags import parse_layers, with_options
 from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
 from eckart.cli.runs import carry_out, run_spectrum, show_cost
-from eckart.records import TOP_K, Edit
-from eckart.sweeps.grid import Grid, listed
+from eckart.records import Edit
+from eckart.selection.plan import Plan, listed
+from eckart.sweeps.grid import Grid
 from eckart.tasks.spec import DrawnTask, TaskOptions
 from eckart.weights.options import ModelOptions, ReadingOptions
 
@@ -134,34 +135,25 @@ def evaluate(
 @with_options()
 def search(
     model: o.Model,
-    part: o.Part = "mlp",
-    rates: o.Rates = o.DEFAULT_RATES,
-    layer: o.Layer = "auto",
-    top_k: o.TopK = TOP_K,
-    combine: o.Combine = "geometric",
-    metric: o.Metric = None,
-    race: o.Race = False,
     out: o.Out = None,
     save: o.Save = None,
     scoring: o.ScoringMethod = None,
     json_: o.Json = False,
     *,
+    plan: Plan,
     task: DrawnTask,
     reading: ReadingOptions,
     loading: ModelOptions,
 ) -> None:
     """Algorithm 1: choose the layer by condition number, the rate on validation, and test the
     choice once."""
-    chosen_rates = parse_rates(rates)
-    chosen_layer = parse_layer(layer)
     rows = o.read_task(task)
     from eckart.cli.results import finish_search
     from eckart.exports.dense import check_target
-    from eckart.selection.search import Plan, default_folder, run_plan
+    from eckart.selection.search import default_folder, run_plan
 
     if save is not None:
         check_target(save)
-    plan = Plan(part, chosen_rates, top_k, chosen_layer, combine, metric, race)
     evaluator = _evaluator(model, rows, scoring, reading, loading)
     if save is not None:
         check_target(save, evaluator.model)

@@ -15,6 +15,7 @@ from eckart.records import fingerprint
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import SCORING_VERSION
 from eckart.scoring.scorer import Scorer
+from eckart.selection.plan import check_known
 from eckart.sweeps.grid import ModelEntry, Sweep, TaskEntry, Unit
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.anatomy import Anatomy
@@ -88,10 +89,7 @@ def _resolved(
     for shots, seed in sweep.draws:
         with _about(entry.full_name):
             task = drawn[shots, seed] = sources.task(entry, shots, seed)
-            if entry.metric not in (None, *task.metrics):
-                raise StudyError(
-                    f"no metric '{entry.metric}'; the metrics are {', '.join(task.metrics)}"
-                )
+            check_known(entry.metric, task.metrics, "metric", StudyError)
         for outline in outlines:
             with _about(Unit(outline.entry, entry, shots, seed)):
                 scorer = sources.scorer(sweep, task, outline.model)
