@@ -5,6 +5,7 @@ and values that know their keys."""
 from __future__ import annotations
 
 import glob
+import inspect
 import os
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar, Self
+from typing import IO, Any, ClassVar, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -337,6 +338,9 @@ def parse_yaml(text: str, where: str, error: type[EckartError] = TaskError) -> A
         raise error(f"{where}: broken YAML: {' '.join(str(broken).split())}") from None
 
 
+CalledT = TypeVar("CalledT", bound=Callable[..., Any])
+
+
 class Closed(BaseModel):
     """What a file, a flag or a keyword says: frozen, with no key but its own.
 
@@ -368,6 +372,24 @@ class Closed(BaseModel):
         value = repr(first["input"])[:80]
         why = str(first.get("ctx", {}).get("error") or first["msg"])
         raise cls.wrong(f"{where}: {key} is {value}: {why[0].lower()}{why[1:]}")
+
+    @classmethod
+    def as_keywords(cls, *but: str) -> Callable[[CalledT], CalledT]:
+        """Show these keys, but some, in the signature of what takes them as keywords."""
+
+        def shown(called: CalledT) -> CalledT:
+            own = inspect.signature(called)
+            taken = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+            ours = [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=key.default)
+                for name, key in cls.model_fields.items()
+                if name not in but
+            ]
+            signature = own.replace(parameters=[*taken, *ours])
+            called.__signature__ = signature  # type: ignore[attr-defined]
+            return called
+
+        return shown
 
     def only(self, kind: type[Closed]) -> dict[str, Any]:
         """Return the values of the fields that this has in common with a kind, to hand them on."""

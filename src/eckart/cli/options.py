@@ -123,5 +123,4 @@ def read_model(name: str, loading: ModelOptions) -> LoadedModel:
 def read_task(task: DrawnTask) -> Task:
     from eckart.tasks import Task
 
-    said = task.only(DrawnTask)
-    return Task.load(said.pop("task"), **said)
+    return Task.of(task)

@@ -37,6 +37,7 @@ from eckart.tasks.task import Task
 from eckart.weights.hooks import HALF
 from eckart.weights.loading.config import context_window
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
+from eckart.weights.options import ReadingOptions
 
 LOOKED_AT = 256
 """Rows of a split whose tokens are compared with what tokenizer.json gives."""
@@ -71,13 +72,8 @@ class Evaluator(Scorer):
         task: demonstrations, rows and labels.
         scoring: what ranks the labels, where nothing else is said; see `combine`. The task's own by
             default.
-        batch_tokens: the most tokens in a batch; chosen by device when None.
-        cache_memory: bytes of memory for the states that candidates share; a share of the free
-            memory when None. What exceeds it goes to a temporary file.
-        truncate_demonstrations: show fewer demonstrations in a row that is longer than the model
-            reads.
-        drop_long_rows: leave out a row that is longer than the model reads.
         progress: shows it.
+        reading: the fields of `ReadingOptions`.
 
     Raises:
         TaskError: a prompt is longer than the model reads.
@@ -90,29 +86,18 @@ class Evaluator(Scorer):
         task: Task,
         *,
         scoring: str | None = None,
-        batch_tokens: int | None = None,
-        cache_memory: int | None = None,
-        truncate_demonstrations: bool = False,
-        drop_long_rows: bool = False,
         progress: Progress = silent,
+        **reading: Any,
     ) -> None:
         chosen = check_method(scoring or task.default_score, task.kind)
         super().__init__(model, task, chosen, progress)
         self.task: Task = task
         self.tokenizer = needed_tokenizer(model)
         self.window = context_window(model.model.config)
-        self._options: dict[str, Any] = {
-            "scoring": scoring,
-            "batch_tokens": batch_tokens,
-            "cache_memory": cache_memory,
-            "truncate_demonstrations": truncate_demonstrations,
-            "drop_long_rows": drop_long_rows,
-            "progress": progress,
-        }
-        self._budget = most_tokens(model, batch_tokens)
-        self._fitting = {"truncate": truncate_demonstrations, "drop": drop_long_rows}
-        self.states = StateStore.on(model.model.device, cache_memory)
-        self._probes = StateStore.on(model.model.device, cache_memory)
+        self._reading = ReadingOptions.of(reading, "the reading")
+        self._budget = most_tokens(model, self._reading.batch_tokens)
+        self.states = StateStore.on(model.model.device, self._reading.cache_memory)
+        self._probes = StateStore.on(model.model.device, self._reading.cache_memory)
         self._points: frozenset[LayerPoint] = frozenset()
         self._readables: list[CheckedReader] = []
         self._fitted: dict[str, Fitted] = {}
@@ -121,7 +106,9 @@ class Evaluator(Scorer):
 
     def on(self, model: LoadedModel) -> Evaluator:
         """Return an evaluator that does the same with another model."""
-        return Evaluator(model, self.task, **self._options)
+        return Evaluator(
+            model, self.task, scoring=self.scoring, progress=self.progress, **dict(self._reading)
+        )
 
     @property
     def reading_key(self) -> dict[str, int]:
@@ -228,7 +215,15 @@ class Evaluator(Scorer):
             if split.is_part:
                 found = self.fitted(split.name).part(split)
             else:
-                found = fit(self.task, split, self.tokenizer, self.window, **self._fitting)
+                how = self._reading
+                found = fit(
+                    self.task,
+                    split,
+                    self.tokenizer,
+                    self.window,
+                    truncate=how.truncate_demonstrations,
+                    drop=how.drop_long_rows,
+                )
             self._fitted[split] = found
         return self._fitted[split]
 
@@ -371,8 +366,7 @@ def evaluate(
         edits: what to clip, all together.
         split: `validation`, `test`, or `all`.
         dtype, device, tokenizer: see `load_model`.
-        options: passed on to `Evaluator`: `scoring`, `batch_tokens`, `cache_memory`,
-            `truncate_demonstrations`, `drop_long_rows`, `progress`.
+        options: passed on to `Evaluator`.
 
     Raises:
         EckartError: the model, the task or an edit is not usable.

@@ -17,6 +17,7 @@ from eckart.scoring.methods import SCORING_VERSION
 from eckart.scoring.scorer import Scorer
 from eckart.selection.plan import check_known
 from eckart.sweeps.grid import ModelEntry, Sweep, TaskEntry, Unit
+from eckart.tasks.spec import DrawnTask, TaskOptions
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.models import LoadedModel, load_model, outlined_model
@@ -42,12 +43,14 @@ class Sources:
         for."""
         if entry.digest is not None:
             return _held(self.tasks, entry.full_name).redrawn(shots=shots, seed=seed)
-        said = entry.model_dump(exclude={"task", "name", "metric", "digest"})
+        said = {**entry.only(TaskOptions), "name": None}
         # Drawn at once as it was asked for: the task's own number of demonstrations may be more
         # than its rows allow.
-        key = fingerprint([entry.task, said, shots is None, seed is None])
+        key = fingerprint([said, shots is None, seed is None])
         if key not in self._read:
-            self._read[key] = Task.load(entry.task, **said, shots=shots, seed=seed or 0)
+            self._read[key] = Task.of(
+                DrawnTask.of({**said, "shots": shots, "seed": seed or 0}, "the task")
+            )
         task = self._read[key].redrawn(shots=shots, seed=seed)
         return task if entry.name is None else replace(task, name=entry.name)
 
