@@ -133,9 +133,8 @@ class RunStore:
             return [digest for (digest,) in self._database.execute("SELECT digest FROM rows")]
 
     def keep_rows(self, rows: Rows) -> None:
-        self._write(
-            "INSERT OR REPLACE INTO rows VALUES (?, ?)", rows.digest, json.dumps(rows.to_json())
-        )
+        if self._fetch("SELECT 1 FROM rows WHERE digest = ?", rows.digest) is None:
+            self._write("INSERT INTO rows VALUES (?, ?)", rows.digest, json.dumps(rows.to_json()))
 
     def spectrum(self, matrix: str) -> dict[str, Any] | None:
         return self._value("SELECT spectrum FROM spectra WHERE matrix = ?", matrix)

@@ -122,7 +122,7 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
     alone = [Evaluator(model, task, scoring=method)(EDITS, "validation") for method in methods]
     evaluator = Evaluator(model, task)
     evaluator.prepare("validation", methods)
-    reader, read = evaluator.prepare("validation").rows.reader, []
+    reader, read = evaluator.prepare("validation").reader, []
     real = Reader.sums
     monkeypatch.setattr(
         Reader,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property, singledispatch
 from pathlib import Path
 from typing import Any
@@ -51,19 +50,6 @@ def most_tokens(model: LoadedModel, said: int | None) -> int:
     return said or BATCH_TOKENS.get(model.model.device.type, 4096)
 
 
-@dataclass(frozen=True, eq=False)
-class _Prepared:
-    """A split as the model reads it, ready for any number of edits.
-
-    Arguments:
-        prompts: the rows.
-        rows: their tokens, and how they are read.
-    """
-
-    prompts: tuple[Prompt, ...]
-    rows: CheckedReader | CheckedPart
-
-
 class Evaluator(Scorer):
     """Scores a causal language model, clipped or not, on the splits of a task with labels.
 
@@ -101,7 +87,7 @@ class Evaluator(Scorer):
         self._points: frozenset[LayerPoint] = frozenset()
         self._readables: list[CheckedReader] = []
         self._fitted: dict[str, Fitted] = {}
-        self._prepared: dict[str, _Prepared] = {}
+        self._prepared: dict[str, CheckedReader | CheckedPart] = {}
         self._nulls: dict[tuple[str, str], Nulls] = {}
 
     def on(self, model: LoadedModel) -> Evaluator:
@@ -166,7 +152,7 @@ class Evaluator(Scorer):
         scoring."""
         split = Split(split)
         reading = self._read(split, scorings, edits)
-        prompts = self._rows(split).prompts
+        prompts = self.fitted(split).prompts
         labels, ids = [p.label for p in prompts], [p.id for p in prompts]
         for values in reading.measured:
             check_finite(values, ids, self.model.dtype)
@@ -258,7 +244,7 @@ class Evaluator(Scorer):
             " tokenizer_config.json"
         ] * bool(differ)
 
-    def prepare(self, split: str, scorings: Sequence[str] = ()) -> _Prepared:
+    def prepare(self, split: str, scorings: Sequence[str] = ()) -> CheckedReader | CheckedPart:
         """Tokenise a split once, with the prompts without content that these scorings need, and
         settle how to read it.
 
@@ -271,23 +257,20 @@ class Evaluator(Scorer):
             check_method(scoring, self.task.kind, split)
             if scoring in INPUTS:
                 self._null(split, scoring)
-        rows = self._rows(split)
+        reader, prompts = self._reader(split), self.fitted(split).prompts
         for scoring in scorings or (self.scoring,):
-            check_winnable(scoring, self.task.kind, rows.rows.requests, rows.prompts)
-        return rows
+            check_winnable(scoring, self.task.kind, reader.requests, prompts)
+        return reader
 
-    def _rows(self, split: Split) -> _Prepared:
+    def _reader(self, split: Split) -> CheckedReader | CheckedPart:
         if split not in self._prepared:
-            prompts = self.fitted(split).prompts
             if split.is_part:
-                whole = self._rows(Split(split.name)).rows
+                whole = self._reader(Split(split.name))
                 assert isinstance(whole, CheckedReader)
-                rows: CheckedReader | CheckedPart = whole.part(
-                    range(len(whole.requests.continuations))[split.slice]
-                )
+                rows = range(len(whole.requests.continuations))[split.slice]
+                self._prepared[split] = whole.part(rows)
             else:
-                rows = self._readable(prompts, split)
-            self._prepared[split] = _Prepared(prompts, rows)
+                self._prepared[split] = self._readable(self.fitted(split).prompts, split)
         return self._prepared[split]
 
     def _null(self, split: Split, scoring: str) -> Nulls:
@@ -302,16 +285,16 @@ class Evaluator(Scorer):
 
     def _read(self, split: Split, scorings: Sequence[str], edits: Sequence[Edit]) -> LogLikelihoods:
         """Read what `prepare` prepared, through the model as it is now."""
-        data, start = self._rows(split), self.trunk.point(edits) if self.trunk else None
+        reader, start = self._reader(split), self.trunk.point(edits) if self.trunk else None
         what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
-        with self.progress(what, len(data.prompts)) as advance:
-            sums = data.rows.sums(start, self._points, advance, logits="logit" in scorings)
+        with self.progress(what, len(self.fitted(split).prompts)) as advance:
+            sums = reader.sums(start, self._points, advance, logits="logit" in scorings)
         nulls = {scoring: self._null(split, scoring) for scoring in scorings if scoring in INPUTS}
         null_sums = {
             scoring: null.log_likelihoods(start, self._points) for scoring, null in nulls.items()
         }
         return LogLikelihoods(
-            sums[0], *sizes(data.rows.requests), null_sums, sums[1] if len(sums) > 1 else None
+            sums[0], *sizes(reader.requests), null_sums, sums[1] if len(sums) > 1 else None
         )
 
     def _readable(self, prompts: Sequence[Prompt], what: str) -> CheckedReader:
