@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
@@ -240,10 +241,10 @@ class Run:
     models: dict[str, dict[str, Any]]
     origin: dict[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def asked(self) -> Asked:
         """The settings, with types."""
-        return Asked(self.settings)
+        return Asked.of(self.settings)
 
     def __post_init__(self) -> None:
         found = Counter((trial.setting, trial.split, trial.edits) for trial in self.trials.values())
