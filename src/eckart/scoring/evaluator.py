@@ -91,7 +91,6 @@ class Evaluator(Scorer):
         self._nulls: dict[tuple[str, str], Nulls] = {}
 
     def on(self, model: LoadedModel) -> Evaluator:
-        """Return an evaluator that does the same with another model."""
         return Evaluator(
             model, self.task, scoring=self.scoring, progress=self.progress, **dict(self._reading)
         )
@@ -103,8 +102,6 @@ class Evaluator(Scorer):
         return {"batch_tokens": self._budget} if self.model.model.dtype in HALF else {}
 
     def forget(self) -> None:
-        """Let go of whatever was made of the model's weights, the states that edits share and all
-        readers included."""
         super().forget()
         for made in ("trunk", "readers"):
             self.__dict__.pop(made, None)
@@ -148,8 +145,6 @@ class Evaluator(Scorer):
             rows.forget()
 
     def outcomes(self, edits: Edits, split: str, scorings: Sequence[str]) -> list[Score]:
-        """Read what `prepare` prepared through the model as it is now, and score it once a
-        scoring."""
         split = Split(split)
         reading = self._read(split, scorings, edits)
         prompts = self.fitted(split).prompts
@@ -159,13 +154,6 @@ class Evaluator(Scorer):
         return [score(combine(scoring, reading), labels, ids) for scoring in scorings]
 
     def tokens(self, split: str, scorings: Sequence[str] = ()) -> int:
-        """Return how many tokens a split has, those that all rows begin with counted once; nothing
-        is read.
-
-        Raises:
-            TaskError: a row does not fit or cannot be told from its label, or a scoring does not go
-                with the task.
-        """
         for scoring in scorings:
             check_method(scoring, self.task.kind)
         prompts = self.fitted(split).prompts
@@ -176,7 +164,6 @@ class Evaluator(Scorer):
         return len(requests.prefix) + sum(map(len, requests.rows))
 
     def rows(self, split: str) -> Rows:
-        """Return a split's rows; of the whole one, if only some of its rows are named."""
         return self.fitted(Split(split).name).described
 
     def evaluate(self, edits: Sequence[Edit], split: str) -> Evaluation:
@@ -214,12 +201,9 @@ class Evaluator(Scorer):
         return self._fitted[split]
 
     def digest(self, split: str) -> str:
-        """Return a hash of a split's prompts as they will be read: ids, contexts, continuations and
-        labels."""
         return self.fitted(split).digest
 
     def notes(self, *splits: str) -> tuple[str, ...]:
-        """Return what a reader should know about the rows of these splits."""
         said = (
             note
             for split in splits
@@ -284,7 +268,6 @@ class Evaluator(Scorer):
         return self._nulls[split, scoring]
 
     def _read(self, split: Split, scorings: Sequence[str], edits: Sequence[Edit]) -> LogLikelihoods:
-        """Read what `prepare` prepared, through the model as it is now."""
         reader, start = self._reader(split), self.trunk.point(edits) if self.trunk else None
         what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
         with self.progress(what, len(self.fitted(split).prompts)) as advance:

@@ -70,10 +70,12 @@ class Scorer(ABC):
 
     @abstractmethod
     def tokens(self, split: str, scorings: Sequence[str] = ()) -> int:
-        """Return how many tokens a split has; nothing is read, and no weights are needed.
+        """Return how many tokens a split has, those that all rows begin with counted once; nothing
+        is read, and no weights are needed.
 
         Raises:
-            TaskError: a row does not fit, or a scoring does not go with the task.
+            TaskError: a row does not fit or cannot be told from its label, or a scoring does not go
+                with the task.
         """
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +21,12 @@ from eckart.tasks.spec import (
     DEFAULT_SHOTS,
     LONGEST_NAME,
     DrawnTask,
-    SplitSpec,
     TaskSpec,
     find_spec,
 )
 from eckart.tasks.splits import (
     Draw,
+    Gathered,
     Size,
     make_splits,
     parse_sizes,
@@ -84,29 +84,6 @@ class AnyTask(Protocol):
 
     def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> Self:
         """Return the task with other demonstrations; what is None stays."""
-
-
-@dataclass(frozen=True, eq=False)
-class Gathered:
-    """Labelled rows before they are divided.
-
-    Arguments:
-        spec: what the task says.
-        examples: the rows of each of the source's splits, without repeats.
-        plan, sizes: which splits serve as what, and how many rows.
-        format, names: how examples become prompts, and the labels.
-        where: what was read.
-        notes: what was left out.
-    """
-
-    spec: TaskSpec
-    examples: Mapping[str, Sequence[Example]]
-    plan: SplitSpec
-    sizes: Mapping[str, Size]
-    format: PromptFormat
-    names: tuple[str, ...]
-    where: str
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,16 +180,12 @@ class Task:
     @classmethod
     def _drawn(cls, source: Gathered, draw: Draw, variant: str | None) -> Self:
         spec = source.spec
-        divided = make_splits(source.examples, source.plan, source.sizes, draw, source.names)
         return cls(
             name=spec.name or _printable(bare_name(Path(source.where))),
             kind="choices" if spec.choices else "classification",
             labels=source.names,
             format=source.format,
-            demonstrations=divided.demonstrations,
-            validation=divided.validation,
-            test=divided.test,
-            all=divided.all,
+            **make_splits(source, draw),
             seed=draw.seed,
             split_seed=draw.split_seed,
             balanced=draw.balanced,
