@@ -116,14 +116,10 @@ class Grid(Closed):
 
     Arguments:
         models, tasks: names, or entries that say more.
-        shots, seeds, scorings: each task's own where there are none; all scorings come from one
-            reading.
-        layers: layers, negative ones from the last; `all`; or `auto`: for each part the one that
-            Algorithm 1 chooses by condition number.
+        shots, seeds, scorings: each task's own where there are none.
         test: what is scored on the test rows. `selected`: for each part and scoring of a unit the
             unpruned model and the edit that is best on validation, no other; `all`: every edit;
             `none`.
-        combine, top_k: how `auto` chooses; see `layer_condition_numbers` and `worst_layer`.
     """
 
     heading = "The grid"
