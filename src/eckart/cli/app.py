@@ -11,7 +11,7 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
-from eckart.cli.flags import parse_layers, with_options
+from eckart.cli.flags import parse_numbers, with_options
 from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
@@ -82,7 +82,7 @@ def spectrum(
     Matrices are read from the checkpoint one at a time and kept as they are done: a stopped command
     goes on.
     """
-    chosen = parse_layers(layers)
+    chosen = parse_numbers(layers, "--layers", "0,1,-1")
     figure = plot or Path(f"{Path(model).name}-condition-numbers.png")
     from eckart.reports.figures import check_figure_path
     from eckart.runs import folder_name

@@ -15,15 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, TypeGuard, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, get_args, get_origin
 
 import typer
 
-from eckart.errors import EckartError, EditError, RunError, TaskError
+from eckart.errors import EditError, RunError, TaskError
 from eckart.files import Closed
 from eckart.records import RATES
 
-NumberT = TypeVar("NumberT", int, float)
 DEFAULT_RATES = ",".join(f"{rate:g}" for rate in RATES)
 NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -101,23 +100,18 @@ def parse_memory(text: str) -> int:
         ) from None
 
 
-def _each(text: str, kind: type[NumberT], wrong: EckartError) -> list[NumberT]:
+def parse_numbers(text: str | None, option: str, such_as: str) -> list[int] | None:
+    """Read whole numbers; nothing is for the verb to choose.
+
+    >>> parse_numbers("0,1,-1", "--layers", "0,1"), parse_numbers(None, "--layers", "0,1")
+    ([0, 1, -1], None)
+    """
     try:
-        return [kind(number) for number in text.split(",")]
+        return None if text is None else [int(number) for number in text.split(",")]
     except ValueError:
-        raise wrong from None
-
-
-def parse_layers(text: str | None) -> list[int] | None:
-    """Read `0,1,-1`; nothing is all of them."""
-    said = f"--layers '{text}' are not whole numbers joined by commas, such as 0,1,-1"
-    return None if text is None else _each(text, int, EditError(said))
-
-
-def parse_steps(text: str | None) -> list[int] | None:
-    """Read `500,1000`; nothing is for the verb to choose."""
-    said = f"--checkpoints '{text}' are not whole numbers joined by commas, such as 500,1000"
-    return None if text is None else _each(text, int, TaskError(said))
+        raise EditError(
+            f"{option} '{text}' are not whole numbers joined by commas, such as {such_as}"
+        ) from None
 
 
 def parse_names(text: str | None) -> list[str] | None:

@@ -10,7 +10,7 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import check_plot, print_json, progress_bar, say, show
-from eckart.cli.flags import DEFAULT_RATES, parse_names, parse_steps, with_options
+from eckart.cli.flags import DEFAULT_RATES, parse_names, parse_numbers, with_options
 from eckart.errors import TaskError
 from eckart.paper.functions.options import TrainingOptions
 from eckart.records import Edit, check_rate
@@ -83,7 +83,7 @@ def train(
     from eckart.paper.functions.training import Training
 
     training = Training.of(how.model_dump(), "training")
-    kept = parse_steps(checkpoints)
+    kept = parse_numbers(checkpoints, "--checkpoints", "500,1000")
     folder = out or default_folder(training)
     run_training(training, folder, kept, save_every, device, threads, as_json=json_)
 
