@@ -185,7 +185,7 @@ class DrawnTask(TaskOptions):
         r"""Return what is said in place of a task file's; a typed `\n` is a line break."""
         said = {TaskSpec.spelled.get(name, name): value for name, value in self}
         given = {
-            name: value.replace("\\n", "\n") if name in TYPED and isinstance(value, str) else value
+            name: value.replace("\\n", "\n") if name in TYPED else value
             for name, value in said.items()
             if name in TaskSpec.model_fields and value is not None
         }
@@ -244,6 +244,7 @@ class TaskSpec(PromptSpec):
     """A task file, read and checked."""
 
     spelled: ClassVar = {"text_column": "text", "label_column": "label"}
+    """Fields by what options call them."""
     name: str | None = None
     hub: str | None = None
     config: str | None = None
