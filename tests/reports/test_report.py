@@ -124,7 +124,7 @@ def swept(made: Made, **study):
         "layers": list(made.layers),
         "parts": list(made.parts),
     }
-    sweep = Sweep.of({**said, "rates": list(made.rates), "test": made.test, **study})
+    sweep = Sweep.of({**said, "rates": list(made.rates), "test": made.test, **study}, "the study")
     layers = {part: list(made.layers) for part in made.parts}
     facts = {name: {"layers": layers, "spectra": []} for name in made.models}
     return replace(made.run(), settings=sweep.settings, models=facts)

@@ -16,7 +16,8 @@ from eckart.scoring.forward.plain import plain_log_likelihoods
 from eckart.scoring.forward.reader import Reader
 from eckart.scoring.methods import METHODS, check_method
 from eckart.scoring.requests import build_requests
-from eckart.selection.search import Plan, run_plan
+from eckart.selection.plan import Plan
+from eckart.selection.search import run_plan
 from eckart.weights.edits import clip
 from eckart.weights.models import load_model
 
@@ -121,7 +122,7 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
     alone = [Evaluator(model, task, scoring=method)(EDITS, "validation") for method in methods]
     evaluator = Evaluator(model, task)
     evaluator.prepare("validation", methods)
-    reader, read = evaluator.prepare("validation").rows.reader, []
+    reader, read = evaluator.prepare("validation").reader, []
     real = Reader.sums
     monkeypatch.setattr(
         Reader,
@@ -234,7 +235,7 @@ def test_a_race_by_batch_is_refused_before_anything_is_read(task, tmp_path, monk
     )
     monkeypatch.setattr(Reader, "sums", None)
     with pytest.raises(TaskError, match="leave out --race"):
-        run_plan(Plan("mlp", (0.0, 0.5), layer=1, race=True), evaluator, tmp_path / "run")
+        run_plan(Plan(rates=(0.0, 0.5), layer=1, race=True), evaluator, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -242,5 +243,5 @@ def test_a_search_by_a_calibrated_scoring_records_it(task):
     evaluator = Evaluator(
         load_model(build("llama"), tokenizer=tiny_tokenizer()), task, scoring="contextual"
     )
-    study = run_plan(Plan("mlp", (0.0, 0.5), layer=1), evaluator)
+    study = run_plan(Plan(rates=(0.0, 0.5), layer=1), evaluator)
     assert study.settings["scoring"] == "contextual"

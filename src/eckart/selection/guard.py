@@ -14,10 +14,10 @@ from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
 from eckart.scoring.text import GuardText, TextScorer
 from eckart.selection.guarded import Guarded
+from eckart.selection.plan import GuardOptions
 from eckart.selection.recorded import Ledger, Recorded
 from eckart.statistics.harm import MARGIN, check_margin
 from eckart.tasks.task import Task
-from eckart.weights.options import GuardOptions
 
 SPLIT = "test"
 """Which rows of a guard's tasks are read: those that nobody chooses with."""

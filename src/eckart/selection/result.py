@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from eckart.records import Edit, Trial, finite
+from eckart.records import Edit, Trial, or_null
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare, outcome_interval
@@ -108,7 +108,7 @@ class SearchResult:
             "layer": self.layer,
             "part": self.part,
             "rate": self.rate,
-            "condition_numbers": {str(k): finite(v) for k, v in self.condition_numbers.items()},
+            "condition_numbers": {str(k): or_null(v) for k, v in self.condition_numbers.items()},
             "candidates": [candidate.to_json() for candidate in self.candidates],
             "candidates_tried": len(self.candidates),
             "race": self.race.to_json() if self.race else None,

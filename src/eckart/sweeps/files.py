@@ -8,10 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from eckart.errors import StudyError
+from eckart.errors import StudyError, closest
 from eckart.files import home, parse_yaml, read_text
 from eckart.sweeps.grid import Sweep, TaskEntry, entries, located
-from eckart.weights.options import ModelOptions, closest
+from eckart.weights.options import ModelOptions
 
 SHIPPED = Path(str(resources.files("eckart.sweeps"))) / "studies"
 """The studies that come with the package."""

@@ -62,10 +62,11 @@ def _search(
     """Run Algorithm 1, which chooses the layer itself, with the squared error on validation as its
     score."""
     from eckart.scoring.evaluator import scorer_of
-    from eckart.selection.search import Plan, run_plan
+    from eckart.selection.plan import Plan
+    from eckart.selection.search import run_plan
 
     scorer = scorer_of(task, model, progress=progress_bar)
-    return run_plan(Plan(part, tuple(rates)), scorer, folder, tell=say, command=typed())
+    return run_plan(Plan(part=part, rates=tuple(rates)), scorer, folder, tell=say, command=typed())
 
 
 def clipping_report(found: Clipping) -> RenderableType:

@@ -10,11 +10,11 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import check_plot, print_json, progress_bar, say, show
-from eckart.cli.flags import parse_names, parse_rates, parse_steps, with_options
+from eckart.cli.flags import DEFAULT_RATES, parse_names, parse_numbers, with_options
 from eckart.errors import TaskError
 from eckart.paper.functions.options import TrainingOptions
 from eckart.records import Edit, check_rate
-from eckart.weights.options import checked
+from eckart.selection.plan import listed, read_rates
 
 if TYPE_CHECKING:
     from eckart.paper.functions.cells import ClippedCell
@@ -82,8 +82,8 @@ def train(
     from eckart.cli.paper.training import default_folder, run_training
     from eckart.paper.functions.training import Training
 
-    training = checked(Training, how.model_dump(), "training")
-    kept = parse_steps(checkpoints)
+    training = Training.of(how.model_dump(), "training")
+    kept = parse_numbers(checkpoints, "--checkpoints", "500,1000")
     folder = out or default_folder(training)
     run_training(training, folder, kept, save_every, device, threads, as_json=json_)
 
@@ -215,7 +215,7 @@ def clip(
     parts: Annotated[
         str, typer.Option(help="attn, mlp, all, or one matrix; several joined by commas.")
     ] = "attn,mlp",
-    rates: o.Rates = o.DEFAULT_RATES,
+    rates: o.Rates = DEFAULT_RATES,
     layers: Annotated[str, typer.Option(help="Layers of the sweep: all, or 0..3, or -1.")] = "all",
     out: o.Out = None,
     plot: o.Plot = None,
@@ -227,7 +227,7 @@ def clip(
     from eckart.cli.paper.clipping import run_clipping
     from eckart.paper.functions.loading import function_of, loaded_model
     from eckart.paper.functions.task import FunctionTask
-    from eckart.sweeps.grid import listed, read_numbers
+    from eckart.sweeps.grid import read_numbers
 
     check_plot(plot)
     chosen = layers if layers == "all" else read_numbers(layers)
@@ -241,7 +241,7 @@ def clip(
         seed=drawn[0],
         size=rows,
     )
-    asked = (list(dict.fromkeys(listed(parts))), parse_rates(rates), chosen, drawn)
+    asked = (list(dict.fromkeys(listed(parts))), read_rates(rates), chosen, drawn)
     run_clipping(loaded, task, *asked, out, plot, as_json=json_)
 
 
@@ -289,7 +289,7 @@ def trajectory(
     from eckart.paper.functions.trajectory import Noise, draw_cases, load_linear, residual
 
     edits = [Edit.parse(text) for text in edit or []]
-    chosen = [check_rate(rate) for rate in parse_rates(rates)]
+    chosen = [check_rate(rate) for rate in read_rates(rates)]
     Noise(floor=floor)  # refused before anything is loaded
     check_plot(plot)
     o.quieten()

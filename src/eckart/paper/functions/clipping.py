@@ -20,7 +20,7 @@ from eckart.statistics.crossed import Estimate, seed_and_row_mean
 from eckart.statistics.gain import verdict
 from eckart.statistics.scores import SQUARED_ERROR
 from eckart.sweeps.grid import Sweep
-from eckart.sweeps.sources import Sources, resolve
+from eckart.sweeps.sources import Sources, settle
 from eckart.weights.models import LoadedModel
 
 
@@ -108,7 +108,7 @@ def plan_clipping(
         "test": "all",
     }
     sources = Sources({model.name: model}, {task.full_name: task})
-    return resolve(Sweep.of(values, "the sweep"), sources), sources
+    return settle(Sweep.of(values, "the sweep"), sources), sources
 
 
 def gather(run: Run, task: FunctionTask, searches: Sequence[SearchResult] = ()) -> Clipping:

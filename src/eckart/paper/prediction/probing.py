@@ -102,7 +102,7 @@ def study_of(run: Run) -> Sweep:
         RunError: the run is a search's, or holds no scored edit with demonstrations.
     """
     grid = run.asked.grid
-    if run.asked.kind != "sweep" or grid is None:
+    if run.asked.kind != "sweep" or not grid:
         raise RunError(
             f"run '{run.folder}' is no sweep's, so its edits lie in one layer; give the folder of"
             " an eckart sweep"
