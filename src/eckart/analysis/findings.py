@@ -28,6 +28,7 @@ from eckart.runs import Run
 from eckart.statistics.crossed import Estimate, smallest_detectable
 from eckart.statistics.gain import verdict
 from eckart.statistics.multiplicity import FOLDS, holm, selected_gain
+from eckart.statistics.paired import PairedDifference
 from eckart.statistics.scores import Outcome, Score
 
 Conclusion = Literal["gain", "loss", "cannot tell", "nothing clipped", "not known"]
@@ -77,6 +78,15 @@ class Choice:
     @property
     def part(self) -> str:
         return self.target.part
+
+    @property
+    def paired(self) -> PairedDifference | None:
+        """The gain under one seed, on test rows: what a search tells."""
+        gain = self.gain
+        if gain is None or gain.seeds > 1 or self.basis == "cross-validated":
+            return None
+        about = (gain.rows, gain.mean, gain.interval, gain.p_value)
+        return PairedDifference(*about, self.fixed, self.broken)
 
     @property
     def counts(self) -> list[tuple[Edit | None, int]]:

@@ -194,25 +194,26 @@ def satterthwaite(
 
 def nothing_learned(scores: Mapping[str, Score]) -> str:
     """Say which models do no better than always answering the most frequent label; nothing where
-    all do.
+    the last of them does: that is what clipping gained.
 
-    That is where the accuracy's 95% interval does not lie above that label's share.
+    A model does where its accuracy's 95% interval lies above that label's share.
 
     Arguments:
-        scores: on the same rows, by what was scored.
+        scores: on the same rows, by what was scored; the clipped model last.
     """
     intervals = {name: accuracy_interval(score) for name, score in scores.items()}
-    said = [
-        f"{name} {scores[name].accuracy:.4f} (95% interval {low:.4f} to {high:.4f})"
+    said = {
+        name: f"{name} {scores[name].accuracy:.4f} (95% interval {low:.4f} to {high:.4f})"
         for name, (low, high) in intervals.items()
         if low <= scores[name].majority_rate
-    ]
-    if not said:
+    }
+    if [*scores][-1] not in said:
         return ""
     first = next(iter(scores.values()))
     return (
-        f"Learned nothing here, as far as accuracy on n = {first.n} rows shows: {', '.join(said)};"
-        f" always answering the most frequent label scores {first.majority_rate:.4f}."
+        f"Learned nothing here, as far as accuracy on n = {first.n} rows shows:"
+        f" {', '.join(said.values())}; always answering the most frequent label scores"
+        f" {first.majority_rate:.4f}."
     )
 
 
