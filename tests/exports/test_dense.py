@@ -271,7 +271,7 @@ def test_another_model_or_task_than_was_searched_is_refused(task, table, tmp_pat
     other = save_family("llama", tmp_path / "other", seed=1)
     with pytest.raises(RunError, match=r"weights are \w{12}, and these are"):
         export(study, tmp_path / "saved", other, task)
+    fewer = Task.load(data=table, text_column="review", label_column="verdict", shots=2)
     with pytest.raises(RunError, match=r"prompts are \w{12}, and these are"):
-        fewer = Task.load(data=table, text_column="review", label_column="verdict", shots=2)
         export(study, tmp_path / "saved", tmp_path / "source", fewer)
     assert not (tmp_path / "saved").exists()
