@@ -106,7 +106,12 @@ def _rows(choice: Choice, findings: Findings, noun: str) -> str:
     own = findings.blocks[choice.condition, findings.split(choice)].row_counts
     if {*own} == {choice.gain.rows}:
         return f"{choice.gain.rows} {noun}"
-    return f"{span(own)} {noun} a seed, {choice.gain.rows} in all"
+    return f"{_span(own)} {noun} a seed, {choice.gain.rows} in all"
+
+
+def _span(numbers: list[int]) -> str:
+    """Write counts as they stand after "n =": without commas."""
+    return span(numbers).replace(",", "")
 
 
 def _sentence(choice: Choice, findings: Findings) -> str:
@@ -153,7 +158,7 @@ def _changes(choice: Choice, findings: Findings) -> str:
 def _tried(choice: Choice, findings: Findings) -> str:
     """Say what was tried, on how many rows; not to clip is none of it."""
     before, _ = findings.pair(choice.condition)
-    on = f" on {span(before.row_counts)} validation rows" if before else ""
+    on = f" on {_span(before.row_counts)} validation rows" if before else ""
     return f"Tried{on}: {_count(choice.tried, 'edit')} beside the unpruned model."
 
 
