@@ -262,6 +262,12 @@ def compare(before: Outcome, after: Outcome) -> PairedDifference:
     raise EckartError("labels and numbers cannot be compared; score both models on the same task")
 
 
+def predictions_turned(before: Score, after: Score) -> int:
+    """Return on how many of the same rows two models predict otherwise, whether either is right or
+    not."""
+    return sum(a != b for a, b in zip(before.predictions, after.predictions, strict=True))
+
+
 def _bonett_price(fixed: int, broken: int, n: int, confidence: float) -> tuple[float, float]:
     centre = (fixed - broken) / (n + 2)
     variance = (fixed + broken + 2) / (n + 2) - centre**2
