@@ -26,12 +26,10 @@ class Check:
     """What one statement of the paper came to.
 
     Arguments:
-        statement, reference: what is said, and where in the paper.
-        kind: identity, inequality, or slip (printed or suggested by the paper, and not so).
+        statement, reference, kind: see `Claim`.
         instances: on how many instances; a slip has one counter-example.
-        residual: the largest relative difference of an identity's sides; the largest excess of an
-            inequality's smaller side, negative where there is room; by how much a slip fails on its
-            example.
+        residual: the largest that `Claim.compute` gives; of an inequality negative where there is
+            room.
         verdict: `holds`; of a slip `false`; `FAILED` where a statement is not as it is said to be.
     """
 
@@ -41,11 +39,6 @@ class Check:
     instances: int
     residual: float
     verdict: str
-
-    @property
-    def passed(self) -> bool:
-        """Whether the statement is as it is said to be: true, or of a slip false."""
-        return self.verdict != "FAILED"
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as one JSON object; a residual that is no number is null."""
@@ -85,7 +78,7 @@ def run_checks(instances: int = 1000, seed: int = 0) -> list[Check]:
 
 def failures(checks: Iterable[Check]) -> list[Check]:
     """Return the checks of statements that are not as they are said to be."""
-    return [check for check in checks if not check.passed]
+    return [check for check in checks if check.verdict == "FAILED"]
 
 
 def _parts(instances: int) -> list[int]:
@@ -98,12 +91,13 @@ def _measured(claim: Claim, batches: list[Instances]) -> Check:
     residuals = [np.broadcast_to(claim.compute(batch), len(batch.h)) for batch in batches]
     largest = float(np.max(np.concatenate(residuals)))
     verdict = "holds" if largest <= TOLERANCE else "FAILED"  # NaN fails
-    return Check(
-        claim.statement, claim.reference, claim.kind, sum(map(len, residuals)), largest, verdict
-    )
+    return _check(claim, sum(map(len, residuals)), largest, verdict)
 
 
 def _refuted(claim: Claim) -> Check:
     violation = float(claim.compute())
-    verdict = "false" if violation > TOLERANCE else "FAILED"
-    return Check(claim.statement, claim.reference, claim.kind, 1, violation, verdict)
+    return _check(claim, 1, violation, "false" if violation > TOLERANCE else "FAILED")
+
+
+def _check(claim: Claim, instances: int, residual: float, verdict: str) -> Check:
+    return Check(claim.statement, claim.reference, claim.kind, instances, residual, verdict)
