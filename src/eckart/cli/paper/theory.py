@@ -163,10 +163,10 @@ def predicts(
     how = ProbeOptions(prompts, seeds, shares, device)
     found = predict([read_run(run) for run in runs], how, progress=progress_bar)
     if plot is not None:
-        from eckart.paper.prediction.figure import draw_prediction, prediction_drawing
+        from eckart.paper.prediction.figure import draw_prediction
         from eckart.reports.figures import save_figure
 
-        save_figure(draw_prediction(prediction_drawing(found)), plot)
+        save_figure(draw_prediction(found), plot)
         say(f"figure: {plot}")
     if json_:
         print_json(found.to_json())

@@ -4,29 +4,24 @@ predictor."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from eckart.analysis.outcomes import short_name
 from eckart.paper.prediction.agreement import Agreement
+from eckart.paper.prediction.screens import Lead
 from eckart.paper.prediction.study import Prediction
 from eckart.reports.figures.base import COLOURS, MARKERS, plain_text, tidy
-from eckart.statistics.crossed import Estimate
+
+THEORY, BASELINE = COLOURS[:2]
+LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 8}
 
 
-@dataclass(frozen=True)
-class PredictorLine:
-    """One predictor's value with its interval.
-
-    Arguments:
-        name: what it is of.
-        theory: whether the theory names it.
-        value, low, high: the numbers; in points where they are accuracies.
-    """
+class _Line(NamedTuple):
+    """A value with its interval, and whether it is of what the theory names."""
 
     name: str
     theory: bool
@@ -35,145 +30,95 @@ class PredictorLine:
     high: float
 
 
-@dataclass(frozen=True)
-class PredictedPoint:
-    """One cell: what is said of it, in the predictor's own units, and its gain in points."""
-
-    model: str
-    part: str
-    said: float
-    gain: float
-
-
-@dataclass(frozen=True)
-class PredictionDrawing:
-    """What a figure shows.
-
-    Arguments:
-        split: whose gains.
-        ranks: correlations among layers.
-        leads: of screens over a random layer, each layer at the rate that validation chose.
-        at_rates: the same at one rate for all layers.
-        best: the theory's predictor whose correlation among layers is farthest from 0, and its
-            claimed sign.
-        points: its cells.
-    """
-
-    split: str
-    ranks: tuple[PredictorLine, ...]
-    leads: tuple[PredictorLine, ...]
-    at_rates: tuple[PredictorLine, ...]
-    best: tuple[str, int]
-    points: tuple[PredictedPoint, ...]
-
-
-def prediction_drawing(found: Prediction) -> PredictionDrawing:
-    """Gather what is drawn, of the test rows where there are some."""
-    known = {
-        split: [a for a in found.agreement(split, "layers") if a.rank is not None]
-        for split in ("test", "validation")
-    }
-    split = "test" if known["test"] else "validation"
-    theory = [a for a in known[split] if a.predictor.theory]
-    best = max(theory, key=_strength).predictor if theory else found.agreements[0].predictor
-    return PredictionDrawing(
-        split,
-        tuple(
-            PredictorLine(a.predictor.name, a.predictor.theory, a.rank.value, *a.rank.interval)
-            for a in known[split]
-            if a.rank
-        ),
-        tuple(_lead(s.screen, s.theory, s.over_random) for s in found.screens),
-        tuple(_lead(s.screen, s.theory, s.each_rate) for s in found.screens),
-        (best.name, best.sign),
-        tuple(
-            PredictedPoint(
-                short_name(c.condition.model), c.edit.part, c.said[best.name], 100 * c.gains[split]
-            )
-            for c in found.cells
-            if split in c.gains
-        ),
-    )
-
-
 @plain_text
-def draw_prediction(drawing: PredictionDrawing) -> Figure:
-    """Draw correlations, leads and cells side by side; the theory in one colour, baselines in
-    another."""
+def draw_prediction(found: Prediction) -> Figure:
+    """Draw correlations, leads and cells side by side, of the test rows where there are some; the
+    theory in one colour, baselines in another."""
     figure = Figure(figsize=(13.0, 5.2), layout="constrained")
     left, middle, right = (tidy(axes) for axes in figure.subplots(1, 3, width_ratios=(1, 1, 1.1)))
-    _draw_lines(left, drawing.ranks)
-    left.set(xlabel=f"rank correlation with the {drawing.split} gain, among layers", xlim=(-1, 1))
-    _draw_lines(middle, drawing.leads)
-    _draw_lines(middle, drawing.at_rates, shift=0.3)
+    ranks = {split: _ranks(found, split) for split in ("test", "validation")}
+    split = "test" if ranks["test"] else "validation"
+    _draw_lines(left, ranks[split])
+    left.set(xlabel=f"rank correlation with the {split} gain, among layers", xlim=(-1, 1))
+    for name, colour in (("the theory's", THEORY), ("baseline", BASELINE)):
+        _name(left, name, color=colour)
+    left.legend(loc="lower left", **LEGEND)
+    _draw_lines(middle, [_lead(s.screen, s.theory, s.in_search) for s in found.screens])
+    _draw_lines(middle, [_lead(s.screen, s.theory, s.each_rate) for s in found.screens], shift=0.3)
     middle.set(xlabel="as a screen: lead over a random layer, points")
     for fill, name in (("0.3", "rate by validation"), ("white", "same rate for all layers")):
-        middle.plot(
-            [], [], color="0.3", marker="o", markerfacecolor=fill, linestyle="none", label=name
-        )
-    middle.legend(frameon=False, fontsize=8)
-    _draw_points(right, drawing)
-    handles = [
-        Line2D([], [], color=COLOURS[index], marker="o", linestyle="none", label=name)
-        for index, name in enumerate(("the theory's", "baseline"))
-    ]
-    left.legend(handles=handles, frameon=False, fontsize=8, loc="lower left")
+        _name(middle, name, color="0.3", markerfacecolor=fill)
+    middle.legend(**LEGEND)
+    _draw_cells(right, found, split)
     return figure
 
 
-def _strength(agreement: Agreement) -> float:
-    return abs(agreement.rank.value) if agreement.rank else 0.0
+def strongest(found: Prediction, split: str) -> Agreement:
+    """Return the theory's agreement whose correlation among layers is farthest from 0."""
+    known = [a for a in found.agreement(split, "layers") if a.rank and a.predictor.theory]
+    return max(known or found.agreements[:1], key=lambda a: abs(a.rank.value) if a.rank else 0.0)
 
 
-def _lead(name: str, theory: bool, lead: Estimate) -> PredictorLine:
-    low, high = lead.interval
-    return PredictorLine(name, theory, 100 * lead.mean, 100 * low, 100 * high)
+def _ranks(found: Prediction, split: str) -> list[_Line]:
+    return [
+        _Line(a.predictor.name, a.predictor.theory, a.rank.value, *a.rank.interval)
+        for a in found.agreement(split, "layers")
+        if a.rank
+    ]
 
 
-def _draw_lines(axes: Axes, lines: Sequence[PredictorLine], shift: float = 0.0) -> None:
+def _lead(name: str, theory: bool, lead: Lead) -> _Line:
+    low, high = lead.estimate.interval
+    return _Line(name, theory, 100 * lead.estimate.mean, 100 * low, 100 * high)
+
+
+def _name(axes: Axes, label: str, **look: Any) -> None:
+    """Put a mark in the legend alone."""
+    axes.plot([], [], **{"marker": "o", "linestyle": "none", "label": label, **look})
+
+
+def _draw_lines(axes: Axes, lines: Iterable[_Line], shift: float = 0.0) -> None:
     """Draw a line a predictor, the first on top; those that are shifted down are hollow."""
+    names = []
     for place, line in enumerate(lines):
-        colour = COLOURS[0] if line.theory else COLOURS[1]
+        names.append(line.name)
+        colour = THEORY if line.theory else BASELINE
+        look = {"color": colour, "markerfacecolor": "white" if shift else colour}
         axes.plot([line.low, line.high], [place + shift] * 2, color=colour, linewidth=1.2)
-        fill = "white" if shift else colour
-        axes.plot(
-            line.value,
-            place + shift,
-            color=colour,
-            marker="o",
-            markersize=4.5,
-            markerfacecolor=fill,
-        )
+        axes.plot(line.value, place + shift, marker="o", markersize=4.5, **look)
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
-    axes.set_yticks(range(len(lines)), [line.name for line in lines], fontsize=8)
-    axes.set_ylim(len(lines) - 0.4, -0.8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(len(names) - 0.4, -0.8)
 
 
-def _draw_points(axes: Axes, drawing: PredictionDrawing) -> None:
-    models, parts = (sorted({getattr(p, of) for p in drawing.points}) for of in ("model", "part"))
-    for point in drawing.points:
+def _draw_cells(axes: Axes, found: Prediction, split: str) -> None:
+    """Draw what the strongest predictor says of the cells against their gains: a colour a model, a
+    mark a part."""
+    best = strongest(found, split).predictor
+    cells = [cell for cell in found.cells if split in cell.gains]
+    models = sorted({short_name(cell.condition.model) for cell in cells})
+    parts = sorted({cell.edit.part for cell in cells})
+    colours = {model: COLOURS[index % len(COLOURS)] for index, model in enumerate(models)}
+    marks = {part: MARKERS[index % len(MARKERS)] for index, part in enumerate(parts)}
+    for cell in cells:
         axes.plot(
-            point.said,
-            point.gain,
-            color=COLOURS[models.index(point.model) % len(COLOURS)],
-            marker=MARKERS[parts.index(point.part) % len(MARKERS)],
+            cell.said[best.name],
+            100 * cell.gains[split],
+            color=colours[short_name(cell.condition.model)],
+            marker=marks[cell.edit.part],
             markersize=4,
             alpha=0.45,
             linestyle="none",
         )
-    for index, model in enumerate(models):
-        axes.plot(
-            [], [], color=COLOURS[index % len(COLOURS)], marker="o", linestyle="none", label=model
-        )
-    for index, part in enumerate(parts):
-        marker = MARKERS[index % len(MARKERS)]
-        axes.plot([], [], color="0.4", marker=marker, linestyle="none", label=part)
+    for model, colour in colours.items():
+        _name(axes, model, color=colour)
+    for part, mark in marks.items():
+        _name(axes, part, color="0.4", marker=mark)
     axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
-    _stretch(axes, max((abs(point.said) for point in drawing.points), default=0.0))
-    name, sign = drawing.best
-    claimed = "more" if sign > 0 else "less"
-    axes.set(xlabel=f"{name} (theory: {claimed} is better)", ylabel=f"{drawing.split} gain, points")
-    axes.legend(frameon=False, fontsize=8)
+    _stretch(axes, max((abs(cell.said[best.name]) for cell in cells), default=0.0))
+    claimed = "more" if best.sign > 0 else "less"
+    axes.set(xlabel=f"{best.name} (theory: {claimed} is better)", ylabel=f"{split} gain, points")
+    axes.legend(**LEGEND)
 
 
 def _stretch(axes: Axes, largest: float) -> None:
@@ -182,9 +127,9 @@ def _stretch(axes: Axes, largest: float) -> None:
     if largest == 0:
         return
     power = math.floor(math.log10(largest))
-    axes.set_xscale("symlog", linthresh=10.0 ** (power - 1))
-    sizes = [10.0**power, 10.0 ** (power - 1)]
+    large, small = 10.0**power, 10.0 ** (power - 1)
+    axes.set_xscale("symlog", linthresh=small)
     # The scale's own labels are formulas, which are not drawn here.
-    ticks = [-sizes[0], -sizes[1], 0.0, sizes[1], sizes[0]]
+    ticks = [-large, -small, 0.0, small, large]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
