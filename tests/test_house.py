@@ -44,7 +44,7 @@ ORDER = [
 INNER = {
     "cli": "console paths flags results runs options demo paper app",
     "paper.functions": """
-        classes models options baselines task training curves clipping loading trajectory cells
+        classes models options baselines task training curves clipping loading readings cells
         figures tables
     """,
     "paper.theory": """

@@ -86,8 +86,8 @@ def by_hand(model: Path, table: Path, edit: Edit, seed: int) -> dict[str, float]
     live = load_model(model, dtype="float32", device="cpu")
     task = Task.load(**entry(table, "two"), shots=2, seed=seed)
     width = live.model.config.hidden_size // live.model.config.num_attention_heads
-    traces = [layer.trace for layer in Prober(live, task, prompts=2, floor=1e-9)().layers]
-    scale = np.mean([trace / width**2 for trace in traces])
+    layers = Prober(live, task, prompts=2)().layers
+    scale = np.mean([found.sum(axis=1) / width**2 for layer in layers for found in layer.variances])
     said = {}
     for share in (0.01, 1.0):
         prober = Prober(live, task, prompts=2, floor=share * scale)
@@ -232,7 +232,7 @@ def test_ranks_are_about_the_mean_of_their_stratum() -> None:
 def judged(
     run: Run, cells: list[PredictedCell], names: list[Predictor]
 ) -> tuple[list[LayerChoice], dict[str, Screened]]:
-    chosen = list(units("made", list(whole_layers(find(run))), cells, names, top_k=1))
+    chosen = list(units(list(whole_layers(find(run))), cells, names, top_k=1))
     return chosen, {screen.screen: screen for screen in screened(chosen, names)}
 
 

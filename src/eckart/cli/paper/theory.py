@@ -118,15 +118,15 @@ def probe(
     before = prober()
     found = before.compare(prober(edits)) if edits else before
     if plot is not None:
-        from eckart.paper.probe.figure import draw_probe, probe_drawing
+        from eckart.paper.probe.views import draw_probe
         from eckart.reports.figures import save_figure
 
-        save_figure(draw_probe(probe_drawing(found)), plot)
+        save_figure(draw_probe(found), plot)
         say(f"figure: {plot}")
     if json_:
         print_json(found.to_json())
         return
-    from eckart.paper.probe.tables import probe_report
+    from eckart.paper.probe.views import probe_report
 
     show(probe_report(found))
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from eckart.paper.functions.cells import ClippedCell, adjusted
-from eckart.paper.functions.curves import Curve, ErrorCurves, StepCurves
-from eckart.paper.functions.trajectory import Noise, TrajectoryReading
+from eckart.paper.functions.cells import MEASURED, ClippedCell, adjusted
+from eckart.paper.functions.curves import Curve, Curves, ErrorCurves, StepCurves
+from eckart.paper.functions.readings import Noise, TrajectoryReading
 from eckart.reports.table import FORMATS, Column, Table
 from eckart.statistics.crossed import Estimate
-from eckart.statistics.grids import Bounded
 
 NOTE = (
     "95% intervals, Student's over the prompts; squared errors have heavy tails, which they take"
@@ -20,6 +19,7 @@ NOTE = (
 )
 STEPS_NOTE = "means over the prompts; their 95% intervals are in the figure (--plot) and in --json"
 
+ESTIMATE = FORMATS["estimate"]
 BY_LAYER: dict[str, Callable[[TrajectoryReading], np.ndarray]] = {
     "|Delta W_t|, t =": lambda reading: reading.updates,
     "|G_t|, t =": lambda reading: reading.steps,
@@ -29,10 +29,8 @@ BY_LAYER: dict[str, Callable[[TrajectoryReading], np.ndarray]] = {
 }
 AT_ONCE: dict[str, Callable[[TrajectoryReading], str]] = {
     "bound on the gap (R = 1/2)": lambda reading: f"{reading.bound:.3f}",
-    "gap: loss, fresh less examples": lambda reading: FORMATS["estimate"](_triple(reading.gap)),
-    "loss: min(1, squared error / variance)": lambda reading: FORMATS["estimate"](
-        _triple(reading.loss)
-    ),
+    "gap: loss, fresh less examples": lambda reading: ESTIMATE(_triple(reading.gap)),
+    "loss: min(1, squared error / variance)": lambda reading: ESTIMATE(_triple(reading.loss)),
     "squared error / variance, mean": lambda reading: f"{reading.error:.3g}",
     "... median prompt": lambda reading: f"{np.median(reading.tested):.3g}",
     "... largest prompt": lambda reading: f"{reading.tested.max():.3g}",
@@ -42,60 +40,45 @@ AT_ONCE: dict[str, Callable[[TrajectoryReading], str]] = {
 def error_table(curves: ErrorCurves) -> Table:
     """Return errors by the number of examples, a model's beside the baselines', and its excess over
     least squares."""
-    columns = (
-        Column("model", curves.model.name, "estimate"),
-        *(Column(f"baseline {b.name}", b.name, "decimals") for b in curves.baselines),
-        Column("excess", "excess over least squares", "estimate"),
-    )
-    values = [
-        _bounded(curves.model),
-        *(baseline.means for baseline in curves.baselines),
-        _bounded(curves.excess),
-    ]
-    return _by_count(curves, columns, values, NOTE)
+    columns: dict[Column, Iterable[Any]] = {
+        Column("model", curves.model.name, "estimate"): _bounded(curves.model),
+        **{Column(f"baseline {b.name}", b.name, "decimals"): b.means for b in curves.baselines},
+        Column("excess", "excess over least squares", "estimate"): _bounded(curves.excess),
+    }
+    return _by_count(curves, columns, NOTE)
 
 
 def step_table(curves: StepCurves) -> Table:
     """Return errors by the number of examples, a column for each kept model of a training."""
     shown = (*curves.models, curves.reference)
-    columns = [Column(curve.name, curve.name, "decimals") for curve in shown]
-    return _by_count(curves, columns, [curve.means for curve in shown], STEPS_NOTE)
+    columns = {Column(curve.name, curve.name, "decimals"): curve.means for curve in shown}
+    return _by_count(curves, columns, STEPS_NOTE)
 
 
-def _by_count(
-    curves: ErrorCurves | StepCurves,
-    columns: Sequence[Column],
-    values: Iterable[Sequence[Any]],
-    note: str,
-) -> Table:
+def _by_count(curves: Curves, columns: Mapping[Column, Iterable[Any]], note: str) -> Table:
     keys = [column.key for column in columns]
     rows = [
         {"examples": count, "n": curves.n, **dict(zip(keys, of_count, strict=True))}
-        for count, *of_count in zip(curves.counts, *values, strict=True)
+        for count, *of_count in zip(curves.counts, *columns.values(), strict=True)
     ]
     title = f"{curves.function}, d = {curves.dimension}: squared error over the variance of f"
     examples, n = Column("examples", "examples", "count"), Column("n", "n", "count")
     return Table("errors", title, note, (examples, *columns, n), rows)
 
 
-def _bounded(curve: Curve) -> list[tuple[float, float, float]]:
-    return list(zip(curve.means, curve.lows, curve.highs, strict=True))
+def _bounded(curve: Curve) -> Iterable[tuple[float, float, float]]:
+    return zip(curve.means, curve.lows, curve.highs, strict=True)
 
 
-def _triple(found: Estimate | Bounded) -> tuple[float, float, float]:
-    return (found.mean if isinstance(found, Estimate) else found.value, *found.interval)
+def _triple(found: Estimate) -> tuple[float, float, float]:
+    return (found.mean, *found.interval)
 
 
 def readings_table(
     readings: Mapping[str, TrajectoryReading], residual: float, noise: Noise
 ) -> Table:
-    """Return readings side by side: norms and terms by layer, then bound and error.
-
-    Arguments:
-        readings: by what they are of.
-        residual: of Theorem 1 against the model's own blocks.
-        noise: of the bound.
-    """
+    """Return readings side by side, by what they are of: norms and terms by layer, then bound and
+    error."""
     first = next(iter(readings.values()))
     rows = [
         {"": f"{quantity} {t + 1}"} | {name: f"{of(r)[t]:.4g}" for name, r in readings.items()}
@@ -149,39 +132,21 @@ def cells_table(cells: Sequence[ClippedCell]) -> Table:
     return Table("cells", title, "", columns, rows)
 
 
-def agreement_table(agreements: Mapping[str, Mapping[str, Mapping[str, Bounded]]]) -> Table:
-    """Return whether what the theory says ranks the cells of several models as what is measured.
-
-    Arguments:
-        agreements: of `agreement`, with the models as groups, by the descent that they are of.
-    """
-    title = "rank correlation of the changes, over cells (95%, new draws of models)"
-    return _correlated(title, agreements, lambda rank: FORMATS["rank"](_triple(rank)))
-
-
 def correlation_table(found: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> Table:
-    """Return whether what the theory says ranks one model's cells as what is measured.
-
-    Arguments:
-        found: of `correlations`, by the descent that they are of.
-    """
+    """Return whether what the theory says ranks one model's cells as what is measured:
+    `correlations`, by the descent that they are of."""
+    columns = [Column("", "change in")]
+    rows: dict[str, dict[str, str]] = {}
+    for descent, by_said in found.items():
+        for measured in MEASURED:
+            pair = f"{descent}: {measured}"
+            columns.append(Column(pair, pair, "written"))
+            for said, ranks in by_said.items():
+                rank = ranks[measured]
+                row = rows.setdefault(said, {"": said})
+                row[pair] = "-" if rank is None else f"{rank:+.2f}"
     title = (
         "rank correlation of the changes, over the cells of this one model\n"
         "no interval: other models would have others, and one does not say how different"
     )
-    return _correlated(title, found, lambda rank: "-" if rank is None else f"{rank:+.2f}")
-
-
-def _correlated(
-    title: str, found: Mapping[str, Mapping[str, Mapping[str, Any]]], write: Callable[[Any], str]
-) -> Table:
-    first = next(iter(found.values()))
-    measured = next(iter(first.values()))
-    pairs = {f"{descent}: {what}": (descent, what) for descent in found for what in measured}
-    columns = (Column("", "change in"), *(Column(pair, pair, "written") for pair in pairs))
-    rows = [
-        {"": said}
-        | {pair: write(found[descent][said][what]) for pair, (descent, what) in pairs.items()}
-        for said in first
-    ]
-    return Table("correlations", title, "", columns, rows)
+    return Table("correlations", title, "", tuple(columns), list(rows.values()))

@@ -83,7 +83,7 @@ def _draw_lines(axes: Axes, lines: Iterable[_Line], shift: float = 0.0) -> None:
     for place, line in enumerate(lines):
         names.append(line.name)
         colour = THEORY if line.theory else BASELINE
-        look = {"color": colour, "markerfacecolor": "white" if shift else colour}
+        look: dict[str, Any] = {"color": colour, "markerfacecolor": "white" if shift else colour}
         axes.plot([line.low, line.high], [place + shift] * 2, color=colour, linewidth=1.2)
         axes.plot(line.value, place + shift, marker="o", markersize=4.5, **look)
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)

@@ -13,7 +13,7 @@ from eckart.paper.probe import Comparison, Probe
 
 FLOORS = (1e-6, 1e-2, 1.0)
 """The noise floors of the bound, as shares of the unpruned model's mean variance in a direction
-(`mean_variance`)."""
+(`Probe.mean_variance`)."""
 CONDITION = "condition number"
 RATE, DEPTH = "clipping rate", "depth"
 HALVES = {"norm term": ("norm_term", 1), "-log det": ("log_determinant", -1), "bound": ("term", 1)}

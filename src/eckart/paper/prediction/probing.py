@@ -46,7 +46,7 @@ class ProbeOptions:
         prompts: validation rows of each draw of demonstrations, from the beginning. Their labels
             are not read.
         seeds: draws of demonstrations, at most, the first of the run's.
-        floors: of the bound, as shares of `Prober.mean_variance`.
+        floors: of the bound, as shares of `Probe.mean_variance`.
         device: see `load_model`.
     """
 
@@ -142,11 +142,11 @@ def cells(
                     DEPTH: float(edit.layer),
                 }
     found = []
-    for (where, edit), cell in findings.cells.items():
+    for (where, clipped), cell in findings.cells.items():
         gains = {split: m.gain.mean for split, m in cell.measured.items() if m.gain}
-        if edit is not None and gains and (_of(where), edit) in said:
-            values = said[_of(where), edit]
-            found.append(PredictedCell(str(findings.run.folder), where, edit, values, gains))
+        if clipped is not None and gains and (_of(where), clipped) in said:
+            values = said[_of(where), clipped]
+            found.append(PredictedCell(str(findings.run.folder), where, clipped, values, gains))
     return found
 
 
@@ -236,10 +236,9 @@ class _Probed:
 def _moved(
     prober: Prober, floors: Sequence[float], edits: list[Edit]
 ) -> Iterator[tuple[Edit, Said]]:
-    scale = prober.mean_variance()
-    variances = [floor * scale for floor in floors]
-    before = prober.at_floors(variances)
+    before = prober()
+    scale = before.mean_variance
     for edit in edits:
-        after = prober.at_floors(variances, edit)
-        moved = {f: b.compare(a) for f, b, a in zip(floors, before, after, strict=True)}
-        yield edit, {**implicit_changes(next(iter(moved.values()))), **bound_changes(moved)}
+        after = prober(edit)
+        moved = {f: before.at(f * scale).compare(after.at(f * scale)) for f in floors}
+        yield edit, {**implicit_changes(before.compare(after)), **bound_changes(moved)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,39 +30,40 @@ class LayerChoice:
     """The layers of one part in one condition of a run: what a screen chooses from.
 
     Arguments:
-        run: the run's folder.
         layers: with the test gains.
         scores: by screen, for each layer what it is chosen by; the largest is.
         cell_scores: by predictor, for each layer and rate.
-        rates: of every layer.
     """
 
-    run: str
     layers: WholeLayers
     scores: dict[str, Float[np.ndarray, " layers"]]
     cell_scores: dict[str, Float[np.ndarray, "layers rates"]]
-    rates: tuple[float, ...]
 
     @property
     def group(self) -> tuple[str, str]:
-        """The model and the task: as `Cell.group`."""
+        """The model and the task, as `PredictedCell.group`."""
         where = self.layers.target.condition
         return where.model, where.task_name
+
+    @cached_property
+    def gains(self) -> Float[np.ndarray, "layers rates"]:
+        """The mean test gains."""
+        return np.array([_means(self.layers.gains(edits)) for edits in self.layers.grid])
 
     def choice(self, screen: str, sign: int = 1) -> int:
         """Return the index of the layer that a screen chooses, the deepest of equals; or, by -1,
         shuns."""
         return _last_best(sign * self.scores[screen])
 
-    def tells_apart(self, screen: str) -> bool:
-        """Say whether a screen says other things of some layers than of others, at any rate."""
-        said = self.cell_scores.get(screen, self.scores[screen][:, None])
-        return bool((said != said[:1]).any())
-
     def rule(self, screen: str, sign: int = 1) -> LayerRule:
         """Judge a screen's layer by test gains, each layer at the rate that validation chose for
         it."""
         return layer_rule(self.layers.gains(self.layers.picks), self.choice(screen, sign))
+
+    def tells_apart(self, screen: str) -> bool:
+        """Say whether a screen says other things of some layers than of others, at any rate."""
+        said = self._at_rates(screen)
+        return bool((said != said[:1]).any())
 
     def at_each_rate(self, screen: str) -> float:
         """Return the mean over rates of a screen's lead at that rate over a random layer, in test
@@ -70,24 +72,21 @@ class LayerChoice:
         A predictor chooses a layer for each rate, by what it says at that rate, so that no label is
         read; what is no predictor, Algorithm 1's rule, has one layer for all.
         """
-        leads = []
-        for rate in range(len(self.rates)):
-            scores = self.scores[screen]
-            if screen in self.cell_scores:
-                scores = self.cell_scores[screen][:, rate]
-            gains = self._gains_at(rate)
-            leads.append(gains[_last_best(scores)] - gains.mean())
-        return float(np.mean(leads))
+        chosen = [_last_best(said) for said in self._at_rates(screen).T]
+        leads = self.gains[chosen, range(len(chosen))] - self.gains.mean(axis=0)
+        return float(leads.mean())
 
     def blind(self, predictor: str) -> tuple[float, float]:
         """Return the test gain of the layer and rate that a predictor chooses, and its lead over a
         random layer."""
-        layer, rate = divmod(_last_best(self.cell_scores[predictor].ravel()), len(self.rates))
-        gains = self._gains_at(rate)
-        return float(gains[layer]), float(gains[layer] - gains.mean())
+        said = self.cell_scores[predictor]
+        layer, rate = divmod(_last_best(said.ravel()), said.shape[1])
+        gain = self.gains[layer, rate]
+        return float(gain), float(gain - self.gains[:, rate].mean())
 
-    def _gains_at(self, rate: int) -> Float[np.ndarray, " layers"]:
-        return _means(self.layers.gains([edits[rate] for edits in self.layers.grid]))
+    def _at_rates(self, screen: str) -> Float[np.ndarray, "layers rates"]:
+        said = self.cell_scores.get(screen, self.scores[screen][:, None])
+        return np.broadcast_to(said, self.gains.shape)
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,6 @@ def _document(estimate: Estimate | None) -> dict[str, Any] | None:
 
 
 def units(
-    run: str,
     found: Sequence[WholeLayers],
     cells: Sequence[PredictedCell],
     predictors: Sequence[Predictor],
@@ -208,7 +206,7 @@ def units(
         }
         numbers = dict(enumerate(by_cell[CONDITION][:, 0].tolist()))
         scores[ALGORITHM_1] = np.eye(len(numbers))[worst_layer(numbers, top_k)]
-        yield LayerChoice(run, layers, scores, by_cell, rates)
+        yield LayerChoice(layers, scores, by_cell)
 
 
 def screened(found: Sequence[LayerChoice], predictors: Sequence[Predictor]) -> list[Screened]:

@@ -89,7 +89,6 @@ def predict(
     for study, findings in zip(studies, found, strict=True):
         of_run = cells(findings, how, progress)
         every += of_run
-        whole = list(whole_layers(findings))
-        chosen_from += units(str(findings.run.folder), whole, of_run, names, study.top_k)
+        chosen_from += units(list(whole_layers(findings)), of_run, names, study.top_k)
     ranked = [agreement for split in SPLITS for agreement in agreements(every, names, split)]
     return Prediction(how, tuple(every), tuple(ranked), tuple(screened(chosen_from, names)))

@@ -18,7 +18,8 @@ T = TypeVar("T")
 
 Numbers = Float[np.ndarray, "*batch"] | np.float64
 """One number for each of a batch; where there is no batch, NumPy makes it a scalar."""
-Values, Keys = Float[np.ndarray, "*batch m n"], Float[np.ndarray, "*batch k n"]
+Values = Float[np.ndarray, "*batch m n"]
+Keys = Float[np.ndarray, "*batch k n"]
 WQuery = Float[np.ndarray, "*batch k d"]
 
 

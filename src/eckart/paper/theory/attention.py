@@ -16,9 +16,10 @@ from eckart.errors import EckartError
 from eckart.paper.theory.arrays import Keys, Values, WQuery, root, shaped, transposed
 
 Tokens = Float[np.ndarray, "*batch d tokens"]
-WValue, WKey = Float[np.ndarray, "*batch d d"], Float[np.ndarray, "*batch k d"]
+WValue = Float[np.ndarray, "*batch d d"]
 Demonstrations = Float[np.ndarray, "*batch d n"]
-WValues, WKeys = Float[np.ndarray, "*batch layers d d"], Float[np.ndarray, "*batch layers k d"]
+WValues = Float[np.ndarray, "*batch layers d d"]
+WKeys = Float[np.ndarray, "*batch layers k d"]
 """W_V, and W_K or W_Q, of every layer of a stack."""
 
 
@@ -32,7 +33,9 @@ def mask(n: int) -> Float[np.ndarray, "tokens tokens"]:
 
 
 @shaped
-def softmax_attention(h: Tokens, w_v: WValue, w_k: WKey, w_q: WKey, d_scale: float = 1.0) -> Tokens:
+def softmax_attention(
+    h: Tokens, w_v: WValue, w_k: WQuery, w_q: WQuery, d_scale: float = 1.0
+) -> Tokens:
     """Return softmax attention with residual connection and mask, Eq. (1); its last column is Eq.
     (2).
 
@@ -49,7 +52,7 @@ def softmax_attention(h: Tokens, w_v: WValue, w_k: WKey, w_q: WKey, d_scale: flo
 
 
 @shaped
-def linear_attention(h: Tokens, w_v: WValue, w_k: WKey, w_q: WKey) -> Tokens:
+def linear_attention(h: Tokens, w_v: WValue, w_k: WQuery, w_q: WQuery) -> Tokens:
     """Return attention without softmax and scale for every token; the last column is Eq. (3).
 
     >>> linear_attention([[1, 2, 3]], [[1]], [[1]], [[0.1]])

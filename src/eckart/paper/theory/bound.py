@@ -92,18 +92,12 @@ def noisy_trajectory(
     floor: float,
     seed: int,
 ) -> Trajectory:
-    """Return a descent with the noise of Assumption 1 in every step: the one that Theorem 2 bounds.
+    """Return a descent with the noise of Assumption 1, which the seed draws, in every step: the one
+    that Theorem 2 bounds.
 
     W_t = W_(t-1) + G_t + (C_t + floor I)^(1/2) N_t with N_t from N(0, I). The result's steps hold
     their noise, and the gradients and C_t of a layer are those at the noisy W_(t-1) before it.
-
-    Arguments:
-        demonstrations, w_v, w_k, w_q: as for `trajectory`.
-        shots, floor: as for `layer_term`.
-        seed: draws the noise.
-
-    Raises:
-        EckartError: there are no layers, shots are out of range, or the floor is negative.
+    Other arguments and errors are those of `trajectory` and `layer_term`.
 
     >>> one = [[[0.1]]]
     >>> noisy_trajectory([[1, 2, 3]], one, one, one, shots=3, floor=0, seed=0).steps.round(9)

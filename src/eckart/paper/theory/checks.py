@@ -46,15 +46,12 @@ class Check:
 
 
 def run_checks(instances: int = 1000, seed: int = 0) -> list[Check]:
-    """Check every statement: identities to 1e-10, inequalities, and counter-examples to what is
-    false.
+    """Return a check for each statement, in the paper's order by kind: identities to 1e-10,
+    inequalities, and counter-examples to what is false.
 
     Arguments:
-        instances: random instances for each statement, spread over ten sizes; at least 10.
+        instances: random instances for each statement, spread over ten sizes.
         seed: of the random instances.
-
-    Returns:
-        One check for each statement, in the paper's order by kind.
 
     Raises:
         EckartError: there are too few instances for one of each size, or the seed is negative.
@@ -91,13 +88,11 @@ def _measured(claim: Claim, batches: list[Instances]) -> Check:
     residuals = [np.broadcast_to(claim.compute(batch), len(batch.h)) for batch in batches]
     largest = float(np.max(np.concatenate(residuals)))
     verdict = "holds" if largest <= TOLERANCE else "FAILED"  # NaN fails
-    return _check(claim, sum(map(len, residuals)), largest, verdict)
+    instances = sum(map(len, residuals))
+    return Check(claim.statement, claim.reference, claim.kind, instances, largest, verdict)
 
 
 def _refuted(claim: Claim) -> Check:
     violation = float(claim.compute())
-    return _check(claim, 1, violation, "false" if violation > TOLERANCE else "FAILED")
-
-
-def _check(claim: Claim, instances: int, residual: float, verdict: str) -> Check:
-    return Check(claim.statement, claim.reference, claim.kind, instances, residual, verdict)
+    verdict = "false" if violation > TOLERANCE else "FAILED"
+    return Check(claim.statement, claim.reference, claim.kind, 1, violation, verdict)

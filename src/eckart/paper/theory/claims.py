@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from eckart.paper.theory.attention import Trajectory, trajectory, update_terms
-from eckart.paper.theory.bound import demonstration_gram
+from eckart.paper.theory.attention import Trajectory, implicit_update, trajectory, update_terms
+from eckart.paper.theory.bound import LayerTerm, demonstration_gram, layer_term
 
 Matrices = Float[np.ndarray, "batch _ _"]
 Residuals = Float[np.ndarray, " batch"]
@@ -26,16 +26,15 @@ class Instances:
     """Random stacks of linear attention blocks with their demonstrations, all of one size.
 
     Arguments:
-        h: (batch, d, N + 1), the tokens, the test token last.
-        w_v, w_k, w_q: (batch, L, d, d), (batch, L, d + 1, d) twice.
-        w_in, w_out: (batch, 2 d, d), (batch, d, 2 d), an MLP.
+        h: the tokens, the test token last.
+        w_v, w_k, w_q: the projections; k = d + 1.
+        w_in, w_out: an MLP; p = 2 d.
         shots: b, at least 1 and below N.
         floor: the variance that Theorem 2's noise is given in every direction.
-        scale: (batch,), numbers in (0, 1).
-        law: (batch, 3), a distribution of three tokens.
-        learner: (batch, 9, 3), for each sample of two such tokens a distribution of three
-            hypotheses.
-        loss: (batch, 3, 3), in (0, 1), of each hypothesis on each token.
+        scale: numbers in (0, 1).
+        law: a distribution of three tokens.
+        learner: for each sample of two such tokens a distribution of three hypotheses.
+        loss: in (0, 1), of each hypothesis on each token.
     """
 
     h: Float[np.ndarray, "batch d tokens"]
@@ -86,6 +85,11 @@ class Instances:
         return self.h[..., -1:]
 
     @property
+    def update(self) -> Matrices:
+        """Delta W_icl of the first layer."""
+        return implicit_update(*self.lemma)
+
+    @property
     def first(self) -> tuple[Matrices, Matrices, Matrices]:
         """W_V, W_K and W_Q of the first layer."""
         return self.w_v[:, 0], self.w_k[:, 0], self.w_q[:, 0]
@@ -105,6 +109,12 @@ class Instances:
     def gram(self) -> Matrices:
         """The Gram matrix of the first layer's demonstrations; its sum is |G_1|^2."""
         return demonstration_gram(self.path.values[:, 0], self.path.inputs[:, 0])
+
+    @cached_property
+    def term(self) -> LayerTerm:
+        """The first layer's part of Theorem 2, with |G_1|^2."""
+        squared = self.gram.sum(axis=(1, 2))
+        return layer_term(self.gram, squared, self.shots, self.gradients.shape[1], self.floor)
 
     @cached_property
     def gradients(self) -> Matrices:

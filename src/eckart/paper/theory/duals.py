@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -13,7 +14,8 @@ from scipy.special import logsumexp
 from eckart.paper.theory.arrays import Keys, Numbers, Values, root, shaped, transposed
 
 LogGram = Float[np.ndarray, "*batch n n"]
-WOut, WIn = Float[np.ndarray, "*batch d p"], Float[np.ndarray, "*batch p m"]
+WOut = Float[np.ndarray, "*batch d p"]
+WIn = Float[np.ndarray, "*batch p m"]
 Update = Float[np.ndarray, "*batch m e"]
 
 
@@ -119,10 +121,6 @@ def log_singular_values(values: Values, log_gram: LogGram) -> Float[np.ndarray, 
     those of K^(1/2) V^T V K^(1/2), too, but m x m. Those below sqrt(m eps) of the largest, about
     1e-7, are rounding, and so are all but N.
 
-    Arguments:
-        values: of N >= 1 demonstrations.
-        log_gram: of `log_kernel`.
-
     >>> np.exp(log_singular_values([[3, 0], [0, 4]], [[0, -800], [-800, 0]])).round(9)
     array([4., 3.])
     """
@@ -145,21 +143,15 @@ def mlp_update(
     return w_mlp @ update
 
 
-@dataclass(frozen=True, eq=False)
-class Relaxation:
-    """An MLP with its activation, and with the activation left out (Appendix B.3).
-
-    Arguments:
-        exact: W_out activation(W_in x).
-        relaxed: W_out W_in x.
-    """
+class Relaxation(NamedTuple):
+    """An MLP with its activation, W_out activation(W_in x), and without, W_out W_in x (Appendix
+    B.3); the error is what leaving it out adds."""
 
     exact: Float[np.ndarray, "*batch d"]
     relaxed: Float[np.ndarray, "*batch d"]
 
     @property
     def error(self) -> Float[np.ndarray, "*batch d"]:
-        """What leaving the activation out adds."""
         return self.relaxed - self.exact
 
 
@@ -174,12 +166,8 @@ def mlp_relaxation(
     x: Float[np.ndarray, "*batch m"],
     activation: Callable[[np.ndarray], np.ndarray] = relu,
 ) -> Relaxation:
-    """Return an MLP's output with its activation and without it.
-
-    Arguments:
-        w_out, w_in: the MLP's matrices.
-        x: what attention hands to the MLP: in the paper Delta W_icl h_(N+1).
-        activation: elementwise; the paper's is relu.
+    """Return an MLP's output with an elementwise activation and without it; x is what attention
+    hands to the MLP, in the paper Delta W_icl h_(N+1).
 
     >>> found = mlp_relaxation([[1, 1]], [[1], [-1]], [2])
     >>> found.relaxed, found.exact

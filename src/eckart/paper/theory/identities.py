@@ -9,7 +9,6 @@ import numpy as np
 from eckart.paper.theory.arrays import squared_norm, transposed
 from eckart.paper.theory.attention import (
     forward,
-    implicit_update,
     linear_attention,
     softmax_attention,
     trajectory,
@@ -18,7 +17,6 @@ from eckart.paper.theory.attention import (
 from eckart.paper.theory.bound import (
     demonstration_gram,
     generalization_bound,
-    layer_term,
     noise_gram,
     trajectory_terms,
 )
@@ -66,14 +64,12 @@ def _gradient_step(x: Instances) -> Residuals:
 
 @claims("Delta W_icl as a product is the sum of outer products", "Lemma 1")
 def _two_forms(x: Instances) -> Residuals:
-    return difference(implicit_update(*x.lemma), update_terms(*x.lemma).sum(axis=1))
+    return difference(x.update, update_terms(*x.lemma).sum(axis=1))
 
 
 @claims("h + Delta W_icl h is the layer's output", "Lemma 1")
 def _output(x: Instances) -> Residuals:
-    return difference(
-        x.test + implicit_update(*x.lemma) @ x.test, linear_attention(x.h, *x.first)[..., -1:]
-    )
+    return difference(x.test + x.update @ x.test, linear_attention(x.h, *x.first)[..., -1:])
 
 
 @claims("h^t = h^0 + sum_(j <= t) G_j h^0 in every layer", "Theorem 1, corrected")
@@ -158,7 +154,7 @@ def _explicit(x: Instances) -> tuple[Matrices, Matrices]:
 @claims("without activation, MLP(attention) is Delta W''_icl h", "Appendix B.3")
 def _mlp(x: Instances) -> Residuals:
     attended = linear_attention(x.h, *x.first)[..., -1] - x.test[..., 0]
-    update = mlp_update(x.w_out @ x.w_in, implicit_update(*x.lemma))
+    update = mlp_update(x.w_out @ x.w_in, x.update)
     return difference(mlp_relaxation(x.w_out, x.w_in, attended).relaxed, (update @ x.test)[..., 0])
 
 
@@ -171,7 +167,7 @@ def _relu(x: Instances) -> Residuals:
 
 @claims("with its gates open or shut, relu is in Delta W''_icl exactly", "Appendix B.3, corrected")
 def _gates(x: Instances) -> Residuals:
-    update = implicit_update(*x.lemma)
+    update = x.update
     gated = gated_update(x.w_out, x.w_in, update, x.test[..., 0]) @ x.test
     exact = mlp_relaxation(x.w_out, x.w_in, (update @ x.test)[..., 0]).exact
     return difference(gated[..., 0], exact)
@@ -203,8 +199,7 @@ def _trace(x: Instances) -> Residuals:
 def _determinant(x: Instances) -> Residuals:
     d = x.gradients.shape[1]
     floored = covariance(x.gradients, x.shots) + x.floor * np.eye(d)
-    term = layer_term(x.gram, np.zeros(len(x.h)), x.shots, d, x.floor)
-    return difference(np.asarray(term.log_determinant), np.linalg.slogdet(floored)[1])
+    return difference(np.asarray(x.term.log_determinant), np.linalg.slogdet(floored)[1])
 
 
 @claims("the bound from N x N is that as printed, from d x d, over all layers", "Theorem 2")
@@ -275,7 +270,7 @@ def _split_query(x: Instances) -> Residuals:
 
 @claims("|W_MLP z|^2 = |W_MLPr z|^2 + |delta_MLP z|^2, likewise", "Example 4")
 def _split_mlp(x: Instances) -> Residuals:
-    w_mlp, z = x.w_out @ x.w_in, implicit_update(*x.lemma)
+    w_mlp, z = x.w_out @ x.w_in, x.update
     kept, dropped = _split(w_mlp)
     return difference(squared_norm(kept @ z) + squared_norm(dropped @ z), squared_norm(w_mlp @ z))
 

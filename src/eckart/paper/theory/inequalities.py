@@ -28,7 +28,7 @@ def _rank(x: Instances) -> Residuals:
     n = x.demonstrations.shape[-1]
     of_sample = _ranks(x.demonstrations)
     return np.maximum(
-        excess(_ranks(implicit_update(*x.lemma)), of_sample),
+        excess(_ranks(x.update), of_sample),
         excess(of_sample, np.full(len(x.h), n)),
     )
 
@@ -74,8 +74,7 @@ def _optimum(x: Instances) -> Residuals:
 
 @claims("a term of Theorem 2 is never negative", "Theorem 2")
 def _never_negative(x: Instances) -> Residuals:
-    term = layer_term(x.gram, x.gram.sum(axis=(1, 2)), x.shots, x.gradients.shape[1], x.floor)
-    return -term.value / np.maximum(np.abs(term.norm_term), 1)
+    return -x.term.value / np.maximum(np.abs(x.term.norm_term), 1)
 
 
 @claims(
@@ -111,15 +110,14 @@ def _noise_rank(x: Instances) -> Residuals:
 def _shrink(x: Instances) -> Residuals:
     gram, squared = x.gram, x.gram.sum(axis=(1, 2))
     factor, d = np.square(x.scale), x.gradients.shape[1]
-    before = layer_term(gram, squared, x.shots, d, x.floor)
     after = layer_term(factor[:, None, None] * gram, factor * squared, x.shots, d, x.floor)
-    return (after.value - before.value) / np.maximum(np.abs(before.norm_term), 1)
+    return (after.value - x.term.value) / np.maximum(np.abs(x.term.norm_term), 1)
 
 
 @claims("|Delta W_icl|^2 <= N UB", "Example 1, corrected")
 def _upper_bound(x: Instances) -> Residuals:
     n = x.demonstrations.shape[-1]
-    return excess(squared_norm(implicit_update(*x.lemma)), n * upper_bound(*x.lemma))
+    return excess(squared_norm(x.update), n * upper_bound(*x.lemma))
 
 
 @claims("UB never falls with r: W_Q, W_K and W_V clipped", "Example 1")
@@ -165,7 +163,7 @@ def _clip_value_norm(x: Instances) -> Residuals:
 
 @claims("|Delta W''_icl(r)| itself never falls with r: W_MLP clipped", "Example 4")
 def _clip_mlp(x: Instances) -> Residuals:
-    return falls(mlp_norms(x.w_out @ x.w_in, implicit_update(*x.lemma)))
+    return falls(mlp_norms(x.w_out @ x.w_in, x.update))
 
 
 @claims("the solution of W x = b moves by at most Cond(W) times what b moves, relatively", "Case 1")
