@@ -19,11 +19,10 @@ from rich.console import Console
 
 from eckart.cli.options import quieten
 from eckart.paper.functions.cells import MEASURED, SAID, ClippedCell, adjusted, clip_cells
-from eckart.paper.functions.figures import draw_trajectory
 from eckart.paper.functions.models import LinearAttentionModel
 from eckart.paper.functions.readings import NOISE, Cases, Noise, draw_cases, read, residual
-from eckart.paper.functions.tables import readings_table
 from eckart.paper.functions.training import Training, train
+from eckart.paper.functions.views import draw_trajectory, readings_table
 from eckart.records import Edit
 from eckart.reports.figures.base import save_figure
 from eckart.reports.table import Column, Table

@@ -45,7 +45,7 @@ INNER = {
     "cli": "console paths flags results runs options demo paper app",
     "paper.functions": """
         classes models options baselines task training curves clipping loading readings cells
-        figures tables
+        views
     """,
     "paper.theory": """
         arrays attention duals norms bound claims plainly slips identities inequalities checks

@@ -7,9 +7,9 @@ import pytest
 
 from eckart.errors import RunError
 from eckart.paper.functions.clipping import gather, judged, plan_clipping
-from eckart.paper.functions.figures import clipping_panels, draw_clipping
 from eckart.paper.functions.loading import loaded_model
 from eckart.paper.functions.task import FunctionScorer, FunctionTask
+from eckart.paper.functions.views import clipping_panels, draw_clipping
 from eckart.records import Edit
 from eckart.reports.figures.base import figure_bytes
 from eckart.sweeps.sweep import run_sweep

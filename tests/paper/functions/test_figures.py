@@ -4,13 +4,14 @@ import pytest
 
 from eckart.paper.functions.baselines import BASELINES
 from eckart.paper.functions.curves import Curve, ErrorCurves, StepCurves
-from eckart.paper.functions.figures import (
+from eckart.paper.functions.views import (
     OWN,
     STYLES,
     draw_error_curves,
     draw_step_curves,
+    error_table,
+    step_table,
 )
-from eckart.paper.functions.tables import error_table, step_table
 from eckart.reports.figures import figure_bytes
 
 COUNTS = (0, 1, 2)

@@ -19,7 +19,6 @@ from eckart.paper.functions.cells import (
     correlations,
 )
 from eckart.paper.functions.classes import Prompts
-from eckart.paper.functions.figures import draw_trajectory
 from eckart.paper.functions.models import (
     InContextModel,
     LinearAttention,
@@ -37,6 +36,7 @@ from eckart.paper.functions.readings import (
     residual,
 )
 from eckart.paper.functions.training import Training, kept_models, train
+from eckart.paper.functions.views import draw_trajectory
 from eckart.records import Edit
 from eckart.weights.edits import clip
 

@@ -24,10 +24,9 @@ from eckart.paper.prediction import (
     predictors,
 )
 from eckart.paper.prediction.agreement import agreements, within
-from eckart.paper.prediction.figure import draw_prediction, strongest
 from eckart.paper.prediction.screens import ALGORITHM_1, LayerChoice, Screened, screened, units
 from eckart.paper.prediction.study import study_of
-from eckart.paper.prediction.tables import answer
+from eckart.paper.prediction.views import answer, draw_prediction, strongest
 from eckart.paper.probe import Prober
 from eckart.records import Edit
 from eckart.runs import Run, read_run

@@ -35,7 +35,7 @@ def run_clipping(
 ) -> None:
     """Run the sweep and the searches, show them, and draw the sweep."""
     from eckart.paper.functions.clipping import gather, plan_clipping
-    from eckart.paper.functions.figures import clipping_panels, draw_clipping
+    from eckart.paper.functions.views import clipping_panels, draw_clipping
     from eckart.reports.figures import save_figure
     from eckart.sweeps.sweep import default_folder, run_sweep
 

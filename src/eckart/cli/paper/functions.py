@@ -126,8 +126,12 @@ def evaluate(
 ) -> None:
     """Squared error against the number of examples, beside estimators that know the class (Figure
     5)."""
-    from eckart.paper.functions.figures import draw_error_curves, draw_step_curves
-    from eckart.paper.functions.tables import error_table, step_table
+    from eckart.paper.functions.views import (
+        draw_error_curves,
+        draw_step_curves,
+        error_table,
+        step_table,
+    )
     from eckart.reports.figures import save_figure
 
     check_plot(plot)
@@ -321,7 +325,7 @@ def trajectory(
             }
         )
         return
-    from eckart.paper.functions.tables import cells_table, correlation_table, readings_table
+    from eckart.paper.functions.views import cells_table, correlation_table, readings_table
 
     show(readings_table(readings, off, noise))
     show(cells_table(exact))
@@ -370,7 +374,7 @@ def _plot(
 ) -> None:
     if path is None:
         return
-    from eckart.paper.functions.figures import draw_trajectory
+    from eckart.paper.functions.views import draw_trajectory
     from eckart.reports.figures import save_figure
 
     norms = readings["unclipped"], readings.get("clipped")

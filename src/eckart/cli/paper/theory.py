@@ -163,7 +163,7 @@ def predicts(
     how = ProbeOptions(prompts, seeds, shares, device)
     found = predict([read_run(run) for run in runs], how, progress=progress_bar)
     if plot is not None:
-        from eckart.paper.prediction.figure import draw_prediction
+        from eckart.paper.prediction.views import draw_prediction
         from eckart.reports.figures import save_figure
 
         save_figure(draw_prediction(found), plot)
@@ -171,7 +171,7 @@ def predicts(
     if json_:
         print_json(found.to_json())
         return
-    from eckart.paper.prediction.tables import prediction_report
+    from eckart.paper.prediction.views import prediction_report
 
     show(prediction_report(found))
 
