@@ -13,10 +13,9 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from eckart.errors import EckartError
-from eckart.paper.prediction.predictors import Predictor
+from eckart.paper.prediction.predictors import Predictor, corrected
 from eckart.paper.prediction.probing import PredictedCell
 from eckart.statistics.grids import Correlation, rank_correlation
-from eckart.statistics.multiplicity import holm
 
 STRATA: dict[str, Callable[[PredictedCell], Hashable]] = {
     "all": lambda cell: (cell.run, cell.condition),
@@ -123,9 +122,6 @@ def _agreement(
 
 
 def _adjusted(found: Sequence[Agreement]) -> list[Agreement]:
-    """Adjust the p values of the theory's predictors for their number."""
-    p = {a.predictor: a.rank.p_value for a in found if a.rank}
-    tested = [predictor for predictor in p if predictor.theory]
-    adjusted = holm([p[predictor] for predictor in tested]).tolist()
-    p |= dict(zip(tested, adjusted, strict=True))
+    known = {a.predictor: a.rank.p_value for a in found if a.rank}
+    p = corrected(known, [predictor for predictor in known if predictor.theory])
     return [replace(a, p_holm=p.get(a.predictor)) for a in found]

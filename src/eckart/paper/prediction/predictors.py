@@ -3,13 +3,17 @@ rank edits by their gain."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from eckart.paper.probe import Comparison, Probe
+from eckart.statistics.multiplicity import holm
+
+K = TypeVar("K", bound=Hashable)
 
 FLOORS = (1e-6, 1e-2, 1.0)
 """The noise floors of the bound, as shares of the unpruned model's mean variance in a direction
@@ -61,6 +65,14 @@ def predictors(floors: Sequence[float] = FLOORS) -> tuple[Predictor, ...]:
         Predictor(RATE, -1, theory=False),
         Predictor(DEPTH, 1, theory=False),
     )
+
+
+def corrected(p: Mapping[K, float], theory: Collection[K]) -> dict[K, float]:
+    """Return p values, those of the theory adjusted for their number (Holm); a baseline's stays its
+    own."""
+    tested = [key for key in p if key in theory]
+    adjusted = holm([p[key] for key in tested]).tolist()
+    return {**p, **dict(zip(tested, adjusted, strict=True))}
 
 
 def implicit_changes(found: Comparison) -> dict[str, float]:

@@ -14,13 +14,12 @@ from jaxtyping import Float
 from eckart.algorithm1 import worst_layer
 from eckart.analysis.claims import WholeLayers
 from eckart.paper.prediction.agreement import within
-from eckart.paper.prediction.predictors import CONDITION, Predictor
+from eckart.paper.prediction.predictors import CONDITION, Predictor, corrected
 from eckart.paper.prediction.probing import PredictedCell
 from eckart.records import TOP_K
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
 from eckart.statistics.gain import verdict
 from eckart.statistics.grids import LayerRule, layer_rule
-from eckart.statistics.multiplicity import holm
 
 ALGORITHM_1 = "Algorithm 1's layer"
 
@@ -167,11 +166,8 @@ class Screened:
 def _document(estimate: Estimate | None) -> dict[str, Any] | None:
     if estimate is None:
         return None
-    return {
-        "mean": estimate.mean,
-        "interval": list(estimate.interval),
-        "p_value": estimate.p_value,
-    }
+    interval = list(estimate.interval)
+    return {"mean": estimate.mean, "interval": interval, "p_value": estimate.p_value}
 
 
 def units(
@@ -235,12 +231,10 @@ def screened(found: Sequence[LayerChoice], predictors: Sequence[Predictor]) -> l
 def _leads(
     values: Mapping[str, Sequence[float]], found: Sequence[LayerChoice], theory: Mapping[str, bool]
 ) -> dict[str, Lead]:
-    """Return every screen's lead from those in all units; p values of the theory's are adjusted for
-    their number."""
+    """Return every screen's lead from those in all units."""
     estimates = {name: _over_groups(own, found) for name, own in values.items()}
-    p = {name: estimate.p_value for name, estimate in estimates.items()}
-    tested = [name for name in p if theory[name]]
-    p |= dict(zip(tested, holm([p[name] for name in tested]).tolist(), strict=True))
+    own = {name: estimate.p_value for name, estimate in estimates.items()}
+    p = corrected(own, [name for name in own if theory[name]])
     return {name: Lead(estimate, p[name]) for name, estimate in estimates.items()}
 
 

@@ -26,17 +26,9 @@ float32."""
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What the demonstrations make of a layer's heads whatever the query is: Delta W', but for its
-    normaliser.
-
-    Arguments:
-        log_norm: log of |sum_i v_i ⊗ phi(k_i)|; NaN under a soft cap, which leaves no kernel.
-        rank, stable_rank: of Delta W': the number of its singular values above `RESOLVED` of the
-            largest; the sum of their squares as a multiple of the largest's. NaN under a soft cap.
-        linear_norm: |sum_i v_i ⊗ k_i|, W_Q left out: Lemma 1's Delta W is this sum times W_Q.
-        variances: the eigenvalues of C_t of Theorem 2 with g_i = v_i ⊗ k_i, W_Q left out; none for
-            fewer than two tokens.
-    """
+    """What the demonstrations make of a layer's heads whatever the query is: the numbers of
+    `LayerProbe`, of one prompt, and the log norm without the normaliser: that of sum_i v_i ⊗
+    phi(k_i)."""
 
     log_norm: Float[np.ndarray, " heads"]
     rank: Float[np.ndarray, " heads"]
@@ -47,13 +39,8 @@ class Update:
 
 @dataclass(frozen=True, eq=False)
 class Attended:
-    """What the last token's heads do with the demonstrations.
-
-    Arguments:
-        log_normaliser: (heads,), log D'.
-        share: (heads,), the demonstrations' share of the attention.
-        update: (heads, m), Delta W' phi(q), what they add to each head's output.
-    """
+    """What the last token's heads do with the demonstrations: log D', their share of the attention,
+    and Delta W' phi(q), what they add to each head's output."""
 
     log_normaliser: Float[np.ndarray, " heads"]
     share: Float[np.ndarray, " heads"]

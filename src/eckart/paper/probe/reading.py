@@ -43,8 +43,9 @@ class LayerProbe:
         log_normaliser: log D', of the softmax's denominator.
         share: the demonstrations' share of the attention, in [0, 1].
         log_norm: log of |Delta W'|, the implicit gradient's norm, Appendix B.2. NaN under a soft
-            cap, as are the ranks.
-        rank, stable_rank: of Delta W'; see `eckart.paper.probe.quantities.Update`.
+            cap, which leaves no kernel, as are the ranks.
+        rank, stable_rank: of Delta W': the number of its singular values above `RESOLVED` of the
+            largest; the sum of their squares as a multiple of the largest's.
         update_norm: norm of Delta W' phi(q), what the demonstrations add to the head's output.
         linear_norm: norm of the linear form's sum_i v_i ⊗ k_i, W_Q left out: Lemma 1's Delta W is
             this times W_Q.
