@@ -206,14 +206,9 @@ class Probe:
         return Comparison(self, after)
 
     def to_json(self) -> dict[str, Any]:
+        read = ("model", "dtype", "task", "split", "shots", "prompts", "floor")
         return {
-            "model": self.model,
-            "dtype": self.dtype,
-            "task": self.task,
-            "split": self.split,
-            "shots": self.shots,
-            "prompts": self.prompts,
-            "floor": self.floor,
+            **{name: getattr(self, name) for name in read},
             "edits": [str(edit) for edit in self.edits],
             "residual": self.residual,
             "layers": [layer.to_json() for layer in self.layers],
