@@ -9,6 +9,7 @@ inner function's checks are made once.
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import wraps
+from importlib import import_module
 from types import FunctionType
 from typing import Any, get_args
 
@@ -19,11 +20,15 @@ from jaxtyping import AbstractArray, TypeCheckError, install_import_hook
 # In the tower an int passes for a float, as it does for mypy.
 typed = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeCheckError))
 original = jaxtyping.jaxtyped
+# What a module under the hook imports is compiled anew, so these are imported before.
+LIBRARIES = ("transformers.modeling_utils", "scipy.stats")
 inner: dict[tuple, tuple[Callable, Callable, bool]] = {}
 
 
 def check_on_import(modules: list[str]) -> None:
     """Check the functions and the dataclasses of the modules that are imported from now on."""
+    for library in LIBRARIES:
+        import_module(library)
     jaxtyping.jaxtyped = jaxtyped
     install_import_hook(modules, "beartype.beartype")
 
@@ -64,9 +69,12 @@ def checked_inner(function: FunctionType) -> Callable:
 
 def with_checks(function: FunctionType) -> tuple[Callable, bool]:
     """Return a function that checks its types, and whether there are arrays among them."""
-    hints = {name: read(hint, function) for name, hint in function.__annotations__.items()}
-    function.__annotations__ = hints
-    return typed(function), any(map(is_array, hints.values()))
+    written = function.__annotations__
+    meant = {name: read(hint, function) for name, hint in written.items()}
+    function.__annotations__ = meant
+    made = typed(function)
+    function.__annotations__ = made.__annotations__ = written  # as whoever asks is to read them
+    return made, any(map(is_array, meant.values()))
 
 
 def with_sizes(function: Callable) -> Callable:
