@@ -60,7 +60,7 @@ def outcome_interval(outcome: Outcome) -> tuple[float, float]:
 
 def mean_interval(
     values: Float[np.ndarray, "rows ..."], confidence: float = 0.95
-) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
+) -> tuple[Float[np.ndarray, "*rest"], Float[np.ndarray, "*rest"]]:
     """Return the mean over the first axis, and half the width of Student's interval for it.
 
     >>> mean, margin = mean_interval(np.array([1.0, 2.0, 3.0]))
