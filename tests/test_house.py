@@ -44,8 +44,8 @@ ORDER = [
 INNER = {
     "cli": "console paths flags results runs options demo paper app",
     "paper.functions": """
-        classes models options baselines task training curves clipping loading trajectory cells
-        figures tables
+        classes models options baselines task training curves clipping loading readings cells
+        views
     """,
     "paper.theory": """
         arrays attention duals norms bound claims plainly slips identities inequalities checks

@@ -12,7 +12,7 @@ from families import build, tiny_tokenizer
 from eckart import Edit, Task
 from eckart.errors import TaskError
 from eckart.scoring.evaluator import Evaluator
-from eckart.scoring.forward.plain import plain_log_likelihoods
+from eckart.scoring.forward.plain import read_plainly
 from eckart.scoring.forward.reader import Reader
 from eckart.scoring.methods import METHODS, check_method
 from eckart.scoring.requests import build_requests
@@ -50,7 +50,7 @@ def double(family: str):
 
 def plain(model, prompts) -> np.ndarray:
     requests = build_requests(prompts, model.tokenizer)
-    return plain_log_likelihoods(model.model, requests.without_prefix())
+    return read_plainly(model.model, requests.without_prefix()).values
 
 
 def shares(values: np.ndarray) -> np.ndarray:

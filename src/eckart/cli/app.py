@@ -168,7 +168,7 @@ def search(
     folder = out or default_folder(plan, evaluator)
     say_run(folder)
     result = run_plan(plan, evaluator, folder, tell=say, command=typed())
-    finish_search(result, folder, save, as_json=json_)
+    finish_search(result, evaluator, folder, save, as_json=json_)
 
 
 def _evaluator(

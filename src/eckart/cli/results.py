@@ -18,17 +18,20 @@ from eckart.selection.result import SearchResult
 
 if TYPE_CHECKING:
     from eckart.exports.dense import Saved
+    from eckart.scoring.scorer import Scorer
 
 
-def finish_search(result: SearchResult, folder: Path, save: Path | None, as_json: bool) -> None:
+def finish_search(
+    result: SearchResult, scorer: Scorer, folder: Path, save: Path | None, as_json: bool
+) -> None:
     """Write the result as text and figure into the run's folder, save the clipped model, and
     print."""
     write_search(result, folder)
     kept = None
     if save is not None:
-        from eckart.exports.dense import export  # torch, which a report does without
+        from eckart.exports.dense import save_clipped  # torch, which a report does without
 
-        kept = export(result, save)
+        kept = save_clipped(result, scorer, save)
     if as_json:
         print_json(
             {

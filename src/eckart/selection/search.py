@@ -199,8 +199,8 @@ def _search(
         parameters=_parameters(list(shapes.values()), found.rates.best),
         published=tuple(_published(scorer, plan.part)),
         notes=scorer.notes("validation", "test"),
+        rows=(scorer.rows("validation"), scorer.rows("test")),
         race=raced,
-        scorer=scorer,
     )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from eckart.paper.functions.curves import ErrorCurves, HeldOut, StepCurves
     from eckart.paper.functions.models import FunctionModel as InContext
     from eckart.paper.functions.models import LinearAttentionModel
-    from eckart.paper.functions.trajectory import Cases, Noise, TrajectoryReading
+    from eckart.paper.functions.readings import Cases, Noise, TrajectoryReading
 
 NOISE_SEED = 0
 """Draws the noise of Theorem 2; one for all cells, so that they differ by the edit alone."""
@@ -43,6 +43,12 @@ FunctionModel = Annotated[
         ),
         metavar="MODEL",
     ),
+]
+
+
+Function = Annotated[
+    str | None,
+    typer.Option(help="The class of functions; by default the one it was trained on."),
 ]
 
 
@@ -91,10 +97,7 @@ def train(
 @functions.command()
 def evaluate(
     model: FunctionModel,
-    function: Annotated[
-        str | None,
-        typer.Option(help="The class of functions; by default the one it was trained on."),
-    ] = None,
+    function: Function = None,
     prompts: Annotated[int, typer.Option(help="How many, that no training draws.", min=2)] = 2000,
     points: Annotated[
         int | None,
@@ -123,8 +126,12 @@ def evaluate(
 ) -> None:
     """Squared error against the number of examples, beside estimators that know the class (Figure
     5)."""
-    from eckart.paper.functions.figures import draw_error_curves, draw_step_curves
-    from eckart.paper.functions.tables import error_table, step_table
+    from eckart.paper.functions.views import (
+        draw_error_curves,
+        draw_step_curves,
+        error_table,
+        step_table,
+    )
     from eckart.reports.figures import save_figure
 
     check_plot(plot)
@@ -198,10 +205,7 @@ def _prompts(model: InContext, function: str | None, drawn: dict[str, Any]) -> H
 @functions.command()
 def clip(
     model: FunctionModel,
-    function: Annotated[
-        str | None,
-        typer.Option(help="The class of functions; by default the one it was trained on."),
-    ] = None,
+    function: Function = None,
     shots: Annotated[
         int | None,
         typer.Option(
@@ -286,7 +290,7 @@ def trajectory(
     and after clipping."""
     from eckart.paper.functions.cells import clip_cells, correlations
     from eckart.paper.functions.loading import function_of
-    from eckart.paper.functions.trajectory import Noise, draw_cases, load_linear, residual
+    from eckart.paper.functions.readings import Noise, draw_cases, load_linear, residual
 
     edits = [Edit.parse(text) for text in edit or []]
     chosen = [check_rate(rate) for rate in read_rates(rates)]
@@ -321,7 +325,7 @@ def trajectory(
             }
         )
         return
-    from eckart.paper.functions.tables import cells_table, correlation_table, readings_table
+    from eckart.paper.functions.views import cells_table, correlation_table, readings_table
 
     show(readings_table(readings, off, noise))
     show(cells_table(exact))
@@ -342,7 +346,7 @@ def _readings(
     model: LinearAttentionModel, cases: Cases, noise: Noise, edits: list[Edit]
 ) -> dict[str, TrajectoryReading]:
     """Read a model whole, clipped where something is to be, and along the noisy descent."""
-    from eckart.paper.functions.trajectory import read
+    from eckart.paper.functions.readings import read
     from eckart.weights.edits import clip
 
     readings = {"unclipped": read(model, cases, noise)}
@@ -370,9 +374,9 @@ def _plot(
 ) -> None:
     if path is None:
         return
-    from eckart.paper.functions.figures import cell_panels, draw_trajectory, norm_curves
+    from eckart.paper.functions.views import draw_trajectory
     from eckart.reports.figures import save_figure
 
-    curves = norm_curves(readings["unclipped"], readings.get("clipped"))
-    save_figure(draw_trajectory(curves, cell_panels(*cells), ", ".join(map(str, edits))), path)
+    norms = readings["unclipped"], readings.get("clipped")
+    save_figure(draw_trajectory(*norms, *cells, ", ".join(map(str, edits))), path)
     say(f"figure: {path}")
