@@ -7,7 +7,10 @@ The command line prints it and ends with status 2; anything else that is raised 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
+from typing import Any
 
 
 class EckartError(Exception):
@@ -55,3 +58,27 @@ def closest(name: str, known: Iterable[str]) -> str:
     if not near:
         return f"known: {listing}"
     return f"did you mean {' or '.join(repr(folded[item]) for item in near)}? (known: {listing})"
+
+
+def changes(was: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Say what differs, by the innermost names: what has the same form is compared part by part.
+
+    >>> list(changes({"rates": [0, 0.5], "seed": 1}, {"rates": [0, 0.9], "seed": 1}))
+    ['rates [0, 0.5], now [0, 0.9]']
+    """
+    forms = (was, now)
+    if all(isinstance(form, dict) for form in forms):
+        inner = [(key, was.get(key), now.get(key)) for key in {**was, **now}]
+    elif all(isinstance(form, list) and form and isinstance(form[0], dict) for form in forms):
+        inner = [(str(place), *pair) for place, pair in enumerate(zip_longest(was, now), start=1)]
+    else:
+        if was != now:
+            yield f"{name} {_short(was)}, now {_short(now)}"
+        return
+    for key, old, new in inner:
+        yield from changes(old, new, f"{name}.{key}" if name else key)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:35]}...{text[-22:]}"

@@ -7,18 +7,17 @@ import platform
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eckart.errors import RunError
+from eckart.errors import RunError, changes
 from eckart.files import home, write_whole
 from eckart.records import Asked, Rows, Setting, Trial, fingerprint
 from eckart.statistics.scores import Score
@@ -30,6 +29,9 @@ ORIGIN = "origin"
 CONTENTS = "contents"
 """The row of the settings that says what was in the tasks when a sweep began; it is no setting
 either."""
+GUARD = "guard"
+"""The row of the settings that says what guards the run's choices; nor is it a setting, for no
+other trial depends on it, and a run may be guarded later."""
 SHOWN = 3
 """How many of the settings that differ a refusal names."""
 _SCHEMA = """
@@ -160,6 +162,13 @@ class RunStore:
     def keep_contents(self, contents: dict[str, Any]) -> None:
         self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", CONTENTS, json.dumps(contents))
 
+    def keep_guard(self, margin: float, names: Sequence[str]) -> None:
+        """Keep by which margin choices are guarded, and what guards them now or did before."""
+        kept = self._value("SELECT value FROM settings WHERE name = ?", GUARD) or {}
+        names = list(dict.fromkeys([*kept.get("names", ()), *names]))
+        said = json.dumps({"margin": margin, "names": names})
+        self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", GUARD, said)
+
     def write(self, name: str, text: str) -> Path:
         """Write a file into the run's folder, whole or not at all."""
         path = self.folder / name
@@ -186,16 +195,16 @@ class RunStore:
 
     def _refuse_other(self, settings: dict[str, Any]) -> None:
         rows = self._database.execute(
-            "SELECT * FROM settings WHERE name NOT IN (?, ?)", [ORIGIN, CONTENTS]
+            "SELECT * FROM settings WHERE name NOT IN (?, ?, ?)", [ORIGIN, CONTENTS, GUARD]
         )
         with _intact(self.folder):
             was = {name: json.loads(value) for name, value in rows}
-        changes = list(_changes(was, json.loads(json.dumps(settings))))
-        if changes:
-            more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+        changed = list(changes(was, json.loads(json.dumps(settings))))
+        if changed:
+            more = f"; and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
             raise RunError(
                 f"run '{self.folder}' was made with other settings"
-                f" ({'; '.join(changes[:SHOWN])}{more}); choose another --out"
+                f" ({'; '.join(changed[:SHOWN])}{more}); choose another --out"
             )
 
     def _fetch(self, query: str, *values: Any) -> Any:
@@ -228,6 +237,8 @@ class Run:
         spectra: what is known of each matrix's spectrum.
         models: of a sweep, what is known of each model: its fingerprint, dtype, layers and spectra.
         origin: the command and the versions that began it, where they were noted.
+        margin: of the guard, in points.
+        guarded: the trials of the guard, which are none of the others.
 
     Raises:
         RunError: two trials score the same edits on the same split of the same setting.
@@ -240,6 +251,8 @@ class Run:
     spectra: dict[str, dict[str, Any]]
     models: dict[str, dict[str, Any]]
     origin: dict[str, Any] = field(default_factory=dict)
+    margin: float | None = None
+    guarded: tuple[Trial, ...] = ()
 
     @cached_property
     def asked(self) -> Asked:
@@ -295,7 +308,19 @@ def read_run(folder: str | Path) -> Run:
         rows = {digest: Rows.from_json(values) for digest, values in read["rows"].items()}
     origin = read["settings"].pop(ORIGIN, {})
     read["settings"].pop(CONTENTS, None)
-    return Run(path.parent, read["settings"], trials, rows, read["spectra"], read["models"], origin)
+    guard = read["settings"].pop(GUARD, {"margin": None, "names": []})
+    guarded = [key for key in trials if trials[key].setting.task in guard["names"]]
+    return Run(
+        path.parent,
+        read["settings"],
+        trials={key: trial for key, trial in trials.items() if key not in guarded},
+        rows=rows,
+        spectra=read["spectra"],
+        models=read["models"],
+        origin=origin,
+        margin=guard["margin"],
+        guarded=tuple(trials[key] for key in guarded),
+    )
 
 
 def folder_name(model: str) -> str:
@@ -305,26 +330,6 @@ def folder_name(model: str) -> str:
     ('gpt-j-6b', 'my-model')
     """
     return re.sub(r"[^\w.-]+", "-", Path(model).name)
-
-
-def _changes(was: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Say what differs, by the innermost names: what has the same form is compared part by part."""
-    forms = (was, now)
-    if all(isinstance(form, dict) for form in forms):
-        inner = [(key, was.get(key), now.get(key)) for key in {**was, **now}]
-    elif all(isinstance(form, list) and form and isinstance(form[0], dict) for form in forms):
-        inner = [(str(place), *pair) for place, pair in enumerate(zip_longest(was, now), start=1)]
-    else:
-        if was != now:
-            yield f"{name} {_short(was)}, now {_short(now)}"
-        return
-    for key, old, new in inner:
-        yield from _changes(old, new, f"{name}.{key}" if name else key)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:35]}...{text[-22:]}"
 
 
 def _versions() -> dict[str, str]:

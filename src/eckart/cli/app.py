@@ -149,6 +149,7 @@ def search(
     json_: o.Json = False,
     *,
     plan: Plan,
+    guard: GuardOptions,
     task: DrawnTask,
     reading: ReadingOptions,
     loading: ModelOptions,
@@ -165,9 +166,10 @@ def search(
     evaluator = _evaluator(model, rows, scoring, reading, loading)
     if save is not None:
         check_target(save, evaluator.model)
+    guarding = o.read_guard(guard, evaluator, reading)
     folder = out or default_folder(plan, evaluator)
     say_run(folder)
-    result = run_plan(plan, evaluator, folder, tell=say, command=typed())
+    result = run_plan(plan, evaluator, folder, tell=say, command=typed(), guard=guarding)
     finish_search(result, evaluator, folder, save, as_json=json_)
 
 

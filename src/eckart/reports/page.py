@@ -25,6 +25,7 @@ from eckart.reports.claims import (
 )
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
+from eckart.reports.guard import guard_table, guards
 from eckart.reports.provenance import Provenance, provenance
 from eckart.reports.sentences import Headline, choice_name, ordered, summary, verdicts, worst_matrix
 from eckart.reports.table import UNITS, Table, Units, escaped
@@ -93,6 +94,7 @@ class Report:
         origin = provenance(run)
         tables = (
             choices_table(findings),
+            guard_table(run),
             published_table(findings),
             calibration_table(findings),
             steadiness_table(findings),
@@ -108,7 +110,7 @@ class Report:
         return cls(
             title=origin.title,
             summary=tuple(
-                [*origin.warnings, *summary(findings)]
+                [*origin.warnings, *summary(findings), *_guarded(run)]
                 if findings.cells
                 else origin.warnings or _nothing(run)
             ),
@@ -271,6 +273,15 @@ def _flipped(findings: Findings, choice: Choice) -> Flipped:
     )
     rows, rows_broken = (len({flip.id for flip in kind}) for kind in (fixed, broken))
     return Flipped(choice_name(choice), split, rows, rows_broken, len(turned), shown)
+
+
+def _guarded(run: Run) -> list[str]:
+    """Say what else each choice did, if it was looked at."""
+    several = len({trial.setting.model for trial in run.guarded}) > 1
+    return [
+        f"{f'{model}, ' * several}{', '.join(map(str, guarded.edits))}: {guarded}"
+        for model, guarded in guards(run)[:MOST_FLIPPED]
+    ]
 
 
 def _nothing(run: Run) -> list[str]:

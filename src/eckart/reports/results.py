@@ -56,6 +56,7 @@ def search_report(result: SearchResult) -> RenderableType:
     failed = [c for c in result.candidates if c.trial.score is None]
     parts: list[RenderableType] = [
         Said(f"{' '.join(summary(find(result.run)))}\n", "bold"),
+        *([Said(f"{result.guarded}\n")] if result.guarded else []),
         outcome_table(result),
         Said(f"{LEGEND}\n", "dim"),
         candidates_table(result),

@@ -70,8 +70,9 @@ class Guard:
 
     def look(
         self, edits: Sequence[Edit], ledger: Ledger | None = None, *, shared: bool = False
-    ) -> Guarded:
-        """Read the unpruned model and these edits, unless the ledger knows, and say what they did.
+    ) -> Guarded | None:
+        """Read the unpruned model and these edits, unless the ledger knows, and say what they did;
+        nothing where nothing is clipped.
 
         Arguments:
             edits: what is clipped together.
@@ -81,6 +82,8 @@ class Guard:
             RunError: the unpruned model cannot be scored.
         """
         chosen = self._text.canonical(edits)
+        if not chosen:
+            return None
         return Guarded.of(chosen, self.trials(chosen, ledger, shared=shared), self.margin)
 
     def trials(

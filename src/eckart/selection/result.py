@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from eckart.records import Edit, Rows, Trial, or_null
 from eckart.runs import Run
+from eckart.selection.guarded import Guarded
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare, outcome_interval, predictions_turned
@@ -58,6 +59,7 @@ class SearchResult:
         notes: what the user should know about the data and the run.
         rows: those of the validation and the test split.
         race: what a race read; None where every rate was read to the end.
+        guarded: what else the choice did; None where nobody asked, or nothing is clipped.
     """
 
     settings: dict[str, Any]
@@ -74,6 +76,7 @@ class SearchResult:
     notes: tuple[str, ...]
     rows: tuple[Rows, ...] = field(repr=False)
     race: Race | None = None
+    guarded: Guarded | None = None
 
     @property
     def chosen(self) -> Candidate:
@@ -128,6 +131,7 @@ class SearchResult:
                 "baseline": _summary(_score(self.baseline)),
                 "clipped": _summary(_score(self.clipped)),
             },
+            **({"guard": self.guarded.to_json()} if self.guarded else {}),
             "parameters": self.parameters,
             "labels": list(self.labels),
             "published": list(self.published),
@@ -154,6 +158,7 @@ class SearchResult:
         if self.rate:
             said.append(f"  clipped     {_value(self.clipped, metric):.4f}")
             said.append(f"  gain        {sentence(self.comparison, metric)}")
+            said += [f"  guard       {self.guarded}"] if self.guarded else []
         return "\n".join(filter(None, said))
 
     def tried(self) -> str:

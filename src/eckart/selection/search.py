@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from eckart.records import RATES, TOP_K, fingerprint
 from eckart.runs import RunStore, folder_name
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
+from eckart.selection.guard import Guard
 from eckart.selection.plan import Plan, check_known
 from eckart.selection.racing import ALPHA, Race, check_race, race_rates
 from eckart.selection.recorded import Recorded
 from eckart.selection.result import Candidate, SearchResult
+from eckart.statistics.harm import MARGIN
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.linalg import factored_size, rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
+from eckart.weights.options import ReadingOptions
 from eckart.weights.spectrum import exact_matrices, matrices, spectra
 
 
@@ -39,6 +43,10 @@ def search(
     combine: str = "geometric",
     metric: str | None = None,
     race: bool = False,
+    guard: bool = False,
+    guard_text: str | Path | None = None,
+    guard_task: Sequence[Task | str | Path] = (),
+    guard_margin: float = MARGIN,
     out: str | Path | None = None,
     dtype: str = "auto",
     device: str = "auto",
@@ -52,6 +60,8 @@ def search(
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
         part, rates, top_k, layer, combine, metric, race: see `Plan`.
+        guard: say what else the choice does, on a text and on tasks that did not choose it;
+            `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
         dtype, device, tokenizer: see `load_model`.
         options: passed on to what scores, such as `progress`; see `Evaluator`.
@@ -76,7 +86,10 @@ def search(
     )
     task = Task.load(task) if isinstance(task, str) else task
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
-    return run_plan(plan, scorer_of(task, loaded, **options), out)
+    scorer = scorer_of(task, loaded, **options)
+    reading = {name: options[name] for name in ReadingOptions.model_fields if name in options}
+    guarding = Guard(scorer, guard_text, guard_task, guard_margin, **reading) if guard else None
+    return run_plan(plan, scorer, out, guard=guarding)
 
 
 def run_plan(
@@ -85,9 +98,10 @@ def run_plan(
     out: str | Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
     command: str | None = None,
+    guard: Guard | None = None,
 ) -> SearchResult:
-    """Carry out a plan; see `search`. A race tells of every rate that it drops; a new run notes the
-    command."""
+    """Carry out a plan, and look at what else the choice does if there is a guard; see `search`. A
+    race tells of every rate that it drops; a new run notes the command."""
     check_known(plan.metric, scorer.task.metrics, "metric")
     if plan.race:
         check_race(plan.metric or scorer.task.metric, scorer.scoring)
@@ -105,10 +119,16 @@ def run_plan(
     try:
         with RunStore(out, identity, command) if out is not None else nullcontext() as store:
             result = _search(plan, scorer, store, settings, tell)
+            if guard is not None:
+                if store is not None:  # first: what is kept from here on is none of the search's
+                    store.keep_guard(guard.margin, guard.names)
+                result = replace(result, guarded=guard.look([result.edit], store))
             if store is not None:
                 store.write("result.json", json.dumps(result.to_json(), indent=2) + "\n")
     finally:
         scorer.forget()  # factorisations and readers: nothing more is to come
+        if guard is not None:
+            guard.forget()
     return result
 
 
