@@ -22,8 +22,19 @@ from eckart.weights.models import load_model
 
 def run(model: str, data: str, folder: Path) -> None:
     task = Task.load(data=data, text_column="review", label_column="verdict", shots=4)
+    other = Task.load(data=data, text_column="review", label_column="note", name="note", shots=2)
+    text = folder.parent / f"{folder.name}.txt"
+    text.parent.mkdir(parents=True, exist_ok=True)
+    text.write_text("The good food is in the town, and the view is the best. " * 20)
     search(
-        load_model(model), task, rates=[0, 0.25, 0.5, 0.75, 0.9, 0.95], out=folder, batch_tokens=256
+        load_model(model),
+        task,
+        rates=[0, 0.25, 0.5, 0.75, 0.9, 0.95],
+        guard=True,
+        guard_text=text,
+        guard_task=[other],
+        out=folder,
+        batch_tokens=256,
     )
 
 

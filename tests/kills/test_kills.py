@@ -18,6 +18,7 @@ def without_timings(path: Path) -> str:
 def test_twenty_kills_end_where_an_undisturbed_run_ends(model, table, tmp_path):
     found = driven("search_kills.py", model, table, tmp_path)
     assert found["landed"] == 20
+    assert json.loads((tmp_path / "calm" / "result.json").read_text())["guard"]["tasks"]
     for number, history in enumerate(found["history"], start=1):
         assert history == sorted(history), "something that was finished was lost"
         assert without_timings(tmp_path / "killed" / str(number)) == without_timings(

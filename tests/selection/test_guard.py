@@ -1,17 +1,21 @@
 """The guard: what an edit does to a text and to tasks that did not choose it."""
 
 import csv
+import json
+from dataclasses import replace
 
 import pytest
 from families import build, tiny_tokenizer
 
-from eckart import Edit, Task
+from eckart import Edit, Task, search, sweep
 from eckart.errors import EckartError, TaskError
-from eckart.runs import RunStore
+from eckart.reports.page import Report
+from eckart.runs import RunStore, read_run
 from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.scorer import Scorer
 from eckart.scoring.text import GuardText, TextScorer
 from eckart.selection.guard import Guard
+from eckart.selection.guarded import Guarded
 from eckart.statistics.paired import compare
 from eckart.weights.models import load_model
 
@@ -134,3 +138,113 @@ def test_a_task_that_the_model_cannot_read_is_refused_before_anything_is_read(
 def test_a_margin_that_is_none_is_refused(scorer, text, margin):
     with pytest.raises(EckartError, match="guard margin"):
         Guard(scorer, text, margin=margin)
+
+
+class TestASearch:
+    """A search that looks at what else its choice does."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def asked(searched, other, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("searches")
+        text = folder / "text.txt"
+        text.write_text("The good food is in the town, and the view is the best. " * 12)
+
+        def ask(out: str, **options):
+            model = load_model(build("llama"), tokenizer=tiny_tokenizer())
+            rates = options.pop("rates", [0.6, 0.9])
+            return search(model, searched, layer=2, rates=rates, out=folder / out, **options)
+
+        def guarded(out: str, **options):
+            return ask(out, guard=True, guard_text=text, guard_task=[other], **options)
+
+        return ask, guarded, folder
+
+    def test_the_choice_is_what_it_is_without(self, asked):
+        ask, guarded, folder = asked
+        with_guard, without = guarded("with"), ask("without")
+        assert with_guard.rate > 0, "nothing was clipped, so nothing is guarded"
+        assert replace(with_guard, guarded=None) == with_timings_of(without, with_guard)
+        document = json.loads((folder / "with" / "result.json").read_text())
+        assert document["guard"]["edits"] == [str(with_guard.edit)]
+        assert "guard" not in json.loads((folder / "without" / "result.json").read_text())
+        assert f"What else {with_guard.edit} did" in str(with_guard)
+
+    def test_a_run_may_be_guarded_later_and_reads_nothing_twice(self, asked, monkeypatch):
+        ask, guarded, folder = asked
+        ask("later")
+        before = read_run(folder / "later")
+        found = guarded("later")
+        after = read_run(folder / "later")
+        assert after.trials == before.trials, "the guard's trials are none of the search's"
+        assert after.settings == before.settings
+        assert len(after.guarded) == 4
+        assert after.margin == 1
+        monkeypatch.setattr(Scorer, "_clipped", None)  # nothing may be clipped any more
+        assert guarded("later").guarded == found.guarded
+        assert Guarded.in_run(after, found.settings["model"], (found.edit,)) == found.guarded
+
+    def test_the_page_says_it(self, asked):
+        _, guarded, folder = asked
+        found = guarded("page")
+        page = Report.of(read_run(folder / "page"))
+        assert str(found.guarded) in page.summary
+        rows = page.tables["guard"].rows
+        assert [row["on"] for row in rows] == [
+            "text 'text.txt'",
+            "text 'text.txt'",
+            "notes, 2 shots",
+        ]
+        assert rows[2]["verdict"].startswith(found.guarded.tasks[0].verdict)
+        assert "What else the choices did" in page.to_html()
+        assert "What else the choices did" in page.to_markdown()
+
+    def test_where_nothing_is_clipped_nothing_is_guarded(self, asked):
+        _, guarded, folder = asked
+        assert guarded("nothing", rates=[0]).guarded is None
+        assert read_run(folder / "nothing").guarded == ()
+
+
+def with_timings_of(result, other):
+    """Return a result with the other's times, which differ from run to run."""
+    timed = [
+        replace(mine, trial=replace(mine.trial, seconds=theirs.trial.seconds))
+        for mine, theirs in zip(result.candidates, other.candidates, strict=True)
+    ]
+    return replace(
+        result,
+        candidates=tuple(timed),
+        baseline=replace(result.baseline, seconds=other.baseline.seconds),
+        clipped=replace(result.clipped, seconds=other.clipped.seconds),
+    )
+
+
+def test_a_sweep_looks_at_every_choice_and_once_at_each(searched, other, text, tmp_path):
+    model = load_model(build("llama"), tokenizer=tiny_tokenizer())
+    path = tmp_path / "other.yaml"
+    data = other.source.where
+    path.write_text(f"name: notes\ndata: {data}\ntext: review\nlabel: note\nshots: 2\n")
+
+    def swept(**options):
+        asked = {"layers": [1, 2], "parts": "mlp", "rates": [0.6, 0.9], "seeds": [0, 1]}
+        return sweep(model, searched, **asked, out=tmp_path / "run", **options)
+
+    plain = swept()
+    found = swept(guard=True, guard_text=text, guard_task=[str(path)], guard_margin=2)
+    assert [replace(line, guarded=None) for line in found.lines] == list(plain.lines)
+    chosen = {line.edit for line in found.lines if line.edit}
+    assert chosen, "nothing was clipped, so nothing is guarded"
+    assert all(line.guarded.margin == 2 for line in found.lines if line.edit)
+    assert len(found.run.guarded) == 2 * (1 + len(chosen))
+    assert found.run.trials == plain.run.trials
+    assert any("guard" in line for line in found.to_json()["lines"])
+
+
+def test_a_sweep_refuses_what_guards_itself(searched, text, table, tmp_path):
+    path = tmp_path / "same.yaml"
+    path.write_text(
+        f"name: {searched.name}\ndata: {table}\ntext: review\nlabel: verdict\nshots: 2\n"
+    )
+    model = load_model(build("llama"), tokenizer=tiny_tokenizer())
+    with pytest.raises(EckartError, match="is the task that edits are chosen for"):
+        sweep(model, searched, layers=[0], guard=True, guard_text=text, guard_task=[str(path)])

@@ -212,7 +212,7 @@ def sweep(
     gpus: o.Gpus = 0,
     json_: o.Json = False,
     *,
-    said: Annotated[dict[str, Any], Grid, TaskOptions, ReadingOptions, ModelOptions],
+    said: Annotated[dict[str, Any], Grid, GuardOptions, TaskOptions, ReadingOptions, ModelOptions],
 ) -> None:
     """Run a grid over models, tasks, layers, parts, rates, shots, seeds and scorings; stop and go
     on at will."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 from eckart.analysis.outcomes import short_name
-from eckart.records import Edits, Trial
 from eckart.reports.table import Column, Table
 from eckart.runs import Run
-from eckart.selection.guarded import Guarded, TaskHarm
+from eckart.selection.guarded import NOT_SCORED, Guarded, TaskHarm
 from eckart.statistics.harm import MARGIN, TextHarm
 
 COLUMNS = (
@@ -29,24 +27,9 @@ COLUMNS = (
 
 def guards(run: Run) -> list[tuple[str, Guarded]]:
     """Return for every model and edit that was guarded what it did."""
-    by_model: dict[str, list[Trial]] = defaultdict(list)
-    for trial in run.guarded:
-        by_model[trial.setting.model].append(trial)
-    margin = MARGIN if run.margin is None else run.margin
-    return [
-        (short_name(model), Guarded.of(edits, _of(trials, edits), margin))
-        for model, trials in by_model.items()
-        for edits in sorted({trial.edits for trial in trials if trial.edits})
-    ]
-
-
-def _of(trials: list[Trial], edits: Edits) -> list[Trial]:
-    """Return what was read of an edit, and of the unpruned model in the same settings: the text
-    first, and only what was finished."""
-    settings = {trial.setting for trial in trials if trial.edits == edits}
-    whole = settings & {trial.setting for trial in trials if not trial.edits}
-    found = [t for t in trials if t.setting in whole and t.edits in ((), edits)]
-    return sorted(found, key=lambda trial: trial.setting)
+    places = {(trial.setting.model, trial.edits) for trial in run.guarded if trial.edits}
+    found = ((model, Guarded.in_run(run, model, edits)) for model, edits in sorted(places))
+    return [(short_name(model), guarded) for model, guarded in found if guarded]
 
 
 def guard_table(run: Run) -> Table:
@@ -67,8 +50,11 @@ def guard_table(run: Run) -> Table:
 
 
 def _rows(guarded: Guarded) -> Iterator[dict[str, Any]]:
+    name = f"text '{guarded.text_name}'"
     if guarded.text is not None:
-        yield from _text_rows(guarded.text, f"text '{guarded.text_name}'")
+        yield from _text_rows(guarded.text, name)
+    elif guarded.text_name:
+        yield {"on": name, "measure": "KL, nats a token", "verdict": NOT_SCORED}
     yield from map(_task_row, guarded.tasks)
 
 

@@ -278,10 +278,7 @@ def _flipped(findings: Findings, choice: Choice) -> Flipped:
 def _guarded(run: Run) -> list[str]:
     """Say what else each choice did, if it was looked at."""
     several = len({trial.setting.model for trial in run.guarded}) > 1
-    return [
-        f"{f'{model}, ' * several}{', '.join(map(str, guarded.edits))}: {guarded}"
-        for model, guarded in guards(run)[:MOST_FLIPPED]
-    ]
+    return [f"{f'{model}: ' * several}{guarded}" for model, guarded in guards(run)[:MOST_FLIPPED]]
 
 
 def _nothing(run: Run) -> list[str]:

@@ -60,8 +60,7 @@ class Guard:
     @classmethod
     def of(cls, said: GuardOptions, scorer: Scorer, **reading: Any) -> Guard:
         """Return what was asked for."""
-        margin = MARGIN if said.guard_margin is None else said.guard_margin
-        return cls(scorer, said.guard_text, said.guard_task, margin, **reading)
+        return cls(scorer, said.guard_text, said.guard_task, said.guard_margin, **reading)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from eckart.errors import RunError
 from eckart.records import Edits, Setting, Trial
-from eckart.statistics.harm import Harm, TextHarm, harm, rows_needed
+from eckart.runs import Run
+from eckart.statistics.harm import MARGIN, Harm, TextHarm, harm, rows_needed
 from eckart.statistics.paired import PairedDifference, compare
 from eckart.statistics.scores import TEXT_PREFIX, Score, TextReading
 
@@ -119,6 +120,16 @@ class Guarded:
                 tasks.append(TaskHarm(setting, margin, before.accuracy, clipped, change))
         return cls(edits, margin, text, name, tuple(tasks))
 
+    @classmethod
+    def in_run(cls, run: Run, model: str, edits: Edits) -> Guarded | None:
+        """Return what a run's guard found of an edit; None where it finished nothing of it."""
+        mine = [trial for trial in run.guarded if trial.setting.model == model]
+        begun = {trial.setting for trial in mine if trial.edits == edits}
+        whole = {t.setting for t in mine if not t.edits and t.score is not None} & begun
+        found = [t for t in mine if t.setting in whole and t.edits in ((), edits)]
+        margin = MARGIN if run.margin is None else run.margin
+        return cls.of(edits, sorted(found, key=lambda t: t.setting), margin) if found else None
+
     def to_json(self) -> dict[str, Any]:
         return {
             "edits": [str(edit) for edit in self.edits],
@@ -131,7 +142,8 @@ class Guarded:
         """Say it in one sentence."""
         said = [self._text_sentence(), *map(str, self.tasks)]
         margin = f" (margin {self.margin:g} point{'s' * (self.margin != 1)})" if self.tasks else ""
-        return f"What else it did{margin}: {'; '.join(said)}."
+        edits = ", ".join(map(str, self.edits))
+        return f"What else {edits} did{margin}: {'; '.join(said)}."
 
     def _text_sentence(self) -> str:
         found = self.text

@@ -151,25 +151,24 @@ class GuardOptions(Closed):
             " other tasks suffer."
         ),
     )
-    guard_text: str | None = Field(
+    guard_text: Annotated[str | None, BeforeValidator(lambda said: said and str(said))] = Field(
         default=None,
         description="A file of plain text; without, the text that comes with the package.",
     )
-    guard_task: tuple[str, ...] = Field(
+    guard_task: Annotated[tuple[str, ...], BeforeValidator(listed)] = Field(
         default=(),
         description=(
             "Another task that must not suffer, a name or a file; may be given several times."
         ),
     )
-    guard_margin: float | None = Field(
-        default=None,
-        description="By how many points of accuracy it may do worse there; 1 by default.",
+    guard_margin: float = Field(
+        default=1.0, description="By how many points of accuracy it may do worse there."
     )
 
     @model_validator(mode="after")
     def _asked(self) -> Self:
-        values = {name: getattr(self, name) for name in type(self).model_fields if name != "guard"}
-        said = [name for name, value in values.items() if value not in (None, ())]
+        fields = GuardOptions.model_fields.items()
+        said = [name for name, field in fields if getattr(self, name) != field.default]
         if said and not self.guard:
             flag = "--" + said[0].replace("_", "-")
             raise TaskError(f"{flag} says how to guard, and nothing is guarded; add --guard")

@@ -123,6 +123,7 @@ class _Driver:
         self._score = ray.remote(_score).options(**options, num_returns="streaming")
         self._failures: Counter[str] = Counter()
         self._known: defaultdict[Setting, dict[str, Trial]] = defaultdict(dict)
+        self._guards = job.sources.guard_names(job.sweep)
 
     def run(self) -> None:
         """Score every unit; what a worker writes is written here as it comes."""
@@ -174,7 +175,12 @@ class _Driver:
 
     def _submit(self, unit: Unit, facts: Mapping[str, Facts]) -> Any:
         store = self._job.store
-        mine = [trials for setting, trials in self._known.items() if unit.has(setting)]
+        # A guard's trials are of no unit, and of use to every one.
+        mine = [
+            trials
+            for setting, trials in self._known.items()
+            if unit.has(setting) or setting.task in self._guards
+        ]
         known = Remote(
             trials={key: trial for trials in mine for key, trial in trials.items()},
             rows=set(store.row_digests()),

@@ -23,7 +23,7 @@ from pydantic import (
 from eckart.errors import StudyError
 from eckart.files import Closed, home
 from eckart.records import RATES, TOP_K, Edit, Setting, draws, full_name
-from eckart.selection.plan import Combine, Metric, Part, Rates, TopK, listed, one_of
+from eckart.selection.plan import Combine, GuardOptions, Metric, Part, Rates, TopK, listed, one_of
 from eckart.tasks.spec import TaskOptions
 from eckart.weights.options import ModelOptions, ReadingOptions
 
@@ -162,7 +162,7 @@ class Grid(Closed):
     )
 
 
-class Sweep(ReadingOptions, Grid):
+class Sweep(GuardOptions, ReadingOptions, Grid):
     """A grid of trials, and how its rows are read. What a study file holds."""
 
     @field_validator("shots", "seeds", "scorings", "rates", mode="before")
@@ -205,6 +205,7 @@ class Sweep(ReadingOptions, Grid):
             "models": {"__all__": {"device", "device_map"}},
             "batch_tokens": True,
             "cache_memory": True,
+            **dict.fromkeys(GuardOptions.model_fields, True),  # no other trial depends on a guard
         }
         study = self.model_dump(mode="json", exclude=where)
         for task in study["tasks"]:
@@ -309,6 +310,10 @@ def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
                 _absolute(entry, keys, folder) if isinstance(entry, dict) else entry
                 for entry in entries(found[field], keys[0])
             ]
+    guarding = {key: found[key] for key in ("guard_text", "guard_task") if found.get(key)}
+    for key, said in guarding.items():
+        names = [_absolute({key: name}, [key], folder)[key] for name in listed(said)]
+        found[key] = names if key == "guard_task" else names[0]
     return found
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from eckart.algorithm1 import best_edit
 from eckart.records import Edit, Setting, Trial
 from eckart.runs import Run, folder_name
+from eckart.selection.guarded import Guarded
 from eckart.statistics.gain import counted, sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare
 from eckart.statistics.scores import SQUARED_ERROR, shown
@@ -33,6 +34,7 @@ class Line:
         best: its validation score.
         test: clipped against unpruned on the same test rows; None where they were not looked at, or
             nothing is clipped.
+        guarded: what else the edit did; None where nobody asked, or nothing is clipped.
     """
 
     setting: Setting
@@ -44,9 +46,12 @@ class Line:
     edit: Edit | None
     best: float | None
     test: PairedDifference | None
+    guarded: Guarded | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "edit": self.edit and str(self.edit)}
+        values = asdict(replace(self, guarded=None)) | {"edit": self.edit and str(self.edit)}
+        del values["guarded"]
+        return values | ({"guard": self.guarded.to_json()} if self.guarded else {})
 
     def __str__(self) -> str:
         s = self.setting
@@ -63,11 +68,12 @@ class Line:
             f"{validation} -> {self.best:.4f} at {self.edit} (best of {self.candidates}; n ="
             f" {self.rows})"
         )
+        besides = f". {self.guarded}" if self.guarded else ""
         if self.test is None:
-            return f"{found}; not tested"
+            return f"{found}; not tested{besides}"
         accuracy = "" if self.metric == SQUARED_ERROR else "accuracy "
         gain = sentence(self.test, self.metric, f"n = {self.test.n}")
-        return f"{found}; test {accuracy}{gain}"
+        return f"{found}; test {accuracy}{gain}{besides}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,11 @@ class SweepResult:
                 edit=edit,
                 best=None if edit is None else shown(metric, of_part[edit]),
                 test=None if edit is None else _compared(test.get(()), test.get((edit,))),
+                guarded=None if edit is None else self._guarded(setting.model, edit),
             )
+
+    def _guarded(self, model: str, edit: Edit) -> Guarded | None:
+        return Guarded.in_run(self.run, model, (edit,))
 
     def to_json(self) -> dict[str, Any]:
         return {

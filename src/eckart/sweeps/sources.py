@@ -15,6 +15,8 @@ from eckart.records import fingerprint
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import SCORING_VERSION
 from eckart.scoring.scorer import Scorer
+from eckart.scoring.text import GuardText
+from eckart.selection.guard import Guard
 from eckart.selection.plan import check_known
 from eckart.sweeps.grid import ModelEntry, Sweep, TaskEntry, Unit
 from eckart.tasks.spec import DrawnTask, TaskOptions
@@ -53,6 +55,32 @@ class Sources:
             )
         task = self._read[key].redrawn(shots=shots, seed=seed)
         return task if entry.name is None else replace(task, name=entry.name)
+
+    def guard(self, sweep: Sweep, scorer: Scorer) -> Guard | None:
+        """Return what looks at the choices of a unit; None where nobody asked.
+
+        Raises:
+            EckartError: the guard's text or a task is not usable.
+        """
+        if not sweep.guard:
+            return None
+        tasks, reading = self._guard_tasks(sweep), sweep.only(ReadingOptions)
+        return Guard(scorer, sweep.guard_text, tasks, sweep.guard_margin, **reading)
+
+    def guard_names(self, sweep: Sweep) -> tuple[str, ...]:
+        """Return what settings call the guard's text and tasks; none where nobody asked."""
+        if not sweep.guard:
+            return ()
+        text = GuardText.load(sweep.guard_text)
+        return (text.full_name, *(task.full_name for task in self._guard_tasks(sweep)))
+
+    def _guard_tasks(self, sweep: Sweep) -> list[Task]:
+        """Load the guard's tasks, whose rows are read once."""
+        for name in sweep.guard_task:
+            with _about(f"guard task '{name}'"):
+                if f"guard {name}" not in self._read:
+                    self._read[f"guard {name}"] = Task.load(name)
+        return [self._read[f"guard {name}"] for name in sweep.guard_task]
 
     def scorer(self, sweep: Sweep, task: AnyTask, model: LoadedModel) -> Scorer:
         said = sweep.model_dump(include={*ReadingOptions.model_fields}, exclude_defaults=True)
@@ -98,6 +126,7 @@ def _resolved(
                 scorer = sources.scorer(sweep, task, outline.model)
                 for split in sweep.splits:
                     scorer.tokens(split, sweep.scorings)
+                sources.guard(sweep, scorer)
     _tell_alike(entry, drawn)
     first = drawn[sweep.draws[0]]
     return entry.model_copy(update={"name": first.name, "metric": entry.metric or first.metric})

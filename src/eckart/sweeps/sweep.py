@@ -77,7 +77,11 @@ def score_unit(
     scorer = sources.scorer(sweep, sources.task(unit.task, unit.shots, unit.seed), model)
     metric = unit.task.metric or scorer.task.metric
     yield from run_unit(
-        sweep, Recorded(scorer, ledger, shared=True, watch=watch), facts.layers, metric
+        sweep,
+        Recorded(scorer, ledger, shared=True, watch=watch),
+        facts.layers,
+        metric,
+        sources.guard(sweep, scorer),
     )
 
 
@@ -117,7 +121,8 @@ def sweep(
         execute: where units are scored: in this process, or on a cluster
             (`eckart.sweeps.cluster.on_cluster`).
         options: the other fields of `Sweep`: `spectra`, `truncate_demonstrations`,
-            `drop_long_rows`, `batch_tokens`, `cache_memory`.
+            `drop_long_rows`, `batch_tokens`, `cache_memory`, `guard`, `guard_text`, `guard_task`,
+            `guard_margin`.
 
     Raises:
         EckartError: the grid, a model, a task or the run's folder is not usable.
@@ -212,6 +217,8 @@ def run_sweep(
     asked = contents(sweep, sources)
     with RunStore(folder, sweep.settings) as store:
         _keep_contents(store, asked)
+        if sweep.guard:
+            store.keep_guard(sweep.guard_margin, sources.guard_names(sweep))
         if not (sources.models or sources.tasks):
             store.write("study.yaml", sweep.to_yaml())
         execute(Job(sweep, sources, store, asked, watch))

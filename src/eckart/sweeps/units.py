@@ -12,6 +12,7 @@ from typing import Any
 from eckart.algorithm1 import best_edit, worst_layer
 from eckart.records import Edits, Trial, or_null
 from eckart.scoring.evaluator import most_tokens
+from eckart.selection.guard import Guard
 from eckart.selection.recorded import Recorded
 from eckart.sweeps.grid import Sweep
 from eckart.weights.anatomy import Anatomy
@@ -75,15 +76,21 @@ def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
 
 
 def run_unit(
-    sweep: Sweep, recorded: Recorded, layers: Mapping[str, Sequence[int]], metric: str
+    sweep: Sweep,
+    recorded: Recorded,
+    layers: Mapping[str, Sequence[int]],
+    metric: str,
+    guard: Guard | None = None,
 ) -> Iterator[Trial]:
-    """Score a unit's candidates on validation, then what is to be tested; yield every trial.
+    """Score a unit's candidates on validation, then what is to be tested, then each choice on what
+    the guard reads; yield every trial.
 
     Arguments:
         sweep: parts, rates, scorings, and what is tested.
         recorded: scores the unit's model and task.
         layers: the layers of each part.
         metric: what is compared on validation.
+        guard: looks at what else the choices do.
     """
     scorings = sweep.scorings or (recorded.scorer.scoring,)
     candidates = [(), *((edit,) for edit in sweep.edits(layers))]
@@ -94,8 +101,12 @@ def run_unit(
         yield trial
     if sweep.test == "all":
         yield from recorded.score(candidates, "test", scorings)
+    selected = _selected(sweep.parts, merits)
     if sweep.test == "selected":
-        yield from recorded.score(_selected(sweep.parts, merits), "test")
+        yield from recorded.score(selected, "test")
+    if guard is not None:
+        for edits in filter(None, selected):
+            yield from guard.trials(edits, recorded.ledger, shared=True)
 
 
 def _selected(
