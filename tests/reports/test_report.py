@@ -62,7 +62,7 @@ def test_every_format_has_the_same_numbers(folder):
     text = report.to_markdown()
     (choice,) = found.choices
     assert f"{100 * choice.gain.mean:+.2f}" in text
-    assert report.summary[0].replace("(", "").split(" gains ")[0] in text
+    assert report.summary[0].replace("(", "").split(" changes ")[0] in text
     assert "12 cells tried" in report.summary[0]
 
 

@@ -14,7 +14,7 @@ import hashlib
 import io
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,18 @@ from eckart.weights.loading.gguf import (
 
 BLOCK = {"Q2_K": 16, "Q3_K": 16, "Q6_K": 16}
 """How many neighbours in a row share a step; 32 of every type that is not named."""
+SETTINGS = {
+    "context_length": "max_position_embeddings",
+    "feed_forward_length": "n_inner",
+    "attention.key_length": "head_dim",
+    "attention.sliding_window": "sliding_window",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+}
+"""What llama.cpp calls settings that transformers' loader does not read of every family."""
+GEMMAS_BY_WIDTH = (46, 62)
+"""The depths of the Gemma models whose attention is scaled by the width of a head in the hidden
+state, and not by the head's own."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -116,6 +128,8 @@ class GgufFile:
             "_model_name_or_path", None
         )  # the file's title, which nothing depends on
         config._name_or_path = self.name
+        self._refuse_settings()
+        _mend_(config, self._setting)
         return config
 
     def model(self, dtype: torch.dtype, device_map: Any = None) -> Any:
@@ -179,6 +193,29 @@ class GgufFile:
     def _field(self, key: str) -> Any:
         field = self._reader.fields.get(key)
         return None if field is None else field.contents()
+
+    def _setting(self, key: str) -> Any:
+        return self._field(f"{self.family}.{key}")
+
+    def _refuse_settings(self) -> None:
+        """Refuse settings that no configuration of transformers' would be given."""
+        said = {key: self._setting(key) for key in ("attention.causal", "rope.scaling.type")}
+        if said["attention.causal"] is False:
+            raise ModelError(
+                f"'{self.name}' is of an encoder (attention.causal is false); give a decoder-only"
+                " language model"
+            )
+        if said["rope.scaling.type"] not in (None, "none", "linear"):
+            raise ModelError(
+                f"'{self.name}' scales rotary positions (rope.scaling.type:"
+                f" {said['rope.scaling.type']}), which transformers does not read from GGUF; take"
+                " the model's folder with safetensors"
+            )
+        if self.family == "llama" and self._setting("attention.head_count_kv") is None:
+            raise ModelError(
+                f"'{self.name}' lacks llama.attention.head_count_kv, without which transformers"
+                " leaves the rows of q and k in another order; convert the model anew"
+            )
 
     def _check_family(self) -> None:
         read = families()
@@ -312,6 +349,29 @@ def _dequantised() -> dict[str, Any]:
     """Return what says that no weight may stay packed, where transformers can keep them so."""
     packed = getattr(transformers, "GgufConfig", None)
     return {} if packed is None else {"quantization_config": packed(dequantize=True)}
+
+
+def _mend_(config: Any, setting: Callable[[str], Any]) -> None:
+    """Give a configuration the settings of the file that transformers' loader passes over for some
+    families, and takes its own defaults for."""
+    for key, name in SETTINGS.items():
+        if setting(key) is not None and hasattr(config, name):
+            setattr(config, name, setting(key))
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if hasattr(config, "query_pre_attn_scalar"):  # no file holds it; llama.cpp goes by the depth
+        largest = config.num_hidden_layers in GEMMAS_BY_WIDTH
+        width = config.hidden_size // config.num_attention_heads
+        config.query_pre_attn_scalar = width if largest else size
+    rope = getattr(config, "rope_parameters", None) or {}
+    rope = rope.get("full_attention", rope)
+    found = {
+        "rope_theta": setting("rope.freq_base"),
+        "partial_rotary_factor": (setting("rope.dimension_count") or size) / size,
+    }
+    rope |= {name: value for name, value in found.items() if name in rope and value is not None}
+    factor = setting("rope.scaling.factor")
+    if rope and factor not in (None, 0.0, 1.0):
+        rope |= {"rope_type": "linear", "factor": factor}
 
 
 def _forget_quantisation(model: Any) -> None:
