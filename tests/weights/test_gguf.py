@@ -70,7 +70,7 @@ def test_a_file_reads_as_its_weights_dequantised(family, kind, task, tmp_path):
             for model in (loaded, plain)
         )
         assert np.abs(np.array(found) - np.array(expected)).max() < 1e-3
-    assert loaded.file.types[kind] >= 14
+    assert loaded.file.types[kind] >= 13
 
 
 @pytest.mark.parametrize("family", gguf_files.MODELS)
@@ -101,8 +101,7 @@ def test_rounding_is_the_size_of_what_the_quantiser_did(kind, tmp_path):
         scales = rows.reshape(-1, weight.shape[1] // 32, rows.shape[1] * 32 // weight.shape[1])
         scales = np.sort(np.abs(scales[..., :2].copy().view(np.float16).astype(np.float32).ravel()))
         steps = np.sort(weight.spacing[:, ::32].numpy().ravel())
-        # No two of 32 numbers need be neighbours among the 256 that Q8_0 has.
-        assert np.quantile(np.abs(steps / scales - 1), 0.9) < (0.2 if kind == "Q8_0" else 1e-3)
+        assert np.abs(steps / scales - 1).max() < 2e-3
 
 
 def test_numbers_that_were_not_quantised_are_rounded_to_their_dtype_alone(tmp_path):
@@ -166,7 +165,7 @@ def test_a_folder_and_a_repository_that_hold_one(file, monkeypatch):
         loaded = load_model(name, dtype="float32")
         assert (loaded.name, loaded.fingerprint) == (name, expected)
     held.append("other.gguf")
-    with pytest.raises(ModelError, match="holds 2 GGUF files, other.gguf, tiny.gguf"):
+    with pytest.raises(ModelError, match=r"holds 2 GGUF files, other\.gguf, tiny\.gguf"):
         load_model("somebody/model")
 
 
@@ -212,7 +211,9 @@ def without(key):
     return change
 
 
-def with_(name, value=np.ones((32, 32), dtype=np.float32)):
+def with_(name, *shape):
+    """Put a tensor into a file that is written; of 32 x 32 numbers if nothing else is said."""
+    value = np.ones(shape or (32, 32), dtype=np.float32)
     return lambda made, held: held.__setitem__(name, value)
 
 
@@ -234,7 +235,7 @@ FILES = {
     ),
     "yarn": ({"change": yarn}, "scales rotary positions .*yarn"),
     "rope factors": (
-        {"change": with_("rope_freqs.weight", np.ones(4, dtype=np.float32))},
+        {"change": with_("rope_freqs.weight", 4)},
         "would leave out, such as rope_freqs.weight: factors of rotary positions",
     ),
     "a tensor more": ({"change": with_("blk.0.odd.weight")}, "leave out, such as blk.0.odd.weight"),
@@ -276,7 +277,7 @@ def test_files_that_are_refused(made, words, tmp_path):
 def test_numbers_that_are_none(tmp_path, task):
     path = gguf_files.write(tmp_path / "model.gguf", change=poisoned)
     stored = StoredWeights.of(str(path))
-    with pytest.raises(ModelError, match="layer 1 up .*NaN"):
+    with pytest.raises(ModelError, match=r"layer 1 up .*NaN"):
         spectra(stored.read(matrices(stored.anatomy, "up")))
 
 
