@@ -55,8 +55,8 @@ INNER = {
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "tasks": "tables spec prompts choices files splits sources labels examples task",
     "weights": """
-        options hooks linalg loading architectures anatomy conditioning identity models edits
-        stored spectrum
+        options hooks linalg loading architectures anatomy conditioning identity gguf models
+        edits stored spectrum
     """,
 }
 """The order inside packages of more than eight modules, lowest first."""

@@ -37,7 +37,7 @@ BESIDE_WEIGHTS = (
     "*.py",
 )
 """The files of a checkpoint beside its weights, which loading may read and a copy of it needs."""
-WEIGHTS = ("*.safetensors", "*.bin")
+WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 LOCK = "lock"
 
 

@@ -239,6 +239,8 @@ class Trial:
         score: the outcome; None for a failed trial.
         seconds: wall-clock time, an equal share of it where one reading gave several trials; the
             only field that differs between reruns.
+        file: the one file that the weights are from, by its digest, and what they are quantised to
+            in it; None for every other checkpoint.
     """
 
     key: str
@@ -250,6 +252,7 @@ class Trial:
     score: Outcome | None = None
     error: str | None = None
     seconds: float = 0.0
+    file: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "split", Split(self.split))
@@ -270,7 +273,10 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, ready for `json.dumps`."""
-        return asdict(self)
+        values = asdict(self)
+        if self.file is None:
+            del values["file"]
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Trial:

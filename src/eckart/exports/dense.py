@@ -22,12 +22,13 @@ from eckart.scoring.scorer import Scorer
 from eckart.selection.result import SearchResult
 from eckart.statistics.scores import Score
 from eckart.tasks.task import AnyTask, Task
-from eckart.weights.edits import clip
+from eckart.weights.edits import clip, clip_
 from eckart.weights.identity import tokenizer_text
 from eckart.weights.models import (
     LoadedModel,
     Model,
     Tokenizer,
+    load_checkpoint,
     load_model,
     load_tokenizer,
     needed_tokenizer,
@@ -202,6 +203,11 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
     if source.live:
         with clip(source.model, edits):
             save(source.model, folder)
+        tokenizer.save_pretrained(folder)
+    elif source.file is not None:
+        exact = load_checkpoint(source.name, None, source.options)
+        clip_(exact, edits)
+        save(exact, folder)
         tokenizer.save_pretrained(folder)
     else:
         copy_clipped(source, edits, folder)

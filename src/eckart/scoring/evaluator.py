@@ -218,7 +218,8 @@ class Evaluator(Scorer):
             for split in splits
             for note in (*self.fitted(split).notes, *self._token_notes(split))
         )
-        return (*self.task.notes, *said)
+        of_model = (self.model.file.note,) if self.model.file else ()
+        return (*of_model, *self.task.notes, *said)
 
     def _token_notes(self, split: str) -> list[str]:
         """Say where tokenizer.json and the tokenizer's class differ on a split's own rows."""

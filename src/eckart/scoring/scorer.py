@@ -244,6 +244,7 @@ class Scorer(ABC):
             split=split,
             rows=self.rows(split).digest,
             edits=edits,
+            file=self.model.file.origin if self.model.file else None,
             **made,
         )
 

@@ -169,6 +169,7 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         # Only where there is one: a run of Algorithm 1 as written goes on whatever made it.
         **({"race": ALPHA} if plan.race else {}),
         **scorer.reading_key,
+        **({"file": scorer.model.file.origin} if scorer.model.file else {}),
     }
 
 
