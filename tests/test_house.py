@@ -50,7 +50,7 @@ INNER = {
     "paper.theory": """
         arrays attention duals norms bound claims plainly slips identities inequalities checks
     """,
-    "reports": "terminal table provenance sentences tables claims figures results page",
+    "reports": "terminal table provenance sentences tables claims controls figures results page",
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest",
     "tasks": "tables spec prompts choices files splits sources labels examples task",
     "weights": """

@@ -141,6 +141,7 @@ def search(
     combine: o.Combine = "geometric",
     metric: o.Metric = None,
     race: o.Race = False,
+    controls: o.Controls = False,
     out: o.Out = None,
     save: o.Save = None,
     scoring: o.ScoringMethod = None,
@@ -161,7 +162,7 @@ def search(
 
     if save is not None:
         check_target(save)
-    plan = Plan(part, chosen_rates, top_k, chosen_layer, combine, metric, race)
+    plan = Plan(part, chosen_rates, top_k, chosen_layer, combine, metric, race, controls)
     evaluator = _evaluator(model, rows, scoring, reading, loading)
     if save is not None:
         check_target(save, evaluator.model)

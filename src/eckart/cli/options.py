@@ -74,6 +74,16 @@ Race = Annotated[
         ),
     ),
 ]
+Controls = Annotated[
+    bool,
+    typer.Option(
+        "--controls",
+        help=(
+            "Test the choice beside its control arms: random directions, the largest, and the part"
+            " dropped."
+        ),
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(

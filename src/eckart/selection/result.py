@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from eckart.records import Edit, Trial, finite
+from eckart.selection.controls import Against, against, controls_sentence
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare, outcome_interval
@@ -55,6 +56,8 @@ class SearchResult:
             part.
         notes: what the user should know about the data and the run.
         race: what a race read; None where every rate was read to the end.
+        controls: the trials of the choice's control arms on the test set, where they were asked
+            for; none where nothing is clipped.
         scorer: what scored, for `export` alone, which scores what it saved; no part of the value.
     """
 
@@ -71,6 +74,7 @@ class SearchResult:
     published: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     race: Race | None = None
+    controls: tuple[Trial, ...] = ()
     scorer: Scorer | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -86,6 +90,11 @@ class SearchResult:
     def comparison(self) -> PairedDifference:
         """Clipped against unpruned, on the same test rows."""
         return compare(_score(self.baseline), _score(self.clipped))
+
+    @property
+    def against(self) -> tuple[Against, ...]:
+        """The choice against each of its control arms, on the same test rows."""
+        return against(self.clipped, self.controls)
 
     @property
     def tested(self) -> dict[str, Trial]:
@@ -118,6 +127,7 @@ class SearchResult:
                 "baseline": _summary(_score(self.baseline)),
                 "clipped": _summary(_score(self.clipped)),
             },
+            **self._controls_json(),
             "parameters": self.parameters,
             "labels": list(self.labels),
             "published": list(self.published),
@@ -125,9 +135,28 @@ class SearchResult:
             "settings": self.settings,
             "seconds": sum(
                 t.seconds
-                for t in (*(c.trial for c in self.candidates), self.baseline, self.clipped)
+                for t in (
+                    *(c.trial for c in self.candidates),
+                    self.baseline,
+                    self.clipped,
+                    *self.controls,
+                )
             ),
         }
+
+    def _controls_json(self) -> dict[str, Any]:
+        if not self.settings.get("controls"):
+            return {}
+        arms = [each.to_json() for each in self.against]
+        return {"controls": {"says": self.beside(), "arms": arms}}
+
+    def beside(self) -> str:
+        """Say whether the choice beats its control arms; nothing where none were asked for."""
+        if not self.settings.get("controls"):
+            return ""
+        if not self.controls:
+            return "nothing is clipped, so there is nothing to hold control arms beside"
+        return controls_sentence(self.against)
 
     def __str__(self) -> str:
         score = _score(self.baseline)
@@ -144,6 +173,8 @@ class SearchResult:
         if self.rate:
             said.append(f"  clipped     {_value(self.clipped, metric):.4f}")
             said.append(f"  gain        {sentence(self.comparison, metric)}")
+        if self.beside():
+            said.append(f"  controls    {self.beside()}")
         return "\n".join(filter(None, said))
 
     def tried(self) -> str:

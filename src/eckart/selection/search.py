@@ -8,10 +8,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eckart.algorithm1 import ScoreEdits, algorithm1, search_all
+from eckart.algorithm1 import ScoreEdits, algorithm1, control_arms, no_arms, search_all
 from eckart.errors import EditError
 from eckart.files import home
 from eckart.published import identify, published_rows
@@ -25,6 +26,7 @@ from eckart.selection.result import Candidate, SearchResult
 from eckart.statistics.scores import ALL_METRICS
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.conditioning import COMBINATIONS, check_rates, layer_condition_numbers
+from eckart.weights.edits import droppable
 from eckart.weights.linalg import factored_size, rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.weights.spectrum import exact_matrices, matrices, spectra
@@ -42,6 +44,7 @@ class Plan:
         combine: how the condition numbers of a layer's matrices become the layer's.
         metric: what is compared on validation; the task's own when None.
         race: stop reading a rate once it is clearly beaten; see `race_rates`.
+        controls: score the choice's control arms with it on the test rows; see `control_arms`.
     """
 
     part: str = "mlp"
@@ -51,6 +54,7 @@ class Plan:
     combine: str = "geometric"
     metric: str | None = None
     race: bool = False
+    controls: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rates", check_rates(self.rates))
@@ -76,6 +80,7 @@ def search(
     combine: str = "geometric",
     metric: str | None = None,
     race: bool = False,
+    controls: bool = False,
     out: str | Path | None = None,
     dtype: str = "auto",
     device: str = "auto",
@@ -88,7 +93,7 @@ def search(
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, combine, metric, race: see `Plan`.
+        part, rates, top_k, layer, combine, metric, race, controls: see `Plan`.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
         dtype, device, tokenizer: see `load_model`.
         options: passed on to what scores, such as `progress`; see `Evaluator`.
@@ -99,7 +104,7 @@ def search(
     Returns:
         the choice, every candidate, and the paired result on the test set.
     """
-    plan = Plan(part, tuple(rates), top_k, layer, combine, metric, race)
+    plan = Plan(part, tuple(rates), top_k, layer, combine, metric, race, controls)
     task = Task.load(task) if isinstance(task, str) else task
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
     return run_plan(plan, scorer_of(task, loaded, **options), out)
@@ -179,6 +184,7 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         "combine": plan.combine,
         # Only where there is one: a run of Algorithm 1 as written goes on whatever made it.
         **({"race": ALPHA} if plan.race else {}),
+        **({"controls": True} if plan.controls else {}),
         **scorer.reading_key,
     }
 
@@ -208,6 +214,7 @@ def _search(
         plan.top_k,
         settings["metric"],
         race if plan.race else search_all,
+        partial(control_arms, droppable=droppable(scorer.anatomy)) if plan.controls else no_arms,
     )
     raced = found.rates if isinstance(found.rates, Race) else None
     seen = raced.seen if raced else (rows,) * len(plan.rates)
@@ -227,6 +234,7 @@ def _search(
         candidates=candidates,
         baseline=found.unpruned,
         clipped=found.clipped,
+        controls=found.controls,
         parameters=_parameters(list(shapes.values()), found.rates.best),
         published=tuple(_published(scorer, plan.part)),
         notes=scorer.notes("validation", "test"),

@@ -149,6 +149,8 @@ class Grid(Closed):
         test: what is scored on the test rows. `selected`: for each part and scoring of a unit the
             unpruned model and the edit that is best on validation, no other; `all`: every edit;
             `none`.
+        controls: score the control arms of every choice with it on the test rows; see
+            `eckart.algorithm1.control_arms`.
         combine, top_k: how `auto` chooses; see `layer_condition_numbers` and `worst_layer`.
     """
 
@@ -185,6 +187,10 @@ class Grid(Closed):
         description=(
             "selected: each part's best on validation; all: every edit, for figures; none."
         ),
+    )
+    controls: bool = Field(
+        default=False,
+        description="Test each choice beside its control arms: random, largest and drop.",
     )
     combine: Annotated[str, BeforeValidator(_combination)] = Field(
         default="geometric", description="For auto: geometric, mean, max or min."
@@ -233,6 +239,11 @@ class Sweep(ReadingOptions, Grid):
         for field in ("parts", "layers"):
             if not getattr(self, field):
                 raise StudyError(f"the grid is empty: there are no {field}")
+        if self.controls and self.test == "none":
+            raise StudyError(
+                "controls need test rows, and test is none: control arms are scored there beside"
+                " the choice; let test be selected, or leave controls out"
+            )
         names = [model.name for model in self.models]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -258,6 +269,8 @@ class Sweep(ReadingOptions, Grid):
             "cache_memory": True,
         }
         study = self.model_dump(mode="json", exclude=where)
+        if not self.controls:  # runs that were begun before there were any go on
+            del study["controls"]
         for task in study["tasks"]:
             for name in ("label_join", "label_end", "separator"):
                 if task[name] is None:  # runs that were begun before there was one go on

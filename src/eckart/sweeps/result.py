@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from eckart.algorithm1 import best_edit
+from eckart.algorithm1 import best_edit, control_arms
 from eckart.records import Edit, Setting, Trial
 from eckart.runs import Run, folder_name
+from eckart.selection.controls import Against, against, controls_sentence
 from eckart.statistics.gain import counted, sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare
 from eckart.statistics.scores import SQUARED_ERROR, shown
@@ -33,6 +34,8 @@ class Line:
         best: its validation score.
         test: clipped against unpruned on the same test rows; None where they were not looked at, or
             nothing is clipped.
+        controls: the edit against each of its control arms on the test rows; None where they were
+            not asked for, none where nothing is clipped.
     """
 
     setting: Setting
@@ -44,9 +47,14 @@ class Line:
     edit: Edit | None
     best: float | None
     test: PairedDifference | None
+    controls: tuple[Against, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "edit": self.edit and str(self.edit)}
+        values = {**asdict(self), "edit": self.edit and str(self.edit)}
+        del values["controls"]
+        if self.controls is not None:
+            values["controls"] = [arm.to_json() for arm in self.controls]
+        return values
 
     def __str__(self) -> str:
         s = self.setting
@@ -67,7 +75,8 @@ class Line:
             return f"{found}; not tested"
         accuracy = "" if self.metric == SQUARED_ERROR else "accuracy "
         gain = sentence(self.test, self.metric, f"n = {self.test.n}")
-        return f"{found}; test {accuracy}{gain}"
+        beside = f"; {controls_sentence(self.controls)}" if self.controls else ""
+        return f"{found}; test {accuracy}{gain}{beside}"
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,7 @@ class SweepResult:
                 edit=edit,
                 best=None if edit is None else shown(metric, of_part[edit]),
                 test=None if edit is None else _compared(test.get(()), test.get((edit,))),
+                controls=_against(edit, test) if (asked.grid or {}).get("controls") else None,
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -149,6 +159,14 @@ class SweepResult:
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.lines))
+
+
+def _against(choice: Edit | None, test: Trials) -> tuple[Against, ...]:
+    tested = None if choice is None else test.get((choice,))
+    if choice is None or tested is None:
+        return ()
+    arms = (test.get((arm,)) for arm in control_arms(choice, droppable=True))
+    return against(tested, filter(None, arms))
 
 
 def _compared(unpruned: Trial | None, clipped: Trial | None) -> PairedDifference | None:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-from eckart.algorithm1 import best_edit, worst_layer
+from eckart.algorithm1 import Arms, best_edit, control_arms, no_arms, worst_layer
 from eckart.records import Edits, Trial, finite
 from eckart.scoring.evaluator import most_tokens
 from eckart.selection.recorded import Recorded
 from eckart.sweeps.grid import Sweep
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.conditioning import layer_condition_numbers
+from eckart.weights.edits import droppable
 from eckart.weights.hooks import HALF
 from eckart.weights.models import LoadedModel
 from eckart.weights.spectrum import Noted, Spectra, exact_matrices, spectra
@@ -92,16 +94,21 @@ def run_unit(
         if trial.score is not None:
             merits[trial.setting.scoring][trial.edits] = trial.score.merits[metric]
         yield trial
-    if sweep.test == "all":
-        yield from recorded.score(candidates, "test", scorings)
-    if sweep.test == "selected":
-        yield from recorded.score(_selected(sweep.parts, merits), "test")
+    if sweep.test == "none":
+        return
+    whole = droppable(recorded.scorer.anatomy) if sweep.controls else False
+    arms: Arms = partial(control_arms, droppable=whole) if sweep.controls else no_arms
+    tested = {edits: list(scorings) for edits in candidates} if sweep.test == "all" else {}
+    for edits, wanted in _selected(sweep.parts, merits, arms).items():
+        tested[edits] = list(dict.fromkeys([*tested.get(edits, ()), *wanted]))
+    yield from recorded.score(tested, "test")
 
 
 def _selected(
-    parts: Sequence[str], merits: Mapping[str, Mapping[Edits, float]]
+    parts: Sequence[str], merits: Mapping[str, Mapping[Edits, float]], arms: Arms
 ) -> dict[Edits, list[str]]:
-    """Return what is tested, by which scorings: unpruned, and each part's best on validation."""
+    """Return what is tested, by which scorings: unpruned, and each part's best on validation with
+    its control arms."""
     tested: dict[Edits, list[str]] = {}
     for scoring, by_edits in merits.items():
         if () not in by_edits:
@@ -110,6 +117,6 @@ def _selected(
         for part in parts:
             of_part = {e[0]: merit for e, merit in by_edits.items() if e and e[0].part == part}
             best = best_edit(of_part, by_edits[()])
-            if best is not None:
-                tested.setdefault((best,), []).append(scoring)
+            for edit in (best, *arms(best)) if best else ():
+                tested.setdefault((edit,), []).append(scoring)
     return tested

@@ -125,7 +125,7 @@ def resolve(anatomy: Anatomy, edits: Edit | Sequence[Edit]) -> dict[Weight, Edit
     """
     found: dict[Weight, Edit] = {}
     for edit in [edits] if isinstance(edits, Edit) else edits:
-        if edit.cut == DROP and anatomy.model_type not in table():
+        if edit.cut == DROP and not droppable(anatomy):
             raise EditError(
                 f"'{edit}' cannot drop a part of a '{anatomy.model_type}': the type is not in"
                 " architectures.yaml, and what its layers add to their parts' outputs is not known;"
@@ -139,6 +139,11 @@ def resolve(anatomy: Anatomy, edits: Edit | Sequence[Edit]) -> dict[Weight, Edit
                 )
             found[weight] = edit
     return found
+
+
+def droppable(anatomy: Anatomy) -> bool:
+    """Whether it is known what a model's layers add to their parts' outputs."""
+    return anatomy.model_type in table()
 
 
 def canonical(anatomy: Anatomy, edits: Iterable[Edit]) -> tuple[Edit, ...]:
