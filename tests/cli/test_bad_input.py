@@ -271,6 +271,8 @@ SEARCHES = {
         ["--race", "--scoring", "batch"],
         "leave out --race",
     ),
+    "controls with a value": (["--controls", "random"], "random"),
+    "a control arm as a rate": (["--rates", "0.5:random"], "--rates '0.5:random'"),
     "a checkpoint over a file": (["--save", "file"], "not an empty folder"),
 }
 

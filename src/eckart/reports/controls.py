@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import RenderableType
 
+from eckart.algorithm1 import control_arms
 from eckart.analysis.findings import Choice, Findings, picked
 from eckart.analysis.measured import mean_gain, reported, turned
 from eckart.analysis.outcomes import Block, Condition, blocks, edit_of
-from eckart.records import DROP, SMALLEST, Edit
+from eckart.records import SMALLEST, Edit
 from eckart.reports.table import UNITS, Column, Table
 from eckart.reports.tables import WHERE
 from eckart.reports.terminal import Said
@@ -97,22 +99,28 @@ def controls_table(findings: Findings) -> Table:
         {**row, "p_adjusted": p, "says": WORDS[verdict(row["estimate"], p)]}
         for row, p in zip(compared, adjusted.tolist(), strict=True)
     ]
+    says = Counter(row["says"] for row in rows)
+    told = ", ".join(f"{word} {says[word]}" for word in WORDS.values() if says[word])
+    note = f"Of {len(rows)} comparisons, the choice {told}. {NOTE}"
     title = "Does the choice beat its control arms?"
-    return Table("controls", title, NOTE, columns, [*rows, *_failed(findings)])
+    return Table("controls", title, note, columns, [*rows, *_failed(findings)])
 
 
 def _against(choice: Choice, block: Block) -> Iterator[dict[str, Any]]:
     """Give the choice against each of its arms, in the units of `Findings.kind`."""
-    picks = {seed: edit for seed, edit in choice.picks.items() if edit}
-    for cut in dict.fromkeys(edit.cut for edit in block.edits if edit.cut != SMALLEST):
-        arms = {seed: _arm(edit, cut) for seed, edit in picks.items()}
+    picks = {
+        seed: edit for seed, edit in choice.picks.items() if edit and (edit, seed) in block.trials
+    }
+    arms = {
+        (arm.cut, seed): arm
+        for seed, edit in picks.items()
+        for arm in control_arms(edit, droppable=True)
+        if (arm, seed) in block.trials
+    }
+    for cut in dict.fromkeys(cut for cut, _ in arms):
         scored: dict[int, Edit | None] = {
-            seed: arm
-            for seed, arm in arms.items()
-            if (arm, seed) in block.trials and (picks[seed], seed) in block.trials
+            seed: arms[cut, seed] for seed in picks if (cut, seed) in arms
         }
-        if not scored:
-            continue
         own = picked(block, {seed: picks[seed] for seed in scored})
         others = picked(block, scored)
         gain = mean_gain(own - others, block.kind)
@@ -134,10 +142,6 @@ def _against(choice: Choice, block: Block) -> Iterator[dict[str, Any]]:
             "better": better,
             "worse": worse,
         }
-
-
-def _arm(choice: Edit, cut: str) -> Edit:
-    return replace(choice, cut=cut, rate=1.0 if cut == DROP else choice.rate)
 
 
 def _failed(findings: Findings) -> Iterator[dict[str, Any]]:
