@@ -9,9 +9,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/eckart demo
 
-# One process a core, so one thread a process.
+# One process a core, so one thread a process; they start many more, so what is compiled is kept.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=2)
     parser.add_argument("--cells", type=int, default=1120)
     said = parser.parse_args()
-    sweep = Sweep.of({"models": "a/model", "tasks": "sst2", "layers": "all"})
+    sweep = Sweep.of({"models": "a/model", "tasks": "sst2", "layers": "all"}, "it")
     facts = Facts("a/model", "0" * 32, "bfloat16", {"attn": LAYERS, "mlp": LAYERS}, {}, [])
     one, known = trial(said.rows, said.labels), Remote()
     for number in range(said.cells):

@@ -18,14 +18,15 @@ from common import machine, show
 from rich.console import Console
 
 from eckart.cli.options import quieten
-from eckart.paper.functions.cells import ClippedCell, agreement, clip_cells, surely
-from eckart.paper.functions.figures import cell_panels, draw_trajectory, norm_curves
+from eckart.paper.functions.cells import MEASURED, SAID, ClippedCell, adjusted, clip_cells
 from eckart.paper.functions.models import LinearAttentionModel
-from eckart.paper.functions.tables import agreement_table, readings_table
+from eckart.paper.functions.readings import NOISE, Cases, Noise, draw_cases, read, residual
 from eckart.paper.functions.training import Training, train
-from eckart.paper.functions.trajectory import NOISE, Cases, Noise, draw_cases, read, residual
+from eckart.paper.functions.views import draw_trajectory, readings_table
 from eckart.records import Edit
 from eckart.reports.figures.base import save_figure
+from eckart.reports.table import Column, Table
+from eckart.statistics.grids import rank_correlation
 from eckart.weights.edits import clip
 
 DIMENSION, EXAMPLES = 5, 10
@@ -73,8 +74,8 @@ def main() -> None:
         readings[f"clipped {edit}"] = read(models[0], cases)
     readings["unclipped, noisy"] = read(models[0], cases, seed=NOISE_SEED)
     Console(width=160).print(readings_table(readings, residual(models[0], cases), NOISE))
-    curves = norm_curves(readings["unclipped"], readings[f"clipped {edit}"])
-    figure = draw_trajectory(curves, cell_panels(cells[0][0], cells[1][0]), str(edit), of="seed 0")
+    norms = readings["unclipped"], readings[f"clipped {edit}"]
+    figure = draw_trajectory(*norms, cells[0][0], cells[1][0], str(edit), of="seed 0")
     save_figure(figure, options.out / "theory-trajectory.png")
 
 
@@ -184,13 +185,27 @@ def floors(model: LinearAttentionModel, cases: Cases) -> None:
 
 def correlate(cells: Sequence[Sequence[list[ClippedCell]]]) -> None:
     """Print the rank correlations over the cells of all models, the models as groups."""
-    found = {}
+    columns = [Column("", "change in")]
+    changes: dict[str, dict[str, object]] = {said: {"": said} for said in SAID}
     for name, of_models in zip(("exact", "noisy"), cells, strict=True):
         groups = [seed for seed, own in enumerate(of_models) for _ in own]
-        found[name] = agreement([cell for own in of_models for cell in own], groups)
-    Console(width=160).print(agreement_table(found))
+        every = [cell for own in of_models for cell in own]
+        for what, measured in MEASURED.items():
+            columns.append(Column(f"{name}: {what}", f"{name}: {what}", "rank"))
+            y = np.array([measured(cell) for cell in every])
+            for said, change in SAID.items():
+                x = np.array([change(cell) for cell in every])
+                rank = rank_correlation(x, y, groups)
+                changes[said][f"{name}: {what}"] = (rank.value, *rank.interval)
+    title = "rank correlation of the changes, over cells (95%, new draws of models)"
+    Console(width=160).print(
+        Table("correlations", title, "", tuple(columns), list(changes.values()))
+    )
     every = [cell for own in cells[0] for cell in own]
-    signs = dict(zip(every, surely(every, LEVEL), strict=True))
+    signs = {
+        cell: int(np.sign(cell.loss.mean)) if p <= LEVEL else 0
+        for cell, p in zip(every, adjusted(every), strict=True)
+    }
     layers = sorted({cell.edit.layer for cell in every})
     chosen = {
         "all": every,

@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
+from checked import check_on_import
 
 TENSOR_MODULES = [
     "weights.linalg",
@@ -24,12 +24,8 @@ TENSOR_MODULES = [
     "paper",
 ]
 
-# Here and not in a fixture: the hook sees only what is imported after it. In the tower an int
-# passes for a float, as it does for mypy.
-install_import_hook(
-    [f"eckart.{module}" for module in TENSOR_MODULES],
-    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
-)
+# Here and not in a fixture: what is imported before is not checked.
+check_on_import([f"eckart.{module}" for module in TENSOR_MODULES])
 
 
 @pytest.fixture(scope="session")

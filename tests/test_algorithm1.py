@@ -16,8 +16,8 @@ from eckart.algorithm1 import (
     worst_layer,
 )
 from eckart.errors import EditError, RunError
-from eckart.records import Edit
-from eckart.weights.conditioning import MatrixSpectrum, check_rates, layer_condition_numbers
+from eckart.records import Edit, check_rates
+from eckart.weights.conditioning import MatrixSpectrum, layer_condition_numbers
 
 
 class Known:

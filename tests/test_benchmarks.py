@@ -1,14 +1,39 @@
 """The benchmarks run, in small sizes: their numbers are their own business."""
 
-import subprocess
+import io
+import runpy
 import sys
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
+from timeit import timeit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def once():
+    """What they time is run once, and the speed of a product, their ceiling, is measured once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        import common
+
+        patch.setattr(common, "best_of", lambda function, repeats=1: timeit(function, number=1))
+        patch.setattr(common, "matmul_rate", cache(common.matmul_rate))
+        yield
+
+
+def run(name: str, *arguments: object) -> str:
+    """Run a benchmark as a script is run, but for a process of its own; return what it prints."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setattr(sys, "argv", [str(FOLDER / name), *map(str, arguments)])
+        runpy.run_path(str(FOLDER / name), run_name="__main__")
+    return printed.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -19,37 +44,17 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
     ],
 )
 def test_the_spectrum_benchmark(arguments, says):
-    ended = subprocess.run(
-        [sys.executable, FOLDER / "spectrum.py", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert says in ended.stdout
-    assert "Gflop/s" in ended.stdout
+    out = run("spectrum.py", *arguments)
+    assert says in out
+    assert "Gflop/s" in out
 
 
 def test_the_activation_benchmark():
-    ended = subprocess.run(
-        [sys.executable, FOLDER / "activation.py", "--tokens", "16"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert "activation in one step" in ended.stdout
+    assert "activation in one step" in run("activation.py", "--tokens", "16")
 
 
 def test_the_coverage_benchmark():
-    sizes = ["--times", "4", "--studies", "2"]
-    ended = subprocess.run(
-        [sys.executable, FOLDER / "coverage.py", *sizes],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
+    out = run("coverage.py", "--times", "4", "--studies", "2")
     for name in (
         "seed_and_row_mean",
         "selected_gain",
@@ -57,37 +62,24 @@ def test_the_coverage_benchmark():
         "layer_rule",
         "rank_correlation",
     ):
-        assert name in ended.stdout
+        assert name in out
 
 
 def test_the_theory_benchmark_draws_its_figures(tmp_path):
-    arguments = [sys.executable, FOLDER / "theory.py", "--draws", "3", "--out", tmp_path]
-    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert "a term of Theorem 2" in ended.stdout
+    assert "a term of Theorem 2" in run("theory.py", "--draws", "3", "--out", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"theory-norms.png", "theory-bound.png"}
 
 
 def test_the_trajectory_benchmark_draws_its_figure(tmp_path):
     sizes = ["--models", "3", "--layers", "1", "--steps", "20", "--prompts", "20", "--many", "30"]
-    arguments = [
-        sys.executable,
-        FOLDER / "trajectory.py",
-        *sizes,
-        "--out",
-        tmp_path,
-        "--runs",
-        tmp_path / "runs",
-    ]
-    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    out = run("trajectory.py", *sizes, "--out", tmp_path, "--runs", tmp_path / "runs")
     for said in (
         "rank correlation of the changes",
         "nats under the bound's root",
         "squared error / d of 30 prompts",
         "after Holm's adjustment for all 60",
     ):
-        assert said in ended.stdout
+        assert said in out
     assert (tmp_path / "theory-trajectory.png").is_file()
 
 
@@ -104,17 +96,9 @@ def rows(tmp_path_factory) -> Path:
     return data
 
 
-def run(name: str, rows: Path, *options: str) -> str:
+def evaluated(name: str, rows: Path, *options: str) -> str:
     """Run a benchmark of the evaluator; return what it prints."""
-    sizes = ["--shape", "8m", "--rows", "8", "--shots", "2", "--data", rows]
-    ended = subprocess.run(
-        [sys.executable, FOLDER / name, *sizes, *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    return run(name, "--shape", "8m", "--rows", 8, "--shots", 2, "--data", rows, *options)
 
 
 @pytest.mark.parametrize(
@@ -123,19 +107,19 @@ def run(name: str, rows: Path, *options: str) -> str:
         ("algorithm1.py", ["--reference-rows", "2"], "16 of 16"),
         ("limit.py", [], "one evaluation"),
         ("rates.py", ["--layers", "0,-1"], "(L - l) / L"),
-        ("growth.py", ["--vary", "shots=0,2"], "peak, GiB"),
+        ("growth.py", ["--vary", "shots=0"], "peak, GiB"),
         ("probe.py", ["--layers", "0,-1"], "of the unpruned probe"),
         ("protocol.py", ["--test-rows", "20"], "test, unpruned"),
     ],
 )
 def test_the_evaluation_benchmarks(rows, name, options, says):
-    assert says in run(name, rows, *options)
+    assert says in evaluated(name, rows, *options)
 
 
 @pytest.fixture(scope="module")
 def peers(rows):
     """Return what one comparison of three evaluations prints, by who."""
-    out = run("peers.py", rows, "--peer-rows", "4")
+    out = evaluated("peers.py", rows, "--peer-rows", "4")
     return {line.split()[0]: line for line in out.splitlines() if " of " in line and line[0] == " "}
 
 
@@ -152,24 +136,10 @@ def test_the_peers_benchmark_agrees_with_lm_eval(peers):
 
 
 def test_the_report_benchmark():
-    command = [
-        sys.executable,
-        FOLDER / "report.py",
-        "--trials",
-        "100",
-        "--rows",
-        "20",
-        "--seeds",
-        "2",
-    ]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert "the page, from the run" in ended.stdout
+    out = run("report.py", "--trials", "100", "--rows", "20", "--seeds", "2")
+    assert "the page, from the run" in out
 
 
 def test_the_study_of_the_demos_model_runs(tmp_path):
     sizes = ["--seeds", "1", "--rows", "10,10", "--rates", "0.9"]
-    command = [sys.executable, FOLDER / "predicts.py", "--out", tmp_path / "run", *sizes]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert f"{5 * 2 * 11} trials" in ended.stdout
+    assert f"{5 * 2 * 11} trials" in run("predicts.py", "--out", tmp_path / "run", *sizes)

@@ -44,8 +44,8 @@ ORDER = [
 INNER = {
     "cli": "console paths flags results runs options demo paper app",
     "paper.functions": """
-        classes models options baselines task training curves clipping loading trajectory cells
-        figures tables
+        classes models options baselines task training curves clipping loading readings cells
+        views
     """,
     "paper.theory": """
         arrays attention duals norms bound claims plainly slips identities inequalities checks
@@ -54,8 +54,8 @@ INNER = {
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest",
     "tasks": "tables spec prompts choices files splits sources labels examples task",
     "weights": """
-        options hooks linalg loading architectures anatomy conditioning identity models edits
-        stored spectrum
+        options hooks linalg loading architectures anatomy conditioning identity gguf models
+        edits stored spectrum
     """,
 }
 """The order inside packages of more than eight modules, lowest first."""

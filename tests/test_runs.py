@@ -32,20 +32,19 @@ class Counting:
     def key(self, edits, split, scoring):
         return f"{split} {edits} {scoring}"
 
-    def asked(self, candidates, scorings=()):
-        own = candidates if isinstance(candidates, dict) else {}
-        return {edits: own.get(edits) or scorings or [self.scoring] for edits in candidates}
+    def asked(self, candidates, split, scorings=()):
+        wanted = scorings or [self.scoring]
+        return {edits: {s: self.key(edits, split, s) for s in wanted} for edits in candidates}
 
-    def score(self, candidates, split, scorings=()):
-        for edits, wanted in self.asked(candidates, scorings).items():
+    def answer(self, asked, split):
+        for edits, keys in asked.items():
             self.readings += 1
             if self.fault:
                 raise self.fault
-            for scoring in wanted:
+            for scoring, key in keys.items():
                 failed = {"score": None, "status": "failed", "error": "this one overflows"}
                 outcome = failed if any(edit.rate > 0.9 for edit in edits) else {}
                 setting = replace(SETTING, scoring=scoring)
-                key = self.key(edits, split, scoring)
                 yield trial(key, split=split, edits=edits, setting=setting, **outcome)
 
 

@@ -4,6 +4,11 @@ Every message is one line that says what is wrong, the value, the likely cause a
 The command line prints it and ends with status 2; anything else that is raised is a fault of ours.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class EckartError(Exception):
     """The user's input is wrong; the message says what, the value, the likely cause and the
@@ -33,3 +38,20 @@ class RunError(EckartError):
 
 class StudyError(EckartError):
     """A study file, or the grid of a sweep, is not usable."""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return what a message says when `name` is none of `known`.
+
+    >>> closest("lables", ["labels", "label", "data"])
+    "did you mean 'labels' or 'label'? (known: labels, label, data)"
+    """
+    known = list(known)
+    folded = {item.lower().replace("_", "").replace("-", ""): item for item in known}
+    near = difflib.get_close_matches(
+        name.lower().replace("_", "").replace("-", ""), list(folded), n=2
+    )
+    listing = ", ".join(known)
+    if not near:
+        return f"known: {listing}"
+    return f"did you mean {' or '.join(repr(folded[item]) for item in near)}? (known: {listing})"

@@ -1,21 +1,24 @@
 """Files that leave the program: whole or not at all, where they were asked for, and never over what
-was read; and YAML that may come from somebody else, read as it was typed and in bounded memory."""
+was read; and what comes in: YAML of somebody else's, read as it was typed and in bounded memory,
+and values that know their keys."""
 
 from __future__ import annotations
 
 import glob
+import inspect
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar, Self, TypeVar
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eckart.errors import EckartError, RunError, TaskError
+from eckart.errors import EckartError, RunError, TaskError, closest
 
 KEPT = ("run.sqlite", "study.yaml", "result.json")
 """The files of a run's folder that no other command makes again."""
@@ -34,7 +37,7 @@ BESIDE_WEIGHTS = (
     "*.py",
 )
 """The files of a checkpoint beside its weights, which loading may read and a copy of it needs."""
-WEIGHTS = ("*.safetensors", "*.bin")
+WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 LOCK = "lock"
 
 
@@ -333,3 +336,61 @@ def parse_yaml(text: str, where: str, error: type[EckartError] = TaskError) -> A
         raise error(f"{where}: broken YAML: it is nested too deeply") from None
     except yaml.YAMLError as broken:
         raise error(f"{where}: broken YAML: {' '.join(str(broken).split())}") from None
+
+
+CalledT = TypeVar("CalledT", bound=Callable[..., Any])
+
+
+class Closed(BaseModel):
+    """What a file, a flag or a keyword says: frozen, with no key but its own.
+
+    Its fields' descriptions are the help of the command line, and `heading` stands over them.
+    """
+
+    heading: ClassVar[str | None] = None
+    wrong: ClassVar[type[EckartError]] = TaskError
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], where: str) -> Self:
+        """Return checked values.
+
+        Raises:
+            cls.wrong: a key is unknown or a value is of the wrong kind; one line that names it.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            # An unknown key is a misspelt one, which explains what else is missing.
+            first = min(
+                error.errors(), key=lambda e: e["type"] != "extra_forbidden" or len(e["loc"]) > 1
+            )
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = f"; {closest(key, cls.model_fields)}" if len(first["loc"]) == 1 else ""
+            raise cls.wrong(f"{where}: unknown key '{key}'{known}")
+        value = repr(first["input"])[:80]
+        why = str(first.get("ctx", {}).get("error") or first["msg"])
+        raise cls.wrong(f"{where}: {key} is {value}: {why[0].lower()}{why[1:]}")
+
+    @classmethod
+    def as_keywords(cls, *but: str) -> Callable[[CalledT], CalledT]:
+        """Show these keys, but some, in the signature of what takes them as keywords."""
+
+        def shown(called: CalledT) -> CalledT:
+            own = inspect.signature(called)
+            taken = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+            ours = [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=key.default)
+                for name, key in cls.model_fields.items()
+                if name not in but
+            ]
+            signature = own.replace(parameters=[*taken, *ours])
+            called.__signature__ = signature  # type: ignore[attr-defined]
+            return called
+
+        return shown
+
+    def only(self, kind: type[Closed]) -> dict[str, Any]:
+        """Return the values of the fields that this has in common with a kind, to hand them on."""
+        return {name: getattr(self, name) for name in kind.model_fields}

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -74,10 +74,7 @@ class Edit:
             if not check_rate(self.rate) and self.cut != SMALLEST:
                 raise EditError(f"rate 0 cuts nothing, '{self.cut}' or not; give a larger one")
         elif len(PARTS[self.part]) == 1:
-            raise EditError(
-                f"'{self.part}' is one matrix, which adds nothing to the residual stream by itself;"
-                " drop attn, mlp or all, or clip it at a rate"
-            )
+            raise EditError(f"'{self.part}' is one matrix, no part to drop: attn, mlp or all is")
         elif self.rate != 1:
             raise EditError(f"{DROP} takes no rate: write {self.layer}:{self.part}:{DROP}")
 
@@ -103,9 +100,8 @@ class Edit:
         """
         try:
             layer, part, *what = (piece.strip() for piece in text.split(":"))
-            rate, cut = ("1", DROP) if what == [DROP] else (*what, SMALLEST)[:2]
-            if len(what) > 2:
-                raise ValueError
+            said = what if len(what) == 2 else (*what, SMALLEST)
+            rate, cut = ("1", DROP) if what == [DROP] else said
             return cls(int(layer), part, float(rate), cut)
         except ValueError:
             raise EditError(
@@ -130,6 +126,16 @@ def check_rate(rate: float) -> float:
             " matrix as it is"
         )
     return rate
+
+
+def check_rates(rates: Iterable[float]) -> tuple[float, ...]:
+    """Return the candidate rates in ascending order, each once, with 0 among them: not to clip is
+    always an answer.
+
+    Raises:
+        EditError: a rate is outside [0, 1).
+    """
+    return tuple(sorted({0.0, *(check_rate(rate) for rate in rates)}))
 
 
 Edits: TypeAlias = tuple[Edit, ...]
@@ -272,6 +278,8 @@ class Trial:
         score: the outcome; None for a failed trial.
         seconds: wall-clock time, an equal share of it where one reading gave several trials; the
             only field that differs between reruns.
+        file: the one file that the weights are from, by its digest, and what they are quantised to
+            in it; None for every other checkpoint.
     """
 
     key: str
@@ -283,6 +291,7 @@ class Trial:
     score: Outcome | None = None
     error: str | None = None
     seconds: float = 0.0
+    file: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "split", Split(self.split))
@@ -303,7 +312,10 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, ready for `json.dumps`."""
-        return {**asdict(self), "edits": tuple(edit.to_json() for edit in self.edits)}
+        values = {**asdict(self), "edits": tuple(edit.to_json() for edit in self.edits)}
+        if self.file is None:
+            del values["file"]
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Trial:
@@ -319,7 +331,7 @@ class Trial:
         )
 
 
-def finite(value: float) -> float | None:
+def or_null(value: float) -> float | None:
     """Return a number, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None
 
@@ -338,59 +350,50 @@ def fingerprint(values: Any) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a run was asked, as its store keeps it: a search of one model, part and task, a sweep of
-    several of each.
+    """What a run was asked: a search of one model, part and task, a sweep of several of each.
 
     Arguments:
-        values: the settings of the run.
+        kind: `search`, `sweep`, `spectrum` or `training`.
+        grid: what a sweep crosses, by the names of its fields; empty where nothing is crossed.
+        models, parts: a sweep's, in its order.
+        rates: the clipping rates, 0 among them.
+        top_k: how many of the worst-conditioned layers the layer is the deepest of.
+        readings: how many ways a sweep asks each of its models: tasks, draws and scorings.
+        metrics, own_metric: what was compared on validation: by a sweep's tasks' full names, and
+            by a search.
+        raced: whether rates that were clearly beaten were dropped.
     """
 
-    values: Mapping[str, Any]
+    kind: str
+    grid: Mapping[str, Any]
+    models: tuple[str, ...]
+    parts: tuple[str, ...]
+    rates: tuple[float, ...]
+    top_k: int
+    readings: int
+    metrics: Mapping[str, str]
+    own_metric: str
+    raced: bool
 
-    @property
-    def kind(self) -> str:
-        """`search`, `sweep`, `spectrum` or `training`."""
-        return str(self.values.get("kind", "run"))
-
-    @property
-    def grid(self) -> Mapping[str, Any] | None:
-        """What a sweep crosses, by the names of its fields; None where nothing is crossed."""
-        return self._study if "models" in self._study else None
-
-    @property
-    def _study(self) -> Mapping[str, Any]:
-        return self.values.get("study") or {}
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The names of a sweep's models."""
-        return tuple(model["name"] for model in self._study.get("models", ()))
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The parts of a sweep, in its order."""
-        return tuple(self._study.get("parts", ()))
-
-    @property
-    def rates(self) -> tuple[float, ...]:
-        """The clipping rates, 0 among them."""
-        return tuple((self._study or self.values).get("rates") or ())
-
-    @property
-    def top_k(self) -> int:
-        """How many of the worst-conditioned layers the layer is the deepest of."""
-        return (self._study or self.values).get("top_k") or TOP_K
-
-    @property
-    def readings(self) -> int:
-        """How many ways a sweep asks each of its models: tasks, draws and scorings."""
-        study = self._study
-        scorings = max(1, len(study["scorings"]))
-        return len(study["tasks"]) * len(draws(study["shots"], study["seeds"])) * scorings
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Asked:
+        """Read the settings that a run's store keeps."""
+        study = settings.get("study") or {}
+        said, tasks = study or settings, study.get("tasks") or ()
+        ways = len(draws(study.get("shots") or (), study.get("seeds") or ()))
+        return cls(
+            kind=str(settings.get("kind", "run")),
+            grid=study if "models" in study else {},
+            models=tuple(model["name"] for model in study.get("models") or ()),
+            parts=tuple(study.get("parts") or ()),
+            rates=tuple(said.get("rates") or ()),
+            top_k=said.get("top_k") or TOP_K,
+            readings=len(tasks) * ways * max(1, len(study.get("scorings") or ())),
+            metrics={full_name(task["name"], task["variant"]): task["metric"] for task in tasks},
+            own_metric=settings.get("metric") or "accuracy",
+            raced=bool(settings.get("race")),
+        )
 
     def metric(self, task: str) -> str:
         """Return what was compared on validation for a task, by its full name."""
-        for entry in self._study.get("tasks", ()):
-            if full_name(entry["name"], entry["variant"]) == task:
-                return str(entry["metric"])
-        return self.values.get("metric") or "accuracy"
+        return self.metrics.get(task, self.own_metric)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
@@ -133,9 +134,8 @@ class RunStore:
             return [digest for (digest,) in self._database.execute("SELECT digest FROM rows")]
 
     def keep_rows(self, rows: Rows) -> None:
-        self._write(
-            "INSERT OR REPLACE INTO rows VALUES (?, ?)", rows.digest, json.dumps(rows.to_json())
-        )
+        if self._fetch("SELECT 1 FROM rows WHERE digest = ?", rows.digest) is None:
+            self._write("INSERT INTO rows VALUES (?, ?)", rows.digest, json.dumps(rows.to_json()))
 
     def spectrum(self, matrix: str) -> dict[str, Any] | None:
         return self._value("SELECT spectrum FROM spectra WHERE matrix = ?", matrix)
@@ -241,10 +241,10 @@ class Run:
     models: dict[str, dict[str, Any]]
     origin: dict[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def asked(self) -> Asked:
         """The settings, with types."""
-        return Asked(self.settings)
+        return Asked.of(self.settings)
 
     def __post_init__(self) -> None:
         found = Counter((trial.setting, trial.split, trial.edits) for trial in self.trials.values())

@@ -256,10 +256,10 @@ def test_evaluations_that_cannot_be(eckart, model, table, tmp_path, arguments, w
 
 SEARCHES = {
     "a rate outside the range": (["--rates", "0,1.5"], "outside [0, 1)"),
-    "rates that are no numbers": (["--rates", "0,half"], "--rates '0,half'"),
+    "rates that are no numbers": (["--rates", "0,half"], "rates '0,half'"),
     "a layer beyond the last": (["--layer", "9"], "9"),
     "a layer that is no number": (["--layer", "last"], "neither auto nor a number"),
-    "no layers at all": (["--top-k", "0"], "top-k 0"),
+    "no layers at all": (["--top-k", "0"], "top_k is 0"),
     "no such combination": (["--combine", "median"], "geometric, mean, max, min"),
     "no such metric": (["--metric", "bleu"], "accuracy, balanced_accuracy, macro_f1"),
     "a part that this model lacks": (["--part", "fc_in"], "gate"),

@@ -9,13 +9,14 @@ from typer.main import get_command
 
 from eckart.cli.app import app
 from eckart.cli.flags import SPELLINGS
+from eckart.errors import TaskError
 from eckart.runs import read_run
 from eckart.scoring.evaluator import Evaluator
 from eckart.sweeps.grid import TaskEntry
 from eckart.tasks import Task
 from eckart.tasks.spec import DrawnTask, TaskSpec
 from eckart.weights.models import load_model
-from eckart.weights.options import ModelOptions, ReadingOptions
+from eckart.weights.options import ModelOptions
 
 OWN = {
     "instruction": "Judge each.",
@@ -43,7 +44,12 @@ def keywords(called) -> set[str]:
 def test_options_are_the_arguments_of_what_they_are_for():
     assert keywords(Task.load) == DrawnTask.model_fields.keys() - {"task"}
     assert keywords(load_model) == ModelOptions.model_fields.keys() | {"tokenizer"}
-    assert keywords(Evaluator) == ReadingOptions.model_fields.keys() | {"scoring", "progress"}
+    assert keywords(Evaluator) == {"scoring", "progress"}, "and those of ReadingOptions"
+
+
+def test_a_misspelt_keyword_is_told():
+    with pytest.raises(TaskError, match="the task: unknown key 'shoots'; did you mean 'shots'"):
+        Task.load("sst2", shoots=4)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "search", "sweep", "theory probe"])

@@ -16,7 +16,7 @@ def test_it_writes_beside_the_run_and_says_what_was_found(eckart, tmp_path):
     ended = eckart("report", "run", "--format", "md")
     assert ended.status == 0
     assert (tmp_path / "run" / "report.md").is_file()
-    assert "12 cells tried" in ended.out
+    assert "12 edits beside" in ended.out
 
 
 def test_json_is_one_document_and_writes_nothing(eckart, tmp_path):

@@ -178,10 +178,8 @@ def test_a_dry_run_keeps_nothing(eckart, model, table, tmp_path):
 
 @pytest.mark.parametrize("options", [[], ["--dry-run"]])
 def test_a_sweep_reads_a_task_once(eckart, model, own_task, monkeypatch, options):
-    read, load = [], Task.load
-    monkeypatch.setattr(
-        Task, "load", lambda *said, **options: read.append(said) or load(*said, **options)
-    )
+    read, of = [], Task.of
+    monkeypatch.setattr(Task, "of", lambda said: read.append(said) or of(said))
     cut = ["--layers", "0", "--rates", "0.5", "--seeds", "0,1", *own_task]
     assert eckart("sweep", "--model", model, *cut, *options).status == 0
     assert len(read) == 1

@@ -88,7 +88,7 @@ def readings(scorer: Scorer, monkeypatch) -> list:
 def test_each_candidate_is_read_once_and_named_as_trials_name_it(scorer, monkeypatch):
     seen = readings(scorer, monkeypatch)
     trials = list(scorer.score(CANDIDATES, "validation"))
-    assert [trial.edits for trial in trials] == list(scorer.asked(CANDIDATES))
+    assert [trial.edits for trial in trials] == list(scorer.asked(CANDIDATES, "validation"))
     assert len(trials) == len(seen) == len({scorer.canonical(edits) for edits in CANDIDATES})
     for trial in trials:
         assert trial.key == scorer.key(trial.edits, "validation")
@@ -100,7 +100,7 @@ def test_each_candidate_is_read_once_and_named_as_trials_name_it(scorer, monkeyp
 
 
 def test_the_unpruned_model_comes_first_then_the_deepest(scorer):
-    first, *others = scorer.asked(CANDIDATES)
+    first, *others = scorer.asked(CANDIDATES, "validation")
     assert first == ()
     lowest = [min(edit.layer for edit in edits) for edits in others]
     assert lowest == sorted(lowest, reverse=True)

@@ -16,6 +16,7 @@ from eckart import Edit, Task, clip, export, search
 from eckart.errors import RunError
 from eckart.exports import dense
 from eckart.exports.copying import copy_clipped
+from eckart.scoring.evaluator import scorer_of
 from eckart.weights.edits import clip_
 from eckart.weights.loading.files import Checkpoint
 from eckart.weights.models import LoadedModel, load_checkpoint, load_model
@@ -26,18 +27,20 @@ def task(table) -> Task:
     return Task.load(data=table, text_column="review", label_column="verdict", shots=4)
 
 
-def study_of(source, task, **options):
-    """Return a study that chose to clip: a random model need not prefer it."""
-    study = search(source, task, rates=[0.5], layer=1, **options)
-    clipped = study.scorer([Edit(1, "mlp", 0.5)], "test")
-    return replace(study, rate=0.5, clipped=clipped)
+def study_of(source, task, dtype="auto", tokenizer=None, **options):
+    """Return a study that chose to clip, as a random model need not, and what exports it."""
+    model = load_model(source, dtype=dtype, tokenizer=tokenizer)
+    study = search(model, task, rates=[0.5], layer=1, **options)
+    clipped = scorer_of(task, model, **options)([Edit(1, "mlp", 0.5)], "test")
+    study = replace(study, rate=0.5, clipped=clipped)
+    return study, lambda folder: export(study, folder, source, task, tokenizer=tokenizer, **options)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "mixtral"])
 def test_a_saved_model_is_the_clipped_one(family, task, tmp_path):
     source = save_family(family, tmp_path / "source")
-    study = study_of(source, task, dtype="float32")
-    saved = export(study, tmp_path / "saved")
+    study, save = study_of(source, task, dtype="float32")
+    saved = save(tmp_path / "saved")
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "saved").state_dict()
     loaded = load_model(source, dtype="float32")
     with clip(loaded.model, study.edit):
@@ -50,7 +53,7 @@ def test_a_saved_model_is_the_clipped_one(family, task, tmp_path):
 def test_half_precision_stays_half_precision(task, tmp_path):
     build("llama").to(torch.float16).save_pretrained(tmp_path / "source")
     tiny_tokenizer().save_pretrained(tmp_path / "source")
-    saved = export(study_of(tmp_path / "source", task), tmp_path / "saved")
+    saved = study_of(tmp_path / "source", task)[1](tmp_path / "saved")
     assert saved.dtype == "float16"
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").dtype == torch.float16
 
@@ -58,8 +61,8 @@ def test_half_precision_stays_half_precision(task, tmp_path):
 def test_a_live_model_is_saved_and_left_alone(task, tmp_path):
     live = build("llama")
     before = {name: tensor.clone() for name, tensor in live.state_dict().items()}
-    study = study_of(live, task, tokenizer=tiny_tokenizer())
-    export(study, tmp_path / "saved")
+    study, save = study_of(live, task, tokenizer=tiny_tokenizer())
+    save(tmp_path / "saved")
     assert all(torch.equal(before[name], tensor) for name, tensor in live.state_dict().items())
     about = json.loads((tmp_path / "saved" / "eckart.json").read_text())
     assert about["edits"] == [str(study.edit)]
@@ -67,7 +70,7 @@ def test_a_live_model_is_saved_and_left_alone(task, tmp_path):
 
 def test_a_checkpoint_that_scores_differently_is_not_kept(task, tmp_path, monkeypatch):
     source = save_family("llama", tmp_path / "source")
-    study = study_of(source, task)
+    _, save = study_of(source, task)
 
     real = dense.copy_clipped
 
@@ -79,12 +82,12 @@ def test_a_checkpoint_that_scores_differently_is_not_kept(task, tmp_path, monkey
 
     monkeypatch.setattr(dense, "copy_clipped", spoiled)
     with pytest.raises(RunError, match="scores differently"):
-        export(study, tmp_path / "saved")
+        save(tmp_path / "saved")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
 def test_a_full_disk_leaves_nothing_behind(task, tmp_path, monkeypatch):
-    study = study_of(save_family("llama", tmp_path / "source"), task)
+    _, save = study_of(save_family("llama", tmp_path / "source"), task)
 
     def full(source, edits, folder):
         (folder / "model.safetensors").write_bytes(b"half")
@@ -92,39 +95,39 @@ def test_a_full_disk_leaves_nothing_behind(task, tmp_path, monkeypatch):
 
     monkeypatch.setattr(dense, "copy_clipped", full)
     with pytest.raises(RunError, match="No space left on device"):
-        export(study, tmp_path / "saved")
+        save(tmp_path / "saved")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
 def test_an_empty_folder_is_taken_and_a_full_one_is_not(task, tmp_path):
-    study = study_of(save_family("llama", tmp_path / "source"), task)
+    _, save = study_of(save_family("llama", tmp_path / "source"), task)
     (tmp_path / "empty").mkdir()
-    assert export(study, tmp_path / "empty").path == tmp_path / "empty"
+    assert save(tmp_path / "empty").path == tmp_path / "empty"
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     with pytest.raises(RunError, match="not an empty folder"):
-        export(study, tmp_path / "full")
+        save(tmp_path / "full")
 
 
 def test_long_rows_are_scored_again_as_they_were(task, tmp_path):
     source = save_family("llama", tmp_path / "source")
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 160}))
-    study = study_of(source, task, truncate_demonstrations=True, drop_long_rows=True)
+    study, save = study_of(source, task, truncate_demonstrations=True, drop_long_rows=True)
     assert any("fewer demonstrations" in note for note in study.notes)
-    assert export(study, tmp_path / "saved").changed == 0
+    assert save(tmp_path / "saved").changed == 0
 
 
 def test_float64_is_saved_too(task, tmp_path):
     build("llama").double().save_pretrained(tmp_path / "source")
     tiny_tokenizer().save_pretrained(tmp_path / "source")
-    assert export(study_of(tmp_path / "source", task), tmp_path / "saved").dtype == "float64"
+    assert study_of(tmp_path / "source", task)[1](tmp_path / "saved").dtype == "float64"
 
 
 def test_a_draft_of_somebody_elses_is_left_alone(task, tmp_path):
     (tmp_path / ".saved.part").mkdir()
     (tmp_path / ".saved.part" / "thesis.txt").write_text("years of work")
-    export(study_of(save_family("llama", tmp_path / "source"), task), tmp_path / "saved")
+    study_of(save_family("llama", tmp_path / "source"), task)[1](tmp_path / "saved")
     assert (tmp_path / ".saved.part" / "thesis.txt").read_text() == "years of work"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".saved.part", "saved", "source"]
 
@@ -214,7 +217,7 @@ def test_what_belongs_to_a_checkpoint_is_copied_and_other_weights_are_not(task, 
         "README.md",
     ):
         (source / name).write_text("x")
-    export(study_of(source, task), tmp_path / "saved")
+    study_of(source, task)[1](tmp_path / "saved")
     names = {path.name for path in (tmp_path / "saved").iterdir()}
     assert {
         "LICENSE",
@@ -234,14 +237,14 @@ def test_an_index_under_another_name_is_copied(task, tmp_path):
     config = json.loads((source / "config.json").read_text())
     named = {**config, "transformers_weights": "mine.safetensors.index.json"}
     (source / "config.json").write_text(json.dumps(named))
-    export(study_of(source, task), tmp_path / "saved")
+    study_of(source, task)[1](tmp_path / "saved")
     assert (tmp_path / "saved" / "mine.safetensors.index.json").is_file()
 
 
 def test_another_tokenizer_that_was_asked_for_is_saved(task, tmp_path):
     source = save_family("llama", tmp_path / "source")
-    study = study_of(source, task, tokenizer=tiny_tokenizer(add_bos=True))
-    assert export(study, tmp_path / "saved").changed == 0
+    _, save = study_of(source, task, tokenizer=tiny_tokenizer(add_bos=True))
+    assert save(tmp_path / "saved").changed == 0
     assert load_model(tmp_path / "saved").tokenizer("a")["input_ids"][0] == 0
 
 
@@ -257,26 +260,37 @@ def test_what_reading_does_to_a_tokenizer_makes_it_no_other(task, tmp_path):
         "stride": 0,
     }
     path.write_text(json.dumps(told), encoding="utf-8")
-    export(study_of(source, task), tmp_path / "saved")
+    study_of(source, task)[1](tmp_path / "saved")
     assert (tmp_path / "saved" / "tokenizer.json").read_bytes() == path.read_bytes()
 
 
 def test_the_same_again_is_scored_again_and_another_is_refused(task, tmp_path):
-    study = study_of(save_family("llama", tmp_path / "source"), task)
-    first = export(study, tmp_path / "saved")
+    study, save = study_of(save_family("llama", tmp_path / "source"), task)
+    first = save(tmp_path / "saved")
     written = (tmp_path / "saved" / "model.safetensors").stat().st_mtime_ns
-    again = export(study, tmp_path / "saved")
+    again = save(tmp_path / "saved")
     assert again == replace(first, before=True)
     assert (tmp_path / "saved" / "model.safetensors").stat().st_mtime_ns == written
     with pytest.raises(RunError, match="nor what this command writes"):
-        export(replace(study, rate=0.25), tmp_path / "saved")
+        export(replace(study, rate=0.25), tmp_path / "saved", tmp_path / "source", task)
     with pytest.raises(RunError, match="nor what this command writes"):
-        export(study_of(save_family("llama", tmp_path / "other", seed=1), task), tmp_path / "saved")
+        study_of(save_family("llama", tmp_path / "other", seed=1), task)[1](tmp_path / "saved")
 
 
 def test_what_clipping_turned_and_what_rounding_turned_are_counted_apart(task, tmp_path):
-    study = study_of(save_family("llama", tmp_path / "source"), task, dtype="bfloat16")
-    saved, run = export(study, tmp_path / "saved"), study.clipped.labelled.predictions
+    study, save = study_of(save_family("llama", tmp_path / "source"), task, dtype="bfloat16")
+    saved, run = save(tmp_path / "saved"), study.clipped.labelled.predictions
     unpruned = study.baseline.labelled.predictions
     assert study.turned == sum(a != b for a, b in zip(unpruned, run, strict=True))
     assert saved.changed == sum(a != b for a, b in zip(run, saved.score.predictions, strict=True))
+
+
+def test_another_model_or_task_than_was_searched_is_refused(task, table, tmp_path):
+    study, _ = study_of(save_family("llama", tmp_path / "source"), task)
+    other = save_family("llama", tmp_path / "other", seed=1)
+    with pytest.raises(RunError, match=r"weights are \w{12}, and these are"):
+        export(study, tmp_path / "saved", other, task)
+    fewer = Task.load(data=table, text_column="review", label_column="verdict", shots=2)
+    with pytest.raises(RunError, match=r"prompts are \w{12}, and these are"):
+        export(study, tmp_path / "saved", tmp_path / "source", fewer)
+    assert not (tmp_path / "saved").exists()

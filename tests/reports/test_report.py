@@ -62,8 +62,8 @@ def test_every_format_has_the_same_numbers(folder):
     text = report.to_markdown()
     (choice,) = found.choices
     assert f"{100 * choice.gain.mean:+.2f}" in text
-    assert report.summary[0].replace("(", "").split(" gains ")[0] in text
-    assert "12 cells tried" in report.summary[0]
+    assert report.summary[0].replace("(", "").split(" changes ")[0] in text
+    assert "12 edits beside" in report.summary[0]
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(folder):
@@ -124,7 +124,7 @@ def swept(made: Made, **study):
         "layers": list(made.layers),
         "parts": list(made.parts),
     }
-    sweep = Sweep.of({**said, "rates": list(made.rates), "test": made.test, **study})
+    sweep = Sweep.of({**said, "rates": list(made.rates), "test": made.test, **study}, "the study")
     layers = {part: list(made.layers) for part in made.parts}
     facts = {name: {"layers": layers, "spectra": []} for name in made.models}
     return replace(made.run(), settings=sweep.settings, models=facts)

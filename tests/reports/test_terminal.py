@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from samples import trial
 
-from eckart.records import Edit
+from eckart.records import Edit, Row, Rows, Setting
 from eckart.reports.results import evaluation_report, score_report, search_report, spectrum_report
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, as_text, listed, print_on
@@ -59,16 +59,30 @@ def scored(classes: int = 2, n: int = 100_000) -> Score:
     )
 
 
-def finished(layers: int = 96, rates: int = 9) -> SearchResult:
+def finished(layers: int = 96, rates: int = 9, clips: bool = True) -> SearchResult:
     """Return a search whose every entry is as wide as entries become."""
     before = scored()
     after = replace(before, predictions=before.labels, accuracy=1.0)
     ranks = {"q": 11264, "k": 1024, "v": 1024, "o": 11264}
     steps = [round(i / rates, 4) for i in range(rates)]
-    tried = [Candidate(rate, ranks, trial(score=scored(n=2000)), 2000) for rate in steps]
-    tried.append(
-        Candidate(0.995, ranks, trial(score=None, status="failed", error="its scores are NaN"), 0)
-    )
+    best = steps[-1] if clips else 0.0
+    setting = Setting(LONG_MODEL, "a-task-with-a-long-name", 32, 1234, "sum")
+    splits = {"validation": rows_of("validation", 2000), "test": rows_of("test", before.n)}
+
+    def made(split, rate, **outcome):
+        edits = (Edit(layers - 1, "attn", rate),) if rate else ()
+        about = {"setting": setting, "split": split, "rows": splits[split].digest, "edits": edits}
+        return trial(f"{split} {rate}", **about, **outcome)
+
+    seen = scored(n=2000)
+    better = replace(seen, predictions=seen.labels)
+    scores = {rate: better if rate == best else seen for rate in steps}
+    tried = [
+        Candidate(rate, ranks, made("validation", rate, score=score), 2000)
+        for rate, score in scores.items()
+    ]
+    failed = made("validation", 0.995, score=None, status="failed", error="its scores are NaN")
+    tried.append(Candidate(0.995, ranks, failed, 0))
     return SearchResult(
         settings={
             "model": LONG_MODEL,
@@ -82,12 +96,12 @@ def finished(layers: int = 96, rates: int = 9) -> SearchResult:
         labels=("a", "b"),
         part="attn",
         layer=layers - 1,
-        rate=steps[-1],
+        rate=best,
         condition_numbers={i: 1.2345678 * 10 ** (i % 9) for i in range(layers - 1)}
         | {layers - 1: float("inf")},
         candidates=tuple(tried),
-        baseline=trial(score=before),
-        clipped=trial(score=after),
+        baseline=made("test", 0.0, score=before),
+        clipped=made("test", best, score=after if clips else before),
         parameters={"dense": 1, "factored": 1, "saved": 0},
         published=(
             {
@@ -99,7 +113,12 @@ def finished(layers: int = 96, rates: int = 9) -> SearchResult:
             },
         ),
         notes=("train: left out 12,345 rows for repeating an input",),
+        rows=tuple(splits.values()),
     )
+
+
+def rows_of(split: str, n: int) -> Rows:
+    return Rows(("a", "b"), tuple(Row(f"{split}:{i}", "", 0) for i in range(n)))
 
 
 def written(columns: list[str], rows: list[list[str]]):
@@ -148,7 +167,7 @@ def spectra():
 
 SHOWN = {
     "a search": lambda: search_report(finished()),
-    "a search that clips nothing": lambda: search_report(replace(finished(), rate=0.0)),
+    "a search that clips nothing": lambda: search_report(finished(clips=False)),
     "an evaluation": evaluated,
     "eight long labels": lambda: score_report(
         scored(8), [f"{name} {i}" for i in (1, 2) for name in LONG_LABELS], "t"

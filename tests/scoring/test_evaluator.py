@@ -22,7 +22,8 @@ from eckart.scoring.forward.reader import Reader
 from eckart.scoring.forward.states import StateStore
 from eckart.scoring.forward.trunk import LayerPoint
 from eckart.scoring.methods import LogLikelihoods, combine, score
-from eckart.selection.search import Plan, run_plan
+from eckart.selection.plan import Plan
+from eckart.selection.search import run_plan
 from eckart.weights.models import load_model
 
 
@@ -232,7 +233,7 @@ def test_a_tail_that_ignores_the_edit_is_noticed(task, monkeypatch, dtype):
 
 def test_a_search_leaves_nothing_behind_in_memory(task):
     evaluator = Evaluator(loaded(), task)
-    run_plan(Plan("mlp", (0.0, 0.5), layer=1), evaluator)
+    run_plan(Plan(rates=(0.0, 0.5), layer=1), evaluator)
     assert (evaluator.states.held, evaluator.states.filed) == (0, 0)
     assert evaluator._factors == {}
 
@@ -327,7 +328,7 @@ def test_an_edit_whose_outputs_overflow_is_a_failed_trial(task, tmp_path, monkey
     def overflows(reader, start=None, *args, **kwargs):
         return real(reader, start, *args, **kwargs) - (np.inf if start is not None else 0.0)
 
-    plan, scorer = Plan("mlp", (0.0, 0.5, 0.9), layer=1), Evaluator(model, task)
+    plan, scorer = Plan(rates=(0.0, 0.5, 0.9), layer=1), Evaluator(model, task)
     monkeypatch.setattr(Reader, "sums", overflows)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

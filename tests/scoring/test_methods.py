@@ -12,11 +12,12 @@ from families import build, tiny_tokenizer
 from eckart import Edit, Task
 from eckart.errors import TaskError
 from eckart.scoring.evaluator import Evaluator
-from eckart.scoring.forward.plain import plain_log_likelihoods
+from eckart.scoring.forward.plain import read_plainly
 from eckart.scoring.forward.reader import Reader
 from eckart.scoring.methods import METHODS, check_method
 from eckart.scoring.requests import build_requests
-from eckart.selection.search import Plan, run_plan
+from eckart.selection.plan import Plan
+from eckart.selection.search import run_plan
 from eckart.weights.edits import clip
 from eckart.weights.models import load_model
 
@@ -49,7 +50,7 @@ def double(family: str):
 
 def plain(model, prompts) -> np.ndarray:
     requests = build_requests(prompts, model.tokenizer)
-    return plain_log_likelihoods(model.model, requests.without_prefix())
+    return read_plainly(model.model, requests.without_prefix()).values
 
 
 def shares(values: np.ndarray) -> np.ndarray:
@@ -121,7 +122,7 @@ def test_several_methods_from_one_reading_equal_one_by_one(request, kind, monkey
     alone = [Evaluator(model, task, scoring=method)(EDITS, "validation") for method in methods]
     evaluator = Evaluator(model, task)
     evaluator.prepare("validation", methods)
-    reader, read = evaluator.prepare("validation").rows.reader, []
+    reader, read = evaluator.prepare("validation").reader, []
     real = Reader.sums
     monkeypatch.setattr(
         Reader,
@@ -234,7 +235,7 @@ def test_a_race_by_batch_is_refused_before_anything_is_read(task, tmp_path, monk
     )
     monkeypatch.setattr(Reader, "sums", None)
     with pytest.raises(TaskError, match="leave out --race"):
-        run_plan(Plan("mlp", (0.0, 0.5), layer=1, race=True), evaluator, tmp_path / "run")
+        run_plan(Plan(rates=(0.0, 0.5), layer=1, race=True), evaluator, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -242,5 +243,5 @@ def test_a_search_by_a_calibrated_scoring_records_it(task):
     evaluator = Evaluator(
         load_model(build("llama"), tokenizer=tiny_tokenizer()), task, scoring="contextual"
     )
-    study = run_plan(Plan("mlp", (0.0, 0.5), layer=1), evaluator)
+    study = run_plan(Plan(rates=(0.0, 0.5), layer=1), evaluator)
     assert study.settings["scoring"] == "contextual"

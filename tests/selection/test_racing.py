@@ -19,8 +19,9 @@ from eckart.errors import EckartError, EditError, RunError, TaskError
 from eckart.records import Split
 from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.methods import join_scores, score
+from eckart.selection.plan import Plan
 from eckart.selection.racing import ALPHA, plan_looks, race_rates
-from eckart.selection.search import Plan, describe, run_plan
+from eckart.selection.search import describe, run_plan
 from eckart.statistics.paired import log_e_value
 from eckart.weights.models import load_model
 

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import pytest
 from families import build, save_family, tiny_tokenizer
 from rich.console import Console
-from samples import score, trial
+from samples import trial
 
 from eckart import Anatomy, Task, search
-from eckart.records import Trial
+from eckart.analysis.findings import find
+from eckart.records import Edit, Row, Rows, Trial
 from eckart.reports.results import outcome_table
-from eckart.reports.sentences import conclusion
+from eckart.reports.sentences import summary
 from eckart.selection import search as module
 from eckart.selection.result import Candidate, SearchResult
 from eckart.statistics.scores import Score
@@ -40,9 +41,27 @@ def rows(right: list[bool]) -> Score:
     )
 
 
+def rows_of(split: str, n: int) -> Rows:
+    return Rows(("a", "b"), tuple(Row(f"{split}:{i}", "text", 0) for i in range(n)))
+
+
+def conclusion(found: SearchResult) -> str:
+    return " ".join(summary(find(found.run)))
+
+
 def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> SearchResult:
     before = [False] * fixed + [True] * broken + [True] * same
     after = [True] * fixed + [False] * broken + [True] * same
+    tried, tested = rows_of("validation", 2), rows_of("test", len(before))
+    chosen = (Edit(1, "mlp", rate),) if rate else ()
+
+    def scored(split, edits, score, rows):
+        return trial(f"{split} {edits}", split=split, edits=edits, score=score, rows=rows.digest)
+
+    validation = {
+        0.0: scored("validation", (), rows([False, True]), tried),
+        0.9: scored("validation", (Edit(1, "mlp", 0.9),), rows([bool(rate)] * 2), tried),
+    }
     return SearchResult(
         settings={
             "model": "m",
@@ -58,12 +77,13 @@ def study(fixed: int, broken: int, same: int = 60, rate: float = 0.9) -> SearchR
         layer=1,
         rate=rate,
         condition_numbers={0: 3.0, 1: float("inf")},
-        candidates=tuple(Candidate(r, {"up": 4}, trial(score=score()), 2) for r in (0.0, 0.9)),
-        baseline=trial(score=rows(before)),
-        clipped=trial(score=rows(after)),
+        candidates=tuple(Candidate(r, {"up": 4}, t, 2) for r, t in validation.items()),
+        baseline=scored("test", (), rows(before), tested),
+        clipped=scored("test", chosen, rows(after), tested),
         parameters={"dense": 100, "factored": 20, "saved": 80},
         published=(),
         notes=(),
+        rows=(tried, tested),
     )
 
 
@@ -83,7 +103,7 @@ def test_the_verdict(fixed, broken, says):
     turned = f"{fixed} fixed, {broken} broken; {fixed + broken} predictions turned)"
     assert turned in conclusion(found)
     assert conclusion(found).endswith(
-        "Tried on 2 validation rows: 1 clipping rate beside the unpruned model."
+        "Tried on 2 validation rows: 1 edit beside the unpruned model."
     )
 
 
@@ -130,8 +150,9 @@ def test_a_model_that_does_not_beat_the_most_frequent_label_is_the_first_thing_s
 def test_not_to_clip_is_said_plainly():
     found = study(0, 0, rate=0.0)
     assert "nothing is clipped (one draw of demonstrations, seed 0)" in found.verdict()
-    assert "Tried on 2 validation rows: 1 clipping rate beside the unpruned model." in conclusion(
-        found
+    assert "nothing is clipped (one draw of demonstrations, seed 0). Tried" in conclusion(found)
+    assert conclusion(found).endswith(
+        "Tried on 2 validation rows: 1 edit beside the unpruned model."
     )
 
 

@@ -407,11 +407,12 @@ def test_two_tasks_of_one_name_are_refused(model, task, tmp_path):
 
 def test_a_study_says_itself():
     grid = Sweep.of(
-        {"models": "gpt2", "tasks": ["sst2"], "layers": "0,-1", "seeds": "0..2", "rates": "0.5"}
+        {"models": "gpt2", "tasks": ["sst2"], "layers": "0,-1", "seeds": "0..2", "rates": "0.5"},
+        "the study",
     )
     from eckart.files import parse_yaml
 
-    assert Sweep.of(parse_yaml(grid.to_yaml(), "x")) == grid
+    assert Sweep.of(parse_yaml(grid.to_yaml(), "x"), "x") == grid
     edits = grid.edits({"attn": [0, 3], "mlp": [3]})
     assert list(map(str, edits)) == ["0:attn:0.5", "3:attn:0.5", "3:mlp:0.5"]
 

@@ -61,7 +61,7 @@ def steadiness(findings: Findings) -> Iterator[Steadiness]:
         block = next((b for b in (test, validation) if b and _holds(b, grid)), None)
         if block is None or len(layers) < 2 or len(rates) < 2:
             continue
-        gains = np.stack([[block.gains[block.edits.index(edit)] for edit in line] for line in grid])
+        gains = np.stack([[block.gains[block.place[edit]] for edit in line] for line in grid])
         half = len(layers) // 2
         shallow = range(half)
         deep = range(len(layers) - half, len(layers))
@@ -100,9 +100,7 @@ class WholeLayers:
     def gains(self, edits: Sequence[Edit | None]) -> Float[np.ndarray, "edits seeds rows"]:
         """Return test gains; 0 for the unpruned model, NaN where it was not asked."""
         unpruned = self.test.unpruned - self.test.unpruned
-        return np.stack(
-            [self.test.gains[self.test.edits.index(e)] if e else unpruned for e in edits]
-        )
+        return np.stack([self.test.gains[self.test.place[e]] if e else unpruned for e in edits])
 
 
 def whole_layers(findings: Findings) -> Iterator[WholeLayers]:
@@ -180,7 +178,7 @@ def _holds(block: Block, grid: Sequence[Sequence[Edit]]) -> bool:
     asked = ~np.isnan(block.unpruned)
     return (
         asked.sum(axis=1).min() >= FEWEST_ROWS
-        and all(edit in block.edits for edit in edits)
+        and all(edit in block.place for edit in edits)
         and all((~np.isnan(block.row_merits(edit)))[asked].all() for edit in edits)
     )
 

@@ -28,6 +28,7 @@ from eckart.runs import Run
 from eckart.statistics.crossed import Estimate, smallest_detectable
 from eckart.statistics.gain import verdict
 from eckart.statistics.multiplicity import FOLDS, holm, selected_gain
+from eckart.statistics.paired import PairedDifference
 from eckart.statistics.scores import Outcome, Score
 
 Conclusion = Literal["gain", "loss", "cannot tell", "nothing clipped", "not known"]
@@ -77,6 +78,15 @@ class Choice:
     @property
     def part(self) -> str:
         return self.target.part
+
+    @property
+    def paired(self) -> PairedDifference | None:
+        """The gain under one seed, on test rows: what a search tells."""
+        gain = self.gain
+        if gain is None or gain.seeds > 1 or self.basis == "cross-validated":
+            return None
+        about = (gain.rows, gain.mean, gain.interval, gain.p_value)
+        return PairedDifference(*about, self.fixed, self.broken)
 
     @property
     def counts(self) -> list[tuple[Edit | None, int]]:
@@ -168,7 +178,7 @@ def pick(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) 
     if block is None:
         return None
     unpruned = _value(block, None, metric, seeds)
-    values = {edit: _value(block, edit, metric, seeds) for edit in edits if edit in block.edits}
+    values = {edit: _value(block, edit, metric, seeds) for edit in edits if edit in block.place}
     known = {edit: value for edit, value in values.items() if value is not None}
     return None if unpruned is None else best_edit(known, unpruned)
 
@@ -228,7 +238,7 @@ def _missing(block: Block | None, edits: list[Edit], metric: str, seeds: list[in
     known = (
         edit
         for edit in edits
-        if edit in block.edits and _value(block, edit, metric, seeds) is not None
+        if edit in block.place and _value(block, edit, metric, seeds) is not None
     )
     each = "" if len(seeds) == 1 else f" under each of the {len(seeds)} seeds"
     return "" if any(known) else f"no edit was scored on validation{each}"
@@ -296,9 +306,7 @@ def _cross_validated(choice: Choice, before: Block | None, edits: list[Edit]) ->
     if before is None or choice.edit is None:
         return cross
     lines = [before.seeds.index(seed) for seed in _seeds(before)]
-    whole = [
-        before.edits.index(edit) for edit in edits if edit in before.edits and _whole(before, edit)
-    ]
+    whole = [before.place[edit] for edit in edits if edit in before.place and _whole(before, edit)]
     gains = before.gains[whole][:, lines]
     if gains.size == 0 or gains.shape[2] < FOLDS:
         return cross

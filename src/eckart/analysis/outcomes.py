@@ -91,6 +91,11 @@ class Block:
         return self.merits - self.unpruned
 
     @cached_property
+    def place(self) -> dict[Edit, int]:
+        """Where each edit stands among the edits."""
+        return {edit: place for place, edit in enumerate(self.edits)}
+
+    @cached_property
     def asked(self) -> Bool[np.ndarray, "seeds rows"]:
         """Whether anything was scored on a row under a seed."""
         return ~np.isnan(self.unpruned) | ~np.isnan(self.merits).all(axis=0)
@@ -102,7 +107,7 @@ class Block:
 
     def row_merits(self, edit: Edit | None) -> Float[np.ndarray, "seeds rows"]:
         """Return what an edit, or the unpruned model, merits on each row."""
-        return self.unpruned if edit is None else self.merits[self.edits.index(edit)]
+        return self.unpruned if edit is None else self.merits[self.place[edit]]
 
     def outcomes(self, edit: Edit | None) -> list[Outcome]:
         kept = (trial for seed in self.seeds for trial in self.trials.get((edit, seed), []))
@@ -110,7 +115,7 @@ class Block:
 
     def has(self, edit: Edit | None) -> bool:
         """Whether an edit, or the unpruned model, was scored at all."""
-        return edit is None or edit in self.edits
+        return edit is None or edit in self.place
 
 
 def blocks(run: Run, controls: bool = False) -> dict[tuple[Condition, str], Block]:

@@ -11,13 +11,14 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
-from eckart.cli.flags import parse_layer, parse_layers, parse_rates, with_options
+from eckart.cli.flags import parse_numbers, with_options
 from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
 from eckart.cli.runs import carry_out, run_spectrum, show_cost
-from eckart.records import TOP_K, Edit
-from eckart.sweeps.grid import Grid, listed
+from eckart.records import Edit
+from eckart.selection.plan import Plan, listed
+from eckart.sweeps.grid import Grid
 from eckart.tasks.spec import DrawnTask, TaskOptions
 from eckart.weights.options import ModelOptions, ReadingOptions
 
@@ -81,7 +82,7 @@ def spectrum(
     Matrices are read from the checkpoint one at a time and kept as they are done: a stopped command
     goes on.
     """
-    chosen = parse_layers(layers)
+    chosen = parse_numbers(layers, "--layers", "0,1,-1")
     figure = plot or Path(f"{Path(model).name}-condition-numbers.png")
     from eckart.reports.figures import check_figure_path
     from eckart.runs import folder_name
@@ -134,42 +135,32 @@ def evaluate(
 @with_options()
 def search(
     model: o.Model,
-    part: o.Part = "mlp",
-    rates: o.Rates = o.DEFAULT_RATES,
-    layer: o.Layer = "auto",
-    top_k: o.TopK = TOP_K,
-    combine: o.Combine = "geometric",
-    metric: o.Metric = None,
-    race: o.Race = False,
-    controls: o.Controls = False,
     out: o.Out = None,
     save: o.Save = None,
     scoring: o.ScoringMethod = None,
     json_: o.Json = False,
     *,
+    plan: Plan,
     task: DrawnTask,
     reading: ReadingOptions,
     loading: ModelOptions,
 ) -> None:
     """Algorithm 1: choose the layer by condition number, the rate on validation, and test the
     choice once."""
-    chosen_rates = parse_rates(rates)
-    chosen_layer = parse_layer(layer)
     rows = o.read_task(task)
     from eckart.cli.results import finish_search
     from eckart.exports.dense import check_target
-    from eckart.selection.search import Plan, default_folder, run_plan
+    from eckart.selection.search import default_folder, run_plan
 
     if save is not None:
         check_target(save)
-    plan = Plan(part, chosen_rates, top_k, chosen_layer, combine, metric, race, controls)
     evaluator = _evaluator(model, rows, scoring, reading, loading)
     if save is not None:
         check_target(save, evaluator.model)
     folder = out or default_folder(plan, evaluator)
     say_run(folder)
     result = run_plan(plan, evaluator, folder, tell=say, command=typed())
-    finish_search(result, folder, save, as_json=json_)
+    finish_search(result, evaluator, folder, save, as_json=json_)
 
 
 def _evaluator(
@@ -218,7 +209,7 @@ def sweep(
     from eckart.sweeps.cluster import on_cluster
     from eckart.sweeps.cost import estimate
     from eckart.sweeps.files import is_study, read_study, with_model
-    from eckart.sweeps.sources import Sources, resolve
+    from eckart.sweeps.sources import Sources, settle
     from eckart.sweeps.sweep import default_folder, locally
 
     said |= {} if metric is None else {"metric": metric}
@@ -235,7 +226,7 @@ def sweep(
         f" {len(list(grid.units))}"
     )
     sources = Sources()  # one for all that follows: a task's rows are read once
-    grid = resolve(grid, sources)
+    grid = settle(grid, sources)
     folder = out or default_folder(grid)
     if dry_run:
         show_cost(estimate(grid, folder, sources), as_json=json_)

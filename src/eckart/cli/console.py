@@ -23,7 +23,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
-    SpinnerColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
@@ -57,21 +56,23 @@ class Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f}/s", style="cyan")
 
 
-@contextmanager
-def progress_bar(what: str, rows: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rows per second on standard error; where that is no terminal, one line when
-    done."""
+def bar() -> Progress:
+    """Return how far something is, on standard error, where that is a terminal."""
     columns = (
-        SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=errors, transient=True, disable=not errors.is_terminal
-    ) as progress:
+    return Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
+
+
+@contextmanager
+def progress_bar(what: str, rows: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar with rows per second on standard error; where that is no terminal, one line when
+    done."""
+    with bar() as progress:
         job = progress.add_task(what, total=rows)
         yield lambda done: progress.advance(job, done)
         speed = progress.tasks[0].finished_speed or progress.tasks[0].speed or 0

@@ -15,7 +15,8 @@ from eckart.errors import RunError, TaskError
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
 from eckart.reports.results import search_report
 from eckart.scoring.evaluator import Evaluator
-from eckart.selection.search import Plan, run_plan
+from eckart.selection.plan import Plan
+from eckart.selection.search import run_plan
 from eckart.statistics.scores import Score
 from eckart.tasks import Task
 from eckart.weights.anatomy import Anatomy
@@ -45,7 +46,7 @@ def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None
     run = out / f"{name}-{part}-{shots}-shots"
     say_run(run)
     result = run_plan(
-        Plan(part), Evaluator(model, _task(data, name, shots), progress=progress_bar), run
+        Plan(part=part), Evaluator(model, _task(data, name, shots), progress=progress_bar), run
     )
     write_search(result, run)
     _draw_spectra(model, out)

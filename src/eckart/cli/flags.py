@@ -1,8 +1,8 @@
 """Flags: what is typed on the command line, and how it becomes the values of declared options.
 
 What is said of a model and a reading is declared in `eckart.weights.options`, of a task in
-`eckart.tasks.spec`, and what a sweep crosses in `eckart.sweeps.grid`; here stands only what a shell
-spells otherwise.
+`eckart.tasks.spec`, of a search in `eckart.selection.plan`, and what a sweep crosses in
+`eckart.sweeps.grid`; here stands only what a shell spells otherwise.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, TypeGuard, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, get_args, get_origin
 
 import typer
 
-from eckart.errors import EckartError, EditError, RunError, TaskError
-from eckart.weights.options import Closed, checked
+from eckart.errors import EditError, RunError, TaskError
+from eckart.files import Closed
+from eckart.records import RATES
 
-NumberT = TypeVar("NumberT", int, float)
+DEFAULT_RATES = ",".join(f"{rate:g}" for rate in RATES)
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -99,40 +100,18 @@ def parse_memory(text: str) -> int:
         ) from None
 
 
-def _each(text: str, kind: type[NumberT], wrong: EckartError) -> list[NumberT]:
+def parse_numbers(text: str | None, option: str, such_as: str) -> list[int] | None:
+    """Read whole numbers; nothing is for the verb to choose.
+
+    >>> parse_numbers("0,1,-1", "--layers", "0,1"), parse_numbers(None, "--layers", "0,1")
+    ([0, 1, -1], None)
+    """
     try:
-        return [kind(number) for number in text.split(",")]
+        return None if text is None else [int(number) for number in text.split(",")]
     except ValueError:
-        raise wrong from None
-
-
-def parse_rates(text: str) -> tuple[float, ...]:
-    """Read `0,0.5,0.9`."""
-    said = f"--rates '{text}' are not numbers joined by commas, such as 0,0.5,0.9"
-    return tuple(_each(text, float, EditError(said)))
-
-
-def parse_layer(text: str) -> int | None:
-    """Read a layer, or `auto` as None."""
-    said = f"--layer '{text}' is neither auto nor a number, such as 26 or -1"
-    if text == "auto":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise EditError(said) from None
-
-
-def parse_layers(text: str | None) -> list[int] | None:
-    """Read `0,1,-1`; nothing is all of them."""
-    said = f"--layers '{text}' are not whole numbers joined by commas, such as 0,1,-1"
-    return None if text is None else _each(text, int, EditError(said))
-
-
-def parse_steps(text: str | None) -> list[int] | None:
-    """Read `500,1000`; nothing is for the verb to choose."""
-    said = f"--checkpoints '{text}' are not whole numbers joined by commas, such as 500,1000"
-    return None if text is None else _each(text, int, TaskError(said))
+        raise EditError(
+            f"{option} '{text}' are not whole numbers joined by commas, such as {such_as}"
+        ) from None
 
 
 def parse_names(text: str | None) -> list[str] | None:
@@ -156,6 +135,7 @@ class Spelling:
         flags: where these are not the option's name.
         name: of the verb's parameter, where it is not the option's.
         least: the smallest number.
+        default: what is typed for the option's own, where that is no text.
         help: where the flag says the contrary.
     """
 
@@ -164,6 +144,7 @@ class Spelling:
     flags: tuple[str, ...] = ()
     name: str | None = None
     least: int | None = None
+    default: str | None = None
     help: str | None = None
 
 
@@ -178,6 +159,8 @@ SPELLINGS = {
     "cache_memory": Spelling(read=parse_memory),
     "batch_tokens": Spelling(int | None, least=1),
     "points": Spelling(int | None),
+    "rates": Spelling(default=DEFAULT_RATES),
+    "layer": Spelling(default="auto"),
     "models": Spelling(list[str] | None, flags=("--model",)),
 }
 """Of the options that are not typed as they are; lists of anything are typed as one text."""
@@ -231,7 +214,8 @@ class _Group:
         """Yield a parameter for each option; what was not said is None, or False for a switch."""
         for name, kind in self.fields.items():
             how = _spelling(kind, name)
-            default = None if self.said else defaults.get(name, kind.model_fields[name].default)
+            own = how.default or kind.model_fields[name].default
+            default = None if self.said else defaults.get(name, own)
             yield inspect.Parameter(
                 how.name or name,
                 inspect.Parameter.KEYWORD_ONLY,
@@ -251,7 +235,7 @@ class _Group:
             for name, value in typed.items()
             if value is not None and value is not False
         }
-        return read if self.said else checked(self.kinds[0], read, where)
+        return read if self.said else self.kinds[0].of(read, where)
 
 
 def _is_kind(kind: Any) -> TypeGuard[type[Closed]]:

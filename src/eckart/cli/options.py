@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eckart.cli.flags import declared
-from eckart.records import RATES
+from eckart.selection.plan import Plan
 from eckart.tasks.spec import DrawnTask
 from eckart.weights.options import ModelOptions
 
@@ -22,9 +22,7 @@ Model = Annotated[
     str,
     typer.Argument(help="A hub id, or a folder with config.json and safetensors.", metavar="MODEL"),
 ]
-Part = Annotated[
-    str, typer.Option(help="attn, mlp, all, or one matrix: q k v o gate up down fc_in fc_out.")
-]
+Part = Annotated[str, declared(Plan, "part")]
 Plot = Annotated[Path | None, typer.Option(help="Where the figure goes (.png, .svg or .pdf).")]
 Edits = Annotated[
     list[str] | None,
@@ -39,50 +37,8 @@ Edits = Annotated[
 Split = Annotated[
     str, typer.Option(help="validation, test, or all: every row that is no demonstration.")
 ]
-DEFAULT_RATES = ",".join(f"{rate:g}" for rate in RATES)
-Rates = Annotated[str, typer.Option(help="Clipping rates to try; 0 is always among them.")]
-Layer = Annotated[
-    str, typer.Option(help="auto: by condition number; or a layer, negative from the last.")
-]
 Layers = Annotated[
     str | None, typer.Option(help="Only these layers, such as 0,1,-1: negative ones from the last.")
-]
-TopK = Annotated[
-    int, typer.Option(help="auto takes the deepest of the K worst-conditioned layers.")
-]
-Combine = Annotated[
-    str,
-    typer.Option(
-        help="A layer's condition number from its matrices': geometric, mean, max or min."
-    ),
-]
-Metric = Annotated[
-    str | None,
-    typer.Option(
-        help=(
-            "Compared on validation: accuracy, balanced_accuracy or macro_f1. The task's own by"
-            " default."
-        )
-    ),
-]
-Race = Annotated[
-    bool,
-    typer.Option(
-        "--race",
-        help=(
-            "Stop reading a rate once it is clearly beaten; the choice is the same, 19 times in 20."
-        ),
-    ),
-]
-Controls = Annotated[
-    bool,
-    typer.Option(
-        "--controls",
-        help=(
-            "Test the choice beside its control arms: random directions, the largest, and the part"
-            " dropped."
-        ),
-    ),
 ]
 DryRun = Annotated[
     bool,
@@ -146,6 +102,8 @@ ScoringMethod = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Rates = Annotated[str, declared(Plan, "rates")]
+Metric = Annotated[str | None, declared(Plan, "metric")]
 Device = Annotated[str, declared(ModelOptions, "device")]
 RemoteCode = Annotated[bool, declared(ModelOptions, "trust_remote_code")]
 
@@ -169,5 +127,4 @@ def read_model(name: str, loading: ModelOptions) -> LoadedModel:
 def read_task(task: DrawnTask) -> Task:
     from eckart.tasks import Task
 
-    said = task.only(DrawnTask)
-    return Task.load(said.pop("task"), **said)
+    return Task.of(task)

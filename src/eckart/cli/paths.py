@@ -98,6 +98,8 @@ def _study_or_model(source: str, out: Path | None) -> Iterator[Read]:
 
 def _model(name: str) -> Iterator[Read]:
     folder = home(name)
+    if folder.suffix.lower() == ".gguf":
+        yield Read("the model", folder)
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.suffix in MODEL_FILES and path.name not in RUN_FILES:
             yield Read("the model", path)

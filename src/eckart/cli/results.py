@@ -18,13 +18,20 @@ from eckart.selection.result import SearchResult
 
 if TYPE_CHECKING:
     from eckart.exports.dense import Saved
+    from eckart.scoring.scorer import Scorer
 
 
-def finish_search(result: SearchResult, folder: Path, save: Path | None, as_json: bool) -> None:
+def finish_search(
+    result: SearchResult, scorer: Scorer, folder: Path, save: Path | None, as_json: bool
+) -> None:
     """Write the result as text and figure into the run's folder, save the clipped model, and
     print."""
     write_search(result, folder)
-    kept = None if save is None else _export(result, save)
+    kept = None
+    if save is not None:
+        from eckart.exports.dense import save_clipped  # torch, which a report does without
+
+        kept = save_clipped(result, scorer, save)
     if as_json:
         print_json(
             {
@@ -38,12 +45,6 @@ def finish_search(result: SearchResult, folder: Path, save: Path | None, as_json
     say(f"run: {folder} (result.json, result.txt, validation.png)")
     if kept:
         say(saved_sentences(kept, result))
-
-
-def _export(result: SearchResult, folder: Path) -> Saved:
-    from eckart.exports.dense import export  # torch, which a report does without
-
-    return export(result, folder)
 
 
 def saved_sentences(saved: Saved, result: SearchResult) -> str:

@@ -10,9 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from eckart.cli.console import errors, print_json, progress_bar, say, say_run, show, typed
+from eckart.cli.console import bar, print_json, progress_bar, say, say_run, show, typed
 from eckart.files import home
 
 if TYPE_CHECKING:
@@ -106,26 +104,20 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
 
     total = expected_trials(study, folder, sources)
     units = len(list(study.units))
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
     done = 0
     trials = 0
     start = time.perf_counter()
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        job = bar.add_task(f"0 of {units} units, trials", total=total)
+    with bar() as shown:
+        job = shown.add_task(f"0 of {units} units, trials", total=total)
 
         def watch(event: Event) -> None:
             nonlocal done, trials
             if isinstance(event, Trial):
                 trials += 1
-                bar.advance(job)
+                shown.advance(job)
             elif isinstance(event, Unit):
                 done += 1
-                bar.update(job, description=f"{done} of {units} units, trials")
+                shown.update(job, description=f"{done} of {units} units, trials")
                 say(
                     f"{done} of {units} units: {event}: {trials} trials,"
                     f" {time.perf_counter() - start:.0f} s"

@@ -60,6 +60,8 @@ def stored_dtype(source: LoadedModel) -> str:
     memory."""
     if source.live:
         return source.dtype
+    if source.file is not None:
+        return "float32"  # what it is dequantised to
     sizes: Counter[str] = Counter()
     for tensor in Checkpoint(source.name).tensors.values():
         if tensor.dtype in FLOATS:

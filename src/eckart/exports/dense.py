@@ -17,12 +17,22 @@ from eckart.errors import RunError
 from eckart.exports.copying import copy_clipped, save, stored_dtype
 from eckart.files import clear_drafts, drafted, home
 from eckart.records import Edit, Trial
+from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
 from eckart.selection.result import SearchResult
 from eckart.statistics.scores import Score
-from eckart.weights.edits import clip
+from eckart.tasks.task import AnyTask, Task
+from eckart.weights.edits import clip, clip_
 from eckart.weights.identity import tokenizer_text
-from eckart.weights.models import LoadedModel, load_model, load_tokenizer, needed_tokenizer
+from eckart.weights.models import (
+    LoadedModel,
+    Model,
+    Tokenizer,
+    load_checkpoint,
+    load_model,
+    load_tokenizer,
+    needed_tokenizer,
+)
 
 ABOUT = "eckart.json"
 """What a saved model is, beside it."""
@@ -57,7 +67,16 @@ class Saved:
     before: bool = False
 
 
-def export(result: SearchResult, directory: str | Path) -> Saved:
+def export(
+    result: SearchResult,
+    directory: str | Path,
+    model: str | Path | Model | LoadedModel,
+    task: AnyTask | str,
+    *,
+    device: str = "auto",
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
+) -> Saved:
     """Write a result's clipped model as a dense checkpoint with its tokenizer, and check it by
     scoring it again.
 
@@ -70,26 +89,46 @@ def export(result: SearchResult, directory: str | Path) -> Saved:
         result: what `search` returned.
         directory: a folder that does not exist yet, or is empty, or that the same export has
             written.
+        model, task, device, tokenizer, options: as `search` was given them.
 
     Raises:
-        RunError: the folder is taken or cannot be written, or the reloaded model scores
-            differently.
+        RunError: the model or the task is not the result's, the folder is taken or cannot be
+            written, or the reloaded model scores differently.
         ModelError: the model reads numbers.
     """
-    source = _scorer(result).model
+    task = Task.load(task) if isinstance(task, str) else task
+    settings = result.settings
+    loaded = load_model(model, dtype=settings["dtype"], device=device, tokenizer=tokenizer)
+    return save_clipped(result, scorer_of(task, loaded, **options), directory)
+
+
+def save_clipped(result: SearchResult, scorer: Scorer, directory: str | Path) -> Saved:
+    """Write a result's clipped model; see `export`.
+
+    Arguments:
+        scorer: what scored the result, or its like.
+    """
+    source = scorer.model
     needed_tokenizer(source)
+    asked = {"weights": source.fingerprint, "prompts": scorer.task.digest}
+    for name, digest in asked.items():
+        if result.settings[name] != digest:
+            raise RunError(
+                f"the result's {name} are {result.settings[name][:12]}, and these are"
+                f" {digest[:12]}; give the model and the task that were searched"
+            )
     about, target = _about(source, [result.edit]), check_target(directory, source)
     if _is_taken(target):
         there = _written(target)
         if any(there.get(name) != about[name] for name in SAME):
             raise _taken(directory)
         clear_drafts(target)
-        return _score_again(result, target, target, about["dtype"], before=True)
+        return _score_again(result, scorer, target, target, about["dtype"], before=True)
     try:
         with drafted(target) as draft:
             draft.mkdir()
             _write(source, [result.edit], about, draft)
-            saved = _score_again(result, draft, target, about["dtype"])
+            saved = _score_again(result, scorer, draft, target, about["dtype"])
     except (OSError, SafetensorError) as error:
         raise RunError(
             f"checkpoint '{target}' cannot be written ({error}); check space and permissions"
@@ -165,6 +204,11 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
         with clip(source.model, edits):
             save(source.model, folder)
         tokenizer.save_pretrained(folder)
+    elif source.file is not None:
+        exact = load_checkpoint(source.name, None, source.options)
+        clip_(exact, edits)
+        save(exact, folder)
+        tokenizer.save_pretrained(folder)
     else:
         copy_clipped(source, edits, folder)
         if tokenizer_text(tokenizer) != tokenizer_text(load_tokenizer(source.name, source.options)):
@@ -173,9 +217,14 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
 
 
 def _score_again(
-    result: SearchResult, folder: Path, target: Path, dtype: str, *, before: bool = False
+    result: SearchResult,
+    scorer: Scorer,
+    folder: Path,
+    target: Path,
+    dtype: str,
+    *,
+    before: bool = False,
 ) -> Saved:
-    scorer = _scorer(result)
     source = scorer.model
     model = load_model(
         folder,
@@ -195,12 +244,6 @@ def _score_again(
         )
     changed = sum(a != b for a, b in zip(run.predictions, again.predictions, strict=True))
     return Saved(target, dtype, again, changed, largest, before)
-
-
-def _scorer(result: SearchResult) -> Scorer:
-    if result.scorer is None:
-        raise RunError("the result is read back; run the search again to save its model")
-    return result.scorer
 
 
 def _score(trial: Trial) -> Score:

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import csv
 import re
+from functools import cache
 from importlib import resources
 from typing import Any
 
 import yaml
-
-from eckart.errors import EckartError
-from eckart.statistics.scores import Score
 
 SOURCES = ("algorithm1_tables.csv", "author_logs.csv")
 
@@ -24,7 +22,7 @@ def identify(name: str, config: Any) -> str | None:
         config: its configuration; a model that only shares the name is not taken for the paper's.
     """
     known = named(name)
-    facts = {k: v for k, v in _models().get(known, {}).items() if k != "name"}
+    facts = {k: v for k, v in _facts("models.yaml").get(known, {}).items() if k != "name"}
     return known if all(getattr(config, k, None) == v for k, v in facts.items()) else None
 
 
@@ -36,9 +34,8 @@ def named(name: str) -> str | None:
     ('gpt-j-6b', None)
     """
     last = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
-    return next(
-        (known for known, facts in _models().items() if re.fullmatch(facts["name"], last)), None
-    )
+    models = _facts("models.yaml").items()
+    return next((known for known, facts in models if re.fullmatch(facts["name"], last)), None)
 
 
 def record() -> list[dict[str, Any]]:
@@ -59,13 +56,13 @@ def record() -> list[dict[str, Any]]:
 def sizes(task: str) -> tuple[int, int]:
     """Return how many test rows a task has in the paper, and what its published accuracies are
     multiples of."""
-    facts = yaml.safe_load(_text("sizes.yaml"))[task]
+    facts = _facts("sizes.yaml")[task]
     return facts["test"], facts.get("divisor", facts["test"])
 
 
 def slips() -> list[str]:
     """Return what a reader of the published numbers should know."""
-    return yaml.safe_load(_text("slips.yaml"))
+    return list(_facts("slips.yaml"))
 
 
 def published_rows(model: str | None, task: str, part: str) -> list[dict[str, Any]]:
@@ -89,28 +86,6 @@ def published_rows(model: str | None, task: str, part: str) -> list[dict[str, An
     return rows + list(logs.values())
 
 
-def authors_accuracy(score: Score) -> float:
-    """Return accuracy as the authors' released code counts it, to stand beside their numbers: right
-    rows / (n - 1).
-
-    Their code divides by the last row's index. So CB's test accuracy in their logs is a multiple of
-    1/55, of 56 rows, and a model that is always right has more than 1. Ours, everywhere else, is
-    right rows / n.
-
-    Arguments:
-        score: on two rows or more.
-
-    Raises:
-        EckartError: there is one row only.
-    """
-    if score.n < 2:
-        raise EckartError(
-            f"the authors' accuracy divides by n - 1, and here n is {score.n}; give two rows or"
-            " more"
-        )
-    return sum(score.right) / (score.n - 1)
-
-
 def _row(source: str, layer: str, rate: str, row: dict[str, str]) -> dict[str, Any]:
     return {
         "source": source,
@@ -121,12 +96,14 @@ def _row(source: str, layer: str, rate: str, row: dict[str, str]) -> dict[str, A
     }
 
 
-def _models() -> dict[str | None, dict[str, Any]]:
-    return yaml.safe_load(_text("models.yaml"))
+@cache
+def _facts(name: str) -> Any:
+    return yaml.safe_load(_text(name))
 
 
-def _table(name: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(_text(name).splitlines()))
+@cache
+def _table(name: str) -> tuple[dict[str, str], ...]:
+    return tuple(csv.DictReader(_text(name).splitlines()))
 
 
 def _text(name: str) -> str:

@@ -117,9 +117,9 @@ def progress(run: Run) -> tuple[int, int]:
     on_validation = sum(trial.split.name == "validation" for trial in run.trials.values())
     asked = run.asked
     if asked.kind == "search":
-        rates = on_validation if asked.values.get("race") else len(asked.rates)
+        rates = on_validation if asked.raced else len(asked.rates)
         return (on_validation + len(unpruned), rates + 1)
-    if asked.grid is None:
+    if not asked.grid:
         return (0, 0)
     read = asked.readings * len(asked.models)
     whole = read + asked.readings * sum(_edits(run, model) for model in asked.models)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from eckart.analysis.findings import find
 from eckart.records import Trial
 from eckart.reports.controls import controls_report
-from eckart.reports.sentences import conclusion, evaluation_verdict, race_summary
+from eckart.reports.sentences import evaluation_verdict, race_summary, summary
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, listed, titled
 from eckart.statistics.paired import accuracy_interval
@@ -54,7 +55,7 @@ def search_report(result: SearchResult) -> RenderableType:
     numbers after that."""
     failed = [c for c in result.candidates if c.trial.score is None]
     parts: list[RenderableType] = [
-        Said(f"{conclusion(result)}\n", "bold"),
+        Said(f"{' '.join(summary(find(result.run)))}\n", "bold"),
         outcome_table(result),
         Said(f"{LEGEND}\n", "dim"),
         candidates_table(result),

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from eckart.analysis.findings import Choice, Conclusion, Findings
 from eckart.analysis.outcomes import short_name, span
-from eckart.reports.table import UNITS, p_text
+from eckart.reports.table import UNITS
 from eckart.selection.result import drawn
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import counted, sentence, verdict
-from eckart.statistics.paired import accuracy_interval
+from eckart.statistics.paired import accuracy_interval, predictions_turned
+from eckart.statistics.scores import Score
 
 if TYPE_CHECKING:
     from eckart.scoring.evaluation import Evaluation
     from eckart.selection.racing import Race
-    from eckart.selection.result import SearchResult
 
 SAID = 6
 """The most choices that are spelled out."""
@@ -31,10 +31,28 @@ def summary(findings: Findings) -> list[str]:
         return ["No edit was scored, so there is nothing to compare."]
     sentences = [_sentence(choice, findings) for choice in ordered(findings)[:SAID]]
     if len(findings.choices) == 1:
-        return sentences
+        return [*_caution(findings.choices[0], findings), *sentences]
     more = len(findings.choices) - SAID
     rest = [f"{more} more stand in the table of choices."] if more > 0 else []
     return [_overall(findings), *sentences, *rest]
+
+
+def _caution(choice: Choice, findings: Findings) -> list[str]:
+    """Say under one seed that no model does better than always giving the most frequent label, if
+    so it is."""
+    scores = _test_scores(choice, findings)
+    said = nothing_learned(scores) if scores else ""
+    return [said] if said else []
+
+
+def _test_scores(choice: Choice, findings: Findings) -> dict[str, Score]:
+    """Return the unpruned and the clipped model's scores on the test rows, under the only seed."""
+    _, test = findings.pair(choice.condition)
+    if test is None or len(test.seeds) > 1:
+        return {}
+    edits = {"unpruned": None} | ({"clipped": choice.edit} if choice.edit else {})
+    found = {name: test.outcomes(edit) for name, edit in edits.items() if test.has(edit)}
+    return {name: own[0] for name, own in found.items() if own and isinstance(own[0], Score)}
 
 
 def _overall(findings: Findings) -> str:
@@ -78,40 +96,70 @@ def _numbers(choice: Choice, findings: Findings) -> str:
 def _sample(choice: Choice, findings: Findings) -> str:
     """Write on how many rows and seeds a choice's gain was measured."""
     assert choice.gain is not None
-    rows, seeds = choice.gain.rows, _count(choice.gain.seeds, "seed")
-    block = findings.blocks[choice.condition, findings.split(choice)]
-    if {*block.row_counts} == {rows}:
-        return f"n = {rows} rows, {seeds}"
-    return f"n = {span(block.row_counts)} rows a seed, {rows} in all, {seeds}"
+    return f"n = {_rows(choice, findings, 'rows')}, {_count(choice.gain.seeds, 'seed')}"
+
+
+def _rows(choice: Choice, findings: Findings, noun: str) -> str:
+    """Write how many rows a choice's gain was measured on; both where seeds scored different
+    ones."""
+    assert choice.gain is not None
+    own = findings.blocks[choice.condition, findings.split(choice)].row_counts
+    if {*own} == {choice.gain.rows}:
+        return f"{choice.gain.rows} {noun}"
+    return f"{_span(own)} {noun} a seed, {choice.gain.rows} in all"
+
+
+def _span(numbers: list[int]) -> str:
+    """Write counts as they stand after "n =": without commas."""
+    return span(numbers).replace(",", "")
 
 
 def _sentence(choice: Choice, findings: Findings) -> str:
+    """Say what a choice is worth, and what was tried for it."""
     where = _where(choice, findings)
     part = part_words(choice.part)
     if choice.missing:
         return f"{where}Whether clipping {part} does better is not known: {choice.missing}."
+    draws = drawn(choice.condition.shots, tuple(choice.picks))
+    tried = _tried(choice, findings)
     if choice.edit is None:
         return (
-            f"{where}No clipping of {part} did better on validation than the unpruned model "
-            f"({_count(choice.tried, 'cell')} tried), so nothing is clipped."
+            f"{where}No clipping of {part} did better on validation than the unpruned model, so"
+            f" nothing is clipped ({draws}). {tried}"
         )
-    clipping = where + _clipping(choice, "clipping" if where else "Clipping")
     if choice.gain is None:
-        return f"{clipping} was chosen; too few rows were scored to say what it gains."
-    units = UNITS[findings.kind]
-    low, high = map(units.size, choice.gain.interval)
-    gained = units.gained if choice.gain.mean >= 0 else units.lost
-    how = (
-        "on the test rows"
-        if choice.basis != "cross-validated"
-        else "corrected for having been chosen on these rows"
-    )
-    certainty = f"{units.interval} {low} to {high}; {_sample(choice, findings)}"
+        return (
+            f"{where}Clipping {_clipped(choice)} was chosen; too few rows were scored to say what"
+            f" it gains. {tried}"
+        )
+    word = choice.conclusion if where else choice.conclusion.capitalize()
+    split = findings.split(choice)
     return (
-        f"{clipping} {gained} {units.size(abs(choice.gain.mean))}{units.unit} {how} ({certainty};"
-        f" {_count(choice.tried, 'cell')} tried; {_correction(choice, findings)})."
-        f" {_conclusion(choice, findings)}"
+        f"{where}{word} with n = {_rows(choice, findings, f'{split} rows')} and {draws}: clipping"
+        f" {_clipped(choice)} {_changes(choice, findings)}.{_power(choice, findings)} {tried}"
     )
+
+
+def _changes(choice: Choice, findings: Findings) -> str:
+    """Say by how much a choice changes what was measured, and how surely."""
+    found = choice.paired or choice.gain
+    assert found is not None
+    p = None if len(findings.choices) == 1 else choice.p_adjusted
+    split, kind, scores = findings.split(choice), findings.kind, _test_scores(choice, findings)
+    facts = []
+    if choice.basis == "cross-validated":
+        facts = ["corrected for having been chosen on these rows"]
+    elif choice.paired and len(scores) == 2:
+        facts = [f"{predictions_turned(*scores.values())} predictions turned"]
+    said = sentence(found, kind.headline, *facts, p=p)
+    return f"changes {split} accuracy by {said}" if kind is Score else f"makes {split} error {said}"
+
+
+def _tried(choice: Choice, findings: Findings) -> str:
+    """Say what was tried, on how many rows; not to clip is none of it."""
+    before, _ = findings.pair(choice.condition)
+    on = f" on {_span(before.row_counts)} validation rows" if before else ""
+    return f"Tried{on}: {_count(choice.tried, 'edit')} beside the unpruned model."
 
 
 def part_words(part: str) -> str:
@@ -137,38 +185,24 @@ def _where(choice: Choice, findings: Findings) -> str:
     return f"{said}: " if said else ""
 
 
-def _clipping(choice: Choice, verb: str) -> str:
+def _clipped(choice: Choice) -> str:
     assert choice.edit is not None
     if choice.agreed:
-        return (
-            f"{verb} {part_words(choice.part)} of layer {choice.edit.layer} at {choice.edit.rate:g}"
-        )
-    return f"{verb} {part_words(choice.part)} as each seed chose ({picks_text(choice)})"
+        return f"{part_words(choice.part)} of layer {choice.edit.layer} at {choice.edit.rate:g}"
+    return f"{part_words(choice.part)} as each seed chose ({picks_text(choice)})"
 
 
-def _correction(choice: Choice, findings: Findings) -> str:
-    assert choice.gain is not None
-    if len(findings.choices) == 1:
-        return f"p = {p_text(choice.gain.p_value)}".replace("= <", "<")
-    corrected = f"after correction for {len(findings.choices)} choices"
-    return f"{corrected} p = {p_text(choice.p_adjusted)}".replace("= <", "<")
-
-
-def _conclusion(choice: Choice, findings: Findings) -> str:
+def _power(choice: Choice, findings: Findings) -> str:
+    """Say what an experiment like this one could have found, where it cannot tell."""
     if choice.conclusion != "cannot tell":
-        return f"Verdict: {choice.conclusion}."
+        return ""
     if choice.gain is not None and verdict(choice.gain) != "cannot tell":
-        return (
-            "Verdict: cannot tell; alone it would be clear, but one of so many choices may look"
-            " like this by chance."
-        )
+        return " Alone it would be clear, but one of so many choices may look like this by chance."
     units = UNITS[findings.kind]
     if choice.detectable is None or (units.unit and choice.detectable > 1):
-        return "Verdict: cannot tell; with so few rows that change, no gain could have shown."
-    return (
-        "Verdict: cannot tell; an experiment like this one finds a true gain of"
-        f" {units.size(choice.detectable)}{units.unit} four times in five."
-    )
+        return " With so few rows that change, no gain could have shown."
+    size = f"{units.size(choice.detectable)}{units.unit}"
+    return f" An experiment like this one finds a true gain of {size} four times in five."
 
 
 def _count(number: int, noun: str) -> str:
@@ -221,24 +255,6 @@ def _matrices(count: int) -> str:
     return "1 matrix" if count == 1 else f"{count:,} matrices"
 
 
-def conclusion(result: SearchResult) -> str:
-    """Return a search's result in a few sentences that claim no more than the test set allows.
-
-    First comes a model that does not beat always answering the most frequent label, then what
-    clipping does.
-    """
-    said, seen = result.verdict(), result.chosen.seen
-    said = said[0].upper() + said[1:]
-    if result.rate:
-        found = sentence(result.comparison, "accuracy", f"{result.turned} predictions turned")
-        said += (
-            f": clipping {result.part} of layer {result.layer} at {result.rate:g} changes test"
-            f" accuracy by {found}"
-        )
-    tried = f"Tried on {seen} validation rows: {result.tried()} beside the unpruned model."
-    return f"{result.caution()} {said}. {tried}".lstrip()
-
-
 def race_summary(race: Race) -> str:
     """Return what a race read and what that is worth."""
     return (
@@ -256,7 +272,7 @@ def evaluation_verdict(result: Evaluation) -> str:
     right = (
         f"{result.model} on {task.name} {result.trial.split}, {edits}: accuracy"
         f" {score.accuracy:.4f} (95% interval {low:.4f} to {high:.4f}; n = {score.n};"
-        f" {drawn(task.shots, task.seed)})."
+        f" {drawn(task.shots, (task.seed,))})."
     )
     name = "clipped" if result.trial.edits else "unpruned"
     return f"{nothing_learned({name: score})} {right}".lstrip()

@@ -243,8 +243,6 @@ class Units:
         gain, gains: the same of a gain.
         column: what the title of a column of gains ends with.
         unit: of a gain, after its size; nothing where it has none.
-        gained, lost: verbs, before the size of a gain and of a loss.
-        interval: what an interval of a gain is called in a sentence.
         better: what a gain is, for a reader who meets the first one.
     """
 
@@ -257,9 +255,6 @@ class Units:
     gains: str
     column: str
     unit: str
-    gained: str
-    lost: str
-    interval: str
     better: str
 
     def text(self, gain: float) -> str:
@@ -281,9 +276,6 @@ UNITS: dict[type[Outcome], Units] = {
         gains="range",
         column=", points",
         unit=" points",
-        gained="gains",
-        lost="loses",
-        interval="95% interval",
         better="Gains are in percentage points of accuracy.",
     ),
     SquaredErrors: Units(
@@ -296,9 +288,6 @@ UNITS: dict[type[Outcome], Units] = {
         gains="changes",
         column=", error smaller by",
         unit="",
-        gained="makes the squared error smaller by",
-        lost="makes the squared error larger by",
-        interval="95% interval of by how much it is smaller:",
         better=(
             "Gains are in squared error over the variance of what is asked for: smaller is better,"
             " and a gain is by how much it is smaller."

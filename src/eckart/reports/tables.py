@@ -362,7 +362,7 @@ def _seed_rows(findings: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
             choice.missing
             or block is None
             or seed not in block.seeds
-            or (edit is not None and edit not in block.edits)
+            or (edit is not None and edit not in block.place)
         ):
             continue
         line = block.seeds.index(seed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property, singledispatch
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from eckart.tasks.task import Task
 from eckart.weights.hooks import HALF
 from eckart.weights.loading.config import context_window
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
+from eckart.weights.options import ReadingOptions
 
 LOOKED_AT = 256
 """Rows of a split whose tokens are compared with what tokenizer.json gives."""
@@ -50,19 +50,6 @@ def most_tokens(model: LoadedModel, said: int | None) -> int:
     return said or BATCH_TOKENS.get(model.model.device.type, 4096)
 
 
-@dataclass(frozen=True, eq=False)
-class _Prepared:
-    """A split as the model reads it, ready for any number of edits.
-
-    Arguments:
-        prompts: the rows.
-        rows: their tokens, and how they are read.
-    """
-
-    prompts: tuple[Prompt, ...]
-    rows: CheckedReader | CheckedPart
-
-
 class Evaluator(Scorer):
     """Scores a causal language model, clipped or not, on the splits of a task with labels.
 
@@ -71,13 +58,8 @@ class Evaluator(Scorer):
         task: demonstrations, rows and labels.
         scoring: what ranks the labels, where nothing else is said; see `combine`. The task's own by
             default.
-        batch_tokens: the most tokens in a batch; chosen by device when None.
-        cache_memory: bytes of memory for the states that candidates share; a share of the free
-            memory when None. What exceeds it goes to a temporary file.
-        truncate_demonstrations: show fewer demonstrations in a row that is longer than the model
-            reads.
-        drop_long_rows: leave out a row that is longer than the model reads.
         progress: shows it.
+        reading: the fields of `ReadingOptions`.
 
     Raises:
         TaskError: a prompt is longer than the model reads.
@@ -90,38 +72,28 @@ class Evaluator(Scorer):
         task: Task,
         *,
         scoring: str | None = None,
-        batch_tokens: int | None = None,
-        cache_memory: int | None = None,
-        truncate_demonstrations: bool = False,
-        drop_long_rows: bool = False,
         progress: Progress = silent,
+        **reading: Any,
     ) -> None:
         chosen = check_method(scoring or task.default_score, task.kind)
         super().__init__(model, task, chosen, progress)
         self.task: Task = task
         self.tokenizer = needed_tokenizer(model)
         self.window = context_window(model.model.config)
-        self._options: dict[str, Any] = {
-            "scoring": scoring,
-            "batch_tokens": batch_tokens,
-            "cache_memory": cache_memory,
-            "truncate_demonstrations": truncate_demonstrations,
-            "drop_long_rows": drop_long_rows,
-            "progress": progress,
-        }
-        self._budget = most_tokens(model, batch_tokens)
-        self._fitting = {"truncate": truncate_demonstrations, "drop": drop_long_rows}
-        self.states = StateStore.on(model.model.device, cache_memory)
-        self._probes = StateStore.on(model.model.device, cache_memory)
+        self._reading = ReadingOptions.of(reading, "the reading")
+        self._budget = most_tokens(model, self._reading.batch_tokens)
+        self.states = StateStore.on(model.model.device, self._reading.cache_memory)
+        self._probes = StateStore.on(model.model.device, self._reading.cache_memory)
         self._points: frozenset[LayerPoint] = frozenset()
         self._readables: list[CheckedReader] = []
         self._fitted: dict[str, Fitted] = {}
-        self._prepared: dict[str, _Prepared] = {}
+        self._prepared: dict[str, CheckedReader | CheckedPart] = {}
         self._nulls: dict[tuple[str, str], Nulls] = {}
 
     def on(self, model: LoadedModel) -> Evaluator:
-        """Return an evaluator that does the same with another model."""
-        return Evaluator(model, self.task, **self._options)
+        return Evaluator(
+            model, self.task, scoring=self.scoring, progress=self.progress, **dict(self._reading)
+        )
 
     @property
     def reading_key(self) -> dict[str, int]:
@@ -130,8 +102,6 @@ class Evaluator(Scorer):
         return {"batch_tokens": self._budget} if self.model.model.dtype in HALF else {}
 
     def forget(self) -> None:
-        """Let go of whatever was made of the model's weights, the states that edits share and all
-        readers included."""
         super().forget()
         for made in ("trunk", "readers"):
             self.__dict__.pop(made, None)
@@ -175,24 +145,15 @@ class Evaluator(Scorer):
             rows.forget()
 
     def outcomes(self, edits: Edits, split: str, scorings: Sequence[str]) -> list[Score]:
-        """Read what `prepare` prepared through the model as it is now, and score it once a
-        scoring."""
         split = Split(split)
         reading = self._read(split, scorings, edits)
-        prompts = self._rows(split).prompts
+        prompts = self.fitted(split).prompts
         labels, ids = [p.label for p in prompts], [p.id for p in prompts]
         for values in reading.measured:
             check_finite(values, ids, self.model.dtype)
         return [score(combine(scoring, reading), labels, ids) for scoring in scorings]
 
     def tokens(self, split: str, scorings: Sequence[str] = ()) -> int:
-        """Return how many tokens a split has, those that all rows begin with counted once; nothing
-        is read.
-
-        Raises:
-            TaskError: a row does not fit or cannot be told from its label, or a scoring does not go
-                with the task.
-        """
         for scoring in scorings:
             check_method(scoring, self.task.kind)
         prompts = self.fitted(split).prompts
@@ -203,7 +164,6 @@ class Evaluator(Scorer):
         return len(requests.prefix) + sum(map(len, requests.rows))
 
     def rows(self, split: str) -> Rows:
-        """Return a split's rows; of the whole one, if only some of its rows are named."""
         return self.fitted(Split(split).name).described
 
     def evaluate(self, edits: Sequence[Edit], split: str) -> Evaluation:
@@ -228,23 +188,29 @@ class Evaluator(Scorer):
             if split.is_part:
                 found = self.fitted(split.name).part(split)
             else:
-                found = fit(self.task, split, self.tokenizer, self.window, **self._fitting)
+                how = self._reading
+                found = fit(
+                    self.task,
+                    split,
+                    self.tokenizer,
+                    self.window,
+                    truncate=how.truncate_demonstrations,
+                    drop=how.drop_long_rows,
+                )
             self._fitted[split] = found
         return self._fitted[split]
 
     def digest(self, split: str) -> str:
-        """Return a hash of a split's prompts as they will be read: ids, contexts, continuations and
-        labels."""
         return self.fitted(split).digest
 
     def notes(self, *splits: str) -> tuple[str, ...]:
-        """Return what a reader should know about the rows of these splits."""
         said = (
             note
             for split in splits
             for note in (*self.fitted(split).notes, *self._token_notes(split))
         )
-        return (*self.task.notes, *said)
+        of_model = (self.model.file.note,) if self.model.file else ()
+        return (*of_model, *self.task.notes, *said)
 
     def _token_notes(self, split: str) -> list[str]:
         """Say where tokenizer.json and the tokenizer's class differ on a split's own rows."""
@@ -263,7 +229,7 @@ class Evaluator(Scorer):
             " tokenizer_config.json"
         ] * bool(differ)
 
-    def prepare(self, split: str, scorings: Sequence[str] = ()) -> _Prepared:
+    def prepare(self, split: str, scorings: Sequence[str] = ()) -> CheckedReader | CheckedPart:
         """Tokenise a split once, with the prompts without content that these scorings need, and
         settle how to read it.
 
@@ -276,23 +242,20 @@ class Evaluator(Scorer):
             check_method(scoring, self.task.kind, split)
             if scoring in INPUTS:
                 self._null(split, scoring)
-        rows = self._rows(split)
+        reader, prompts = self._reader(split), self.fitted(split).prompts
         for scoring in scorings or (self.scoring,):
-            check_winnable(scoring, self.task.kind, rows.rows.requests, rows.prompts)
-        return rows
+            check_winnable(scoring, self.task.kind, reader.requests, prompts)
+        return reader
 
-    def _rows(self, split: Split) -> _Prepared:
+    def _reader(self, split: Split) -> CheckedReader | CheckedPart:
         if split not in self._prepared:
-            prompts = self.fitted(split).prompts
             if split.is_part:
-                whole = self._rows(Split(split.name)).rows
+                whole = self._reader(Split(split.name))
                 assert isinstance(whole, CheckedReader)
-                rows: CheckedReader | CheckedPart = whole.part(
-                    range(len(whole.requests.continuations))[split.slice]
-                )
+                rows = range(len(whole.requests.continuations))[split.slice]
+                self._prepared[split] = whole.part(rows)
             else:
-                rows = self._readable(prompts, split)
-            self._prepared[split] = _Prepared(prompts, rows)
+                self._prepared[split] = self._readable(self.fitted(split).prompts, split)
         return self._prepared[split]
 
     def _null(self, split: Split, scoring: str) -> Nulls:
@@ -306,17 +269,16 @@ class Evaluator(Scorer):
         return self._nulls[split, scoring]
 
     def _read(self, split: Split, scorings: Sequence[str], edits: Sequence[Edit]) -> LogLikelihoods:
-        """Read what `prepare` prepared, through the model as it is now."""
-        data, start = self._rows(split), self.trunk.point(edits) if self.trunk else None
+        reader, start = self._reader(split), self.trunk.point(edits) if self.trunk else None
         what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
-        with self.progress(what, len(data.prompts)) as advance:
-            sums = data.rows.sums(start, self._points, advance, logits="logit" in scorings)
+        with self.progress(what, len(self.fitted(split).prompts)) as advance:
+            sums = reader.sums(start, self._points, advance, logits="logit" in scorings)
         nulls = {scoring: self._null(split, scoring) for scoring in scorings if scoring in INPUTS}
         null_sums = {
             scoring: null.log_likelihoods(start, self._points) for scoring, null in nulls.items()
         }
         return LogLikelihoods(
-            sums[0], *sizes(data.rows.requests), null_sums, sums[1] if len(sums) > 1 else None
+            sums[0], *sizes(reader.requests), null_sums, sums[1] if len(sums) > 1 else None
         )
 
     def _readable(self, prompts: Sequence[Prompt], what: str) -> CheckedReader:
@@ -371,8 +333,7 @@ def evaluate(
         edits: what to clip, all together.
         split: `validation`, `test`, or `all`.
         dtype, device, tokenizer: see `load_model`.
-        options: passed on to `Evaluator`: `scoring`, `batch_tokens`, `cache_memory`,
-            `truncate_demonstrations`, `drop_long_rows`, `progress`.
+        options: passed on to `Evaluator`.
 
     Raises:
         EckartError: the model, the task or an edit is not usable.

@@ -23,6 +23,9 @@ from eckart.weights.models import LoadedModel
 Candidates: TypeAlias = Iterable[Sequence[Edit]] | Mapping[Edits, Sequence[str]]
 """Edits that are clipped together, and where they differ in that by which scorings."""
 
+Asked: TypeAlias = Mapping[Edits, Mapping[str, str]]
+"""The keys of trials, by candidate and scoring."""
+
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Shows a job's progress: given its name and number of rows, a context whose value is told of rows
 done."""
@@ -67,10 +70,12 @@ class Scorer(ABC):
 
     @abstractmethod
     def tokens(self, split: str, scorings: Sequence[str] = ()) -> int:
-        """Return how many tokens a split has; nothing is read, and no weights are needed.
+        """Return how many tokens a split has, those that all rows begin with counted once; nothing
+        is read, and no weights are needed.
 
         Raises:
-            TaskError: a row does not fit, or a scoring does not go with the task.
+            TaskError: a row does not fit or cannot be told from its label, or a scoring does not go
+                with the task.
         """
 
     @abstractmethod
@@ -132,8 +137,8 @@ class Scorer(ABC):
         }
         return fingerprint(parts)
 
-    def asked(self, candidates: Candidates, scorings: Sequence[str] = ()) -> dict[Edits, list[str]]:
-        """Return the scorings of each candidate, in the order in which candidates are read.
+    def asked(self, candidates: Candidates, split: str, scorings: Sequence[str] = ()) -> Asked:
+        """Return which trials are asked for, in the order in which candidates are read.
 
         The unpruned model comes first, then the deepest: a reading that begins anywhere leaves the
         states of all points below it.
@@ -141,17 +146,20 @@ class Scorer(ABC):
         Arguments:
             candidates: edits that are clipped together, `()` for the unpruned model; or a mapping
                 from these to scorings of their own.
+            split: see `score`.
             scorings: of those that have none of their own; the scorer's by default.
 
         Raises:
             EditError: the model has no such layer.
+            TaskError: there is no such split.
         """
         own = candidates if isinstance(candidates, Mapping) else {}
-        asked: dict[Edits, list[str]] = {}
+        asked: dict[Edits, dict[str, str]] = {}
         for edits in candidates:
-            wanted = asked.setdefault(self.canonical(edits), [])
-            wanted += own.get(tuple(edits), ()) or scorings or (self.scoring,)
-        return {edits: list(dict.fromkeys(asked[edits])) for edits in sorted(asked, key=_place)}
+            keys = asked.setdefault(self.canonical(edits), {})
+            for scoring in own.get(tuple(edits), ()) or scorings or (self.scoring,):
+                keys[scoring] = self.key(edits, split, scoring)
+        return {edits: asked[edits] for edits in sorted(asked, key=_place)}
 
     def score(
         self, candidates: Candidates, split: str, scorings: Sequence[str] = ()
@@ -177,17 +185,20 @@ class Scorer(ABC):
             ModelError: a weight is not a number, or a single row does not fit into memory.
             EditError: the model has no such layer or part.
         """
+        yield from self.answer(self.asked(candidates, split, scorings), split)
+
+    def answer(self, asked: Asked, split: str) -> Iterator[Trial]:
+        """Score what `asked` returned, or some of it; see `score`."""
         split = Split(split)
-        asked = self.asked(candidates, scorings)
         last_use = {
             key: number for number, edits in enumerate(asked) for key in self._touched(edits)
         }
         with self.sharing(asked):
-            for number, (edits, wanted) in enumerate(asked.items()):
+            for number, (edits, keys) in enumerate(asked.items()):
                 to_come = {key for key, last in last_use.items() if last >= number}
                 for key in self._factors.keys() - to_come:
                     del self._factors[key]
-                yield from self._trials(edits, split, wanted)
+                yield from self._trials(edits, split, keys)
 
     def __call__(self, edits: Sequence[Edit], split: str) -> Trial:
         """Score one candidate by the scorer's own scoring; see `score`.
@@ -205,8 +216,8 @@ class Scorer(ABC):
         self._factors.clear()
         self.__dict__.pop("anatomy", None)
 
-    def _trials(self, edits: Edits, split: Split, scorings: Sequence[str]) -> list[Trial]:
-        begin = time.perf_counter()
+    def _trials(self, edits: Edits, split: Split, keys: Mapping[str, str]) -> list[Trial]:
+        begin, scorings = time.perf_counter(), list(keys)
         self._notice()
         self.prepare(split, scorings)
         make = partial(self._trial, edits, split)
@@ -214,20 +225,21 @@ class Scorer(ABC):
             with self._clipped(edits):
                 outcomes = self.outcomes(edits, split, scorings)
         except NotANumberError as error:  # it would fail again
-            return [make(scoring, status="failed", error=str(error)) for scoring in scorings]
+            return [make(*asked, status="failed", error=str(error)) for asked in keys.items()]
         seconds = (time.perf_counter() - begin) / len(scorings)
         return [
-            make(scoring, score=outcome, seconds=seconds)
-            for scoring, outcome in zip(scorings, outcomes, strict=True)
+            make(*asked, score=outcome, seconds=seconds)
+            for asked, outcome in zip(keys.items(), outcomes, strict=True)
         ]
 
-    def _trial(self, edits: Edits, split: Split, scoring: str, **made: Any) -> Trial:
+    def _trial(self, edits: Edits, split: Split, scoring: str, key: str, **made: Any) -> Trial:
         return Trial(
-            key=self.key(edits, split, scoring),
+            key=key,
             setting=replace(self.setting, scoring=scoring),
             split=split,
             rows=self.rows(split).digest,
             edits=edits,
+            file=self.model.file.origin if self.model.file else None,
             **made,
         )
 

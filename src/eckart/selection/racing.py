@@ -10,9 +10,10 @@ from itertools import pairwise
 from typing import Any
 
 from eckart.algorithm1 import ScoreEdits, Searched, candidate, checked_unpruned, rate_of
-from eckart.errors import EditError, RunError
+from eckart.errors import RunError
 from eckart.records import Split, Trial, fingerprint
 from eckart.scoring.methods import check_method, join_scores
+from eckart.selection.plan import check_raceable
 from eckart.statistics.paired import log_e_value
 
 ALPHA = 0.05
@@ -168,19 +169,6 @@ def check_race(metric: str, scoring: str) -> None:
     """
     check_raceable(metric)
     check_method(scoring, split=Split.part("validation", 0, FIRST_LOOK))
-
-
-def check_raceable(metric: str) -> None:
-    """Refuse to race by anything but accuracy.
-
-    Raises:
-        EditError: the metric is another.
-    """
-    if metric != "accuracy":
-        raise EditError(
-            f"a race compares which rows are right, which says nothing sure of {metric}; leave out"
-            " --race, or choose --metric accuracy"
-        )
 
 
 def _beaten(right: Mapping[float, Sequence[bool]], candidates: int) -> list[Drop]:

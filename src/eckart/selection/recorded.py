@@ -25,12 +25,8 @@ class Ledger(Protocol):
         """Keep a trial once more as another setting's, and return it; None if it is kept so."""
         ...
 
-    def row_digests(self) -> Sequence[str]:
-        """Return the digests of the rows that are kept."""
-        ...
-
     def keep_rows(self, rows: Rows) -> None:
-        """Keep the rows of a split."""
+        """Keep the rows of a split, unless they are kept."""
         ...
 
 
@@ -68,30 +64,27 @@ class Recorded:
 
         Arguments, Raises: as `Scorer.score`.
         """
-        missing: dict[Edits, list[str]] = {}
-        for edits, wanted in self.scorer.asked(candidates, scorings).items():
-            for scoring in wanted:
-                kept = self._kept(edits, split, scoring)
+        missing: dict[Edits, dict[str, str]] = {}
+        for edits, keys in self.scorer.asked(candidates, split, scorings).items():
+            for scoring, key in keys.items():
+                kept = self._kept(key, scoring)
                 if kept is None:
-                    missing.setdefault(edits, []).append(scoring)
+                    missing.setdefault(edits, {})[scoring] = key
                 else:
                     yield kept
         if not missing:
             return
         if self.ledger is not None:
-            rows = self.scorer.rows(split)
-            if rows.digest not in self.ledger.row_digests():
-                self.ledger.keep_rows(rows)
-        for trial in self.scorer.score(missing, split):
+            self.ledger.keep_rows(self.scorer.rows(split))
+        for trial in self.scorer.answer(missing, split):
             if self.ledger is not None:
                 self.ledger.keep(trial)
             self.watch(trial)
             yield trial
 
-    def _kept(self, edits: Edits, split: str, scoring: str) -> Trial | None:
+    def _kept(self, key: str, scoring: str) -> Trial | None:
         if self.ledger is None:
             return None
-        key = self.scorer.key(edits, split, scoring)
         kept = self.ledger.trial(key)
         setting = replace(self.scorer.setting, scoring=scoring)
         if kept is None or kept.setting == setting or not self.shared:

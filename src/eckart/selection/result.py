@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eckart.records import Edit, Trial, finite
+from eckart.records import Edit, Rows, Trial, or_null
+from eckart.runs import Run
 from eckart.selection.controls import Against, against, controls_sentence
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import sentence, verdict
-from eckart.statistics.paired import PairedDifference, compare, outcome_interval
+from eckart.statistics.paired import PairedDifference, compare, outcome_interval, predictions_turned
 from eckart.statistics.scores import Outcome, Score, shown
 
 if TYPE_CHECKING:
-    from eckart.scoring.scorer import Scorer
     from eckart.selection.racing import Race
 
 
@@ -55,10 +57,10 @@ class SearchResult:
         published: rows of the paper's tables and the authors' logs about the same model, task and
             part.
         notes: what the user should know about the data and the run.
+        rows: those of the validation and the test split.
         race: what a race read; None where every rate was read to the end.
         controls: the trials of the choice's control arms on the test set, where they were asked
             for; none where nothing is clipped.
-        scorer: what scored, for `export` alone, which scores what it saved; no part of the value.
     """
 
     settings: dict[str, Any]
@@ -73,9 +75,9 @@ class SearchResult:
     parameters: dict[str, int]
     published: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
+    rows: tuple[Rows, ...] = field(repr=False)
     race: Race | None = None
     controls: tuple[Trial, ...] = ()
-    scorer: Scorer | None = field(default=None, repr=False, compare=False)
 
     @property
     def chosen(self) -> Candidate:
@@ -97,6 +99,14 @@ class SearchResult:
         return against(self.clipped, self.controls)
 
     @property
+    def run(self) -> Run:
+        """The trials as a run keeps them, for whatever reads runs."""
+        trials = (*(candidate.trial for candidate in self.candidates), self.baseline, self.clipped)
+        kept = {trial.key: trial for trial in trials}
+        rows = {rows.digest: rows for rows in self.rows}
+        return Run(Path(), self.settings, kept, rows, spectra={}, models={})
+
+    @property
     def tested(self) -> dict[str, Trial]:
         """The trials on the test rows by what they are of; where nothing is clipped, there is but
         one."""
@@ -109,7 +119,7 @@ class SearchResult:
         before, after = self.baseline.labelled, self.clipped.labelled
         assert before is not None
         assert after is not None
-        return sum(a != b for a, b in zip(before.predictions, after.predictions, strict=True))
+        return predictions_turned(before, after)
 
     def to_json(self) -> dict[str, Any]:
         paired = self.comparison
@@ -117,7 +127,7 @@ class SearchResult:
             "layer": self.layer,
             "part": self.part,
             "rate": self.rate,
-            "condition_numbers": {str(k): finite(v) for k, v in self.condition_numbers.items()},
+            "condition_numbers": {str(k): or_null(v) for k, v in self.condition_numbers.items()},
             "candidates": [candidate.to_json() for candidate in self.candidates],
             "candidates_tried": len(self.candidates),
             "race": self.race.to_json() if self.race else None,
@@ -185,7 +195,7 @@ class SearchResult:
     def verdict(self) -> str:
         """Say in words what the test set allows to be said, of how many rows and under which
         demonstrations."""
-        shots = drawn(self.settings["shots"], self.settings["seed"])
+        shots = drawn(self.settings["shots"], [self.settings["seed"]])
         if self.rate == 0:
             return f"no clipping rate did better than not clipping, so nothing is clipped ({shots})"
         paired = self.comparison
@@ -193,23 +203,24 @@ class SearchResult:
 
     def caution(self) -> str:
         """Say that no model does better on the test rows than always giving the most frequent
-        label, if so it is.
-
-        Where the clipped one does, that is no caution: it is what clipping gained.
-        """
-        scores = {
-            name: trial.score
-            for name, trial in self.tested.items()
-            if isinstance(trial.score, Score)
-        }
-        clipped = {name: score for name, score in scores.items() if name == "clipped"}
-        return "" if clipped and not nothing_learned(clipped) else nothing_learned(scores)
+        label, if so it is."""
+        scores = {name: trial.score for name, trial in self.tested.items()}
+        labelled = {name: score for name, score in scores.items() if isinstance(score, Score)}
+        return nothing_learned(labelled) if labelled else ""
 
 
-def drawn(shots: int, seed: int) -> str:
-    """Say how many draws of demonstrations a result is of: one, or none where there are no
-    demonstrations."""
-    return f"one draw of demonstrations, seed {seed}" if shots else "no demonstrations"
+def drawn(shots: int, seeds: Sequence[int]) -> str:
+    """Say of how many draws of demonstrations a result is: none where there are no
+    demonstrations.
+
+    >>> drawn(4, [7]), drawn(4, [0, 1]), drawn(0, [0])
+    ('one draw of demonstrations, seed 7', '2 draws of demonstrations', 'no demonstrations')
+    """
+    if not shots:
+        return "no demonstrations"
+    if len(seeds) == 1:
+        return f"one draw of demonstrations, seed {seeds[0]}"
+    return f"{len(seeds)} draws of demonstrations"
 
 
 def _value(trial: Trial, metric: str) -> float:

@@ -7,66 +7,27 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eckart.algorithm1 import ScoreEdits, algorithm1, control_arms, no_arms, search_all
-from eckart.errors import EditError
 from eckart.files import home
 from eckart.published import identify, published_rows
 from eckart.records import RATES, TOP_K, fingerprint
 from eckart.runs import RunStore, folder_name
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
-from eckart.selection.racing import ALPHA, Race, check_race, check_raceable, race_rates
+from eckart.selection.plan import Plan, check_known
+from eckart.selection.racing import ALPHA, Race, check_race, race_rates
 from eckart.selection.recorded import Recorded
 from eckart.selection.result import Candidate, SearchResult
-from eckart.statistics.scores import ALL_METRICS
 from eckart.tasks.task import AnyTask, Task
-from eckart.weights.conditioning import COMBINATIONS, check_rates, layer_condition_numbers
+from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.edits import droppable
 from eckart.weights.linalg import factored_size, rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.weights.spectrum import exact_matrices, matrices, spectra
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a search looks at.
-
-    Arguments:
-        part: `attn`, `mlp`, `all`, or one matrix.
-        rates: candidate clipping rates; 0 is always among them.
-        top_k: how many of the worst-conditioned layers are considered.
-        layer: the layer to clip, or None to choose it by condition number.
-        combine: how the condition numbers of a layer's matrices become the layer's.
-        metric: what is compared on validation; the task's own when None.
-        race: stop reading a rate once it is clearly beaten; see `race_rates`.
-        controls: score the choice's control arms with it on the test rows; see `control_arms`.
-    """
-
-    part: str = "mlp"
-    rates: tuple[float, ...] = RATES
-    top_k: int = TOP_K
-    layer: int | None = None
-    combine: str = "geometric"
-    metric: str | None = None
-    race: bool = False
-    controls: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rates", check_rates(self.rates))
-        if self.top_k < 1:
-            raise EditError(f"top-k {self.top_k} selects no layer; it must be at least 1")
-        if self.combine not in COMBINATIONS:
-            raise EditError(
-                f"no combination '{self.combine}'; the combinations are {', '.join(COMBINATIONS)}"
-            )
-        _check_metric(self.metric, ALL_METRICS)
-        if self.race and self.metric is not None:
-            check_raceable(self.metric)
 
 
 def search(
@@ -104,7 +65,19 @@ def search(
     Returns:
         the choice, every candidate, and the paired result on the test set.
     """
-    plan = Plan(part, tuple(rates), top_k, layer, combine, metric, race, controls)
+    plan = Plan.of(
+        {
+            "part": part,
+            "rates": list(rates),
+            "top_k": top_k,
+            "layer": layer,
+            "combine": combine,
+            "metric": metric,
+            "race": race,
+            "controls": controls,
+        },
+        "the search",
+    )
     task = Task.load(task) if isinstance(task, str) else task
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
     return run_plan(plan, scorer_of(task, loaded, **options), out)
@@ -119,7 +92,7 @@ def run_plan(
 ) -> SearchResult:
     """Carry out a plan; see `search`. A race tells of every rate that it drops; a new run notes the
     command."""
-    _check_metric(plan.metric, scorer.task.metrics)
+    check_known(plan.metric, scorer.task.metrics, "metric")
     if plan.race:
         check_race(plan.metric or scorer.task.metric, scorer.scoring)
     # What cannot be done is refused before anything long is computed, and before a new run's folder
@@ -141,11 +114,6 @@ def run_plan(
     finally:
         scorer.forget()  # factorisations and readers: nothing more is to come
     return result
-
-
-def _check_metric(metric: str | None, metrics: Sequence[str]) -> None:
-    if metric not in (None, *metrics):
-        raise EditError(f"no metric '{metric}'; the metrics are {', '.join(metrics)}")
 
 
 def default_folder(plan: Plan, scorer: Scorer) -> Path:
@@ -186,6 +154,7 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         **({"race": ALPHA} if plan.race else {}),
         **({"controls": True} if plan.controls else {}),
         **scorer.reading_key,
+        **({"file": scorer.model.file.origin} if scorer.model.file else {}),
     }
 
 
@@ -238,8 +207,8 @@ def _search(
         parameters=_parameters(list(shapes.values()), found.rates.best),
         published=tuple(_published(scorer, plan.part)),
         notes=scorer.notes("validation", "test"),
+        rows=(scorer.rows("validation"), scorer.rows("test")),
         race=raced,
-        scorer=scorer,
     )
 
 

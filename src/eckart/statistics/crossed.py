@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import brentq
-from scipy.stats import binom, t
+from scipy.special import stdtr, stdtrit  # Student's t, a tenth of the time of scipy.stats.t
+from scipy.stats import binom
 
 from eckart.errors import EckartError
 from eckart.statistics.paired import accuracy_interval
@@ -47,7 +48,7 @@ class Estimate:
     def detectable(self, power: float = 0.8, level: float = 0.05) -> float:
         """Return the size of the effect that an experiment as noisy as this one would find with
         this power."""
-        quantiles = t.ppf([1 - level / 2, power], self.degrees_of_freedom)
+        quantiles = stdtrit(self.degrees_of_freedom, [1 - level / 2, power])
         return float(quantiles.sum() * self.standard_error)
 
 
@@ -118,15 +119,17 @@ def estimate_from(
     if not 0 < confidence < 1:
         raise EckartError(f"confidence {confidence:g} is outside (0, 1); 0.95 is usual")
     centre, error, freedom = measured
-    margin = float(t.ppf((1 + confidence) / 2, freedom)) * error
+    scored = ~np.isnan(values)
+    means = np.where(scored, values, 0.0).sum(axis=-1) / scored.sum(axis=-1)
+    margin = float(stdtrit(freedom, (1 + confidence) / 2)) * error
     return Estimate(
-        mean=moments(values, None)[0],
+        mean=float(means.mean()),
         interval=(centre - margin, centre + margin),
         standard_error=error,
         degrees_of_freedom=freedom,
         p_value=_p_value(centre, error, freedom),
-        seeds=values.shape[0],
-        rows=int((~np.isnan(values)).any(axis=0).sum()),
+        seeds=len(values),
+        rows=int(scored.any(axis=0).sum()),
     )
 
 
@@ -191,25 +194,26 @@ def satterthwaite(
 
 def nothing_learned(scores: Mapping[str, Score]) -> str:
     """Say which models do no better than always answering the most frequent label; nothing where
-    all do.
+    the last of them does: that is what clipping gained.
 
-    That is where the accuracy's 95% interval does not lie above that label's share.
+    A model does where its accuracy's 95% interval lies above that label's share.
 
     Arguments:
-        scores: on the same rows, by what was scored.
+        scores: on the same rows, by what was scored; the clipped model last.
     """
     intervals = {name: accuracy_interval(score) for name, score in scores.items()}
-    said = [
-        f"{name} {scores[name].accuracy:.4f} (95% interval {low:.4f} to {high:.4f})"
+    said = {
+        name: f"{name} {scores[name].accuracy:.4f} (95% interval {low:.4f} to {high:.4f})"
         for name, (low, high) in intervals.items()
         if low <= scores[name].majority_rate
-    ]
-    if not said:
+    }
+    if [*scores][-1] not in said:
         return ""
     first = next(iter(scores.values()))
     return (
-        f"Learned nothing here, as far as accuracy on n = {first.n} rows shows: {', '.join(said)};"
-        f" always answering the most frequent label scores {first.majority_rate:.4f}."
+        f"Learned nothing here, as far as accuracy on n = {first.n} rows shows:"
+        f" {', '.join(said.values())}; always answering the most frequent label scores"
+        f" {first.majority_rate:.4f}."
     )
 
 
@@ -262,4 +266,4 @@ def smallest_detectable(
 def _p_value(centre: float, error: float, freedom: float) -> float:
     if error == 0:
         return 1.0 if centre == 0 else 0.0
-    return float(2 * t.sf(abs(centre) / error, freedom))
+    return float(2 * stdtr(freedom, -abs(centre) / error))

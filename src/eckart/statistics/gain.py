@@ -73,13 +73,12 @@ def sentence(
         f"{100 * value:+.2f}" if labels else f"{value:+.4f}" for value in (mean, *found.interval)
     )
     told = [f"95% interval {low} to {high}"]
+    kind = Score if labels else SquaredErrors
     if p is not None:
         told.append(f"adjusted p = {p:.2g}")
-    elif isinstance(found, Estimate):
-        told.append(f"p = {found.p_value:.3g}")
     else:
-        kind = Score if labels else SquaredErrors
-        better, worse = kind.turned
-        told.append(f"{kind.test} p = {found.p_value:.3g}")
-        told.append(f"{found.fixed} {better}, {found.broken} {worse}")
+        test = f"{kind.test} " if isinstance(found, PairedDifference) else ""
+        told.append(f"{test}p = {found.p_value:.3g}")
+    if isinstance(found, PairedDifference):
+        told.append(f"{found.fixed} {kind.turned[0]}, {found.broken} {kind.turned[1]}")
     return f"{change} {'points' if labels else 'smaller'} ({'; '.join([*told, *facts])})"

@@ -60,7 +60,7 @@ def outcome_interval(outcome: Outcome) -> tuple[float, float]:
 
 def mean_interval(
     values: Float[np.ndarray, "rows ..."], confidence: float = 0.95
-) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
+) -> tuple[Float[np.ndarray, "*rest"], Float[np.ndarray, "*rest"]]:
     """Return the mean over the first axis, and half the width of Student's interval for it.
 
     >>> mean, margin = mean_interval(np.array([1.0, 2.0, 3.0]))
@@ -260,6 +260,12 @@ def compare(before: Outcome, after: Outcome) -> PairedDifference:
     if isinstance(before, Score) and isinstance(after, Score):
         return paired_difference(before.right, after.right)
     raise EckartError("labels and numbers cannot be compared; score both models on the same task")
+
+
+def predictions_turned(before: Score, after: Score) -> int:
+    """Return on how many of the same rows two models predict otherwise, whether either is right or
+    not."""
+    return sum(a != b for a, b in zip(before.predictions, after.predictions, strict=True))
 
 
 def _bonett_price(fixed: int, broken: int, n: int, confidence: float) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from operator import eq
 from typing import Any, ClassVar, TypeAlias
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -57,10 +58,7 @@ class Score:
     @property
     def right(self) -> list[bool]:
         """Whether each row's prediction is its label."""
-        return [
-            label == prediction
-            for label, prediction in zip(self.labels, self.predictions, strict=True)
-        ]
+        return list(map(eq, self.labels, self.predictions))
 
     @property
     def row_merits(self) -> tuple[float, ...]:
@@ -143,9 +141,8 @@ def shown(metric: str, merit: float) -> float:
 
 def read_outcome(values: Mapping[str, Any]) -> Outcome:
     """Return the outcome that `asdict` gave, from JSON."""
-    frozen = {name: _frozen(value) for name, value in values.items()}
-    return SquaredErrors(**frozen) if SQUARED_ERROR in frozen else Score(**frozen)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+    if SQUARED_ERROR in values:
+        return SquaredErrors(**{**values, "errors": tuple(values["errors"])})
+    flat = {name: tuple(values[name]) for name in ("labels", "predictions")}
+    nested = {name: tuple(map(tuple, values[name])) for name in ("confusion", "log_likelihoods")}
+    return Score(**{**values, **flat, **nested})

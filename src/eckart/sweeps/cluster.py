@@ -244,12 +244,10 @@ class Remote:
         self.written.append(("keep_same", (key, setting)))
         return None  # whether it is new is known where it is written
 
-    def row_digests(self) -> list[str]:
-        return list(self.rows)
-
     def keep_rows(self, rows: Rows) -> None:
-        self.rows.add(rows.digest)
-        self.written.append(("keep_rows", (rows,)))
+        if rows.digest not in self.rows:
+            self.rows.add(rows.digest)
+            self.written.append(("keep_rows", (rows,)))
 
     def spectrum(self, matrix: str) -> dict[str, Any] | None:
         return self.spectra.get(matrix)

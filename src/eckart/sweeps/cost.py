@@ -100,7 +100,7 @@ def estimate(sweep: Sweep, folder: Path, sources: Sources) -> Cost:
     Arguments:
         sweep: resolved.
         folder: the run's.
-        sources: where its models and tasks come from; those that `resolve` had need not be read
+        sources: where its models and tasks come from; those that `settle` had need not be read
             again.
     """
     found = list(_costs(sweep, sources))

@@ -8,10 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from eckart.errors import StudyError
+from eckart.errors import StudyError, closest
 from eckart.files import home, parse_yaml, read_text
 from eckart.sweeps.grid import Sweep, TaskEntry, entries, located
-from eckart.weights.options import ModelOptions, closest
+from eckart.weights.options import ModelOptions
 
 SHIPPED = Path(str(resources.files("eckart.sweeps"))) / "studies"
 """The studies that come with the package."""
@@ -38,7 +38,8 @@ def is_study(source: str) -> bool:
     (True, True, False)
     """
     if source not in shipped():
-        return Path(source).suffix.lower() in (".yaml", ".yml") or home(source).is_file()
+        suffix = Path(source).suffix.lower()
+        return suffix in (".yaml", ".yml") or (home(source).is_file() and suffix != ".gguf")
     if (home(source) / "config.json").is_file():
         raise StudyError(
             f"'{source}' is a study that comes with the package, and a model's folder; say"
@@ -56,7 +57,7 @@ def with_model(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
     """
     near = closest(name, shipped())
     alone = not {"models", "tasks", "data", "spectra"} & said.keys()
-    if not home(name).is_dir() and "/" not in name and (alone or near.startswith("did you")):
+    if not home(name).exists() and "/" not in name and (alone or near.startswith("did you")):
         raise StudyError(
             f"no study '{name}', and no folder of a model; {near}; an own study is a .yaml file,"
             f" and a model of the hub is said with its tasks: --model {name} --task sst2"

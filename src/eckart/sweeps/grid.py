@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
@@ -15,18 +15,17 @@ from pydantic import (
     BeforeValidator,
     Field,
     NonNegativeInt,
-    PositiveInt,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from eckart.errors import StudyError
-from eckart.files import home
-from eckart.records import PARTS, RATES, TOP_K, Edit, Setting, draws, full_name
-from eckart.statistics.scores import ALL_METRICS
+from eckart.files import Closed, home
+from eckart.records import RATES, TOP_K, Edit, Setting, draws, full_name
+from eckart.selection.plan import Combine, Controls, Metric, Part, Rates, TopK, listed, one_of
 from eckart.tasks.spec import TaskOptions
-from eckart.weights.options import Closed, ModelOptions, ReadingOptions, checked, closest
+from eckart.weights.options import ModelOptions, ReadingOptions
 
 if TYPE_CHECKING:
     from eckart.weights.anatomy import Anatomy
@@ -34,13 +33,6 @@ if TYPE_CHECKING:
 Test = Literal["selected", "all", "none"]
 LONGEST = 100_000
 """The most numbers that a range may stand for."""
-
-
-def listed(value: Any) -> Any:
-    """Return one value as a list of one; text is cut at its commas."""
-    if isinstance(value, str):
-        return [item.strip() for item in value.split(",")]
-    return value if isinstance(value, list | tuple) else [value]
 
 
 def entries(values: Any, key: str) -> list[Any]:
@@ -79,34 +71,15 @@ def _read_layers(value: Any) -> Any:
 def _entries(kind: type[Closed], what: str, field: str) -> BeforeValidator:
     def read(value: Any) -> Any:
         return [
-            checked(kind, item, f"{what} {number}", StudyError) if isinstance(item, dict) else item
+            kind.of(item, f"{what} {number}") if isinstance(item, dict) else item
             for number, item in enumerate(entries(value, field), start=1)
         ]
 
     return BeforeValidator(read)
 
 
-def _one_of(known: Collection[str], what: str) -> BeforeValidator:
-    return BeforeValidator(lambda value: _known(value, known, what))
-
-
-def _known(value: Any, known: Collection[str], what: str) -> Any:
-    if value is not None and value not in known:
-        raise StudyError(f"no {what} '{value}'; {closest(str(value), known)}")
-    return value
-
-
-def _combination(value: Any) -> Any:
-    # Not at the top: the command line takes its options from this module, and wants no torch.
-    from eckart.weights.conditioning import COMBINATIONS
-
-    return _known(value, COMBINATIONS, "combination")
-
-
-Part = Annotated[str, _one_of(PARTS, "part")]
-
-
 class _Named(Closed):
+    wrong = StudyError
     name: str = Field(min_length=1, description="A hub id or a folder.")
 
 
@@ -128,7 +101,8 @@ class TaskEntry(TaskOptions):
         digest: of a `Task` that the caller holds in memory; no file can say so.
     """
 
-    metric: Annotated[str | None, _one_of(ALL_METRICS, "metric")] = None
+    wrong = StudyError
+    metric: Metric = None
     digest: str | None = None
 
     @property
@@ -142,19 +116,15 @@ class Grid(Closed):
 
     Arguments:
         models, tasks: names, or entries that say more.
-        shots, seeds, scorings: each task's own where there are none; all scorings come from one
-            reading.
-        layers: layers, negative ones from the last; `all`; or `auto`: for each part the one that
-            Algorithm 1 chooses by condition number.
+        shots, seeds, scorings: each task's own where there are none.
         test: what is scored on the test rows. `selected`: for each part and scoring of a unit the
             unpruned model and the edit that is best on validation, no other; `all`: every edit;
             `none`.
-        controls: score the control arms of every choice with it on the test rows; see
-            `eckart.algorithm1.control_arms`.
-        combine, top_k: how `auto` chooses; see `layer_condition_numbers` and `worst_layer`.
+        controls: test every choice beside its arms; see `eckart.algorithm1.control_arms`.
     """
 
     heading = "The grid"
+    wrong = StudyError
     models: Annotated[tuple[ModelEntry, ...], _entries(ModelEntry, "model", "name")] = Field(
         default=(), description="A hub id or a folder; may be given several times."
     )
@@ -179,25 +149,16 @@ class Grid(Closed):
     parts: Annotated[tuple[Part, ...], BeforeValidator(listed)] = Field(
         default=("attn", "mlp"), description="attn,mlp by default; or all, or single matrices."
     )
-    rates: Annotated[tuple[float, ...], BeforeValidator(listed)] = Field(
-        default=RATES, description="Clipping rates; 0 is always among them."
-    )
-    test: Annotated[Test, _one_of(get_args(Test), "test policy")] = Field(
+    rates: Rates = RATES
+    test: Annotated[Test, one_of(get_args(Test), "test policy", StudyError)] = Field(
         default="selected",
         description=(
             "selected: each part's best on validation; all: every edit, for figures; none."
         ),
     )
-    controls: bool = Field(
-        default=False,
-        description="Test each choice beside its control arms: random, largest and drop.",
-    )
-    combine: Annotated[str, BeforeValidator(_combination)] = Field(
-        default="geometric", description="For auto: geometric, mean, max or min."
-    )
-    top_k: PositiveInt = Field(
-        default=TOP_K, description="For auto: the deepest of the K worst-conditioned layers."
-    )
+    controls: Controls = False
+    combine: Combine = "geometric"
+    top_k: TopK = TOP_K
     spectra: bool = Field(
         default=False, description="Measure every matrix's spectrum, too; needs no tasks."
     )
@@ -206,10 +167,10 @@ class Grid(Closed):
 class Sweep(ReadingOptions, Grid):
     """A grid of trials, and how its rows are read. What a study file holds."""
 
-    @field_validator("shots", "seeds", "scorings", "rates")
+    @field_validator("shots", "seeds", "scorings", "rates", mode="before")
     @classmethod
     def _said(cls, values: Any, info: ValidationInfo) -> Any:
-        if not values:
+        if values in ([], ()):
             raise StudyError(
                 f"{info.field_name}: an empty list; name some, or leave {info.field_name} out"
             )
@@ -219,13 +180,6 @@ class Sweep(ReadingOptions, Grid):
     @classmethod
     def _each_once(cls, values: Any) -> Any:
         return values if isinstance(values, str) else tuple(dict.fromkeys(values))
-
-    @field_validator("rates")
-    @classmethod
-    def _rates(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        from eckart.weights.conditioning import check_rates
-
-        return check_rates(values)
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
@@ -249,15 +203,6 @@ class Sweep(ReadingOptions, Grid):
         if twice is not None:
             raise StudyError(f"model '{twice}' stands twice; a sweep reads each once")
         return self
-
-    @classmethod
-    def of(cls, values: dict[str, Any], where: str = "the study") -> Self:
-        """Return checked values.
-
-        Raises:
-            StudyError: a key is unknown, a value is of the wrong kind, or the grid is empty.
-        """
-        return checked(cls, values, where, StudyError)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -128,7 +128,7 @@ class SweepResult:
                 edit=edit,
                 best=None if edit is None else shown(metric, of_part[edit]),
                 test=None if edit is None else _compared(test.get(()), test.get((edit,))),
-                controls=_against(edit, test) if (asked.grid or {}).get("controls") else None,
+                controls=_against(edit, test) if asked.grid.get("controls") else None,
             )
 
     def to_json(self) -> dict[str, Any]:

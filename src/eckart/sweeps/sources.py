@@ -15,7 +15,9 @@ from eckart.records import fingerprint
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import SCORING_VERSION
 from eckart.scoring.scorer import Scorer
+from eckart.selection.plan import check_known
 from eckart.sweeps.grid import ModelEntry, Sweep, TaskEntry, Unit
+from eckart.tasks.spec import DrawnTask, TaskOptions
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.models import LoadedModel, load_model, outlined_model
@@ -41,12 +43,14 @@ class Sources:
         for."""
         if entry.digest is not None:
             return _held(self.tasks, entry.full_name).redrawn(shots=shots, seed=seed)
-        said = entry.model_dump(exclude={"task", "name", "metric", "digest"})
+        said = {**entry.only(TaskOptions), "name": None}
         # Drawn at once as it was asked for: the task's own number of demonstrations may be more
         # than its rows allow.
-        key = fingerprint([entry.task, said, shots is None, seed is None])
+        key = fingerprint([said, shots is None, seed is None])
         if key not in self._read:
-            self._read[key] = Task.load(entry.task, **said, shots=shots, seed=seed or 0)
+            self._read[key] = Task.of(
+                DrawnTask.of({**said, "shots": shots, "seed": seed or 0}, "the task")
+            )
         task = self._read[key].redrawn(shots=shots, seed=seed)
         return task if entry.name is None else replace(task, name=entry.name)
 
@@ -55,7 +59,7 @@ class Sources:
         return scorer_of(task, model, **said)
 
 
-def resolve(sweep: Sweep, sources: Sources | None = None) -> Sweep:
+def settle(sweep: Sweep, sources: Sources | None = None) -> Sweep:
     """Check every model, task and row of a sweep, and fill in what its tasks leave open.
 
     Raises:
@@ -88,10 +92,7 @@ def _resolved(
     for shots, seed in sweep.draws:
         with _about(entry.full_name):
             task = drawn[shots, seed] = sources.task(entry, shots, seed)
-            if entry.metric not in (None, *task.metrics):
-                raise StudyError(
-                    f"no metric '{entry.metric}'; the metrics are {', '.join(task.metrics)}"
-                )
+            check_known(entry.metric, task.metrics, "metric", StudyError)
         for outline in outlines:
             with _about(Unit(outline.entry, entry, shots, seed)):
                 scorer = sources.scorer(sweep, task, outline.model)

@@ -15,7 +15,7 @@ from eckart.runs import RunStore, folder_name, read_run
 from eckart.selection.recorded import Ledger, Recorded
 from eckart.sweeps.grid import Sweep, Unit, located
 from eckart.sweeps.result import SweepResult
-from eckart.sweeps.sources import Sources, check_names, contents, resolve
+from eckart.sweeps.sources import Sources, check_names, contents, settle
 from eckart.sweeps.units import Facts, look_at, run_unit
 from eckart.tasks.task import AnyTask
 from eckart.weights.models import LoadedModel, Model, load_model
@@ -153,7 +153,7 @@ def sweep(
         {model.name: model for _, model in held if model is not None},
         {task.full_name: task for _, task in own if task is not None},
     )
-    grid = resolve(Sweep.of(located(values, Path.cwd()), "the sweep"), sources)
+    grid = settle(Sweep.of(located(values, Path.cwd()), "the sweep"), sources)
     return run_sweep(grid, out, sources, execute)
 
 
@@ -198,7 +198,7 @@ def run_sweep(
     """Carry out a sweep; what its run already holds is not computed again.
 
     Arguments:
-        sweep: resolved; see `resolve`.
+        sweep: resolved; see `settle`.
         out: the run's folder; by default under `runs/`, named by the settings.
         sources: models and tasks in memory.
         execute: where units are scored.

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from eckart.algorithm1 import Arms, best_edit, control_arms, no_arms, worst_layer
-from eckart.records import Edits, Trial, finite
+from eckart.records import Edits, Trial, or_null
 from eckart.scoring.evaluator import most_tokens
 from eckart.selection.recorded import Recorded
 from eckart.sweeps.grid import Sweep
@@ -68,7 +68,7 @@ def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
             for part in sweep.parts
         },
         condition_numbers={
-            part: {str(layer): finite(value) for layer, value in found.items()}
+            part: {str(layer): or_null(value) for layer, value in found.items()}
             for part, found in conditions.items()
         },
         spectra=list(dict.fromkeys(noted.names)),

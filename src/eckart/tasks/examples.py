@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eckart.errors import TaskError
+from eckart.errors import TaskError, closest
 from eckart.tasks.choices import check_choice
 from eckart.tasks.labels import Labels, missing_reason
 from eckart.tasks.prompts import Example, PromptFormat, compiled, counted, joined
 from eckart.tasks.sources import Source
 from eckart.tasks.spec import TaskSpec, decoded, is_missing, label_text
 from eckart.tasks.tables import Row
-from eckart.weights.options import closest
 
 
 @dataclass(frozen=True)

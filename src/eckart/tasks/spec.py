@@ -12,19 +12,21 @@ from collections.abc import Mapping
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator
 
-from eckart.errors import TaskError
-from eckart.files import home, parse_yaml, read_text
-from eckart.weights.options import Closed, checked, closest
+from eckart.errors import TaskError, closest
+from eckart.files import Closed, home, parse_yaml, read_text
 
 LONGEST_NAME = 120
 """A task's name is a part of a folder's name."""
 
 DEFAULT_SHOTS = 10
 """The number of demonstrations where the task does not say otherwise (C.3)."""
+
+TYPED = ("template", "instruction", "label_join", "label_end", "separator")
+"""Texts of a prompt, in which a shell cannot type a line break."""
 
 
 def label_text(value: object) -> str:
@@ -85,14 +87,34 @@ def _kind_of(value: object) -> str:
     return "an object" if isinstance(value, Mapping) else f"a {type(value).__name__}"
 
 
+def _read_labels(labels: Any) -> Any:
+    if not isinstance(labels, Mapping):
+        return labels
+    words = [
+        (label_text(value), str(word) if isinstance(word, int | float) else word)
+        for value, word in labels.items()
+    ]
+    for value, word in words:
+        if not value:
+            raise ValueError("an empty value is no label: such rows are left out; fill the column")
+        if any(other != word for same, other in words if same == value):
+            raise ValueError(f"the value {value!r} stands twice, with different words")
+    return dict(words)
+
+
+LabelWords = Annotated[dict[str, str], BeforeValidator(_read_labels)]
+"""A value of the label column -> its word; two values with one word are one class."""
+Place = Annotated[str, BeforeValidator(lambda p: str(p) if isinstance(p, Path) else p)]
+
+
 class TaskOptions(Closed):
     """A task, and what is said of it in place of its own; see `Task.load`. None: its own."""
 
     heading = "The task"
-    task: str | None = Field(
+    task: Place | None = Field(
         default=None, description="sst2, ag_news, emo, mrpc, rte, cb, copa, or a task file (YAML)."
     )
-    data: str | None = Field(
+    data: Place | None = Field(
         default=None,
         description=(
             "Parquet, Arrow, JSON or CSV, or a folder with train, validation and test files."
@@ -106,7 +128,7 @@ class TaskOptions(Closed):
     )
     text_column: str | None = Field(default=None, description="The column that is read.")
     label_column: str | None = Field(default=None, description="The column that is predicted.")
-    labels: dict[str, str] | None = Field(
+    labels: LabelWords | None = Field(
         default=None,
         description=(
             "Label words by the column's values: 0=bad,1=good. By default the values, or the file's"
@@ -142,7 +164,7 @@ class TaskOptions(Closed):
     )
     name: str | None = Field(default=None, description="What reports call the task.")
     split_seed: int = Field(default=0, description="Draws validation and test rows.")
-    split_sizes: str | None = Field(
+    split_sizes: Any = Field(  # read by `parse_sizes`
         default=None,
         description="Validation and test rows, as numbers (200,500) or shares (0.3,0.7).",
     )
@@ -158,6 +180,16 @@ class DrawnTask(TaskOptions):
         default=None, description="Demonstrations in the prompt; the task's own by default."
     )
     seed: int = Field(default=0, description="Draws the demonstrations.")
+
+    def own(self) -> TaskSpec:
+        r"""Return what is said in place of a task file's; a typed `\n` is a line break."""
+        said = {TaskSpec.spelled.get(name, name): value for name, value in self}
+        given = {
+            name: value.replace("\\n", "\n") if name in TYPED else value
+            for name, value in said.items()
+            if name in TaskSpec.model_fields and value is not None
+        }
+        return TaskSpec.of(given, "the task")
 
 
 class Portion(Closed):
@@ -194,29 +226,10 @@ class PromptSpec(Closed):
     """Between two demonstrations, and between the last one and the query."""
     strip: bool = True
     """Whether white space around an input text goes."""
-    labels: dict[str, str] | None = None
-    """A value of the label column -> its word; two values with one word are one class."""
+    labels: LabelWords | None = None
     demonstration_words: dict[str, str] = Field(default_factory=dict)
     """A label word -> what the demonstrations show in its place."""
     shots: NonNegativeInt | None = None
-
-    @field_validator("labels", mode="before")
-    @classmethod
-    def _label_values(cls, labels: Any) -> Any:
-        if not isinstance(labels, Mapping):
-            return labels
-        words = [
-            (label_text(value), str(word) if isinstance(word, int | float) else word)
-            for value, word in labels.items()
-        ]
-        for value, word in words:
-            if not value:
-                raise ValueError(
-                    "an empty value is no label: such rows are left out; fill the column"
-                )
-            if any(other != word for same, other in words if same == value):
-                raise ValueError(f"the value {value!r} stands twice, with different words")
-        return dict(words)
 
     def overridden(self, other: PromptSpec) -> Self:
         """Return this specification with whatever `other` says."""
@@ -230,6 +243,8 @@ class PromptSpec(Closed):
 class TaskSpec(PromptSpec):
     """A task file, read and checked."""
 
+    spelled: ClassVar = {"text_column": "text", "label_column": "label"}
+    """Fields by what options call them."""
     name: str | None = None
     hub: str | None = None
     config: str | None = None
@@ -293,7 +308,7 @@ def parse_spec(text: str, where: str) -> TaskSpec:
         raise TaskError(
             f"{where} is no task file: it holds no 'key: value' lines, such as 'data: reviews.csv'"
         )
-    return checked(TaskSpec, values, where)
+    return TaskSpec.of(values, where)
 
 
 def catalog() -> tuple[str, ...]:

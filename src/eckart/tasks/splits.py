@@ -12,28 +12,34 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 
 from eckart.errors import TaskError
-from eckart.tasks.prompts import Example, counted
-from eckart.tasks.spec import SplitSpec
+from eckart.tasks.prompts import Example, PromptFormat, counted
+from eckart.tasks.spec import SplitSpec, TaskSpec
 
 Size = int | float
 """A number of rows, or a share in (0, 1] of the rows that there are."""
 
 
-@dataclass(frozen=True)
-class Splits:
-    """What the paper's Algorithm 1 calls H_s, V and T.
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """Labelled rows before they are divided.
 
     Arguments:
-        demonstrations: in the order in which they are shown.
-        validation, test: no row of the one has the text of a row of the other, or of a reserved
-            demonstration. Their order is random, so that the first few are a fair sample.
-        all: every row that is not shown, in the file's order.
+        spec: what the task says.
+        examples: the rows of each of the source's splits, without repeats.
+        plan, sizes: which splits serve as what, and how many rows.
+        format, names: how examples become prompts, and the labels.
+        where: what was read.
+        notes: what was left out.
     """
 
-    demonstrations: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    test: tuple[Example, ...]
-    all: tuple[Example, ...]
+    spec: TaskSpec
+    examples: Mapping[str, Sequence[Example]]
+    plan: SplitSpec
+    sizes: Mapping[str, Size]
+    format: PromptFormat
+    names: tuple[str, ...]
+    where: str
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -152,47 +158,40 @@ def _checked(size: object) -> Size:
     )
 
 
-def make_splits(
-    kept: Mapping[str, Sequence[Example]],
-    plan: SplitSpec,
-    sizes: Mapping[str, Size],
-    draw: Draw,
-    labels: Sequence[str],
-) -> Splits:
-    """Divide the examples.
+def make_splits(source: Gathered, draw: Draw) -> dict[str, tuple[Example, ...]]:
+    """Divide the examples into what the paper's Algorithm 1 calls H_s, V and T.
 
     Validation and test come from an order that `split_seed` alone decides, less the reserved
     demonstrations, so that another `seed` or another number of shots changes as few of their rows
     as can be.
 
-    Arguments:
-        kept: the labelled rows of each of the source's splits, without repeats.
-        plan: which of these serve as what.
-        sizes: those of validation and test, where they differ from the plan's.
-        draw: the numbers and seeds.
-        labels: the classes' names, for messages.
+    Returns:
+        `demonstrations`, in the order in which they are shown; `validation` and `test`, of which no
+        row of the one has the text of a row of the other, or of a reserved demonstration, in a
+        random order, so that the first few are a fair sample; and `all`, every row that is not
+        shown, in the file's order.
 
     Raises:
         TaskError: there are too few rows, or a split is left empty.
     """
-    sources = used_splits(plan)
-    reserved = _draw_demonstrations(kept[plan.demonstrations], draw, labels, plan.demonstrations)
+    kept, plan = source.examples, source.plan
+    shown = plan.demonstrations
+    reserved = _draw_demonstrations(kept[shown], draw, source.names, shown)
     apart = {example.id for example in reserved}
     pools = {
-        name: [
-            example
-            for example in _shuffled(rows, f"split {draw.split_seed}")
-            if example.id not in apart
-        ]
+        name: [row for row in _shuffled(rows, f"split {draw.split_seed}") if row.id not in apart]
         for name, rows in kept.items()
     }
-    validation, test = _allot(plan, pools, sizes)
-    shown = tuple(reserved[: draw.shots])
-    names = {example.id for example in shown}
-    rest = tuple(
-        example for name in reversed(sources) for example in kept[name] if example.id not in names
-    )
-    return Splits(shown, tuple(validation), tuple(test), rest)
+    validation, test = _allot(plan, pools, source.sizes)
+    seen = {example.id for example in reserved[: draw.shots]}
+    return {
+        "demonstrations": tuple(reserved[: draw.shots]),
+        "validation": tuple(validation),
+        "test": tuple(test),
+        "all": tuple(
+            row for name in reversed(used_splits(plan)) for row in kept[name] if row.id not in seen
+        ),
+    }
 
 
 def _shuffled(examples: Iterable[Example], salt: str) -> list[Example]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,16 @@ from eckart.tasks.files import bare_name
 from eckart.tasks.labels import find_labels
 from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat
 from eckart.tasks.sources import Source, read_hub, read_local
-from eckart.tasks.spec import DEFAULT_SHOTS, LONGEST_NAME, SplitSpec, TaskSpec, find_spec
+from eckart.tasks.spec import (
+    DEFAULT_SHOTS,
+    LONGEST_NAME,
+    DrawnTask,
+    TaskSpec,
+    find_spec,
+)
 from eckart.tasks.splits import (
     Draw,
+    Gathered,
     Size,
     make_splits,
     parse_sizes,
@@ -27,7 +34,6 @@ from eckart.tasks.splits import (
     used_splits,
     without_repeats,
 )
-from eckart.weights.options import checked
 
 Kind = Literal["classification", "choices"]
 SPLITS = ("validation", "test", "all")
@@ -81,29 +87,6 @@ class AnyTask(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Gathered:
-    """Labelled rows before they are divided.
-
-    Arguments:
-        spec: what the task says.
-        examples: the rows of each of the source's splits, without repeats.
-        plan, sizes: which splits serve as what, and how many rows.
-        format, names: how examples become prompts, and the labels.
-        where: what was read.
-        notes: what was left out.
-    """
-
-    spec: TaskSpec
-    examples: Mapping[str, Sequence[Example]]
-    plan: SplitSpec
-    sizes: Mapping[str, Size]
-    format: PromptFormat
-    names: tuple[str, ...]
-    where: str
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
 class Task:
     """Labelled rows, divided and ready to be scored. Make one with `Task.load`.
 
@@ -142,53 +125,14 @@ class Task:
     draw: Draw | None = field(default=None, repr=False)
 
     @classmethod
-    def load(
-        cls,
-        source: str | Path | None = None,
-        *,
-        data: str | Path | None = None,
-        variant: str | None = None,
-        template: str | None = None,
-        text_column: str | None = None,
-        label_column: str | None = None,
-        labels: Mapping[Any, str] | None = None,
-        choices: str | Sequence[str] | None = None,
-        instruction: str | None = None,
-        label_join: str | None = None,
-        label_end: str | None = None,
-        separator: str | None = None,
-        name: str | None = None,
-        shots: int | None = None,
-        seed: int = 0,
-        split_seed: int = 0,
-        split_sizes: str | Size | Sequence[Size | None] | Mapping[str, Size] | None = None,
-        balanced: bool = True,
-    ) -> Self:
+    @DrawnTask.as_keywords("task")
+    def load(cls, source: str | Path | None = None, **said: Any) -> Self:
         """Read a task of the catalogue, a task file, or just data.
 
         Arguments:
             source: a catalogue name such as `sst2`, or the path of a task file (.yaml); None with
                 `data` alone.
-            data: a local file (parquet, Arrow, JSON, CSV, TSV) or a folder laid out like the hub's,
-                in place of the task's own. One file is divided by `split_seed`.
-            variant: a named variant of the task's prompts, such as `released`.
-            template: Jinja2 over the columns' names; a typed `\\n` is a line break.
-            text_column, label_column: what the data calls them. Without a template the prompt is
-                `<text column>: ...`, a line break and `<label column>:`.
-            labels: a value of the label column -> its word; two values with one word are one class.
-            choices: the columns of the candidates, for multiple choice, or the one column that
-                lists them.
-            instruction, label_join, separator: what comes first, stands before a label (the line
-                breaks that the template ends in, or else a space), and between demonstrations.
-            label_end: what is scored together with every label, after it, such as a line break or
-                the model's own end of text: a label whose tokens begin with another's can win
-                then.
-            name: what reports call the task.
-            shots: the number of demonstrations; the task's own (10 where it says nothing) if None.
-            seed: draws the demonstrations.
-            split_seed: draws validation and test, where they share a split.
-            split_sizes: `(validation, test)` in rows or as shares, in place of the task's.
-            balanced: as many demonstrations of each class, or at random.
+            said: the other fields of `DrawnTask`, in place of the task's own.
 
         Returns:
             The task; demonstrations, validation and test are disjoint and without repeats (C.3).
@@ -196,31 +140,24 @@ class Task:
         Raises:
             TaskError: the task or its data is not usable; one line says why.
         """
-        said = _said(
-            template=template,
-            instruction=instruction,
-            label_join=label_join,
-            label_end=label_end,
-            separator=separator,
-            labels=labels,
-            text=text_column,
-            label=label_column,
-            choices=choices,
-            name=name,
-            shots=shots,
-        )
-        base = _find_task(source, data)
-        spec = (base if variant is None else base.variant(variant)).overridden(said)
-        rows = _read(spec, data)
+        return cls.of(DrawnTask.of({"task": source, **said}, "the task"))
+
+    @classmethod
+    def of(cls, said: DrawnTask) -> Self:
+        """Read what `load` reads, of options that are checked."""
+        base = _find_task(said)
+        spec = base if said.variant is None else base.variant(said.variant)
+        spec = spec.overridden(said.own())
+        rows = _read(spec)
         spec = with_template(spec, rows.columns, rows.where)
         draw = Draw(
             shots=DEFAULT_SHOTS if spec.shots is None else spec.shots,
             reserve=DEFAULT_SHOTS if base.shots is None else base.shots,
-            seed=seed,
-            split_seed=split_seed,
-            balanced=balanced,
+            seed=said.seed,
+            split_seed=said.split_seed,
+            balanced=said.balanced,
         )
-        return cls._drawn(_gather(spec, rows, parse_sizes(split_sizes)), draw, variant)
+        return cls._drawn(_gather(spec, rows, parse_sizes(said.split_sizes)), draw, said.variant)
 
     def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> Self:
         """Return the task with other demonstrations; what is None stays. Nothing is read again.
@@ -243,16 +180,12 @@ class Task:
     @classmethod
     def _drawn(cls, source: Gathered, draw: Draw, variant: str | None) -> Self:
         spec = source.spec
-        divided = make_splits(source.examples, source.plan, source.sizes, draw, source.names)
         return cls(
             name=spec.name or _printable(bare_name(Path(source.where))),
             kind="choices" if spec.choices else "classification",
             labels=source.names,
             format=source.format,
-            demonstrations=divided.demonstrations,
-            validation=divided.validation,
-            test=divided.test,
-            all=divided.all,
+            **make_splits(source, draw),
             seed=draw.seed,
             split_seed=draw.split_seed,
             balanced=draw.balanced,
@@ -341,24 +274,15 @@ class Task:
         return fingerprint([self.kind, self.labels, joins, self._prefix])
 
 
-def _said(**values: Any) -> TaskSpec:
-    given = {key: value for key, value in values.items() if value is not None}
-    for key in ("template", "instruction", "label_join", "label_end", "separator"):
-        if isinstance(given.get(key), str):
-            given[key] = given[key].replace("\\n", "\n")  # as it is typed in a shell
-    return checked(TaskSpec, given, "the task")
-
-
-def _find_task(source: str | Path | None, data: str | Path | None) -> TaskSpec:
-    if source is None and data is None:
+def _find_task(said: DrawnTask) -> TaskSpec:
+    if said.task is None and said.data is None:
         raise TaskError("no task: name one, such as sst2, or give a task file or data")
-    return TaskSpec() if source is None else find_spec(source)
+    return TaskSpec() if said.task is None else find_spec(said.task)
 
 
-def _read(spec: TaskSpec, data: str | Path | None) -> Source:
-    place = data if data is not None else spec.data
-    if place is not None:
-        return read_local(home(place), spec.config)
+def _read(spec: TaskSpec) -> Source:
+    if spec.data is not None:
+        return read_local(home(spec.data), spec.config)
     if spec.hub is None:
         raise TaskError(
             f"task '{spec.name}' says neither data nor hub, so it has no rows; give it data"

@@ -41,6 +41,8 @@ class Weight:
         expert: which matrix of a 3-D parameter (experts, m, n); None for a 2-D parameter.
         transposed: the parameter is stored (in, out), as GPT-2's Conv1D does.
         tied: other names of the same parameter; a change here shows there.
+        steps: of the parameter's shape: how far apart the numbers lie that a quantisation could
+            have put in each place; None where there was none.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Weight:
     expert: int | None = None
     transposed: bool = False
     tied: tuple[str, ...] = ()
+    steps: Tensor | None = field(default=None, repr=False)
 
     @property
     def kind(self) -> str:
@@ -96,6 +99,13 @@ class Weight:
         if self.rows is not None:
             return matrix[self.rows].contiguous()
         return matrix.clone(memory_format=torch.contiguous_format)
+
+    @property
+    def spacing(self) -> Float[Tensor, "m n"] | None:
+        """The steps of this matrix alone."""
+        if self.steps is None:
+            return None
+        return replace(self, parameter=nn.Parameter(self.steps, requires_grad=False)).read()
 
     @torch.no_grad()
     def write_(self, matrix: Float[Tensor, "m n"]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from eckart.errors import EditError
-from eckart.records import check_rate, finite
+from eckart.records import or_null
 
 COMBINATIONS: dict[str, Callable[[Sequence[float]], float]] = {
     "geometric": lambda values: float(np.exp(np.mean(np.log(values)))),
@@ -85,7 +85,7 @@ class MatrixSpectrum(Spectrum):
             "sigma_max": self.sigma_max,
             "sigma_min": self.sigma_min,
             "rank": self.rank,
-            "condition_number": finite(self.condition_number),
+            "condition_number": or_null(self.condition_number),
             "rounding": self.rounding,
             "singular": self.singular,
             "resolved": self.resolved,
@@ -119,13 +119,3 @@ def layer_condition_numbers(
     for matrix in matrices:
         by_layer.setdefault(matrix.layer, []).append(matrix.condition_number)
     return {layer: COMBINATIONS[combine](values) for layer, values in sorted(by_layer.items())}
-
-
-def check_rates(rates: Iterable[float]) -> tuple[float, ...]:
-    """Return the candidate rates in ascending order, each once, with 0 among them: not to clip is
-    always an answer.
-
-    Raises:
-        EditError: a rate is outside [0, 1).
-    """
-    return tuple(sorted({0.0, *(check_rate(rate) for rate in rates)}))

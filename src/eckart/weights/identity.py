@@ -4,7 +4,7 @@ A trial's key (`Scorer.key`) holds, and so a trial is computed anew where one of
 
 - of the model, as `identify` hashes it: every tensor of its weights, its configuration, its
   tokenizer, code that is not transformers' own, an attention that is not the default one, rotary
-  frequencies and adapters changed in memory;
+  frequencies and adapters changed in memory, the digest of a GGUF file;
 - the dtype that it computes in; in half precision the most tokens in a batch, on which the last
   bits depend;
 - of the task (`Task.digest`): kind, labels, template, joins, instruction, and the demonstrations as
@@ -58,11 +58,15 @@ class Identity:
 
     Arguments:
         model, tokenizer: whose.
+        file: the digest of the one file that all of it is from, if it is.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, file: str = ""
+    ) -> None:
         self._model = model
         self._tokenizer = tokenizer
+        self._file = file
         self._known: tuple[Stamp, str] | None = None
         self._sample: str | None = None
 
@@ -71,7 +75,7 @@ class Identity:
         """See `identify`."""
         now = self._stamp()
         if self._known is None or self._known[0] != now:
-            self._known = (now, identify(self._model, self._tokenizer))
+            self._known = (now, identify(self._model, self._tokenizer, self._file))
         return self._known[1]
 
     def renew(self) -> None:
@@ -109,9 +113,11 @@ class Identity:
         return (*places, _configuration(self._model), _attention(self._model), size)
 
 
-def identify(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """Return a hash of weights, configuration, tokenizer and code: models that score alike by
-    construction share it."""
+def identify(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, file: str = ""
+) -> str:
+    """Return a hash of weights, configuration, tokenizer, code, and the digest of the one file that
+    all of it is from: models that score alike by construction share it."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(_configuration(model).encode())
     digest.update(tokenizer_text(tokenizer).encode())
@@ -125,6 +131,7 @@ def identify(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) 
         "frequencies": _frequencies(model),
         "adapters": _adapters(model),
         "code": _code(model, tokenizer),
+        "file": file,
     }.items():
         if said:
             digest.update(f"{what} {said}".encode())

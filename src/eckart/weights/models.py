@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from eckart.errors import ModelError
+from eckart.weights.gguf import GgufFile
 from eckart.weights.identity import Identity
 from eckart.weights.loading.accounts import refuse_unaccounted
 from eckart.weights.loading.config import check_config
@@ -45,6 +46,7 @@ class LoadedModel:
         live: whether the caller brought it in memory, so that no checkpoint need hold the same
             weights.
         options: how it was loaded; what is loaded of it later runs no other code.
+        file: the GGUF file that it was loaded from; None where it was none.
     """
 
     model: Model
@@ -52,6 +54,7 @@ class LoadedModel:
     name: str
     live: bool = False
     options: ModelOptions = PLAIN
+    file: GgufFile | None = None
 
     @property
     def dtype(self) -> str:
@@ -61,7 +64,7 @@ class LoadedModel:
     @cached_property
     def identity(self) -> Identity:
         """What the model is known by, whatever is done to it in memory."""
-        return Identity(self.model, self.tokenizer)
+        return Identity(self.model, self.tokenizer, self.file.digest if self.file else "")
 
     @property
     def fingerprint(self) -> str:
@@ -82,8 +85,9 @@ def load_model(
     """Load a causal language model for scoring.
 
     Arguments:
-        source: a hub id, a local folder, a live `PreTrainedModel` in evaluation mode, or what this
-            function returned.
+        source: a hub id, a local folder, a GGUF file (its path, a folder or hub repository that
+            holds one, or `hub-id:file.gguf`), a live `PreTrainedModel` in evaluation mode, or what
+            this function returned.
         tokenizer: for a live model whose `name_or_path` has none.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU or CPU that multiplies
             it fast, float32 elsewhere, float16 never. A live model keeps its own.
@@ -93,9 +97,9 @@ def load_model(
         trust_remote_code: run code that the repository brings. Off unless asked for.
 
     Raises:
-        ModelError: there is no such model, it is incomplete, damaged, quantised, not safetensors,
-            or not a causal one; its files hold tensors that nothing would read; or a live model is
-            in training mode or has an adapter.
+        ModelError: there is no such model, it is incomplete, damaged, quantised, neither
+            safetensors nor GGUF, or not a causal one; its files hold tensors that nothing would
+            read; or a live model is in training mode or has an adapter.
     """
     if isinstance(source, LoadedModel):
         source.identity.renew()  # it may have been trained since
@@ -103,7 +107,9 @@ def load_model(
     if not isinstance(source, str | Path):
         return _adopt(source, tokenizer, dtype, device)
     name = located(str(source))
-    check_source(name)
+    file = GgufFile.of(name)
+    if file is None:
+        check_source(name)
     target = pick_device(device)
     check_device_map(device_map)
     chosen = pick_dtype(dtype, target)
@@ -118,7 +124,7 @@ def load_model(
         )
     check_causal(model, name)
     tokenizer = tokenizer or load_tokenizer(name, options)
-    return LoadedModel(model, tokenizer, name, options=options)
+    return LoadedModel(model, tokenizer, name, options=options, file=file)
 
 
 def load_config(name: str, options: ModelOptions = PLAIN) -> Any:
@@ -127,6 +133,9 @@ def load_config(name: str, options: ModelOptions = PLAIN) -> Any:
     Raises:
         ModelError: there is none, or transformers does not know it.
     """
+    file = GgufFile.of(name)
+    if file is not None:
+        return file.config()
     check_config(name, checked(name).config)
     with explained(name):
         return AutoConfig.from_pretrained(
@@ -158,7 +167,7 @@ def load_checkpoint(
     """Load a checkpoint's weights on the CPU, or where a device map says.
 
     Arguments:
-        name: a hub id or a local folder.
+        name: a hub id, a local folder, or a GGUF file.
         dtype: None for one that holds every number of its files.
         options: whether code that the repository brings may run; no more of them is asked.
         device_map: see `load_model`.
@@ -167,6 +176,9 @@ def load_checkpoint(
         ModelError: there is no such model, it is incomplete, damaged, quantised, or not
             safetensors, or its files hold tensors that nothing would read.
     """
+    file = GgufFile.of(name)
+    if file is not None:
+        return file.model(dtype or torch.float32, device_map)
     checkpoint = checked(name)
     check_config(name, checkpoint.config)
     with explained(name):
@@ -191,6 +203,9 @@ def load_tokenizer(name: str, options: ModelOptions = PLAIN) -> Tokenizer:
     Raises:
         ModelError: the folder or repository has none.
     """
+    file = GgufFile.of(name)
+    if file is not None:
+        return file.tokenizer()
     try:
         return AutoTokenizer.from_pretrained(
             located(name), trust_remote_code=options.trust_remote_code

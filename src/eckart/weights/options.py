@@ -7,36 +7,9 @@ torch.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from pydantic import Field, NonNegativeInt, PositiveInt
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-)
-
-from eckart.errors import EckartError, TaskError
-
-SpecT = TypeVar("SpecT", bound=BaseModel)
-
-
-class Closed(BaseModel):
-    """Values that are frozen and know their keys.
-
-    Its fields' descriptions are the help of the command line, and `heading` stands over them.
-    """
-
-    heading: ClassVar[str | None] = None
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def only(self, kind: type[Closed]) -> dict[str, Any]:
-        """Return the values of the fields that this has in common with a kind, to hand them on."""
-        return {name: getattr(self, name) for name in kind.model_fields}
+from eckart.files import Closed
 
 
 class ModelOptions(Closed):
@@ -91,44 +64,3 @@ class ReadingOptions(FitOptions):
             " The rest goes to a temporary file."
         ),
     )
-
-
-def checked(
-    kind: type[SpecT], values: Mapping[str, Any], where: str, wrong: type[EckartError] = TaskError
-) -> SpecT:
-    """Return `values` as a specification.
-
-    Raises:
-        wrong: a key is unknown or a value is of the wrong kind; one line that names it.
-    """
-    try:
-        return kind.model_validate(dict(values))
-    except ValidationError as error:
-        # An unknown key is a misspelt one, which explains what else is missing.
-        first = min(
-            error.errors(), key=lambda e: e["type"] != "extra_forbidden" or len(e["loc"]) > 1
-        )
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = f"; {closest(key, kind.model_fields)}" if len(first["loc"]) == 1 else ""
-            raise wrong(f"{where}: unknown key '{key}'{known}") from None
-        value = repr(first["input"])[:80]
-        why = str(first.get("ctx", {}).get("error") or first["msg"])
-        raise wrong(f"{where}: {key} is {value}: {why[0].lower()}{why[1:]}") from None
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-    """Return what a message says when `name` is none of `known`.
-
-    >>> closest("lables", ["labels", "label", "data"])
-    "did you mean 'labels' or 'label'? (known: labels, label, data)"
-    """
-    known = list(known)
-    folded = {item.lower().replace("_", "").replace("-", ""): item for item in known}
-    near = difflib.get_close_matches(
-        name.lower().replace("_", "").replace("-", ""), list(folded), n=2
-    )
-    listing = ", ".join(known)
-    if not near:
-        return f"known: {listing}"
-    return f"did you mean {' or '.join(repr(folded[item]) for item in near)}? (known: {listing})"

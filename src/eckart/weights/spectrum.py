@@ -44,13 +44,17 @@ RESTARTS = 50
 """After so many, of about 20 steps each, the full factorisation is cheaper."""
 
 
-def spectrum_of(weight: Tensor, *, name: str = "the matrix") -> Spectrum:
+def spectrum_of(
+    weight: Tensor, *, name: str = "the matrix", spacing: Tensor | None = None
+) -> Spectrum:
     """Compute the ends of a matrix's spectrum to at least six digits, from the stored numbers.
 
     Arguments:
         weight: (m, n), any floating-point dtype and device; it is left as it is, and computed with
             where it is.
         name: what error messages call the matrix.
+        spacing: (m, n), how far apart the numbers lie that a quantisation could have put in each
+            place; None where there was none.
 
     Raises:
         ModelError: as `Factor.of`.
@@ -75,7 +79,7 @@ def spectrum_of(weight: Tensor, *, name: str = "the matrix") -> Spectrum:
         sigma_max=sigma_max,
         sigma_min=sigma_min,
         rank=rank,
-        rounding=rounding_norm(tall, weight.dtype),
+        rounding=_rounding(tall, weight.dtype, spacing),
     )
 
 
@@ -86,7 +90,7 @@ def measure(weight: Weight, device: torch.device | None = None) -> MatrixSpectru
     Raises:
         ModelError: the weight holds NaN or infinite numbers.
     """
-    return _measure(weight, weight.read(), device)
+    return _measure(weight, weight.read(), weight.spacing, device)
 
 
 def spectra(
@@ -127,8 +131,8 @@ def matrices(
 
 def exact_matrices(model: LoadedModel, part: str) -> Iterable[Weight]:
     """Return a part's matrices with the numbers that the checkpoint stores, even if loading rounded
-    them."""
-    if not rounded(model):
+    them, and with the steps of its quantisation."""
+    if model.file is None and not rounded(model):
         return matrices(Anatomy.of(model.model), part)
     stored = StoredWeights.of(model.name, model.options)
     return stored.read(matrices(stored.anatomy, part))
@@ -175,14 +179,32 @@ class Noted:
             self._note(self.names)
 
 
+def _rounding(tall: Float[Tensor, "m n"], dtype: torch.dtype, spacing: Tensor | None) -> float:
+    """Return what storage did: rounding to the dtype, or to the far wider steps of a
+    quantisation."""
+    stored = rounding_norm(tall, dtype)
+    return stored if spacing is None else max(stored, noise_norm(spacing.to(tall)))
+
+
+def noise_norm(spacing: Float[Tensor, "m n"]) -> float:
+    """Estimate the spectral norm of the error of rounding to the nearest of numbers that lie so far
+    apart.
+
+    The error of an entry has mean 0 and variance spacing^2 / 12, and a random matrix with variances
+    s_ij^2 a spectral norm of about max_i sqrt(sum_j s_ij^2) + max_j sqrt(sum_i s_ij^2) (Bandeira
+    and van Handel 2016), which for entries of one size is s (sqrt(m) + sqrt(n)).
+
+    >>> round(noise_norm(torch.ones(100, 100, dtype=torch.float64)) * 12**0.5, 6)
+    20.0
+    """
+    return float(spacing.norm(dim=0).max() + spacing.norm(dim=1).max()) / math.sqrt(12)
+
+
 def rounding_norm(matrix: Float[Tensor, "m n"], dtype: torch.dtype) -> float:
     """Estimate the spectral norm of the error that rounding a matrix to a dtype makes.
 
-    Numbers between 2^e and 2^(e+1) are eps * 2^e apart, so rounding to the nearest makes an error
-    of mean 0 and variance (eps * 2^e)^2 / 12. A random matrix with variances s_ij^2 has a spectral
-    norm of about max_i sqrt(sum_j s_ij^2) + max_j sqrt(sum_i s_ij^2) (Bandeira and van Handel
-    2016), which for entries of one size is s (sqrt(m) + sqrt(n)), and at most eps / (2 sqrt(3)) *
-    rms(W) * (sqrt(m) + sqrt(n)).
+    Numbers between 2^e and 2^(e+1) are eps * 2^e apart. By `noise_norm` that makes at most about
+    eps / (2 sqrt(3)) * rms(W) * (sqrt(m) + sqrt(n)).
 
     Arguments:
         matrix: (m, n), float64, the stored numbers.
@@ -199,8 +221,7 @@ def rounding_norm(matrix: Float[Tensor, "m n"], dtype: torch.dtype) -> float:
     powers.clamp_min_(limits.tiny)  # below the smallest normal number the spacing no longer shrinks
     largest = float(powers.max())
     powers /= largest  # else the squares of large float64 numbers overflow
-    relative = float(powers.norm(dim=0).max() + powers.norm(dim=1).max())
-    return limits.eps / math.sqrt(12) * relative * largest
+    return limits.eps * noise_norm(powers) * largest
 
 
 def _ends(tall: Float[Tensor, "m n"]) -> tuple[float, float] | None:
@@ -262,20 +283,22 @@ def _resolution(matrix: Float[Tensor, "m n"], sigma_max: float) -> float:
     return max(matrix.shape) * EPS * sigma_max
 
 
-def _measure(weight: Weight, matrix: Tensor, device: torch.device | None) -> MatrixSpectrum:
-    spectrum = spectrum_of(matrix.to(device), name=weight.label)
+def _measure(
+    weight: Weight, matrix: Tensor, spacing: Tensor | None, device: torch.device | None
+) -> MatrixSpectrum:
+    spectrum = spectrum_of(matrix.to(device), name=weight.label, spacing=spacing)
     return MatrixSpectrum(
         layer=weight.layer, name=weight.name, path=weight.path, **asdict(spectrum)
     )
 
 
 def _recalled(weight: Weight, store: Spectra, device: torch.device | None) -> MatrixSpectrum:
-    matrix = weight.read()
-    name = f"{weight.key} {_digest(matrix)}"
+    matrix, spacing = weight.read(), weight.spacing
+    name = f"{weight.key} {_digest(matrix)}{'' if spacing is None else ' ' + _digest(spacing)}"
     known = store.spectrum(name)
     if known is not None:
         return MatrixSpectrum.from_json(known)
-    measured = _measure(weight, matrix, device)
+    measured = _measure(weight, matrix, spacing, device)
     store.keep_spectrum(name, measured.to_json())
     return measured
 

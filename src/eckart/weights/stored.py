@@ -1,5 +1,5 @@
-"""A checkpoint's weights exactly as they are stored, read from its safetensors files a parameter at
-a time."""
+"""A checkpoint's weights exactly as they are stored, read from its safetensors or GGUF files a
+parameter at a time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from operator import attrgetter
 
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from eckart.weights.anatomy import Anatomy, Weight
+from eckart.weights.gguf import GgufFile, GgufTensors
 from eckart.weights.loading.accounts import refuse_left_out
 from eckart.weights.loading.failures import explained
 from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor
@@ -32,13 +33,16 @@ class StoredWeights:
     Arguments:
         name: the hub id or folder.
         anatomy: the model's; on the meta device unless the model was loaded whole.
-        places: where each parameter lies, by its path, as often as it is stored: of every matrix,
-            and of what else the files name alike; None if the model was loaded whole.
+        places: where each parameter lies, by its path, as often as it is stored; None if the model
+            was loaded whole, or is a GGUF file.
+        tensors: those of a GGUF file; None for another checkpoint, or if the model was loaded
+            whole.
     """
 
     name: str
     anatomy: Anatomy
     places: Mapping[str, tuple[StoredTensor, ...]] | None = field(repr=False)
+    tensors: GgufTensors | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, name: str, options: ModelOptions = PLAIN) -> StoredWeights:
@@ -49,23 +53,29 @@ class StoredWeights:
                 taken apart.
         """
         anatomy = Anatomy.of(empty_model(name, options))
-        checkpoint = Checkpoint(name)
-        with explained(name):
-            places = _places(anatomy, checkpoint.tensors)
-        refuse_left_out(name, anatomy.model, checkpoint.tensors, checkpoint.config)
-        if places is None:
+        file = GgufFile.of(name)
+        if file is None:
+            tensors = None
+            checkpoint = Checkpoint(name)
+            with explained(name):
+                places = _places(anatomy, checkpoint.tensors)
+            refuse_left_out(name, anatomy.model, checkpoint.tensors, checkpoint.config)
+        else:
+            places = None
+            tensors = _tensors(anatomy, file)
+        if places is None and tensors is None:
             warnings.warn(
                 f"the checkpoint of '{name}' does not hold the model's matrices one for one: it is"
                 " loaded whole",
                 stacklevel=2,
             )
             anatomy = Anatomy.of(load_checkpoint(name, None, options))
-        return cls(name, anatomy, places)
+        return cls(name, anatomy, places, tensors)
 
     @property
     def whole(self) -> bool:
         """Whether the model had to be loaded whole."""
-        return self.places is None
+        return self.places is None and self.tensors is None
 
     def read(self, weights: Iterable[Weight]) -> Iterator[Weight]:
         """Give matrices of the anatomy with their numbers, on the CPU; neighbours of one parameter
@@ -74,16 +84,22 @@ class StoredWeights:
         Raises:
             ModelError: a file is damaged, or has gone.
         """
-        if self.places is None:
+        if self.whole:
             yield from weights
             return
         for path, views in groupby(weights, key=attrgetter("path")):
-            parameter = self._parameter(self.places[path][0])
-            yield from (replace(view, parameter=parameter) for view in views)
+            numbers, steps = self._numbers(path)
+            parameter = nn.Parameter(numbers, requires_grad=False)
+            yield from (replace(view, parameter=parameter, steps=steps) for view in views)
 
-    def _parameter(self, place: StoredTensor) -> nn.Parameter:
+    def _numbers(self, path: str) -> tuple[Tensor, Tensor | None]:
+        """Return a parameter, and the steps of its quantisation."""
+        if self.tensors is not None:
+            return self.tensors.read(path), self.tensors.steps(path)
+        assert self.places is not None
+        place = self.places[path][0]
         with explained(self.name), safe_open(place.file, framework="pt") as file:
-            return nn.Parameter(file.get_tensor(place.key), requires_grad=False)
+            return file.get_tensor(place.key), None
 
 
 def rounded(loaded: LoadedModel) -> bool:
@@ -95,8 +111,15 @@ def rounded(loaded: LoadedModel) -> bool:
     if loaded.live:
         return False
     with explained(loaded.name):
-        stored = Checkpoint(loaded.name).exact_dtype
+        stored = torch.float32 if loaded.file else Checkpoint(loaded.name).exact_dtype
     return torch.promote_types(stored, loaded.model.dtype) != loaded.model.dtype
+
+
+def _tensors(anatomy: Anatomy, file: GgufFile) -> GgufTensors | None:
+    """Return a GGUF file's tensors, or None if a parameter of an anatomy is none of them."""
+    tensors = file.tensors(anatomy.model)
+    paths = (weight.path for layer in anatomy.layers for weight in layer)
+    return tensors if tensors.covers(paths) else None
 
 
 def _places(

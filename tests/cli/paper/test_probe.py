@@ -6,9 +6,8 @@ import math
 import pytest
 from families import save_family
 
-from eckart.paper.probe.figure import probe_drawing
 from eckart.paper.probe.reading import OF_HEADS, QUANTITIES
-from eckart.paper.probe.tables import TITLES
+from eckart.paper.probe.views import draw_probe
 
 
 @pytest.fixture
@@ -27,11 +26,10 @@ def test_the_table_of_a_model(probed):
         "4 shots, 2 validation prompts, float32",
         "noise floor 0.001",
         "unpruned",
-        *TITLES.values(),
+        *QUANTITIES.values(),
     ):
         assert word in ended.out
     assert "clipped" not in ended.out
-    assert set(TITLES) == set(QUANTITIES)
 
 
 def test_the_tables_of_an_edit_and_remark_5(probed):
@@ -100,13 +98,18 @@ def test_what_the_figure_draws(model, table):
     task = Task.load(data=table, text_column="review", label_column="verdict", shots=2)
     prober = Prober(load_model(model, dtype="float32", device="cpu"), task, prompts=2)
     before, after = prober(), prober(Edit(1, "v", 0.5))
-    drawing = probe_drawing(before.compare(after))
-    assert [reading.name for reading in drawing.readings] == ["unpruned", "1:v:0.5"]
-    assert drawing.title == "tiny-llama, reviews, 2 shots, 2 prompts"
-    first, second = drawing.readings
-    assert second.heads[1][2] == pytest.approx(after.layers[1].log_norm[:, 2].mean())
-    assert first.path[2] == pytest.approx(before.layers[2].path_norm.mean())
-    assert not math.isclose(first.steps[1], second.steps[1])
+    figure = draw_probe(before.compare(after))
+    assert figure.get_suptitle() == "tiny-llama, reviews, 2 shots, 2 prompts"
+    heads, path = figure.axes
+    assert [line.get_label() for line in heads.lines if line.get_linestyle() != "None"] == [
+        "unpruned, mean",
+        "1:v:0.5, mean",
+    ]
+    clipped = [line for line in heads.lines if line.get_marker() == "s"]
+    assert clipped[1].get_ydata()[2] == pytest.approx(after.layers[1].log_norm[:, 2].mean())
+    paths = [line.get_ydata() for line in path.lines[:4]]
+    assert paths[0][2] == pytest.approx(before.layers[2].path_norm.mean())
+    assert not math.isclose(paths[1][1], paths[3][1])
 
 
 WRONG = {

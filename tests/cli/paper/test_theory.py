@@ -39,8 +39,8 @@ def test_the_document(eckart):
 
 @pytest.mark.parametrize("how", [[], ["--json"]])
 def test_a_statement_that_fails_ends_with_1_and_one_line(eckart, monkeypatch, how):
-    claims = Claims()
-    claims.inequality("two is at most one", "Eq. (0)")(lambda x: x.scale + 1)
+    claims = Claims("inequality")
+    claims("two is at most one", "Eq. (0)")(lambda x: x.scale + 1)
     monkeypatch.setattr(inequalities, "claims", claims)
     ended = eckart("theory", "check", "--instances", "20", *how)
     assert ended.status == 1

@@ -7,7 +7,7 @@ import torch
 
 from eckart.paper.functions.cells import clip_cells, correlations
 from eckart.paper.functions.models import InContextModel, LinearAttentionModel
-from eckart.paper.functions.trajectory import Noise, draw_cases, load_linear, read
+from eckart.paper.functions.readings import Noise, draw_cases, load_linear, read
 from eckart.statistics.multiplicity import holm
 
 

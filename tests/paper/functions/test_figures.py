@@ -4,15 +4,14 @@ import pytest
 
 from eckart.paper.functions.baselines import BASELINES
 from eckart.paper.functions.curves import Curve, ErrorCurves, StepCurves
-from eckart.paper.functions.figures import (
+from eckart.paper.functions.views import (
     OWN,
     STYLES,
     draw_error_curves,
     draw_step_curves,
-    error_lines,
-    step_lines,
+    error_table,
+    step_table,
 )
-from eckart.paper.functions.tables import error_table, step_table
 from eckart.reports.figures import figure_bytes
 
 COUNTS = (0, 1, 2)
@@ -75,19 +74,18 @@ def test_a_model_never_leaves_the_frame(figure_5a):
 
 def test_every_baseline_has_a_look_of_its_own(figure_5a):
     assert set(STYLES) == set(BASELINES)
-    assert len({*STYLES.values(), OWN}) == len(STYLES) + 1
-    assert [line.colour for line in error_lines(figure_5a)] == [
-        STYLES["least-squares"][0],
-        STYLES["averaging"][0],
-        OWN[0],
-    ]
+    looks = {(look["colour"], look["marker"]) for look in (OWN, *STYLES.values())}
+    assert len(looks) == len(STYLES) + 1
+    drawn = draw_error_curves(figure_5a).axes[0].lines[:3]
+    wanted = (STYLES["least-squares"], STYLES["averaging"], OWN)
+    assert [line.get_color() for line in drawn] == [look["colour"] for look in wanted]
 
 
 def test_more_steps_are_darker(figure_5b):
-    *models, reference = step_lines(figure_5b)
-    brightness = [sum(line.colour[:3]) for line in models]
+    *models, reference = draw_step_curves(figure_5b).axes[0].lines[:5]
+    brightness = [sum(line.get_color()[:3]) for line in models]
     assert brightness == sorted(brightness, reverse=True)
-    assert (reference.colour, reference.style) == ("black", ":")
+    assert (reference.get_color(), reference.get_linestyle()) == ("black", ":")
     assert list(drawn(draw_step_curves(figure_5b)))[:5] == [
         "1 steps",
         "2 steps",

@@ -142,9 +142,10 @@ def test_a_search_never_takes_a_worse_rate(kept):
             error = 0.5 + sum(edit.rate for edit in edits)
             return [SquaredErrors(3, error, (error,) * 3)]
 
-    from eckart.selection.search import Plan, run_plan
+    from eckart.selection.plan import Plan
+    from eckart.selection.search import run_plan
 
-    assert run_plan(Plan("mlp", RATES), Worse(kept, TASK)).rate == 0
+    assert run_plan(Plan(rates=RATES), Worse(kept, TASK)).rate == 0
 
 
 def test_a_sweep_is_the_same_scores_kept(kept, tmp_path):
@@ -227,9 +228,10 @@ def test_a_model_that_predicts_no_number_fails_that_trial_alone(trained, tmp_pat
                 raise NotANumberError("the model predicts no number for 20 of 20 functions")
             return super().outcomes(edits, split, scorings)
 
-    from eckart.selection.search import Plan, run_plan
+    from eckart.selection.plan import Plan
+    from eckart.selection.search import run_plan
 
-    study = run_plan(Plan("mlp", RATES), Broken(model, TASK), tmp_path / "run")
+    study = run_plan(Plan(rates=RATES), Broken(model, TASK), tmp_path / "run")
     assert study.rate == 0
     failed = [
         trial for trial in read_run(tmp_path / "run").trials.values() if trial.status == "failed"
@@ -309,7 +311,7 @@ def test_what_does_not_go_together_is_refused(kept, model, table):
         eckart.search(kept, TASK, cache_memory=1)
     with pytest.raises(TaskError, match="no scoring 'sum' of functions"):
         eckart.sweep([kept], [TASK], scorings=["sum"])
-    with pytest.raises(EditError, match="no metric 'accuracy'; the metrics are squared_error"):
+    with pytest.raises(EditError, match="no metric 'accuracy'; known: squared_error"):
         eckart.search(kept, TASK, metric="accuracy")
     with pytest.raises(EditError, match="says nothing sure of squared_error"):
         eckart.search(kept, TASK, race=True)
@@ -319,7 +321,7 @@ def test_what_does_not_go_together_is_refused(kept, model, table):
 
 def test_a_text_task_has_no_squared_error(model, table):
     labels = eckart.Task.load(data=table, text_column="review", label_column="verdict", shots=2)
-    with pytest.raises(EditError, match="no metric 'squared_error'; the metrics are accuracy"):
+    with pytest.raises(EditError, match="no metric 'squared_error'; known: accuracy"):
         eckart.search(model, labels, metric="squared_error")
 
 

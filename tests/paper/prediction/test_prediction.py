@@ -24,10 +24,9 @@ from eckart.paper.prediction import (
     predictors,
 )
 from eckart.paper.prediction.agreement import agreements, within
-from eckart.paper.prediction.figure import prediction_drawing
 from eckart.paper.prediction.screens import ALGORITHM_1, LayerChoice, Screened, screened, units
 from eckart.paper.prediction.study import study_of
-from eckart.paper.prediction.tables import answer
+from eckart.paper.prediction.views import answer, draw_prediction, strongest
 from eckart.paper.probe import Prober
 from eckart.records import Edit
 from eckart.runs import Run, read_run
@@ -86,8 +85,8 @@ def by_hand(model: Path, table: Path, edit: Edit, seed: int) -> dict[str, float]
     live = load_model(model, dtype="float32", device="cpu")
     task = Task.load(**entry(table, "two"), shots=2, seed=seed)
     width = live.model.config.hidden_size // live.model.config.num_attention_heads
-    traces = [layer.trace for layer in Prober(live, task, prompts=2, floor=1e-9)().layers]
-    scale = np.mean([trace / width**2 for trace in traces])
+    layers = Prober(live, task, prompts=2)().layers
+    scale = np.mean([found.sum(axis=1) / width**2 for layer in layers for found in layer.variances])
     said = {}
     for share in (0.01, 1.0):
         prober = Prober(live, task, prompts=2, floor=share * scale)
@@ -232,7 +231,7 @@ def test_ranks_are_about_the_mean_of_their_stratum() -> None:
 def judged(
     run: Run, cells: list[PredictedCell], names: list[Predictor]
 ) -> tuple[list[LayerChoice], dict[str, Screened]]:
-    chosen = list(units("made", list(whole_layers(find(run))), cells, names, top_k=1))
+    chosen = list(units(list(whole_layers(find(run))), cells, names, top_k=1))
     return chosen, {screen.screen: screen for screen in screened(chosen, names)}
 
 
@@ -250,14 +249,16 @@ def test_a_screen_that_knows_the_layer_beats_a_random_one_and_one_that_shuns_it_
     assert [unit.layers.layers[unit.choice("planted")] for unit in chosen] == [7] * 4
     assert [unit.layers.layers[unit.choice("reversed")] for unit in chosen] == [0] * 4
     planted, shunning = found["planted"], found["reversed"]
-    assert planted.beats_random
+    assert planted.in_search.beats_random
     assert (planted.better, planted.below_best) == (4, 0)
-    assert not shunning.beats_random
-    assert shunning.over_random.interval[1] < 0
+    assert not shunning.in_search.beats_random
+    assert shunning.in_search.estimate.interval[1] < 0
     gains = [np.nanmean(u.layers.gains(u.layers.picks), axis=2).mean(axis=1) for u in chosen]
-    assert planted.over_random.mean == pytest.approx(np.mean([g[3] - g.mean() for g in gains]))
+    assert planted.in_search.estimate.mean == pytest.approx(
+        np.mean([g[3] - g.mean() for g in gains])
+    )
     assert planted.gain == pytest.approx(np.mean([g[3] for g in gains]))
-    assert shunning.learned.mean == pytest.approx(planted.over_random.mean), (
+    assert shunning.learned.mean == pytest.approx(planted.in_search.estimate.mean), (
         "the others say: the other way round"
     )
     for name, screen in (
@@ -268,19 +269,19 @@ def test_a_screen_that_knows_the_layer_beats_a_random_one_and_one_that_shuns_it_
         index = 0 if name == "reversed" else 3
         by_rate = [by_edit(unit) for unit in chosen]
         leads = [np.mean(gains[index] - gains.mean(axis=0)) for gains in by_rate]
-        assert screen.each_rate.mean == pytest.approx(np.mean(leads)), name
-    assert planted.beats_random_at_each_rate
-    assert not shunning.beats_random_at_each_rate
+        assert screen.each_rate.estimate.mean == pytest.approx(np.mean(leads)), name
+    assert planted.each_rate.beats_random
+    assert not shunning.each_rate.beats_random
     blind = [unit.blind("planted") for unit in chosen]
     assert planted.blind.mean == pytest.approx(np.mean([lead for _, lead in blind]))
     assert min(lead for _, lead in blind) > 0.1
-    assert found[ALGORITHM_1].over_random == found["condition number"].over_random
+    assert found[ALGORITHM_1].in_search.estimate == found["condition number"].in_search.estimate
 
 
 def test_no_screen_beats_a_random_layer_where_no_layer_is_better() -> None:
     run, cells = made(gain=lambda setting, edit: 0.0)
     _, found = judged(run, cells, [PLANTED, NOISE, CONDITION])
-    assert not any(screen.beats_random for screen in found.values())
+    assert not any(screen.in_search.beats_random for screen in found.values())
 
 
 def test_of_equal_layers_the_deepest_is_chosen() -> None:
@@ -307,12 +308,22 @@ def test_the_answer_names_what_beats_a_random_layer_and_what_does_not(found: Pre
 
 
 def test_the_figure_draws_the_predictor_that_ranks_best(found: Prediction) -> None:
-    drawing = prediction_drawing(found)
     theory = [a for a in found.agreement("test", "layers") if a.rank and a.predictor.theory]
     best = max(theory, key=lambda a: abs(a.rank.value))
-    assert drawing.best == (best.predictor.name, best.predictor.sign)
-    assert len(drawing.points) == len(found.cells)
-    assert {line.name for line in drawing.leads} == {screen.screen for screen in found.screens}
+    assert strongest(found, "test") == best
+    ranks, leads, cells = draw_prediction(found).axes
+    assert cells.get_xlabel().startswith(f"{best.predictor.name} (theory: ")
+    points = {
+        (line.get_xdata()[0], line.get_ydata()[0]) for line in cells.lines if line.get_alpha()
+    }
+    assert points == {
+        (cell.said[best.predictor.name], 100 * cell.gains["test"]) for cell in found.cells
+    }
+    assert {tick.get_text() for tick in leads.get_yticklabels()} == {
+        screen.screen for screen in found.screens
+    }
+    known = [a.predictor.name for a in found.agreement("test", "layers") if a.rank]
+    assert [tick.get_text() for tick in ranks.get_yticklabels()] == known
 
 
 # ---------------------------------------------------------------- what is refused

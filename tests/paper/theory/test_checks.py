@@ -40,8 +40,8 @@ def test_every_slip_of_the_design_is_in_the_table():
 
 
 def test_what_is_equal_only_nearly_fails(monkeypatch):
-    claims = Claims()
-    claims.identity("one is a little more than one", "Eq. (0)")(
+    claims = Claims("identity")
+    claims("one is a little more than one", "Eq. (0)")(
         lambda x: difference(np.full(len(x.h), 1 + 1e-9), np.ones(len(x.h)))
     )
     monkeypatch.setattr(identities, "claims", claims)
@@ -50,16 +50,16 @@ def test_what_is_equal_only_nearly_fails(monkeypatch):
 
 
 def test_a_residual_that_is_no_number_fails(monkeypatch):
-    claims = Claims()
-    claims.inequality("nothing", "Eq. (0)")(lambda x: np.full(len(x.h), np.nan))
+    claims = Claims("inequality")
+    claims("nothing", "Eq. (0)")(lambda x: np.full(len(x.h), np.nan))
     monkeypatch.setattr(identities, "claims", claims)
     (failed,) = failures(run_checks(20))
     assert failed.to_json()["residual"] is None
 
 
 def test_a_slip_without_a_counter_example_fails(monkeypatch):
-    claims = Claims()
-    claims.slip("true, after all", "Eq. (0)")(lambda: 0.0)
+    claims = Claims("slip")
+    claims("true, after all", "Eq. (0)")(lambda: 0.0)
     monkeypatch.setattr(slips, "claims", claims)
     assert [check.statement for check in failures(run_checks(20))] == ["true, after all"]
 

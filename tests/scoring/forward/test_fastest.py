@@ -173,7 +173,7 @@ def test_no_check_ends_a_run(task, dtype):
         for part in ("attn", "mlp")
         for rate in (0.5, 0.95, 0.995)
     ]
-    requests = scorer.prepare("validation").rows.requests.without_prefix()
+    requests = scorer.prepare("validation").requests.without_prefix()
     allowed = {"float32": 1e-4, "bfloat16": 0.3, "float16": 0.05}[dtype]
     for trial in scorer.score([(), *((edit,) for edit in edits)], "validation"):
         with clip(scorer.model.model, trial.edits):
@@ -203,7 +203,7 @@ def test_the_look_in_float32_is_taken_once_and_again_for_longer_rows(task, monke
     monkeypatch.setattr(
         CheckedReader, "_made_right", lambda self: looks.append(self.what) or real(self)
     )
-    requests = scorer.prepare("validation").rows.requests
+    requests = scorer.prepare("validation").requests
     order = sorted(
         range(12),
         key=lambda prompt: max(requests.length(c.row) for c in requests.continuations[prompt]),

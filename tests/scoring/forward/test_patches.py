@@ -15,7 +15,7 @@ from eckart.records import Edit
 from eckart.scoring.forward.fastest import CheckedReader, Readers, reader_kinds
 from eckart.scoring.forward.packed import Packed
 from eckart.scoring.forward.patches import Lengths, fused_activations
-from eckart.scoring.forward.plain import Alone, plain_log_likelihoods, sample_of
+from eckart.scoring.forward.plain import Alone, read_plainly, sample_of
 from eckart.scoring.forward.states import StateStore
 from eckart.scoring.forward.trunk import Trunk
 from eckart.scoring.requests import build_requests
@@ -80,7 +80,7 @@ def test_rows_on_both_sides_of_a_switch_equal_a_plain_loop(family, shots):
     lengths = [requests.length(row) for row in range(len(requests.rows))]
     assert min(lengths) < SWITCH < max(lengths)
     expected = by_hand(model, requests)
-    assert np.allclose(plain_log_likelihoods(model, requests.without_prefix()), expected, atol=1e-4)
+    assert np.allclose(read_plainly(model, requests.without_prefix()).values, expected, atol=1e-4)
     rows = CheckedReader(readers, requests, "test")
     point = readers.trunk.point([Edit(1, "mlp", 0.5)]) if readers.trunk else None
     points = frozenset([point] if point else [])

@@ -3,9 +3,10 @@ functions."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
 from eckart.cli.runs import progress
@@ -13,8 +14,10 @@ from eckart.cli.runs import progress
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from eckart.paper.functions.clipping import Clipping, ErrorCell
+    from eckart.analysis.measured import Measured
+    from eckart.paper.functions.clipping import Clipping
     from eckart.paper.functions.task import FunctionTask
+    from eckart.records import Edit
     from eckart.selection.result import SearchResult
     from eckart.weights.models import LoadedModel
 
@@ -32,7 +35,7 @@ def run_clipping(
 ) -> None:
     """Run the sweep and the searches, show them, and draw the sweep."""
     from eckart.paper.functions.clipping import gather, plan_clipping
-    from eckart.paper.functions.figures import clipping_panels, draw_clipping
+    from eckart.paper.functions.views import clipping_panels, draw_clipping
     from eckart.reports.figures import save_figure
     from eckart.sweeps.sweep import default_folder, run_sweep
 
@@ -62,17 +65,21 @@ def _search(
     """Run Algorithm 1, which chooses the layer itself, with the squared error on validation as its
     score."""
     from eckart.scoring.evaluator import scorer_of
-    from eckart.selection.search import Plan, run_plan
+    from eckart.selection.plan import Plan
+    from eckart.selection.search import run_plan
 
     scorer = scorer_of(task, model, progress=progress_bar)
-    return run_plan(Plan(part, tuple(rates)), scorer, folder, tell=say, command=typed())
+    return run_plan(Plan(part=part, rates=tuple(rates)), scorer, folder, tell=say, command=typed())
 
 
 def clipping_report(found: Clipping) -> RenderableType:
     """Return what is sure, a table a part, and Algorithm 1's results."""
     from rich.console import Group
 
+    from eckart.paper.functions.clipping import judged
     from eckart.reports.terminal import Said
+    from eckart.statistics.gain import Verdict, sentence
+    from eckart.statistics.scores import SQUARED_ERROR
 
     unpruned, task = found.unpruned, found.task
     low, high = unpruned.interval
@@ -80,39 +87,31 @@ def clipping_report(found: Clipping) -> RenderableType:
         f"{task.function}, d = {task.dimension}, {task.shots} examples: squared error / variance of"
         f" f, test rows (n = {unpruned.rows}, {unpruned.seeds} seed{'s' * (unpruned.seeds != 1)})"
     )
-    better, worse = found.surely()
-    unsure = len(found.cells) - len(better) - len(worse)
-    sure = (
-        f"after correction for {len(found.cells)} edits (Holm, 0.05): {len(better)} gain,"
-        f" {len(worse)} loss, {unsure} cannot tell"
-    )
-    parts = dict.fromkeys(cell.edit.part for cell in found.cells)
+    counts = Counter(map(judged, found.cells.values()))
+    said = ", ".join(f"{counts[word]} {word}" for word in get_args(Verdict))
+    sure = f"after correction for {len(found.cells)} edits (Holm, 0.05): {said}"
+    better = [
+        (edit, cell.gain, cell.p_holm)
+        for edit, cell in found.cells.items()
+        if cell.gain and judged(cell) == "gain"
+    ]
+    better.sort(key=lambda said: -said[1].mean)
     return Group(
         Said(sure, "bold"),
-        *(
-            Said(f"  {_said(cell)}")
-            for cell in sorted(better, key=lambda cell: -cell.gain.mean)[:3]
-        ),
+        *(Said(f"  {edit}: {sentence(gain, SQUARED_ERROR, p=p)}") for edit, gain, p in better[:3]),
         Said(f"\n{title}", "bold"),
         Said(f"unpruned {unpruned.mean:.4f}, 95% interval {low:.4f} to {high:.4f}\n"),
-        *(_table(part, [cell for cell in found.cells if cell.edit.part == part]) for part in parts),
+        *(_table(part, cells) for part, cells in found.parts.items()),
         *(Said(f"failed: {line}", hang=2) for line in found.failed),
         Said(f"Algorithm 1, examples of seed {task.seed}; its tests are not corrected", "bold"),
         *(Said(str(search), hang=2) for search in found.searches),
     )
 
 
-def _said(cell: ErrorCell) -> str:
-    from eckart.statistics.gain import sentence
-    from eckart.statistics.scores import SQUARED_ERROR
-
-    return f"{cell.edit}: {sentence(cell.gain, SQUARED_ERROR, p=cell.adjusted)}"
-
-
-def _table(part: str, cells: Sequence[ErrorCell]) -> RenderableType:
+def _table(part: str, cells: dict[Edit, Measured]) -> RenderableType:
     from eckart.reports.table import Column, Table
 
-    by_place = {(cell.edit.layer, cell.edit.rate): cell for cell in cells}
+    by_place = {(edit.layer, edit.rate): cell for edit, cell in cells.items()}
     layers, rates = (sorted(set(values)) for values in zip(*by_place, strict=True))
     columns = [Column(f"{rate:g}", f"{rate:g}", "written") for rate in rates]
     rows = [
@@ -123,11 +122,11 @@ def _table(part: str, cells: Sequence[ErrorCell]) -> RenderableType:
     return Table(part, title, "", (Column("layer", "layer", "count"), *columns), rows)
 
 
-def _entry(cell: ErrorCell | None) -> str:
+def _entry(cell: Measured | None) -> str:
     """Return an error; + and - say that it is a gain or a loss for sure."""
-    from eckart.statistics.gain import verdict
+    from eckart.paper.functions.clipping import judged
 
     if cell is None:
         return "failed"
     mark = {"gain": " +", "loss": " -", "cannot tell": ""}
-    return f"{cell.error.mean:.4f}{mark[verdict(cell.gain, cell.adjusted)]}"
+    return f"{cell.mean:.4f}{mark[judged(cell)]}"

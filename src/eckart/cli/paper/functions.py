@@ -10,18 +10,18 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import check_plot, print_json, progress_bar, say, show
-from eckart.cli.flags import parse_names, parse_rates, parse_steps, with_options
+from eckart.cli.flags import DEFAULT_RATES, parse_names, parse_numbers, with_options
 from eckart.errors import TaskError
 from eckart.paper.functions.options import TrainingOptions
 from eckart.records import Edit, check_rate
-from eckart.weights.options import checked
+from eckart.selection.plan import listed, read_rates
 
 if TYPE_CHECKING:
     from eckart.paper.functions.cells import ClippedCell
     from eckart.paper.functions.curves import ErrorCurves, HeldOut, StepCurves
     from eckart.paper.functions.models import FunctionModel as InContext
     from eckart.paper.functions.models import LinearAttentionModel
-    from eckart.paper.functions.trajectory import Cases, Noise, TrajectoryReading
+    from eckart.paper.functions.readings import Cases, Noise, TrajectoryReading
 
 NOISE_SEED = 0
 """Draws the noise of Theorem 2; one for all cells, so that they differ by the edit alone."""
@@ -43,6 +43,12 @@ FunctionModel = Annotated[
         ),
         metavar="MODEL",
     ),
+]
+
+
+Function = Annotated[
+    str | None,
+    typer.Option(help="The class of functions; by default the one it was trained on."),
 ]
 
 
@@ -82,8 +88,8 @@ def train(
     from eckart.cli.paper.training import default_folder, run_training
     from eckart.paper.functions.training import Training
 
-    training = checked(Training, how.model_dump(), "training")
-    kept = parse_steps(checkpoints)
+    training = Training.of(how.model_dump(), "training")
+    kept = parse_numbers(checkpoints, "--checkpoints", "500,1000")
     folder = out or default_folder(training)
     run_training(training, folder, kept, save_every, device, threads, as_json=json_)
 
@@ -91,10 +97,7 @@ def train(
 @functions.command()
 def evaluate(
     model: FunctionModel,
-    function: Annotated[
-        str | None,
-        typer.Option(help="The class of functions; by default the one it was trained on."),
-    ] = None,
+    function: Function = None,
     prompts: Annotated[int, typer.Option(help="How many, that no training draws.", min=2)] = 2000,
     points: Annotated[
         int | None,
@@ -123,8 +126,12 @@ def evaluate(
 ) -> None:
     """Squared error against the number of examples, beside estimators that know the class (Figure
     5)."""
-    from eckart.paper.functions.figures import draw_error_curves, draw_step_curves
-    from eckart.paper.functions.tables import error_table, step_table
+    from eckart.paper.functions.views import (
+        draw_error_curves,
+        draw_step_curves,
+        error_table,
+        step_table,
+    )
     from eckart.reports.figures import save_figure
 
     check_plot(plot)
@@ -198,10 +205,7 @@ def _prompts(model: InContext, function: str | None, drawn: dict[str, Any]) -> H
 @functions.command()
 def clip(
     model: FunctionModel,
-    function: Annotated[
-        str | None,
-        typer.Option(help="The class of functions; by default the one it was trained on."),
-    ] = None,
+    function: Function = None,
     shots: Annotated[
         int | None,
         typer.Option(
@@ -215,7 +219,7 @@ def clip(
     parts: Annotated[
         str, typer.Option(help="attn, mlp, all, or one matrix; several joined by commas.")
     ] = "attn,mlp",
-    rates: o.Rates = o.DEFAULT_RATES,
+    rates: o.Rates = DEFAULT_RATES,
     layers: Annotated[str, typer.Option(help="Layers of the sweep: all, or 0..3, or -1.")] = "all",
     out: o.Out = None,
     plot: o.Plot = None,
@@ -227,7 +231,7 @@ def clip(
     from eckart.cli.paper.clipping import run_clipping
     from eckart.paper.functions.loading import function_of, loaded_model
     from eckart.paper.functions.task import FunctionTask
-    from eckart.sweeps.grid import listed, read_numbers
+    from eckart.sweeps.grid import read_numbers
 
     check_plot(plot)
     chosen = layers if layers == "all" else read_numbers(layers)
@@ -241,7 +245,7 @@ def clip(
         seed=drawn[0],
         size=rows,
     )
-    asked = (list(dict.fromkeys(listed(parts))), parse_rates(rates), chosen, drawn)
+    asked = (list(dict.fromkeys(listed(parts))), read_rates(rates), chosen, drawn)
     run_clipping(loaded, task, *asked, out, plot, as_json=json_)
 
 
@@ -286,10 +290,10 @@ def trajectory(
     and after clipping."""
     from eckart.paper.functions.cells import clip_cells, correlations
     from eckart.paper.functions.loading import function_of
-    from eckart.paper.functions.trajectory import Noise, draw_cases, load_linear, residual
+    from eckart.paper.functions.readings import Noise, draw_cases, load_linear, residual
 
     edits = [Edit.parse(text) for text in edit or []]
-    chosen = [check_rate(rate) for rate in parse_rates(rates)]
+    chosen = [check_rate(rate) for rate in read_rates(rates)]
     Noise(floor=floor)  # refused before anything is loaded
     check_plot(plot)
     o.quieten()
@@ -321,7 +325,7 @@ def trajectory(
             }
         )
         return
-    from eckart.paper.functions.tables import cells_table, correlation_table, readings_table
+    from eckart.paper.functions.views import cells_table, correlation_table, readings_table
 
     show(readings_table(readings, off, noise))
     show(cells_table(exact))
@@ -342,7 +346,7 @@ def _readings(
     model: LinearAttentionModel, cases: Cases, noise: Noise, edits: list[Edit]
 ) -> dict[str, TrajectoryReading]:
     """Read a model whole, clipped where something is to be, and along the noisy descent."""
-    from eckart.paper.functions.trajectory import read
+    from eckart.paper.functions.readings import read
     from eckart.weights.edits import clip
 
     readings = {"unclipped": read(model, cases, noise)}
@@ -370,9 +374,9 @@ def _plot(
 ) -> None:
     if path is None:
         return
-    from eckart.paper.functions.figures import cell_panels, draw_trajectory, norm_curves
+    from eckart.paper.functions.views import draw_trajectory
     from eckart.reports.figures import save_figure
 
-    curves = norm_curves(readings["unclipped"], readings.get("clipped"))
-    save_figure(draw_trajectory(curves, cell_panels(*cells), ", ".join(map(str, edits))), path)
+    norms = readings["unclipped"], readings.get("clipped")
+    save_figure(draw_trajectory(*norms, *cells, ", ".join(map(str, edits))), path)
     say(f"figure: {path}")

@@ -118,15 +118,15 @@ def probe(
     before = prober()
     found = before.compare(prober(edits)) if edits else before
     if plot is not None:
-        from eckart.paper.probe.figure import draw_probe, probe_drawing
+        from eckart.paper.probe.views import draw_probe
         from eckart.reports.figures import save_figure
 
-        save_figure(draw_probe(probe_drawing(found)), plot)
+        save_figure(draw_probe(found), plot)
         say(f"figure: {plot}")
     if json_:
         print_json(found.to_json())
         return
-    from eckart.paper.probe.tables import probe_report
+    from eckart.paper.probe.views import probe_report
 
     show(probe_report(found))
 
@@ -163,15 +163,15 @@ def predicts(
     how = ProbeOptions(prompts, seeds, shares, device)
     found = predict([read_run(run) for run in runs], how, progress=progress_bar)
     if plot is not None:
-        from eckart.paper.prediction.figure import draw_prediction, prediction_drawing
+        from eckart.paper.prediction.views import draw_prediction
         from eckart.reports.figures import save_figure
 
-        save_figure(draw_prediction(prediction_drawing(found)), plot)
+        save_figure(draw_prediction(found), plot)
         say(f"figure: {plot}")
     if json_:
         print_json(found.to_json())
         return
-    from eckart.paper.prediction.tables import prediction_report
+    from eckart.paper.prediction.views import prediction_report
 
     show(prediction_report(found))
 

@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from eckart.cli.console import Rate, errors, print_json, say, say_run, typed
+from eckart.cli.console import bar, print_json, say, say_run, typed
 
 if TYPE_CHECKING:
     from eckart.paper.functions.training import Training
@@ -99,21 +97,14 @@ def run_training(
 @contextmanager
 def loss_bar(steps: int) -> Iterator[Callable[[int, float], None]]:
     """Show steps done, the running loss and the time left, where standard error is a terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
-    )
     running: float | None = None
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        job = bar.add_task("loss", total=steps)
+    with bar() as shown:
+        job = shown.add_task("loss", total=steps)
 
         def watch(step: int, loss: float) -> None:
             """Show a step and its loss."""
             nonlocal running
             running = loss if running is None else running + (loss - running) / LAST
-            bar.update(job, completed=step + 1, description=f"loss {running:.4f}")
+            shown.update(job, completed=step + 1, description=f"loss {running:.4f}")
 
         yield watch

@@ -3,6 +3,7 @@ against."""
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -80,9 +81,8 @@ def lasso(x: Points, y: Values, asked: Asked) -> Answers:
 def tree(x: Points, y: Values, asked: Asked) -> Answers:
     """Predict by a regression tree that is grown greedily (Garg et al., Section 4), as deep as the
     class's own."""
-    return _fitted(
-        _sklearn("tree", "tree").DecisionTreeRegressor(max_depth=DEPTH, random_state=0), x, y, asked
-    )
+    trees = _sklearn("tree", "tree")
+    return _fitted(trees.DecisionTreeRegressor(max_depth=DEPTH, random_state=0), x, y, asked)
 
 
 BASELINES = {
@@ -115,10 +115,11 @@ def choose_baselines(function: str, names: Collection[str] | None = None) -> tup
         TaskError: there is no such class or baseline, or scikit-learn is needed and not installed.
     """
     usual = USUAL[find_class(function).name]
-    wrong = next((name for name in names or () if name not in BASELINES), None)
-    if wrong is not None:
-        raise TaskError(f"no baseline '{wrong}'; the baselines are {', '.join(BASELINES)}")
-    chosen = tuple(BASELINES[name] for name in dict.fromkeys(usual if names is None else names))
+    asked = dict.fromkeys(usual if names is None else names)
+    for name in asked:
+        if name not in BASELINES:
+            raise TaskError(f"no baseline '{name}'; the baselines are {', '.join(BASELINES)}")
+    chosen = tuple(BASELINES[name] for name in asked)
     for baseline in chosen:
         if baseline.needs_sklearn:
             _sklearn(baseline.name, "base")
@@ -139,9 +140,8 @@ def _fitted(estimator: Any, x: Points, y: Values, asked: Asked) -> Answers:
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # the last of 1,000 rounds is near enough
+        # The last of 1,000 rounds is near enough.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         answers = [
             estimator.fit(a, b).predict(c[None])[0] for a, b, c in zip(x, y, asked, strict=True)
         ]
@@ -149,8 +149,6 @@ def _fitted(estimator: Any, x: Points, y: Values, asked: Asked) -> Answers:
 
 
 def _sklearn(baseline: str, module: str) -> Any:
-    import importlib
-
     try:
         return importlib.import_module(f"sklearn.{module}")
     except ImportError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,9 @@ from scipy.stats import spearmanr
 
 from eckart.errors import EditError
 from eckart.paper.functions.models import LinearAttentionModel
-from eckart.paper.functions.trajectory import NOISE, Cases, Noise, TrajectoryReading, read
+from eckart.paper.functions.readings import NOISE, Cases, Noise, TrajectoryReading, read
 from eckart.records import Edit
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
-from eckart.statistics.grids import Bounded, rank_correlation
 from eckart.statistics.multiplicity import holm
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.edits import Factors, clip
@@ -29,13 +29,8 @@ CELL_RATES = (0.15, 0.3, 0.5, 0.65, 0.8)
 
 @dataclass(frozen=True, eq=False)
 class ClippedCell:
-    """A model before and after an edit, on the same prompts.
-
-    Arguments:
-        edit: one layer, one part, one rate.
-        rank: what the edit keeps of each of its matrices.
-        before, after: the readings.
-    """
+    """A model's readings before and after an edit, on the same prompts; `rank` is what it keeps of
+    each of its matrices."""
 
     edit: Edit
     rank: int
@@ -55,11 +50,9 @@ class ClippedCell:
 
     @property
     def bound(self) -> float:
-        """By how much the bound rose."""
         return self.after.bound - self.before.bound
 
     def to_json(self) -> dict[str, Any]:
-        """Return the edit, every change, and the reading after it as JSON values."""
         return {
             "edit": str(self.edit),
             "rank": self.rank,
@@ -95,58 +88,33 @@ def clip_cells(
     seed: int | None = None,
 ) -> list[ClippedCell]:
     """Clip every matrix of every layer, and all three of a layer, at every rate; one at a time, on
-    the live model.
+    the live model, which is as it was when this returns, byte for byte.
 
     Arguments:
-        model: as it was before when this returns, byte for byte.
-        cases: the prompts of every reading.
+        model, cases, noise, seed: of every reading; see `read`.
         rates: the clipping rates; of those that leave the same rank the first counts alone.
-        noise: of the bound.
-        seed: draws this noise, the same in every cell, into every step; None for the model's own,
-            exact ones.
 
     Raises:
         EditError: a rate is not in [0, 1), or none is above 0.
-        EckartError: as `read`.
     """
     if not any(rates):
         raise EditError("no rate above 0: there is nothing to clip; give some, such as 0.5,0.9")
     before, anatomy, factors = read(model, cases, noise, seed), Anatomy.of(model), Factors()
     cells: dict[tuple[int, str, int], ClippedCell] = {}
-    for edit in [
-        Edit(layer, part, rate)
-        for layer in range(len(anatomy.layers))
-        for part in MATRICES
-        for rate in rates
-    ]:
+    for layer, part, rate in product(range(len(anatomy.layers)), MATRICES, rates):
+        edit = Edit(layer, part, rate)
         with clip(model, edit, anatomy=anatomy, factors=factors) as clipped:
-            rank = clipped[0].rank
-            if edit.rate and (edit.layer, edit.part, rank) not in cells:
+            place = layer, part, clipped[0].rank
+            if rate and place not in cells:
                 after = read(model, cases, noise, seed)
-                cells[edit.layer, edit.part, rank] = ClippedCell(edit, rank, before, after)
+                cells[place] = ClippedCell(edit, place[-1], before, after)
     return list(cells.values())
 
 
 def adjusted(cells: Sequence[ClippedCell]) -> Float[np.ndarray, " cells"]:
     """Return the p value of each cell's change of the loss, adjusted for the number of cells
-    (Holm).
-
-    Arguments:
-        cells: all that are looked at, of all models: leaving some out makes the others look surer
-            than they are.
-    """
+    (Holm): leaving some out makes the others look surer than they are."""
     return holm([cell.loss.p_value for cell in cells])
-
-
-def surely(cells: Sequence[ClippedCell], level: float = 0.05) -> list[int]:
-    """Say of each cell whether the loss surely rises (1), surely falls (-1), or neither (0).
-
-    Arguments:
-        cells: all that are looked at, as for `adjusted`.
-        level: with at most this probability any of them is called wrongly.
-    """
-    found = zip(cells, adjusted(cells), strict=True)
-    return [int(np.sign(cell.loss.mean)) if p <= level else 0 for cell, p in found]
 
 
 def correlations(cells: Sequence[ClippedCell]) -> dict[str, dict[str, float | None]]:
@@ -155,49 +123,18 @@ def correlations(cells: Sequence[ClippedCell]) -> dict[str, dict[str, float | No
 
     Without an interval: cells of one model are every one that there is, and no sample of anything;
     other models would have other correlations, and one model does not say how different.
-    `agreement` is for several.
 
     Returns:
         By what is said, then by what is measured, the correlation of the changes; None where there
         are fewer than three cells, or changes are all alike.
     """
-    said, measured = (
-        {n: _changes(cells, of) for n, of in every.items()} for every in (SAID, MEASURED)
-    )
-    return {name: {what: _rank(x, y) for what, y in measured.items()} for name, x in said.items()}
-
-
-def _rank(x: np.ndarray, y: np.ndarray) -> float | None:
-    ordered = len(x) > 2 and np.isfinite([x, y]).all() and np.ptp(x) > 0 and np.ptp(y) > 0
-    return float(spearmanr(x, y).statistic) if ordered else None
-
-
-def agreement(
-    cells: Sequence[ClippedCell], groups: Sequence[Hashable]
-) -> dict[str, dict[str, Bounded]]:
-    """Return whether what the theory says of cells ranks them as what is measured: Spearman's
-    correlation.
-
-    Arguments:
-        cells: of several models.
-        groups: each cell's model, as for `rank_correlation`.
-
-    Returns:
-        By what is said, then by what is measured, the correlation of the changes, with its
-        interval.
-
-    Raises:
-        EckartError: fewer than three groups, or changes that are all alike.
-    """
-    measured = {name: _changes(cells, change) for name, change in MEASURED.items()}
+    measured = {name: [change(cell) for cell in cells] for name, change in MEASURED.items()}
     return {
-        name: {
-            what: rank_correlation(_changes(cells, change), y, groups)
-            for what, y in measured.items()
-        }
+        name: {what: _rank([change(cell) for cell in cells], y) for what, y in measured.items()}
         for name, change in SAID.items()
     }
 
 
-def _changes(cells: Sequence[ClippedCell], change: Callable[[ClippedCell], float]) -> np.ndarray:
-    return np.array([change(cell) for cell in cells])
+def _rank(x: Sequence[float], y: Sequence[float]) -> float | None:
+    ordered = len(x) > 2 and np.isfinite([x, y]).all() and np.ptp(x) > 0 and np.ptp(y) > 0
+    return float(spearmanr(x, y).statistic) if ordered else None

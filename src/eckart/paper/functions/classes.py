@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,12 +28,10 @@ _APART = 0x9E3779B1
 share one."""
 
 
-class Functions(Protocol):
-    """Several functions of one class."""
-
-    def __call__(self, x: Float[Tensor, "functions points d"]) -> Float[Tensor, "functions points"]:
-        """Return each function's values at its own points."""
-        ...
+Points = Float[Tensor, "functions points d"]
+Values = Float[Tensor, "functions points"]
+Functions = Callable[[Tensor], Tensor]
+"""Several functions of one class: each one's values at its own points."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +40,7 @@ class Linear:
 
     w: Float[Tensor, "functions d"]
 
-    def __call__(self, x: Float[Tensor, "functions points d"]) -> Float[Tensor, "functions points"]:
-        """Return each function's values at its own points."""
+    def __call__(self, x: Points) -> Values:
         return (x @ self.w[..., None])[..., 0]
 
 
@@ -60,8 +56,7 @@ class DecisionTrees:
     coordinates: Int[Tensor, "functions nodes"]
     leaves: Float[Tensor, "functions leaves"]
 
-    def __call__(self, x: Float[Tensor, "functions points d"]) -> Float[Tensor, "functions points"]:
-        """Return each function's values at its own points."""
+    def __call__(self, x: Points) -> Values:
         node = torch.zeros(x.shape[:2], dtype=torch.long)
         for _ in range(int(math.log2(self.leaves.shape[1]))):
             coordinate = self.coordinates.gather(1, node)
@@ -77,8 +72,7 @@ class Networks:
     w: Float[Tensor, "functions hidden d"]
     a: Float[Tensor, "functions hidden"]
 
-    def __call__(self, x: Float[Tensor, "functions points d"]) -> Float[Tensor, "functions points"]:
-        """Return each function's values at its own points."""
+    def __call__(self, x: Points) -> Values:
         return (torch.relu(x @ self.w.mT) @ self.a[..., None])[..., 0]
 
 
@@ -139,11 +133,7 @@ CLASSES = {
 
 
 def find_class(name: str) -> FunctionClass:
-    """Return a class by its name.
-
-    Raises:
-        TaskError: there is no such class.
-    """
+    """Return a class by its name; a TaskError where there is none of this name."""
     if name not in CLASSES:
         raise TaskError(f"no function class '{name}'; the classes are {', '.join(CLASSES)}")
     return CLASSES[name]
@@ -151,13 +141,8 @@ def find_class(name: str) -> FunctionClass:
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """Points and their values, x_1, y_1, ..., x_k, y_k: the last point is the one that is asked
-    for.
-
-    Arguments:
-        x: the points, from N(0, I_d).
-        y: the values.
-    """
+    """Points from N(0, I_d) and their values, x_1, y_1, ..., x_k, y_k: the last point is the one
+    that is asked for."""
 
     x: Float[Tensor, "prompts points d"]
     y: Float[Tensor, "prompts points"]
@@ -195,8 +180,6 @@ def draw_prompts(
     return Prompts(x, noisy(kind, functions(x), generator))
 
 
-def noisy(
-    kind: FunctionClass, y: Float[Tensor, "functions points"], generator: Generator
-) -> Float[Tensor, "functions points"]:
+def noisy(kind: FunctionClass, y: Values, generator: Generator) -> Values:
     """Add a class's noise to values."""
     return y + kind.noise * torch.randn(y.shape, generator=generator) if kind.noise else y

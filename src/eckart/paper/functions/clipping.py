@@ -10,77 +10,73 @@ from typing import Any
 import numpy as np
 
 from eckart.analysis.findings import find
+from eckart.analysis.measured import Measured
 from eckart.analysis.outcomes import Block
 from eckart.errors import EditError, RunError
 from eckart.paper.functions.task import FunctionTask
 from eckart.records import Edit, Trial
 from eckart.runs import Run
 from eckart.selection.result import SearchResult
-from eckart.statistics.crossed import Estimate, seed_and_row_mean
-from eckart.statistics.gain import verdict
+from eckart.statistics.crossed import seed_and_row_mean
+from eckart.statistics.gain import Verdict, verdict
 from eckart.statistics.scores import SQUARED_ERROR
 from eckart.sweeps.grid import Sweep
-from eckart.sweeps.sources import Sources, resolve
+from eckart.sweeps.sources import Sources, settle
 from eckart.weights.models import LoadedModel
 
 
-@dataclass(frozen=True)
-class ErrorCell:
-    """One edit on the test rows, over all seeds.
-
-    Arguments:
-        edit: what was clipped.
-        error: mean squared error, over the variance of f, with its interval.
-        gain: by how much it is smaller than the unpruned model's, on the same rows and
-            demonstrations.
-        adjusted: the gain's p value, adjusted for the number of cells (Holm).
-    """
-
-    edit: Edit
-    error: Estimate
-    gain: Estimate
-    adjusted: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "edit": str(self.edit)}
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clipping:
     """What clipping does to a model that learns functions.
 
     Arguments:
-        model, task: what was scored on what.
-        unpruned: its error on the test rows.
-        cells: every edit that was scored, by part, layer and rate.
+        test: what was scored on the test rows.
+        task: the sweep's.
+        unpruned: the model's error on the test rows.
+        parts: by part, every edit that was scored there and what was measured of it.
         searches: Algorithm 1's result for each part.
-        failed: test trials without a score, and why; a cell without any is not among the cells.
+        failed: test trials without a score, and why.
     """
 
-    model: str
+    test: Block
     task: FunctionTask
-    unpruned: Estimate
-    cells: tuple[ErrorCell, ...]
+    unpruned: Measured
+    parts: dict[str, dict[Edit, Measured]]
     searches: tuple[SearchResult, ...]
-    failed: tuple[str, ...] = ()
+    failed: tuple[str, ...]
 
-    def surely(self, level: float = 0.05) -> tuple[list[ErrorCell], list[ErrorCell]]:
-        """Return the cells that are better, and those that are worse, after correction for their
-        number."""
-        said = [(cell, verdict(cell.gain, cell.adjusted, level)) for cell in self.cells]
-        better = [cell for cell, word in said if word == "gain"]
-        return better, [cell for cell, word in said if word == "loss"]
+    @property
+    def cells(self) -> dict[Edit, Measured]:
+        return {edit: found for of_part in self.parts.values() for edit, found in of_part.items()}
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "model": self.model,
+            "model": self.test.condition.model,
             "task": asdict(self.task),
             "metric": SQUARED_ERROR,
-            "unpruned": asdict(self.unpruned),
-            "cells": [cell.to_json() for cell in self.cells],
+            "unpruned": self._error(None),
+            "cells": [
+                {
+                    "edit": str(edit),
+                    "error": self._error(edit),
+                    "gain": found.gain and asdict(found.gain),
+                    "adjusted": found.p_holm,
+                }
+                for edit, found in self.cells.items()
+            ],
             "failed": list(self.failed),
             "algorithm1": [search.to_json() for search in self.searches],
         }
+
+    def _error(self, edit: Edit | None) -> dict[str, Any]:
+        """Return the mean over the seeds that scored; a trial scores all rows or none."""
+        errors = -self.test.row_merits(edit)
+        return asdict(seed_and_row_mean(errors[~np.isnan(errors).any(axis=1)], bounds=None))
+
+
+def judged(found: Measured) -> Verdict:
+    """Say what is sure of an edit, after correction for their number."""
+    return verdict(found.gain, found.p_holm) if found.gain else "cannot tell"
 
 
 def plan_clipping(
@@ -108,16 +104,11 @@ def plan_clipping(
         "test": "all",
     }
     sources = Sources({model.name: model}, {task.full_name: task})
-    return resolve(Sweep.of(values, "the sweep"), sources), sources
+    return settle(Sweep.of(values, "the sweep"), sources), sources
 
 
 def gather(run: Run, task: FunctionTask, searches: Sequence[SearchResult] = ()) -> Clipping:
-    """Return what a sweep's run says of each edit on the test rows.
-
-    Arguments:
-        run: of `plan_clipping`'s sweep.
-        task: the sweep's.
-        searches: Algorithm 1's results.
+    """Return what the run of `plan_clipping`'s sweep says of each edit on the test rows.
 
     Raises:
         RunError: the unpruned model has no score.
@@ -125,32 +116,29 @@ def gather(run: Run, task: FunctionTask, searches: Sequence[SearchResult] = ()) 
     findings = find(run)
     conditions = findings.conditions  # of one model and one task
     test = findings.pair(conditions[0])[1] if conditions else None
-    if test is None or not test.outcomes(None):
+    unpruned = findings.measured(test.condition, None, "test") if test else None
+    if test is None or unpruned is None:
         raise RunError(
             f"run '{run.folder}' holds no test score of the unpruned model; let its sweep go on"
         )
-    cells = []
-    for target in findings.targets:
-        for edit in findings.edits(target):
-            measured = findings.measured(test.condition, edit, "test")
-            if measured and measured.gain and measured.p_holm is not None:
-                error = _error(test, edit)
-                cells.append(ErrorCell(edit, error, measured.gain, measured.p_holm))
+    where = test.condition
+    parts = {
+        target.part: {
+            edit: found
+            for edit in findings.edits(target)
+            if (found := findings.measured(where, edit, "test")) and found.gain
+        }
+        for target in findings.targets
+    }
     failures = [trial for cell in findings.cells.values() for trial in cell.failures]
     return Clipping(
-        model=test.condition.model,
-        task=task,
-        unpruned=_error(test, None),
-        cells=tuple(cells),
-        searches=tuple(searches),
-        failed=tuple(sorted(_said(trial) for trial in failures if trial.split == "test")),
+        test,
+        task,
+        unpruned,
+        {part: cells for part, cells in parts.items() if cells},
+        tuple(searches),
+        tuple(sorted(_said(trial) for trial in failures if trial.split == "test")),
     )
-
-
-def _error(block: Block, edit: Edit | None) -> Estimate:
-    """Return the mean error over the seeds that scored; a trial scores all rows or none."""
-    errors = -block.row_merits(edit)
-    return seed_and_row_mean(errors[~np.isnan(errors).any(axis=1)], bounds=None)
 
 
 def _said(trial: Trial) -> str:

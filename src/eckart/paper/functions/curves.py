@@ -54,16 +54,14 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class ErrorCurves:
-    """Figure 5a: errors of a model and of baselines on the same prompts, over the class's variance.
+class Curves:
+    """Mean squared errors on the same prompts, over the variance of f, by the number of examples.
 
     Arguments:
         function, dimension: the class, and d.
         n: how many prompts.
         seed: drew them.
         counts: numbers of examples.
-        model, baselines: the mean squared errors, over the variance of f.
-        excess: the model's error less that of least squares, prompt by prompt.
     """
 
     function: str
@@ -71,38 +69,38 @@ class ErrorCurves:
     n: int
     seed: int
     counts: tuple[int, ...]
-    model: Curve
-    baselines: tuple[Curve, ...]
-    excess: Curve
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class StepCurves:
-    """Figure 5b: errors of one training's models on the same prompts, by the number of steps.
+class ErrorCurves(Curves):
+    """Figure 5a: a model beside baselines.
 
     Arguments:
-        function, dimension, n, seed, counts: see `ErrorCurves`.
+        model, baselines: their errors.
+        excess: the model's error less that of least squares, prompt by prompt.
+    """
+
+    model: Curve
+    baselines: tuple[Curve, ...]
+    excess: Curve
+
+
+@dataclass(frozen=True)
+class StepCurves(Curves):
+    """Figure 5b: the models of one training, by the number of steps.
+
+    Arguments:
         steps: after how many steps each model was kept.
         models: their errors, in the same order.
         reference: those of least squares.
     """
 
-    function: str
-    dimension: int
-    n: int
-    seed: int
-    counts: tuple[int, ...]
     steps: tuple[int, ...]
     models: tuple[Curve, ...]
     reference: Curve
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,15 +128,13 @@ class HeldOut:
         }
 
     def of_model(self, model: FunctionModel) -> Errors:
-        """Return a model's squared errors over the class's variance.
-
-        Raises:
-            NotANumberError: one of them is not a number.
-        """
+        """Return a model's squared errors over the class's variance; a NotANumberError where one is
+        not a number."""
         found = self._errors(_answers(model, self.prompts, self.counts))
-        if not np.isfinite(found).all():
+        apart = ~np.isfinite(found).all(axis=0)
+        if apart.any():
             raise NotANumberError(
-                f"the model predicts what is not a number after {_worst(found)} examples; its"
+                f"the model predicts what is not a number after {apart.argmax()} examples; its"
                 " training came apart"
             )
         return found
@@ -163,11 +159,10 @@ def held_out(
     points: int | None = None,
     seed: int = 0,
 ) -> HeldOut:
-    """Draw prompts for a model that no training draws.
+    """Draw prompts that no training draws, for a model, which says how long points are.
 
     Arguments:
-        model: says how long points are, and how many it reads.
-        function: the class.
+        model, function: the model, and the class.
         prompts: how many, at least 2.
         points: of a prompt, the asked one included; as many as the model reads where it is None.
         seed: draws them.
@@ -180,10 +175,8 @@ def held_out(
         raise TaskError(f"{prompts} prompts have no interval; take 2 or more")
     if points is not None and not 1 <= points <= most:
         raise TaskError(f"the model reads prompts of 1 to {most} points, not {points}")
-    drawn = draw_prompts(
-        kind, held_out_generator(seed), prompts, points or most, int(model.config.dimension)
-    )
-    return HeldOut(kind, seed, drawn)
+    generator, dimension = held_out_generator(seed), int(model.config.dimension)
+    return HeldOut(kind, seed, draw_prompts(kind, generator, prompts, points or most, dimension))
 
 
 def error_curves(
@@ -196,14 +189,10 @@ def error_curves(
     """Measure a model beside baselines, on the same prompts, for every number of examples.
 
     Arguments:
-        model: a model of functions.
-        on: the prompts.
+        model, on: the model, and the prompts.
         baselines: see `choose_baselines`.
         name: what the model is called.
         advance: told of each number of examples that a baseline is done with.
-
-    Raises:
-        NotANumberError: the model predicts what is not a number.
     """
     own, reference = on.of_model(model), on.of_baseline(REFERENCE)
     return ErrorCurves(
@@ -226,9 +215,6 @@ def step_curves(
             asked for.
         on: the prompts.
         advance: told of each model that is done.
-
-    Raises:
-        NotANumberError: a model predicts what is not a number.
     """
     found = {}
     for step, model in models:
@@ -249,11 +235,5 @@ def _curve(name: str, values: Errors, signed: bool = False) -> Curve:
 @torch.inference_mode()
 def _answers(model: FunctionModel, prompts: Prompts, counts: Sequence[int]) -> Errors:
     batches = zip(prompts.x.split(_BATCH), prompts.y.split(_BATCH), strict=True)
-    found = [
-        model(x.to(model.device), y.to(model.device), counts).double().cpu() for x, y in batches
-    ]
-    return torch.cat(found).numpy()
-
-
-def _worst(errors: Errors) -> int:
-    return int(np.argmax(~np.isfinite(errors).all(axis=0)))
+    found = [model(x.to(model.device), y.to(model.device), counts) for x, y in batches]
+    return torch.cat(found).cpu().double().numpy()

@@ -53,11 +53,7 @@ def loaded_model(source: str | Path | FunctionModel, device: str = "cpu") -> Loa
     """Load a model of functions as a search or a sweep takes it, called what it was asked for
     by."""
     model = load_function_model(source, device)
-    name = (
-        type(model).__name__
-        if isinstance(source, InContextModel | LinearAttentionModel)
-        else str(source)
-    )
+    name = type(model).__name__ if source is model else str(source)
     return LoadedModel(model, tokenizer=None, name=name, live=True)
 
 
@@ -73,11 +69,8 @@ def shipped_models() -> tuple[str, ...]:
 
 
 def training_models(source: str | Path) -> dict[int, Path]:
-    """Return the models of a training's folder, by the number of steps.
-
-    Raises:
-        ModelError: the folder is no training's, or no model was kept yet.
-    """
+    """Return the models of a training's folder, by the number of steps; a ModelError where it is no
+    training's, or no model was kept yet."""
     folder = home(source)
     if not _is_training(folder):
         raise ModelError(
@@ -97,7 +90,6 @@ def _is_training(folder: Path) -> bool:
 
 
 def _find_folder(source: str) -> Path:
-    """Return the folder that holds the checkpoint."""
     if Path(source).exists():
         if _is_training(Path(source)):
             return list(training_models(source).values())[-1]

@@ -19,6 +19,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
+Points = Float[Tensor, "prompts points d"]
+Values = Float[Tensor, "prompts points"]
+Tokens = Float[Tensor, "prompts tokens width"]
+
 
 class InContextModel(GPT2PreTrainedModel):
     """GPT-2's blocks on continuous tokens (Garg et al. 2022): x_1, y_1, x_2, y_2, ...; y_i is read
@@ -49,32 +53,24 @@ class InContextModel(GPT2PreTrainedModel):
         heads: int,
         layout: str = "paired",
     ) -> InContextModel:
-        """Return an untrained model.
-
-        Arguments:
-            dimension: d.
-            points: the most points of a prompt.
-            layers, width, heads: of the decoder.
-            layout: `paired` or `separate`.
-        """
-        return cls(
-            GPT2Config(  # type: ignore[call-arg]
-                vocab_size=1,
-                n_positions=2 * points,
-                n_embd=width,
-                n_layer=layers,
-                n_head=heads,
-                resid_pdrop=0.0,
-                embd_pdrop=0.0,
-                attn_pdrop=0.0,
-                activation_function="gelu_pytorch_tanh",
-                use_cache=False,
-                bos_token_id=0,
-                eos_token_id=0,
-                dimension=dimension,
-                layout=layout,
-            )
+        """Return an untrained model that reads up to so many points of d = `dimension`."""
+        config = GPT2Config(  # type: ignore[call-arg]
+            vocab_size=1,
+            n_positions=2 * points,
+            n_embd=width,
+            n_layer=layers,
+            n_head=heads,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            activation_function="gelu_pytorch_tanh",
+            use_cache=False,
+            bos_token_id=0,
+            eos_token_id=0,
+            dimension=dimension,
+            layout=layout,
         )
+        return cls(config)
 
     @property
     def points(self) -> int:
@@ -82,10 +78,7 @@ class InContextModel(GPT2PreTrainedModel):
         return self.config.n_positions // 2
 
     def forward(
-        self,
-        x: Float[Tensor, "prompts points d"],
-        y: Float[Tensor, "prompts points"],
-        counts: Sequence[int],
+        self, x: Points, y: Values, counts: Sequence[int]
     ) -> Float[Tensor, "prompts counts"]:
         """Predict values from the examples before them.
 
@@ -103,13 +96,7 @@ class InContextModel(GPT2PreTrainedModel):
 
 
 class LinearAttentionConfig(PreTrainedConfig):
-    """What a linear attention model is made of.
-
-    Arguments:
-        dimension: d, the length of a point.
-        num_hidden_layers: L.
-        points: the most points of a prompt.
-    """
+    """The sizes of a linear attention model: d, L, and the most points of a prompt."""
 
     model_type = "linear_attention"
 
@@ -132,9 +119,7 @@ class LinearAttention(nn.Module):
         self.k_proj = nn.Linear(width, width, bias=False)
         self.v_proj = nn.Linear(width, width, bias=False)
 
-    def forward(
-        self, h: Float[Tensor, "prompts tokens width"]
-    ) -> Float[Tensor, "prompts tokens width"]:
+    def forward(self, h: Tokens) -> Tokens:
         """Return the tokens after the block; rows are tokens here, columns in the paper."""
         seen = h[:, :-1]
         return h + self.q_proj(h) @ self.k_proj(seen).mT @ self.v_proj(seen)
@@ -142,10 +127,9 @@ class LinearAttention(nn.Module):
 
 class LinearAttentionModel(PreTrainedModel):
     """A stack of linear attention blocks on tokens (x_i, y_i) and (x_query, 0), for which Theorem 1
-    holds exactly.
+    holds exactly: there is no norm, no MLP and nothing else.
 
-    The answer is the last number of the last token. There is no norm, no MLP and nothing else: h^L
-    = h^0 + W_L h^0.
+    The answer is the last number of the last token.
     """
 
     config_class = LinearAttentionConfig
@@ -168,27 +152,21 @@ class LinearAttentionModel(PreTrainedModel):
 
     @property
     def points(self) -> int:
-        """The most points of a prompt."""
         return self.config.points
 
     def forward(
-        self,
-        x: Float[Tensor, "prompts points d"],
-        y: Float[Tensor, "prompts points"],
-        counts: Sequence[int],
+        self, x: Points, y: Values, counts: Sequence[int]
     ) -> Float[Tensor, "prompts counts"]:
         """Predict values from the examples before them; arguments as for `InContextModel`."""
         return torch.stack([self._last(tokens(x, y, count)) for count in counts], dim=1)
 
-    def _last(self, h: Float[Tensor, "prompts tokens width"]) -> Float[Tensor, " prompts"]:
+    def _last(self, h: Tokens) -> Float[Tensor, " prompts"]:
         for block in self.layers:
             h = block(h)
         return h[:, -1, -1]
 
 
-def tokens(
-    x: Float[Tensor, "prompts points d"], y: Float[Tensor, "prompts points"], count: int
-) -> Float[Tensor, "prompts tokens width"]:
+def tokens(x: Points, y: Values, count: int) -> Tokens:
     """Return `count` examples as tokens (x_i, y_i), and the point after them as (x, 0)."""
     values = torch.cat([y[:, :count], y.new_zeros(len(y), 1)], dim=1)
     return torch.cat([x[:, : count + 1], values[..., None]], dim=2)

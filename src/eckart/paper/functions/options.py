@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from eckart.weights.options import Closed
+from eckart.files import Closed
 
 
 class _Functions(Closed):

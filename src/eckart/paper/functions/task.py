@@ -67,11 +67,8 @@ class FunctionTask:
 
     def __post_init__(self) -> None:
         find_class(self.function)
-        for name, value, least in (
-            ("dimension", self.dimension, 1),
-            ("shots", self.shots, 0),
-            ("size", self.size, 2),
-        ):
+        for name, least in (("dimension", 1), ("shots", 0), ("size", 2)):
+            value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise TaskError(
                     f"{name} {value} of function class '{self.function}': give a whole number,"
@@ -80,12 +77,10 @@ class FunctionTask:
 
     @property
     def kind(self) -> FunctionClass:
-        """The class of functions."""
         return find_class(self.function)
 
     @property
     def name(self) -> str:
-        """What reports call it."""
         return f"{self.function}-{self.dimension}"
 
     full_name = name
@@ -96,7 +91,6 @@ class FunctionTask:
         return fingerprint([self.name, self.shots, self.seed])
 
     def rows_digest(self, split: str) -> str:
-        """Return a hash of a split's rows, without demonstrations."""
         return fingerprint([self.name, self.size, self.split_seed, split])
 
     def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> FunctionTask:
@@ -108,36 +102,24 @@ class FunctionTask:
         )
 
     def prompts(self, split: str) -> Prompts:
-        """Return the prompts of `validation` or `test`: points with their values, then the one that
-        is asked for.
-
-        Raises:
-            TaskError: there is no such split.
-        """
+        """Return the prompts of `validation` or `test`; a TaskError where there is no such
+        split."""
         if split not in SPLITS:
             raise TaskError(f"no split '{split}' of functions; the splits are {', '.join(SPLITS)}")
-        drawn, shown = (
-            self._generator("rows", split, self.split_seed),
-            self._generator("shown", split, self.seed),
-        )
+        drawn = self._generator("rows", split, self.split_seed)
+        shown = self._generator("shown", split, self.seed)
         functions = self.kind.draw(drawn, self.size, self.dimension)
         asked = torch.randn(self.size, 1, self.dimension, generator=drawn)
         points = torch.randn(self.size, self.shots, self.dimension, generator=shown)
-        y = torch.cat(
-            [noisy(self.kind, functions(points), shown), noisy(self.kind, functions(asked), drawn)],
-            dim=1,
-        )
-        return Prompts(torch.cat([points, asked], dim=1), y)
+        values = noisy(self.kind, functions(points), shown)
+        answers = noisy(self.kind, functions(asked), drawn)
+        return Prompts(torch.cat([points, asked], dim=1), torch.cat([values, answers], dim=1))
 
     def rows(self, split: str) -> Rows:
         """Return the rows of a split, as a reader meets them."""
         prompts = self.prompts(split)
-        return Rows(
-            (),
-            tuple(
-                map(_row, range(self.size), prompts.x[:, -1].tolist(), prompts.y[:, -1].tolist())
-            ),
-        )
+        asked, answers = prompts.x[:, -1].tolist(), prompts.y[:, -1].tolist()
+        return Rows((), tuple(map(_row, range(self.size), asked, answers)))
 
     def _generator(self, what: str, split: str, seed: int) -> Generator:
         """Return a generator of its own for each split and seed; no training draws what it does."""
@@ -186,39 +168,25 @@ class FunctionScorer(Scorer):
         _check_size(model, task)
 
     def on(self, model: LoadedModel) -> FunctionScorer:
-        """Return a scorer that does the same with another model."""
-        return FunctionScorer(
-            model,
-            self.task,
-            scoring=self.scoring,
-            batch_tokens=self._batch_tokens,
-            progress=self.progress,
-        )
+        same: dict[str, Any] = {"batch_tokens": self._batch_tokens, "progress": self.progress}
+        return FunctionScorer(model, self.task, scoring=self.scoring, **same)
 
     def rows(self, split: str) -> Rows:
-        """Return a split's rows; of the whole one, if only some of its rows are named."""
         return self._rows[Split(split).name]
 
     def digest(self, split: str) -> str:
-        """Return a hash of a split's prompts."""
         return fingerprint([self.task.digest, self.task.rows_digest(split)])
 
     def tokens(self, split: str, scorings: Sequence[str] = ()) -> int:
-        """Return how many tokens a split has: one for each point and each value that is shown.
-
-        Raises:
-            TaskError: there is no such scoring.
-        """
+        """Return how many there are: one for each point and each value that is shown."""
         return len(self.prepare(split, scorings).y) * (2 * self.task.shots + 1)
 
     def prepare(self, split: str, scorings: Sequence[str] = ()) -> Prompts:
-        """Draw a split's prompts once.
-
-        Raises:
-            TaskError: there is no such scoring.
-        """
         for scoring in scorings:
-            _check_method(scoring)
+            if scoring != SQUARED_ERROR:
+                raise TaskError(
+                    f"no scoring '{scoring}' of functions; there is {SQUARED_ERROR}, and no other"
+                )
         split = Split(split)
         if split.name not in self._prompts:
             self._prompts[split.name] = self.task.prompts(split.name)
@@ -226,7 +194,6 @@ class FunctionScorer(Scorer):
         return Prompts(whole.x[split.slice], whole.y[split.slice])
 
     def outcomes(self, edits: Edits, split: str, scorings: Sequence[str]) -> list[SquaredErrors]:
-        """Predict every row through the model as it is now."""
         prompts = self.prepare(split)
         what = f"{split} {', '.join(map(str, edits)) or 'unpruned'}"
         with self.progress(what, len(prompts.y)) as advance:
@@ -234,8 +201,7 @@ class FunctionScorer(Scorer):
         return [errors for _ in scorings]
 
     def notes(self, *splits: str) -> tuple[str, ...]:
-        """Return nothing: every row is read as it is."""
-        return ()
+        return ()  # every row is read as it is
 
     @cached_property
     def _rows(self) -> dict[str, Rows]:
@@ -246,11 +212,10 @@ class FunctionScorer(Scorer):
         shots, model = self.task.shots, self.model.model
         size = max(1, self._batch_tokens // (2 * shots + 1))
         found: list[Float[Tensor, " prompts"]] = []
-        for x, y in zip(prompts.x.split(size), prompts.y.split(size), strict=True):
-            predicted = model(
-                x.to(model.device, model.dtype), y.to(model.device, model.dtype), [shots]
-            )
-            found.append((predicted[:, 0].double().cpu() - y[:, -1].double()).square())
+        for batch in zip(prompts.x.split(size), prompts.y.split(size), strict=True):
+            x, y = (part.to(model.device, model.dtype) for part in batch)
+            predicted = model(x, y, [shots])[:, 0].double().cpu()
+            found.append((predicted - batch[1][:, -1].double()).square())
             advance(len(y))
         errors = torch.cat(found) / self.task.kind.variance(self.task.dimension)
         if not errors.isfinite().all():
@@ -259,13 +224,6 @@ class FunctionScorer(Scorer):
                 f" {len(errors)} functions"
             )
         return SquaredErrors(len(errors), float(errors.mean()), tuple(errors.tolist()))
-
-
-def _check_method(scoring: str) -> None:
-    if scoring != SQUARED_ERROR:
-        raise TaskError(
-            f"no scoring '{scoring}' of functions; there is {SQUARED_ERROR}, and no other"
-        )
 
 
 def _check_size(model: LoadedModel, task: FunctionTask) -> None:

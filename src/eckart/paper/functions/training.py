@@ -55,8 +55,13 @@ class Training(TrainingOptions):
     @model_validator(mode="after")
     def _fits(self) -> Training:
         find_class(self.function)
-        if self.model == "linear":
-            self._refuse_unused("width", "heads", "layout")
+        unused = ("width", "heads", "layout") if self.model == "linear" else ()
+        for name in unused:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise TaskError(
+                    f"{name} {getattr(self, name)} is of model gpt2; a linear model has none: leave"
+                    " it out"
+                )
         last = self.curriculum * (self.dimension - math.ceil(self.dimension / 4))
         if self.curriculum and last >= self.steps:
             raise TaskError(
@@ -70,14 +75,6 @@ class Training(TrainingOptions):
             )
         return self
 
-    def _refuse_unused(self, *names: str) -> None:
-        for name in names:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise TaskError(
-                    f"{name} {getattr(self, name)} is of model gpt2; a linear model has none: leave"
-                    " it out"
-                )
-
     @property
     def longest(self) -> int:
         """The most points of a prompt."""
@@ -86,16 +83,14 @@ class Training(TrainingOptions):
     def new_model(self) -> FunctionModel:
         """Return the untrained model; its configuration says what it is to learn."""
         torch.manual_seed(self.seed)
-        model = self._new_model()
+        sizes = self.dimension, self.longest, self.layers
+        model: FunctionModel
+        if self.model == "linear":
+            model = LinearAttentionModel.of_size(*sizes)
+        else:
+            model = InContextModel.of_size(*sizes, self.width, self.heads, self.layout)
         model.config.function = self.function
         return model
-
-    def _new_model(self) -> FunctionModel:
-        if self.model == "linear":
-            return LinearAttentionModel.of_size(self.dimension, self.longest, self.layers)
-        return InContextModel.of_size(
-            self.dimension, self.longest, self.layers, self.width, self.heads, self.layout
-        )
 
     def stage(self, step: int) -> tuple[int, int]:
         """Return how many coordinates and points the prompts of a step have."""
@@ -113,13 +108,8 @@ class Training(TrainingOptions):
         return Prompts(x, prompts.y)
 
     def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step."""
-        return (
-            self.rate
-            * min(1.0, (step + 1) / self.warmup)
-            * (1 + math.cos(math.pi * step / self.steps))
-            / 2
-        )
+        warm = self.rate * min(1.0, (step + 1) / self.warmup)
+        return warm * (1 + math.cos(math.pi * step / self.steps)) / 2
 
 
 @dataclass(eq=False)
@@ -135,7 +125,6 @@ class _State:
 
     @classmethod
     def new(cls, training: Training, device: torch.device) -> _State:
-        """Return the state before the first step."""
         model = training.new_model()
         model.to(device)  # type: ignore[arg-type]
         optimizer = AdamW(model.parameters(), lr=training.rate, betas=BETAS, weight_decay=0.0)
@@ -206,7 +195,10 @@ def train(
     settings = {"kind": "training", **training.model_dump(mode="json")}
     with RunStore(out, settings, command) as store, _interrupts_held() as let_through:
         state = _State.new(training, target)
-        _resume_(state, store.folder / STATE)
+        path = store.folder / STATE
+        if path.exists():
+            with _readable(path):
+                state.read_(path.read_bytes())
         try:
             for step in range(state.step, training.steps + 1):
                 if step in wanted:
@@ -216,10 +208,10 @@ def train(
                 watch(step, _step_(state, training))
                 let_through()
                 if state.step % save_every == 0:
-                    write_whole(store.folder / STATE, state.to_bytes())
+                    write_whole(path, state.to_bytes())
         finally:
             if state.whole:
-                write_whole(store.folder / STATE, state.to_bytes())
+                write_whole(path, state.to_bytes())
     return state.model.eval()  # type: ignore[no-untyped-call]
 
 
@@ -234,11 +226,8 @@ def doubling_steps(steps: int) -> tuple[int, ...]:
 
 
 def read_losses(folder: str | Path) -> Float[Tensor, " steps"]:
-    """Return the loss of every step that a training's folder has come to.
-
-    Raises:
-        RunError: the folder holds no state, or a damaged one.
-    """
+    """Return the loss of every step that a training's folder has come to; a RunError where it holds
+    no state, or a damaged one."""
     path = home(folder) / STATE
     with _readable(path), safe_open(path, "pt") as file:
         return file.get_tensor(LOSSES)[: int(file.get_tensor("step"))]
@@ -261,7 +250,6 @@ def _interrupts_held() -> Iterator[Callable[[], None]]:
         return
 
     def let_through() -> None:
-        """Interrupt now, if an interrupt came."""
         if held:
             handler(*held.pop())
 
@@ -281,9 +269,8 @@ def _step_(state: _State, training: Training) -> float:
     for group in state.optimizer.param_groups:
         group["lr"] = training.learning_rate(state.step)
     variance, active = find_class(training.function).variance, training.stage(state.step)[0]
-    loss = (state.model(x, y, counts) - y[:, list(counts)]).square().mean() / variance(
-        training.dimension
-    )
+    errors = (state.model(x, y, counts) - y[:, list(counts)]).square()
+    loss = errors.mean() / variance(training.dimension)
     value = float(loss.detach()) * variance(training.dimension) / variance(active)
     # A linear model is a polynomial: one prompt can overflow it, and its batch is passed over.
     if not math.isfinite(value) and state.step and not math.isfinite(state.losses[state.step - 1]):
@@ -303,12 +290,6 @@ def _step_(state: _State, training: Training) -> float:
     return value
 
 
-def _resume_(state: _State, path: Path) -> None:
-    if path.exists():
-        with _readable(path):
-            state.read_(path.read_bytes())
-
-
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Say in one line what is wrong with a training's state."""
@@ -322,7 +303,6 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _keep_model(model: FunctionModel, folder: Path) -> None:
-    """Write a model whole or not at all."""
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)

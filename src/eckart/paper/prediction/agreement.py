@@ -3,19 +3,19 @@ among layers alone."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
 from eckart.errors import EckartError
-from eckart.paper.prediction.predictors import Predictor
+from eckart.paper.prediction.predictors import Predictor, corrected
 from eckart.paper.prediction.probing import PredictedCell
 from eckart.statistics.grids import Correlation, rank_correlation
-from eckart.statistics.multiplicity import holm
 
 STRATA: dict[str, Callable[[PredictedCell], Hashable]] = {
     "all": lambda cell: (cell.run, cell.condition),
@@ -47,6 +47,21 @@ class Agreement:
     rank: Correlation | None
     p_holm: float | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "predictor": self.predictor.name,
+            "claimed_sign": self.predictor.sign,
+            "theory": self.predictor.theory,
+            "split": self.split,
+            "among": self.among,
+            "cells": self.cells,
+            "groups": self.groups,
+            "correlation": self.rank and self.rank.value,
+            "interval": self.rank and list(self.rank.interval),
+            "p_value": self.rank and self.rank.p_value,
+            "p_holm": self.p_holm,
+        }
+
 
 def agreements(
     cells: Sequence[PredictedCell], predictors: Sequence[Predictor], split: str
@@ -63,11 +78,11 @@ def agreements(
         split: whose gains; cells without one are left out.
     """
     scored = [cell for cell in cells if split in cell.gains]
-    found = []
-    for among in STRATA:
-        chosen = [_agreement(scored, predictor, split, among) for predictor in predictors]
-        found += _adjusted(chosen)
-    return found
+    return [
+        agreement
+        for among in STRATA
+        for agreement in _adjusted([_agreement(scored, p, split, among) for p in predictors])
+    ]
 
 
 def within(
@@ -91,33 +106,22 @@ def within(
 def _agreement(
     scored: Sequence[PredictedCell], predictor: Predictor, split: str, among: str
 ) -> Agreement:
-    strata = [STRATA[among](cell) for cell in scored]
-    kept = [cell for cell, stratum in zip(scored, strata, strict=True) if strata.count(stratum) > 1]
+    sizes = Counter(map(STRATA[among], scored))
+    kept = [cell for cell in scored if sizes[STRATA[among](cell)] > 1]
     groups = [cell.group for cell in kept]
     said = [predictor.sign * cell.said[predictor.name] for cell in kept]
     empty = Agreement(predictor, split, among, len(kept), len({*groups}), None)
     if np.isnan(said).any():
         return empty
-    strata = [STRATA[among](cell) for cell in kept]
+    strata = list(map(STRATA[among], kept))
     x, y = within(said, strata), within([cell.gains[split] for cell in kept], strata)
     try:
         return replace(empty, rank=rank_correlation(x, y, groups))
-    except (
-        EckartError
-    ):  # alike in all cells, or in those of all groups but one: there is no order to compare
+    except EckartError:  # alike in all cells, or in those of all groups but one: no order
         return empty
 
 
 def _adjusted(found: Sequence[Agreement]) -> list[Agreement]:
-    known = [a for a in found if a.predictor.theory and a.rank is not None]
-    p = dict(
-        zip(
-            (a.predictor for a in known),
-            holm([a.rank.p_value for a in known if a.rank]),
-            strict=True,
-        )
-    )
-    return [
-        replace(a, p_holm=float(p.get(a.predictor, a.rank.p_value))) if a.rank is not None else a
-        for a in found
-    ]
+    known = {a.predictor: a.rank.p_value for a in found if a.rank}
+    p = corrected(known, [predictor for predictor in known if predictor.theory])
+    return [replace(a, p_holm=p.get(a.predictor)) for a in found]

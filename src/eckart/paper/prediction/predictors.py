@@ -3,19 +3,25 @@ rank edits by their gain."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from eckart.paper.probe import Comparison, Probe
+from eckart.statistics.multiplicity import holm
+
+K = TypeVar("K", bound=Hashable)
 
 FLOORS = (1e-6, 1e-2, 1.0)
 """The noise floors of the bound, as shares of the unpruned model's mean variance in a direction
-(`mean_variance`)."""
+(`Probe.mean_variance`)."""
 CONDITION = "condition number"
 RATE, DEPTH = "clipping rate", "depth"
+HALVES = {"norm term": ("norm_term", 1), "-log det": ("log_determinant", -1), "bound": ("term", 1)}
+"""What is said of the bound: a quantity of the probe, and the sign with which it enters."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +58,21 @@ def predictors(floors: Sequence[float] = FLOORS) -> tuple[Predictor, ...]:
         "linear norm, all layers",
         "trajectory",
     )
-    bound = (
-        f"{half}, floor {floor:g}"
-        for floor in floors
-        for half in ("norm term", "-log det", "bound")
-    )
+    bound = (f"{half}, floor {floor:g}" for floor in floors for half in HALVES)
     return (
         Predictor(CONDITION, 1),
         *(Predictor(name, -1) for name in (*implicit, *bound)),
         Predictor(RATE, -1, theory=False),
         Predictor(DEPTH, 1, theory=False),
     )
+
+
+def corrected(p: Mapping[K, float], theory: Collection[K]) -> dict[K, float]:
+    """Return p values, those of the theory adjusted for their number (Holm); a baseline's stays its
+    own."""
+    tested = [key for key in p if key in theory]
+    adjusted = holm([p[key] for key in tested]).tolist()
+    return {**p, **dict(zip(tested, adjusted, strict=True))}
 
 
 def implicit_changes(found: Comparison) -> dict[str, float]:
@@ -86,22 +96,14 @@ def implicit_changes(found: Comparison) -> dict[str, float]:
 
 def bound_changes(found: Mapping[float, Comparison]) -> dict[str, float]:
     """Return how Theorem 2's sum over layers moved, and its halves as they enter it, in nats, by
-    floor.
+    floor as a share.
 
     The bound is sqrt(R^2 / N) times the root of the sum: for one N the two rank edits alike.
-
-    Arguments:
-        found: by floor, as a share.
     """
-    halves = {
-        "norm term": ("norm_term", 1),
-        "-log det": ("log_determinant", -1),
-        "bound": ("term", 1),
-    }
     return {
         f"{half}, floor {floor:g}": sign * float(moved.change(quantity).sum())
         for floor, moved in found.items()
-        for half, (quantity, sign) in halves.items()
+        for half, (quantity, sign) in HALVES.items()
     }
 
 

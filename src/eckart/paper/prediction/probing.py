@@ -4,7 +4,7 @@ to gain."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from eckart.paper.prediction.predictors import (
 )
 from eckart.paper.probe import Prober
 from eckart.records import Edit, Trial
+from eckart.reports.table import finite
 from eckart.runs import Run
 from eckart.scoring.scorer import Progress, silent
 from eckart.sweeps.grid import ModelEntry, Sweep
@@ -39,13 +40,13 @@ Said = dict[str, float]
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """What is read of a run's models.
+    """How much is read of a run's models.
 
     Arguments:
         prompts: validation rows of each draw of demonstrations, from the beginning. Their labels
             are not read.
         seeds: draws of demonstrations, at most, the first of the run's.
-        floors: of the bound, as shares of `Prober.mean_variance`.
+        floors: of the bound, as shares of `Probe.mean_variance`.
         device: see `load_model`.
     """
 
@@ -79,18 +80,11 @@ class PredictedCell:
         return self.condition.model, self.condition.task_name
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values; what is not defined is null."""
-        where = self.condition
         return {
             "run": self.run,
-            "model": where.model,
-            "task": where.task,
-            "shots": where.shots,
-            "scoring": where.scoring,
+            **asdict(self.condition),
             "edit": str(self.edit),
-            "said": {
-                name: value if np.isfinite(value) else None for name, value in self.said.items()
-            },
+            "said": {name: finite(value) for name, value in self.said.items()},
             "gains": self.gains,
         }
 
@@ -102,7 +96,7 @@ def study_of(run: Run) -> Sweep:
         RunError: the run is a search's, or holds no scored edit with demonstrations.
     """
     grid = run.asked.grid
-    if run.asked.kind != "sweep" or grid is None:
+    if run.asked.kind != "sweep" or not grid:
         raise RunError(
             f"run '{run.folder}' is no sweep's, so its edits lie in one layer; give the folder of"
             " an eckart sweep"
@@ -128,36 +122,31 @@ def cells(
     """Probe a run's models, clipped as its trials were, and set what they say beside what was
     measured.
 
-    Arguments:
-        findings: of a sweep's run.
-        how: how much is read.
-        progress: shows it.
-
     Raises:
         RunError: it is no sweep's, or its model or rows are no longer those of its trials.
         EckartError: its models or data are gone, or a model cannot be probed.
     """
-    study = study_of(findings.run)
-    sources = Sources()
+    probed = _Probed(findings, how)
     said: dict[tuple[Drawn, Edit], Said] = {}
-    for entry in study.models:
-        model = _load(findings.run, sources, entry, how)
-        numbers = {part: _condition_numbers(findings, study, model, part) for part in study.parts}
-        probing = _Probing(findings, study, sources, model, how)
-        for drawn in _drawn(findings, entry):
-            for clipped, values in probing.said(drawn, progress).items():
-                said[drawn, clipped] = {
+    for entry in probed.study.models:
+        model = probed.model(entry)
+        numbers = {part: probed.condition_numbers(model, part) for part in probed.study.parts}
+        for drawn in sorted({_of(w) for w in findings.conditions if w.model == entry.name}):
+            if not drawn[2]:
+                continue  # no demonstrations
+            for edit, values in probed.said(model, drawn, progress).items():
+                said[drawn, edit] = {
                     **values,
-                    CONDITION: numbers[clipped.part][clipped.layer],
-                    RATE: clipped.rate,
-                    DEPTH: float(clipped.layer),
+                    CONDITION: numbers[edit.part][edit.layer],
+                    RATE: edit.rate,
+                    DEPTH: float(edit.layer),
                 }
     found = []
-    for (where, edit), cell in findings.cells.items():
+    for (where, clipped), cell in findings.cells.items():
         gains = {split: m.gain.mean for split, m in cell.measured.items() if m.gain}
-        if edit is not None and gains and (_of(where), edit) in said:
-            values = said[_of(where), edit]
-            found.append(PredictedCell(str(findings.run.folder), where, edit, values, gains))
+        if clipped is not None and gains and (_of(where), clipped) in said:
+            values = said[_of(where), clipped]
+            found.append(PredictedCell(str(findings.run.folder), where, clipped, values, gains))
     return found
 
 
@@ -165,73 +154,61 @@ def _of(where: Condition) -> Drawn:
     return where.model, where.task, where.shots
 
 
-def _drawn(findings: Findings, entry: ModelEntry) -> list[Drawn]:
-    """Return the tasks of a model that were shown demonstrations."""
-    return sorted(
-        {_of(where) for where in findings.conditions if where.model == entry.name and where.shots}
-    )
+class _Probed:
+    """A run whose models are read once more, as its trials read them."""
 
+    def __init__(self, findings: Findings, how: ProbeOptions) -> None:
+        self.findings, self.run, self.how = findings, findings.run, how
+        self.study = study_of(findings.run)
+        self.sources = Sources()
 
-def _load(run: Run, sources: Sources, entry: ModelEntry, how: ProbeOptions) -> LoadedModel:
-    """Load the very weights that the trials are of, and compute with them in float32, where outputs
-    can be checked."""
-    kept = run.models.get(entry.name, {})
-    asked = {"device": how.device, "dtype": kept.get("dtype", entry.dtype)}
-    model = sources.model(entry if entry.live else entry.model_copy(update=asked))
-    if kept.get("fingerprint", model.fingerprint) != model.fingerprint:
-        raise RunError(
-            f"model '{entry.name}' is no longer the one of run '{run.folder}': its weights,"
-            " configuration or tokenizer changed; bring the old one back, or run the sweep again"
-            " with another --out"
+    def model(self, entry: ModelEntry) -> LoadedModel:
+        """Load the very weights that the trials are of, and compute with them in float32, where
+        outputs can be checked."""
+        kept = self.run.models.get(entry.name, {})
+        asked = {"device": self.how.device, "dtype": kept.get("dtype", entry.dtype)}
+        model = self.sources.model(entry if entry.live else entry.model_copy(update=asked))
+        if kept.get("fingerprint", model.fingerprint) != model.fingerprint:
+            raise RunError(
+                f"model '{entry.name}' is no longer the one of run '{self.run.folder}': its"
+                " weights, configuration or tokenizer changed; bring the old one back, or run the"
+                " sweep again with another --out"
+            )
+        return replace(model, model=model.model.float())
+
+    def condition_numbers(self, model: LoadedModel, part: str) -> dict[int, float]:
+        """Return what the run noted of a part by layer; measured where it did not."""
+        return self.findings.condition_numbers(model.name, part) or layer_condition_numbers(
+            spectra(exact_matrices(model, part)), self.study.combine
         )
-    return replace(model, model=model.model.float())
 
-
-def _condition_numbers(
-    findings: Findings, study: Sweep, model: LoadedModel, part: str
-) -> dict[int, float]:
-    """Return what the run noted of a part by layer; measured where it did not."""
-    return findings.condition_numbers(model.name, part) or layer_condition_numbers(
-        spectra(exact_matrices(model, part)), study.combine
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Probing:
-    """A model of a run, and all that says how it is probed."""
-
-    findings: Findings
-    study: Sweep
-    sources: Sources
-    model: LoadedModel
-    how: ProbeOptions
-
-    def said(self, drawn: Drawn, progress: Progress) -> dict[Edit, Said]:
+    def said(self, model: LoadedModel, drawn: Drawn, progress: Progress) -> dict[Edit, Said]:
         """Return what the probe says of every edit of a task, as means over draws of its
         demonstrations."""
         edits = sorted({e for where, e in self.findings.cells if e and _of(where) == drawn})
         seeds = sorted({trial.setting.seed for trial in self._trials(drawn)})[: self.how.seeds]
-        readings: list[dict[Edit, Said]] = []
+        readings: dict[Edit, list[Said]] = {edit: [] for edit in edits}
         name = f"{drawn[1]}, {drawn[2]} shots, edits probed"
         with progress(name, len(edits) * len(seeds)) as advance:
             for seed in seeds:
-                reading = {}
-                for edit, said in _moved(self._prober(drawn, seed), self.how.floors, edits):
-                    reading[edit] = said
+                prober = self._prober(model, drawn, seed)
+                for edit, said in _moved(prober, self.how.floors, edits):
+                    readings[edit].append(said)
                     advance(1)
-                readings.append(reading)
-        return {edit: _mean_said([reading[edit] for reading in readings]) for edit in edits}
+        return {
+            edit: {name: float(np.mean([said[name] for said in own])) for name in own[0]}
+            for edit, own in readings.items()
+        }
 
     def _trials(self, drawn: Drawn) -> list[Trial]:
-        trials = self.findings.run.trials.values()
+        trials = self.run.trials.values()
         return [t for t in trials if (t.setting.model, t.setting.task, t.setting.shots) == drawn]
 
-    def _prober(self, drawn: Drawn, seed: int) -> Prober:
+    def _prober(self, model: LoadedModel, drawn: Drawn, seed: int) -> Prober:
         """Return a prober of the prompts that the trials of one seed are of."""
-        folder = self.findings.run.folder
         entry = next(task for task in self.study.tasks if task.full_name == drawn[1])
         task = self.sources.task(entry, drawn[2], seed)
-        rows = self.sources.scorer(self.study, task, self.model).rows("validation").digest
+        rows = self.sources.scorer(self.study, task, model).rows("validation").digest
         scored = {
             trial.rows
             for trial in self._trials(drawn)
@@ -239,16 +216,16 @@ class _Probing:
         }
         if scored and rows not in scored:
             raise RunError(
-                f"task '{drawn[1]}' no longer has the rows of run '{folder}': its data changed;"
-                " bring the old back, or run the sweep again with another --out"
+                f"task '{drawn[1]}' no longer has the rows of run '{self.run.folder}': its data"
+                " changed; bring the old back, or run the sweep again with another --out"
             )
         if not isinstance(task, Task):
             raise RunError(
-                f"task '{drawn[1]}' of run '{folder}' is no text, and the probe reads texts; give"
-                " another run"
+                f"task '{drawn[1]}' of run '{self.run.folder}' is no text, and the probe reads"
+                " texts; give another run"
             )
         return Prober(
-            self.model,
+            model,
             task,
             prompts=self.how.prompts,
             truncate_demonstrations=self.study.truncate_demonstrations,
@@ -256,17 +233,12 @@ class _Probing:
         )
 
 
-def _mean_said(said: Sequence[Said]) -> Said:
-    return {name: float(np.mean([values[name] for values in said])) for name in said[0]}
-
-
 def _moved(
     prober: Prober, floors: Sequence[float], edits: list[Edit]
 ) -> Iterator[tuple[Edit, Said]]:
-    scale = prober.mean_variance()
-    variances = [floor * scale for floor in floors]
-    before = prober.at_floors(variances)
+    before = prober()
+    scale = before.mean_variance
     for edit in edits:
-        after = prober.at_floors(variances, edit)
-        moved = {f: b.compare(a) for f, b, a in zip(floors, before, after, strict=True)}
-        yield edit, {**implicit_changes(next(iter(moved.values()))), **bound_changes(moved)}
+        after = prober(edit)
+        moved = {f: before.at(f * scale).compare(after.at(f * scale)) for f in floors}
+        yield edit, {**implicit_changes(before.compare(after)), **bound_changes(moved)}

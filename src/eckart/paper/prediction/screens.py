@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,12 @@ from jaxtyping import Float
 from eckart.algorithm1 import worst_layer
 from eckart.analysis.claims import WholeLayers
 from eckart.paper.prediction.agreement import within
-from eckart.paper.prediction.predictors import CONDITION, Predictor
+from eckart.paper.prediction.predictors import CONDITION, Predictor, corrected
 from eckart.paper.prediction.probing import PredictedCell
 from eckart.records import TOP_K
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
 from eckart.statistics.gain import verdict
 from eckart.statistics.grids import LayerRule, layer_rule
-from eckart.statistics.multiplicity import holm
 
 ALGORITHM_1 = "Algorithm 1's layer"
 
@@ -29,39 +29,40 @@ class LayerChoice:
     """The layers of one part in one condition of a run: what a screen chooses from.
 
     Arguments:
-        run: the run's folder.
         layers: with the test gains.
         scores: by screen, for each layer what it is chosen by; the largest is.
         cell_scores: by predictor, for each layer and rate.
-        rates: of every layer.
     """
 
-    run: str
     layers: WholeLayers
     scores: dict[str, Float[np.ndarray, " layers"]]
     cell_scores: dict[str, Float[np.ndarray, "layers rates"]]
-    rates: tuple[float, ...]
 
     @property
     def group(self) -> tuple[str, str]:
-        """The model and the task: as `Cell.group`."""
+        """The model and the task, as `PredictedCell.group`."""
         where = self.layers.target.condition
         return where.model, where.task_name
+
+    @cached_property
+    def gains(self) -> Float[np.ndarray, "layers rates"]:
+        """The mean test gains."""
+        return np.array([_means(self.layers.gains(edits)) for edits in self.layers.grid])
 
     def choice(self, screen: str, sign: int = 1) -> int:
         """Return the index of the layer that a screen chooses, the deepest of equals; or, by -1,
         shuns."""
         return _last_best(sign * self.scores[screen])
 
-    def tells_apart(self, screen: str) -> bool:
-        """Say whether a screen says other things of some layers than of others, at any rate."""
-        said = self.cell_scores.get(screen, self.scores[screen][:, None])
-        return bool((said != said[:1]).any())
-
     def rule(self, screen: str, sign: int = 1) -> LayerRule:
         """Judge a screen's layer by test gains, each layer at the rate that validation chose for
         it."""
         return layer_rule(self.layers.gains(self.layers.picks), self.choice(screen, sign))
+
+    def tells_apart(self, screen: str) -> bool:
+        """Say whether a screen says other things of some layers than of others, at any rate."""
+        said = self._at_rates(screen)
+        return bool((said != said[:1]).any())
 
     def at_each_rate(self, screen: str) -> float:
         """Return the mean over rates of a screen's lead at that rate over a random layer, in test
@@ -70,24 +71,38 @@ class LayerChoice:
         A predictor chooses a layer for each rate, by what it says at that rate, so that no label is
         read; what is no predictor, Algorithm 1's rule, has one layer for all.
         """
-        leads = []
-        for rate in range(len(self.rates)):
-            scores = self.scores[screen]
-            if screen in self.cell_scores:
-                scores = self.cell_scores[screen][:, rate]
-            gains = self._gains_at(rate)
-            leads.append(gains[_last_best(scores)] - gains.mean())
-        return float(np.mean(leads))
+        chosen = [_last_best(said) for said in self._at_rates(screen).T]
+        leads = self.gains[chosen, range(len(chosen))] - self.gains.mean(axis=0)
+        return float(leads.mean())
 
     def blind(self, predictor: str) -> tuple[float, float]:
         """Return the test gain of the layer and rate that a predictor chooses, and its lead over a
         random layer."""
-        layer, rate = divmod(_last_best(self.cell_scores[predictor].ravel()), len(self.rates))
-        gains = self._gains_at(rate)
-        return float(gains[layer]), float(gains[layer] - gains.mean())
+        said = self.cell_scores[predictor]
+        layer, rate = divmod(_last_best(said.ravel()), said.shape[1])
+        gain = self.gains[layer, rate]
+        return float(gain), float(gain - self.gains[:, rate].mean())
 
-    def _gains_at(self, rate: int) -> Float[np.ndarray, " layers"]:
-        return _means(self.layers.gains([edits[rate] for edits in self.layers.grid]))
+    def _at_rates(self, screen: str) -> Float[np.ndarray, "layers rates"]:
+        said = self.cell_scores.get(screen, self.scores[screen][:, None])
+        return np.broadcast_to(said, self.gains.shape)
+
+
+@dataclass(frozen=True)
+class Lead:
+    """A lead over a random layer, in test gain: the mean over groups, the interval for new ones.
+
+    Arguments:
+        estimate: the mean over models and tasks.
+        p: adjusted for all of the theory's screens; a baseline's own.
+    """
+
+    estimate: Estimate
+    p: float
+
+    @property
+    def beats_random(self) -> bool:
+        return verdict(self.estimate, self.p) == "gain"
 
 
 @dataclass(frozen=True)
@@ -99,17 +114,14 @@ class Screened:
         theory: whether the theory names it.
         units, groups: in how many parts and conditions it chose, of how many models and tasks.
         gain: of the layer it chose, at the rate that validation chose there.
-        over_random: that, less the mean over layers, each at its rate: means over groups, the
-            interval for new groups.
-        p_holm: its p value, adjusted for all of the theory's screens; a baseline's own.
+        in_search: that, less the mean over layers, each at its rate.
         better, worse: in how many units the interval for new seeds and rows alone lies above 0, and
             below.
         below_best: less the layer that is best in hindsight, on the same rows: the mean over units.
-        learned: as `over_random`, in the direction that does better on the other groups; None for
-            one group.
-        each_rate: its lead over a random layer at the same rate, the mean over the rates: no label
-            is read.
-        each_rate_p_holm: its p value, adjusted likewise.
+        learned: as `in_search`, in the direction that does better on the other groups; None for one
+            group.
+        each_rate: its lead at the same rate for all layers, the mean over the rates: no label is
+            read.
         blind_gain, blind: the gain, and the lead over a random layer at the same rate, if it
             chooses the rate as well, so that no label is read at all; None for Algorithm 1's rule,
             which chooses none.
@@ -120,27 +132,14 @@ class Screened:
     units: int
     groups: int
     gain: float
-    over_random: Estimate
-    p_holm: float
+    in_search: Lead
     better: int
     worse: int
     below_best: float
     learned: Estimate | None
-    each_rate: Estimate
-    each_rate_p_holm: float
+    each_rate: Lead
     blind_gain: float | None
     blind: Estimate | None
-
-    @property
-    def beats_random(self) -> bool:
-        """Whether it does where validation chooses the rate, as in a search: by interval and
-        adjusted p value."""
-        return verdict(self.over_random, self.p_holm) == "gain"
-
-    @property
-    def beats_random_at_each_rate(self) -> bool:
-        """Whether it does at the same rate for all layers: by interval and adjusted p value."""
-        return verdict(self.each_rate, self.each_rate_p_holm) == "gain"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -149,16 +148,16 @@ class Screened:
             "units": self.units,
             "groups": self.groups,
             "gain": self.gain,
-            "over_random": _document(self.over_random),
-            "p_holm": self.p_holm,
-            "beats_random": self.beats_random,
+            "over_random": _document(self.in_search.estimate),
+            "p_holm": self.in_search.p,
+            "beats_random": self.in_search.beats_random,
             "units_better": self.better,
             "units_worse": self.worse,
             "below_best": self.below_best,
             "over_random_learned_sign": _document(self.learned),
-            "each_rate_over_random": _document(self.each_rate),
-            "each_rate_p_holm": self.each_rate_p_holm,
-            "beats_random_at_each_rate": self.beats_random_at_each_rate,
+            "each_rate_over_random": _document(self.each_rate.estimate),
+            "each_rate_p_holm": self.each_rate.p,
+            "beats_random_at_each_rate": self.each_rate.beats_random,
             "blind_gain": self.blind_gain,
             "blind_over_random": _document(self.blind),
         }
@@ -172,7 +171,6 @@ def _document(estimate: Estimate | None) -> dict[str, Any] | None:
 
 
 def units(
-    run: str,
     found: Sequence[WholeLayers],
     cells: Sequence[PredictedCell],
     predictors: Sequence[Predictor],
@@ -198,9 +196,13 @@ def units(
             values = p.sign * np.array(of_cells, dtype=float)
             if not np.isnan(values).any():
                 by_cell[p.name] = values
-        scores = {name: _by_layer(values) for name, values in by_cell.items()}
-        scores[ALGORITHM_1] = _rule(by_cell[CONDITION][:, 0], top_k)
-        yield LayerChoice(run, layers, scores, by_cell, rates)
+        scores = {
+            name: np.mean([within(of_rate, [0] * len(of_rate)) for of_rate in values.T], axis=0)
+            for name, values in by_cell.items()
+        }
+        numbers = dict(enumerate(by_cell[CONDITION][:, 0].tolist()))
+        scores[ALGORITHM_1] = np.eye(len(numbers))[worst_layer(numbers, top_k)]
+        yield LayerChoice(layers, scores, by_cell)
 
 
 def screened(found: Sequence[LayerChoice], predictors: Sequence[Predictor]) -> list[Screened]:
@@ -211,31 +213,39 @@ def screened(found: Sequence[LayerChoice], predictors: Sequence[Predictor]) -> l
     theory = {**{p.name: p.theory for p in predictors}, ALGORITHM_1: True}
     known = [name for name in theory if found and all(name in unit.scores for unit in found)]
     names = [name for name in known if any(unit.tells_apart(name) for unit in found)]
-    leads = {
-        name: _over_groups([u.rule(name).over_random.mean for u in found], found) for name in names
-    }
-    at_rates = {name: _over_groups([u.at_each_rate(name) for u in found], found) for name in names}
-    p, rates_p = (_adjusted(estimates, theory) for estimates in (leads, at_rates))
+    rules = {name: [unit.rule(name) for unit in found] for name in names}
+    in_search = _leads(
+        {name: [rule.over_random.mean for rule in own] for name, own in rules.items()},
+        found,
+        theory,
+    )
+    each_rate = _leads(
+        {name: [unit.at_each_rate(name) for unit in found] for name in names}, found, theory
+    )
     return [
-        _screened(n, theory[n], found, (leads[n], p[n]), (at_rates[n], rates_p[n])) for n in names
+        _screened(name, theory[name], found, rules[name], in_search[name], each_rate[name])
+        for name in names
     ]
 
 
-def _adjusted(estimates: Mapping[str, Estimate], theory: Mapping[str, bool]) -> dict[str, float]:
-    """Return p values, those of the theory's screens adjusted for their number."""
+def _leads(
+    values: Mapping[str, Sequence[float]], found: Sequence[LayerChoice], theory: Mapping[str, bool]
+) -> dict[str, Lead]:
+    """Return every screen's lead from those in all units."""
+    estimates = {name: _over_groups(own, found) for name, own in values.items()}
     own = {name: estimate.p_value for name, estimate in estimates.items()}
-    tested = [name for name in own if theory[name]]
-    return own | dict(zip(tested, holm([own[name] for name in tested]).tolist(), strict=True))
+    p = corrected(own, [name for name in own if theory[name]])
+    return {name: Lead(estimate, p[name]) for name, estimate in estimates.items()}
 
 
 def _screened(
     name: str,
     theory: bool,
     found: Sequence[LayerChoice],
-    lead: tuple[Estimate, float],
-    at_rates: tuple[Estimate, float],
+    rules: Sequence[LayerRule],
+    in_search: Lead,
+    each_rate: Lead,
 ) -> Screened:
-    rules = [unit.rule(name) for unit in found]
     chosen = [_means(u.layers.gains(u.layers.picks))[u.choice(name)] for u in found]
     groups = {unit.group for unit in found}
     blind = [unit.blind(name) for unit in found] if name != ALGORITHM_1 else []
@@ -245,14 +255,12 @@ def _screened(
         units=len(found),
         groups=len(groups),
         gain=_over_groups(chosen, found).mean,
-        over_random=lead[0],
-        p_holm=lead[1],
+        in_search=in_search,
         better=sum(rule.over_random.interval[0] > 0 for rule in rules),
         worse=sum(rule.over_random.interval[1] < 0 for rule in rules),
         below_best=float(np.mean([rule.below_best.value for rule in rules])),
         learned=_learned(name, found) if len(groups) > 1 else None,
-        each_rate=at_rates[0],
-        each_rate_p_holm=at_rates[1],
+        each_rate=each_rate,
         blind_gain=_over_groups([gain for gain, _ in blind], found).mean if blind else None,
         blind=_over_groups([ahead for _, ahead in blind], found) if blind else None,
     )
@@ -272,15 +280,6 @@ def _learned(name: str, found: Sequence[LayerChoice]) -> Estimate:
         }
         held_out.append(leads[1 if elsewhere[1] >= elsewhere[-1] else -1][group])
     return _mean(held_out)
-
-
-def _by_layer(values: Float[np.ndarray, "layers rates"]) -> Float[np.ndarray, " layers"]:
-    return np.mean([within(of_rate, [0] * len(of_rate)) for of_rate in values.T], axis=0)
-
-
-def _rule(numbers: Float[np.ndarray, " layers"], top_k: int) -> Float[np.ndarray, " layers"]:
-    chosen = worst_layer(dict(enumerate(numbers.tolist())), top_k)
-    return (np.arange(len(numbers)) == chosen).astype(float)
 
 
 def _last_best(values: Float[np.ndarray, " n"]) -> int:

@@ -44,19 +44,14 @@ class Prediction:
     def agreement(self, split: str, among: str) -> list[Agreement]:
         return [found for found in self.agreements if (found.split, found.among) == (split, among)]
 
-    @property
-    def beating(self) -> list[Screened]:
-        """The theory's screens that beat a random layer."""
-        return [screen for screen in self.screens if screen.theory and screen.beats_random]
-
     def to_json(self) -> dict[str, Any]:
-        how = asdict(self.how)
+        beating = (s.screen for s in self.screens if s.theory and s.in_search.beats_random)
         return {
-            **how,
+            **asdict(self.how),
             "floors": list(self.how.floors),
-            "agreements": [_document(found) for found in self.agreements],
+            "agreements": [found.to_json() for found in self.agreements],
             "screens": [screen.to_json() for screen in self.screens],
-            "screens_that_beat_random": [screen.screen for screen in self.beating],
+            "screens_that_beat_random": list(beating),
             "cells": [cell.to_json() for cell in self.cells],
         }
 
@@ -94,23 +89,6 @@ def predict(
     for study, findings in zip(studies, found, strict=True):
         of_run = cells(findings, how, progress)
         every += of_run
-        whole = list(whole_layers(findings))
-        chosen_from += units(str(findings.run.folder), whole, of_run, names, study.top_k)
+        chosen_from += units(list(whole_layers(findings)), of_run, names, study.top_k)
     ranked = [agreement for split in SPLITS for agreement in agreements(every, names, split)]
     return Prediction(how, tuple(every), tuple(ranked), tuple(screened(chosen_from, names)))
-
-
-def _document(found: Agreement) -> dict[str, Any]:
-    return {
-        "predictor": found.predictor.name,
-        "claimed_sign": found.predictor.sign,
-        "theory": found.predictor.theory,
-        "split": found.split,
-        "among": found.among,
-        "cells": found.cells,
-        "groups": found.groups,
-        "correlation": found.rank and found.rank.value,
-        "interval": found.rank and list(found.rank.interval),
-        "p_value": found.rank and found.rank.p_value,
-        "p_holm": found.p_holm,
-    }

@@ -4,19 +4,19 @@ for any edits."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from eckart.errors import EditError, ModelError, TaskError
+from eckart.errors import ModelError, TaskError
 from eckart.paper.probe.quantities import Attended, Update, attended, residual, seen, update_of
-from eckart.paper.probe.reading import LayerProbe, Probe
+from eckart.paper.probe.reading import LayerProbe, Probe, check_floor
 from eckart.paper.probe.recording import Parts, Recorder
 from eckart.records import Edit, Split, fingerprint
 from eckart.scoring.encoding import Encoder, Tokens, common_prefix
@@ -30,26 +30,30 @@ from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model, nee
 
 PROMPTS = 8
 FLOOR = 1e-3
-OUTPUTS_APART = {torch.bfloat16: 1e-1, torch.float16: 2e-2}
-"""How far, relatively, a head's output may be from the one computed anew, by the model's dtype;
-`OUTPUTS_APART_EXACT` elsewhere. Seen: 4.3e-6 in float32, 0.065 in bfloat16 and 0.009 in float16,
-where the softmax's weights are rounded."""
-OUTPUTS_APART_EXACT = 1e-4
-GOES_APART = {torch.bfloat16: 1e-2, torch.float16: 2e-3}
-"""How far, relatively, recordings of a prompt read in two goes may be from those of the whole
-prompt, by the model's dtype; `GOES_APART_EXACT` elsewhere. Seen: 5.1e-7 in float32; products of
-other sizes may round otherwise."""
-GOES_APART_EXACT = 1e-5
+
+
+class _Tolerance(NamedTuple):
+    """How far, relatively, numbers may be from those that they are checked against.
+
+    Arguments:
+        outputs: a head's output from the one computed anew. Seen: 4.3e-6 in float32, 0.065 in
+            bfloat16 and 0.009 in float16, where the softmax's weights are rounded.
+        goes: recordings of a prompt read in two goes from those of the whole prompt. Seen: 5.1e-7
+            in float32; products of other sizes may round otherwise.
+    """
+
+    outputs: float
+    goes: float
+
+
+EXACT = _Tolerance(1e-4, 1e-5)
+TOLERANCES = {torch.bfloat16: _Tolerance(1e-1, 1e-2), torch.float16: _Tolerance(2e-2, 2e-3)}
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A prompt as the model reads it: up to the token that predicts the label.
-
-    Arguments:
-        tokens: what the model reads.
-        start, stop: the demonstrations' tokens.
-    """
+    """A prompt as the model reads it, up to the token that predicts the label; its demonstrations'
+    tokens are those from `start` to `stop`."""
 
     tokens: Tokens
     start: int
@@ -74,7 +78,7 @@ class Prober:
         prompts: how many rows of the split are read, from its beginning.
         split: `validation`, `test` or `all`.
         floor: the noise's variance in every direction in the linear form's part of Theorem 2, which
-            is infinite without one. It is the same before and after clipping.
+            is infinite without one.
         truncate_demonstrations, drop_long_rows: as for `Evaluator`.
 
     Raises:
@@ -95,7 +99,7 @@ class Prober:
         truncate_demonstrations: bool = False,
         drop_long_rows: bool = False,
     ) -> None:
-        _check_floor(floor, prompts)
+        check_floor(floor, prompts)
         if task.shots == 0:
             raise TaskError(
                 f"task {task.name} shows no demonstrations, and the probe reads what they do; use"
@@ -104,9 +108,10 @@ class Prober:
         self.model, self.task, self.split, self.floor = model, task, split, floor
         self.anatomy = Anatomy.of(model.model)
         self.recorder = Recorder(self.anatomy)
+        self.tolerance = TOLERANCES.get(model.model.dtype, EXACT)
         self.rows = self._rows(prompts, truncate_demonstrations, drop_long_rows)
         self._factors: Factors = {}
-        self._updates: dict[bytes, dict[float, Update]] = {}
+        self._updates: dict[bytes, Update] = {}
         self._shared = self._sharable()
 
     def __call__(self, edits: Edit | Sequence[Edit] = ()) -> Probe:
@@ -116,17 +121,6 @@ class Prober:
             EditError: the model has no such layer or part.
             ModelError: a head's output cannot be computed from what was recorded of it.
         """
-        return self.at_floors([self.floor], edits)[0]
-
-    def at_floors(self, floors: Sequence[float], edits: Edit | Sequence[Edit] = ()) -> list[Probe]:
-        """Read the model with these edits once, and return what it gives at each of several noise
-        floors.
-
-        Raises:
-            EditError, ModelError: as a call; or a floor is not positive.
-        """
-        for floor in floors:
-            _check_floor(floor)
         chosen = canonical(self.anatomy, [edits] if isinstance(edits, Edit) else edits)
         rates = resolve(self.anatomy, chosen)
         reach = min(
@@ -138,39 +132,20 @@ class Prober:
             prompts = self._recorded()
             # Inside the clip too: what reaches the residual stream takes the output projection as
             # it is now.
-            layers = [self._layers(prompts, floor) for floor in floors]
-        return [
-            Probe(
-                model=self.model.name,
-                dtype=self.model.dtype,
-                task=self.task.full_name,
-                split=self.split,
-                shots=self.task.shots,
-                prompts=len(self.rows),
-                rows=fingerprint([asdict(row) for row in self.rows]),
-                floor=floor,
-                edits=chosen,
-                reach=reach,
-                layers=found,
-            )
-            for floor, found in zip(floors, layers, strict=True)
-        ]
-
-    def mean_variance(self) -> float:
-        """Return what a floor is small or large beside: the mean over prompts, layers and heads of
-        tr C_t / d.
-
-        Layers in which fewer than two of the demonstrations' tokens are seen have none, and are
-        left out.
-        """
-        sizes = [p.keys.shape[-1] * p.values.shape[-1] for p in self.recorder(self.rows[0].tokens)]
-        layers = zip(self().layers, sizes, strict=True)
-        return float(np.nanmean([layer.trace / size - self.floor for layer, size in layers]))
-
-    def release(self) -> None:
-        """Let go of the factorisations of matrices; they are made again where they are needed
-        again."""
-        self._factors.clear()
+            layers = tuple(self._layers(prompts))
+        return Probe(
+            model=self.model.name,
+            dtype=self.model.dtype,
+            task=self.task.full_name,
+            split=self.split,
+            shots=self.task.shots,
+            prompts=len(self.rows),
+            rows=fingerprint([asdict(row) for row in self.rows]),
+            floor=self.floor,
+            edits=chosen,
+            reach=reach,
+            layers=layers,
+        )
 
     def _rows(self, prompts: int, truncate: bool, drop: bool) -> tuple[_Row, ...]:
         tokenizer, window = needed_tokenizer(self.model), context_window(self.model.model.config)
@@ -187,13 +162,9 @@ class Prober:
         rows = []
         for (first, *_), shots in zip(requests.continuations, fitted.shots, strict=True):
             tokens = requests.rows[first.row][: first.start + 1]
-            before, shown = (
-                self.task.format.prefix(examples)
-                for examples in ((), self.task.demonstrations[:shots])
-            )
-            start, stop = (
-                len(common_prefix([tokens, found])) for found in encoder([before, shown])
-            )
+            examples = (), self.task.demonstrations[:shots]
+            prefixes = encoder([self.task.format.prefix(shown) for shown in examples])
+            start, stop = (len(common_prefix([tokens, prefix])) for prefix in prefixes)
             rows.append(_Row(tokens, start, stop))
         return tuple(rows)
 
@@ -207,104 +178,76 @@ class Prober:
     def _sharable(self) -> int:
         """Return how many tokens all prompts begin with; none where reading them apart does not
         give the same heads."""
-        shared = (
-            len(common_prefix(row.tokens[:-1] for row in self.rows)) if len(self.rows) > 1 else 0
-        )
-        if not shared:
+        if len(self.rows) < 2:
             return 0
         tokens = self.rows[0].tokens
+        shared = len(common_prefix(row.tokens[:-1] for row in self.rows))
+        if not shared:
+            return 0
         whole = self.recorder(tokens)
         try:
             apart = self.recorder(tokens[shared:], self.recorder.begin(tokens[:shared]))
         except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, ModelError):
             return 0  # what this model keeps from one pass to the next is not keys and values
-        allowed = GOES_APART.get(self.model.model.dtype, GOES_APART_EXACT)
-        return (
-            shared if all(_agree(a, b, allowed) for a, b in zip(whole, apart, strict=True)) else 0
-        )
+        pairs = zip(whole, apart, strict=True)
+        return shared if all(_agree(a, b, self.tolerance.goes) for a, b in pairs) else 0
 
-    def _layers(self, prompts: Sequence[Sequence[Parts]], floor: float) -> tuple[LayerProbe, ...]:
-        """Return every layer's quantities; the trajectory's norms need the steps of all layers
-        first."""
-        by_layer = list(zip(*prompts, strict=True))
-        shown = [
-            [
-                seen(parts, row.start, row.stop)
-                for parts, row in zip(of_layer, self.rows, strict=True)
+    def _layers(self, prompts: Sequence[Sequence[Parts]]) -> Iterator[LayerProbe]:
+        """Yield every layer's quantities, the first layer's first: the trajectory adds up."""
+        path = np.zeros(())
+        for layer, recorded in enumerate(zip(*prompts, strict=True)):
+            residuals = np.array([residual(parts) for parts in recorded])
+            self._check(layer, residuals)
+            shown = [
+                (parts, seen(parts, row.start, row.stop))
+                for parts, row in zip(recorded, self.rows, strict=True)
             ]
-            for of_layer in by_layer
-        ]
-        heads = [
-            [attended(parts, which) for parts, which in zip(of_layer, whiches, strict=True)]
-            for of_layer, whiches in zip(by_layer, shown, strict=True)
-        ]
-        steps = np.array([self._steps(layer, found) for layer, found in enumerate(heads)])
-        step_norms, path_norms = (
-            np.linalg.norm(x, axis=2) for x in (steps, np.cumsum(steps, axis=0))
-        )
-        parts = zip(by_layer, shown, heads, step_norms, path_norms, strict=True)
-        return tuple(self._layer(layer, *of_layer, floor) for layer, of_layer in enumerate(parts))
+            heads = [attended(parts, which) for parts, which in shown]
+            updates = [self._update(layer, parts, which) for parts, which in shown]
+            of_updates = {
+                name: np.array([getattr(update, name) for update in updates])
+                for name in ("rank", "stable_rank", "linear_norm")
+            }
+            log_normaliser = np.array([found.log_normaliser for found in heads])
+            step = self._step(layer, heads)
+            path = path + step
+            yield LayerProbe(
+                **of_updates,
+                layer=layer,
+                tokens=np.array([which.sum() for _, which in shown]),
+                log_normaliser=log_normaliser,
+                log_norm=np.array([update.log_norm for update in updates]) - log_normaliser,
+                share=np.array([found.share for found in heads]),
+                update_norm=np.array([np.linalg.norm(found.update, axis=1) for found in heads]),
+                step_norm=np.linalg.norm(step, axis=1),
+                path_norm=np.linalg.norm(path, axis=1),
+                residual=residuals,
+                variances=tuple(update.variances for update in updates),
+                dimension=recorded[0].keys.shape[-1] * recorded[0].values.shape[-1],
+                floor=self.floor,
+            )
 
-    def _layer(
-        self,
-        layer: int,
-        prompts: Sequence[Parts],
-        shown: Sequence[Bool[np.ndarray, " _"]],
-        heads: Sequence[Attended],
-        step_norm: Float[np.ndarray, " prompts"],
-        path_norm: Float[np.ndarray, " prompts"],
-        floor: float,
-    ) -> LayerProbe:
-        residuals = np.array([residual(parts) for parts in prompts])
-        self._check(layer, residuals)
-        updates = [
-            self._update(layer, parts, which, floor)
-            for parts, which in zip(prompts, shown, strict=True)
-        ]
-        log_normaliser = np.array([found.log_normaliser for found in heads])
-        names = {f.name for f in fields(Update)} & {f.name for f in fields(LayerProbe)}
-        of_updates = {name: np.array([getattr(u, name) for u in updates]) for name in sorted(names)}
-        of_updates["log_norm"] = of_updates["log_norm"] - log_normaliser
-        return LayerProbe(
-            layer=layer,
-            tokens=np.array([which.sum() for which in shown]),
-            log_normaliser=log_normaliser,
-            share=np.array([found.share for found in heads]),
-            update_norm=np.array([np.linalg.norm(found.update, axis=1) for found in heads]),
-            step_norm=step_norm,
-            path_norm=path_norm,
-            residual=residuals,
-            **of_updates,
-        )
-
-    def _update(
-        self, layer: int, parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float
-    ) -> Update:
+    def _update(self, layer: int, parts: Parts, shown: Bool[np.ndarray, " tokens"]) -> Update:
         """Return what the demonstrations make of a layer, once for keys and values that are bit for
         bit the same."""
         digest = hashlib.blake2b(f"{layer} {parts.scale} {parts.softcap}".encode(), digest_size=16)
         for array in (parts.keys[:, shown], parts.values[:, shown], parts.bias[:, shown]):
             digest.update(np.ascontiguousarray(array).data)
-        known = self._updates.setdefault(digest.digest(), {})
-        if floor not in known:
-            other = next(iter(known.values()), None)
-            known[floor] = (
-                update_of(parts, shown, floor) if other is None else other.at_floor(floor)
-            )
-        return known[floor]
+        known = digest.digest()
+        if known not in self._updates:
+            self._updates[known] = update_of(parts, shown)
+        return self._updates[known]
 
-    def _steps(self, layer: int, heads: Sequence[Attended]) -> Float[np.ndarray, "prompts d"]:
+    def _step(self, layer: int, heads: Sequence[Attended]) -> Float[np.ndarray, "prompts d"]:
         """Return what the demonstrations add to the last token through the output projection as it
         is now."""
         output = self.recorder.outputs[layer].read()
-        exact = (
-            output.float() if output.device.type == "mps" else output.double()
-        )  # mps has no float64
+        exact = output.to(torch.float32 if output.device.type == "mps" else torch.float64)
         updates = torch.from_numpy(np.array([found.update.ravel() for found in heads])).to(exact)
         return (updates @ exact.T).cpu().double().numpy()
 
     def _check(self, layer: int, residuals: Float[np.ndarray, "prompts heads"]) -> None:
-        if not residuals.max() <= OUTPUTS_APART.get(self.model.model.dtype, OUTPUTS_APART_EXACT):
+        if not residuals.max() <= self.tolerance.outputs:
             raise ModelError(
                 f"layer {layer}: a head's output is {residuals.max():.1e} away, relatively, from"
                 f" what its queries, keys and values give; a '{self.anatomy.model_type}' model does"
@@ -312,21 +255,15 @@ class Prober:
             )
 
 
-def _check_floor(floor: float, prompts: int = 1) -> None:
-    if prompts < 1 or not floor > 0:
-        raise EditError(f"{prompts} prompts and floor {floor:g}: both are to be positive")
-
-
 def _agree(one: Parts, other: Parts, tolerance: float) -> bool:
     """Say whether two recordings of a prompt's layer are the same but for rounding."""
-    pairs = (
-        (getattr(one, name), getattr(other, name)) for name in ("query", "keys", "values", "output")
-    )
-    same = all(
-        a.shape == b.shape and np.abs(a - b).max(initial=0) <= tolerance * np.abs(a).max(initial=0)
-        for a, b in pairs
-    )
-    return same and np.array_equal(np.isfinite(one.bias), np.isfinite(other.bias))
+    for name in ("query", "keys", "values", "output"):
+        a, b = getattr(one, name), getattr(other, name)
+        if a.shape != b.shape:
+            return False
+        if not np.abs(a - b).max(initial=0) <= tolerance * np.abs(a).max(initial=0):  # or NaN
+            return False
+    return np.array_equal(np.isfinite(one.bias), np.isfinite(other.bias))
 
 
 def probe(
@@ -346,11 +283,9 @@ def probe(
 
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`, which is left as it was.
-        task: a `Task` with demonstrations.
+        task, options: see `Prober`.
         edits: what to clip, all together.
         dtype, device, tokenizer: see `load_model`; float32 unless said otherwise, for exactness.
-        options: passed on to `Prober`: `prompts`, `split`, `floor`, `truncate_demonstrations`,
-            `drop_long_rows`.
 
     Raises:
         EckartError: the model, the task or an edit is not usable.

@@ -8,8 +8,7 @@ softmax.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -17,7 +16,7 @@ from scipy.special import logsumexp
 
 from eckart.paper.probe.recording import Parts
 from eckart.paper.theory.arrays import transposed
-from eckart.paper.theory.bound import demonstration_gram, floored_term, noise_variances
+from eckart.paper.theory.bound import demonstration_gram, noise_variances
 from eckart.paper.theory.duals import log_kernel, log_singular_values
 
 RESOLVED = 1e-6
@@ -27,47 +26,21 @@ float32."""
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What the demonstrations make of a layer's heads whatever the query is: Delta W', but for its
-    normaliser.
-
-    Arguments:
-        log_norm: (heads,), log of |sum_i v_i ⊗ phi(k_i)|; NaN under a soft cap, which leaves no
-            kernel.
-        rank, stable_rank: (heads,), of Delta W': the number of its singular values above `RESOLVED`
-            of the largest; the sum of their squares as a multiple of the largest's. NaN under a
-            soft cap.
-        linear_norm: (heads,), |sum_i v_i ⊗ k_i|, W_Q left out: Lemma 1's Delta W is this sum times
-            W_Q.
-        trace, norm_term, log_determinant: (heads,), of Theorem 2 with g_i = v_i ⊗ k_i, W_Q left
-            out; NaN for fewer than two tokens.
-        variances: (heads, r), the eigenvalues of its C_t; none for fewer than two tokens.
-        dimension: the number of entries of the sum.
-    """
+    """What the demonstrations make of a layer's heads whatever the query is: the numbers of
+    `LayerProbe`, of one prompt, and the log norm without the normaliser: that of sum_i v_i ⊗
+    phi(k_i)."""
 
     log_norm: Float[np.ndarray, " heads"]
     rank: Float[np.ndarray, " heads"]
     stable_rank: Float[np.ndarray, " heads"]
     linear_norm: Float[np.ndarray, " heads"]
-    trace: Float[np.ndarray, " heads"]
-    norm_term: Float[np.ndarray, " heads"]
-    log_determinant: Float[np.ndarray, " heads"]
     variances: Float[np.ndarray, "heads r"]
-    dimension: int
-
-    def at_floor(self, floor: float) -> Update:
-        """Return the same update with another floor: only the linear form's term knows it."""
-        return replace(self, **_term(self.variances, self.linear_norm**2, self.dimension, floor))
 
 
 @dataclass(frozen=True, eq=False)
 class Attended:
-    """What the last token's heads do with the demonstrations.
-
-    Arguments:
-        log_normaliser: (heads,), log D'.
-        share: (heads,), the demonstrations' share of the attention.
-        update: (heads, m), Delta W' phi(q), what they add to each head's output.
-    """
+    """What the last token's heads do with the demonstrations: log D', their share of the attention,
+    and Delta W' phi(q), what they add to each head's output."""
 
     log_normaliser: Float[np.ndarray, " heads"]
     share: Float[np.ndarray, " heads"]
@@ -81,12 +54,7 @@ def seen(parts: Parts, start: int, stop: int) -> Bool[np.ndarray, " tokens"]:
 
 
 def attended(parts: Parts, shown: Bool[np.ndarray, " tokens"]) -> Attended:
-    """Return what the heads do with some of the tokens, by Eq. (12).
-
-    Arguments:
-        parts: of the layer.
-        shown: (tokens,), which tokens.
-    """
+    """Return what the heads do with some of the tokens, by Eq. (12)."""
     scores = _scores(parts)
     sinks = np.full((len(scores), 1), -np.inf) if parts.sinks is None else parts.sinks[:, None]
     log_normaliser = logsumexp(np.concatenate([scores, sinks], axis=1), axis=1)
@@ -99,12 +67,12 @@ def residual(parts: Parts) -> Float[np.ndarray, " heads"]:
     """Return how far the heads' outputs, computed anew from what was recorded, are from the model's
     own, relatively."""
     everything = np.ones(parts.bias.shape[-1], dtype=bool)
-    found = attended(parts, everything).update
-    error = np.linalg.norm(found - parts.output, axis=1)
-    return error / np.maximum(np.linalg.norm(parts.output, axis=1), np.finfo(float).tiny)
+    error = attended(parts, everything).update - parts.output
+    size = np.maximum(np.linalg.norm(parts.output, axis=1), np.finfo(float).tiny)
+    return np.linalg.norm(error, axis=1) / size
 
 
-def update_of(parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float) -> Update:
+def update_of(parts: Parts, shown: Bool[np.ndarray, " tokens"]) -> Update:
     """Return what some tokens make of a layer's heads.
 
     The softmax form is by the kernel exp(scale * k · k'), Eq. (10). A mask that adds b_i to the
@@ -117,29 +85,15 @@ def update_of(parts: Parts, shown: Bool[np.ndarray, " tokens"], floor: float) ->
     W_Q, and Theorem 2's g_i has (W_Q (1 + W_(t-1)))^T k_i in place of k_i: both of tokens before
     rotary positions and head norms, behind which no one W_Q is left. So the linear form says
     nothing of W_Q: clipping it moves nothing here in its own layer.
-
-    Arguments:
-        parts: of the layer.
-        shown: (tokens,), which tokens.
-        floor: the variance of the noise in every direction of the linear form; see `layer_term`.
     """
     heads = len(parts.query)
     bias = parts.bias[:, shown]
-    groups = (
-        len(parts.keys) if not bias.any() else heads
-    )  # a bias of its own for each query head, or none
+    groups = heads if bias.any() else len(parts.keys)  # query heads may have biases of their own
     keys, values = (
         transposed(_of_query_heads(x[:, shown], groups)) for x in (parts.keys, parts.values)
     )
-    dimension = keys.shape[-2] * values.shape[-2]
-    per_group = {
-        **_softmax_form(parts, keys, values, bias),
-        **_linear_form(keys, values, dimension, floor),
-    }
-    of_heads = {
-        name: np.repeat(value, heads // groups, axis=0) for name, value in per_group.items()
-    }
-    return Update(**of_heads, dimension=dimension)
+    numbers = _softmax_form(parts, keys, values, bias) | _linear_form(keys, values)
+    return Update(**{name: _of_query_heads(found, heads) for name, found in numbers.items()})
 
 
 def _scores(parts: Parts) -> Float[np.ndarray, "heads tokens"]:
@@ -152,23 +106,19 @@ def _scores(parts: Parts) -> Float[np.ndarray, "heads tokens"]:
 
 
 def _of_query_heads(
-    of_key_heads: Float[np.ndarray, "key_heads tokens x"], heads: int
-) -> Float[np.ndarray, "heads tokens x"]:
+    of_key_heads: Float[np.ndarray, "key_heads ..."], heads: int
+) -> Float[np.ndarray, "heads ..."]:
     return np.repeat(of_key_heads, heads // len(of_key_heads), axis=0)
 
 
 def _softmax_form(
     parts: Parts, keys: np.ndarray, values: np.ndarray, bias: np.ndarray
 ) -> dict[str, np.ndarray]:
-    groups, tokens = len(keys), keys.shape[-1]
     names = ("log_norm", "rank", "stable_rank")
     if parts.softcap is not None:
-        return dict.fromkeys(names, np.full(groups, np.nan))
-    if tokens == 0:
-        return {
-            name: np.full(groups, value)
-            for name, value in zip(names, (-np.inf, 0.0, np.nan), strict=True)
-        }
+        return dict.fromkeys(names, np.full(len(keys), np.nan))
+    if keys.shape[-1] == 0:
+        return dict(zip(names, np.repeat([[-np.inf], [0.0], [np.nan]], len(keys), 1), strict=True))
     log_gram = log_kernel(keys, keys, parts.scale**-2) + bias[:, :, None] + bias[:, None, :]
     logs = log_singular_values(values, log_gram)
     log_norm = logsumexp(2 * logs, axis=1) / 2
@@ -178,31 +128,11 @@ def _softmax_form(
     return {"log_norm": log_norm, "rank": rank, "stable_rank": stable_rank}
 
 
-def _linear_form(
-    keys: np.ndarray, values: np.ndarray, dimension: int, floor: float
-) -> dict[str, np.ndarray]:
-    tokens = keys.shape[-1]
+def _linear_form(keys: np.ndarray, values: np.ndarray) -> dict[str, np.ndarray]:
+    tokens, dimension = keys.shape[-1], keys.shape[-2] * values.shape[-2]
     gram = demonstration_gram(values, keys)
-    square = np.maximum(gram.sum(axis=(-1, -2)), 0)
     few = np.zeros((len(keys), 0))
-    variances = few if tokens < 2 else noise_variances(gram, tokens // 2, dimension)
     return {
-        "linear_norm": np.sqrt(square),
-        "variances": variances,
-        **_term(variances, square, dimension, floor),
-    }
-
-
-def _term(
-    variances: np.ndarray, square: np.ndarray, dimension: int, floor: float
-) -> dict[str, Any]:
-    if variances.shape[-1] == 0:
-        return dict.fromkeys(
-            ("trace", "norm_term", "log_determinant"), np.full(len(square), np.nan)
-        )
-    term = floored_term(variances, square, dimension, floor)
-    return {
-        "trace": np.asarray(term.trace),
-        "norm_term": np.asarray(term.norm_term),
-        "log_determinant": np.asarray(term.log_determinant),
+        "linear_norm": np.sqrt(np.maximum(gram.sum(axis=(-1, -2)), 0)),
+        "variances": few if tokens < 2 else noise_variances(gram, tokens // 2, dimension),
     }

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from eckart.errors import EditError
+from eckart.paper.theory.bound import floored_term
 from eckart.records import Edit
+from eckart.reports.table import finite
 
 Heads = Float[np.ndarray, "prompts heads"]
 Prompts = Float[np.ndarray, " prompts"]
 
 OF_HEADS = {
-    "share": "the demonstrations' share of the attention",
+    "share": "share",
     "log_normaliser": "log D'",
-    "log_norm": "log |ΔW'|, the implicit gradient's norm (softmax dual)",
-    "rank": "numerical rank of ΔW'",
-    "stable_rank": "stable rank of ΔW'",
-    "update_norm": "|ΔW' φ(q)|, the norm of what it adds",
-    "linear_norm": "|Σ v ⊗ k|, the linear form's norm, W_Q left out",
-    "norm_term": "Theorem 2 with g = v ⊗ k, W_Q left out: the norm term",
-    "log_determinant": "Theorem 2 with g = v ⊗ k, W_Q left out: log det",
-    "term": "Theorem 2 with g = v ⊗ k, W_Q left out: the term",
+    "log_norm": "log |ΔW'|",
+    "rank": "rank",
+    "stable_rank": "stable rank",
+    "update_norm": "|ΔW' φ(q)|",
+    "linear_norm": "|Σ v ⊗ k|",
+    "norm_term": "norm term",
+    "log_determinant": "log det",
+    "term": "term",
 }
-OF_LAYERS = {
-    "step_norm": "|τ_t|, the norm of the layer's step",
-    "path_norm": "|τ_1 + ... + τ_t|, the norm of the trajectory",
-}
-QUANTITIES = OF_HEADS | OF_LAYERS
+QUANTITIES = OF_HEADS | {"step_norm": "step", "path_norm": "trajectory"}
+"""What is read of a layer, as `LayerProbe` has it, and how a table calls it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,24 +43,26 @@ class LayerProbe:
         log_normaliser: log D', of the softmax's denominator.
         share: the demonstrations' share of the attention, in [0, 1].
         log_norm: log of |Delta W'|, the implicit gradient's norm, Appendix B.2. NaN under a soft
-            cap, as are the ranks.
-        rank, stable_rank: of Delta W'; see `eckart.paper.probe.quantities.Update`.
+            cap, which leaves no kernel, as are the ranks.
+        rank, stable_rank: of Delta W': the number of its singular values above `RESOLVED` of the
+            largest; the sum of their squares as a multiple of the largest's.
         update_norm: norm of Delta W' phi(q), what the demonstrations add to the head's output.
         linear_norm: norm of the linear form's sum_i v_i ⊗ k_i, W_Q left out: Lemma 1's Delta W is
             this times W_Q.
-        trace, norm_term, log_determinant: of Theorem 2 with g_i = v_i ⊗ k_i, W_Q and earlier layers
-            left out, see `eckart.paper.theory.bound.LayerTerm`; NaN for fewer than two tokens.
-            Clipping `q` moves neither these nor `linear_norm` in its own layer.
         step_norm: (prompts,), norm of tau_t = W_O sum over heads of Delta W' phi(q): what the
             demonstrations add to the residual stream at the last token through this layer's
             attention. A norm or a multiplier that some models have behind the output projection is
             left out.
         path_norm: (prompts,), norm of tau_1 + ... + tau_t. A softmax model has no W_t of Theorem 1,
-            one matrix for
-            every token: this is its W_t h^0 for the one token at hand, without what MLPs and the
-                other tokens add.
+            one matrix for every token: this is its W_t h^0 for the one token at hand, without what
+            MLPs and the other tokens add.
         residual: relative distance of the heads' outputs, computed anew from what was recorded,
             from the model's own.
+        variances: for each prompt (heads, r), the eigenvalues of Theorem 2's C_t with g_i = v_i ⊗
+            k_i, W_Q and earlier layers left out; none for fewer than two tokens. Clipping `q` moves
+            neither what is made of these nor `linear_norm` in its own layer.
+        dimension: the number of entries of g_i.
+        floor: the noise's variance in every direction beside C_t's.
     """
 
     layer: int
@@ -73,42 +74,60 @@ class LayerProbe:
     stable_rank: Heads
     update_norm: Heads
     linear_norm: Heads
-    trace: Heads
-    norm_term: Heads
-    log_determinant: Heads
     step_norm: Prompts
     path_norm: Prompts
     residual: Heads
+    variances: tuple[Float[np.ndarray, "heads r"], ...]
+    dimension: int
+    floor: float
+
+    @property
+    def mean_variance(self) -> Heads:
+        """tr C_t / d; NaN, as the properties below, for fewer than two tokens."""
+        return self._where_noisy([found.sum(axis=1) / self.dimension for found in self.variances])
+
+    @property
+    def norm_term(self) -> Heads:
+        """The first half of Theorem 2's term; see `LayerTerm`."""
+        return self._of_terms("norm_term")
+
+    @property
+    def log_determinant(self) -> Heads:
+        """What the term subtracts from its first half."""
+        return self._of_terms("log_determinant")
 
     @property
     def term(self) -> Heads:
-        """Theorem 2's with g_i = v_i ⊗ k_i, W_Q left out: `norm_term - log_determinant`."""
-        return self.norm_term - self.log_determinant
+        """Theorem 2's with g_i = v_i ⊗ k_i, W_Q left out."""
+        return self._of_terms("value")
+
+    def _of_terms(self, name: str) -> Heads:
+        terms = [
+            floored_term(variances, square, self.dimension, self.floor)
+            for variances, square in zip(self.variances, self.linear_norm**2, strict=True)
+        ]
+        return self._where_noisy([getattr(term, name) for term in terms])
+
+    def _where_noisy(self, numbers: Sequence[Float[np.ndarray, " heads"]]) -> Heads:
+        return np.where([[found.shape[1] > 0] for found in self.variances], numbers, np.nan)
 
     def mean(self, quantity: str) -> float:
-        """Return a quantity's mean over prompts, and heads where it has some.
-
-        Arguments:
-            quantity: one of `QUANTITIES`.
-        """
+        """Return the mean of one of `QUANTITIES` over prompts, and heads where it has some."""
         return float(np.mean(getattr(self, quantity)))
 
     def to_json(self) -> dict[str, Any]:
         """Return means over prompts, of every head and of the layer; None for what is not
         defined."""
-        heads = [
-            {
-                "head": head,
-                **{name: number(getattr(self, name)[:, head].mean()) for name in OF_HEADS},
-            }
-            for head in range(self.share.shape[1])
-        ]
+        of_heads = {name: getattr(self, name).mean(axis=0).tolist() for name in OF_HEADS}
         return {
             "layer": self.layer,
             "tokens": float(self.tokens.mean()),
-            **{name: number(self.mean(name)) for name in QUANTITIES},
+            **{name: finite(self.mean(name)) for name in QUANTITIES},
             "residual": float(self.residual.max()),
-            "heads": heads,
+            "heads": [
+                {"head": head, **{name: finite(values[head]) for name, values in of_heads.items()}}
+                for head in range(self.share.shape[1])
+            ],
         }
 
 
@@ -141,6 +160,18 @@ class Probe:
     edits: tuple[Edit, ...]
     reach: int
     layers: tuple[LayerProbe, ...]
+
+    def at(self, floor: float) -> Probe:
+        """Return the same reading with another floor; an EditError where it is not positive."""
+        check_floor(floor)
+        layers = tuple(replace(layer, floor=floor) for layer in self.layers)
+        return replace(self, floor=floor, layers=layers)
+
+    @property
+    def mean_variance(self) -> float:
+        """What a floor is small or large beside: the mean over prompts, layers and heads of tr C_t
+        / d, without the layers in which fewer than two of the demonstrations' tokens are seen."""
+        return float(np.nanmean([layer.mean_variance for layer in self.layers]))
 
     @property
     def residual(self) -> float:
@@ -175,15 +206,9 @@ class Probe:
         return Comparison(self, after)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document that `--json` prints for it."""
+        read = ("model", "dtype", "task", "split", "shots", "prompts", "floor")
         return {
-            "model": self.model,
-            "dtype": self.dtype,
-            "task": self.task,
-            "split": self.split,
-            "shots": self.shots,
-            "prompts": self.prompts,
-            "floor": self.floor,
+            **{name: getattr(self, name) for name in read},
             "edits": [str(edit) for edit in self.edits],
             "residual": self.residual,
             "layers": [layer.to_json() for layer in self.layers],
@@ -205,9 +230,8 @@ class Comparison:
     def change(self, quantity: str) -> Float[np.ndarray, " layers"]:
         """Return a quantity's mean after less that before, for every layer; NaN where one of them
         is not defined."""
-        with np.errstate(
-            invalid="ignore"
-        ):  # without demonstrations in its window, both are minus infinity
+        # Without demonstrations in its window, both are minus infinity.
+        with np.errstate(invalid="ignore"):
             return self.after.means(quantity) - self.before.means(quantity)
 
     @property
@@ -218,8 +242,7 @@ class Comparison:
         return max((_most(a, b) for a, b in pairs), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document that `--json` prints for it."""
-        changes = {name: [number(value) for value in self.change(name)] for name in QUANTITIES}
+        changes = {name: finite(self.change(name).tolist()) for name in QUANTITIES}
         return {
             **self.before.to_json(),
             "clipped": self.after.to_json(),
@@ -229,18 +252,18 @@ class Comparison:
         }
 
 
-def number(value: float) -> float | None:
-    """Return a number for JSON, which has neither NaN nor infinities."""
-    return float(value) if math.isfinite(value) else None
+def check_floor(floor: float, prompts: int = 1) -> None:
+    if prompts < 1 or not floor > 0:
+        raise EditError(f"{prompts} prompts and floor {floor:g}: both are to be positive")
 
 
 def _most(a: LayerProbe, b: LayerProbe) -> float:
     """Return the largest difference of two layers' numbers, where both are numbers; infinity where
     one alone is."""
     most = 0.0
-    for name in (f.name for f in fields(LayerProbe)):
-        x, y = (np.atleast_1d(np.asarray(getattr(layer, name), dtype=float)) for layer in (a, b))
-        same = (x == y) | (np.isnan(x) & np.isnan(y))
-        difference = np.where(same, 0.0, np.abs(np.where(same, 0.0, x) - np.where(same, 0.0, y)))
-        most = max(most, float(np.nan_to_num(difference, nan=np.inf).max()))
+    for name in (*QUANTITIES, "tokens", "residual"):
+        x, y = (np.atleast_1d(np.asarray(getattr(of, name), dtype=float)) for of in (a, b))
+        apart = np.abs(np.subtract(x, y, where=x != y, out=np.zeros_like(x)))
+        apart[np.isnan(x) & np.isnan(y)] = 0
+        most = max(most, float(np.nan_to_num(apart, nan=np.inf).max()))
     return most

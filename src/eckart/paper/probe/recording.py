@@ -36,17 +36,15 @@ class Parts:
     """What one layer's attention computes with for the last token of a prompt, in float64.
 
     Arguments:
-        query: (heads, k), of the last token.
-        keys, values: (key_heads, tokens, k), (key_heads, tokens, m), of all tokens; consecutive
-            query heads share one.
-        bias: (1 or heads, tokens), what the mask adds to the last token's scores; minus infinity
+        query: of the last token.
+        keys, values: of all tokens; consecutive query heads share one.
+        bias: for all heads or each, what the mask adds to the last token's scores; minus infinity
             for a hidden token.
         scale: scores are `scale * query . key`.
         softcap: scores become `softcap * tanh(score / softcap)`, before the bias; None for no cap.
-        sinks: (heads,), a score that takes its share of the attention and gives nothing; None for
-            none.
-        output: (heads, m), what the last token's heads hand to the output projection, by the
-            model's own forward.
+        sinks: a score that takes its share of the attention and gives nothing; None for none.
+        output: what the last token's heads hand to the output projection, by the model's own
+            forward.
     """
 
     query: Float[np.ndarray, "heads k"]
@@ -60,14 +58,7 @@ class Parts:
 
 
 class Recorder:
-    """Records every layer's attention.
-
-    Arguments:
-        anatomy: the model's.
-
-    Raises:
-        ModelError: the model computes its attention where it cannot be recorded.
-    """
+    """Records every layer's attention; a ModelError where the model computes it by itself."""
 
     def __init__(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
@@ -81,14 +72,12 @@ class Recorder:
                 raise self._refusal(layer)
 
     def __call__(self, tokens: Sequence[int], beginning: Cache | None = None) -> list[Parts]:
-        """Read a prompt with the model as it is now, as far as its last attention.
+        """Read a prompt with the model as it is now, as far as its last attention, and return one
+        recording a layer.
 
         Arguments:
             tokens: the prompt's.
             beginning: of the tokens before these, by `begin`; it stays as it is.
-
-        Returns:
-            one for each layer.
 
         Raises:
             ModelError: a layer's attention did not come by.
@@ -113,9 +102,8 @@ class Recorder:
             undo.callback(_recorder.reset, _recorder.set(self))
             undo.enter_context(replaced_attention(model, NAME, _gptj))
             for layer, output in enumerate(self.outputs):
-                hook = _owner(self.anatomy, output).register_forward_pre_hook(
-                    self._output_hook(layer)
-                )
+                owner = model.get_submodule(output.path.rpartition(".")[0])
+                hook = owner.register_forward_pre_hook(self._output_hook(layer))
                 undo.callback(hook.remove)
             with suppress(PassEnded):
                 model(input_ids=row, past_key_values=cache, use_cache=cache is not None)
@@ -136,12 +124,11 @@ class Recorder:
 
     def _parts(self, layer: int) -> Parts:
         noted = self._noted[layer]
-        if "query" not in noted or "output" not in noted:
-            raise self._refusal(layer)
-        heads, width = len(noted["query"]), noted["values"].shape[-1]
-        if noted["output"].size != heads * width:
-            raise self._refusal(layer)
-        return Parts(**noted | {"output": noted["output"].reshape(heads, width)})
+        if "query" in noted and "output" in noted:
+            heads, width = len(noted["query"]), noted["values"].shape[-1]
+            if noted["output"].size == heads * width:
+                return Parts(**noted | {"output": noted["output"].reshape(heads, width)})
+        raise self._refusal(layer)
 
     def _is_recordable(self, output: Weight) -> bool:
         parent = output.path.rpartition(".")[0].rpartition(".")[0]
@@ -160,10 +147,6 @@ class Recorder:
 
 
 _recorder: ContextVar[Recorder] = ContextVar("recorder")
-
-
-def _owner(anatomy: Anatomy, weight: Weight) -> nn.Module:
-    return anatomy.model.get_submodule(weight.path.rpartition(".")[0])
 
 
 def _exact(tensor: Tensor) -> np.ndarray:

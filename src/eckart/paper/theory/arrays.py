@@ -18,19 +18,18 @@ T = TypeVar("T")
 
 Numbers = Float[np.ndarray, "*batch"] | np.float64
 """One number for each of a batch; where there is no batch, NumPy makes it a scalar."""
+Values = Float[np.ndarray, "*batch m n"]
+Keys = Float[np.ndarray, "*batch k n"]
+WQuery = Float[np.ndarray, "*batch k d"]
 
 
 def shaped(function: Callable[P, T]) -> Callable[P, T]:
     """Make a function take arrays, lists or CPU tensors in float64, and refuse those that its
     signature does not fit.
 
-    Arguments:
-        function: its array arguments are annotated with shapes, such as
-            `Float[np.ndarray, "*batch m n"]`.
-
-    Returns:
-        The function. It raises an EckartError, in one line, for what is no array of finite numbers,
-        and for shapes that disagree.
+    Its array arguments are annotated with shapes, such as `Float[np.ndarray, "*batch m n"]`. It
+    raises an EckartError, in one line, for what is no array of finite numbers, and for shapes that
+    disagree.
 
     >>> @shaped
     ... def total(values: Float[np.ndarray, "m n"], keys: Float[np.ndarray, "k n"]) -> float:
@@ -42,7 +41,11 @@ def shaped(function: Callable[P, T]) -> Callable[P, T]:
     eckart.errors.EckartError: total: keys has shape (1, 1), and is to be (k, n) beside ...
     """
     signature = inspect.signature(function)
-    shapes = {name: hint for name, hint in get_type_hints(function).items() if _is_shape(hint)}
+    shapes = {
+        name: hint
+        for name, hint in get_type_hints(function).items()
+        if isinstance(hint, type) and issubclass(hint, AbstractArray)
+    }
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -60,11 +63,7 @@ def transposed(matrix: np.ndarray) -> np.ndarray:
 
 
 def root(d_scale: float) -> float:
-    """Return what attention divides its scores by, sqrt(d_scale).
-
-    Raises:
-        EckartError: d_scale is not positive.
-    """
+    """Return what attention divides its scores by, sqrt(d_scale)."""
     if not d_scale > 0:
         raise EckartError(
             f"d_scale {d_scale}: scores are divided by its root; give 1, or the width of a head"
@@ -75,10 +74,6 @@ def root(d_scale: float) -> float:
 def squared_norm(matrix: np.ndarray) -> np.ndarray:
     """Return the squared Frobenius norm of a matrix, or of every matrix of a batch."""
     return np.asarray(np.square(matrix).sum(axis=(-1, -2)))
-
-
-def _is_shape(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, AbstractArray)
 
 
 def _fitted(function: str, given: dict[str, Any], shapes: dict[str, Any]) -> dict[str, np.ndarray]:

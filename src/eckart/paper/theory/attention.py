@@ -1,7 +1,6 @@
 """Attention as implicit gradient descent: Eq. (1) to (3), Lemma 1, Theorem 1.
 
-Columns are tokens: N demonstrations, then the test token. "1" beside a matrix is the identity, as
-in the paper. Every array may have leading batch axes.
+"1" beside a matrix is the identity, as in the paper.
 """
 
 from __future__ import annotations
@@ -14,7 +13,14 @@ from jaxtyping import Float
 from scipy.special import softmax
 
 from eckart.errors import EckartError
-from eckart.paper.theory.arrays import root, shaped, transposed
+from eckart.paper.theory.arrays import Keys, Values, WQuery, root, shaped, transposed
+
+Tokens = Float[np.ndarray, "*batch d tokens"]
+WValue = Float[np.ndarray, "*batch d d"]
+Demonstrations = Float[np.ndarray, "*batch d n"]
+WValues = Float[np.ndarray, "*batch layers d d"]
+WKeys = Float[np.ndarray, "*batch layers k d"]
+"""W_V, and W_K or W_Q, of every layer of a stack."""
 
 
 def mask(n: int) -> Float[np.ndarray, "tokens tokens"]:
@@ -28,25 +34,15 @@ def mask(n: int) -> Float[np.ndarray, "tokens tokens"]:
 
 @shaped
 def softmax_attention(
-    h: Float[np.ndarray, "*batch d tokens"],
-    w_v: Float[np.ndarray, "*batch d d"],
-    w_k: Float[np.ndarray, "*batch k d"],
-    w_q: Float[np.ndarray, "*batch k d"],
-    d_scale: float = 1.0,
-) -> Float[np.ndarray, "*batch d tokens"]:
+    h: Tokens, w_v: WValue, w_k: WQuery, w_q: WQuery, d_scale: float = 1.0
+) -> Tokens:
     """Return softmax attention with residual connection and mask, Eq. (1); its last column is Eq.
     (2).
 
     Arguments:
-        h: (d, N + 1), the tokens, of which the last is the test token.
-        w_v, w_k, w_q: (d, d), (k, d), (k, d), the projections.
-        d_scale: scores are divided by its root.
-
-    Returns:
-        (d, N + 1), the layer's output.
-
-    Raises:
-        EckartError: shapes do not fit, or d_scale is not positive.
+        h: the tokens, of which the last is the test token.
+        w_v, w_k, w_q: the projections.
+        d_scale: scores are divided by its root; an EckartError where it is not positive.
 
     >>> softmax_attention([[1, 1]], [[1]], [[0]], [[1]])
     array([[1.5, 1.5]])
@@ -56,23 +52,8 @@ def softmax_attention(
 
 
 @shaped
-def linear_attention(
-    h: Float[np.ndarray, "*batch d tokens"],
-    w_v: Float[np.ndarray, "*batch d d"],
-    w_k: Float[np.ndarray, "*batch k d"],
-    w_q: Float[np.ndarray, "*batch k d"],
-) -> Float[np.ndarray, "*batch d tokens"]:
-    """Return attention without softmax and scale, Eq. (3), for every token.
-
-    Arguments:
-        h: (d, N + 1), the tokens, of which the last is the test token.
-        w_v, w_k, w_q: (d, d), (k, d), (k, d), the projections.
-
-    Returns:
-        (d, N + 1), the layer's output; Eq. (3) is its last column.
-
-    Raises:
-        EckartError: shapes do not fit.
+def linear_attention(h: Tokens, w_v: WValue, w_k: WQuery, w_q: WQuery) -> Tokens:
+    """Return attention without softmax and scale for every token; the last column is Eq. (3).
 
     >>> linear_attention([[1, 2, 3]], [[1]], [[1]], [[0.1]])
     array([[1.5, 3. , 4.5]])
@@ -81,23 +62,9 @@ def linear_attention(
 
 
 @shaped
-def implicit_update(
-    values: Float[np.ndarray, "*batch m n"],
-    keys: Float[np.ndarray, "*batch k n"],
-    w_q: Float[np.ndarray, "*batch k d"],
-) -> Float[np.ndarray, "*batch m d"]:
-    """Return the implicit gradient Delta W_icl of a linear layer, Lemma 1 in matrix form.
-
-    Arguments:
-        values: (m, N), W_V H_s.
-        keys: (k, N), W_K H_s.
-        w_q: (k, d).
-
-    Returns:
-        (m, d), `W_V H_s (W_K H_s)^T W_Q`, of rank N at most (Remark 1).
-
-    Raises:
-        EckartError: shapes do not fit.
+def implicit_update(values: Values, keys: Keys, w_q: WQuery) -> Float[np.ndarray, "*batch m d"]:
+    """Return the implicit gradient Delta W_icl of a linear layer, `W_V H_s (W_K H_s)^T W_Q` (Lemma
+    1), of rank N at most (Remark 1).
 
     >>> implicit_update([[1, 2]], [[3, 4]], [[1, 10]])
     array([[ 11., 110.]])
@@ -106,21 +73,8 @@ def implicit_update(
 
 
 @shaped
-def update_terms(
-    values: Float[np.ndarray, "*batch m n"],
-    keys: Float[np.ndarray, "*batch k n"],
-    w_q: Float[np.ndarray, "*batch k d"],
-) -> Float[np.ndarray, "*batch n m d"]:
-    """Return what each demonstration adds to Delta W_icl, Lemma 1 as a sum of outer products.
-
-    Arguments:
-        values, keys, w_q: as for `implicit_update`.
-
-    Returns:
-        (N, m, d), `(W_V h_i ⊗ W_K h_i) W_Q` for each i.
-
-    Raises:
-        EckartError: shapes do not fit.
+def update_terms(values: Values, keys: Keys, w_q: WQuery) -> Float[np.ndarray, "*batch n m d"]:
+    """Return what each demonstration adds to Delta W_icl, `(W_V h_i ⊗ W_K h_i) W_Q` (Lemma 1).
 
     >>> update_terms([[1, 2]], [[3, 4]], [[1, 10]])[:, 0]
     array([[ 3., 30.],
@@ -131,22 +85,9 @@ def update_terms(
 
 @shaped
 def forward(
-    h: Float[np.ndarray, "*batch d tokens"],
-    w_v: Float[np.ndarray, "*batch layers d d"],
-    w_k: Float[np.ndarray, "*batch layers k d"],
-    w_q: Float[np.ndarray, "*batch layers k d"],
+    h: Tokens, w_v: WValues, w_k: WKeys, w_q: WKeys
 ) -> Float[np.ndarray, "*batch states d tokens"]:
-    """Return the tokens after each layer of a stack of linear attention blocks, Eq. (3) repeated.
-
-    Arguments:
-        h: (d, N + 1), the input.
-        w_v, w_k, w_q: (L, d, d), (L, k, d), (L, k, d), a layer's projections along the first axis.
-
-    Returns:
-        (L + 1, d, N + 1), h^0 to h^L.
-
-    Raises:
-        EckartError: shapes do not fit.
+    """Return h^0 to h^L, the tokens after each layer of a stack of linear attention blocks.
 
     >>> forward([[1, 1]], [[[1]], [[1]]], [[[1]], [[1]]], [[[1]], [[1]]])[:, 0].tolist()
     [[1.0, 1.0], [2.0, 2.0], [10.0, 10.0]]
@@ -163,17 +104,17 @@ class Trajectory:
     before the last two.
 
     Arguments:
-        values: (L, d, N), v_i = W_V^t h_i^(t-1).
-        inputs: (L, d, N), u_i = `(1 + W_(t-1))^T (W_Q^t)^T W_K^t h_i^(t-1)`; v_i ⊗ u_i is what
-            demonstration i adds to G_t.
-        updates: (L, d, d), Delta W_t.
-        steps: (L, d, d), G_t.
+        values: v_i = W_V^t h_i^(t-1).
+        inputs: u_i = `(1 + W_(t-1))^T (W_Q^t)^T W_K^t h_i^(t-1)`; v_i ⊗ u_i is what demonstration i
+            adds to G_t.
+        updates: Delta W_t.
+        steps: G_t.
     """
 
     values: Float[np.ndarray, "*batch layers d n"]
     inputs: Float[np.ndarray, "*batch layers d n"]
-    updates: Float[np.ndarray, "*batch layers d d"]
-    steps: Float[np.ndarray, "*batch layers d d"]
+    updates: WValues
+    steps: WValues
 
     @property
     def weights(self) -> Float[np.ndarray, "*batch states d d"]:
@@ -183,30 +124,19 @@ class Trajectory:
         )
 
     @property
-    def maps(self) -> Float[np.ndarray, "*batch layers d d"]:
+    def maps(self) -> WValues:
         """1 + W_(t-1), from the input to the input of layer t, for t = 1 to L."""
         return np.eye(self.weights.shape[-1]) + self.weights[..., :-1, :, :]
 
 
 @shaped
-def trajectory(
-    demonstrations: Float[np.ndarray, "*batch d n"],
-    w_v: Float[np.ndarray, "*batch layers d d"],
-    w_k: Float[np.ndarray, "*batch layers k d"],
-    w_q: Float[np.ndarray, "*batch layers k d"],
-) -> Trajectory:
+def trajectory(demonstrations: Demonstrations, w_v: WValues, w_k: WKeys, w_q: WKeys) -> Trajectory:
     """Return the implicit gradient descent of a stack of linear attention blocks, Theorem 1.
 
     From the demonstrations and W_(t-1) alone, as Remark 2 says: h_i^(t-1) = (1 + W_(t-1)) h_i^0,
     the layer's Delta W_t is that of Lemma 1 at these, G_t = Delta W_t (1 + W_(t-1)) and W_t =
-    W_(t-1) + G_t. For any test token h, h^t = h^0 + W_t h^0.
-
-    Arguments:
-        demonstrations: (d, N), H_s, the input without the test token.
-        w_v, w_k, w_q: (L, d, d), (L, k, d), (L, k, d), as for `forward`.
-
-    Raises:
-        EckartError: shapes do not fit, or there are no layers.
+    W_(t-1) + G_t. For any test token h, h^t = h^0 + W_t h^0. Raises an EckartError where there are
+    no layers.
 
     >>> found = trajectory([[1]], [[[1]], [[1]]], [[[1]], [[1]]], [[[1]], [[1]]])
     >>> found.updates.ravel(), found.steps.ravel(), found.weights.ravel()
@@ -216,10 +146,10 @@ def trajectory(
 
 
 def descend(
-    demonstrations: Float[np.ndarray, "*batch d n"],
-    w_v: Float[np.ndarray, "*batch layers d d"],
-    w_k: Float[np.ndarray, "*batch layers k d"],
-    w_q: Float[np.ndarray, "*batch layers k d"],
+    demonstrations: Demonstrations,
+    w_v: WValues,
+    w_k: WKeys,
+    w_q: WKeys,
     noise: Callable[[np.ndarray, np.ndarray], np.ndarray | float],
 ) -> Trajectory:
     """Return Theorem 1's descent with something added to every step.
@@ -228,9 +158,6 @@ def descend(
         demonstrations, w_v, w_k, w_q: as for `trajectory`.
         noise: what is added to a layer's step, given its v_i and u_i; later layers start from where
             it leads.
-
-    Raises:
-        EckartError: there are no layers.
     """
     if w_v.shape[-3] == 0:
         raise EckartError(

@@ -23,26 +23,26 @@ import numpy as np
 from jaxtyping import Float
 
 from eckart.errors import EckartError
-from eckart.paper.theory.arrays import Numbers, shaped, squared_norm, transposed
-from eckart.paper.theory.attention import Trajectory, descend
+from eckart.paper.theory.arrays import Keys, Numbers, Values, shaped, squared_norm, transposed
+from eckart.paper.theory.attention import (
+    Demonstrations,
+    Trajectory,
+    WKeys,
+    WValues,
+    descend,
+)
+
+Gram = Float[np.ndarray, "*batch n n"]
+Squares = Float[np.ndarray, "*batch"]
+Variances = Float[np.ndarray, "*batch r"]
 
 
 @shaped
-def demonstration_gram(
-    values: Float[np.ndarray, "*batch m n"], inputs: Float[np.ndarray, "*batch k n"]
-) -> Float[np.ndarray, "*batch n n"]:
-    """Return the inner products of the demonstrations' gradients g_i = v_i ⊗ u_i, without forming
-    one of them.
+def demonstration_gram(values: Values, inputs: Keys) -> Gram:
+    """Return the inner products `(v_i · v_j) (u_i · u_j)` of the demonstrations' gradients g_i =
+    v_i ⊗ u_i, without forming one of them.
 
-    Arguments:
-        values: (m, N), v_i.
-        inputs: (k, N), u_i; see `Trajectory`.
-
-    Returns:
-        (N, N), `(v_i · v_j) (u_i · u_j)`. The sum of its entries is |G_t|^2.
-
-    Raises:
-        EckartError: shapes do not fit.
+    The sum of all entries is |G_t|^2; `Trajectory` has v_i and u_i.
 
     >>> demonstration_gram([[1, 2]], [[3, 4]])
     array([[ 9., 24.],
@@ -52,18 +52,13 @@ def demonstration_gram(
 
 
 @shaped
-def noise_gram(
-    gram: Float[np.ndarray, "*batch n n"], shots: int
-) -> Float[np.ndarray, "*batch n n"]:
+def noise_gram(gram: Gram, shots: int) -> Gram:
     """Return the N x N matrix that shares its nonzero eigenvalues with C_t (Section 3.3, before
-    Assumption 1).
+    Assumption 1): `(N - b) / (b (N - 1)) * N * J gram J` with J = 1 - 1/N the centring matrix.
 
     Arguments:
-        gram: (N, N), of `demonstration_gram`.
+        gram: of `demonstration_gram`.
         shots: b, how many of the N demonstrations are shown, from 1 to N; at N there is no noise.
-
-    Returns:
-        (N, N), `(N - b) / (b (N - 1)) * N * J gram J` with J = 1 - 1/N the centring matrix.
 
     Raises:
         EckartError: fewer than two demonstrations, or shots out of range.
@@ -89,27 +84,20 @@ def _spread(n: int, shots: int) -> float:
 
 @shaped
 def noisy_trajectory(
-    demonstrations: Float[np.ndarray, "*batch d n"],
-    w_v: Float[np.ndarray, "*batch layers d d"],
-    w_k: Float[np.ndarray, "*batch layers k d"],
-    w_q: Float[np.ndarray, "*batch layers k d"],
+    demonstrations: Demonstrations,
+    w_v: WValues,
+    w_k: WKeys,
+    w_q: WKeys,
     shots: int,
     floor: float,
     seed: int,
 ) -> Trajectory:
-    """Return a descent with the noise of Assumption 1 in every step: the one that Theorem 2 bounds.
+    """Return a descent with the noise of Assumption 1, which the seed draws, in every step: the one
+    that Theorem 2 bounds.
 
     W_t = W_(t-1) + G_t + (C_t + floor I)^(1/2) N_t with N_t from N(0, I). The result's steps hold
     their noise, and the gradients and C_t of a layer are those at the noisy W_(t-1) before it.
-
-    Arguments:
-        demonstrations, w_v, w_k, w_q: as for `trajectory`.
-        shots, floor: as for `layer_term`.
-        seed: draws the noise.
-
-    Raises:
-        EckartError: shapes do not fit, there are no layers, shots are out of range, or the floor is
-            negative.
+    Other arguments and errors are those of `trajectory` and `layer_term`.
 
     >>> one = [[[0.1]]]
     >>> noisy_trajectory([[1, 2, 3]], one, one, one, shots=3, floor=0, seed=0).steps.round(9)
@@ -154,8 +142,7 @@ class LayerTerm:
 
     @property
     def value(self) -> Numbers:
-        """Both halves: twice the bound on what this layer's step tells of the demonstrations, in
-        nats."""
+        """Twice the bound on what this layer's step tells of the demonstrations, in nats."""
         return self.norm_term - self.log_determinant
 
     def expected(self) -> LayerTerm:
@@ -166,29 +153,22 @@ class LayerTerm:
 
 
 @shaped
-def layer_term(
-    gram: Float[np.ndarray, "*batch n n"],
-    squared: Float[np.ndarray, "*batch"],
-    shots: int,
-    dimension: int,
-    floor: float,
-) -> LayerTerm:
+def layer_term(gram: Gram, squared: Squares, shots: int, dimension: int, floor: float) -> LayerTerm:
     """Return one layer's part of Theorem 2, from N x N matrices alone.
 
     `det(C_t + floor I_d) = floor^(d - N) det(A^T A + floor I_N)` where C_t = A A^T.
 
     Arguments:
-        gram: (N, N), of `demonstration_gram`.
-        squared: (), |Delta W_t|^2 |1 + sum_j G_j|^2 as Theorem 2 has it; or the smaller |G_t|^2,
-            the sum of the Gram matrix's entries, as Lemma 6 has it before Eq. (19).
+        gram: of `demonstration_gram`.
+        squared: |Delta W_t|^2 |1 + sum_j G_j|^2 as Theorem 2 has it; or the smaller |G_t|^2, the
+            sum of the Gram matrix's entries, as Lemma 6 has it before Eq. (19).
         shots: b, as for `noise_gram`.
         dimension: d, the number of entries of W.
         floor: the variance of the noise in every direction beside C_t's, at least 0. At 0 the term
             is infinite where C_t is singular.
 
     Raises:
-        EckartError: shapes do not fit, shots are out of range, or the dimension or floor is
-            negative.
+        EckartError: shots are out of range, or the dimension or floor is negative.
 
     >>> term = layer_term([[1, 0], [0, 1]], 2, shots=1, dimension=4, floor=1)
     >>> determinant = np.exp(term.log_determinant)
@@ -204,65 +184,36 @@ def layer_term(
 
 
 @shaped
-def noise_variances(
-    gram: Float[np.ndarray, "*batch n n"], shots: int, dimension: int
-) -> Float[np.ndarray, "*batch r"]:
-    """Return the eigenvalues of C_t that may be above 0, the largest first.
-
-    Arguments:
-        gram, shots, dimension: as for `layer_term`.
-
-    Raises:
-        EckartError: fewer than two demonstrations, or shots out of range.
+def noise_variances(gram: Gram, shots: int, dimension: int) -> Variances:
+    """Return the eigenvalues of C_t that may be above 0, the largest first, with zeros for those
+    that are none but for rounding; arguments and errors are those of `layer_term`.
 
     >>> noise_variances([[1, 0], [0, 1]], shots=1, dimension=4)
     array([2.])
     """
     noise = noise_gram(gram, shots)
-    most = min(
-        noise.shape[-1] - 1, dimension
-    )  # the rank that C_t can have; its other eigenvalues are zero
-    return _without_rounding(np.linalg.eigvalsh(noise)[..., ::-1][..., :most])
+    # The rank that C_t can have; its other eigenvalues are zero.
+    most = min(noise.shape[-1] - 1, dimension)
+    eigenvalues = np.linalg.eigvalsh(noise)[..., ::-1][..., :most]
+    least = 10 * most * np.finfo(float).eps * eigenvalues[..., :1]
+    return np.where(eigenvalues > least, eigenvalues, 0.0)
 
 
 @shaped
-def floored_term(
-    variances: Float[np.ndarray, "*batch r"],
-    squared: Float[np.ndarray, "*batch"],
-    dimension: int,
-    floor: float,
-) -> LayerTerm:
-    """Return one layer's part of Theorem 2 from C_t's eigenvalues: for several floors, which share
-    them.
-
-    Arguments:
-        variances: of `noise_variances`.
-        squared, dimension, floor: as for `layer_term`.
-    """
+def floored_term(variances: Variances, squared: Squares, dimension: int, floor: float) -> LayerTerm:
+    """Return one layer's part of Theorem 2 from `noise_variances`, which several floors share;
+    other arguments are those of `layer_term`."""
     rank = variances.shape[-1]
     with np.errstate(divide="ignore"):
         rest = (dimension - rank) * np.log(floor) if dimension > rank else 0.0
         log_determinant = np.log(variances + floor).sum(axis=-1) + rest
-    return LayerTerm(
-        dimension, squared, variances.sum(axis=-1) + dimension * floor, log_determinant
-    )
-
-
-def _without_rounding(eigenvalues: Float[np.ndarray, "*batch r"]) -> Float[np.ndarray, "*batch r"]:
-    """Return descending eigenvalues with zeros for those that are none but for rounding."""
-    least = 10 * eigenvalues.shape[-1] * np.finfo(float).eps * eigenvalues[..., :1]
-    return np.where(eigenvalues > least, eigenvalues, 0.0)
+    trace = variances.sum(axis=-1) + dimension * floor
+    return LayerTerm(dimension, squared, trace, log_determinant)
 
 
 def trajectory_terms(trajectory: Trajectory, shots: int, floor: float) -> list[LayerTerm]:
-    """Return every layer's part of Theorem 2 for a stack of linear attention blocks.
-
-    Arguments:
-        trajectory: of Theorem 1.
-        shots, floor: as for `layer_term`.
-
-    Raises:
-        EckartError: as `layer_term`.
+    """Return every layer's part of Theorem 2 for a stack of linear attention blocks; see
+    `layer_term`.
 
     >>> from eckart.paper.theory.attention import trajectory
     >>> one = [[[0.1]]]
@@ -280,7 +231,8 @@ def trajectory_terms(trajectory: Trajectory, shots: int, floor: float) -> list[L
 
 
 def generalization_bound(terms: Sequence[LayerTerm], n: int, subgaussian: float = 1.0) -> Numbers:
-    """Return the bound on the expected generalisation error, Theorem 2.
+    """Return the bound on the expected generalisation error, Theorem 2: `sqrt(R^2 / N * sum of the
+    terms)`, in units of the loss; infinite where a C_t is singular.
 
     It is the bound for one draw of the demonstrations; over several, hand in each term's
     `expected()`.
@@ -289,10 +241,6 @@ def generalization_bound(terms: Sequence[LayerTerm], n: int, subgaussian: float 
         terms: one for each layer.
         n: N, the number of demonstrations.
         subgaussian: R, in units of the loss.
-
-    Returns:
-        (), `sqrt(R^2 / N * sum of the terms)`, in units of the loss; infinite where a C_t is
-        singular.
 
     Raises:
         EckartError: n or subgaussian is not positive, or there are no terms.

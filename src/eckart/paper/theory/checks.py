@@ -26,12 +26,10 @@ class Check:
     """What one statement of the paper came to.
 
     Arguments:
-        statement, reference: what is said, and where in the paper.
-        kind: identity, inequality, or slip (printed or suggested by the paper, and not so).
+        statement, reference, kind: see `Claim`.
         instances: on how many instances; a slip has one counter-example.
-        residual: the largest relative difference of an identity's sides; the largest excess of an
-            inequality's smaller side, negative where there is room; by how much a slip fails on its
-            example.
+        residual: the largest that `Claim.compute` gives; of an inequality negative where there is
+            room.
         verdict: `holds`; of a slip `false`; `FAILED` where a statement is not as it is said to be.
     """
 
@@ -42,26 +40,18 @@ class Check:
     residual: float
     verdict: str
 
-    @property
-    def passed(self) -> bool:
-        """Whether the statement is as it is said to be: true, or of a slip false."""
-        return self.verdict != "FAILED"
-
     def to_json(self) -> dict[str, Any]:
         """Return the fields as one JSON object; a residual that is no number is null."""
         return {**asdict(self), "residual": self.residual if math.isfinite(self.residual) else None}
 
 
 def run_checks(instances: int = 1000, seed: int = 0) -> list[Check]:
-    """Check every statement: identities to 1e-10, inequalities, and counter-examples to what is
-    false.
+    """Return a check for each statement, in the paper's order by kind: identities to 1e-10,
+    inequalities, and counter-examples to what is false.
 
     Arguments:
-        instances: random instances for each statement, spread over ten sizes; at least 10.
+        instances: random instances for each statement, spread over ten sizes.
         seed: of the random instances.
-
-    Returns:
-        One check for each statement, in the paper's order by kind.
 
     Raises:
         EckartError: there are too few instances for one of each size, or the seed is negative.
@@ -85,7 +75,7 @@ def run_checks(instances: int = 1000, seed: int = 0) -> list[Check]:
 
 def failures(checks: Iterable[Check]) -> list[Check]:
     """Return the checks of statements that are not as they are said to be."""
-    return [check for check in checks if not check.passed]
+    return [check for check in checks if check.verdict == "FAILED"]
 
 
 def _parts(instances: int) -> list[int]:
@@ -98,9 +88,8 @@ def _measured(claim: Claim, batches: list[Instances]) -> Check:
     residuals = [np.broadcast_to(claim.compute(batch), len(batch.h)) for batch in batches]
     largest = float(np.max(np.concatenate(residuals)))
     verdict = "holds" if largest <= TOLERANCE else "FAILED"  # NaN fails
-    return Check(
-        claim.statement, claim.reference, claim.kind, sum(map(len, residuals)), largest, verdict
-    )
+    instances = sum(map(len, residuals))
+    return Check(claim.statement, claim.reference, claim.kind, instances, largest, verdict)
 
 
 def _refuted(claim: Claim) -> Check:

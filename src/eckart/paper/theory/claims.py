@@ -3,15 +3,16 @@ computed on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
-from eckart.paper.theory.attention import Trajectory, trajectory, update_terms
+from eckart.paper.theory.attention import Trajectory, implicit_update, trajectory, update_terms
+from eckart.paper.theory.bound import LayerTerm, demonstration_gram, layer_term
 
 Matrices = Float[np.ndarray, "batch _ _"]
 Residuals = Float[np.ndarray, " batch"]
@@ -25,16 +26,15 @@ class Instances:
     """Random stacks of linear attention blocks with their demonstrations, all of one size.
 
     Arguments:
-        h: (batch, d, N + 1), the tokens, the test token last.
-        w_v, w_k, w_q: (batch, L, d, d), (batch, L, d + 1, d) twice.
-        w_in, w_out: (batch, 2 d, d), (batch, d, 2 d), an MLP.
+        h: the tokens, the test token last.
+        w_v, w_k, w_q: the projections; k = d + 1.
+        w_in, w_out: an MLP; p = 2 d.
         shots: b, at least 1 and below N.
         floor: the variance that Theorem 2's noise is given in every direction.
-        scale: (batch,), numbers in (0, 1).
-        law: (batch, 3), a distribution of three tokens.
-        learner: (batch, 9, 3), for each sample of two such tokens a distribution of three
-            hypotheses.
-        loss: (batch, 3, 3), in (0, 1), of each hypothesis on each token.
+        scale: numbers in (0, 1).
+        law: a distribution of three tokens.
+        learner: for each sample of two such tokens a distribution of three hypotheses.
+        loss: in (0, 1), of each hypothesis on each token.
     """
 
     h: Float[np.ndarray, "batch d tokens"]
@@ -85,6 +85,11 @@ class Instances:
         return self.h[..., -1:]
 
     @property
+    def update(self) -> Matrices:
+        """Delta W_icl of the first layer."""
+        return implicit_update(*self.lemma)
+
+    @property
     def first(self) -> tuple[Matrices, Matrices, Matrices]:
         """W_V, W_K and W_Q of the first layer."""
         return self.w_v[:, 0], self.w_k[:, 0], self.w_q[:, 0]
@@ -92,16 +97,24 @@ class Instances:
     @property
     def lemma(self) -> tuple[Matrices, Matrices, Matrices]:
         """Values, keys and W_Q, as Lemma 1 takes them."""
-        return (
-            self.w_v[:, 0] @ self.demonstrations,
-            self.w_k[:, 0] @ self.demonstrations,
-            self.w_q[:, 0],
-        )
+        w_v, w_k, w_q = self.first
+        return w_v @ self.demonstrations, w_k @ self.demonstrations, w_q
 
     @cached_property
     def path(self) -> Trajectory:
         """The implicit gradient descent of all layers."""
         return trajectory(self.demonstrations, self.w_v, self.w_k, self.w_q)
+
+    @cached_property
+    def gram(self) -> Matrices:
+        """The Gram matrix of the first layer's demonstrations; its sum is |G_1|^2."""
+        return demonstration_gram(self.path.values[:, 0], self.path.inputs[:, 0])
+
+    @cached_property
+    def term(self) -> LayerTerm:
+        """The first layer's part of Theorem 2, with |G_1|^2."""
+        squared = self.gram.sum(axis=(1, 2))
+        return layer_term(self.gram, squared, self.shots, self.gradients.shape[1], self.floor)
 
     @cached_property
     def gradients(self) -> Matrices:
@@ -143,8 +156,9 @@ class Claim:
     Arguments:
         statement, reference: what is said, and where in the paper.
         kind: identity, inequality, or slip: what the paper prints or suggests and what is false.
-        compute: residuals of instances; of a slip, how far the counter-example is from what the
-            text says.
+        compute: of an identity, the relative differences of the two sides for each of some
+            instances; of an inequality, by how much the smaller side exceeds the larger, relative
+            to it; of a slip, by how much the statement fails on its counter-example.
     """
 
     statement: str
@@ -153,32 +167,15 @@ class Claim:
     compute: Callable[..., Any]
 
 
-@dataclass
-class Claims:
-    """The claims of a file, in the order in which they stand there."""
+class Claims(list[Claim]):
+    """The claims of one kind, in the order in which their functions, which it decorates, stand."""
 
-    found: list[Claim] = field(default_factory=list)
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
 
-    def identity(self, statement: str, reference: str) -> Callable[[F], F]:
-        """Register a function that returns relative differences of two things that are equal."""
-        return self._register(statement, reference, "identity")
-
-    def inequality(self, statement: str, reference: str) -> Callable[[F], F]:
-        """Register a function that returns by how much the smaller side exceeds the larger,
-        relative to it."""
-        return self._register(statement, reference, "inequality")
-
-    def slip(self, statement: str, reference: str) -> Callable[[F], F]:
-        """Register a counter-example: a function that returns by how much the statement fails on
-        it."""
-        return self._register(statement, reference, "slip")
-
-    def __iter__(self) -> Iterator[Claim]:
-        return iter(self.found)
-
-    def _register(self, statement: str, reference: str, kind: str) -> Callable[[F], F]:
+    def __call__(self, statement: str, reference: str) -> Callable[[F], F]:
         def keep(compute: F) -> F:
-            self.found.append(Claim(statement, reference, kind, compute))
+            self.append(Claim(statement, reference, self.kind, compute))
             return compute
 
         return keep

@@ -5,12 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from eckart.paper.theory.arrays import Numbers, root, shaped, transposed
+from eckart.paper.theory.arrays import Keys, Numbers, Values, root, shaped, transposed
+
+LogGram = Float[np.ndarray, "*batch n n"]
+WOut = Float[np.ndarray, "*batch d p"]
+WIn = Float[np.ndarray, "*batch p m"]
+Update = Float[np.ndarray, "*batch m e"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +25,7 @@ class SoftmaxDual:
     feature space, Eq. (12).
 
     Arguments:
-        update: (m,), Delta W'_icl phi(W_Q h), what the demonstrations add to the token.
+        update: Delta W'_icl phi(W_Q h), what the demonstrations add to the token.
         log_normaliser: log D'.
         log_norm: log of |Delta W'_icl|, the Hilbert-Schmidt norm in the feature space; minus
             infinity where it is zero.
@@ -35,18 +41,16 @@ class SoftmaxDual:
 
 @shaped
 def log_kernel(
-    x: Float[np.ndarray, "*batch k m"], y: Float[np.ndarray, "*batch k n"], d_scale: float = 1.0
+    x: Float[np.ndarray, "*batch k m"], y: Keys, d_scale: float = 1.0
 ) -> Float[np.ndarray, "*batch m n"]:
     """Return the log of the softmax kernel's Gram matrix, Eq. (10): x_i^T y_j / sqrt(d_scale).
 
     The kernel itself, exp of it, overflows for the keys of real models.
 
     Arguments:
-        x, y: (k, m), (k, n), points as columns.
-        d_scale: 1 in Appendix B.2, which leaves the scale out; a head's width in a model.
-
-    Raises:
-        EckartError: shapes do not fit, or d_scale is not positive.
+        x, y: points as columns.
+        d_scale: 1 in Appendix B.2, which leaves the scale out; a head's width in a model. An
+            EckartError where it is not positive.
 
     >>> log_kernel([[1], [2]], [[3], [4]])
     array([[11.]])
@@ -56,8 +60,8 @@ def log_kernel(
 
 @shaped
 def softmax_dual(
-    values: Float[np.ndarray, "*batch m n"],
-    keys: Float[np.ndarray, "*batch k n"],
+    values: Values,
+    keys: Keys,
     query: Float[np.ndarray, "*batch k"],
     others: Float[np.ndarray, "*batch k o"],
     d_scale: float = 1.0,
@@ -71,14 +75,10 @@ def softmax_dual(
     between models.
 
     Arguments:
-        values, keys: (m, N), (k, N), of the demonstrations.
-        query: (k,), W_Q h_(N+1).
-        others: (k, o), keys beside them that share the softmax: in the paper the test token's own
-            (o = 1).
-        d_scale: scores are divided by its root.
-
-    Raises:
-        EckartError: shapes do not fit, or d_scale is not positive.
+        values, keys: of the demonstrations.
+        query: W_Q h_(N+1).
+        others: keys beside them that share the softmax: in the paper the test token's own (o = 1).
+        d_scale: scores are divided by its root; an EckartError where it is not positive.
 
     >>> dual = softmax_dual([[1, 3]], [[0, 0]], [5], [[0]])
     >>> dual.update.round(9)
@@ -99,42 +99,27 @@ def softmax_dual(
     )
 
 
-def _log_norm(
-    values: Float[np.ndarray, "*batch m n"], log_gram: Float[np.ndarray, "*batch n n"]
-) -> Numbers:
+def _log_norm(values: Values, log_gram: LogGram) -> Numbers:
     kernel, largest = _scaled(log_gram)
     square = np.maximum(((transposed(values) @ values) * kernel).sum(axis=(-1, -2)), 0)
     with np.errstate(divide="ignore"):  # values that cancel have norm zero
         return (np.log(square) + largest) / 2
 
 
-def _scaled(log_gram: Float[np.ndarray, "*batch n n"]) -> tuple[np.ndarray, np.ndarray]:
+def _scaled(log_gram: LogGram) -> tuple[np.ndarray, np.ndarray]:
     """Return a kernel's Gram matrix divided by its largest entry, and the log of that."""
     largest = np.asarray(log_gram.max(axis=(-1, -2), initial=-np.inf))
     return np.exp(log_gram - largest[..., None, None]), largest
 
 
 @shaped
-def log_singular_values(
-    values: Float[np.ndarray, "*batch m n"], log_gram: Float[np.ndarray, "*batch n n"]
-) -> Float[np.ndarray, "*batch m"]:
+def log_singular_values(values: Values, log_gram: LogGram) -> Float[np.ndarray, "*batch m"]:
     """Return the logs of the singular values of `sum_i v_i ⊗ phi(k_i)`, D' Delta W'_icl of Eq.
-    (12).
+    (12), descending; minus infinity for zero.
 
     Their squares are the eigenvalues of V K V^T, with V the values and K the kernel's Gram matrix:
     those of K^(1/2) V^T V K^(1/2), too, but m x m. Those below sqrt(m eps) of the largest, about
-    1e-7, are rounding.
-
-    Arguments:
-        values: (m, N).
-        log_gram: (N, N), of `log_kernel`, N at least 1.
-
-    Returns:
-        (m,), descending, as many as the values have entries; minus infinity for zero. At most N are
-        above rounding.
-
-    Raises:
-        EckartError: shapes do not fit.
+    1e-7, are rounding, and so are all but N.
 
     >>> np.exp(log_singular_values([[3, 0], [0, 4]], [[0, -800], [-800, 0]])).round(9)
     array([4., 3.])
@@ -147,17 +132,10 @@ def log_singular_values(
 
 @shaped
 def mlp_update(
-    w_mlp: Float[np.ndarray, "*batch d m"], update: Float[np.ndarray, "*batch m e"]
+    w_mlp: Float[np.ndarray, "*batch d m"], update: Update
 ) -> Float[np.ndarray, "*batch d e"]:
-    """Return Delta W''_icl = W_MLP Delta W_icl, the implicit gradient behind an MLP without
-    activation (Appendix B.3).
-
-    Arguments:
-        w_mlp: (d, m), W_out W_in.
-        update: (m, e), Delta W_icl of Lemma 1.
-
-    Raises:
-        EckartError: shapes do not fit.
+    """Return Delta W''_icl = W_MLP Delta W_icl, the implicit gradient behind an MLP W_out W_in
+    without activation (Appendix B.3).
 
     >>> mlp_update([[2]], [[1, 3]])
     array([[2., 6.]])
@@ -165,45 +143,31 @@ def mlp_update(
     return w_mlp @ update
 
 
-@dataclass(frozen=True, eq=False)
-class Relaxation:
-    """An MLP with its activation, and with the activation left out (Appendix B.3).
-
-    Arguments:
-        exact: (d,), W_out activation(W_in x).
-        relaxed: (d,), W_out W_in x.
-    """
+class Relaxation(NamedTuple):
+    """An MLP with its activation, W_out activation(W_in x), and without, W_out W_in x (Appendix
+    B.3); the error is what leaving it out adds."""
 
     exact: Float[np.ndarray, "*batch d"]
     relaxed: Float[np.ndarray, "*batch d"]
 
     @property
     def error(self) -> Float[np.ndarray, "*batch d"]:
-        """What leaving the activation out adds: relaxed - exact."""
         return self.relaxed - self.exact
 
 
 def relu(x: np.ndarray) -> np.ndarray:
-    """Return max(x, 0)."""
     return np.maximum(x, 0.0)
 
 
 @shaped
 def mlp_relaxation(
-    w_out: Float[np.ndarray, "*batch d p"],
-    w_in: Float[np.ndarray, "*batch p m"],
+    w_out: WOut,
+    w_in: WIn,
     x: Float[np.ndarray, "*batch m"],
     activation: Callable[[np.ndarray], np.ndarray] = relu,
 ) -> Relaxation:
-    """Return an MLP's output with its activation and without it.
-
-    Arguments:
-        w_out, w_in: (d, p), (p, m).
-        x: (m,), what attention hands to the MLP: in the paper Delta W_icl h_(N+1).
-        activation: elementwise; the paper's is relu.
-
-    Raises:
-        EckartError: shapes do not fit.
+    """Return an MLP's output with an elementwise activation and without it; x is what attention
+    hands to the MLP, in the paper Delta W_icl h_(N+1).
 
     >>> found = mlp_relaxation([[1, 1]], [[1], [-1]], [2])
     >>> found.relaxed, found.exact
@@ -215,24 +179,13 @@ def mlp_relaxation(
 
 @shaped
 def gated_update(
-    w_out: Float[np.ndarray, "*batch d p"],
-    w_in: Float[np.ndarray, "*batch p m"],
-    update: Float[np.ndarray, "*batch m e"],
-    token: Float[np.ndarray, "*batch e"],
+    w_out: WOut, w_in: WIn, update: Update, token: Float[np.ndarray, "*batch e"]
 ) -> Float[np.ndarray, "*batch d e"]:
     """Return the implicit gradient behind an MLP *with* relu, exact at one token and in the region
     around it.
 
     relu multiplies by 0 or 1, so W_out relu(W_in Delta W h) = (W_out D W_in Delta W) h with D the
     gates that h opens.
-
-    Arguments:
-        w_out, w_in: (d, p), (p, m).
-        update: (m, e), Delta W_icl.
-        token: (e,), h_(N+1).
-
-    Raises:
-        EckartError: shapes do not fit.
 
     >>> gated_update([[1, 1]], [[1], [-1]], [[3]], [2])
     array([[3.]])

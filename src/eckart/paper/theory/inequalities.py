@@ -7,7 +7,7 @@ from scipy.special import rel_entr
 
 from eckart.paper.theory.arrays import squared_norm, transposed
 from eckart.paper.theory.attention import implicit_update
-from eckart.paper.theory.bound import LayerTerm, demonstration_gram, layer_term, noise_gram
+from eckart.paper.theory.bound import LayerTerm, layer_term, noise_gram
 from eckart.paper.theory.claims import Claims, Instances, Matrices, Residuals, excess, falls
 from eckart.paper.theory.duals import mlp_relaxation, softmax_dual
 from eckart.paper.theory.norms import (
@@ -20,15 +20,15 @@ from eckart.paper.theory.norms import (
 )
 from eckart.paper.theory.plainly import covariance, gaussians, objective, squared_size
 
-claims = Claims()
+claims = Claims("inequality")
 
 
-@claims.inequality("rank(Delta W_icl) <= rank(H_s) <= N", "Remark 1")
+@claims("rank(Delta W_icl) <= rank(H_s) <= N", "Remark 1")
 def _rank(x: Instances) -> Residuals:
     n = x.demonstrations.shape[-1]
     of_sample = _ranks(x.demonstrations)
     return np.maximum(
-        excess(_ranks(implicit_update(*x.lemma)), of_sample),
+        excess(_ranks(x.update), of_sample),
         excess(of_sample, np.full(len(x.h), n)),
     )
 
@@ -38,14 +38,14 @@ def _ranks(matrices: Matrices) -> Residuals:
     return (values > 1e-10 * values[:, :1]).sum(axis=1).astype(float)
 
 
-@claims.inequality("|Delta W'_icl phi(q)| <= |Delta W'_icl| |phi(q)|", "Appendix B.2")
+@claims("|Delta W'_icl phi(q)| <= |Delta W'_icl| |phi(q)|", "Appendix B.2")
 def _kernel_norms(x: Instances) -> Residuals:
     values, keys, w_q = x.lemma
     dual = softmax_dual(values, keys, (w_q @ x.test)[..., 0], x.w_k[:, 0] @ x.test)
     return excess(np.linalg.norm(dual.update, axis=1), np.exp(dual.log_norm + dual.log_query_norm))
 
 
-@claims.inequality("what leaving relu out adds is at most |W_out|_2 |W_in x|", "Appendix B.3")
+@claims("what leaving relu out adds is at most |W_out|_2 |W_in x|", "Appendix B.3")
 def _relaxation(x: Instances) -> Residuals:
     most = np.linalg.norm(x.w_out, 2, axis=(1, 2)) * np.linalg.norm(x.w_in @ x.test, axis=(1, 2))
     return excess(
@@ -53,51 +53,50 @@ def _relaxation(x: Instances) -> Residuals:
     )
 
 
-@claims.inequality("|A B| <= |A| |B|", "Eq. (19)")
+@claims("|A B| <= |A| |B|", "Eq. (19)")
 def _product(x: Instances) -> Residuals:
     return excess(squared_norm(x.w_out @ x.w_in), squared_norm(x.w_out) * squared_norm(x.w_in))
 
 
-@claims.inequality("|G_t|^2 <= |Delta W_t|^2 |1 + sum_(j < t) G_j|^2", "Appendix B.5")
+@claims("|G_t|^2 <= |Delta W_t|^2 |1 + sum_(j < t) G_j|^2", "Appendix B.5")
 def _steps(x: Instances) -> Residuals:
     return excess(
         squared_norm(x.path.steps), squared_norm(x.path.updates) * squared_norm(x.path.maps)
     )
 
 
-@claims.inequality("no other variance of the prior makes Eq. (17) smaller", "Appendix B.5")
+@claims("no other variance of the prior makes Eq. (17) smaller", "Appendix B.5")
 def _optimum(x: Instances) -> Residuals:
     step, noise, variance = gaussians(x)
     best = squared_size(step, noise) / step.shape[1]
     return excess(objective(step, noise, best), objective(step, noise, variance))
 
 
-@claims.inequality("a term of Theorem 2 is never negative", "Theorem 2")
+@claims("a term of Theorem 2 is never negative", "Theorem 2")
 def _never_negative(x: Instances) -> Residuals:
-    term = layer_term(*_first(x), x.shots, x.gradients.shape[1], x.floor)
-    return -term.value / np.maximum(np.abs(term.norm_term), 1)
+    return -x.term.value / np.maximum(np.abs(x.term.norm_term), 1)
 
 
-@claims.inequality(
+@claims(
     "the expectation outside the logarithm is the smaller: the bound has it inside",
     "Lemma 6, corrected",
 )
 def _jensen(x: Instances) -> Residuals:
-    gram, squared = _first(x)
+    gram, squared = x.gram, x.gram.sum(axis=(1, 2))
     two_draws = np.stack([gram, gram[::-1]]), np.stack([squared, squared[::-1]])
     term = layer_term(*two_draws, x.shots, x.gradients.shape[1], x.floor)
     return excess(term.value.mean(axis=0), np.asarray(term.expected().value))
 
 
-@claims.inequality("tr C_t <= (N - b) / (b (N - 1)) * mean of |grad_i|^2", "Remark 4")
+@claims("tr C_t <= (N - b) / (b (N - 1)) * mean of |grad_i|^2", "Remark 4")
 def _trace(x: Instances) -> Residuals:
     n = x.gradients.shape[-1]
-    traced = np.trace(noise_gram(_first(x)[0], x.shots), axis1=1, axis2=2)
+    traced = np.trace(noise_gram(x.gram, x.shots), axis1=1, axis2=2)
     factor = (n - x.shots) / (x.shots * (n - 1))
     return excess(traced, factor * np.square(x.gradients).sum(axis=1).mean(axis=1))
 
 
-@claims.inequality(
+@claims(
     "rank(C_t) <= min(N - 1, w (w + 1) / 2), of d = w^2, for tokens of w numbers",
     "Theorem 2, corrected",
 )
@@ -107,35 +106,26 @@ def _noise_rank(x: Instances) -> Residuals:
     return excess(_ranks(covariance(x.gradients, x.shots)), np.full(len(x.h), float(most)))
 
 
-@claims.inequality(
-    "with a floor, shrinking all gradients alike shrinks the term", "Remark 4, corrected"
-)
+@claims("with a floor, shrinking all gradients alike shrinks the term", "Remark 4, corrected")
 def _shrink(x: Instances) -> Residuals:
-    gram, squared = _first(x)
+    gram, squared = x.gram, x.gram.sum(axis=(1, 2))
     factor, d = np.square(x.scale), x.gradients.shape[1]
-    before = layer_term(gram, squared, x.shots, d, x.floor)
     after = layer_term(factor[:, None, None] * gram, factor * squared, x.shots, d, x.floor)
-    return (after.value - before.value) / np.maximum(np.abs(before.norm_term), 1)
+    return (after.value - x.term.value) / np.maximum(np.abs(x.term.norm_term), 1)
 
 
-def _first(x: Instances) -> tuple[Matrices, Residuals]:
-    """Return the first layer's Gram matrix and |G_1|^2, as `layer_term` takes them."""
-    gram = demonstration_gram(x.path.values[:, 0], x.path.inputs[:, 0])
-    return gram, gram.sum(axis=(1, 2))
-
-
-@claims.inequality("|Delta W_icl|^2 <= N UB", "Example 1, corrected")
+@claims("|Delta W_icl|^2 <= N UB", "Example 1, corrected")
 def _upper_bound(x: Instances) -> Residuals:
     n = x.demonstrations.shape[-1]
-    return excess(squared_norm(implicit_update(*x.lemma)), n * upper_bound(*x.lemma))
+    return excess(squared_norm(x.update), n * upper_bound(*x.lemma))
 
 
-@claims.inequality("UB never falls with r: W_Q, W_K and W_V clipped", "Example 1")
+@claims("UB never falls with r: W_Q, W_K and W_V clipped", "Example 1")
 def _clip_all(x: Instances) -> Residuals:
     return falls(qkv_bounds(x.demonstrations, *x.first))
 
 
-@claims.inequality(
+@claims(
     "... and bounds the clipped |Delta W_icl(r)|^2, times N, for every r", "Example 1, corrected"
 )
 def _clipped_is_bounded(x: Instances) -> Residuals:
@@ -149,36 +139,34 @@ def _clipped_lemma(x: Instances, rank: int) -> tuple[Matrices, Matrices, Matrice
     return w_v @ x.demonstrations, w_k @ x.demonstrations, w_q
 
 
-@claims.inequality("|Delta W_icl(r)| itself never falls with r: W_Q clipped", "Example 2")
+@claims("|Delta W_icl(r)| itself never falls with r: W_Q clipped", "Example 2")
 def _clip_query(x: Instances) -> Residuals:
     return falls(q_norms(*x.lemma))
 
 
-@claims.inequality("UB never falls with r: W_V clipped", "Example 3")
+@claims("UB never falls with r: W_V clipped", "Example 3")
 def _clip_value(x: Instances) -> Residuals:
     w_v, _, w_q = x.first
     return falls(projection_bounds(w_v, x.demonstrations, x.lemma[1], w_q))
 
 
-@claims.inequality("UB never falls with r: W_K clipped", "Example 3")
+@claims("UB never falls with r: W_K clipped", "Example 3")
 def _clip_key(x: Instances) -> Residuals:
     _, w_k, w_q = x.first
     return falls(projection_bounds(w_k, x.demonstrations, x.lemma[0], w_q))
 
 
-@claims.inequality("|Delta W_icl(r)| itself never falls with r: W_V clipped", "Example 3")
+@claims("|Delta W_icl(r)| itself never falls with r: W_V clipped", "Example 3")
 def _clip_value_norm(x: Instances) -> Residuals:
     return falls(mlp_norms(x.first[0], x.demonstrations @ transposed(x.lemma[1]) @ x.lemma[2]))
 
 
-@claims.inequality("|Delta W''_icl(r)| itself never falls with r: W_MLP clipped", "Example 4")
+@claims("|Delta W''_icl(r)| itself never falls with r: W_MLP clipped", "Example 4")
 def _clip_mlp(x: Instances) -> Residuals:
-    return falls(mlp_norms(x.w_out @ x.w_in, implicit_update(*x.lemma)))
+    return falls(mlp_norms(x.w_out @ x.w_in, x.update))
 
 
-@claims.inequality(
-    "the solution of W x = b moves by at most Cond(W) times what b moves, relatively", "Case 1"
-)
+@claims("the solution of W x = b moves by at most Cond(W) times what b moves, relatively", "Case 1")
 def _condition(x: Instances) -> Residuals:
     w, b, moved = x.w_v[:, 0], x.test, x.h[..., :1]
     before, shift = np.linalg.solve(w, b), np.linalg.solve(w, moved)
@@ -196,7 +184,7 @@ LEFT, RIGHT = (places.ravel() for places in np.indices((3, 3)))
 """The two tokens of each of the nine samples."""
 
 
-@claims.inequality(
+@claims(
     "|expected generalisation error| <= sqrt(2 R^2 / N I(W; H_s)), R = 1/2 for a loss in [0, 1]",
     "Lemma 2",
 )
@@ -207,7 +195,7 @@ def _mutual_information(x: Instances) -> Residuals:
     return excess(np.abs(error), np.sqrt(2 * 0.5**2 / 2 * _divergence(x, _marginal(x))))
 
 
-@claims.inequality("I(W; H_s) is the least mean divergence from a prior", "Lemma 4, Lemma 5")
+@claims("I(W; H_s) is the least mean divergence from a prior", "Lemma 4, Lemma 5")
 def _variational(x: Instances) -> Residuals:
     return excess(_divergence(x, _marginal(x)), _divergence(x, x.law))
 
@@ -225,7 +213,7 @@ def _divergence(x: Instances, prior: np.ndarray) -> Residuals:
     return (_samples(x) * rel_entr(x.learner, prior[:, None]).sum(axis=-1)).sum(axis=1)
 
 
-@claims.inequality(
+@claims(
     "2 I(G_t + C_t^(1/2) N_t; H_s) is at most a term of Theorem 2, for Gaussian G_t", "Appendix B.5"
 )
 def _gaussian_step(x: Instances) -> Residuals:

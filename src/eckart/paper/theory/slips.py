@@ -21,7 +21,7 @@ from eckart.paper.theory.claims import Claims
 from eckart.paper.theory.duals import log_kernel
 from eckart.paper.theory.norms import truncate, upper_bound
 
-claims = Claims()
+claims = Claims("slip")
 
 ONE = np.eye(1)
 TWO = np.eye(2)
@@ -29,14 +29,14 @@ SIX = np.array([[1.0, 0.0, 1.0, 1.0, 2.0, 1.0], [0.0, 1.0, 1.0, -1.0, 1.0, 2.0]]
 """Six demonstrations of two numbers each."""
 
 
-@claims.slip(
+@claims(
     "h = h + Delta W_icl h: the left side is the layer's output, and lacks its hat", "Eq. (3), B.3"
 )
 def _hat() -> float:
     return float(np.abs(implicit_update(ONE, ONE, ONE) @ ONE).max())
 
 
-@claims.slip("A = D^(-1) A_u with D = diag(A_u 1): this norms each key over the queries", "Eq. (9)")
+@claims("A = D^(-1) A_u with D = diag(A_u 1): this norms each key over the queries", "Eq. (9)")
 def _normaliser() -> float:
     h = np.array([[0.0, 1.0, 2.0]])
     unnormed = np.exp(log_kernel(h, h))
@@ -44,14 +44,14 @@ def _normaliser() -> float:
     return _apart(printed, softmax_attention(h, ONE, ONE, ONE))
 
 
-@claims.slip("A_u(i, j) = phi(W_K h_i)^T phi(W_Q h_i): the query is h_j", "Eq. (11)")
+@claims("A_u(i, j) = phi(W_K h_i)^T phi(W_Q h_i): the query is h_j", "Eq. (11)")
 def _index() -> float:
     h = np.array([[1.0, 2.0]])
     kernel = np.exp(log_kernel(h, h))
     return _apart(np.broadcast_to(kernel.diagonal()[:, None], kernel.shape), kernel)
 
 
-@claims.slip("h^t = h^0 + sum_(j <= t) G_t h^0: the sum is of G_j", "Theorem 1")
+@claims("h^t = h^0 + sum_(j <= t) G_t h^0: the sum is of G_j", "Theorem 1")
 def _summand() -> float:
     stack, h = np.ones((2, 1, 1)), np.ones((1, 2))
     path = trajectory(h[:, :1], stack, stack, stack)
@@ -59,42 +59,38 @@ def _summand() -> float:
     return _apart(printed, forward(h, stack, stack, stack)[-1][:, -1:])
 
 
-@claims.slip("W_t = W_(t-1) - G_t with Theorem 1's G_t: there the step is added", "Eq. (4)")
+@claims("W_t = W_(t-1) - G_t with Theorem 1's G_t: there the step is added", "Eq. (4)")
 def _sign() -> float:
     stack = np.ones((1, 1, 1))
     path = trajectory(ONE, stack, stack, stack)
     return _apart(path.weights[0] - path.steps[0], path.weights[1])
 
 
-@claims.slip(
-    "Theorem 1's G_t is the mean of the demonstrations' terms: it is their sum", "Section 3.3"
-)
+@claims("Theorem 1's G_t is the mean of the demonstrations' terms: it is their sum", "Section 3.3")
 def _mean() -> float:
     stack, sample = np.ones((1, 1, 1)), np.ones((1, 2))
     terms = update_terms(sample, sample, ONE)
     return _apart(terms.mean(axis=0), trajectory(sample, stack, stack, stack).steps[0])
 
 
-@claims.slip("C_t is positive definite: here d = 4 and N = 6, and its rank is 3", "Theorem 2")
+@claims("C_t is positive definite: here d = 4 and N = 6, and its rank is 3", "Theorem 2")
 def _definite() -> float:
     return float(4 - np.linalg.matrix_rank(noise_gram(demonstration_gram(SIX, SIX), shots=1)))
 
 
-@claims.slip(
-    "C_t is positive definite with all N demonstrations shown: then it is zero", "Theorem 2"
-)
+@claims("C_t is positive definite with all N demonstrations shown: then it is zero", "Theorem 2")
 def _all_shown() -> float:
     return float(noise_gram(TWO, shots=1).trace() - noise_gram(TWO, shots=2).trace())
 
 
-@claims.slip("the expectation may stand outside the logarithm", "Lemma 6, Theorem 2")
+@claims("the expectation may stand outside the logarithm", "Lemma 6, Theorem 2")
 def _expectation() -> float:
     squares = np.array([1.0, 9.0])
     draws = LayerTerm(1, squares, np.zeros(2), np.zeros(2))
     return float(draws.expected().value - draws.value.mean())
 
 
-@claims.slip("a smaller norm of G_t and a smaller tr C_t make the bound smaller", "Remark 4")
+@claims("a smaller norm of G_t and a smaller tr C_t make the bound smaller", "Remark 4")
 def _smaller() -> float:
     """Flatten the noise in one of two directions: both fall, and the term rises, for its
     determinant falls further."""
@@ -106,7 +102,7 @@ def _smaller() -> float:
     return float(term(0.1).value - term(1.0).value)
 
 
-@claims.slip(
+@claims(
     "clipping W_V makes the bound smaller: here it takes a direction from the noise", "Remark 4"
 )
 def _clipped() -> float:
@@ -123,24 +119,24 @@ def _term(w_v: np.ndarray) -> float:
     )
 
 
-@claims.slip("UB bounds |Delta W_icl|^2: two equal demonstrations double it", "Example 1")
+@claims("UB bounds |Delta W_icl|^2: two equal demonstrations double it", "Example 1")
 def _upper_bound() -> float:
     equal = np.ones((1, 2))
     return float(squared_norm(implicit_update(equal, equal, ONE)) - upper_bound(equal, equal, ONE))
 
 
-@claims.slip("|A|^2 is the sum of the singular values: of their squares", "Example 1 (**)")
+@claims("|A|^2 is the sum of the singular values: of their squares", "Example 1 (**)")
 def _frobenius() -> float:
     matrix = np.array([[2.0]])
     return float(squared_norm(matrix) - np.linalg.svd(matrix, compute_uv=False).sum())
 
 
-@claims.slip("|A + B|^2 <= |A|^2 + |B|^2 for any A and B", "Eq. (20)")
+@claims("|A + B|^2 <= |A|^2 + |B|^2 for any A and B", "Eq. (20)")
 def _sum() -> float:
     return float(squared_norm(ONE + ONE) - squared_norm(ONE) - squared_norm(ONE))
 
 
-@claims.slip("clipping W_K makes |Delta W_icl| smaller, and not only its bound", "Example 3")
+@claims("clipping W_K makes |Delta W_icl| smaller, and not only its bound", "Example 3")
 def _clip_key() -> float:
     """What W_K's smaller direction adds may cancel what the larger one adds."""
     w_k, h, w_q = np.diag([2.0, 1.0]), np.ones((2, 1)), np.array([[1.0, 0.0], [-1.9, 0.0]])
@@ -148,7 +144,7 @@ def _clip_key() -> float:
     return float(norms[0] - norms[1])
 
 
-@claims.slip("clipping layer 1 makes the later |Delta W_t| smaller", "Remark 4, Remark 5")
+@claims("clipping layer 1 makes the later |Delta W_t| smaller", "Remark 4, Remark 5")
 def _later_layers() -> float:
     """Layer 1 shrinks the tokens; clipped, it shrinks them less, and layer 2 meets larger ones."""
     w_v = np.stack([np.diag([-0.9, -0.8]), TWO])

@@ -228,7 +228,7 @@ class CheckedReader:
         while True:
             begin = start if self.tails or start is None else BOTTOM
             kept = frozenset(keep) if self.tails else frozenset[LayerPoint]()
-            if self._kind.certain or self._may_begin(begin, kept):
+            if self._kind.certain or self._reads_right_from(begin, kept):
                 return begin, kept
             self._fall_back()
 
@@ -302,7 +302,7 @@ class CheckedReader:
             found, plain, half_tolerance(self.readers.noise, self._tokens, self.readers.model.dtype)
         )
 
-    def _may_begin(self, begin: LayerPoint | None, kept: frozenset[LayerPoint]) -> bool:
+    def _reads_right_from(self, begin: LayerPoint | None, kept: frozenset[LayerPoint]) -> bool:
         """Say whether the model as it is now may be read from a point on; of the unedited one,
         leave states there.
 

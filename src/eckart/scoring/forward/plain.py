@@ -85,11 +85,6 @@ def read_plainly(model: Model, requests: Requests, lengths: Lengths | None = Non
     return Plain(values, max(scales))
 
 
-def plain_log_likelihoods(model: Model, requests: Requests) -> Float[np.ndarray, "prompts labels"]:
-    """Return the values of `read_plainly`."""
-    return read_plainly(model, requests).values
-
-
 class Alone(Reader):
     """Rows written out in full, each in a plain pass of its own: what is left where nothing faster
     agrees."""

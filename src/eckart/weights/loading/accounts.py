@@ -86,7 +86,7 @@ def refuse_unaccounted(
     unused = [
         key for key in _unused(model, stored, used, report) if not _harmless(key, stored, config)
     ]
-    _refuse_other_shapes(name, report)
+    refuse_other_shapes(name, report)
     missing = _missing(model, used, report)
     if missing:
         raise ModelError(_lacking(name, missing, unused, config))
@@ -176,8 +176,16 @@ def _missing(
     return sorted(missing)
 
 
-def _refuse_other_shapes(name: str, report: Mapping[str, Any]) -> None:
-    """Refuse tensors of another shape than the configuration asks for."""
+def refuse_other_shapes(name: str, report: Mapping[str, Any]) -> None:
+    """Refuse tensors of another shape than the configuration asks for.
+
+    Arguments:
+        name: what the model was asked for by.
+        report: the loading information of `from_pretrained`.
+
+    Raises:
+        ModelError: there is one.
+    """
     for key, stored, wanted in sorted(report["mismatched_keys"]):
         held, asked = (" x ".join(map(str, shape)) for shape in (stored, wanted))
         raise ModelError(

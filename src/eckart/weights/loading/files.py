@@ -154,13 +154,15 @@ def check_source(name: str) -> None:
         return
     if not path.is_dir():
         raise ModelError(
-            f"'{name}' is a file; give the folder that holds config.json and model.safetensors"
+            f"'{name}' is a file; give the folder that holds config.json and model.safetensors, or"
+            " a GGUF file (.gguf)"
         )
     if (path / ADAPTER_CONFIG).is_file() and not (path / CONFIG).is_file():
         _refuse_adapter(name, path / ADAPTER_CONFIG, alone=True)
     if not (path / CONFIG).is_file():
         raise ModelError(
-            f"folder '{name}' holds no config.json, so it is no transformers checkpoint"
+            f"folder '{name}' holds no config.json, so it is no transformers checkpoint, and no"
+            " GGUF file"
         )
 
 
@@ -254,7 +256,7 @@ def _read_with_it(folder: Path) -> set[Path]:
 
 
 def _refuse_pointers(name: str, files: Iterable[Path]) -> None:
-    pointers = sorted(path.name for path in files if _is_pointer(path))
+    pointers = sorted(path.name for path in files if is_pointer(path))
     if pointers:
         raise ModelError(
             f"model '{name}' holds {', '.join(pointers[:3])} as a Git LFS pointer, not the file"
@@ -262,7 +264,8 @@ def _refuse_pointers(name: str, files: Iterable[Path]) -> None:
         )
 
 
-def _is_pointer(path: Path) -> bool:
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what Git LFS leaves in place of one that it has not fetched."""
     if not path.is_file() or path.stat().st_size > 1024:
         return False
     with path.open("rb") as file:
@@ -277,7 +280,7 @@ def _refuse_beside(name: str, folder: Path, shards: set[Path]) -> None:
     beside = [
         p
         for p in sorted(folder.glob("*.safetensors"))
-        if p.resolve() not in read and not _is_pointer(p)
+        if p.resolve() not in read and not is_pointer(p)
     ]
     groups: dict[str, list[Path]] = {}
     for path in beside:

@@ -51,13 +51,12 @@ from eckart.statistics.crossed import Estimate, seed_and_row_mean
 SUBGAUSSIAN = 0.5
 """R of a loss in [0, 1]."""
 
+ByPrompt = Float[np.ndarray, " prompts"]
+ByLayer = Float[np.ndarray, " layers"]
+
 
 def load_linear(folder: str | Path) -> LinearAttentionModel:
-    """Load a linear-attention model.
-
-    Arguments:
-        folder: as `save_pretrained` wrote it; or a training's folder, for the last model that it
-            kept.
+    """Load a linear-attention model; see `load_function_model`.
 
     Raises:
         ModelError: there is no such model, it is damaged, or it is of another kind.
@@ -94,25 +93,18 @@ class Cases:
 
 
 def draw_cases(function: str, dimension: int, examples: int, prompts: int, seed: int = 0) -> Cases:
-    """Draw functions with N examples and as many fresh points.
-
-    Arguments:
-        function: the class; see `CLASSES`.
-        dimension: d.
-        examples: N, at least 2.
-        prompts: how many functions, at least 2.
-        seed: of the draw.
+    """Draw functions of a class, `prompts` of them, with N = `examples` and as many fresh points
+    each.
 
     Raises:
-        TaskError: there is no such class, or too few examples or prompts.
+        TaskError: there is no such class, or fewer than two examples or prompts.
     """
     if examples < 2 or prompts < 2:
         raise TaskError(
             f"{examples} examples and {prompts} prompts: a covariance and a mean need 2 of each"
         )
     kind = find_class(function)
-    generator = held_out_generator(seed)
-    drawn = draw_prompts(kind, generator, prompts, 2 * examples, dimension)
+    drawn = draw_prompts(kind, held_out_generator(seed), prompts, 2 * examples, dimension)
     return Cases(drawn, examples, kind.variance(dimension))
 
 
@@ -144,42 +136,22 @@ NOISE = Noise()
 """What is meant where nothing else is said."""
 
 
-def follow(model: LinearAttentionModel, cases: Cases) -> Trajectory:
+def follow(
+    model: LinearAttentionModel, cases: Cases, noise: Noise = NOISE, seed: int | None = None
+) -> Trajectory:
     """Return Theorem 1's trajectory of a model for every prompt, in float64.
 
     Arguments:
-        model: `nn.Linear` holds its weights as (out, in), as the paper writes them; only the tokens
-            are transposed.
+        model: as it is now, clipped or not.
         cases: the prompts; their demonstrations alone are used.
+        noise, seed: what the seed draws into every step, which makes the descent the one that the
+            bound is on; None for the model's own, exact one.
 
     Raises:
         ModelError: the points have another dimension, or the examples are more than the model
             reads.
-        EckartError: a weight is not a number, or the trajectory overflows.
-    """
-    return trajectory(*_parts(model, cases))
-
-
-def follow_noisily(
-    model: LinearAttentionModel, cases: Cases, noise: Noise, seed: int
-) -> Trajectory:
-    """Return a descent along the model's gradients with the noise of Theorem 2 in every step.
-
-    Arguments:
-        model, cases: as for `follow`.
-        noise: how much of it.
-        seed: draws it.
-
-    Raises:
-        ModelError: the points have another dimension.
         EckartError: shots are out of range, a weight is not a number, or the trajectory overflows.
     """
-    demonstrations, w_v, w_k, w_q = _parts(model, cases)
-    return noisy_trajectory(demonstrations, w_v, w_k, w_q, noise.shots, noise.floor, seed)
-
-
-def _parts(model: LinearAttentionModel, cases: Cases) -> list[np.ndarray]:
-    """Return the demonstrations, and W_V, W_K and W_Q for each of them."""
     demonstrations = cases.demonstrations
     if cases.examples >= model.points:
         raise ModelError(
@@ -191,13 +163,15 @@ def _parts(model: LinearAttentionModel, cases: Cases) -> list[np.ndarray]:
             f"the model's points have {model.config.dimension} coordinates, and these "
             f"{demonstrations.shape[1] - 1}; draw prompts of its own dimension"
         )
-    parts = [demonstrations]
-    for name in ("v_proj", "k_proj", "q_proj"):
-        w = torch.stack(
-            [getattr(block, name).weight.detach().double().cpu() for block in model.layers]
-        )
-        parts.append(np.broadcast_to(w.numpy(), (len(demonstrations), *w.shape)))
-    return parts
+    # nn.Linear holds its weights as (out, in), as the paper writes them.
+    of_layers = [
+        torch.stack([getattr(block, name).weight.detach().double().cpu() for block in model.layers])
+        for name in ("v_proj", "k_proj", "q_proj")
+    ]
+    v, k, q = (np.broadcast_to(w.numpy(), (len(demonstrations), *w.shape)) for w in of_layers)
+    if seed is None:
+        return trajectory(demonstrations, v, k, q)
+    return noisy_trajectory(demonstrations, v, k, q, noise.shots, noise.floor, seed)
 
 
 @torch.no_grad()
@@ -209,9 +183,6 @@ def residual(model: LinearAttentionModel, cases: Cases) -> float:
     demonstration. What W_L makes of the asked token is compared with the answer of the model's own
     forward as well. Differences are relative to the one token that they are of, so that no small
     token hides behind a large one. The model runs in float64, on a copy.
-
-    Raises:
-        ModelError, EckartError: as `follow`.
     """
     weights = torch.from_numpy(follow(model, cases).weights)
     double = copy.deepcopy(model).double()
@@ -244,22 +215,22 @@ class TrajectoryReading:
             on fresh points.
     """
 
-    updates: Float[np.ndarray, " layers"]
-    steps: Float[np.ndarray, " layers"]
-    weights: Float[np.ndarray, " layers"]
+    updates: ByLayer
+    steps: ByLayer
+    weights: ByLayer
     terms: list[LayerTerm]
     examples: int
-    tested: Float[np.ndarray, " prompts"]
-    trained_loss: Float[np.ndarray, " prompts"]
-    tested_loss: Float[np.ndarray, " prompts"]
+    tested: ByPrompt
+    trained_loss: ByPrompt
+    tested_loss: ByPrompt
 
     @property
-    def norm_terms(self) -> Float[np.ndarray, " layers"]:
+    def norm_terms(self) -> ByLayer:
         """The first half of each layer's term, nats."""
         return np.array([term.norm_term for term in self.terms])
 
     @property
-    def log_determinants(self) -> Float[np.ndarray, " layers"]:
+    def log_determinants(self) -> ByLayer:
         """What each layer's term subtracts from its first half, nats."""
         return np.array([term.log_determinant for term in self.terms])
 
@@ -268,7 +239,7 @@ class TrajectoryReading:
         """Theorem 2's for the loss in [0, 1]."""
         return float(generalization_bound(self.terms, self.examples, SUBGAUSSIAN))
 
-    @cached_property
+    @property
     def error(self) -> float:
         """The mean squared error / variance on fresh points; a rare prompt can be most of it."""
         return float(self.tested.mean())
@@ -285,10 +256,9 @@ class TrajectoryReading:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the prompts as JSON values."""
+        by_layer = ("updates", "steps", "weights", "norm_terms", "log_determinants")
         return {
-            **{name: getattr(self, name).tolist() for name in ("updates", "steps", "weights")},
-            "norm_terms": self.norm_terms.tolist(),
-            "log_determinants": self.log_determinants.tolist(),
+            **{name: getattr(self, name).tolist() for name in by_layer},
             "bound": self.bound,
             "error": self.error,
             "median_error": float(np.median(self.tested)),
@@ -302,20 +272,9 @@ class TrajectoryReading:
 def read(
     model: LinearAttentionModel, cases: Cases, noise: Noise = NOISE, seed: int | None = None
 ) -> TrajectoryReading:
-    """Return a model's trajectory, bound and error on prompts.
-
-    Arguments:
-        model: as it is now, clipped or not.
-        cases: the prompts.
-        noise: of the bound.
-        seed: draws this noise into every step, which makes the descent the one that the bound is
-            on; None for the model's own, exact one.
-
-    Raises:
-        ModelError: the points have another dimension.
-        EckartError: shots are out of range, a weight is not a number, or the trajectory overflows.
-    """
-    path = follow(model, cases) if seed is None else follow_noisily(model, cases, noise, seed)
+    """Return a model's trajectory, bound and error on prompts; arguments and errors are those of
+    `follow`."""
+    path = follow(model, cases, noise, seed)
     errors = _squared_errors(path, cases)
     losses = np.minimum(errors, 1.0)
     n = cases.examples
@@ -331,7 +290,7 @@ def read(
     )
 
 
-def _norms(matrices: Float[np.ndarray, "prompts layers d d"]) -> Float[np.ndarray, " layers"]:
+def _norms(matrices: Float[np.ndarray, "prompts layers d d"]) -> ByLayer:
     return np.median(np.linalg.norm(matrices, axis=(-1, -2)), axis=0)
 
 

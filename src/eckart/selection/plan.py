@@ -1,0 +1,153 @@
+"""A search's options, and the types of those that a sweep has too: each with its check and its
+help. Needs neither torch nor numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
+
+from eckart.errors import EckartError, EditError, closest
+from eckart.files import Closed
+from eckart.records import PARTS, RATES, TOP_K, check_rates
+from eckart.statistics.scores import ALL_METRICS
+
+
+def listed(value: Any) -> Any:
+    """Return one value as a list of one; text is cut at its commas."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",")]
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def check_known(
+    value: Any, known: Collection[str], what: str, wrong: type[EckartError] = EditError
+) -> Any:
+    """Return a name, or None.
+
+    Raises:
+        wrong: it is none of those that are known.
+    """
+    if value is not None and value not in known:
+        raise wrong(f"no {what} '{value}'; {closest(str(value), known)}")
+    return value
+
+
+def one_of(
+    known: Collection[str], what: str, wrong: type[EckartError] = EditError
+) -> BeforeValidator:
+    """Return `check_known` as a check of a field."""
+    return BeforeValidator(lambda value: check_known(value, known, what, wrong))
+
+
+def read_rates(value: Any) -> tuple[float, ...]:
+    """Read `0,0.5,0.9`, or numbers.
+
+    Raises:
+        EditError: something else is among them, or a rate outside [0, 1).
+    """
+    try:
+        return tuple(map(float, listed(value)))
+    except (TypeError, ValueError):
+        raise EditError(
+            f"rates '{value}' are not numbers joined by commas, such as 0,0.5,0.9"
+        ) from None
+
+
+def _read_layer(value: Any) -> int | None:
+    try:
+        return None if value in ("auto", None) else int(value)
+    except (TypeError, ValueError):
+        raise EditError(f"layer '{value}' is neither auto nor a number, such as 26 or -1") from None
+
+
+def _read_combination(value: Any) -> Any:
+    # Not at the top: the command line takes its options from this module, and wants no numpy.
+    from eckart.weights.conditioning import COMBINATIONS
+
+    return check_known(value, COMBINATIONS, "combination")
+
+
+Part = Annotated[str, one_of(PARTS, "part")]
+Rates = Annotated[
+    tuple[float, ...],
+    BeforeValidator(read_rates),
+    AfterValidator(check_rates),
+    Field(description="Clipping rates to try; 0 is always among them."),
+]
+TopK = Annotated[
+    PositiveInt, Field(description="auto takes the deepest of the K worst-conditioned layers.")
+]
+Combine = Annotated[
+    str,
+    BeforeValidator(_read_combination),
+    Field(
+        description="A layer's condition number from its matrices': geometric, mean, max or min."
+    ),
+]
+Metric = Annotated[
+    str | None,
+    one_of(ALL_METRICS, "metric"),
+    Field(
+        description=(
+            "Compared on validation: accuracy, balanced_accuracy or macro_f1. The task's own by"
+            " default."
+        )
+    ),
+]
+
+
+Controls = Annotated[
+    bool,
+    Field(
+        description=(
+            "Test the choice beside its control arms: random directions, the largest, and the part"
+            " dropped."
+        )
+    ),
+]
+
+
+class Plan(Closed):
+    """What a search looks at."""
+
+    wrong = EditError
+    part: Part = Field(
+        default="mlp",
+        description="attn, mlp, all, or one matrix: q k v o gate up down fc_in fc_out.",
+    )
+    rates: Rates = RATES
+    layer: Annotated[int | None, BeforeValidator(_read_layer)] = Field(
+        default=None, description="auto: by condition number; or a layer, negative from the last."
+    )
+    top_k: TopK = TOP_K
+    combine: Combine = "geometric"
+    metric: Metric = None
+    race: bool = Field(
+        default=False,
+        description=(
+            "Stop reading a rate once it is clearly beaten; the choice is the same, 19 times in 20."
+        ),
+    )
+
+    controls: Controls = False
+
+    @model_validator(mode="after")
+    def _raced(self) -> Self:
+        if self.race and self.metric is not None:
+            check_raceable(self.metric)
+        return self
+
+
+def check_raceable(metric: str) -> None:
+    """Refuse to race by anything but accuracy.
+
+    Raises:
+        EditError: the metric is another.
+    """
+    if metric != "accuracy":
+        raise EditError(
+            f"a race compares which rows are right, which says nothing sure of {metric}; leave out"
+            " --race, or choose --metric accuracy"
+        )
