@@ -217,12 +217,15 @@ def test_a_sweep_holds_every_choice_beside_its_arms(task, found, tmp_path, test)
 
 def test_a_study_asks_for_controls_and_a_sweep_without_is_what_it_was():
     asked = {"models": ["m"], "tasks": ["sst2"]}
-    plain, controlled = Sweep.of(asked), Sweep.of(asked | {"controls": True})
+    plain, controlled = (
+        Sweep.of(asked, "the study"),
+        Sweep.of(asked | {"controls": True}, "the study"),
+    )
     assert "controls" not in plain.settings["study"]
     assert "controls" not in plain.to_yaml()
     assert controlled.settings["study"]["controls"] is True
     assert "controls: true" in controlled.to_yaml()
     with pytest.raises(StudyError, match="controls need test rows, and test is none"):
-        Sweep.of(asked | {"controls": True, "test": "none"})
+        Sweep.of(asked | {"controls": True, "test": "none"}, "the study")
     with pytest.raises(StudyError, match="controls"):
-        Sweep.of(asked | {"controls": "random"})
+        Sweep.of(asked | {"controls": "random"}, "the study")
