@@ -9,6 +9,7 @@ from samples import score, trial
 from eckart.algorithm1 import (
     algorithm1,
     candidate,
+    control_arms,
     rate_of,
     score_test,
     search_all,
@@ -110,6 +111,39 @@ def test_the_whole_algorithm():
     assert (found.layer, found.rates.best) == (1, 0.9)
     assert (found.unpruned.score.accuracy, found.clipped.score.accuracy) == (0.5, 0.6)
     assert [split for split, _ in known.asked] == ["validation", "test"]
+
+
+def arms_of(choice):
+    return control_arms(choice, droppable=True)
+
+
+def test_control_arms_are_scored_in_the_one_look_at_the_test_set():
+    known = Known({0.0: 0.5, 0.9: 0.6, 1.0: 0.3})
+    found = algorithm1(known, {1: 40.0}, "mlp", [0.0, 0.9], arms=arms_of)
+    arms = ("0.9:random", "0.9:random1", "0.9:random2", "0.9:largest", "drop")
+    asked = ["1:mlp:0.9", *(f"1:mlp:{arm}" for arm in arms)]
+    split, candidates = known.asked[-1]
+    assert (split, len(known.asked)) == ("test", 2)
+    assert candidates == [(), *((Edit.parse(text),) for text in asked)]
+    assert [str(trial.edits[0]) for trial in (found.clipped, *found.controls)] == asked
+
+
+def test_an_arm_may_fail_and_the_choice_may_not():
+    known = Known({0.0: 0.5, 0.9: 0.6, 1.0: None})
+    found = algorithm1(known, {1: 40.0}, "mlp", [0.0, 0.9], arms=arms_of)
+    assert [trial.status for trial in found.controls] == ["done"] * 4 + ["failed"]
+
+
+def test_where_nothing_is_clipped_there_are_no_arms():
+    known = Known({0.0: 0.5, 0.9: 0.4})
+    assert algorithm1(known, {1: 40.0}, "mlp", [0.0, 0.9], arms=arms_of).controls == ()
+    assert known.asked[-1] == ("test", [()])
+
+
+def test_what_cannot_be_dropped_has_one_arm_less():
+    cuts = ["random", "random1", "random2", "largest"]
+    for choice, droppable in ((Edit(1, "q", 0.5), True), (Edit(1, "mlp", 0.5), False)):
+        assert [arm.cut for arm in control_arms(choice, droppable)] == cuts
 
 
 @pytest.mark.parametrize(("top_k", "layer"), [(1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (99, 4)])

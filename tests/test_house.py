@@ -50,7 +50,9 @@ INNER = {
     "paper.theory": """
         arrays attention duals norms bound claims plainly slips identities inequalities checks
     """,
-    "reports": "terminal table guard provenance sentences tables claims figures results page",
+    "reports": """
+        terminal table guard provenance sentences tables claims controls figures results page
+    """,
     "scoring": "encoding requests fitting forward methods scorer evaluation evaluator text",
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "tasks": "tables spec prompts choices files splits sources labels examples task",

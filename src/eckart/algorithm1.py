@@ -6,11 +6,14 @@ It knows no model and no file: whatever scores edits on a split, here or elsewhe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from eckart.errors import EditError, RunError
-from eckart.records import TOP_K, Edit, Edits, Trial
+from eckart.records import DROP, LARGEST, PARTS, TOP_K, Edit, Edits, Trial
+
+RANDOM_ARMS = ("random", "random1", "random2")
+"""As many draws of random directions as a choice is compared with."""
 
 ScoreEdits: TypeAlias = Callable[[Sequence[Edits], str], Iterable[Trial]]
 """Scores candidates on a split: a trial each, in any order, best the unpruned model `()` first."""
@@ -29,6 +32,8 @@ class Searched:
     trials: dict[float, Trial]
 
 
+Arms: TypeAlias = Callable[[Edit], Sequence[Edit]]
+"""Gives the control arms of a choice."""
 SearchRates: TypeAlias = Callable[[ScoreEdits, int, str, Sequence[float], str], Searched]
 """Searches the rates of a part of a layer by a metric."""
 
@@ -41,12 +46,20 @@ class Found:
         layer: the chosen one.
         rates: those that were searched, and the best.
         unpruned, clipped: the trials on the test rows; one and the same where nothing is clipped.
+        controls: the trials of the choice's control arms on the same rows, where they were asked
+            for.
     """
 
     layer: int
     rates: Searched
     unpruned: Trial
     clipped: Trial
+    controls: tuple[Trial, ...] = ()
+
+
+def no_arms(choice: Edit) -> tuple[Edit, ...]:
+    """Return nothing: a choice by itself."""
+    return ()
 
 
 def algorithm1(
@@ -57,6 +70,7 @@ def algorithm1(
     top_k: int = TOP_K,
     metric: str = "accuracy",
     search_rates: SearchRates | None = None,
+    arms: Arms = no_arms,
 ) -> Found:
     """Choose a layer by condition number and a rate on validation, and look at the test rows once.
 
@@ -68,6 +82,7 @@ def algorithm1(
         top_k: how many of the worst-conditioned layers are considered.
         metric: which of an outcome's `merits` is compared.
         search_rates: another search of the rates, such as a race; `search_all` by default.
+        arms: gives a choice's control arms, such as `control_arms`; none by default.
 
     Raises:
         EditError: `top_k` selects no layer.
@@ -75,8 +90,10 @@ def algorithm1(
     """
     layer = worst_layer(condition_numbers, top_k)  # lines 2 to 4
     searched = (search_rates or search_all)(score, layer, part, rates, metric)  # lines 5 to 14
-    unpruned, clipped = score_test(score, Edit(layer, part, searched.best))  # lines 15 and 16
-    return Found(layer, searched, unpruned, clipped)
+    choice = Edit(layer, part, searched.best)
+    controls = arms(choice) if choice.rate else ()
+    unpruned, clipped, *beside = score_test(score, choice, controls)  # lines 15 and 16
+    return Found(layer, searched, unpruned, clipped, tuple(beside))
 
 
 def worst_layer(condition_numbers: Mapping[int, float], top_k: int = TOP_K) -> int:
@@ -150,18 +167,40 @@ def compared(merit: float) -> float:
     return round(merit, 12)
 
 
-def score_test(score: ScoreEdits, choice: Edit) -> tuple[Trial, Trial]:
-    """Score the unpruned model and the frozen choice on the same test rows (lines 15 and 16).
+def score_test(
+    score: ScoreEdits, choice: Edit, controls: Sequence[Edit] = ()
+) -> tuple[Trial, Trial, *tuple[Trial, ...]]:
+    """Score the unpruned model and the frozen choice on the same test rows (lines 15 and 16), and
+    beside them its control arms, which may fail.
 
     Raises:
-        RunError: either could not be scored.
+        RunError: either of the two could not be scored.
     """
     edits = candidate(choice.layer, choice.part, choice.rate)
-    trials = {trial.edits: trial for trial in score(list(dict.fromkeys([(), edits])), "test")}
-    for trial in trials.values():
-        if trial.score is None:
-            raise RunError(f"the test set cannot be scored: {trial.error}")
-    return trials[()], trials[edits]
+    asked: list[Edits] = [(), edits, *((arm,) for arm in controls)]
+    trials = {trial.edits: trial for trial in score(list(dict.fromkeys(asked)), "test")}
+    for tested in ((), edits):
+        if trials[tested].score is None:
+            raise RunError(f"the test set cannot be scored: {trials[tested].error}")
+    return trials[()], trials[edits], *(trials[arm,] for arm in controls)
+
+
+def control_arms(choice: Edit, droppable: bool) -> tuple[Edit, ...]:
+    """Return what else is done at the place of a choice, so that a gain of cutting the smallest
+    singular values can be told from a gain of doing anything there.
+
+    Arguments:
+        choice: a layer, a part and a rate above 0.
+        droppable: whether the model's parts can be dropped; a single matrix never is.
+
+    >>> [str(arm) for arm in control_arms(Edit(3, "q", 0.9), droppable=True)]
+    ['3:q:0.9:random', '3:q:0.9:random1', '3:q:0.9:random2', '3:q:0.9:largest']
+    >>> str(control_arms(Edit(3, "mlp", 0.9), droppable=True)[-1])
+    '3:mlp:drop'
+    """
+    cuts = tuple(replace(choice, cut=cut) for cut in (*RANDOM_ARMS, LARGEST))
+    whole = droppable and len(PARTS[choice.part]) > 1
+    return (*cuts, replace(choice, rate=1.0, cut=DROP)) if whole else cuts
 
 
 def candidate(layer: int, part: str, rate: float) -> Edits:

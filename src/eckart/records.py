@@ -33,46 +33,85 @@ TOP_K = 3
 """How many of the worst-conditioned layers Algorithm 1 looks at; the paper does not say."""
 
 
-@dataclass(frozen=True, order=True)
+SMALLEST, LARGEST, DROP = "smallest", "largest", "drop"
+CUT = re.compile(r"smallest|largest|random([1-9][0-9]{0,8})?|drop", re.ASCII)
+CUTS = (
+    "RATE may be followed by what is cut (:smallest, :largest, :random, or by another seed"
+    " :random1, :random2, ...), and LAYER:PART:drop drops a part"
+)
+
+
+@dataclass(frozen=True, order=True, repr=False)
 class Edit:
-    """Clip one part of one layer at one rate.
+    """Clip one part of one layer at one rate, or, as a control arm, cut something else there.
 
     Arguments:
         layer: 0-based; a negative number counts from the last layer.
         part: `attn`, `mlp`, `all`, or one matrix: `q k v o gate up down fc_in fc_out`.
-        rate: the clipping rate xi in [0, 1) of Section 2; 0 leaves every byte as it is.
+        rate: the clipping rate xi in [0, 1) of Section 2; 0 leaves every byte as it is. Of a part
+            that is dropped, 1.
+        cut: which singular directions of each matrix go: those of its `smallest` singular values
+            (the paper's), of its `largest`, as many at `random` (seed 0; `random3` is seed 3); or
+            `drop`: the part adds nothing to the residual stream.
 
     >>> Edit.parse("26:mlp:0.95")
     Edit(layer=26, part='mlp', rate=0.95)
-    >>> str(Edit(layer=-1, part="attn", rate=0.5))
-    '-1:attn:0.5'
+    >>> str(Edit(layer=-1, part="attn", rate=0.5)), str(Edit(26, "mlp", cut="drop"))
+    ('-1:attn:0.5', '26:mlp:drop')
     """
 
     layer: int
     part: str
-    rate: float
+    rate: float = 1.0
+    cut: str = SMALLEST
 
     def __post_init__(self) -> None:
         if self.part not in PARTS:
             raise EditError(f"no part '{self.part}'; the parts are {', '.join(PARTS)}")
-        check_rate(self.rate)
+        if not CUT.fullmatch(self.cut):
+            raise EditError(f"no cut '{self.cut}'; {CUTS}")
+        if self.cut != DROP:
+            if not check_rate(self.rate) and self.cut != SMALLEST:
+                raise EditError(f"rate 0 cuts nothing, '{self.cut}' or not; give a larger one")
+        elif len(PARTS[self.part]) == 1:
+            raise EditError(f"'{self.part}' is one matrix, no part to drop: attn, mlp or all is")
+        elif self.rate != 1:
+            raise EditError(f"{DROP} takes no rate: write {self.layer}:{self.part}:{DROP}")
+
+    @property
+    def amount(self) -> str:
+        """What is cut, as the edit's text says it: `0.95`, `0.95:random3` or `drop`."""
+        # Every digit counts: two rates may leave different ranks.
+        rate = repr(float(self.rate)).removesuffix(".0")
+        return {DROP: DROP, SMALLEST: rate}.get(self.cut, f"{rate}:{self.cut}")
 
     def __str__(self) -> str:
-        # Every digit counts: two rates may leave different ranks.
-        return f"{self.layer}:{self.part}:{float(self.rate)!r}".removesuffix(".0")
+        return f"{self.layer}:{self.part}:{self.amount}"
+
+    def __repr__(self) -> str:
+        return f"Edit({', '.join(f'{name}={value!r}' for name, value in self.to_json().items())})"
 
     @classmethod
     def parse(cls, text: str) -> Edit:
-        """Read `LAYER:PART:RATE`.
+        """Read `LAYER:PART:RATE`, `LAYER:PART:RATE:CUT` or `LAYER:PART:drop`.
 
         Raises:
-            EditError: the text has another form, or names no part or no rate in [0, 1).
+            EditError: the text has another form, or names no part, no rate in [0, 1) or no cut.
         """
         try:
-            layer, part, rate = text.split(":")
-            return cls(layer=int(layer), part=part.strip(), rate=float(rate))
+            layer, part, *what = (piece.strip() for piece in text.split(":"))
+            said = what if len(what) == 2 else (*what, SMALLEST)
+            rate, cut = ("1", DROP) if what == [DROP] else said
+            return cls(int(layer), part, float(rate), cut)
         except ValueError:
-            raise EditError(f"edit '{text}' is not LAYER:PART:RATE, such as 26:mlp:0.95") from None
+            raise EditError(
+                f"edit '{text}' is not LAYER:PART:RATE, such as 26:mlp:0.95; {CUTS}"
+            ) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, as ever: what is cut stands there where it is not the paper's."""
+        cut = {} if self.cut == SMALLEST else {"cut": self.cut}
+        return {"layer": self.layer, "part": self.part, "rate": self.rate, **cut}
 
 
 def check_rate(rate: float) -> float:
@@ -273,7 +312,7 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, ready for `json.dumps`."""
-        values = asdict(self)
+        values = {**asdict(self), "edits": tuple(edit.to_json() for edit in self.edits)}
         if self.file is None:
             del values["file"]
         return values

@@ -218,6 +218,24 @@ EDITS = {
     "no such part": (["--edit", "0:ffn:0.5"], "gate"),
     "a part that this model lacks": (["--edit", "0:fc_in:0.5"], "gate"),
     "one matrix twice": (["--edit", "0:mlp:0.5", "--edit", "0:gate:0.9"], "twice"),
+    "another cut": (["--edit", "0:mlp:0.5:randomish"], "no cut 'randomish'"),
+    "a seed that is none": (["--edit", "0:mlp:0.5:random-1"], "no cut 'random-1'"),
+    "a cut without a rate": (["--edit", "0:mlp:random"], "is not LAYER:PART:RATE"),
+    "a cut of nothing": (["--edit", "0:mlp:0:largest"], "rate 0 cuts nothing"),
+    "a cut before its rate": (["--edit", "0:mlp:random:0.5"], "is not LAYER:PART:RATE"),
+    "two cuts": (["--edit", "0:mlp:0.5:random:largest"], "is not LAYER:PART:RATE"),
+    "a drop at a rate": (["--edit", "0:mlp:0.5:drop"], "drop takes no rate"),
+    "a drop of one matrix": (["--edit", "0:q:drop"], "'q' is one matrix"),
+    "a drop of an output projection": (["--edit", "0:down:drop"], "'down' is one matrix"),
+    "a drop beyond the last layer": (["--edit", "3:mlp:drop"], "no layer 3"),
+    "a drop of what is clipped": (
+        ["--edit", "0:mlp:drop", "--edit", "0:up:0.5"],
+        "at rates drop and 0.5",
+    ),
+    "one part cut two ways": (
+        ["--edit", "0:mlp:0.5", "--edit", "0:mlp:0.5:largest"],
+        "is named twice, at rates",
+    ),
     "no such dtype": (["--dtype", "float8"], "float32, bfloat16, float16"),
     "no such device": (["--device", "abacus"], "abacus"),
     "a device that is not here": (["--device", "cuda:7"], "cuda:7"),
@@ -253,6 +271,8 @@ SEARCHES = {
         ["--race", "--scoring", "batch"],
         "leave out --race",
     ),
+    "controls with a value": (["--controls", "random"], "random"),
+    "a control arm as a rate": (["--rates", "0.5:random"], "--rates '0.5:random'"),
     "a checkpoint over a file": (["--save", "file"], "not an empty folder"),
 }
 

@@ -183,6 +183,25 @@ def test_what_is_not_clipped_keeps_its_dtype_and_its_bytes(kind, shards, tmp_pat
     ).read_bytes()
 
 
+@pytest.mark.parametrize("cut", ["drop", "largest", "random3"])
+@pytest.mark.parametrize(
+    "family",
+    ["llama", "gpt2", "gptj", "gemma2", "falcon_new", "phi", "phi3", "qwen2", "mixtral", "gpt_oss"],
+)
+def test_a_control_arm_is_copied_as_it_is_in_memory(family, cut, tmp_path):
+    source = tmp_path / "source"
+    model = build(family)
+    model.save_pretrained(source, max_shard_size="40KB")
+    (tmp_path / "saved").mkdir()
+    rate = 1.0 if cut == "drop" else 0.5
+    edits = [Edit(1, "all", rate, cut), Edit(0, "mlp", 0.5)]
+    copy_clipped(LoadedModel(model, None, str(source)), edits, tmp_path / "saved")
+    clip_(model, edits)
+    plain = load_checkpoint(str(tmp_path / "saved"), None).state_dict()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(plain[name], tensor), name
+
+
 def read(place):
     with safe_open(place.file, framework="pt") as file:
         return file.get_tensor(place.key)

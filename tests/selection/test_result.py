@@ -235,7 +235,7 @@ def test_rates_that_differ_in_the_last_digit_are_two_trials(task):
 )
 def test_a_run_stays_in_its_folder_whatever_the_task_is_called(table, name):
     own = Task.load(data=table, text_column="review", label_column="verdict", shots=2, name=name)
-    model = SimpleNamespace(name="models/../m", fingerprint="f", dtype="float32")
+    model = SimpleNamespace(name="models/../m", fingerprint="f", dtype="float32", file=None)
     scorer = SimpleNamespace(
         model=model, task=own, digest=lambda split: split, scoring="sum", reading_key={}
     )

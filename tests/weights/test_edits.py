@@ -220,10 +220,10 @@ def test_a_failure_half_way_undoes_the_half(
     """As when memory runs out in the middle of several edits."""
     real = Factor.truncate
 
-    def truncate(factor: Factor, rate: float) -> Tensor:
+    def truncate(factor: Factor, *arguments: Any) -> Tensor:
         if factor.name.startswith(matrix):
             raise MemoryError("no memory left")
-        return real(factor, rate)
+        return real(factor, *arguments)
 
     monkeypatch.setattr(Factor, "truncate", truncate)
     refused(MemoryError, "no memory left", model, [Edit(0, "all", 0.5), Edit(1, "all", 0.5)])
@@ -410,8 +410,8 @@ def test_tied_matrices_at_rate_zero_are_left_alone(tied: PreTrainedModel) -> Non
 
 
 def test_edits_resolve_to_matrices_and_rates(anatomy: Anatomy) -> None:
-    rates = resolve(anatomy, [Edit(-1, "q", 0.5), Edit(0, "mlp", 0.25)])
-    assert [(weight.layer, weight.name, rate) for weight, rate in rates.items()] == [
+    edits = resolve(anatomy, [Edit(-1, "q", 0.5), Edit(0, "mlp", 0.25)])
+    assert [(weight.layer, weight.name, edit.rate) for weight, edit in edits.items()] == [
         (2, "q", 0.5),
         (0, "gate", 0.25),
         (0, "up", 0.25),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from eckart.analysis.outcomes import Block, Condition, edit_of
+from eckart.analysis.outcomes import Block, Condition, clips_one, edit_of
 from eckart.records import Edit, Trial
 from eckart.runs import Run
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
@@ -73,7 +73,7 @@ def measure_cells(run: Run, blocks: Blocks) -> Cells:
     """Measure every edit in every condition, and compare it with the unpruned model."""
     trials: dict[tuple[Condition, Edit | None], list[Trial]] = defaultdict(list)
     for trial in run.trials.values():
-        if len(trial.edits) <= 1:
+        if clips_one(trial):
             trials[Condition.of(trial), edit_of(trial)].append(trial)
     splits = sorted({split for _, split in blocks})
     cells = {

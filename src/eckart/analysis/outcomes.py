@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from eckart.errors import RunError
-from eckart.records import Edit, Rows, Trial
+from eckart.records import SMALLEST, Edit, Rows, Trial
 from eckart.runs import Run
 from eckart.statistics.scores import Outcome
 
@@ -118,14 +118,19 @@ class Block:
         return edit is None or edit in self.place
 
 
-def blocks(run: Run) -> dict[tuple[Condition, str], Block]:
+def blocks(run: Run, controls: bool = False) -> dict[tuple[Condition, str], Block]:
     """Gather a run's trials by condition and split. Trials that failed, or clip several places, are
-    left out."""
+    left out, and control arms unless they are asked for: nothing is chosen among them."""
     groups: dict[tuple[Condition, str], list[Trial]] = defaultdict(list)
     for trial in run.trials.values():
-        if trial.score is not None and len(trial.edits) <= 1:
+        if trial.score is not None and (clips_one(trial) or (controls and len(trial.edits) == 1)):
             groups[Condition.of(trial), trial.split.name].append(trial)
     return {key: _block(*key, trials, run.rows) for key, trials in sorted(groups.items())}
+
+
+def clips_one(trial: Trial) -> bool:
+    """Whether a trial is of the unpruned model, or of one edit as the paper's are."""
+    return len(trial.edits) <= 1 and all(edit.cut == SMALLEST for edit in trial.edits)
 
 
 def edit_of(trial: Trial) -> Edit | None:

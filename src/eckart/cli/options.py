@@ -29,7 +29,11 @@ Plot = Annotated[Path | None, typer.Option(help="Where the figure goes (.png, .s
 Edits = Annotated[
     list[str] | None,
     typer.Option(
-        "--edit", help="LAYER:PART:RATE, such as 26:mlp:0.95; several are clipped together."
+        "--edit",
+        help=(
+            "LAYER:PART:RATE, such as 26:mlp:0.95; several are clipped together. Control arms:"
+            " 26:mlp:0.95:random, or random1, ..., or largest; 26:mlp:drop."
+        ),
     ),
 ]
 Split = Annotated[

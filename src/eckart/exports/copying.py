@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from eckart.files import BESIDE_WEIGHTS
 from eckart.records import Edit
 from eckart.weights.anatomy import Anatomy
-from eckart.weights.edits import clip_, targets_of
+from eckart.weights.edits import clip_, dropped_biases, edit_, targets_of
 from eckart.weights.identity import raw_bytes
-from eckart.weights.linalg import Factor
 from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor
 from eckart.weights.models import LoadedModel, Model
 from eckart.weights.stored import StoredWeights
@@ -91,25 +90,23 @@ def _copy_beside(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _clipped(stored: StoredWeights, edits: Sequence[Edit]) -> Iterator[Change]:
-    """Give every parameter that edits change, truncated as it is stored, for each place that it
-    lies in."""
+    """Give every parameter that edits change, changed as it is stored, for each place that it lies
+    in."""
     assert stored.places is not None
-    rates = {
-        w.key: rate
-        for w, rate in targets_of(stored.anatomy.model, edits, stored.anatomy).items()
-        if rate
-    }
-    every = [weight for layer in stored.anatomy.layers for weight in layer if weight.key in rates]
-    every.sort(
-        key=attrgetter("path")
-    )  # so that the matrices of one parameter are cut in one reading of it
+    model = stored.anatomy.model
+    targets = {w: e for w, e in targets_of(model, edits, stored.anatomy).items() if e.rate}
+    by_key = {weight.key: edit for weight, edit in targets.items()}
+    # So that the matrices of one parameter are cut in one reading of it.
+    every = sorted(targets, key=attrgetter("path"))
     for path, views in groupby(stored.read(every), key=attrgetter("path")):
         parameter: nn.Parameter | None = None
         for weight in views:
             parameter = weight.parameter
-            weight.write_(Factor.of(weight.read(), name=weight.label).truncate(rates[weight.key]))
+            edit_(weight, by_key[weight.key])
         assert parameter is not None
         yield from ((place, parameter.detach()) for place in stored.places[path])
+    for path in dropped_biases(model, targets):
+        yield from ((place, torch.zeros(place.shape)) for place in stored.places[path])
 
 
 def _write_joined(name: str, anatomy: Anatomy, edits: Sequence[Edit], folder: Path) -> None:

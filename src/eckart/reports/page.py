@@ -23,6 +23,7 @@ from eckart.reports.claims import (
     rule_table,
     steadiness_table,
 )
+from eckart.reports.controls import controls_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
 from eckart.reports.guard import guard_table, guards
@@ -94,6 +95,7 @@ class Report:
         origin = provenance(run)
         tables = (
             choices_table(findings),
+            controls_table(findings),
             guard_table(run),
             published_table(findings),
             calibration_table(findings),

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from eckart.analysis.findings import find
 from eckart.records import Trial
+from eckart.reports.controls import controls_report
 from eckart.reports.sentences import evaluation_verdict, race_summary, summary
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, listed, titled
@@ -62,6 +63,8 @@ def search_report(result: SearchResult) -> RenderableType:
         candidates_table(result),
         *(Said(f"failed at {candidate.rate:g}: {candidate.trial.error}") for candidate in failed),
     ]
+    if result.beside():
+        parts[3:3] = controls_report(result)
     if result.race:
         parts.append(Said(race_summary(result.race), "dim"))
     if result.published:

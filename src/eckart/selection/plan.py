@@ -98,6 +98,17 @@ Metric = Annotated[
 ]
 
 
+Controls = Annotated[
+    bool,
+    Field(
+        description=(
+            "Test the choice beside its control arms: random directions, the largest, and the part"
+            " dropped."
+        )
+    ),
+]
+
+
 class Plan(Closed):
     """What a search looks at."""
 
@@ -119,6 +130,8 @@ class Plan(Closed):
             "Stop reading a rate once it is clearly beaten; the choice is the same, 19 times in 20."
         ),
     )
+
+    controls: Controls = False
 
     @model_validator(mode="after")
     def _raced(self) -> Self:

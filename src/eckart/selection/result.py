@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from eckart.records import Edit, Rows, Trial, or_null
 from eckart.runs import Run
+from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.guarded import Guarded
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import sentence, verdict
@@ -59,6 +60,8 @@ class SearchResult:
         notes: what the user should know about the data and the run.
         rows: those of the validation and the test split.
         race: what a race read; None where every rate was read to the end.
+        controls: the trials of the choice's control arms on the test set, where they were asked
+            for; none where nothing is clipped.
         guarded: what else the choice did; None where nobody asked, or nothing is clipped.
     """
 
@@ -76,6 +79,7 @@ class SearchResult:
     notes: tuple[str, ...]
     rows: tuple[Rows, ...] = field(repr=False)
     race: Race | None = None
+    controls: tuple[Trial, ...] = ()
     guarded: Guarded | None = None
 
     @property
@@ -91,6 +95,11 @@ class SearchResult:
     def comparison(self) -> PairedDifference:
         """Clipped against unpruned, on the same test rows."""
         return compare(_score(self.baseline), _score(self.clipped))
+
+    @property
+    def against(self) -> tuple[Against, ...]:
+        """The choice against each of its control arms, on the same test rows."""
+        return against(self.clipped, self.controls)
 
     @property
     def run(self) -> Run:
@@ -131,6 +140,7 @@ class SearchResult:
                 "baseline": _summary(_score(self.baseline)),
                 "clipped": _summary(_score(self.clipped)),
             },
+            **self._controls_json(),
             **({"guard": self.guarded.to_json()} if self.guarded else {}),
             "parameters": self.parameters,
             "labels": list(self.labels),
@@ -139,9 +149,28 @@ class SearchResult:
             "settings": self.settings,
             "seconds": sum(
                 t.seconds
-                for t in (*(c.trial for c in self.candidates), self.baseline, self.clipped)
+                for t in (
+                    *(c.trial for c in self.candidates),
+                    self.baseline,
+                    self.clipped,
+                    *self.controls,
+                )
             ),
         }
+
+    def _controls_json(self) -> dict[str, Any]:
+        if not self.settings.get("controls"):
+            return {}
+        arms = [each.to_json() for each in self.against]
+        return {"controls": {"says": self.beside(), "arms": arms}}
+
+    def beside(self) -> str:
+        """Say whether the choice beats its control arms; nothing where none were asked for."""
+        if not self.settings.get("controls"):
+            return ""
+        if not self.controls:
+            return "nothing is clipped, so there is nothing to hold control arms beside"
+        return controls_sentence(self.against)
 
     def __str__(self) -> str:
         score = _score(self.baseline)
@@ -158,6 +187,8 @@ class SearchResult:
         if self.rate:
             said.append(f"  clipped     {_value(self.clipped, metric):.4f}")
             said.append(f"  gain        {sentence(self.comparison, metric)}")
+        if self.beside():
+            said.append(f"  controls    {self.beside()}")
             said += [f"  guard       {self.guarded}"] if self.guarded else []
         return "\n".join(filter(None, said))
 

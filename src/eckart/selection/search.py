@@ -8,10 +8,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eckart.algorithm1 import ScoreEdits, algorithm1, search_all
+from eckart.algorithm1 import ScoreEdits, algorithm1, control_arms, no_arms, search_all
 from eckart.files import home
 from eckart.published import identify, published_rows
 from eckart.records import RATES, TOP_K, fingerprint
@@ -26,6 +27,7 @@ from eckart.selection.result import Candidate, SearchResult
 from eckart.statistics.harm import MARGIN
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.conditioning import layer_condition_numbers
+from eckart.weights.edits import droppable
 from eckart.weights.linalg import factored_size, rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.weights.options import ReadingOptions
@@ -43,6 +45,7 @@ def search(
     combine: str = "geometric",
     metric: str | None = None,
     race: bool = False,
+    controls: bool = False,
     guard: bool = False,
     guard_text: str | Path | None = None,
     guard_task: Sequence[Task | str | Path] = (),
@@ -59,7 +62,7 @@ def search(
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, combine, metric, race: see `Plan`.
+        part, rates, top_k, layer, combine, metric, race, controls: see `Plan`.
         guard: say what else the choice does, on a text and on tasks that did not choose it;
             `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
@@ -81,6 +84,7 @@ def search(
             "combine": combine,
             "metric": metric,
             "race": race,
+            "controls": controls,
         },
         "the search",
     )
@@ -168,6 +172,7 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         "combine": plan.combine,
         # Only where there is one: a run of Algorithm 1 as written goes on whatever made it.
         **({"race": ALPHA} if plan.race else {}),
+        **({"controls": True} if plan.controls else {}),
         **scorer.reading_key,
         **({"file": scorer.model.file.origin} if scorer.model.file else {}),
     }
@@ -198,6 +203,7 @@ def _search(
         plan.top_k,
         settings["metric"],
         race if plan.race else search_all,
+        partial(control_arms, droppable=droppable(scorer.anatomy)) if plan.controls else no_arms,
     )
     raced = found.rates if isinstance(found.rates, Race) else None
     seen = raced.seen if raced else (rows,) * len(plan.rates)
@@ -217,6 +223,7 @@ def _search(
         candidates=candidates,
         baseline=found.unpruned,
         clipped=found.clipped,
+        controls=found.controls,
         parameters=_parameters(list(shapes.values()), found.rates.best),
         published=tuple(_published(scorer, plan.part)),
         notes=scorer.notes("validation", "test"),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from eckart.algorithm1 import RANDOM_ARMS
 from eckart.records import Split
 from eckart.runs import read_run
 from eckart.sweeps.grid import Sweep, Unit
@@ -15,6 +16,8 @@ from eckart.sweeps.sources import Outline, Sources
 from eckart.weights.anatomy import Anatomy
 
 TIMED_ROWS = 64
+ARMS = len(RANDOM_ARMS) + 2
+"""How many control arms a choice has at most: the random ones, the largest, and drop."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,10 @@ class _Model:
     def of_split(self, sweep: Sweep, split: str) -> tuple[int, float]:
         """Return the most edits that are scored on a split, the unpruned model among them, and
         their passes."""
-        most = (
-            len(sweep.parts) * sweep.scored
-            if split == "test" and sweep.test == "selected"
-            else self.edits
-        )
-        edits = min(most, self.edits)
-        return 1 + edits, 1 + self.passes * edits / max(self.edits, 1)
+        choices = min(len(sweep.parts) * sweep.scored, self.edits)
+        arms = choices * ARMS if split == "test" and sweep.controls else 0
+        edits = choices if split == "test" and sweep.test == "selected" else self.edits
+        return 1 + edits + arms, 1 + self.passes * (edits + arms) / max(self.edits, 1)
 
 
 def expected_trials(sweep: Sweep, folder: Path, sources: Sources) -> int:
@@ -138,7 +138,8 @@ def _costs(sweep: Sweep, sources: Sources) -> Iterator[Cost]:
 
 def _trials(sweep: Sweep, model: _Model, split: str) -> int:
     if split == "test" and sweep.test == "selected":
-        return sweep.scored * min(1 + len(sweep.parts), 1 + model.edits)
+        choices = min(len(sweep.parts), model.edits)
+        return sweep.scored * (1 + choices * (1 + ARMS * sweep.controls))
     return sweep.scored * model.of_split(sweep, split)[0]
 
 

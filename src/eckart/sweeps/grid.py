@@ -23,7 +23,17 @@ from pydantic import (
 from eckart.errors import StudyError
 from eckart.files import Closed, home
 from eckart.records import RATES, TOP_K, Edit, Setting, draws, full_name
-from eckart.selection.plan import Combine, GuardOptions, Metric, Part, Rates, TopK, listed, one_of
+from eckart.selection.plan import (
+    Combine,
+    Controls,
+    GuardOptions,
+    Metric,
+    Part,
+    Rates,
+    TopK,
+    listed,
+    one_of,
+)
 from eckart.tasks.spec import TaskOptions
 from eckart.weights.options import ModelOptions, ReadingOptions
 
@@ -120,6 +130,7 @@ class Grid(Closed):
         test: what is scored on the test rows. `selected`: for each part and scoring of a unit the
             unpruned model and the edit that is best on validation, no other; `all`: every edit;
             `none`.
+        controls: test every choice beside its arms; see `eckart.algorithm1.control_arms`.
     """
 
     heading = "The grid"
@@ -155,6 +166,7 @@ class Grid(Closed):
             "selected: each part's best on validation; all: every edit, for figures; none."
         ),
     )
+    controls: Controls = False
     combine: Combine = "geometric"
     top_k: TopK = TOP_K
     spectra: bool = Field(
@@ -191,6 +203,11 @@ class Sweep(GuardOptions, ReadingOptions, Grid):
         for field in ("parts", "layers"):
             if not getattr(self, field):
                 raise StudyError(f"the grid is empty: there are no {field}")
+        if self.controls and self.test == "none":
+            raise StudyError(
+                "controls need test rows, and test is none: control arms are scored there beside"
+                " the choice; let test be selected, or leave controls out"
+            )
         names = [model.name for model in self.models]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -208,6 +225,8 @@ class Sweep(GuardOptions, ReadingOptions, Grid):
             **dict.fromkeys(GuardOptions.model_fields, True),  # no other trial depends on a guard
         }
         study = self.model_dump(mode="json", exclude=where)
+        if not self.controls:  # runs that were begun before there were any go on
+            del study["controls"]
         for task in study["tasks"]:
             for name in ("label_join", "label_end", "separator"):
                 if task[name] is None:  # runs that were begun before there was one go on

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from eckart.algorithm1 import best_edit
+from eckart.algorithm1 import best_edit, control_arms
 from eckart.records import Edit, Setting, Trial
 from eckart.runs import Run, folder_name
+from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.guarded import Guarded
 from eckart.statistics.gain import counted, sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare
@@ -34,6 +35,8 @@ class Line:
         best: its validation score.
         test: clipped against unpruned on the same test rows; None where they were not looked at, or
             nothing is clipped.
+        controls: the edit against each of its control arms on the test rows; None where they were
+            not asked for, none where nothing is clipped.
         guarded: what else the edit did; None where nobody asked, or nothing is clipped.
     """
 
@@ -46,11 +49,14 @@ class Line:
     edit: Edit | None
     best: float | None
     test: PairedDifference | None
+    controls: tuple[Against, ...] | None = None
     guarded: Guarded | None = None
 
     def to_json(self) -> dict[str, Any]:
-        values = asdict(replace(self, guarded=None)) | {"edit": self.edit and str(self.edit)}
-        del values["guarded"]
+        values = {**asdict(self), "edit": self.edit and str(self.edit)}
+        del values["controls"], values["guarded"]
+        if self.controls is not None:
+            values["controls"] = [arm.to_json() for arm in self.controls]
         return values | ({"guard": self.guarded.to_json()} if self.guarded else {})
 
     def __str__(self) -> str:
@@ -73,7 +79,8 @@ class Line:
             return f"{found}; not tested{besides}"
         accuracy = "" if self.metric == SQUARED_ERROR else "accuracy "
         gain = sentence(self.test, self.metric, f"n = {self.test.n}")
-        return f"{found}; test {accuracy}{gain}{besides}"
+        beside = f"; {controls_sentence(self.controls)}" if self.controls else ""
+        return f"{found}; test {accuracy}{gain}{beside}{besides}"
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,7 @@ class SweepResult:
                 edit=edit,
                 best=None if edit is None else shown(metric, of_part[edit]),
                 test=None if edit is None else _compared(test.get(()), test.get((edit,))),
+                controls=_against(edit, test) if asked.grid.get("controls") else None,
                 guarded=None if edit is None else self._guarded(setting.model, edit),
             )
 
@@ -159,6 +167,14 @@ class SweepResult:
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.lines))
+
+
+def _against(choice: Edit | None, test: Trials) -> tuple[Against, ...]:
+    tested = None if choice is None else test.get((choice,))
+    if choice is None or tested is None:
+        return ()
+    arms = (test.get((arm,)) for arm in control_arms(choice, droppable=True))
+    return against(tested, filter(None, arms))
 
 
 def _compared(unpruned: Trial | None, clipped: Trial | None) -> PairedDifference | None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-from eckart.algorithm1 import best_edit, worst_layer
+from eckart.algorithm1 import Arms, best_edit, control_arms, no_arms, worst_layer
 from eckart.records import Edits, Trial, or_null
 from eckart.scoring.evaluator import most_tokens
 from eckart.selection.guard import Guard
@@ -17,6 +18,7 @@ from eckart.selection.recorded import Recorded
 from eckart.sweeps.grid import Sweep
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.conditioning import layer_condition_numbers
+from eckart.weights.edits import droppable
 from eckart.weights.hooks import HALF
 from eckart.weights.models import LoadedModel
 from eckart.weights.spectrum import Noted, Spectra, exact_matrices, spectra
@@ -99,20 +101,23 @@ def run_unit(
         if trial.score is not None:
             merits[trial.setting.scoring][trial.edits] = trial.score.merits[metric]
         yield trial
-    if sweep.test == "all":
-        yield from recorded.score(candidates, "test", scorings)
-    selected = _selected(sweep.parts, merits)
-    if sweep.test == "selected":
-        yield from recorded.score(selected, "test")
+    if sweep.test != "none":
+        whole = droppable(recorded.scorer.anatomy) if sweep.controls else False
+        arms: Arms = partial(control_arms, droppable=whole) if sweep.controls else no_arms
+        tested = {edits: list(scorings) for edits in candidates} if sweep.test == "all" else {}
+        for edits, wanted in _selected(sweep.parts, merits, arms).items():
+            tested[edits] = list(dict.fromkeys([*tested.get(edits, ()), *wanted]))
+        yield from recorded.score(tested, "test")
     if guard is not None:
-        for edits in filter(None, selected):
+        for edits in filter(None, _selected(sweep.parts, merits, no_arms)):
             yield from guard.trials(edits, recorded.ledger, shared=True)
 
 
 def _selected(
-    parts: Sequence[str], merits: Mapping[str, Mapping[Edits, float]]
+    parts: Sequence[str], merits: Mapping[str, Mapping[Edits, float]], arms: Arms
 ) -> dict[Edits, list[str]]:
-    """Return what is tested, by which scorings: unpruned, and each part's best on validation."""
+    """Return what is tested, by which scorings: unpruned, and each part's best on validation with
+    its control arms."""
     tested: dict[Edits, list[str]] = {}
     for scoring, by_edits in merits.items():
         if () not in by_edits:
@@ -121,6 +126,6 @@ def _selected(
         for part in parts:
             of_part = {e[0]: merit for e, merit in by_edits.items() if e and e[0].part == part}
             best = best_edit(of_part, by_edits[()])
-            if best is not None:
-                tested.setdefault((best,), []).append(scoring)
+            for edit in (best, *arms(best)) if best else ():
+                tested.setdefault((edit,), []).append(scoring)
     return tested

@@ -6,14 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from random import Random
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from eckart.errors import EditError
-from eckart.records import Edit
+from eckart.records import DROP, LARGEST, SMALLEST, Edit
 from eckart.weights.anatomy import Anatomy, Weight
-from eckart.weights.linalg import Factor, factored_size, rank_at
+from eckart.weights.architectures import table
+from eckart.weights.linalg import Factor, Order, rank_at
 
 Factors = dict[str, Factor]
 """One factorisation a matrix, by `Weight.key`: passed again, it makes every further rate cost one
@@ -45,6 +48,10 @@ class Clipped:
     shape: tuple[int, int]
     kept_energy: float
     factored_parameters: int
+
+
+OUTPUTS = ("o", "down", "fc_out")
+"""The matrices that write to the residual stream; what they add may have a bias."""
 
 
 @contextmanager
@@ -84,7 +91,7 @@ def clip(
     """
     targets = targets_of(model, edits, anatomy)
     with _hold(targets), ExitStack() as undo:
-        yield _clip_all(undo, targets, factors)
+        yield _clip_all(undo, model, targets, factors)
 
 
 def clip_(
@@ -100,31 +107,43 @@ def clip_(
     """
     targets = targets_of(model, edits, anatomy)
     with _hold(targets), ExitStack() as undo:
-        clipped = _clip_all(undo, targets, factors)
+        clipped = _clip_all(undo, model, targets, factors)
         undo.pop_all()  # all went well: nothing is brought back
     return clipped
 
 
-def resolve(anatomy: Anatomy, edits: Edit | Sequence[Edit]) -> dict[Weight, float]:
-    """Return which matrices the edits clip, and at which rate.
+def resolve(anatomy: Anatomy, edits: Edit | Sequence[Edit]) -> dict[Weight, Edit]:
+    """Return which matrices the edits change, and which edit does.
 
     Arguments:
         anatomy: the model's.
         edits: one or several, on different matrices.
 
     Raises:
-        EditError: an edit names what the model does not have, or what another edit names.
+        EditError: an edit names what the model does not have, or what another edit names, or drops
+            a part of a model of which it is not known what the part's outputs pass through.
     """
-    rates: dict[Weight, float] = {}
+    found: dict[Weight, Edit] = {}
     for edit in [edits] if isinstance(edits, Edit) else edits:
+        if edit.cut == DROP and not droppable(anatomy):
+            raise EditError(
+                f"'{edit}' cannot drop a part of a '{anatomy.model_type}': the type is not in"
+                " architectures.yaml, and what its layers add to their parts' outputs is not known;"
+                " clip it at a rate"
+            )
         for weight in anatomy.select(edit.layer, edit.part):
-            if weight in rates:
+            if weight in found:
                 raise EditError(
-                    f"{weight.label} is named twice, at rates {rates[weight]:g} and {edit.rate:g}; "
-                    "a matrix has one rate: leave one of the edits out"
+                    f"{weight.label} is named twice, at rates {found[weight].amount} and"
+                    f" {edit.amount}; a matrix has one rate: leave one of the edits out"
                 )
-            rates[weight] = edit.rate
-    return rates
+            found[weight] = edit
+    return found
+
+
+def droppable(anatomy: Anatomy) -> bool:
+    """Whether it is known what a model's layers add to their parts' outputs."""
+    return anatomy.model_type in table()
 
 
 def canonical(anatomy: Anatomy, edits: Iterable[Edit]) -> tuple[Edit, ...]:
@@ -144,9 +163,9 @@ def canonical(anatomy: Anatomy, edits: Iterable[Edit]) -> tuple[Edit, ...]:
 
 def targets_of(
     model: PreTrainedModel, edits: Edit | Sequence[Edit], anatomy: Anatomy | None = None
-) -> dict[Weight, float]:
-    """Return what edits clip and at which rate, a tied matrix once, after every check that needs no
-    arithmetic.
+) -> dict[Weight, Edit]:
+    """Return which matrices edits change and which edit does, a tied matrix once, after every check
+    that needs no arithmetic.
 
     Arguments, Raises: as `clip`.
     """
@@ -155,20 +174,86 @@ def targets_of(
         raise EditError(
             "the anatomy is of another model than the one to clip; make it with Anatomy.of(model)"
         )
-    rates = resolve(anatomy, edits)
-    _check_tied(rates)
+    found = resolve(anatomy, edits)
+    _check_tied(found)
     # Of several names of the same numbers the first stands for all.
     once = {
-        f"{min([weight.path, *weight.tied])}:{weight.name}": weight for weight in reversed(rates)
+        f"{min([weight.path, *weight.tied])}:{weight.name}": weight for weight in reversed(found)
     }
-    return {weight: rate for weight, rate in rates.items() if weight in once.values()}
+    return {weight: edit for weight, edit in found.items() if weight in once.values()}
 
 
-def _check_tied(rates: Mapping[Weight, float]) -> None:
-    by_key = {weight.key: rate for weight, rate in rates.items()}
-    for weight, rate in rates.items():
-        outside = [path for path in weight.tied if by_key.get(f"{path}:{weight.name}") != rate]
-        if rate and outside:
+def edit_(
+    weight: Weight, edit: Edit, factors: Factors | None = None, undo: ExitStack | None = None
+) -> Clipped:
+    """Change one matrix in place as an edit says: what edits do to a matrix is said here alone.
+
+    Arguments:
+        weight: with its numbers.
+        edit: of its layer; at rate 0 not even read.
+        factors: a memo; see `clip`.
+        undo: is left what brings the bytes back.
+
+    Raises:
+        EditError, ModelError: as `clip`.
+    """
+    rank = 0 if edit.cut == DROP else rank_at(edit.rate, weight.shape)
+    kept_energy = 1.0
+    if edit.rate:
+        if edit.cut == DROP:
+            original, kept_energy = weight.read(), 0.0
+            changed = torch.zeros_like(original)
+        else:
+            factor, order = _factor(weight, factors), _order(weight, edit)
+            original, kept_energy = factor.original, factor.kept_energy(edit.rate, order)
+            changed = factor.truncate(edit.rate, order)
+        if undo is not None:
+            undo.callback(weight.write_, original)  # first: an interrupt in between does no harm
+        weight.write_(changed)
+    size = rank * sum(weight.shape)
+    return Clipped(weight.layer, weight.name, edit.rate, rank, weight.shape, kept_energy, size)
+
+
+def dropped_biases(
+    model: PreTrainedModel, targets: Mapping[Weight, Edit]
+) -> dict[str, nn.Parameter]:
+    """Return what else must be zero for the dropped parts to add nothing, by their paths: the
+    biases of their output projections.
+
+    The norms that follow one in a family of `architectures.yaml` have no bias: of zeros they make
+    zeros.
+    """
+    named = dict(model.named_parameters(remove_duplicate=False))
+    outputs = [w for w, edit in targets.items() if edit.cut == DROP and w.kind in OUTPUTS]
+    paths = (
+        path
+        for weight in outputs
+        # A module's, and that of experts, which are a parameter each.
+        for path in (f"{weight.path.rpartition('.')[0]}.bias", f"{weight.path}_bias")
+    )
+    return {path: named[path] for path in paths if path in named}
+
+
+def _order(weight: Weight, edit: Edit) -> Order:
+    """Return which singular directions an edit keeps longest: at one seed, a larger rate removes
+    what a smaller one does, and more."""
+    numbers = range(min(weight.shape))
+    if edit.cut == SMALLEST:
+        return None
+    if edit.cut == LARGEST:
+        return torch.tensor(numbers[::-1])
+    # Of Python's own generator `random` alone is promised to give the same in every version.
+    draw = Random(f"{edit.cut}:{weight.layer}:{weight.name}")
+    return torch.tensor(sorted(numbers, key=lambda number: draw.random()))
+
+
+def _check_tied(edits: Mapping[Weight, Edit]) -> None:
+    by_key = {weight.key: edit.amount for weight, edit in edits.items()}
+    for weight, edit in edits.items():
+        outside = [
+            path for path in weight.tied if by_key.get(f"{path}:{weight.name}") != edit.amount
+        ]
+        if edit.rate and outside:
             raise EditError(
                 f"{weight.label} is tied to {', '.join(outside)}: clipping one changes both; "
                 "name all of them at the same rate, or load the model untied"
@@ -176,9 +261,9 @@ def _check_tied(rates: Mapping[Weight, float]) -> None:
 
 
 @contextmanager
-def _hold(targets: Mapping[Weight, float]) -> Iterator[None]:
+def _hold(targets: Mapping[Weight, Edit]) -> Iterator[None]:
     """Mark matrices as clipped while a block runs."""
-    regions = {_region(weight): weight for weight, rate in targets.items() if rate}
+    regions = {_region(weight): weight for weight, edit in targets.items() if edit.rate}
     for taken in regions.keys() & _held:
         raise EditError(
             f"{regions[taken].label} is clipped already, by a clip that is still open; truncation"
@@ -199,32 +284,17 @@ def _region(weight: Weight) -> tuple[int, int | None, str]:
 
 
 def _clip_all(
-    undo: ExitStack, targets: Mapping[Weight, float], factors: Factors | None
+    undo: ExitStack,
+    model: PreTrainedModel,
+    targets: Mapping[Weight, Edit],
+    factors: Factors | None,
 ) -> tuple[Clipped, ...]:
-    return tuple(_clip_one(undo, weight, rate, factors) for weight, rate in targets.items())
-
-
-def _clip_one(undo: ExitStack, weight: Weight, rate: float, factors: Factors | None) -> Clipped:
-    """Truncate one matrix, after leaving its bytes where they can be brought back from."""
-    kept_energy = 1.0
-    if rate:
-        factor = _factor(weight, factors)
-        truncated = factor.truncate(rate)
-        kept_energy = factor.kept_energy(rate)
-        undo.callback(
-            weight.write_, factor.original
-        )  # first, so that an interrupt in between does no harm
-        weight.write_(truncated)
-    rank = rank_at(rate, weight.shape)
-    return Clipped(
-        weight.layer,
-        weight.name,
-        rate,
-        rank,
-        weight.shape,
-        kept_energy,
-        factored_size(rate, weight.shape),
-    )
+    clipped = tuple(edit_(weight, edit, factors, undo) for weight, edit in targets.items())
+    for parameter in dropped_biases(model, targets).values():
+        bias = parameter.detach()
+        undo.callback(bias.copy_, bias.clone())
+        bias.zero_()
+    return clipped
 
 
 def _factor(weight: Weight, factors: Factors | None) -> Factor:

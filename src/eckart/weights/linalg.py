@@ -23,17 +23,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import scipy.linalg
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from eckart.errors import ModelError
 from eckart.records import check_rate
 
 T = TypeVar("T")
+Order: TypeAlias = Int[Tensor, " k"] | None
+"""Which singular directions stay longest; None for those of the largest singular values."""
 
 
 def rank_at(rate: float, shape: tuple[int, int]) -> int:
@@ -114,13 +116,18 @@ class Factor:
         """Return the rank that a clipping rate keeps; see `rank_at`."""
         return rank_at(rate, self.shape)
 
-    def truncate(self, rate: float) -> Float[Tensor, "m n"]:
+    def truncate(self, rate: float, order: Order = None) -> Float[Tensor, "m n"]:
         """Return the closest matrix of the rank that a clipping rate keeps, `U_r diag(s_r) V_r^T`.
 
         It is always a truncation of the original weights, so rates can be tried in any order.
 
         Arguments:
             rate: the clipping rate xi in [0, 1).
+            order: (k,), the singular directions by which of them stay longest, numbered by
+                descending singular value; that very order by default. Another keeps the sum of
+                s_i u_i v_i^T over its first r, which is not the closest matrix of that rank. A
+                direction is as sure as its singular value is apart from the next: where two are
+                equal, which is which is arbitrary.
 
         Returns:
             (m, n) in the original's dtype, on its device; a bit-exact copy of the original at full
@@ -133,7 +140,7 @@ class Factor:
         r = self.rank(rate)
         if r == len(self.s):
             return self.original.clone()
-        product = self._projected(r)
+        product = self._projected(r, order)
         # Cast first, move second: the device of the original may not know the working precision.
         truncated = product.to(self.original.dtype)
         if not _finite(truncated):
@@ -143,18 +150,19 @@ class Factor:
             )
         return truncated.to(self.original.device)
 
-    def _projected(self, r: int) -> Float[Tensor, "m n"]:
-        """Return the best approximation of rank r in float64, by the fewer of the directions kept
+    def _projected(self, r: int, order: Order) -> Float[Tensor, "m n"]:
+        """Return what the first r directions keep, in float64, by the fewer of the directions kept
         and dropped."""
         matrix = _float64(self.original)
         tall = _tall(matrix)
         keep_few = 2 * r <= len(self.s)
-        directions = self.v[:, :r] if keep_few else self.v[:, r:]
+        v = self.v if order is None else self.v[:, order]
+        directions = v[:, :r] if keep_few else v[:, r:]
         along = (tall @ directions) @ directions.T
         product = along if keep_few else tall - along
         return product if tall is matrix else product.T
 
-    def kept_energy(self, rate: float) -> float:
+    def kept_energy(self, rate: float, order: Order = None) -> float:
         """Return the share of the squared Frobenius norm that a clipping rate keeps, in [0, 1].
 
         The squared norm is the sum of the *squared* singular values. A zero matrix loses nothing:
@@ -164,7 +172,7 @@ class Factor:
         scaled = s / s[0].clamp_min(
             torch.finfo(s.dtype).tiny
         )  # the squares themselves may overflow
-        energies = scaled.square().cumsum(0)
+        energies = (scaled if order is None else scaled[order]).square().cumsum(0)
         return float(energies[self.rank(rate) - 1] / energies[-1]) if energies[-1] > 0 else 1.0
 
 

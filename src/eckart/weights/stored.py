@@ -128,18 +128,22 @@ def _places(
     """Return where each parameter of an anatomy lies, or None if one is not found, or is something
     else there."""
     prefix = f"{anatomy.model.base_model_prefix}."
+    matrices = {weight.path: weight for layer in anatomy.layers for weight in layer}
     places: dict[str, tuple[StoredTensor, ...]] = {}
-    for weight in (weight for layer in anatomy.layers for weight in layer):
-        found = [stored[key] for key in dict.fromkeys(_keys(weight, prefix)) if key in stored]
-        shape = tuple(weight.parameter.shape)
-        if not found or any(place.dtype not in FLOATS or place.shape != shape for place in found):
+    for path, parameter in anatomy.model.named_parameters(remove_duplicate=False):
+        names = (path, *(matrices[path].tied if path in matrices else ()))
+        found = [stored[key] for key in dict.fromkeys(_keys(names, prefix)) if key in stored]
+        shape = tuple(parameter.shape)
+        alike = all(place.dtype in FLOATS and place.shape == shape for place in found)
+        if found and alike:
+            places[path] = tuple(found)
+        elif path in matrices:
             return None
-        places[weight.path] = tuple(found)
     return places
 
 
-def _keys(weight: Weight, prefix: str) -> Iterator[str]:
+def _keys(paths: Iterable[str], prefix: str) -> Iterator[str]:
     """Give the names that a checkpoint may use: those of the model, with and without what it calls
     its decoder."""
-    for path in (weight.path, *weight.tied):
+    for path in paths:
         yield from (path, path.removeprefix(prefix), prefix + path)

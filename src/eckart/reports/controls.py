@@ -1,0 +1,152 @@
+"""The control arms of choices: beside a search's result in the terminal, a run's on its page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import RenderableType
+
+from eckart.algorithm1 import control_arms
+from eckart.analysis.findings import Choice, Findings, picked
+from eckart.analysis.measured import mean_gain, reported, turned
+from eckart.analysis.outcomes import Block, Condition, blocks, edit_of
+from eckart.records import SMALLEST, Edit
+from eckart.reports.table import UNITS, Column, Table
+from eckart.reports.tables import WHERE
+from eckart.reports.terminal import Said
+from eckart.selection.controls import WORDS, Against
+from eckart.statistics.gain import verdict
+from eckart.statistics.multiplicity import holm
+
+if TYPE_CHECKING:
+    from eckart.selection.result import SearchResult
+
+NOTE = (
+    "Each choice against other edits of the same place, on the same test rows: as many singular"
+    " directions cut at random, or from the largest, and the whole part dropped. Above 0 the choice"
+    " is better. A choice that beats none of them gains by doing something there, not by cutting"
+    " the smallest singular values; 'cannot be told from' is not 'equal'. p is corrected for all"
+    " lines of this table."
+)
+
+
+def controls_report(result: SearchResult) -> list[RenderableType]:
+    """Return a search's choice beside its control arms, and what that allows to be said."""
+    columns = (
+        Column("arm", "arm", "written"),
+        Column("merit", UNITS[type(result.clipped.score)].metric, "share"),  # type: ignore[index]
+        Column("gain", "choice less arm", "written"),
+        Column("interval", "95% interval", "written"),
+        Column("p_value", "p", "p"),
+        Column("p_adjusted", "p, Holm", "p"),
+        Column("says", "the choice"),
+    )
+    rows = [_beside(arm) for arm in result.against]
+    title = f"control arms: layer {result.layer}, {result.part}, on the same test rows"
+    tables = [Table("controls", title, "", columns, rows)] if rows else []
+    said = result.beside()
+    return [*tables, Said(f"{said[0].upper()}{said[1:]}.\n")]
+
+
+def _beside(arm: Against) -> dict[str, Any]:
+    paired = arm.difference
+    if paired is None:
+        return {"arm": arm.edit.amount, "says": f"failed: {arm.error}"}
+    low, high = paired.interval
+    return {
+        "arm": arm.edit.amount,
+        "merit": arm.merit,
+        "gain": f"{paired.difference:+.4f}",
+        "interval": f"{low:+.4f} to {high:+.4f}",
+        "p_value": paired.p_value,
+        "p_adjusted": arm.p_adjusted,
+        "says": WORDS[arm.verdict],
+    }
+
+
+def controls_table(findings: Findings) -> Table:
+    """Return one row a choice and control arm, over the seeds whose choice had it."""
+    units = UNITS[findings.kind]
+    columns = (
+        *WHERE,
+        Column("part", "part"),
+        Column("arm", "arm"),
+        Column("says", "the choice"),
+        Column("choice", f"choice: {units.metric}", units.mean),
+        Column("control", f"arm: {units.metric}", units.mean),
+        Column("gain", f"choice less arm{units.column}", units.gain),
+        Column("interval", "95% interval", units.gains),
+        Column("p_value", "p", "p"),
+        Column("p_adjusted", "p, corrected", "p"),
+        Column("rows", "rows", "count"),
+        Column("seeds", "seeds", "count"),
+        Column("better", f"rows {findings.kind.turned[0]}", "count"),
+        Column("worse", f"rows {findings.kind.turned[1]}", "count"),
+    )
+    gathered = blocks(findings.run, controls=True)
+    compared = [
+        row
+        for choice in findings.choices
+        if (block := gathered.get((choice.condition, "test")))
+        for row in _against(choice, block)
+    ]
+    adjusted = holm([row["p_value"] for row in compared])
+    rows = [
+        {**row, "p_adjusted": p, "says": WORDS[verdict(row["estimate"], p)]}
+        for row, p in zip(compared, adjusted.tolist(), strict=True)
+    ]
+    says = Counter(row["says"] for row in rows)
+    told = ", ".join(f"{word} {says[word]}" for word in WORDS.values() if says[word])
+    note = f"Of {len(rows)} comparisons, the choice {told}. {NOTE}"
+    title = "Does the choice beat its control arms?"
+    return Table("controls", title, note, columns, [*rows, *_failed(findings)])
+
+
+def _against(choice: Choice, block: Block) -> Iterator[dict[str, Any]]:
+    """Give the choice against each of its arms, in the units of `Findings.kind`."""
+    picks = {
+        seed: edit for seed, edit in choice.picks.items() if edit and (edit, seed) in block.trials
+    }
+    arms = {
+        (arm.cut, seed): arm
+        for seed, edit in picks.items()
+        for arm in control_arms(edit, droppable=True)
+        if (arm, seed) in block.trials
+    }
+    for cut in dict.fromkeys(cut for cut, _ in arms):
+        scored: dict[int, Edit | None] = {
+            seed: arms[cut, seed] for seed in picks if (cut, seed) in arms
+        }
+        own = picked(block, {seed: picks[seed] for seed in scored})
+        others = picked(block, scored)
+        gain = mean_gain(own - others, block.kind)
+        if gain is None:
+            continue
+        better, worse = turned(own - others)
+        yield {
+            **asdict(choice.condition),
+            "part": choice.part,
+            "arm": cut,
+            "estimate": gain,
+            "choice": reported(block.kind, float(np.nanmean(own))),
+            "control": reported(block.kind, float(np.nanmean(others))),
+            "gain": gain.mean,
+            "interval": gain.interval,
+            "p_value": gain.p_value,
+            "rows": gain.rows,
+            "seeds": gain.seeds,
+            "better": better,
+            "worse": worse,
+        }
+
+
+def _failed(findings: Findings) -> Iterator[dict[str, Any]]:
+    for trial in findings.run.trials.values():
+        edit = edit_of(trial)
+        if edit and edit.cut != SMALLEST and trial.score is None:
+            where = asdict(Condition.of(trial))
+            yield {**where, "part": edit.part, "arm": edit.cut, "says": f"failed: {trial.error}"}

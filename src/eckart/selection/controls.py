@@ -1,0 +1,102 @@
+"""A choice beside its control arms: whether clipping gains more than doing anything else there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from eckart.records import Edit, Trial
+from eckart.statistics.gain import Verdict, verdict
+from eckart.statistics.multiplicity import holm
+from eckart.statistics.paired import PairedDifference, compare
+from eckart.statistics.scores import shown
+
+WORDS: dict[Verdict, str] = {
+    "gain": "beats",
+    "loss": "is beaten by",
+    "cannot tell": "cannot be told from",
+}
+"""What a choice does to an arm, by the verdict on its difference."""
+
+
+@dataclass(frozen=True)
+class Against:
+    """A choice against one of its control arms.
+
+    Arguments:
+        edit: the arm.
+        merit: its accuracy, or mean squared error; None where its outputs are no numbers.
+        difference: the choice less the arm, on the same test rows; None where the arm failed.
+        p_adjusted: of the paired test, by Holm over all arms of the choice.
+        error: why the arm failed.
+    """
+
+    edit: Edit
+    merit: float | None = None
+    difference: PairedDifference | None = None
+    p_adjusted: float = 1.0
+    error: str | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the choice does to the arm: gain is better."""
+        return verdict(self.difference, self.p_adjusted) if self.difference else "cannot tell"
+
+    def to_json(self) -> dict[str, Any]:
+        paired = self.difference
+        return {
+            "edit": str(self.edit),
+            "cut": self.edit.cut,
+            "value": self.merit,
+            "choice_less_arm": asdict(paired) if paired else None,
+            "p_adjusted": self.p_adjusted,
+            "choice": WORDS[self.verdict] if paired else "not compared",
+            "error": self.error,
+        }
+
+
+def against(choice: Trial, arms: Iterable[Trial]) -> tuple[Against, ...]:
+    """Compare a choice with its control arms, in the order given.
+
+    Arguments:
+        choice: scored on the test rows.
+        arms: the arms' trials on the same rows; failed ones are not compared.
+    """
+    found = []
+    for arm in arms:
+        (edit,) = arm.edits
+        if arm.score is None or choice.score is None:
+            found.append(Against(edit, error=arm.error))
+            continue
+        metric = arm.score.headline
+        merit = shown(metric, arm.score.merits[metric])
+        found.append(Against(edit, merit, compare(arm.score, choice.score)))
+    p = holm([each.difference.p_value for each in found if each.difference])
+    adjusted = iter(p.tolist())
+    return tuple(
+        Against(each.edit, each.merit, each.difference, next(adjusted)) if each.difference else each
+        for each in found
+    )
+
+
+def controls_sentence(found: Sequence[Against]) -> str:
+    """Say which arms a choice beats, which it cannot be told from, and which beat it."""
+    compared = [each for each in found if each.difference]
+    said = [
+        f"{words} {listed(own)}"
+        for word, words in WORDS.items()
+        if (own := [each.edit.cut for each in compared if each.verdict == word])
+    ]
+    failed = [each.edit.cut for each in found if not each.difference]
+    said += [f"is not compared with {listed(failed)}, which gave no numbers"] if failed else []
+    return f"the choice {'; '.join(said)} (paired, Holm over {len(compared)})"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Write names in a row.
+
+    >>> listed(["drop"]), listed(["random", "random1", "drop"])
+    ('drop', 'random, random1 and drop')
+    """
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
