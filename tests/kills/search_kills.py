@@ -30,6 +30,7 @@ def run(model: str, data: str, folder: Path) -> None:
         load_model(model),
         task,
         rates=[0, 0.25, 0.5, 0.75, 0.9, 0.95],
+        top_k=1,  # a layer where some rate is chosen, so that there is something to guard
         guard=True,
         guard_text=text,
         guard_task=[other],

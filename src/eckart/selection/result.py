@@ -189,7 +189,8 @@ class SearchResult:
             said.append(f"  gain        {sentence(self.comparison, metric)}")
         if self.beside():
             said.append(f"  controls    {self.beside()}")
-            said += [f"  guard       {self.guarded}"] if self.guarded else []
+        if self.guarded:
+            said.append(f"  guard       {self.guarded}")
         return "\n".join(filter(None, said))
 
     def tried(self) -> str:
