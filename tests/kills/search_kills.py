@@ -23,7 +23,7 @@ from eckart.weights.models import load_model
 def run(model: str, data: str, folder: Path) -> None:
     task = Task.load(data=data, text_column="review", label_column="verdict", shots=4)
     other = Task.load(data=data, text_column="review", label_column="note", name="note", shots=2)
-    text = folder.parent / f"{folder.name}.txt"
+    text = folder.parent / "text.txt"
     text.parent.mkdir(parents=True, exist_ok=True)
     text.write_text("The good food is in the town, and the view is the best. " * 20)
     search(
