@@ -134,6 +134,15 @@ def test_trials_and_notes_say_what_the_file_is(file, task, tmp_path):
     assert study.settings["file"] == trial.file
 
 
+def test_a_way_of_splitting_text_that_is_not_known_is_said(file, task, tmp_path):
+    def smollm(made, held):
+        made.kv_data[0]["tokenizer.ggml.pre"].value = "smollm"
+
+    assert len(load_model(file).file.notes) == 1
+    loaded = load_model(gguf_files.write(tmp_path / "model.gguf", change=smollm))
+    assert "split as 'smollm' splits it" in Evaluator(loaded, task).notes("test")[1]
+
+
 def test_a_file_is_known_by_its_bytes(file, tmp_path):
     moved = shutil.copy(file, tmp_path / "moved.gguf")
     other = gguf_files.write(

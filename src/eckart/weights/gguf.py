@@ -33,6 +33,7 @@ from eckart.weights.loading.gguf import (
     check_magic,
     converted,
     families,
+    known_splits,
     locate,
     parsed_once,
     plain,
@@ -99,12 +100,21 @@ class GgufFile:
         return f"GGUF sha256 {self.digest}: {self._counted}"
 
     @property
-    def note(self) -> str:
-        """What a reader should know about the weights."""
-        return (
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know about the weights and the tokenizer."""
+        weights = (
             f"the weights are those of {self.path.name}, dequantised; of its tensors are"
             f" {self._counted}"
         )
+        split = self._field("tokenizer.ggml.pre")
+        if self._field("tokenizer.ggml.model") != "gpt2" or split in (None, *known_splits()):
+            return (weights,)
+        tokenizer = (
+            f"{self.path.name} asks for text to be split as '{split}' splits it, for which"
+            " transformers has no rule: it is split as GPT-2 does, and a few rows may have other"
+            " tokens than the model was trained on"
+        )
+        return (weights, tokenizer)
 
     @property
     def _counted(self) -> str:

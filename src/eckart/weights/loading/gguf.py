@@ -23,6 +23,8 @@ MAGIC = b"GGUF"
 INSTALL = "pip install 'eckart[gguf]'"
 ENCODERS = frozenset({"t5", "t5encoder", "umt5"})
 """Families that transformers reads from GGUF and that are no decoders."""
+AS_GPT2 = ("gpt-2", "mpt", "olmo", "jais", "trillion", "granite-docling")
+"""The names of GPT-2's way of splitting text."""
 PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 
 
@@ -150,6 +152,16 @@ def families() -> list[str]:
     return sorted({plain(name): name.replace("_moe", "moe") for name in sorted(known)}.values())
 
 
+def known_splits() -> list[str]:
+    """Return the ways of splitting text, as llama.cpp calls them, that byte-level tokenizers of
+    transformers are given."""
+    try:
+        rules = importlib.import_module("transformers.integrations.gguf.gguf_tokenizer_mapping")
+    except ImportError:  # before it had any
+        return list(AS_GPT2)
+    return [*AS_GPT2, *rules.GGUF_PRE_TOKENIZER_SPLITS]
+
+
 def converted() -> list[str]:
     """Return the families whose tensors transformers converts by rules instead of names."""
     try:
@@ -160,4 +172,5 @@ def converted() -> list[str]:
 
 
 def plain(family: str) -> str:
+    """Return a family's name as llama.cpp and transformers write it alike."""
     return family.replace("_", "").replace("-", "")
