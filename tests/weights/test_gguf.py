@@ -186,9 +186,11 @@ def test_a_loaded_model_can_be_handed_on_as_a_live_one(file):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_saved_model_is_an_ordinary_folder(file, task, tmp_path, dtype):
-    study = search(load_model(file, dtype=dtype), task, rates=[0.5], layer=1)
-    study = replace(study, rate=0.5, clipped=study.scorer([Edit(1, "mlp", 0.5)], "test"))
-    saved = export(study, tmp_path / "saved")
+    source = load_model(file, dtype=dtype)
+    study = search(source, task, rates=[0.5], layer=1)
+    clipped = Evaluator(source, task)([Edit(1, "mlp", 0.5)], "test")
+    study = replace(study, rate=0.5, clipped=clipped)
+    saved = export(study, tmp_path / "saved", file, task)
     assert saved.dtype == "float32"
     assert (tmp_path / "saved" / "model.safetensors").is_file()
     again = load_model(tmp_path / "saved", dtype=dtype)
@@ -197,7 +199,7 @@ def test_a_saved_model_is_an_ordinary_folder(file, task, tmp_path, dtype):
     assert np.abs(np.array(scored) - study.clipped.labelled.log_likelihoods).max() < (
         1e-4 if dtype == "float32" else 0.5
     )
-    assert export(study, tmp_path / "saved").before
+    assert export(study, tmp_path / "saved", file, task).before
 
 
 def test_rotary_positions_that_are_stretched(tmp_path):

@@ -47,7 +47,7 @@ def locate(name: str) -> Path | None:
         return _fetched(repository, file)
     if name.lower().endswith(SUFFIX):
         raise ModelError(f"no GGUF file '{name}'; give its path, or hub-id:{path.name}")
-    if colon or not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or found(name, CONFIG) is not None:
+    if colon or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or found(name, CONFIG) is not None:
         return None
     held = [file for file in _listed(name) if file.lower().endswith(SUFFIX)]
     return _fetched(name, _only(name, held)) if held else None
