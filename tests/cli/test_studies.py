@@ -11,14 +11,16 @@ from eckart.sweeps.files import read_study, shipped
 from eckart.tasks import Task
 
 PAPER = {"figure1": 3, "figure2": 1, "figure3": 0, "figure4": 7}
+BESIDE = Path(__file__).parents[3]
+"""The folder in which the repository lies."""
 
 
 @pytest.mark.parametrize("name", shipped())
 def test_every_shipped_study_is_read(name):
     study = read_study(name)
-    assert study.rates == RATES
     assert study.parts == ("attn", "mlp")
     if name in PAPER:
+        assert study.rates == RATES
         assert [model.name for model in study.models] == [
             "EleutherAI/gpt-j-6b",
             "meta-llama/Llama-2-7b-hf",
@@ -27,14 +29,20 @@ def test_every_shipped_study_is_read(name):
 
 
 def test_there_is_a_small_one_for_every_figure():
-    assert {name.removesuffix("-small") for name in shipped()} == {*PAPER, "calibration", "layers"}
+    small = {name.removesuffix("-small") for name in shipped() if name.endswith("-small")}
+    assert small == {*PAPER, "calibration", "layers"}
+
+
+@pytest.mark.parametrize("name", sorted({*shipped()} - {*PAPER}))
+def test_what_other_studies_read_lies_beside_the_repository(name):
+    study = read_study(name)
+    read = [model.name for model in study.models] + [task.data for task in study.tasks]
+    folders = {Path(path).relative_to(BESIDE).parts[0] for path in read}
+    assert folders <= {"shared", "models"}
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if name.endswith("-small")])
 def test_a_cut_of_every_small_study_runs(eckart, shared, name):
-    data = read_study(name).models[0].name
-    if not Path(data).is_dir():
-        pytest.skip(f"no shared models at {data}")
     cut = (
         ["--seeds", "0", "--shots", "2", "--rates", "0.9", "--layers", "-1"]
         if "figure3" not in name
