@@ -6,6 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import gguf_files
 import pytest
 
 from eckart.cli.app import app
@@ -17,6 +18,7 @@ PAGES = [
     ROOT / "docs" / "reports.md",
     ROOT / "docs" / "tasks.md",
     ROOT / "docs" / "spectrum.md",
+    ROOT / "docs" / "gguf.md",
     ROOT / "docs" / "theory.md",
     ROOT / "docs" / "functions.md",
 ]
@@ -35,13 +37,14 @@ def commands() -> list[str]:
 
 @pytest.fixture
 def desk(table, tmp_path, monkeypatch):
-    """A folder with what the pages speak of: a table of reviews and the task file."""
+    """A folder with what the pages speak of: a table of reviews, the task file, a GGUF file."""
     shutil.copy(table, tmp_path / "reviews.csv")
     content = (
         (tmp_path / "reviews.csv").read_text().replace(",good,", ",1,").replace(",bad,", ",0,")
     )
     (tmp_path / "reviews.csv").write_text(content)
     (tmp_path / "verdicts.yaml").write_text(blocks(ROOT / "README.md", "yaml")[0])
+    gguf_files.write(tmp_path / "MODEL.gguf", kind="Q8_0")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -272,7 +272,7 @@ SEARCHES = {
         "leave out --race",
     ),
     "controls with a value": (["--controls", "random"], "random"),
-    "a control arm as a rate": (["--rates", "0.5:random"], "--rates '0.5:random'"),
+    "a control arm as a rate": (["--rates", "0.5:random"], "0.5:random"),
     "a checkpoint over a file": (["--save", "file"], "not an empty folder"),
 }
 

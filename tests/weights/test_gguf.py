@@ -134,6 +134,15 @@ def test_trials_and_notes_say_what_the_file_is(file, task, tmp_path):
     assert study.settings["file"] == trial.file
 
 
+def test_a_way_of_splitting_text_that_is_not_known_is_said(file, task, tmp_path):
+    def smollm(made, held):
+        made.kv_data[0]["tokenizer.ggml.pre"].value = "smollm"
+
+    assert len(load_model(file).file.notes) == 1
+    loaded = load_model(gguf_files.write(tmp_path / "model.gguf", change=smollm))
+    assert "split as 'smollm' splits it" in Evaluator(loaded, task).notes("test")[1]
+
+
 def test_a_file_is_known_by_its_bytes(file, tmp_path):
     moved = shutil.copy(file, tmp_path / "moved.gguf")
     other = gguf_files.write(
@@ -177,9 +186,11 @@ def test_a_loaded_model_can_be_handed_on_as_a_live_one(file):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_saved_model_is_an_ordinary_folder(file, task, tmp_path, dtype):
-    study = search(load_model(file, dtype=dtype), task, rates=[0.5], layer=1)
-    study = replace(study, rate=0.5, clipped=study.scorer([Edit(1, "mlp", 0.5)], "test"))
-    saved = export(study, tmp_path / "saved")
+    source = load_model(file, dtype=dtype)
+    study = search(source, task, rates=[0.5], layer=1)
+    clipped = Evaluator(source, task)([Edit(1, "mlp", 0.5)], "test")
+    study = replace(study, rate=0.5, clipped=clipped)
+    saved = export(study, tmp_path / "saved", file, task)
     assert saved.dtype == "float32"
     assert (tmp_path / "saved" / "model.safetensors").is_file()
     again = load_model(tmp_path / "saved", dtype=dtype)
@@ -188,7 +199,7 @@ def test_a_saved_model_is_an_ordinary_folder(file, task, tmp_path, dtype):
     assert np.abs(np.array(scored) - study.clipped.labelled.log_likelihoods).max() < (
         1e-4 if dtype == "float32" else 0.5
     )
-    assert export(study, tmp_path / "saved").before
+    assert export(study, tmp_path / "saved", file, task).before
 
 
 def test_rotary_positions_that_are_stretched(tmp_path):

@@ -22,7 +22,13 @@ RUN = "The run"
 
 Model = Annotated[
     str,
-    typer.Argument(help="A hub id, or a folder with config.json and safetensors.", metavar="MODEL"),
+    typer.Argument(
+        help=(
+            "A hub id, a folder with config.json and safetensors, or a GGUF file (a path, or"
+            " hub-id:file.gguf)."
+        ),
+        metavar="MODEL",
+    ),
 ]
 Part = Annotated[str, declared(Plan, "part")]
 Plot = Annotated[Path | None, typer.Option(help="Where the figure goes (.png, .svg or .pdf).")]

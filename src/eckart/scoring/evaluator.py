@@ -218,7 +218,7 @@ class Evaluator(Scorer):
             for split in splits
             for note in (*self.fitted(split).notes, *self._token_notes(split))
         )
-        of_model = (self.model.file.note,) if self.model.file else ()
+        of_model = self.model.file.notes if self.model.file else ()
         return (*of_model, *self.task.notes, *said)
 
     def _token_notes(self, split: str) -> list[str]:

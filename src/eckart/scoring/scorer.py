@@ -154,6 +154,7 @@ class Scorer(ABC):
             TaskError: there is no such split.
         """
         own = candidates if isinstance(candidates, Mapping) else {}
+        self._notice()  # the keys are those of the weights as they are now
         asked: dict[Edits, dict[str, str]] = {}
         for edits in candidates:
             keys = asked.setdefault(self.canonical(edits), {})

@@ -14,7 +14,7 @@ import hashlib
 import io
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,9 @@ from eckart.weights.loading.gguf import (
     check_magic,
     converted,
     families,
+    known_splits,
     locate,
+    mend_,
     parsed_once,
     plain,
     read_file,
@@ -41,18 +43,6 @@ from eckart.weights.loading.gguf import (
 
 BLOCK = {"Q2_K": 16, "Q3_K": 16, "Q6_K": 16}
 """How many neighbours in a row share a step; 32 of every type that is not named."""
-SETTINGS = {
-    "context_length": "max_position_embeddings",
-    "feed_forward_length": "n_inner",
-    "attention.key_length": "head_dim",
-    "attention.sliding_window": "sliding_window",
-    "attn_logit_softcapping": "attn_logit_softcapping",
-    "final_logit_softcapping": "final_logit_softcapping",
-}
-"""What llama.cpp calls settings that transformers' loader does not read of every family."""
-GEMMAS_BY_WIDTH = (46, 62)
-"""The depths of the Gemma models whose attention is scaled by the width of a head in the hidden
-state, and not by the head's own."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -99,12 +89,21 @@ class GgufFile:
         return f"GGUF sha256 {self.digest}: {self._counted}"
 
     @property
-    def note(self) -> str:
-        """What a reader should know about the weights."""
-        return (
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know about the weights and the tokenizer."""
+        weights = (
             f"the weights are those of {self.path.name}, dequantised; of its tensors are"
             f" {self._counted}"
         )
+        split = self._field("tokenizer.ggml.pre")
+        if self._field("tokenizer.ggml.model") != "gpt2" or split in (None, *known_splits()):
+            return (weights,)
+        tokenizer = (
+            f"{self.path.name} asks for text to be split as '{split}' splits it, for which"
+            " transformers has no rule: it is split as GPT-2 does, and a few rows may have other"
+            " tokens than the model was trained on"
+        )
+        return (weights, tokenizer)
 
     @property
     def _counted(self) -> str:
@@ -129,7 +128,7 @@ class GgufFile:
         )  # the file's title, which nothing depends on
         config._name_or_path = self.name
         self._refuse_settings()
-        _mend_(config, self._setting)
+        mend_(config, self._setting)
         return config
 
     def model(self, dtype: torch.dtype, device_map: Any = None) -> Any:
@@ -352,29 +351,6 @@ def _dequantised() -> dict[str, Any]:
     """Return what says that no weight may stay packed, where transformers can keep them so."""
     packed = getattr(transformers, "GgufConfig", None)
     return {} if packed is None else {"quantization_config": packed(dequantize=True)}
-
-
-def _mend_(config: Any, setting: Callable[[str], Any]) -> None:
-    """Give a configuration the settings of the file that transformers' loader passes over for some
-    families, and takes its own defaults for."""
-    for key, name in SETTINGS.items():
-        if setting(key) is not None and hasattr(config, name):
-            setattr(config, name, setting(key))
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if hasattr(config, "query_pre_attn_scalar"):  # no file holds it; llama.cpp goes by the depth
-        largest = config.num_hidden_layers in GEMMAS_BY_WIDTH
-        width = config.hidden_size // config.num_attention_heads
-        config.query_pre_attn_scalar = width if largest else size
-    rope = getattr(config, "rope_parameters", None) or {}
-    rope = rope.get("full_attention", rope)
-    found = {
-        "rope_theta": setting("rope.freq_base"),
-        "partial_rotary_factor": (setting("rope.dimension_count") or size) / size,
-    }
-    rope |= {name: value for name, value in found.items() if name in rope and value is not None}
-    factor = setting("rope.scaling.factor")
-    if rope and factor not in (None, 0.0, 1.0):
-        rope |= {"rope_type": "linear", "factor": factor}
 
 
 def _forget_quantisation(model: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,20 @@ MAGIC = b"GGUF"
 INSTALL = "pip install 'eckart[gguf]'"
 ENCODERS = frozenset({"t5", "t5encoder", "umt5"})
 """Families that transformers reads from GGUF and that are no decoders."""
+SETTINGS = {
+    "context_length": "max_position_embeddings",
+    "feed_forward_length": "n_inner",
+    "attention.key_length": "head_dim",
+    "attention.sliding_window": "sliding_window",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+}
+"""What llama.cpp calls settings that transformers' loader does not read of every family."""
+GEMMAS_BY_WIDTH = (46, 62)
+"""The depths of the Gemma models whose attention is scaled by the width of a head in the hidden
+state, and not by the head's own."""
+AS_GPT2 = ("gpt-2", "mpt", "olmo", "jais", "trillion", "granite-docling")
+"""The names of GPT-2's way of splitting text."""
 PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 
 
@@ -45,7 +59,7 @@ def locate(name: str) -> Path | None:
         return _fetched(repository, file)
     if name.lower().endswith(SUFFIX):
         raise ModelError(f"no GGUF file '{name}'; give its path, or hub-id:{path.name}")
-    if colon or not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or found(name, CONFIG) is not None:
+    if colon or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or found(name, CONFIG) is not None:
         return None
     held = [file for file in _listed(name) if file.lower().endswith(SUFFIX)]
     return _fetched(name, _only(name, held)) if held else None
@@ -150,6 +164,16 @@ def families() -> list[str]:
     return sorted({plain(name): name.replace("_moe", "moe") for name in sorted(known)}.values())
 
 
+def known_splits() -> list[str]:
+    """Return the ways of splitting text, as llama.cpp calls them, that byte-level tokenizers of
+    transformers are given."""
+    try:
+        rules = importlib.import_module("transformers.integrations.gguf.gguf_tokenizer_mapping")
+    except ImportError:  # before it had any
+        return list(AS_GPT2)
+    return [*AS_GPT2, *rules.GGUF_PRE_TOKENIZER_SPLITS]
+
+
 def converted() -> list[str]:
     """Return the families whose tensors transformers converts by rules instead of names."""
     try:
@@ -160,4 +184,28 @@ def converted() -> list[str]:
 
 
 def plain(family: str) -> str:
+    """Return a family's name as llama.cpp and transformers write it alike."""
     return family.replace("_", "").replace("-", "")
+
+
+def mend_(config: Any, setting: Callable[[str], Any]) -> None:
+    """Give a configuration the settings of the file that transformers' loader passes over for some
+    families, and takes its own defaults for."""
+    for key, name in SETTINGS.items():
+        if setting(key) is not None and hasattr(config, name):
+            setattr(config, name, setting(key))
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if hasattr(config, "query_pre_attn_scalar"):  # no file holds it; llama.cpp goes by the depth
+        largest = config.num_hidden_layers in GEMMAS_BY_WIDTH
+        width = config.hidden_size // config.num_attention_heads
+        config.query_pre_attn_scalar = width if largest else size
+    rope = getattr(config, "rope_parameters", None) or {}
+    rope = rope.get("full_attention", rope)
+    found = {
+        "rope_theta": setting("rope.freq_base"),
+        "partial_rotary_factor": (setting("rope.dimension_count") or size) / size,
+    }
+    rope |= {name: value for name, value in found.items() if name in rope and value is not None}
+    factor = setting("rope.scaling.factor")
+    if rope and factor not in (None, 0.0, 1.0):
+        rope |= {"rope_type": "linear", "factor": factor}
