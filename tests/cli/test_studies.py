@@ -39,6 +39,7 @@ def test_what_other_studies_read_lies_beside_the_repository(name):
     read = [model.name for model in study.models] + [task.data for task in study.tasks]
     folders = {Path(path).relative_to(BESIDE).parts[0] for path in read}
     assert folders <= {"shared", "models"}
+    assert all(Path(path).is_file() for path in study.guard_task)
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if name.endswith("-small")])
