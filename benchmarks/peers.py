@@ -106,7 +106,7 @@ def ours(model: LoadedModel, task: Task) -> Reading:
     evaluator = Evaluator(model, task)
     seconds, trial = timed(lambda: evaluator([], "validation"))
     assert trial.score is not None
-    batch = f"{evaluator.prepare('validation').rows.reader.budget} tokens"
+    batch = f"{evaluator.prepare('validation').reader.budget} tokens"
     return Reading("ours", batch, seconds, np.array(trial.score.log_likelihoods))
 
 

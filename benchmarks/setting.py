@@ -135,7 +135,7 @@ def setting(options: argparse.Namespace, test_rows: int = 2) -> tuple[LoadedMode
 def computed_tokens(evaluator: Evaluator, split: str = "validation") -> tuple[int, int]:
     """Return how many tokens the prefix has, and how many distinct ones the rows of a split add to
     it."""
-    reader = evaluator.prepare(split).rows.reader
+    reader = evaluator.prepare(split).reader
     rows = reader.requests.rows
     packs = ([rows[index] for index in batch] for batch in plan_packs(rows, reader.budget))
     distinct = sum(

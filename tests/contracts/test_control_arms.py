@@ -207,11 +207,10 @@ def test_arms_are_scored_as_by_a_plain_loop(family: str, table: Any) -> None:
     texts = ("mlp:drop", "attn:drop", "all:drop", "mlp:0.5", "mlp:0.5:largest", "mlp:0.5:random2")
     edits = [Edit.parse(f"{layer}:{text}") for layer in (1, 2) for text in texts]
     before, shared = bits(loaded.model), Evaluator(loaded, task)
-    with ExitStack() as undo:
+    with pytest.MonkeyPatch.context() as patched:
         made: list[Factor] = []
-        undo.callback(setattr, Factor, "of", Factor.of)
         of = Factor.of
-        Factor.of = lambda *a, **k: made.append(of(*a, **k)) or made[-1]  # type: ignore
+        patched.setattr(Factor, "of", lambda *a, **k: made.append(of(*a, **k)) or made[-1])
         trials = {trial.edits[0]: trial for trial in shared.score([[e] for e in edits], ROWS)}
     assert len(made) == sum(len(anatomy.select(layer, "mlp")) for layer in (1, 2))
     assert same_bits(loaded.model, before)

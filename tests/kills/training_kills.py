@@ -32,6 +32,8 @@ def in_a_child(folder: Path, stop: signal.Signals, after: float | None) -> int:
     ended."""
     child = os.fork()
     if child == 0:
+        # The first to ask for torch's pool after a fork makes it anew, which no two threads may do.
+        torch.set_num_threads(1)
         try:
             run(folder)
             os._exit(0)

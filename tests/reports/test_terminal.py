@@ -140,6 +140,8 @@ def evaluated():
             scoring="sum",
             trial=shown,
             score=shown.score,
+            before=None,
+            comparison=None,
             prompts=(),
             notes=("7 rows were left out",),
         )

@@ -150,7 +150,7 @@ class Factor:
             )
         return truncated.to(self.original.device)
 
-    def _projected(self, r: int, order: Order) -> Float[Tensor, "m n"]:
+    def _projected(self, r: int, order: Order = None) -> Float[Tensor, "m n"]:
         """Return what the first r directions keep, in float64, by the fewer of the directions kept
         and dropped."""
         matrix = _float64(self.original)

@@ -316,7 +316,7 @@ def test_what_does_not_go_together_is_refused(kept, model, table):
     with pytest.raises(EditError, match="says nothing sure of squared_error"):
         eckart.search(kept, TASK, race=True)
     with pytest.raises(ModelError, match="reads numbers and no text"):
-        eckart.export(eckart.search(kept, TASK, rates=RATES), "out")
+        eckart.export(eckart.search(kept, TASK, rates=RATES), "out", kept, TASK)
 
 
 def test_a_text_task_has_no_squared_error(model, table):
