@@ -38,7 +38,8 @@ def guard_table(run: Run) -> Table:
         "What each choice did besides what it was chosen for, on rows that did not choose it. KL is"
         " KL(unpruned || clipped) of the next token, in nats a token; a window of the text is the"
         " unit of its intervals. A task is not worse where its interval lies above"
-        f" -{run.margin or 0:g} points, worse where it does not and lies below 0; otherwise more rows are needed."
+        f" -{run.margin or 0:g} points, worse where it does not and lies below 0; otherwise more"
+        " rows are needed."
     )
     rows = [
         {"model": model, "edit": ", ".join(map(str, guarded.edits)), **row}
