@@ -111,6 +111,25 @@ def test_parts_that_do_not_agree_with_the_whole_are_not_used(monkeypatch, fails)
         assert found[edits].divergence == pytest.approx(reading.divergence, abs=1e-5)
 
 
+def test_a_check_that_finds_no_room_says_so_and_blames_no_disagreement(monkeypatch):
+    expected = read(scorer_of("gpt2"), (), HIGH)
+    real, full = WindowReader._plainly, [MemoryError()]
+
+    def once(reader, number):
+        if full:
+            raise full.pop()
+        return real(reader, number)
+
+    monkeypatch.setattr(WindowReader, "_plainly", once)
+    with pytest.warns(UserWarning, match="memory is full") as said:
+        found = read(scorer_of("gpt2"), (), HIGH)
+    assert [str(each.message) for each in said] == [
+        "text: parts of the model are not compared with its forward: memory is full"
+    ]
+    for edits, reading in expected.items():
+        assert found[edits].divergence == pytest.approx(reading.divergence, abs=1e-5)
+
+
 def test_states_that_do_not_fit_anywhere_are_computed_again(monkeypatch):
     expected = read(scorer_of("llama"), HIGH)
     scorer = scorer_of("llama", cache_memory=0)

@@ -9,7 +9,7 @@ from eckart.analysis.outcomes import short_name
 from eckart.reports.table import Column, Table
 from eckart.runs import Run
 from eckart.selection.guarded import NOT_SCORED, Guarded, TaskHarm
-from eckart.statistics.harm import MARGIN, TextHarm
+from eckart.statistics.harm import TextHarm
 
 COLUMNS = (
     Column("model", "model"),
@@ -34,12 +34,12 @@ def guards(run: Run) -> list[tuple[str, Guarded]]:
 
 def guard_table(run: Run) -> Table:
     """Return what every guarded edit did on the text and on each task."""
-    margin = MARGIN if run.margin is None else run.margin
     note = (
         "What each choice did besides what it was chosen for, on rows that did not choose it. KL is"
         " KL(unpruned || clipped) of the next token, in nats a token; a window of the text is the"
-        f" unit of its intervals. A task is not worse where its interval lies above -{margin:g}"
-        " points, worse where it does not and lies below 0; otherwise more rows are needed."
+        " unit of its intervals. A task is not worse where its interval lies above"
+        f" -{run.margin or 0:g} points, worse where it does not and lies below 0; otherwise more"
+        " rows are needed."
     )
     rows = [
         {"model": model, "edit": ", ".join(map(str, guarded.edits)), **row}

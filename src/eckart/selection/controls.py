@@ -84,19 +84,19 @@ def controls_sentence(found: Sequence[Against]) -> str:
     """Say which arms a choice beats, which it cannot be told from, and which beat it."""
     compared = [each for each in found if each.difference]
     said = [
-        f"{words} {listed(own)}"
+        f"{words} {joined(own)}"
         for word, words in WORDS.items()
         if (own := [each.edit.cut for each in compared if each.verdict == word])
     ]
     failed = [each.edit.cut for each in found if not each.difference]
-    said += [f"is not compared with {listed(failed)}, which gave no numbers"] if failed else []
+    said += [f"is not compared with {joined(failed)}, which gave no numbers"] if failed else []
     return f"the choice {'; '.join(said)} (paired, Holm over {len(compared)})"
 
 
-def listed(names: Sequence[str]) -> str:
+def joined(names: Sequence[str]) -> str:
     """Write names in a row.
 
-    >>> listed(["drop"]), listed(["random", "random1", "drop"])
+    >>> joined(["drop"]), joined(["random", "random1", "drop"])
     ('drop', 'random, random1 and drop')
     """
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -14,9 +14,8 @@ from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
 from eckart.scoring.text import GuardText, TextScorer
 from eckart.selection.guarded import Guarded
-from eckart.selection.plan import GuardOptions
+from eckart.selection.plan import MARGIN, GuardOptions, check_margin
 from eckart.selection.recorded import Ledger, Recorded
-from eckart.statistics.harm import MARGIN, check_margin
 from eckart.tasks.task import Task
 
 SPLIT = "test"

@@ -11,7 +11,7 @@ from typing import Any
 from eckart.errors import RunError
 from eckart.records import Edits, Setting, Trial
 from eckart.runs import Run
-from eckart.statistics.harm import MARGIN, Harm, TextHarm, harm, rows_needed
+from eckart.statistics.harm import Harm, TextHarm, harm, rows_needed
 from eckart.statistics.paired import PairedDifference, compare
 from eckart.statistics.scores import TEXT_PREFIX, Score, TextReading
 
@@ -42,10 +42,10 @@ class TaskHarm:
 
     @property
     def needed(self) -> int | None:
-        """How many rows would tell, were there no change; None where that is known, or none
-        would."""
-        unsure = self.change is not None and self.verdict == "cannot tell"
-        return rows_needed(self.change, self.margin) if self.change and unsure else None
+        """How many rows would tell, were there no change; None where these do, or none would."""
+        if self.change is None or self.verdict != "cannot tell":
+            return None
+        return rows_needed(self.change, self.margin)
 
     def to_json(self) -> dict[str, Any]:
         change = self.change and {**asdict(self.change), "interval": list(self.change.interval)}
@@ -127,8 +127,9 @@ class Guarded:
         begun = {trial.setting for trial in mine if trial.edits == edits}
         whole = {t.setting for t in mine if not t.edits and t.score is not None} & begun
         found = [t for t in mine if t.setting in whole and t.edits in ((), edits)]
-        margin = MARGIN if run.margin is None else run.margin
-        return cls.of(edits, sorted(found, key=lambda t: t.setting), margin) if found else None
+        if not found or run.margin is None:
+            return None
+        return cls.of(edits, sorted(found, key=lambda t: t.setting), run.margin)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -96,8 +96,6 @@ Metric = Annotated[
         )
     ),
 ]
-
-
 Controls = Annotated[
     bool,
     Field(
@@ -130,7 +128,6 @@ class Plan(Closed):
             "Stop reading a rate once it is clearly beaten; the choice is the same, 19 times in 20."
         ),
     )
-
     controls: Controls = False
 
     @model_validator(mode="after")
@@ -151,6 +148,23 @@ def check_raceable(metric: str) -> None:
             f"a race compares which rows are right, which says nothing sure of {metric}; leave out"
             " --race, or choose --metric accuracy"
         )
+
+
+MARGIN = 1.0
+"""By how many points of accuracy a model may do worse elsewhere, where nobody says otherwise."""
+
+
+def check_margin(margin: float) -> float:
+    """Return a margin in points of accuracy that is one.
+
+    Raises:
+        EckartError: it is negative, above 100, or not a number.
+    """
+    if not 0 <= margin <= 100:
+        raise EckartError(
+            f"guard margin {margin:g} is not from 0 to 100; it is in points of accuracy, such as 1"
+        )
+    return margin
 
 
 class GuardOptions(Closed):
@@ -174,8 +188,8 @@ class GuardOptions(Closed):
             "Another task that must not suffer, a name or a file; may be given several times."
         ),
     )
-    guard_margin: float = Field(
-        default=1.0, description="By how many points of accuracy it may do worse there."
+    guard_margin: Annotated[float, AfterValidator(check_margin)] = Field(
+        default=MARGIN, description="By how many points of accuracy it may do worse there."
     )
 
     @model_validator(mode="after")

@@ -20,11 +20,10 @@ from eckart.runs import RunStore, folder_name
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
 from eckart.selection.guard import Guard
-from eckart.selection.plan import Plan, check_known
+from eckart.selection.plan import MARGIN, Plan, check_known
 from eckart.selection.racing import ALPHA, Race, check_race, race_rates
 from eckart.selection.recorded import Recorded
 from eckart.selection.result import Candidate, SearchResult
-from eckart.statistics.harm import MARGIN
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.edits import droppable

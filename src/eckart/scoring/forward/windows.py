@@ -34,6 +34,7 @@ from eckart.weights.models import Model
 
 Predictions = Float[Tensor, "tokens vocabulary"]
 """The log-probability of every token, after each of a window's but the last."""
+APART = "parts of the model by themselves do not agree with its forward"
 
 
 class WindowReader:
@@ -87,7 +88,7 @@ class WindowReader:
         losses = [0.0] * len(self.windows)
         self._parted = self._tried(lambda: self._parts_right(points))
         if not self._parted:
-            self._warn("the unpruned model's predictions are held whole")
+            self._warn(f"the unpruned model's predictions are held whole: {APART}")
 
         def run(batch: list[int]) -> None:
             now = Pass(keep=points | {self.trunk.top})
@@ -110,9 +111,10 @@ class WindowReader:
             advance: told of windows done.
         """
         losses, divergences = [0.0] * len(self.windows), [0.0] * len(self.windows)
-        shares = self._parted and self._tried(lambda: self._begins_right(start))
+        unchecked = not self._probes  # memory was full, which is said by then
+        shares = self._parted and (unchecked or self._tried(lambda: self._begins_right(start)))
         if self._parted and not shares:
-            self._warn("a clipped model runs through all layers")
+            self._warn(f"a clipped model runs through all layers: {APART}")
 
         def run(batch: list[int]) -> None:
             states = self.states.get(_name(batch), start) if shares else None
@@ -197,13 +199,11 @@ class WindowReader:
             if not is_out_of_memory(error):
                 return False
             release_memory()
+            self._warn("parts of the model are not compared with its forward: memory is full")
             return True
 
     def _warn(self, said: str) -> None:
-        warnings.warn(
-            f"text: {said}: parts of the model by themselves do not agree with its forward",
-            stacklevel=4,
-        )
+        warnings.warn(f"text: {said}", stacklevel=4)
 
 
 def divergence(before: Predictions, after: Predictions) -> float:
