@@ -96,6 +96,15 @@ def test_there_are_commands_to_run():
     assert len(commands()) >= 8
 
 
+def test_every_key_of_a_study_stands_on_its_page():
+    from eckart.sweeps.grid import Sweep
+
+    page = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_]+)`", page)) | set(re.findall(r"^([a-z_]+):", page, re.M))
+    named |= set(re.findall(r"`([a-z_]+): ", page))
+    assert set(Sweep.model_fields) <= named
+
+
 @pytest.mark.parametrize(
     "page", sorted(ROOT.glob("docs/*.md")) + PAGES[:1], ids=lambda page: page.name
 )

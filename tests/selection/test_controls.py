@@ -118,7 +118,7 @@ def test_without_controls_a_search_is_what_it_was(task, found):
 def test_a_search_says_it_in_words_tables_and_json(task, tmp_path):
     found = search(MODEL, task, controls=True, out=tmp_path / "run", **OPTIONS)
     said = as_text(search_report(found))
-    assert "control arms: layer 1, mlp, on the same test rows" in said
+    assert f"control arms: layer 1, mlp, on the same test rows (n = {found.comparison.n})" in said
     assert f"{found.beside()[4:20]}" in said
     assert found.beside() in str(found)
     kept = json.loads((tmp_path / "run" / "result.json").read_text())["controls"]
@@ -136,7 +136,10 @@ def test_a_search_says_it_in_words_tables_and_json(task, tmp_path):
         assert row["p_adjusted"] == pytest.approx(arm.p_adjusted)
     # Nothing is chosen among arms, and no table of cells or figure holds one.
     assert len(page["tables"]["cells"]) == 2
-    assert "Does the choice beat its control arms?" in report(tmp_path / "run").read_text()
+    html = report(tmp_path / "run").read_text()
+    assert "Does the choice beat its control arms?" in html
+    # That rows are too few to tell is no finding about the edit.
+    assert "gains by doing something there" not in html
 
 
 def test_where_nothing_is_clipped_that_is_said(task):

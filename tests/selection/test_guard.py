@@ -202,6 +202,7 @@ class TestASearch:
         assert rows[2]["verdict"].startswith(found.guarded.tasks[0].verdict)
         assert "What else the choices did" in page.to_html()
         assert "What else the choices did" in page.to_markdown()
+        assert "| rows, or windows of the text |" in page.to_markdown(), "an n has its unit"
 
     def test_where_nothing_is_clipped_nothing_is_guarded(self, asked):
         _, guarded, folder = asked

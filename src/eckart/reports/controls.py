@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 NOTE = (
     "Each choice against other edits of the same place, on the same test rows: as many singular"
     " directions cut at random, or from the largest, and the whole part dropped. Above 0 the choice"
-    " is better. A choice that beats none of them gains by doing something there, not by cutting"
-    " the smallest singular values; 'cannot be told from' is not 'equal'. p is corrected for all"
-    " lines of this table."
+    " is better. Of a choice that beats none of them it is not shown that cutting the smallest"
+    " singular values does more than doing something there; 'cannot be told from' is not 'equal'. p"
+    " is corrected for all lines of this table."
 )
 
 
@@ -46,7 +46,8 @@ def controls_report(result: SearchResult) -> list[RenderableType]:
         Column("says", "the choice"),
     )
     rows = [_beside(arm) for arm in result.against]
-    title = f"control arms: layer {result.layer}, {result.part}, on the same test rows"
+    n = result.comparison.n
+    title = f"control arms: layer {result.layer}, {result.part}, on the same test rows (n = {n})"
     tables = [Table("controls", title, "", columns, rows)] if rows else []
     said = result.beside()
     return [*tables, Said(f"{said[0].upper()}{said[1:]}.\n")]

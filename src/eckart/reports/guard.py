@@ -15,7 +15,7 @@ COLUMNS = (
     Column("model", "model"),
     Column("edit", "edit"),
     Column("on", "on"),
-    Column("n", "n", "count"),
+    Column("n", "rows, or windows of the text", "count"),
     Column("measure", "measure"),
     Column("before", "unpruned", "written"),
     Column("after", "clipped", "written"),

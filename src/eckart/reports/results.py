@@ -44,8 +44,8 @@ RECORD_NOTE = (
     " --format md"
 )
 ROUNDING_NOTE = (
-    "* within rounding: storage in this dtype may move a singular value by as much as this one is,"
-    " so how close to singular the matrix was before is not known"
+    "* within rounding: storage in this dtype, or a GGUF file's quantisation, may move a singular"
+    " value by as much as this one is, so how close to singular the matrix was before is not known"
 )
 WIDEST = 8
 """The most labels whose confusion matrix is printed."""

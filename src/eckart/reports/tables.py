@@ -217,8 +217,9 @@ def spectra_table(run: Run) -> Table:
         for values in spectra
     ]
     note = (
-        "2-norm condition numbers of the stored weights. 'Within rounding': storage in this dtype"
-        " may move a singular value by as much as the smallest one is."
+        "2-norm condition numbers of the stored weights. 'Within rounding': storage in this dtype,"
+        " or a GGUF file's quantisation, may move a singular value by as much as the smallest one"
+        " is."
     )
     return Table("spectra", "Condition numbers", note, columns, rows)
 

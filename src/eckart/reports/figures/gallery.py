@@ -31,8 +31,9 @@ from eckart.statistics.scores import Score
 from eckart.weights.conditioning import MatrixSpectrum
 
 HOLLOW = (
-    " Hollow marks: the smallest singular value is within what rounding to the stored dtype may"
-    " change, so how close to singular the matrix was before is not known."
+    " Hollow marks: the smallest singular value is within what rounding to the stored dtype, or a"
+    " GGUF file's quantisation, may change, so how close to singular the matrix was before is not"
+    " known."
 )
 MOST_PANELS = 12
 """A figure of more panels becomes several."""
