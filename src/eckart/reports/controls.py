@@ -36,11 +36,12 @@ NOTE = (
 
 def controls_report(result: SearchResult) -> list[RenderableType]:
     """Return a search's choice beside its control arms, and what that allows to be said."""
+    units = UNITS[type(result.clipped.score)]  # type: ignore[index]
     columns = (
         Column("arm", "arm", "written"),
-        Column("merit", UNITS[type(result.clipped.score)].metric, "share"),  # type: ignore[index]
-        Column("gain", "choice less arm", "written"),
-        Column("interval", "95% interval", "written"),
+        Column("merit", units.metric, units.mean),
+        Column("gain", f"choice less arm{units.column}", units.gain),
+        Column("interval", "95% interval", units.gains),
         Column("p_value", "p", "p"),
         Column("p_adjusted", "p, Holm", "p"),
         Column("says", "the choice"),
@@ -57,12 +58,11 @@ def _beside(arm: Against) -> dict[str, Any]:
     paired = arm.difference
     if paired is None:
         return {"arm": arm.edit.amount, "says": f"failed: {arm.error}"}
-    low, high = paired.interval
     return {
         "arm": arm.edit.amount,
         "merit": arm.merit,
-        "gain": f"{paired.difference:+.4f}",
-        "interval": f"{low:+.4f} to {high:+.4f}",
+        "gain": paired.difference,
+        "interval": paired.interval,
         "p_value": paired.p_value,
         "p_adjusted": arm.p_adjusted,
         "says": WORDS[arm.verdict],
