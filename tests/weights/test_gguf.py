@@ -236,6 +236,12 @@ def yarn(made, held):
     made.add_rope_scaling_type(gguf.RopeScalingType.YARN)
 
 
+def merging(made, held):
+    for data in made.kv_data:
+        data.pop("tokenizer.ggml.merges", None)
+    made.add_token_merges(["t q"])
+
+
 FILES = {
     "of an encoder": ({"arch": "bert"}, "is of the family 'bert'.*llama"),
     "of an encoder-decoder": ({"arch": "t5"}, "is of the family 't5'.*llama"),
@@ -268,6 +274,7 @@ FILES = {
     ),
     "no tokenizer": ({"tokens": None}, "holds no tokenizer"),
     "another tokenizer": ({"tokens": "rwkv"}, "tokenizer of the kind 'rwkv'.*not read"),
+    "merges of no tokens": ({"change": merging}, "tokenizer of the kind 'gpt2'.*out of vocabulary"),
     "no tensors": ({"change": lambda made, held: held.clear()}, "has no tensors"),
     "a part": (
         {"change": lambda made, held: made.add_uint16("split.count", 3)},

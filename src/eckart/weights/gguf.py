@@ -171,7 +171,7 @@ class GgufFile:
         try:
             with self._alone() as folder:
                 tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=self.path.name)
-        except ModelError as error:
+        except Exception as error:  # the package tokenizers raises nothing more particular
             raise ModelError(
                 f"'{self.name}' holds a tokenizer of the kind '{kind}' that transformers does not"
                 f" read ({first_line(error.__cause__ or error)}); take the model's folder with"
