@@ -7,7 +7,7 @@ import platform
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -27,11 +27,9 @@ SCHEMA_VERSION = 3
 ORIGIN = "origin"
 """The row of the settings that says what made a run, and is no setting of it."""
 CONTENTS = "contents"
-"""The row of the settings that says what was in the tasks when a sweep began; it is no setting
-either."""
+"""The row that says what was in the tasks when a sweep began; it is no setting either."""
 GUARD = "guard"
-"""The row of the settings that says what guards the run's choices; nor is it a setting, for no
-other trial depends on it, and a run may be guarded later."""
+"""The row that says what guards the choices; nor is it a setting: a run may be guarded later."""
 SHOWN = 3
 """How many of the settings that differ a refusal names."""
 _SCHEMA = """
@@ -162,12 +160,11 @@ class RunStore:
     def keep_contents(self, contents: dict[str, Any]) -> None:
         self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", CONTENTS, json.dumps(contents))
 
-    def keep_guard(self, margin: float, names: Sequence[str]) -> None:
-        """Keep by which margin choices are guarded, and what guards them now or did before."""
-        kept = self._value("SELECT value FROM settings WHERE name = ?", GUARD) or {}
-        names = list(dict.fromkeys([*kept.get("names", ()), *names]))
-        said = json.dumps({"margin": margin, "names": names})
-        self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", GUARD, said)
+    def guard(self) -> dict[str, Any]:
+        return self._value("SELECT value FROM settings WHERE name = ?", GUARD) or {}
+
+    def keep_guard(self, guard: dict[str, Any]) -> None:
+        self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", GUARD, json.dumps(guard))
 
     def write(self, name: str, text: str) -> Path:
         """Write a file into the run's folder, whole or not at all."""
@@ -260,7 +257,8 @@ class Run:
         return Asked.of(self.settings)
 
     def __post_init__(self) -> None:
-        found = Counter((trial.setting, trial.split, trial.edits) for trial in self.trials.values())
+        every = (*self.trials.values(), *self.guarded)
+        found = Counter((trial.setting, trial.split, trial.edits) for trial in every)
         mixed = next((place for place, trials in found.items() if trials > 1), None)
         if mixed is not None:
             setting, split, edits = mixed
@@ -288,8 +286,7 @@ def read_run(folder: str | Path) -> Run:
         raise RunError(
             f"'{folder}' holds no run (no run.sqlite); give the folder that a search or sweep wrote"
         )
-    # A process that was killed while it wrote leaves a journal; who reads next takes the unfinished
-    # write back.
+    # A process that was killed leaves a journal; who reads next takes its unfinished write back.
     mode = "rw" if path.with_name("run.sqlite-journal").exists() else "ro"
     with _explained(path.parent):
         database = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=1)
@@ -306,6 +303,9 @@ def read_run(folder: str | Path) -> Run:
         }
         trials = {key: Trial.from_json(values) for key, values in read["trials"].items()}
         rows = {digest: Rows.from_json(values) for digest, values in read["rows"].items()}
+    if read["settings"].get("kind") == "search":  # of one model, which may have been moved since
+        name = min((t.setting.model for t in trials.values()), default="")
+        trials = {k: replace(t, setting=replace(t.setting, model=name)) for k, t in trials.items()}
     origin = read["settings"].pop(ORIGIN, {})
     read["settings"].pop(CONTENTS, None)
     guard = read["settings"].pop(GUARD, {"margin": None, "names": []})

@@ -8,7 +8,7 @@ import pytest
 from families import build, tiny_tokenizer
 
 from eckart import Edit, Task, search, sweep
-from eckart.errors import EckartError, TaskError
+from eckart.errors import EckartError, RunError, TaskError
 from eckart.reports.page import Report
 from eckart.runs import RunStore, read_run
 from eckart.scoring.evaluator import Evaluator
@@ -17,8 +17,9 @@ from eckart.scoring.text import GuardText, TextScorer
 from eckart.selection.guard import Guard
 from eckart.selection.guarded import Guarded
 from eckart.selection.plan import GuardOptions
-from eckart.statistics.harm import harm
+from eckart.statistics.harm import TextHarm, harm
 from eckart.statistics.paired import compare
+from eckart.statistics.scores import TextReading
 from eckart.weights.models import load_model
 
 EDITS = (Edit(1, "mlp", 0.9),)
@@ -253,3 +254,93 @@ def test_a_sweep_refuses_what_guards_itself(searched, text, table, tmp_path):
     model = load_model(build("llama"), tokenizer=tiny_tokenizer())
     with pytest.raises(EckartError, match="is the task that edits are chosen for"):
         sweep(model, searched, layers=[0], guard=True, guard_text=text, guard_task=[str(path)])
+
+
+def test_what_holds_something_else_under_the_same_name_is_refused(
+    scorer, searched, other, text, tmp_path
+):
+    def guarded(task):
+        plan = {
+            "layer": 1,
+            "rates": [0.9],
+            "guard": True,
+            "guard_text": text,
+            "out": tmp_path / "r",
+        }
+        return search(scorer.model, searched, guard_task=[task], **plan)
+
+    guarded(other)
+    guarded(other.redrawn(seed=5, shots=1))  # another draw is another setting
+    content = text.read_text()
+    text.write_text(content.replace("good", "view"))
+    with pytest.raises(RunError, match=r"text\.txt' holds something else"):
+        guarded(other)
+    text.write_text(content)
+    with pytest.raises(RunError, match="'notes, 2 shots, seed 0' holds something else"):
+        guarded(replace(other, test=other.test[::-1]))
+    guarded(other)
+
+
+def test_a_sweep_refuses_another_guard_of_the_same_name(scorer, searched, text, tmp_path):
+    grid = {"layers": [1], "parts": ["mlp"], "rates": [0.9], "guard": True, "guard_text": text}
+    sweep(scorer.model, searched, **grid, out=tmp_path / "run")
+    text.write_text(text.read_text() + "And more.")
+    with pytest.raises(RunError, match=r"text\.txt' holds something else"):
+        sweep(scorer.model, searched, **grid, out=tmp_path / "run")
+
+
+def test_a_run_that_holds_two_texts_of_one_name_is_not_read(scorer, text, tmp_path):
+    with RunStore(tmp_path / "run", {"kind": "search"}) as store:
+        for content in (text.read_text(), text.read_text().replace("good", "view")):
+            text.write_text(content)
+            guard = Guard(scorer, text)
+            guard.look(EDITS, store)
+        names = [each.full_name for each in guard.read]
+        store.keep_guard({"margin": 1, "names": names})  # as it was before contents were noted
+    with pytest.raises(RunError, match="two results for one trial"):
+        read_run(tmp_path / "run")
+
+
+def test_line_ends_are_no_part_of_a_text(tmp_path):
+    for name, end in (("unix", b"\n"), ("windows", b"\r\n")):
+        (tmp_path / name).write_bytes(end.join([b"The good food.", b"", b"In the town."]))
+    assert GuardText.load(tmp_path / "unix").text == GuardText.load(tmp_path / "windows").text
+
+
+def test_a_perplexity_beyond_numbers_is_null():
+    before = TextReading.of([10, 10], [20.0, 21.0], [0.0, 0.0])
+    after = TextReading.of([10, 10], [9e3, 9e3], [5.0, 5.0])
+    said = Guarded(EDITS, 1, TextHarm.of(before, after), "some", ()).to_json()
+    assert json.loads(json.dumps(said, allow_nan=False))["text"]["ratio"] is None
+
+
+def test_a_model_that_is_moved_while_the_guard_reads_keeps_its_trials(
+    scorer, searched, other, text, tmp_path, monkeypatch
+):
+    folder = tmp_path / "here"
+    scorer.model.model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    how = {"layer": 2, "rates": [0.6, 0.9], "dtype": "float32", "out": tmp_path / "run"}
+    how |= {"guard": True, "guard_text": text, "guard_task": [other]}
+    whole = search(folder, searched, **{**how, "out": tmp_path / "whole"})
+    assert whole.rate  # something is clipped
+    monkeypatch.setattr(RunStore, "keep", _stopping(RunStore.keep))
+    with pytest.raises(KeyboardInterrupt):
+        search(folder, searched, **how)
+    monkeypatch.undo()
+    moved = folder.rename(tmp_path / "there")
+    assert search(moved, searched, **how).guarded.text == whole.guarded.text
+    run = read_run(tmp_path / "run")
+    (name,) = {t.setting.model for t in (*run.trials.values(), *run.guarded)}
+    assert Guarded.in_run(run, name, whole.guarded.edits).text == whole.guarded.text
+
+
+def _stopping(keep):
+    """Stop at the clipped model's reading of the text."""
+
+    def stopping(store, trial):
+        if trial.edits and trial.setting.task.startswith("(text)"):
+            raise KeyboardInterrupt
+        keep(store, trial)
+
+    return stopping

@@ -67,6 +67,7 @@ class GuardText:
         if file.is_dir():
             raise TaskError(f"guard text '{path}' is a folder; name a file of plain text")
         text = read_text(file, "guard text", too_large="a few thousand words are enough")
+        text = text.replace("\r\n", "\n")  # a text is the same whichever system it was saved on
         if "\0" in text:
             raise TaskError(f"guard text '{path}' holds binary data; name a file of plain text")
         if not text.strip():

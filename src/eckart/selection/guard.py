@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from eckart.errors import EckartError, TaskError
-from eckart.records import Edit, Edits, Trial
+from eckart.errors import EckartError, RunError, TaskError
+from eckart.records import Edit, Edits, Trial, fingerprint
+from eckart.runs import RunStore
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
 from eckart.scoring.text import GuardText, TextScorer
 from eckart.selection.guarded import Guarded
 from eckart.selection.plan import MARGIN, GuardOptions, check_margin
 from eckart.selection.recorded import Ledger, Recorded
-from eckart.tasks.task import Task
+from eckart.tasks.task import AnyTask, Task
 
 SPLIT = "test"
 """Which rows of a guard's tasks are read: those that nobody chooses with."""
@@ -62,9 +63,9 @@ class Guard:
         return cls(scorer, said.guard_text, said.guard_task, said.guard_margin, **reading)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What settings call the text and the tasks."""
-        return tuple(each.task.full_name for each in (self._text, *self._tasks))
+    def read(self) -> tuple[AnyTask, ...]:
+        """The text and the tasks."""
+        return tuple(each.task for each in (self._text, *self._tasks))
 
     def look(
         self, edits: Sequence[Edit], ledger: Ledger | None = None, *, shared: bool = False
@@ -96,6 +97,38 @@ class Guard:
         """Let go of whatever was made of the model's weights."""
         for each in (self._text, *self._tasks):
             each.forget()
+
+
+def keep_guard(store: RunStore, margin: float, read: Sequence[AnyTask]) -> None:
+    """Keep by which margin a run's choices are guarded, and what guards them now or did before.
+
+    Arguments:
+        store: the run's.
+        margin: in points.
+        read: the text and the tasks.
+
+    Raises:
+        RunError: one of them held something else before: the trials of the two would be taken for
+            each other's.
+    """
+    kept = store.guard()
+    held = kept.get("contents", {})
+    contents = {_drawn(each): fingerprint([each.digest, each.rows_digest(SPLIT)]) for each in read}
+    for name, digest in contents.items():
+        if held.get(name, digest) != digest:
+            raise RunError(
+                f"'{name}' holds something else than when it guarded run '{store.folder}' before;"
+                " bring the old back, give the new another name, or choose another --out"
+            )
+    names = dict.fromkeys([*kept.get("names", ()), *(each.full_name for each in read)])
+    store.keep_guard({"margin": margin, "names": [*names], "contents": held | contents})
+
+
+def _drawn(task: AnyTask) -> str:
+    """Return what tells a guard's trials apart: the name, and the draw of demonstrations."""
+    if not task.shots:
+        return task.full_name
+    return f"{task.full_name}, {task.shots} shots, seed {task.seed}"
 
 
 def _scorer(

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from eckart.errors import RunError
-from eckart.records import Edits, Setting, Trial
+from eckart.records import Edits, Setting, Trial, or_null
 from eckart.runs import Run
 from eckart.statistics.harm import Harm, TextHarm, harm, rows_needed
 from eckart.statistics.paired import PairedDifference, compare
@@ -106,8 +106,10 @@ class Guarded:
             RunError: the unpruned model could not be scored on one of them.
         """
         found: dict[Setting, dict[Edits, Trial]] = defaultdict(dict)
-        for trial in trials:
-            found[trial.setting][trial.edits] = trial
+        model: str | None = None
+        for trial in trials:  # of one model, which may have been moved in between
+            model = model or trial.setting.model
+            found[replace(trial.setting, model=model)][trial.edits] = trial
         text, name, tasks = None, "", []
         for setting, by_edits in found.items():
             before, after = _outcomes(by_edits, edits)
@@ -135,7 +137,7 @@ class Guarded:
         return {
             "edits": [str(edit) for edit in self.edits],
             "margin": self.margin,
-            "text": {"name": self.text_name, **(asdict(self.text) if self.text else {})},
+            "text": {"name": self.text_name, **(_plain(self.text) if self.text else {})},
             "tasks": [task.to_json() for task in self.tasks],
         }
 
@@ -161,6 +163,16 @@ class Guarded:
             f" unpruned model {found.divergence:.4f} nats a token{divergence}, perplexity times"
             f" {found.ratio:.4f}{ratio}"
         )
+
+
+def _plain(found: TextHarm) -> dict[str, Any]:
+    """Return plain values: a perplexity that is too large for a number is null."""
+    return {
+        name: [or_null(bound) for bound in value]
+        if isinstance(value, tuple)
+        else value and or_null(value)
+        for name, value in asdict(found).items()
+    }
 
 
 def _outcomes(trials: Mapping[Edits, Trial], edits: Edits) -> tuple[Any, Any]:

@@ -19,7 +19,7 @@ from eckart.records import RATES, TOP_K, fingerprint
 from eckart.runs import RunStore, folder_name
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
-from eckart.selection.guard import Guard
+from eckart.selection.guard import Guard, keep_guard
 from eckart.selection.plan import MARGIN, Plan, check_known
 from eckart.selection.racing import ALPHA, Race, check_race, race_rates
 from eckart.selection.recorded import Recorded
@@ -124,7 +124,7 @@ def run_plan(
             result = _search(plan, scorer, store, settings, tell)
             if guard is not None:
                 if store is not None:  # first: what is kept from here on is none of the search's
-                    store.keep_guard(guard.margin, guard.names)
+                    keep_guard(store, guard.margin, guard.read)
                 result = replace(result, guarded=guard.look([result.edit], store))
             if store is not None:
                 store.write("result.json", json.dumps(result.to_json(), indent=2) + "\n")

@@ -69,10 +69,13 @@ class Sources:
 
     def guard_names(self, sweep: Sweep) -> tuple[str, ...]:
         """Return what settings call the guard's text and tasks; none where nobody asked."""
+        return tuple(each.full_name for each in self.guards(sweep))
+
+    def guards(self, sweep: Sweep) -> tuple[AnyTask, ...]:
+        """Return the guard's text and tasks; none where nobody asked."""
         if not sweep.guard:
             return ()
-        text = GuardText.load(sweep.guard_text)
-        return (text.full_name, *(task.full_name for task in self._guard_tasks(sweep)))
+        return (GuardText.load(sweep.guard_text), *self._guard_tasks(sweep))
 
     def _guard_tasks(self, sweep: Sweep) -> list[Task]:
         """Load the guard's tasks, whose rows are read once."""

@@ -12,6 +12,7 @@ from eckart.errors import RunError
 from eckart.files import home
 from eckart.records import RATES, TOP_K, Trial, fingerprint
 from eckart.runs import RunStore, folder_name, read_run
+from eckart.selection.guard import keep_guard
 from eckart.selection.recorded import Ledger, Recorded
 from eckart.sweeps.grid import Sweep, Unit, located
 from eckart.sweeps.result import SweepResult
@@ -218,7 +219,7 @@ def run_sweep(
     with RunStore(folder, sweep.settings) as store:
         _keep_contents(store, asked)
         if sweep.guard:
-            store.keep_guard(sweep.guard_margin, sources.guard_names(sweep))
+            keep_guard(store, sweep.guard_margin, sources.guards(sweep))
         if not (sources.models or sources.tasks):
             store.write("study.yaml", sweep.to_yaml())
         execute(Job(sweep, sources, store, asked, watch))
