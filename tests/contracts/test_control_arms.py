@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, MORE_FAMILIES, VOCAB, build, tiny_tokenizer
+from families import FAMILIES, MORE_FAMILIES, VOCAB, bits, build, same_bits, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -78,17 +78,6 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
 def logits(model: PreTrainedModel) -> Tensor:
     ids = torch.randint(6, VOCAB, (2, 12), generator=torch.Generator().manual_seed(1))
     return model(ids).logits
-
-
-def bits(model: PreTrainedModel) -> dict[str, Tensor]:
-    return {
-        name: tensor.flatten().clone().view(torch.uint8)
-        for name, tensor in model.state_dict().items()
-    }
-
-
-def same_bits(model: PreTrainedModel, before: dict[str, Tensor]) -> bool:
-    return all(torch.equal(tensor, before[name]) for name, tensor in bits(model).items())
 
 
 # ---------------------------------------------------------------- a dropped part

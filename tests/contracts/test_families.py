@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, LAYERS, MORE_FAMILIES, VOCAB, build
+from families import FAMILIES, LAYERS, MORE_FAMILIES, VOCAB, bits, build, same_bits
 from spies import attention_states, flow
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -63,17 +63,6 @@ def zero_biases(model: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             parameter.zero_()
-
-
-def bits(model: PreTrainedModel) -> dict[str, Tensor]:
-    return {
-        name: tensor.flatten().clone().view(torch.uint8)
-        for name, tensor in model.state_dict().items()
-    }
-
-
-def same_bits(model: PreTrainedModel, before: dict[str, Tensor]) -> bool:
-    return all(torch.equal(tensor, before[name]) for name, tensor in bits(model).items())
 
 
 # ---------------------------------------------------------------- the table

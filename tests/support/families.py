@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
@@ -307,3 +308,15 @@ def save_family(name: str, directory: str | Path, *, seed: int = 0) -> Path:
     build(name, seed=seed).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+def bits(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return a copy of every byte of a model's state, by the names of its tensors."""
+    return {
+        name: tensor.flatten().clone().view(torch.uint8)
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def same_bits(model: PreTrainedModel, before: dict[str, Tensor]) -> bool:
+    return all(torch.equal(tensor, before[name]) for name, tensor in bits(model).items())

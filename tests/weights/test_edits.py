@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import build
+from families import bits, build
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -27,13 +27,6 @@ def model() -> PreTrainedModel:
 @pytest.fixture
 def anatomy(model: PreTrainedModel) -> Anatomy:
     return Anatomy.of(model)
-
-
-def bits(model: PreTrainedModel) -> dict[str, Tensor]:
-    return {
-        name: tensor.flatten().clone().view(torch.uint8)
-        for name, tensor in model.state_dict().items()
-    }
 
 
 def changed(model: PreTrainedModel, before: dict[str, Tensor]) -> list[str]:
