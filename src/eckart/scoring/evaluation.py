@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from eckart.records import Trial
@@ -80,7 +80,7 @@ class Evaluation:
             return {}
         return {
             "unpruned": {**before.summary(), "interval": list(accuracy_interval(before))},
-            "comparison": {**asdict(paired), "interval": list(paired.interval)},
+            "comparison": paired.to_json(),
         }
 
     def rows(self, with_prompts: bool = False) -> Iterator[dict[str, Any]]:

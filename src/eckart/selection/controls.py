@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from eckart.records import Edit, Trial
@@ -49,7 +49,7 @@ class Against:
             "edit": str(self.edit),
             "cut": self.edit.cut,
             "value": self.merit,
-            "choice_less_arm": asdict(paired) if paired else None,
+            "choice_less_arm": paired and paired.to_json(),
             "p_adjusted": self.p_adjusted,
             "choice": WORDS[self.verdict] if paired else "not compared",
             "error": self.error,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from eckart.errors import RunError
@@ -48,7 +48,6 @@ class TaskHarm:
         return rows_needed(self.change, self.margin)
 
     def to_json(self) -> dict[str, Any]:
-        change = self.change and {**asdict(self.change), "interval": list(self.change.interval)}
         return {
             "task": self.setting.task,
             "shots": self.setting.shots,
@@ -56,7 +55,7 @@ class TaskHarm:
             "scoring": self.setting.scoring,
             "unpruned": self.unpruned,
             "clipped": self.clipped,
-            "change": change,
+            "change": self.change and self.change.to_json(),
             "verdict": self.verdict,
             "rows_needed": self.needed,
         }
@@ -106,10 +105,8 @@ class Guarded:
             RunError: the unpruned model could not be scored on one of them.
         """
         found: dict[Setting, dict[Edits, Trial]] = defaultdict(dict)
-        model: str | None = None
-        for trial in trials:  # of one model, which may have been moved in between
-            model = model or trial.setting.model
-            found[replace(trial.setting, model=model)][trial.edits] = trial
+        for trial in trials:
+            found[trial.setting][trial.edits] = trial
         text, name, tasks = None, "", []
         for setting, by_edits in found.items():
             before, after = _outcomes(by_edits, edits)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ class SearchResult:
         """Clipped against unpruned, on the same test rows."""
         return compare(_score(self.baseline), _score(self.clipped))
 
-    @property
+    @cached_property
     def against(self) -> tuple[Against, ...]:
         """The choice against each of its control arms, on the same test rows."""
         return against(self.clipped, self.controls)
@@ -135,8 +136,7 @@ class SearchResult:
             "candidates_tried": len(self.candidates),
             "race": self.race.to_json() if self.race else None,
             "test": {
-                **asdict(paired),
-                "interval": list(paired.interval),
+                **paired.to_json(),
                 "baseline": _summary(_score(self.baseline)),
                 "clipped": _summary(_score(self.clipped)),
             },
