@@ -101,31 +101,33 @@ def run_unit(
         if trial.score is not None:
             merits[trial.setting.scoring][trial.edits] = trial.score.merits[metric]
         yield trial
+    selected = _selected(sweep.parts, merits)
     if sweep.test != "none":
-        whole = droppable(recorded.scorer.anatomy) if sweep.controls else False
-        arms: Arms = partial(control_arms, droppable=whole) if sweep.controls else no_arms
+        arms: Arms = no_arms
+        if sweep.controls:
+            arms = partial(control_arms, droppable=droppable(recorded.scorer.anatomy))
         tested = {edits: list(scorings) for edits in candidates} if sweep.test == "all" else {}
-        for edits, wanted in _selected(sweep.parts, merits, arms).items():
-            tested[edits] = list(dict.fromkeys([*tested.get(edits, ()), *wanted]))
+        for edits, wanted in selected.items():
+            for each in (edits, *((arm,) for edit in edits for arm in arms(edit))):
+                tested.setdefault(each, []).extend(wanted)
         yield from recorded.score(tested, "test")
     if guard is not None:
-        for edits in filter(None, _selected(sweep.parts, merits, no_arms)):
+        for edits in filter(None, selected):
             yield from guard.trials(edits, recorded.ledger, shared=True)
 
 
 def _selected(
-    parts: Sequence[str], merits: Mapping[str, Mapping[Edits, float]], arms: Arms
+    parts: Sequence[str], merits: Mapping[str, Mapping[Edits, float]]
 ) -> dict[Edits, list[str]]:
-    """Return what is tested, by which scorings: unpruned, and each part's best on validation with
-    its control arms."""
-    tested: dict[Edits, list[str]] = {}
+    """Return the unpruned model and each part's best on validation, and by which scorings."""
+    selected: dict[Edits, list[str]] = {}
     for scoring, by_edits in merits.items():
         if () not in by_edits:
             continue
-        tested.setdefault((), []).append(scoring)
+        selected.setdefault((), []).append(scoring)
         for part in parts:
             of_part = {e[0]: merit for e, merit in by_edits.items() if e and e[0].part == part}
             best = best_edit(of_part, by_edits[()])
-            for edit in (best, *arms(best)) if best else ():
-                tested.setdefault((edit,), []).append(scoring)
-    return tested
+            if best:
+                selected.setdefault((best,), []).append(scoring)
+    return selected
