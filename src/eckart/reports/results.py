@@ -60,11 +60,10 @@ def search_report(result: SearchResult) -> RenderableType:
         *([Said(f"{result.guarded}\n")] if result.guarded else []),
         outcome_table(result),
         Said(f"{LEGEND}\n", "dim"),
+        *(controls_report(result) if result.beside() else []),
         candidates_table(result),
         *(Said(f"failed at {candidate.rate:g}: {candidate.trial.error}") for candidate in failed),
     ]
-    if result.beside():
-        parts[3:3] = controls_report(result)
     if result.race:
         parts.append(Said(race_summary(result.race), "dim"))
     if result.published:
