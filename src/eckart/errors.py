@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any
 
@@ -58,6 +60,17 @@ def closest(name: str, known: Iterable[str]) -> str:
     if not near:
         return f"known: {listing}"
     return f"did you mean {' or '.join(repr(folded[item]) for item in near)}? (known: {listing})"
+
+
+@contextmanager
+def about(what: object) -> Iterator[None]:
+    """Say what an error is about, unless it says so itself: `gpt2` is not named by `gpt2-xl`."""
+    try:
+        yield
+    except EckartError as error:
+        if re.search(rf"(?<![\w/-]){re.escape(str(what))}(?![\w-]|\.\w)", str(error)):
+            raise
+        raise type(error)(f"{what}: {error}") from error
 
 
 def changes(was: Any, now: Any, name: str = "") -> Iterator[str]:

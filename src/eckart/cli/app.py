@@ -123,7 +123,7 @@ def evaluate(
 
         check_writable(predictions)
     evaluator = _evaluator(model, rows, scoring, reading, loading)
-    guarding = o.read_guard(guard, evaluator, reading)
+    guarding = o.read_guard(guard, evaluator)
     evaluation = evaluator.evaluate(chosen, split)
     guarded = None if guarding is None else guarding.look(chosen)
     if predictions is not None:
@@ -166,7 +166,7 @@ def search(
     evaluator = _evaluator(model, rows, scoring, reading, loading)
     if save is not None:
         check_target(save, evaluator.model)
-    guarding = o.read_guard(guard, evaluator, reading)
+    guarding = o.read_guard(guard, evaluator)
     folder = out or default_folder(plan, evaluator)
     say_run(folder)
     result = run_plan(plan, evaluator, folder, tell=say, command=typed(), guard=guarding)

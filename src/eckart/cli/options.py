@@ -10,7 +10,7 @@ import typer
 from eckart.cli.flags import declared
 from eckart.selection.plan import GuardOptions, Plan
 from eckart.tasks.spec import DrawnTask
-from eckart.weights.options import ModelOptions, ReadingOptions
+from eckart.weights.options import ModelOptions
 
 if TYPE_CHECKING:
     from eckart.scoring.scorer import Scorer
@@ -138,10 +138,10 @@ def read_task(task: DrawnTask) -> Task:
     return Task.of(task)
 
 
-def read_guard(said: GuardOptions, scorer: Scorer, reading: ReadingOptions) -> Guard | None:
+def read_guard(said: GuardOptions, scorer: Scorer) -> Guard | None:
     """Return the guard that was asked for, ready to read edits; None where there is none."""
     if not said.guard:
         return None
     from eckart.selection.guard import Guard
 
-    return Guard.of(said, scorer, **reading.only(ReadingOptions))
+    return Guard(scorer, said.guard_text, said.guard_task, said.guard_margin)

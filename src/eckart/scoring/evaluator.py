@@ -33,7 +33,6 @@ from eckart.scoring.scorer import Progress, Scorer, silent
 from eckart.statistics.scores import Score
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
-from eckart.weights.hooks import HALF
 from eckart.weights.loading.config import context_window
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
 from eckart.weights.options import ReadingOptions
@@ -80,10 +79,10 @@ class Evaluator(Scorer):
         self.task: Task = task
         self.tokenizer = needed_tokenizer(model)
         self.window = context_window(model.model.config)
-        self._reading = ReadingOptions.of(reading, "the reading")
-        self._budget = most_tokens(model, self._reading.batch_tokens)
-        self.states = StateStore.on(model.model.device, self._reading.cache_memory)
-        self._probes = StateStore.on(model.model.device, self._reading.cache_memory)
+        self.reading = ReadingOptions.of(reading, "the reading")
+        self._budget: int = most_tokens(model, self.reading.batch_tokens)
+        self.states = StateStore.on(model.model.device, self.reading.cache_memory)
+        self._probes = StateStore.on(model.model.device, self.reading.cache_memory)
         self._points: frozenset[LayerPoint] = frozenset()
         self._readables: list[CheckedReader] = []
         self._fitted: dict[str, Fitted] = {}
@@ -92,14 +91,8 @@ class Evaluator(Scorer):
 
     def on(self, model: LoadedModel) -> Evaluator:
         return Evaluator(
-            model, self.task, scoring=self.scoring, progress=self.progress, **dict(self._reading)
+            model, self.task, scoring=self.scoring, progress=self.progress, **dict(self.reading)
         )
-
-    @property
-    def reading_key(self) -> dict[str, int]:
-        """In half precision the most tokens in a batch: what is read together decides the last
-        bits."""
-        return {"batch_tokens": self._budget} if self.model.model.dtype in HALF else {}
 
     def forget(self) -> None:
         super().forget()
@@ -197,7 +190,7 @@ class Evaluator(Scorer):
             if split.is_part:
                 found = self.fitted(split.name).part(split)
             else:
-                how = self._reading
+                how = self.reading
                 found = fit(
                     self.task,
                     split,

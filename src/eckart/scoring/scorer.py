@@ -18,7 +18,9 @@ from eckart.statistics.scores import Outcome
 from eckart.tasks.task import AnyTask
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.edits import Factors, canonical, clip
+from eckart.weights.hooks import HALF
 from eckart.weights.models import LoadedModel
+from eckart.weights.options import ReadingOptions
 
 Candidates: TypeAlias = Iterable[Sequence[Edit]] | Mapping[Edits, Sequence[str]]
 """Edits that are clipped together, and where they differ in that by which scorings."""
@@ -47,6 +49,11 @@ class Scorer(ABC):
         scoring: how outcomes are made, where nothing else is said.
         progress: shows how far a reading is.
     """
+
+    reading = ReadingOptions()
+    """How rows are read, where the kind of task leaves a choice."""
+    _budget: int | None = None
+    """The most tokens in a batch; None where no outcome depends on it."""
 
     def __init__(self, model: LoadedModel, task: AnyTask, scoring: str, progress: Progress) -> None:
         self.model = model
@@ -96,8 +103,10 @@ class Scorer(ABC):
 
     @property
     def reading_key(self) -> dict[str, int]:
-        """What an outcome's last bits depend on besides the dtype, where they matter."""
-        return {}
+        """What an outcome's last bits depend on besides the dtype, where they matter: in half
+        precision on what is read together."""
+        half = self.model.model.dtype in HALF
+        return {"batch_tokens": self._budget} if self._budget and half else {}
 
     @cached_property
     def anatomy(self) -> Anatomy:

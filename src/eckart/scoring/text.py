@@ -26,7 +26,6 @@ from eckart.scoring.methods import check_finite
 from eckart.scoring.requests import Requests, check_vocabulary
 from eckart.scoring.scorer import Progress, Scorer, silent
 from eckart.statistics.scores import TEXT_PREFIX, TextReading
-from eckart.weights.hooks import HALF
 from eckart.weights.loading.config import context_window
 from eckart.weights.models import LoadedModel, needed_tokenizer
 
@@ -47,12 +46,13 @@ class GuardText:
 
     text: str = field(repr=False)
     name: str = NEUTRAL
-    variant: str | None = None
-    labels: tuple[str, ...] = ()
-    shots: int = 0
-    seed: int = 0
-    metric: str = "log_loss"
-    metrics: tuple[str, ...] = ("log_loss",)
+
+    variant = None
+    labels = ()
+    shots = 0
+    seed = 0
+    metric = "log_loss"
+    metrics = ("log_loss",)
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> GuardText:
@@ -119,7 +119,7 @@ class TextScorer(Scorer):
         self.task: GuardText = task
         self.tokenizer = needed_tokenizer(model)
         self._options = {"batch_tokens": batch_tokens, "cache_memory": cache_memory}
-        self._budget = most_tokens(model, batch_tokens)
+        self._budget: int = most_tokens(model, batch_tokens)
         self._states = StateStore.on(model.model.device, cache_memory)
         self._points: frozenset[LayerPoint] = frozenset()
         self._unpruned: list[float] | None = None
@@ -150,10 +150,6 @@ class TextScorer(Scorer):
         count = math.ceil(len(plain) / room)
         ends = [len(plain) * number // count for number in range(count + 1)]
         return tuple(front + plain[a:b] for a, b in pairwise(ends))
-
-    @property
-    def reading_key(self) -> dict[str, int]:
-        return {"batch_tokens": self._budget} if self.model.model.dtype in HALF else {}
 
     def rows(self, split: str) -> Rows:
         """Return the windows, as text."""

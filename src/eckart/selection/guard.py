@@ -4,18 +4,16 @@ which chose it."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from eckart.errors import EckartError, RunError, TaskError
+from eckart.errors import RunError, TaskError, about
 from eckart.records import Edit, Edits, Trial, fingerprint
 from eckart.runs import RunStore
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
 from eckart.scoring.text import GuardText, TextScorer
 from eckart.selection.guarded import Guarded
-from eckart.selection.plan import MARGIN, GuardOptions, check_margin
+from eckart.selection.plan import MARGIN, check_margin
 from eckart.selection.recorded import Ledger, Recorded
 from eckart.tasks.task import AnyTask, Task
 
@@ -27,11 +25,11 @@ class Guard:
     """Reads edits on a text and on tasks that did not choose them.
 
     Arguments:
-        scorer: of the model and the task that edits are chosen for.
+        scorer: of the model and the task that edits are chosen for; the others are read as it
+            reads.
         text: a file of plain text; None for the one that comes with the package.
         tasks: what `Task.load` returned or takes, each with demonstrations of its own.
         margin: by how many points of accuracy the model may do worse at a task.
-        reading: how rows are read; the options of `Evaluator`.
 
     Raises:
         EckartError: the text, a task or the margin is not usable, a task is the one that edits are
@@ -44,23 +42,21 @@ class Guard:
         text: str | Path | None = None,
         tasks: Sequence[Task | str | Path] = (),
         margin: float = MARGIN,
-        **reading: Any,
     ) -> None:
         self.margin = check_margin(margin)
-        of_text = {k: v for k, v in reading.items() if k in ("batch_tokens", "cache_memory")}
-        read = GuardText.load(text)
-        self._text = TextScorer(scorer.model, read, progress=scorer.progress, **of_text)
+        self._text = TextScorer(
+            scorer.model,
+            GuardText.load(text),
+            batch_tokens=scorer.reading.batch_tokens,
+            cache_memory=scorer.reading.cache_memory,
+            progress=scorer.progress,
+        )
         self._tasks: list[Scorer] = []
         for said in tasks:
-            with _about(said):
-                self._tasks.append(_scorer(said, scorer, self._tasks, reading))
+            with about(f"guard task '{said.full_name if isinstance(said, Task) else said}'"):
+                self._tasks.append(_scorer(said, scorer, self._tasks))
         for each in (self._text, *self._tasks):
             each.share_factors(scorer)
-
-    @classmethod
-    def of(cls, said: GuardOptions, scorer: Scorer, **reading: Any) -> Guard:
-        """Return what was asked for."""
-        return cls(scorer, said.guard_text, said.guard_task, said.guard_margin, **reading)
 
     @property
     def read(self) -> tuple[AnyTask, ...]:
@@ -131,9 +127,7 @@ def _drawn(task: AnyTask) -> str:
     return f"{task.full_name}, {task.shots} shots, seed {task.seed}"
 
 
-def _scorer(
-    said: Task | str | Path, scorer: Scorer, others: Sequence[Scorer], reading: dict[str, Any]
-) -> Scorer:
+def _scorer(said: Task | str | Path, scorer: Scorer, others: Sequence[Scorer]) -> Scorer:
     """Return what scores a guard's task, once it is sure that its rows can be read."""
     task = said if isinstance(said, Task) else Task.load(said)
     if task.full_name == scorer.task.full_name or task.digest == scorer.task.digest:
@@ -143,16 +137,6 @@ def _scorer(
         )
     if any(task.full_name == other.task.full_name for other in others):
         raise TaskError(f"'{task.full_name}' is named twice; name it once")
-    found = scorer_of(task, scorer.model, progress=scorer.progress, **reading)
+    found = scorer_of(task, scorer.model, progress=scorer.progress, **dict(scorer.reading))
     found.tokens(SPLIT, [found.scoring])
     return found
-
-
-@contextmanager
-def _about(said: object) -> Iterator[None]:
-    """Say which of the guard's tasks an error is about."""
-    try:
-        yield
-    except EckartError as error:
-        name = said.full_name if isinstance(said, Task) else said
-        raise type(error)(f"guard task '{name}': {error}") from error

@@ -29,7 +29,6 @@ from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.edits import droppable
 from eckart.weights.linalg import factored_size, rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
-from eckart.weights.options import ReadingOptions
 from eckart.weights.spectrum import exact_matrices, matrices, spectra
 
 
@@ -90,8 +89,7 @@ def search(
     task = Task.load(task) if isinstance(task, str) else task
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
     scorer = scorer_of(task, loaded, **options)
-    reading = {name: options[name] for name in ReadingOptions.model_fields if name in options}
-    guarding = Guard(scorer, guard_text, guard_task, guard_margin, **reading) if guard else None
+    guarding = Guard(scorer, guard_text, guard_task, guard_margin) if guard else None
     return run_plan(plan, scorer, out, guard=guarding)
 
 

@@ -123,7 +123,7 @@ class _Driver:
         self._score = ray.remote(_score).options(**options, num_returns="streaming")
         self._failures: Counter[str] = Counter()
         self._known: defaultdict[Setting, dict[str, Trial]] = defaultdict(dict)
-        self._guards = job.sources.guard_names(job.sweep)
+        self._guards = {each.full_name for each in job.sources.guards(job.sweep)}
 
     def run(self) -> None:
         """Score every unit; what a worker writes is written here as it comes."""

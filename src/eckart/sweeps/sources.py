@@ -3,14 +3,12 @@ weights are read."""
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from eckart.errors import EckartError, StudyError
+from eckart.errors import StudyError, about
 from eckart.records import fingerprint
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import SCORING_VERSION
@@ -64,12 +62,7 @@ class Sources:
         """
         if not sweep.guard:
             return None
-        tasks, reading = self._guard_tasks(sweep), sweep.only(ReadingOptions)
-        return Guard(scorer, sweep.guard_text, tasks, sweep.guard_margin, **reading)
-
-    def guard_names(self, sweep: Sweep) -> tuple[str, ...]:
-        """Return what settings call the guard's text and tasks; none where nobody asked."""
-        return tuple(each.full_name for each in self.guards(sweep))
+        return Guard(scorer, sweep.guard_text, self._guard_tasks(sweep), sweep.guard_margin)
 
     def guards(self, sweep: Sweep) -> tuple[AnyTask, ...]:
         """Return the guard's text and tasks; none where nobody asked."""
@@ -80,7 +73,7 @@ class Sources:
     def _guard_tasks(self, sweep: Sweep) -> list[Task]:
         """Load the guard's tasks, whose rows are read once."""
         for name in sweep.guard_task:
-            with _about(f"guard task '{name}'"):
+            with about(f"guard task '{name}'"):
                 if f"guard {name}" not in self._read:
                     self._read[f"guard {name}"] = Task.load(name)
         return [self._read[f"guard {name}"] for name in sweep.guard_task]
@@ -121,11 +114,11 @@ def _resolved(
     """Check every unit of a task, and return its entry with what it leaves open."""
     drawn = {}
     for shots, seed in sweep.draws:
-        with _about(entry.full_name):
+        with about(entry.full_name):
             task = drawn[shots, seed] = sources.task(entry, shots, seed)
             check_known(entry.metric, task.metrics, "metric", StudyError)
         for outline in outlines:
-            with _about(Unit(outline.entry, entry, shots, seed)):
+            with about(Unit(outline.entry, entry, shots, seed)):
                 scorer = sources.scorer(sweep, task, outline.model)
                 for split in sweep.splits:
                     scorer.tokens(split, sweep.scorings)
@@ -187,7 +180,7 @@ class Outline:
         Raises:
             EckartError: there is no such model, or it lacks a layer or a part of the sweep.
         """
-        with _about(entry.name):
+        with about(entry.name):
             model = sources.model(entry) if entry.live else outlined_model(entry.name, entry)
             anatomy = Anatomy.of(model.model)
             for layer in sweep.layers_of(anatomy) or [0]:
@@ -205,14 +198,3 @@ def _held(things: Mapping[str, HeldT], name: str) -> HeldT:
             f"'{name}' was in the memory of the process that began this sweep; go on from Python"
         )
     return things[name]
-
-
-@contextmanager
-def _about(what: object) -> Iterator[None]:
-    """Say what an error is about, unless it says so itself: `gpt2` is not named by `gpt2-xl`."""
-    try:
-        yield
-    except EckartError as error:
-        if re.search(rf"(?<![\w/-]){re.escape(str(what))}(?![\w-]|\.\w)", str(error)):
-            raise
-        raise type(error)(f"{what}: {error}") from error
