@@ -9,7 +9,7 @@ from families import save_family
 
 from eckart import Edit, Task, evaluate, sweep
 from eckart.algorithm1 import best_edit
-from eckart.errors import EckartError, RunError, StudyError
+from eckart.errors import EckartError, RunError, StudyError, about
 from eckart.records import Setting, Trial
 from eckart.runs import RunStore, read_run
 from eckart.scoring.evaluator import Evaluator
@@ -17,7 +17,6 @@ from eckart.scoring.methods import SCORING_VERSION
 from eckart.statistics.paired import paired_difference
 from eckart.sweeps.grid import Sweep
 from eckart.sweeps.result import Line
-from eckart.sweeps.sources import _about
 from eckart.sweeps.sweep import locally
 from eckart.weights.models import load_model
 
@@ -388,7 +387,7 @@ def test_a_row_that_does_not_fit_names_its_unit(task, tmp_path, passes):
     ],
 )
 def test_an_error_names_what_it_is_about_once_and_is_not_its_own_cause(said, expected):
-    with pytest.raises(StudyError) as caught, _about("gpt2"):
+    with pytest.raises(StudyError) as caught, about("gpt2"):
         raise StudyError(said)
     assert str(caught.value) == expected
     assert caught.value.__cause__ is not caught.value

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from eckart.errors import RunError
@@ -105,8 +105,10 @@ class Guarded:
             RunError: the unpruned model could not be scored on one of them.
         """
         found: dict[Setting, dict[Edits, Trial]] = defaultdict(dict)
-        for trial in trials:
-            found[trial.setting][trial.edits] = trial
+        model: str | None = None
+        for trial in trials:  # of one model, which may have been moved in between
+            model = model or trial.setting.model
+            found[replace(trial.setting, model=model)][trial.edits] = trial
         text, name, tasks = None, "", []
         for setting, by_edits in found.items():
             before, after = _outcomes(by_edits, edits)

@@ -87,10 +87,8 @@ class Recorded:
             return None
         kept = self.ledger.trial(key)
         setting = replace(self.scorer.setting, scoring=scoring)
-        if kept is None or kept.setting == setting:
+        if kept is None or kept.setting == setting or not self.shared:
             return kept
-        if not self.shared:
-            return replace(kept, setting=setting)
         # Two seeds may draw the same demonstrations, and a model or a task may stand in a sweep
         # under two names: both settings ask the model the very same.
         same = self.ledger.keep_same(key, setting)
