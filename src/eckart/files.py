@@ -125,11 +125,8 @@ def _clash(path: Path, other: Path, option: str) -> bool:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a file that could not be written, before anything is computed.
-
-    Raises:
-        RunError: it is a folder, or it or its folder is absent or read-only.
-    """
+    """Refuse a file that could not be written, before anything is computed: a folder, or one that
+    is read-only, absent with its folder, or in a read-only one."""
     if path.is_dir() or not path.parent.is_dir():
         raise RunError(
             f"'{path}' cannot be written: it is a folder, or there is no folder '{path.parent}'"
@@ -139,12 +136,10 @@ def check_writable(path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part.
+    """Write a file so that a reader sees the old one or the new one, never a part; a RunError where
+    it cannot be written.
 
     A link stays a link, and what is no file (a terminal, a pipe) is written to as it is.
-
-    Raises:
-        RunError: it cannot be written.
     """
     target = path.resolve()
     try:
@@ -324,11 +319,8 @@ def read_text(
 
 
 def parse_yaml(text: str, where: str, error: type[EckartError] = TaskError) -> Any:
-    """Read YAML, every scalar as the text that was typed.
-
-    Raises:
-        error: the YAML is broken; the message gives the line.
-    """
+    """Read YAML, every scalar as the text that was typed; the error for broken YAML gives the
+    line."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as broken:
@@ -356,11 +348,8 @@ class Closed(BaseModel):
 
     @classmethod
     def of(cls, values: Mapping[str, Any], where: str) -> Self:
-        """Return checked values.
-
-        Raises:
-            cls.wrong: a key is unknown or a value is of the wrong kind; one line that names it.
-        """
+        """Return checked values; the error for an unknown key or a value of the wrong kind names it
+        in one line."""
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:

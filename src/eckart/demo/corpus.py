@@ -34,13 +34,8 @@ _SHARES: dict[Split, range] = {"train": range(3), "validation": range(3, 6), "te
 
 @dataclass(frozen=True)
 class DemoTask:
-    """Name one attribute of a text, in words that were never used together in training.
-
-    Arguments:
-        name: the task's name.
-        attribute: what of the text the label depends on.
-        labels: class -> label word, all from one row of `LABEL_GROUPS`.
-    """
+    """Name one attribute of a text, in words that were never used together in training: class ->
+    label word, all from one row of `LABEL_GROUPS`."""
 
     name: str
     attribute: str
@@ -82,21 +77,11 @@ def tasks() -> dict[str, DemoTask]:
 
 
 def rows(task: str, split: Split, n: int, seed: int = 0) -> list[dict[str, str]]:
-    """Return labelled rows of a task: distinct texts, classes balanced, none seen in training.
+    """Return labelled rows of a task: n distinct texts, each with `text` and `label`, classes
+    balanced, none seen in training; a TaskError where there is no such task or split.
 
-    A text belongs to one split whatever the seed and n, so that splits never share one.
-
-    Arguments:
-        task: a name from `tasks`.
-        split: `train`, `validation` or `test`.
-        n: number of rows.
-        seed: another seed draws other texts from the same split.
-
-    Returns:
-        n dictionaries with `text` and `label`.
-
-    Raises:
-        TaskError: there is no such task or split.
+    A text belongs to one split whatever the seed and n, so that splits never share one. Another
+    seed draws other texts from the same split.
 
     >>> rows("mood", "test", 2) == rows("mood", "test", 2)
     True
@@ -120,11 +105,8 @@ def rows(task: str, split: Split, n: int, seed: int = 0) -> list[dict[str, str]]
 def write(
     directory: str | Path, *, form: Literal["csv", "jsonl"] = "csv", seed: int = 0
 ) -> dict[str, Path]:
-    """Write every task's splits as `<directory>/<task>/<split>.<form>`.
-
-    Returns:
-        task name -> the folder with its three files, ready for `--data` with `TEMPLATE`.
-    """
+    """Write every task's splits as `<directory>/<task>/<split>.<form>`, and return each task's
+    folder, ready for `--data` with `TEMPLATE`."""
     folders = {name: Path(directory) / name for name in tasks()}
     for name, folder in folders.items():
         folder.mkdir(parents=True, exist_ok=True)

@@ -21,11 +21,7 @@ NO_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "stat
 
 
 def read_file(path: Path) -> FileTable:
-    """Read a file.
-
-    Raises:
-        TaskError: it has no rows, or cannot be read; one line that names it.
-    """
+    """Read a file; one that has no rows or cannot be read is a TaskError, which names it."""
     suffix = _suffix(path)
     try:
         if suffix in _TEXTS:

@@ -57,9 +57,8 @@ def find_labels(spec: TaskSpec, source: Source, column: str) -> Labels:
     """Return the classes: as the task maps them, as the file names its numbers, or the column's
     values, sorted.
 
-    Raises:
-        TaskError: a value has no class or is no label, two are one label written in two ways, there
-            are fewer than two classes, or a label word is empty or like another.
+    A TaskError where a value has no class or is no label, two are one label written in two ways,
+    there are fewer than two classes, or a label word is empty or like another.
     """
     values = _values(source, column)
     none = frozenset(value for value in _without_label(values) if value not in (spec.labels or {}))

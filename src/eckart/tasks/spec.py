@@ -31,10 +31,7 @@ TYPED = ("template", "instruction", "label_join", "label_end", "separator")
 
 def label_text(value: object) -> str:
     """Return the text by which a label is known: `1`, `1.0` and `"1"` are one label, and nothing is
-    ''.
-
-    Raises:
-        TaskError: it is no label: a list, an object, a date, bytes that are no text.
+    ''. What is no label (a list, an object, a date, bytes that are no text) is a TaskError.
 
     >>> [label_text(value) for value in (1, 1.0, " 1 ", True, b"1", None, float("nan"))]
     ['1', '1', '1', 'true', '1', '', '']
@@ -68,11 +65,7 @@ def is_missing(value: object) -> bool:
 
 
 def decoded(value: bytes) -> str:
-    """Return the text that bytes hold.
-
-    Raises:
-        TaskError: they hold none.
-    """
+    """Return the text that bytes hold, or raise a TaskError."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -282,11 +275,8 @@ class TaskSpec(PromptSpec):
         return (choices,) if isinstance(choices, str) else choices
 
     def variant(self, name: str) -> TaskSpec:
-        """Return the task as its variant `name` has it.
-
-        Raises:
-            TaskError: there is no such variant; the message lists those that there are.
-        """
+        """Return the task as its variant `name` has it; a TaskError lists the variants that there
+        are."""
         if name not in self.variants:
             known = ", ".join(self.variants) or "none"
             raise TaskError(f"task '{self.name}' has no variant '{name}'; it has {known}")
@@ -294,15 +284,8 @@ class TaskSpec(PromptSpec):
 
 
 def parse_spec(text: str, where: str) -> TaskSpec:
-    """Read the text of a task file.
-
-    Arguments:
-        text: YAML.
-        where: the file's name, for messages.
-
-    Raises:
-        TaskError: the YAML is broken (with its line), or says something that a task file does not.
-    """
+    """Read the text of a task file, which messages call `where`; a TaskError where the YAML is
+    broken (with its line), or says something that a task file does not."""
     values = parse_yaml(text, where)
     if not isinstance(values, dict):
         raise TaskError(

@@ -177,14 +177,9 @@ class Factor:
 
 
 def prepared(weight: Tensor, name: str) -> Float[Tensor, "rows columns"]:
-    """Return a matrix as every factorisation takes it: checked, in float64, and not wider than it
-    is tall.
-
-    LAPACK needs three to five times as long for a wide matrix as for its transpose.
-
-    Raises:
-        ModelError: as `Factor.of`.
-    """
+    """Return a matrix as every factorisation takes it: checked (a ModelError, as of `Factor.of`),
+    in float64, and not wider than it is tall: LAPACK needs three to five times as long for a wide
+    matrix as for its transpose."""
     _check_matrix(weight, name)
     working = _float64(weight.detach())
     if not _finite(working):
@@ -198,11 +193,8 @@ def prepared(weight: Tensor, name: str) -> Float[Tensor, "rows columns"]:
 
 
 def singular_values(tall: Float[Tensor, "m n"], name: str) -> Float[Tensor, " n"]:
-    """Return every singular value of a `prepared` matrix, descending, from its full factorisation.
-
-    Raises:
-        ModelError: they do not converge, or overflow.
-    """
+    """Return every singular value of a `prepared` matrix, descending, from its full factorisation;
+    a ModelError where they do not converge, or overflow."""
     values = _converging(torch.linalg.svdvals, _singular_values_by_qr_iteration, tall, name)
     _check_no_overflow(values, name)
     return values

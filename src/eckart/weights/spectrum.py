@@ -85,11 +85,7 @@ def spectrum_of(
 
 def measure(weight: Weight, device: torch.device | None = None) -> MatrixSpectrum:
     """Compute a weight's spectrum in float64 from the stored numbers, on a device, or where the
-    weight is.
-
-    Raises:
-        ModelError: the weight holds NaN or infinite numbers.
-    """
+    weight is; a ModelError where it holds NaN or infinite numbers."""
     return _measure(weight, weight.read(), weight.spacing, device)
 
 
@@ -119,11 +115,8 @@ def spectra(
 def matrices(
     anatomy: Anatomy, part: str = "all", layers: Iterable[int] | None = None
 ) -> list[Weight]:
-    """Return the matrices of a part in the given layers, each once, or in all of them.
-
-    Raises:
-        EditError: a layer or the part does not exist.
-    """
+    """Return the matrices of a part in the given layers, each once, or in all of them; an EditError
+    where a layer or the part does not exist."""
     every = range(len(anatomy.layers))
     chosen = every if layers is None else sorted({anatomy.layer_index(layer) for layer in layers})
     return [weight for layer in chosen for weight in anatomy.select(layer, part)]

@@ -46,12 +46,9 @@ class StoredWeights:
 
     @classmethod
     def of(cls, name: str, options: ModelOptions = PLAIN) -> StoredWeights:
-        """Find where every matrix of a checkpoint lies; only the files' headers are read.
-
-        Raises:
-            ModelError: there is no such model, a file is missing or damaged, or the model cannot be
-                taken apart.
-        """
+        """Find where every matrix of a checkpoint lies; only the files' headers are read. A
+        ModelError where there is no such model, a file is missing or damaged, or the model cannot
+        be taken apart."""
         anatomy = Anatomy.of(empty_model(name, options))
         file = GgufFile.of(name)
         if file is None:
@@ -79,11 +76,7 @@ class StoredWeights:
 
     def read(self, weights: Iterable[Weight]) -> Iterator[Weight]:
         """Give matrices of the anatomy with their numbers, on the CPU; neighbours of one parameter
-        share one reading.
-
-        Raises:
-            ModelError: a file is damaged, or has gone.
-        """
+        share one reading. A ModelError where a file is damaged, or has gone."""
         if self.whole:
             yield from weights
             return
@@ -103,11 +96,8 @@ class StoredWeights:
 
 
 def rounded(loaded: LoadedModel) -> bool:
-    """Whether loading rounded the weights: they are not, as numbers, those that the checkpoint's
-    files hold.
-
-    The files count, not what `config.json` says of them. A live model is what it is.
-    """
+    """Whether the weights, as numbers, are no longer those of the checkpoint's files, whatever its
+    config.json says of them. A live model is what it is."""
     if loaded.live:
         return False
     with explained(loaded.name):

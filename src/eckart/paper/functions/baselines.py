@@ -109,11 +109,9 @@ USUAL = {
 
 
 def choose_baselines(function: str, names: Collection[str] | None = None) -> tuple[Baseline, ...]:
-    """Return baselines by their names, or those that are usual for a class of functions.
-
-    Raises:
-        TaskError: there is no such class or baseline, or scikit-learn is needed and not installed.
-    """
+    """Return baselines by their names, or those that are usual for a class of functions; a
+    TaskError where there is no such class or baseline, or scikit-learn is needed and not
+    installed."""
     usual = USUAL[find_class(function).name]
     asked = dict.fromkeys(usual if names is None else names)
     for name in asked:

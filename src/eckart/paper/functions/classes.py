@@ -155,11 +155,8 @@ def training_generator(seed: int, step: int) -> Generator:
 
 
 def held_out_generator(seed: int) -> Generator:
-    """Return what draws prompts for an evaluation: none that any training draws, whatever its seed.
-
-    Raises:
-        TaskError: the seed is not in 0..2^31 - 1.
-    """
+    """Return what draws prompts for an evaluation: none that any training draws, whatever its seed;
+    a TaskError where the seed is not in 0..2^31 - 1."""
     if not 0 <= seed < SEEDS:
         raise TaskError(f"seed {seed} is not in 0..{SEEDS - 1}; choose another --seed")
     return Generator().manual_seed(SEEDS + seed)

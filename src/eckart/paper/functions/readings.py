@@ -56,11 +56,7 @@ ByLayer = Float[np.ndarray, " layers"]
 
 
 def load_linear(folder: str | Path) -> LinearAttentionModel:
-    """Load a linear-attention model; see `load_function_model`.
-
-    Raises:
-        ModelError: there is no such model, it is damaged, or it is of another kind.
-    """
+    """Load a linear-attention model; see `load_function_model`. A ModelError for any other kind."""
     model = load_function_model(folder)
     if not isinstance(model, LinearAttentionModel):
         raise ModelError(
@@ -94,11 +90,7 @@ class Cases:
 
 def draw_cases(function: str, dimension: int, examples: int, prompts: int, seed: int = 0) -> Cases:
     """Draw functions of a class, `prompts` of them, with N = `examples` and as many fresh points
-    each.
-
-    Raises:
-        TaskError: there is no such class, or fewer than two examples or prompts.
-    """
+    each; a TaskError where there is no such class, or fewer than two examples or prompts."""
     if examples < 2 or prompts < 2:
         raise TaskError(
             f"{examples} examples and {prompts} prompts: a covariance and a mean need 2 of each"
@@ -255,7 +247,6 @@ class TrajectoryReading:
         return seed_and_row_mean((self.tested_loss - self.trained_loss)[None])
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the prompts as JSON values."""
         by_layer = ("updates", "steps", "weights", "norm_terms", "log_determinants")
         return {
             **{name: getattr(self, name).tolist() for name in by_layer},

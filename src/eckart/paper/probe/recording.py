@@ -73,14 +73,11 @@ class Recorder:
 
     def __call__(self, tokens: Sequence[int], beginning: Cache | None = None) -> list[Parts]:
         """Read a prompt with the model as it is now, as far as its last attention, and return one
-        recording a layer.
+        recording a layer; a ModelError where a layer's attention did not come by.
 
         Arguments:
             tokens: the prompt's.
             beginning: of the tokens before these, by `begin`; it stays as it is.
-
-        Raises:
-            ModelError: a layer's attention did not come by.
         """
         self._read(tokens, copy.deepcopy(beginning))
         return [self._parts(layer) for layer in range(len(self.outputs))]

@@ -41,7 +41,6 @@ class Check:
     verdict: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as one JSON object; a residual that is no number is null."""
         return {**asdict(self), "residual": self.residual if math.isfinite(self.residual) else None}
 
 

@@ -105,19 +105,9 @@ def refuse_unaccounted(
 def refuse_left_out(
     name: str, model: PreTrainedModel, stored: Mapping[str, StoredTensor], config: Mapping[str, Any]
 ) -> None:
-    """Refuse a checkpoint of which something would be left out, as far as its files' headers tell.
-
-    They do where each of the model's parameters stands in the files under its own name.
-
-    Arguments:
-        name: what the model was asked for by.
-        model: its modules, with or without weights.
-        stored: every tensor of the files.
-        config: the checkpoint's config.json.
-
-    Raises:
-        ModelError: a tensor would be left out.
-    """
+    """Refuse a checkpoint of which something would be left out, as far as its files' headers tell:
+    they do where each of the model's parameters, with or without weights, stands in the files under
+    its own name."""
     used = _used(model, stored)
     if all(path in used for path, _ in model.named_parameters()):
         direct = {key for keys in used.values() for key in keys}
@@ -177,15 +167,8 @@ def _missing(
 
 
 def refuse_other_shapes(name: str, report: Mapping[str, Any]) -> None:
-    """Refuse tensors of another shape than the configuration asks for.
-
-    Arguments:
-        name: what the model was asked for by.
-        report: the loading information of `from_pretrained`.
-
-    Raises:
-        ModelError: there is one.
-    """
+    """Refuse tensors of another shape than the configuration asks for, by the report of
+    `from_pretrained`."""
     for key, stored, wanted in sorted(report["mismatched_keys"]):
         held, asked = (" x ".join(map(str, shape)) for shape in (stored, wanted))
         raise ModelError(

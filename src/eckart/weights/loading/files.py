@@ -139,11 +139,8 @@ def located(name: str) -> str:
 
 
 def check_source(name: str) -> None:
-    """Refuse a path that is not a model folder before a hub is asked for it.
-
-    Raises:
-        ModelError: the path does not exist, is a file, or holds no config.json.
-    """
+    """Refuse a path that is no model's folder (absent, a file, without a config.json) before a hub
+    is asked for it."""
     path = home(name)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if not path.exists():
@@ -167,12 +164,9 @@ def check_source(name: str) -> None:
 
 
 def checked(name: str) -> Checkpoint:
-    """Return a checkpoint, whose folder holds no more weights, and no less, than loading it reads.
-
-    Raises:
-        ModelError: an adapter lies there, files of Git LFS were never fetched, or weights beside
-            the checkpoint's.
-    """
+    """Return a checkpoint whose folder holds no more weights, and no less, than loading it reads; a
+    ModelError where an adapter lies there, files of Git LFS were never fetched, or weights beside
+    its own."""
     check_source(name)
     adapter = found(name, ADAPTER_CONFIG)
     if adapter is not None:
@@ -190,11 +184,8 @@ def checked(name: str) -> Checkpoint:
 
 
 def _fetched(name: str, file: str) -> str:
-    """Return a checkpoint's file: in its folder, in the hub's cache, or downloaded.
-
-    Raises:
-        OSError: there is none.
-    """
+    """Return a checkpoint's file: in its folder, in the hub's cache, or downloaded; an OSError
+    where there is none."""
     path = cached_file(located(name), file)
     assert path is not None
     return path
