@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import check_plot, print_json, progress_bar, say, say_error, show
+from eckart.cli.console import check_plot, print_json, progress_bar, save_plot, say, say_error, show
 from eckart.cli.flags import with_options
 from eckart.errors import EditError
 from eckart.records import Edit
@@ -105,6 +105,7 @@ def probe(
         say("at rate 0 nothing is clipped, so there is nothing to compare")
     check_plot(plot)
     from eckart.paper.probe import Prober
+    from eckart.paper.probe.views import draw_probe, probe_report
 
     rows = o.read_task(task)
     prober = Prober(
@@ -117,18 +118,11 @@ def probe(
     )
     before = prober()
     found = before.compare(prober(edits)) if edits else before
-    if plot is not None:
-        from eckart.paper.probe.views import draw_probe
-        from eckart.reports.figures import save_figure
-
-        save_figure(draw_probe(found), plot)
-        say(f"figure: {plot}")
+    save_plot(plot, draw_probe, found)
     if json_:
         print_json(found.to_json())
-        return
-    from eckart.paper.probe.views import probe_report
-
-    show(probe_report(found))
+    else:
+        show(probe_report(found))
 
 
 @theory.command()
@@ -158,22 +152,16 @@ def predicts(
     check_plot(plot)
     o.quieten()
     from eckart.paper.prediction import ProbeOptions, predict
+    from eckart.paper.prediction.views import draw_prediction, prediction_report
     from eckart.runs import read_run
 
     how = ProbeOptions(prompts, seeds, shares, device)
     found = predict([read_run(run) for run in runs], how, progress=progress_bar)
-    if plot is not None:
-        from eckart.paper.prediction.views import draw_prediction
-        from eckart.reports.figures import save_figure
-
-        save_figure(draw_prediction(found), plot)
-        say(f"figure: {plot}")
+    save_plot(plot, draw_prediction, found)
     if json_:
         print_json(found.to_json())
-        return
-    from eckart.paper.prediction.views import prediction_report
-
-    show(prediction_report(found))
+    else:
+        show(prediction_report(found))
 
 
 def _floors(text: str) -> tuple[float, ...]:
