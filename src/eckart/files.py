@@ -85,16 +85,8 @@ class Read:
 
 
 def check_outputs(outputs: Sequence[tuple[str, Path]], inputs: Sequence[Read]) -> None:
-    """Refuse to write over what is read, and two outputs in one place; whatever is no file (a
-    terminal) takes both.
-
-    Arguments:
-        outputs: by the option that names each.
-        inputs: what the command reads.
-
-    Raises:
-        RunError: an output is an input, or another output.
-    """
+    """Refuse to write over what is read, and two outputs, named by their options, in one place;
+    whatever is no file (a terminal) takes both."""
     places = [
         (option, path)
         for option, path in outputs
@@ -156,17 +148,12 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def drafted(target: Path) -> Iterator[Path]:
-    """Give a path for a new file or folder, which becomes the target once the block has ended well.
+    """Give a path for a new file or folder, which becomes the target once the block has ended well;
+    a folder must not exist yet, or be empty.
 
     It lies in a folder of its own beside the target: the last step is a rename, nobody else's draft
     is touched, and whatever way the block ends, nothing of it is left. What writers that were
-    killed left of the same target is cleared away.
-
-    Arguments:
-        target: a file, there or not; or a folder that does not exist yet, or is empty.
-
-    Raises:
-        OSError: it cannot be written.
+    killed left of the same target is cleared away. An OSError where it cannot be written.
     """
     clear_drafts(target)
     folder, lock = _new_draft(target)
@@ -296,16 +283,8 @@ def read_text(
     wrong: type[EckartError] = TaskError,
     too_large: str = "is it the rows (--data)?",
 ) -> str:
-    """Return the text of a file that a user names.
-
-    Arguments:
-        path: the file.
-        what: what it is, for messages: `task file`.
-        too_large: what is said of a larger one than `MOST_BYTES`.
-
-    Raises:
-        wrong: there is no such file, or it cannot be read.
-    """
+    """Return the text of a file that a user names; `what` it is, and what is said of one larger
+    than `MOST_BYTES`, stand in the error for one that is not there or cannot be read."""
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)

@@ -103,11 +103,7 @@ def export(
 
 
 def save_clipped(result: SearchResult, scorer: Scorer, directory: str | Path) -> Saved:
-    """Write a result's clipped model; see `export`.
-
-    Arguments:
-        scorer: what scored the result, or its like.
-    """
+    """Write a result's clipped model; see `export`. The scorer is what scored it, or its like."""
     source = scorer.model
     needed_tokenizer(source)
     asked = {"weights": source.fingerprint, "prompts": scorer.task.digest}
@@ -138,15 +134,8 @@ def save_clipped(result: SearchResult, scorer: Scorer, directory: str | Path) ->
 
 def check_target(directory: str | Path, model: LoadedModel | None = None) -> Path:
     """Return a folder that a checkpoint can be written to, or that holds one which this version
-    wrote.
-
-    Arguments:
-        directory: the folder.
-        model: whose clipping a checkpoint that lies there must be; None where none is loaded yet.
-
-    Raises:
-        RunError: it is a file, holds something else, or cannot be made.
-    """
+    wrote, of that model where one is given; a RunError where it is a file, holds something else, or
+    cannot be made."""
     target = home(directory).absolute()
     if _is_taken(target):
         there = _written(target)

@@ -68,7 +68,8 @@ def used_splits(plan: SplitSpec) -> tuple[str, ...]:
 
 
 def plan_splits(sizes: Mapping[str, int], single: bool) -> tuple[SplitSpec, tuple[str, ...]]:
-    """Return which split serves as what, where a task does not say so.
+    """Return which split serves as what, where a task does not say so, and the sentences that tell
+    the user about it.
 
     Three splits are taken as they are. Of two, the first gives demonstrations and validation and
     the second is the test, as the paper does for RTE (C.3). One gives all three.
@@ -76,9 +77,6 @@ def plan_splits(sizes: Mapping[str, int], single: bool) -> tuple[SplitSpec, tupl
     Arguments:
         sizes: a split's name -> its number of labelled rows.
         single: whether the rows come from one file.
-
-    Returns:
-        The plan, and the sentences that tell the user about it.
     """
     names = (
         list(sizes)
@@ -107,14 +105,10 @@ def plan_splits(sizes: Mapping[str, int], single: bool) -> tuple[SplitSpec, tupl
 def parse_sizes(
     sizes: str | Size | Sequence[Size | None] | Mapping[str, Size] | None,
 ) -> dict[str, Size]:
-    """Read the sizes of validation and test.
+    """Read the sizes of validation and test: `(validation, test)`, a mapping with these keys, one
+    size (validation's), or a text such as `500,0.5`.
 
-    Arguments:
-        sizes: `(validation, test)`, a mapping with these keys, one size (validation's), or a text
-            such as `500,0.5`.
-
-    Raises:
-        TaskError: it is none of these, or a size is no number of rows and no share.
+    A TaskError where it is none of these, or a size is no number of rows and no share.
 
     >>> parse_sizes("500,0.5")
     {'validation': 500, 'test': 0.5}

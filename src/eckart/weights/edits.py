@@ -168,17 +168,9 @@ def targets_of(
 def edit_(
     weight: Weight, edit: Edit, factors: Factors | None = None, undo: ExitStack | None = None
 ) -> Clipped:
-    """Change one matrix in place as an edit says: what edits do to a matrix is said here alone.
-
-    Arguments:
-        weight: with its numbers.
-        edit: of its layer; at rate 0 not even read.
-        factors: a memo; see `clip`.
-        undo: is left what brings the bytes back.
-
-    Raises:
-        EditError, ModelError: as `clip`.
-    """
+    """Change one matrix in place as its layer's edit says: what edits do to a matrix is said here
+    alone. At rate 0 it is not even read; `undo` is left what brings the bytes back. All else as
+    `clip`."""
     rank = 0 if edit.cut == DROP else rank_at(edit.rate, weight.shape)
     kept_energy = 1.0
     if edit.rate:

@@ -39,17 +39,9 @@ Order: TypeAlias = Int[Tensor, " k"] | None
 
 
 def rank_at(rate: float, shape: tuple[int, int]) -> int:
-    """Return the rank that a clipping rate keeps: `max(1, floor((1 - rate) * min(m, n) + 1e-9))`.
-
-    Arguments:
-        rate: the clipping rate xi in [0, 1) of Section 2, xi = 1 - r / min(m, n).
-        shape: (m, n).
-
-    Returns:
-        The rank r in 1..min(m, n).
-
-    Raises:
-        EditError: the rate is not in [0, 1).
+    """Return the rank r in 1..min(m, n) that a clipping rate keeps, where xi = 1 - r / min(m, n)
+    (Section 2): `max(1, floor((1 - rate) * min(m, n) + 1e-9))`; an EditError where the rate is not
+    in [0, 1).
 
     >>> rank_at(0.95, (4096, 16384)), rank_at(0.9, (10, 10)), rank_at(0, (7, 5))
     (204, 1, 5)

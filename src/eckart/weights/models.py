@@ -161,13 +161,9 @@ def load_checkpoint(
     options: ModelOptions = PLAIN,
     device_map: str | dict[str, Any] | None = None,
 ) -> Model:
-    """Load a checkpoint's weights on the CPU, or where a device map says.
-
-    Arguments:
-        name: a hub id, a local folder, or a GGUF file.
-        dtype: None for one that holds every number of its files.
-        options: whether code that the repository brings may run; no more of them is asked.
-        device_map: see `load_model`.
+    """Load a checkpoint's weights on the CPU, or where a device map says; in the dtype that holds
+    every number of its files where none is given. Of the options, whether code may run is asked
+    alone.
 
     Raises:
         ModelError: there is no such model, it is incomplete, damaged, quantised, or not

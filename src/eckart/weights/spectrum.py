@@ -194,14 +194,11 @@ def noise_norm(spacing: Float[Tensor, "m n"]) -> float:
 
 
 def rounding_norm(matrix: Float[Tensor, "m n"], dtype: torch.dtype) -> float:
-    """Estimate the spectral norm of the error that rounding a matrix to a dtype makes.
+    """Estimate the spectral norm of the error that rounding a matrix (float64, the stored numbers)
+    to a dtype makes.
 
     Numbers between 2^e and 2^(e+1) are eps * 2^e apart. By `noise_norm` that makes at most about
     eps / (2 sqrt(3)) * rms(W) * (sqrt(m) + sqrt(n)).
-
-    Arguments:
-        matrix: (m, n), float64, the stored numbers.
-        dtype: what they are stored in.
 
     >>> ones = torch.ones(100, 100, dtype=torch.float64)
     >>> round(rounding_norm(ones, torch.float32) / (2**-23 / 12**0.5), 6)

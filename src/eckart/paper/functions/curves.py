@@ -159,16 +159,11 @@ def held_out(
     points: int | None = None,
     seed: int = 0,
 ) -> HeldOut:
-    """Draw prompts that no training draws, for a model, which says how long points are.
+    """Draw prompts of a class that no training draws, for a model, which says how long points are;
+    of so many points, the asked one included, or of as many as the model reads.
 
-    Arguments:
-        model, function: the model, and the class.
-        prompts: how many, at least 2.
-        points: of a prompt, the asked one included; as many as the model reads where it is None.
-        seed: draws them.
-
-    Raises:
-        TaskError: there is no such class, or one of the numbers is out of range.
+    A TaskError where there is no such class, or a number is out of range: no interval is of one
+    prompt.
     """
     kind, most = find_class(function), model.points
     if prompts < 2:
@@ -186,14 +181,8 @@ def error_curves(
     name: str = "model",
     advance: Advance = lambda done: None,
 ) -> ErrorCurves:
-    """Measure a model beside baselines, on the same prompts, for every number of examples.
-
-    Arguments:
-        model, on: the model, and the prompts.
-        baselines: see `choose_baselines`.
-        name: what the model is called.
-        advance: told of each number of examples that a baseline is done with.
-    """
+    """Measure a model, which curves call by `name`, beside baselines, on the same prompts, for
+    every number of examples; `advance` is told of each that a baseline is done with."""
     own, reference = on.of_model(model), on.of_baseline(REFERENCE)
     return ErrorCurves(
         **on.facts(),
@@ -208,14 +197,8 @@ def error_curves(
 def step_curves(
     models: Iterable[tuple[int, FunctionModel]], on: HeldOut, advance: Advance = lambda done: None
 ) -> StepCurves:
-    """Measure the models of one training on the same prompts.
-
-    Arguments:
-        models: after how many steps each was kept, and the model; each is let go before the next is
-            asked for.
-        on: the prompts.
-        advance: told of each model that is done.
-    """
+    """Measure the models of one training on the same prompts, each with the number of steps after
+    which it was kept; one is let go before the next is asked for."""
     found = {}
     for step, model in models:
         found[step] = _curve(f"{step:,} steps", on.of_model(model))

@@ -73,11 +73,9 @@ class Recorder:
 
     def __call__(self, tokens: Sequence[int], beginning: Cache | None = None) -> list[Parts]:
         """Read a prompt with the model as it is now, as far as its last attention, and return one
-        recording a layer; a ModelError where a layer's attention did not come by.
+        recording a layer; after a beginning that `begin` has read, which stays as it is.
 
-        Arguments:
-            tokens: the prompt's.
-            beginning: of the tokens before these, by `begin`; it stays as it is.
+        A ModelError where a layer's attention did not come by.
         """
         self._read(tokens, copy.deepcopy(beginning))
         return [self._parts(layer) for layer in range(len(self.outputs))]
