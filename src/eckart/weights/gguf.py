@@ -117,9 +117,8 @@ class GgufFile:
         self._check_family()
         with self._alone() as folder:
             config = AutoConfig.from_pretrained(folder, gguf_file=self.path.name)
-        config.__dict__.pop(
-            "_model_name_or_path", None
-        )  # the file's title, which nothing depends on
+        # The file's title, which nothing depends on.
+        config.__dict__.pop("_model_name_or_path", None)
         config._name_or_path = self.name
         self._refuse_settings()
         mend_(config, self._setting)

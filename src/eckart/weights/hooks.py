@@ -22,9 +22,8 @@ class PassEnded(Exception):  # noqa: N818  # what was wanted is known; it is no 
 
 def replace_forward(undo: ExitStack, module: nn.Module, forward: Forward) -> None:
     """Give a module another forward until `undo` is closed."""
-    undo.callback(
-        _restore, module, module.__dict__.get("forward")
-    )  # first: an interrupt in between does no harm
+    # First: an interrupt in between does no harm.
+    undo.callback(_restore, module, module.__dict__.get("forward"))
     module.forward = forward
 
 

@@ -161,9 +161,7 @@ class Factor:
             1.
         """
         s = self.s.detach().cpu().double()
-        scaled = s / s[0].clamp_min(
-            torch.finfo(s.dtype).tiny
-        )  # the squares themselves may overflow
+        scaled = s / s[0].clamp_min(torch.finfo(s.dtype).tiny)  # squares may overflow
         energies = (scaled if order is None else scaled[order]).square().cumsum(0)
         return float(energies[self.rank(rate) - 1] / energies[-1]) if energies[-1] > 0 else 1.0
 

@@ -21,7 +21,7 @@ from transformers import (
 from eckart.errors import ModelError
 from eckart.weights.gguf import GgufFile
 from eckart.weights.identity import Identity
-from eckart.weights.loading.accounts import refuse_unaccounted
+from eckart.weights.loading.accounts import load_accounted
 from eckart.weights.loading.config import check_config
 from eckart.weights.loading.failures import REMOTE_CODE, explained, first_line, needs_code
 from eckart.weights.loading.files import check_source, checked, located
@@ -174,20 +174,13 @@ def load_checkpoint(
         return file.model(dtype or torch.float32, device_map)
     checkpoint = checked(name)
     check_config(name, checkpoint.config)
-    with explained(name):
-        stored = checkpoint.tensors  # what is wrong with the files is said before they are loaded
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            located(name),
-            dtype=dtype or checkpoint.exact_dtype,
-            use_safetensors=True,
-            trust_remote_code=options.trust_remote_code,
-            device_map=device_map,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are in the report, and refused below by name
-        )
-    model, report = loaded
-    refuse_unaccounted(name, model, stored, report, checkpoint.config)
-    return model
+    return load_accounted(
+        checkpoint,
+        AutoModelForCausalLM,
+        dtype=dtype or checkpoint.exact_dtype,
+        trust_remote_code=options.trust_remote_code,
+        device_map=device_map,
+    )
 
 
 def load_tokenizer(name: str, options: ModelOptions = PLAIN) -> Tokenizer:

@@ -205,9 +205,8 @@ def rounding_norm(matrix: Float[Tensor, "m n"], dtype: torch.dtype) -> float:
     20.0
     """
     limits = torch.finfo(dtype)
-    powers = (
-        matrix.view(torch.int64).bitwise_and(EXPONENT).view(torch.float64)
-    )  # the 2^e of every entry
+    # The 2^e of every entry.
+    powers = matrix.view(torch.int64).bitwise_and(EXPONENT).view(torch.float64)
     powers.clamp_min_(limits.tiny)  # below the smallest normal number the spacing no longer shrinks
     largest = float(powers.max())
     powers /= largest  # else the squares of large float64 numbers overflow

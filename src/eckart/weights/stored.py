@@ -56,7 +56,7 @@ class StoredWeights:
             checkpoint = Checkpoint(name)
             with explained(name):
                 places = _places(anatomy, checkpoint.tensors)
-            refuse_left_out(name, anatomy.model, checkpoint.tensors, checkpoint.config)
+            refuse_left_out(checkpoint, anatomy.model)
         else:
             places = None
             tensors = _tensors(anatomy, file)
