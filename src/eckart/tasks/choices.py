@@ -79,7 +79,6 @@ class ChoiceList:
         )
 
     def _read(self, cell: Any) -> tuple[list[Any], list[str]]:
-        """Return the candidates and their names, if they have any."""
         if isinstance(cell, Mapping):
             texts = cell.get("text")
             names = cell.get("label")

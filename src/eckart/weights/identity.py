@@ -149,7 +149,6 @@ def _configuration(model: PreTrainedModel) -> str:
 
 
 def _sampled(model: PreTrainedModel) -> str:
-    """Return a hash of some numbers of every tensor."""
     digest = hashlib.blake2b(digest_size=16)
     for tensor in model.state_dict().values():
         flat = tensor.detach().flatten()

@@ -293,8 +293,7 @@ def _recalled(weight: Weight, store: Spectra, device: torch.device | None) -> Ma
 
 
 def _digest(matrix: Tensor) -> str:
-    """Return a hash of a matrix's dtype, shape and bytes: another checkpoint under the same name
-    has another."""
+    """Return a hash of a matrix's dtype, shape and bytes: of another checkpoint, another."""
     digest = hashlib.blake2b(f"{matrix.dtype} {tuple(matrix.shape)}".encode(), digest_size=16)
     digest.update(raw_bytes(matrix))
     return digest.hexdigest()

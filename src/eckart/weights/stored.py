@@ -86,7 +86,6 @@ class StoredWeights:
             yield from (replace(view, parameter=parameter, steps=steps) for view in views)
 
     def _numbers(self, path: str) -> tuple[Tensor, Tensor | None]:
-        """Return a parameter, and the steps of its quantisation."""
         if self.tensors is not None:
             return self.tensors.read(path), self.tensors.steps(path)
         assert self.places is not None

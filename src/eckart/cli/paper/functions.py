@@ -175,7 +175,6 @@ def _error_curves(
 
 
 def _step_curves(source: str, function: str | None, device: str, drawn: dict[str, Any]) -> Curves:
-    """Measure every kept model of a training (Figure 5b)."""
     from eckart.paper.functions.classes import find_class
     from eckart.paper.functions.curves import step_curves
     from eckart.paper.functions.loading import load_function_model, training_models

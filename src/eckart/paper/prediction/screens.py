@@ -231,7 +231,6 @@ def screened(found: Sequence[LayerChoice], predictors: Sequence[Predictor]) -> l
 def _leads(
     values: Mapping[str, Sequence[float]], found: Sequence[LayerChoice], theory: Mapping[str, bool]
 ) -> dict[str, Lead]:
-    """Return every screen's lead from those in all units."""
     estimates = {name: _over_groups(own, found) for name, own in values.items()}
     own = {name: estimate.p_value for name, estimate in estimates.items()}
     p = corrected(own, [name for name in own if theory[name]])

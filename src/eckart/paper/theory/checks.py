@@ -78,7 +78,6 @@ def failures(checks: Iterable[Check]) -> list[Check]:
 
 
 def _parts(instances: int) -> list[int]:
-    """Spread instances over the sizes."""
     each, more = divmod(instances, len(SIZES))
     return [each + (i < more) for i in range(len(SIZES))]
 

@@ -4,7 +4,7 @@ or it is refused."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -56,6 +56,20 @@ OTHER_SENSES = (
     r"talker|code2wav|token2wav)\."
 )
 """Modules of a multimodal checkpoint that text does not pass through."""
+
+SIGNS = {
+    r"(?i)lora|adapter|\.ia3_|hada_w|modules_to_save|base_layer|prompt_enc": (
+        f"an adapter's, never merged into the weights; {MERGE_IT}"
+    ),
+    r"(?i)_?scales?(_inv)?$|zeros?(_point)?$|qweight|absmax|quant|g_idx|\.SCB$|_amax$|_packed$": (
+        f"the scales of a quantisation that its config.json does not name; {UNQUANTISED}"
+    ),
+    r"^_orig_mod\.|^module\.": (
+        "a compiled or parallel model's names; save the model inside it (model._orig_mod,"
+        " model.module)"
+    ),
+}
+"""Why tensors are most likely left out, and what to do, by what their names hold."""
 
 LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
 
@@ -183,7 +197,6 @@ class _Accounts:
         return sorted({*map(str, report["unexpected_keys"]), *ignored})
 
     def _missing(self, report: Mapping[str, Any]) -> list[str]:
-        """Return what the model asks for and the files lack."""
         missing = {*map(str, report["missing_keys"])}
         if self.one_for_one:
             parameters = dict(self.model.named_parameters(remove_duplicate=False))
@@ -249,56 +262,28 @@ def _depth(config: Mapping[str, Any]) -> int | None:
 
 
 def _cause(keys: Collection[str], config: Mapping[str, Any]) -> str:
-    """Say why tensors are most likely left out, and what to do."""
+    for sign, cause in SIGNS.items():
+        if any(re.search(sign, key) for key in keys):
+            return cause
     depth = _depth(config)
     layers = [int(found[1]) for found in map(LAYER.search, keys) if found]
-    causes = (
-        (
-            _any(keys, r"(?i)lora|adapter|\.ia3_|hada_w|modules_to_save|base_layer|prompt_enc"),
-            (f"an adapter's, never merged into the weights; {MERGE_IT}"),
-        ),
-        (
-            _any(
-                keys,
-                r"(?i)_?scales?(_inv)?$|zeros?(_point)?$|qweight|absmax|quant|g_idx|\.SCB$|_amax$|_packed$",
-            ),
-            f"the scales of a quantisation that its config.json does not name; {UNQUANTISED}",
-        ),
-        (
-            _any(keys, r"^_orig_mod\.|^module\."),
-            (
-                "a compiled or parallel model's names; save the model inside it (model._orig_mod,"
-                " model.module)"
-            ),
-        ),
-        (
-            depth is not None and any(layer >= depth for layer in layers),
-            (
-                f"the layers from {depth} on, while its config.json names {depth}; mend the number"
-                " of layers there"
-            ),
-        ),
-        (
-            all(key.endswith("bias") for key in keys),
-            (
-                "biases that its config.json turns off; mend it there (attention_bias, mlp_bias, or"
-                " the like)"
-            ),
-        ),
-    )
-    likely = next((text for holds, text in causes if holds), None)
-    return likely or (
+    if depth is not None and any(layer >= depth for layer in layers):
+        return (
+            f"the layers from {depth} on, while its config.json names {depth}; mend the number of"
+            " layers there"
+        )
+    if all(key.endswith("bias") for key in keys):
+        return (
+            "biases that its config.json turns off; mend it there (attention_bias, mlp_bias, or the"
+            " like)"
+        )
+    return (
         "its config.json, or the class that it names, is another model's; give the configuration"
         " that it was saved with, or remove what is no part of the model"
     )
 
 
-def _any(keys: Iterable[str], pattern: str) -> bool:
-    return any(re.search(pattern, key) for key in keys)
-
-
 def _tied(model: PreTrainedModel) -> list[list[str]]:
-    """Return the names that share one tensor, or should."""
     state = model.state_dict(keep_vars=True)
     names: dict[int, list[str]] = {}
     for path, tensor in state.items():
