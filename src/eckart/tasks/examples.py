@@ -19,14 +19,8 @@ from eckart.tasks.tables import Row
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what.
-
-    Arguments:
-        label: the label column.
-        fields: a name in a template -> the column that it means.
-        row: whether a template names `row`, and so may ask for any column.
-        choices: the columns of the candidates.
-    """
+    """Which columns hold what: the label, what a template names, the candidates; and whether a
+    template names `row`, and so may ask for any of them."""
 
     label: str
     fields: Mapping[str, str]

@@ -70,7 +70,8 @@ class Source:
 
 
 def read_local(path: Path, config: str | None = None) -> Source:
-    """Read a file, or a folder with a file or more for each split.
+    """Read a file, or a folder with a file or more for each split; a TaskError where there is
+    nothing to read, or it cannot be read.
 
     Text stays text: 'NA', 'null' and '1e5' are not made into anything else.
 
@@ -80,9 +81,6 @@ def read_local(path: Path, config: str | None = None) -> Source:
             and `validation` are one split), or as `save_to_disk` of the datasets library writes it.
         config: the folder's subfolder to look in first, where there is one: a data set's
             configuration on the hub.
-
-    Raises:
-        TaskError: there is nothing to read, or it cannot be read.
     """
     try:
         if not path.exists():

@@ -21,16 +21,8 @@ Size = int | float
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """Labelled rows before they are divided.
-
-    Arguments:
-        spec: what the task says.
-        examples: the rows of each of the source's splits, without repeats.
-        plan, sizes: which splits serve as what, and how many rows.
-        format, names: how examples become prompts, and the labels.
-        where: what was read.
-        notes: what was left out.
-    """
+    """Labelled rows, without repeats, by the source's splits, before they are divided; and all that
+    dividing them and making prompts of them takes."""
 
     spec: TaskSpec
     examples: Mapping[str, Sequence[Example]]
@@ -50,8 +42,7 @@ class Draw:
         shots: how many demonstrations are shown.
         reserve: how many are set aside at least, where the rows allow it. Validation and test are
             the same for all numbers of shots up to it.
-        seed: chooses the demonstrations and their order.
-        split_seed: chooses validation and test.
+        seed, split_seed: choose the demonstrations and their order; validation and test.
         balanced: as many demonstrations of each class, or at random.
     """
 

@@ -21,14 +21,8 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bar
 
 @dataclass(frozen=True, eq=False)
 class FileTable:
-    """What one file holds.
-
-    Arguments:
-        rows: in the file's order.
-        classes: a column -> the names of its classes, where the file gives names to the numbers in
-            it.
-        notes: how it was read, where that is not what its name says.
-    """
+    """What one file holds: rows in its order, the names that it gives to the numbers in a column,
+    and how it was read, where that is not what its name says."""
 
     rows: list[Row]
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)

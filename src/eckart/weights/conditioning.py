@@ -65,11 +65,7 @@ class Spectrum:
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixSpectrum(Spectrum):
-    """A spectrum, and what it is the spectrum of.
-
-    Arguments:
-        layer, name, path: as those of a `Weight`.
-    """
+    """A spectrum, and which `Weight` it is the spectrum of."""
 
     layer: int
     name: str

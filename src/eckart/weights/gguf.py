@@ -48,13 +48,8 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class GgufFile:
-    """A GGUF file, of which nothing is read before it is asked for.
-
-    Arguments:
-        name: what the model was asked for by: a file, a folder or a hub repository that holds one,
-            or `hub-id:file.gguf`.
-        path: where the file lies.
-    """
+    """A GGUF file, of which nothing is read before it is asked for; `name` is what the model was
+    asked for by."""
 
     name: str
     path: Path
@@ -242,13 +237,8 @@ class GgufFile:
 
 @dataclass(frozen=True)
 class GgufTensors:
-    """The tensors of a GGUF file as the parameters of a model, read one at a time.
-
-    Arguments:
-        file: the file.
-        reader: of the package gguf.
-        model: its modules, with or without weights.
-    """
+    """The tensors of a GGUF file as the parameters of a model, with or without weights, read one at
+    a time."""
 
     file: GgufFile
     reader: Any

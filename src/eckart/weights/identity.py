@@ -54,12 +54,7 @@ Stamp = tuple[Any, ...]
 
 class Identity:
     """A model's fingerprint: taken when it is asked for, and anew when the model has changed in
-    memory since.
-
-    Arguments:
-        model, tokenizer: whose.
-        file: the digest of the one file that all of it is from, if it is.
-    """
+    memory since; with the digest of the one file that all of it is from, if it is."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, file: str = ""

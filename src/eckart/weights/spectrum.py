@@ -142,12 +142,7 @@ class Spectra(Protocol):
 
 class Noted:
     """Spectra, and a note of those that were asked for: which matrices a model has now, whatever it
-    had before.
-
-    Arguments:
-        store: remembers them.
-        note: told of all names so far at each new one.
-    """
+    had before. It is told of all names so far at each new one."""
 
     def __init__(
         self, store: Spectra, note: Callable[[list[str]], None] = lambda names: None

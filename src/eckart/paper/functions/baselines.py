@@ -27,14 +27,8 @@ Answers = Float[np.ndarray, " prompts"]
 
 @dataclass(frozen=True)
 class Baseline:
-    """An estimator that predicts the value of a point from k >= 1 examples; from none, every one
-    says 0.
-
-    Arguments:
-        name: as the command line calls it.
-        predict: given examples' points and values, and the points that are asked for.
-        needs_sklearn: whether it is scikit-learn's.
-    """
+    """An estimator that predicts the values of points that are asked for from the points and values
+    of k >= 1 examples; from none, every one says 0."""
 
     name: str
     predict: Callable[[Points, Values, Asked], Answers]

@@ -27,16 +27,9 @@ from eckart.weights.models import LoadedModel
 
 @dataclass(frozen=True, eq=False)
 class Clipping:
-    """What clipping does to a model that learns functions.
-
-    Arguments:
-        test: what was scored on the test rows.
-        task: the sweep's.
-        unpruned: the model's error on the test rows.
-        parts: by part, every edit that was scored there and what was measured of it.
-        searches: Algorithm 1's result for each part.
-        failed: test trials without a score, and why.
-    """
+    """What clipping does to a model that learns functions, on the test rows: to the unpruned model,
+    to every edit that was scored, by part, and to what Algorithm 1 chose in each part; and why a
+    trial has no score."""
 
     test: Block
     task: FunctionTask

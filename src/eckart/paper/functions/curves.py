@@ -34,17 +34,14 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Curve:
-    """A mean over prompts for each number of examples, with its 95% interval.
+    """A mean over prompts for each number of examples, of a model or a baseline, with its 95%
+    interval.
 
     The interval is Student's over the prompts: they are drawn independently, so it speaks of new
     prompts of the class. Squared errors have heavy tails, and the interval is then too narrow, most
     of all for least squares on noisy functions where there are about as many examples as
     coordinates: its mean squared error is infinite for d - 1 to d + 1 of them, and no interval
     holds.
-
-    Arguments:
-        name: the model or baseline.
-        means, lows, highs: one for each number of examples.
     """
 
     name: str
@@ -55,14 +52,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """Mean squared errors on the same prompts, over the variance of f, by the number of examples.
-
-    Arguments:
-        function, dimension: the class, and d.
-        n: how many prompts.
-        seed: drew them.
-        counts: numbers of examples.
-    """
+    """Mean squared errors on the same n prompts of a class, which the seed drew, over the variance
+    of f, by the number of examples."""
 
     function: str
     dimension: int
@@ -76,12 +67,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class ErrorCurves(Curves):
-    """Figure 5a: a model beside baselines.
-
-    Arguments:
-        model, baselines: their errors.
-        excess: the model's error less that of least squares, prompt by prompt.
-    """
+    """Figure 5a: a model beside baselines; its excess is over least squares, prompt by prompt."""
 
     model: Curve
     baselines: tuple[Curve, ...]
@@ -90,13 +76,8 @@ class ErrorCurves(Curves):
 
 @dataclass(frozen=True)
 class StepCurves(Curves):
-    """Figure 5b: the models of one training, by the number of steps.
-
-    Arguments:
-        steps: after how many steps each model was kept.
-        models: their errors, in the same order.
-        reference: those of least squares.
-    """
+    """Figure 5b: the models of one training, by the steps after which each was kept, beside least
+    squares."""
 
     steps: tuple[int, ...]
     models: tuple[Curve, ...]

@@ -68,14 +68,8 @@ def load_linear(folder: str | Path) -> LinearAttentionModel:
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """Functions, N examples of each, and fresh points to ask for.
-
-    Arguments:
-        prompts: the examples, and after them the fresh points.
-        examples: N.
-        variance: of the class; squared errors are divided by it, so that always answering 0 has the
-            error 1.
-    """
+    """Functions, N examples of each, and after them fresh points to ask for; squared errors are
+    divided by the variance of their class, so that always answering 0 has the error 1."""
 
     prompts: Prompts
     examples: int
@@ -102,16 +96,9 @@ def draw_cases(function: str, dimension: int, examples: int, prompts: int, seed:
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise of Theorem 2.
-
-    Arguments:
-        shots: b of Section 3.3, from 1 to N.
-        floor: the variance of the noise in every direction beside C_t's; above 0, or the bound is
-            infinite.
-
-    Raises:
-        TaskError: the floor is not above 0.
-    """
+    """The noise of Theorem 2: b of Section 3.3, from 1 to N, and the variance in every direction
+    beside C_t's, the floor; a TaskError where that is not above 0, or the bound would be
+    infinite."""
 
     shots: int = 5
     floor: float = 1e-4

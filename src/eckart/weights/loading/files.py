@@ -35,14 +35,8 @@ SECOND_COPY = re.compile(r"consolidated\b.*|model\.\w+|model\.\w+-\d+-of-\d+")
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as a safetensors file's header describes it.
-
-    Arguments:
-        file: the file.
-        key: its name in there.
-        dtype: as safetensors calls it, such as `BF16`.
-        shape: its sizes.
-    """
+    """A tensor as a safetensors file's header describes it; its dtype is called as there:
+    `BF16`."""
 
     file: Path
     key: str
@@ -57,13 +51,11 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The files of a checkpoint, each looked at once, when it is first asked for.
+    """The files of a checkpoint, by its hub id or folder, each looked at once, when it is first
+    asked for.
 
     Whatever is asked for may raise an OSError where a file is missing, a SafetensorError where one
     is damaged, and a ModelError where they disagree: see `explained`.
-
-    Arguments:
-        name: the hub id or folder.
     """
 
     name: str
