@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,30 +15,10 @@ from eckart.records import Edit
 from eckart.tasks.spec import DrawnTask
 from eckart.weights.options import FitOptions, ModelOptions
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from eckart.paper.theory.checks import Check
-    from eckart.reports.table import Table
-
 theory = typer.Typer(
     name="theory",
     help="The paper's mathematics: every statement checked, its quantities asked of a model.",
 )
-
-TITLES = {
-    "identity": "equal: the largest relative difference of the two sides",
-    "inequality": (
-        "no larger: the most by which it is, relative to the larger side; negative where there is"
-        " room"
-    ),
-    "slip": "printed or suggested, and false: by how much, on one counter-example",
-}
-VERDICTS = {
-    "holds": "hold",
-    "false": "are false as printed or suggested",
-    "FAILED": "are not as they are said to be",
-}
 
 
 @theory.command()
@@ -52,7 +31,7 @@ def check(
 ) -> None:
     """Check every statement of the paper's Section 3 and Appendix B; end with 1 if one is not as it
     is said to be."""
-    from eckart.paper.theory.checks import TOLERANCE, failures, run_checks
+    from eckart.paper.theory.checks import TOLERANCE, check_report, failures, run_checks
 
     checks = run_checks(instances, seed)
     failed = failures(checks)
@@ -67,7 +46,7 @@ def check(
             }
         )
     else:
-        show(_tables(checks))
+        show(check_report(checks))
     if failed:
         first = f"{failed[0].reference}, {failed[0].statement} (residual {failed[0].residual:.3g})"
         say_error(f"{len(failed)} of {len(checks)} statements failed, the first: {first}")
@@ -175,35 +154,3 @@ def _floors(text: str) -> tuple[float, ...]:
             f"--floors '{text}' are not numbers above 0 joined by commas, such as 1e-6,1e-2,1"
         )
     return found
-
-
-def _tables(checks: list[Check]) -> RenderableType:
-    from rich.console import Group
-
-    from eckart.reports.terminal import Said
-
-    counts = Counter(found.verdict for found in checks)
-    said = ", ".join(
-        f"{counts[verdict]} {words}" for verdict, words in VERDICTS.items() if counts[verdict]
-    )
-    return Group(
-        Said(f"{len(checks)} statements: {said}\n", "bold"),
-        *(_table(kind, [c for c in checks if c.kind == kind]) for kind in TITLES),
-    )
-
-
-def _table(kind: str, checks: list[Check]) -> Table:
-    from eckart.reports.table import Column, Table
-
-    columns = (
-        Column("statement", "statement"),
-        Column("reference", "where"),
-        Column("residual", "residual", "written"),
-        Column("verdict", "verdict"),
-    )
-    rows = [
-        {**vars(found), "residual": f"{found.residual:.1e}", "verdict": found.verdict}
-        for found in checks
-    ]
-    note = f"{checks[0].instances:,} instances each" if checks[0].instances > 1 else ""
-    return Table(kind, TITLES[kind], note, columns, rows)
