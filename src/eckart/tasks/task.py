@@ -145,7 +145,9 @@ class Task:
     @classmethod
     def of(cls, said: DrawnTask) -> Self:
         """Read what `load` reads, of options that are checked."""
-        base = _find_task(said)
+        if said.task is None and said.data is None:
+            raise TaskError("no task: name one, such as sst2, or give a task file or data")
+        base = TaskSpec() if said.task is None else find_spec(said.task)
         spec = base if said.variant is None else base.variant(said.variant)
         spec = spec.overridden(said.own())
         rows = _read(spec)
@@ -261,12 +263,6 @@ class Task:
         if form.label_end:  # tasks without one are known as they always were
             joins.append(form.label_end)
         return fingerprint([self.kind, self.labels, joins, self._prefix])
-
-
-def _find_task(said: DrawnTask) -> TaskSpec:
-    if said.task is None and said.data is None:
-        raise TaskError("no task: name one, such as sst2, or give a task file or data")
-    return TaskSpec() if said.task is None else find_spec(said.task)
 
 
 def _read(spec: TaskSpec) -> Source:

@@ -236,8 +236,13 @@ def _check_tied(edits: Mapping[Weight, Edit]) -> None:
 
 @contextmanager
 def _hold(targets: Mapping[Weight, Edit]) -> Iterator[None]:
-    """Mark matrices as clipped while a block runs."""
-    regions = {_region(weight): weight for weight, edit in targets.items() if edit.rate}
+    """Mark matrices as clipped while a block runs: by the numbers that each occupies, whatever
+    anatomy it was found by."""
+    regions = {
+        (id(weight.parameter), weight.expert, weight.kind if weight.fused else ""): weight
+        for weight, edit in targets.items()
+        if edit.rate
+    }
     for taken in regions.keys() & _held:
         raise EditError(
             f"{regions[taken].label} is clipped already, by a clip that is still open; truncation"
@@ -249,12 +254,6 @@ def _hold(targets: Mapping[Weight, Edit]) -> Iterator[None]:
         yield
     finally:
         _held.difference_update(regions)
-
-
-def _region(weight: Weight) -> tuple[int, int | None, str]:
-    """Return what identifies the numbers that a matrix occupies, whatever anatomy it was found
-    by."""
-    return (id(weight.parameter), weight.expert, weight.kind if weight.fused else "")
 
 
 def _clip_all(

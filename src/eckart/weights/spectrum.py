@@ -74,12 +74,15 @@ def spectrum_of(
         sigma_max = float(values[0])
         sigma_min = float(values[-1])
         rank = int((values > _resolution(tall, sigma_max)).sum())
+    rounding = rounding_norm(tall, weight.dtype)
+    if spacing is not None:  # the steps of a quantisation are far wider
+        rounding = max(rounding, noise_norm(spacing.to(tall)))
     return Spectrum(
         shape=(weight.shape[0], weight.shape[1]),
         sigma_max=sigma_max,
         sigma_min=sigma_min,
         rank=rank,
-        rounding=_rounding(tall, weight.dtype, spacing),
+        rounding=rounding,
     )
 
 
@@ -165,13 +168,6 @@ class Noted:
         if matrix not in self.names:
             self.names.append(matrix)
             self._note(self.names)
-
-
-def _rounding(tall: Float[Tensor, "m n"], dtype: torch.dtype, spacing: Tensor | None) -> float:
-    """Return what storage did: rounding to the dtype, or to the far wider steps of a
-    quantisation."""
-    stored = rounding_norm(tall, dtype)
-    return stored if spacing is None else max(stored, noise_norm(spacing.to(tall)))
 
 
 def noise_norm(spacing: Float[Tensor, "m n"]) -> float:

@@ -51,15 +51,16 @@ class StoredWeights:
         be taken apart."""
         anatomy = Anatomy.of(empty_model(name, options))
         file = GgufFile.of(name)
+        places, tensors = None, None
         if file is None:
-            tensors = None
             checkpoint = Checkpoint(name)
             with explained(name):
                 places = _places(anatomy, checkpoint.tensors)
             refuse_left_out(checkpoint, anatomy.model)
         else:
-            places = None
-            tensors = _tensors(anatomy, file)
+            paths = (weight.path for layer in anatomy.layers for weight in layer)
+            found = file.tensors(anatomy.model)
+            tensors = found if found.covers(paths) else None
         if places is None and tensors is None:
             warnings.warn(
                 f"the checkpoint of '{name}' does not hold the model's matrices one for one: it is"
@@ -102,13 +103,6 @@ def rounded(loaded: LoadedModel) -> bool:
     with explained(loaded.name):
         stored = torch.float32 if loaded.file else Checkpoint(loaded.name).exact_dtype
     return torch.promote_types(stored, loaded.model.dtype) != loaded.model.dtype
-
-
-def _tensors(anatomy: Anatomy, file: GgufFile) -> GgufTensors | None:
-    """Return a GGUF file's tensors, or None if a parameter of an anatomy is none of them."""
-    tensors = file.tensors(anatomy.model)
-    paths = (weight.path for layer in anatomy.layers for weight in layer)
-    return tensors if tensors.covers(paths) else None
 
 
 def _places(

@@ -253,7 +253,10 @@ def read(
     """Return a model's trajectory, bound and error on prompts; arguments and errors are those of
     `follow`."""
     path = follow(model, cases, noise, seed)
-    errors = _squared_errors(path, cases)
+    # W_L's answer at every point, asked as (x, 0) after the same demonstrations.
+    x, y = cases.prompts.x.double().numpy(), cases.prompts.y.double().numpy()
+    answers = (x @ path.weights[:, -1, -1, :-1, None])[..., 0]
+    errors = np.square(answers - y) / cases.variance
     losses = np.minimum(errors, 1.0)
     n = cases.examples
     return TrajectoryReading(
@@ -270,11 +273,3 @@ def read(
 
 def _norms(matrices: Float[np.ndarray, "prompts layers d d"]) -> ByLayer:
     return np.median(np.linalg.norm(matrices, axis=(-1, -2)), axis=0)
-
-
-def _squared_errors(path: Trajectory, cases: Cases) -> Float[np.ndarray, "prompts points"]:
-    """Return the squared error / variance at every point, asked as (x, 0) after the same
-    demonstrations."""
-    x, y = cases.prompts.x.double().numpy(), cases.prompts.y.double().numpy()
-    answers = (x @ path.weights[:, -1, -1, :-1, None])[..., 0]
-    return np.square(answers - y) / cases.variance
