@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eckart.errors import EckartError, RunError, TaskError, closest
 
@@ -313,6 +313,11 @@ def parse_yaml(text: str, where: str, error: type[EckartError] = TaskError) -> A
 
 
 CalledT = TypeVar("CalledT", bound=Callable[..., Any])
+
+
+def option(default: Any, help: str) -> Any:
+    """Return a field of a `Closed`: its default, and its help on the command line."""
+    return Field(default=default, description=help)
 
 
 class Closed(BaseModel):
