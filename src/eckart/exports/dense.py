@@ -119,7 +119,7 @@ def save_clipped(result: SearchResult, scorer: Scorer, directory: str | Path) ->
         if any(there.get(name) != about[name] for name in SAME):
             raise _taken(directory)
         clear_drafts(target)
-        return _score_again(result, scorer, target, target, about["dtype"], before=True)
+        return _score_again(result, scorer, target, target, about["dtype"])
     try:
         with drafted(target) as draft:
             draft.mkdir()
@@ -206,15 +206,9 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
 
 
 def _score_again(
-    result: SearchResult,
-    scorer: Scorer,
-    folder: Path,
-    target: Path,
-    dtype: str,
-    *,
-    before: bool = False,
+    result: SearchResult, scorer: Scorer, folder: Path, target: Path, dtype: str
 ) -> Saved:
-    source = scorer.model
+    source, before = scorer.model, folder == target
     model = load_model(
         folder,
         dtype=source.dtype,
