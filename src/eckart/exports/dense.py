@@ -19,7 +19,8 @@ from eckart.files import clear_drafts, drafted, home
 from eckart.records import Edit, Trial
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
-from eckart.selection.result import SearchResult
+from eckart.selection.draws import Draws, drawn_tasks
+from eckart.selection.tested import Tested
 from eckart.statistics.scores import Score
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.edits import clip, clip_
@@ -68,7 +69,7 @@ class Saved:
 
 
 def export(
-    result: SearchResult,
+    result: Tested,
     directory: str | Path,
     model: str | Path | Model | LoadedModel,
     task: AnyTask | str,
@@ -98,12 +99,17 @@ def export(
     """
     task = Task.load(task) if isinstance(task, str) else task
     settings = result.settings
+    task = drawn_tasks(task, settings.get("seeds", ()), settings.get("templates", ()))[0]
     loaded = load_model(model, dtype=settings["dtype"], device=device, tokenizer=tokenizer)
     return save_clipped(result, scorer_of(task, loaded, **options), directory)
 
 
-def save_clipped(result: SearchResult, scorer: Scorer, directory: str | Path) -> Saved:
-    """Write a result's clipped model; see `export`. The scorer is what scored it, or its like."""
+def save_clipped(result: Tested, scorer: Scorer, directory: str | Path) -> Saved:
+    """Write a result's clipped model; see `export`.
+
+    Arguments:
+        scorer: what scored the result, or its like; of several draws the first that chose.
+    """
     source = scorer.model
     needed_tokenizer(source)
     asked = {"weights": source.fingerprint, "prompts": scorer.task.digest}
@@ -113,7 +119,7 @@ def save_clipped(result: SearchResult, scorer: Scorer, directory: str | Path) ->
                 f"the result's {name} are {result.settings[name][:12]}, and these are"
                 f" {digest[:12]}; give the model and the task that were searched"
             )
-    about, target = _about(source, [result.edit]), check_target(directory, source)
+    about, target = _about(source, result.edits), check_target(directory, source)
     if _is_taken(target):
         there = _written(target)
         if any(there.get(name) != about[name] for name in SAME):
@@ -123,7 +129,7 @@ def save_clipped(result: SearchResult, scorer: Scorer, directory: str | Path) ->
     try:
         with drafted(target) as draft:
             draft.mkdir()
-            _write(source, [result.edit], about, draft)
+            _write(source, result.edits, about, draft)
             saved = _score_again(result, scorer, draft, target, about["dtype"])
     except (OSError, SafetensorError) as error:
         raise RunError(
@@ -205,17 +211,17 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
-def _score_again(
-    result: SearchResult, scorer: Scorer, folder: Path, target: Path, dtype: str
-) -> Saved:
+def _score_again(result: Tested, scorer: Scorer, folder: Path, target: Path, dtype: str) -> Saved:
     source, before = scorer.model, folder == target
+    tested = result.clipped.trials[0]
+    (scorer,) = Draws.of(scorer, [tested.setting.seed]).testing
     model = load_model(
         folder,
         dtype=source.dtype,
         device=str(source.model.device),
         trust_remote_code=source.options.trust_remote_code,
     )
-    again, run = _score(scorer.on(model)([], "test")), _score(result.clipped)
+    again, run = _score(scorer.on(model)([], "test")), _score(tested)
     change = np.array(again.log_likelihoods) - np.array(run.log_likelihoods)
     largest = float(np.abs(change).max())
     allowed = STORAGE[dtype] + STORAGE[source.dtype]
