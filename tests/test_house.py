@@ -53,7 +53,10 @@ INNER = {
     "reports": """
         terminal table guard provenance sentences tables claims controls figures results page
     """,
-    "scoring": "encoding requests fitting forward gradients methods scorer evaluation evaluator text",
+    "scoring": """
+        encoding requests fitting forward gradients methods scorer evaluation evaluator text
+    """,
+    "selection": "plan recorded controls guarded guard tested racing screens result search",
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "tasks": "tables spec prompts choices files splits sources labels examples task",
     "weights": """
