@@ -8,6 +8,8 @@ from functools import cached_property, singledispatch
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from eckart.errors import ModelError, NotANumberError, TaskError
 from eckart.records import Edit, Edits, Rows, Split
 from eckart.scoring.encoding import differently_encoded, shared_text
@@ -233,7 +235,13 @@ class Evaluator(Scorer):
         check_vocabulary(self.model, requests)
         labels = [prompt.label for prompt in rows.prompts]
         question = Question(requests, labels, self.task.default_score == "mean")
-        log_loss_gradients(self.anatomy, question, weights, self._budget, take)
+        with self.progress("gradients", len(weights)) as advance:
+
+            def told(weight: Weight, gradient: Tensor) -> None:
+                take(weight, gradient)
+                advance(1)
+
+            log_loss_gradients(self.anatomy, question, weights, self._budget, told)
 
     def digest(self, split: str) -> str:
         return self.fitted(split).digest

@@ -76,6 +76,8 @@ def log_loss_gradients(
 
     The log-loss of a row is minus the log of the right label's share in the softmax over the row's
     labels, of their log-likelihoods. A model in half precision computes in float32, layer by layer.
+    A matrix that is tied to another layer's is handed on once for each, with the gradient by its
+    use there.
 
     Arguments:
         anatomy: of a model in evaluation mode, which is left as it is.
