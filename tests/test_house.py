@@ -51,7 +51,8 @@ INNER = {
         arrays attention duals norms bound claims plainly slips identities inequalities checks
     """,
     "reports": """
-        terminal table guard provenance screens sentences tables claims controls figures results page
+        terminal table guard provenance screens sentences tables claims controls figures results
+        page
     """,
     "scoring": """
         encoding requests fitting forward gradients methods scorer evaluation evaluator text

@@ -1,4 +1,4 @@
-"""What a screen found: places, the most promising first."""
+"""The order that a screen put places in, for a page and for a terminal."""
 
 from __future__ import annotations
 

@@ -155,6 +155,11 @@ class Plan(Closed):
                 f"--screen-rows {self.screen_rows} says on how many rows a gradient is taken, and"
                 " none is; add --layer gradient"
             )
+        if isinstance(self.layer, str) and not any(self.rates):
+            raise EditError(
+                f"--layer {self.layer} looks for where to cut, and rate 0 cuts nothing; add a rate,"
+                " such as 0.9"
+            )
         return self
 
     @model_validator(mode="after")

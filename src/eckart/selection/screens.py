@@ -38,7 +38,7 @@ class Screening:
         scorers: of the model and the task, one a draw of demonstrations.
         score: scores candidates on validation rows.
         places: which are to be put in order.
-        rates: the candidates' clipping rates.
+        rates: the candidates' clipping rates, one above 0 among them.
         metric: what is compared on validation.
         rows: the most rows that a gradient is taken on.
         seed: of a random order.
@@ -61,15 +61,8 @@ class Screening:
 
     @property
     def cutting(self) -> list[float]:
-        """The rates that cut anything.
-
-        Raises:
-            EditError: none does.
-        """
-        found = sorted(rate for rate in self.rates if rate)
-        if not found:
-            raise EditError("rate 0 cuts nothing, at whatever layer; add a rate, such as 0.9")
-        return found
+        """The rates that cut anything."""
+        return sorted(rate for rate in self.rates if rate)
 
 
 def by_condition_number(asked: Screening) -> Order:
@@ -96,6 +89,9 @@ def by_gradient(asked: Screening) -> Order:
     """
     rates, falls = asked.cutting, defaultdict[tuple[str, float], float](float)
     rows = [spare_rows(scorer, asked.rows) for scorer in asked.scorers]
+    fewest = min(len(own.prompts) for own in rows)
+    if fewest < asked.rows:
+        asked.tell(f"gradient on {fewest} rows, of {asked.rows} asked for: no more are left over")
 
     def note(weight: Weight, gradient: Tensor) -> None:
         """Add how far the loss would fall at each rate."""
@@ -113,8 +109,7 @@ def by_gradient(asked: Screening) -> Order:
         scores[place] = max(sum(falls[key, rate] for key in held) for rate in rates)
     by = (
         "the fall of the log-loss, in nats a row, that its gradient by singular values promises on"
-        f" {min(len(own.prompts) for own in rows)} rows that are no demonstration, validation or"
-        " test row"
+        f" {fewest} rows that are no demonstration, validation or test row"
     )
     return _largest_first(scores, by)
 
