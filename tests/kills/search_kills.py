@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -84,9 +85,8 @@ def main(model: str, data: str, folder: str, layer: str, kills: str) -> None:
     dice, landed, history = random.Random(0), 0, [[]]
     while landed < int(kills):
         killed = runs / str(len(history))
-        ended = in_a_child(
-            lambda: run(model, data, killed, layer), after=dice.uniform(0.1, 0.95) * whole
-        )  # noqa: B023
+        after = dice.uniform(0.1, 0.95) * whole
+        ended = in_a_child(partial(run, model, data, killed, layer), after)
         assert ended in (0, signal.SIGKILL), ended
         landed += ended == signal.SIGKILL
         history[-1].append(kept(killed))

@@ -16,7 +16,7 @@ def without_timings(path: Path) -> str:
 
 
 @needs_fork
-@pytest.mark.parametrize(("layer", "kills"), [("auto", 20), ("gradient", 6), ("validation", 6)])
+@pytest.mark.parametrize(("layer", "kills"), [("auto", 20), ("gradient", 4), ("validation", 4)])
 def test_kills_end_where_an_undisturbed_run_ends(model, table, tmp_path, layer, kills):
     found = driven("search_kills.py", model, table, tmp_path, layer, kills)
     assert found["landed"] == kills
