@@ -57,7 +57,9 @@ INNER = {
     "scoring": """
         encoding requests fitting forward gradients methods scorer evaluation evaluator text
     """,
-    "selection": "plan order recorded controls guarded guard tested racing screens result search",
+    "selection": """
+        plan order recorded drawn draws controls guarded guard tested racing screens result search
+    """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "tasks": "tables spec prompts choices files splits sources labels examples task",
     "weights": """

@@ -303,7 +303,8 @@ def read_run(folder: str | Path) -> Run:
         rows = {digest: Rows.from_json(values) for digest, values in read["rows"].items()}
     if read["settings"].get("kind") == "search":  # of one model, which may have been moved since
         name = min((t.setting.model for t in trials.values()), default="")
-        trials = {k: replace(t, setting=replace(t.setting, model=name)) for k, t in trials.items()}
+        moved = (replace(t, setting=replace(t.setting, model=name)) for t in trials.values())
+        trials = {_beside(trial.key, trial.setting): trial for trial in moved}
     notes = {name: read["settings"].pop(name) for name in NOTES if name in read["settings"]}
     guard = notes.get(GUARD, {"margin": None, "names": []})
     guarded = [key for key in trials if trials[key].setting.task in guard["names"]]

@@ -196,6 +196,30 @@ def test_what_is_clearly_beaten_is_read_no_further_and_stands_behind():
 # ---------------------------------------------------------------- a search
 
 
+@pytest.mark.parametrize("layer", ["gradient", "validation"])
+def test_a_search_over_several_draws(task, tmp_path, layer, monkeypatch):
+    """No gradient is taken on a row that any draw validates or tests."""
+    taken = []
+    real = Evaluator.loss_gradients
+
+    def noted(self, rows, *rest):
+        taken.extend(prompt.id for prompt in rows.prompts)
+        real(self, rows, *rest)
+
+    monkeypatch.setattr(Evaluator, "loss_gradients", noted)
+    loaded = load_model(build("llama"), tokenizer=tiny_tokenizer())
+    said = {"rates": RATES, "layer": layer, "seeds": "0..2", "out": tmp_path / "run"}
+    result = search(loaded, task, **said)
+    assert result.layer == result.order.first.layer
+    used = {row.id for rows in result.rows for row in rows.rows}
+    assert bool(taken) == (layer == "gradient")
+    assert not used & {*taken}
+    if layer == "validation":
+        assert result.order.read == 3 * 3 * 12
+    assert search(loaded, task, **said).to_json() == result.to_json()
+    assert f"Screen {layer} puts" in report(tmp_path / "run", format="md").read_text()
+
+
 @pytest.mark.parametrize("layer", ["gradient", "validation", "last", "random:2"])
 def test_a_search_clips_the_first_layer_of_the_screen(task, tmp_path, layer, monkeypatch):
     loaded = load_model(build("llama"), tokenizer=tiny_tokenizer())

@@ -195,14 +195,14 @@ class Evaluator(Scorer):
             self._fitted[split] = self._fit(split) if whole else self.fitted(split.name).part(split)
         return self._fitted[split]
 
-    def spare(self, most: int) -> Fitted:
+    def spare(self, most: int, but: Collection[str] = ()) -> Fitted:
         """Return the prompts of rows that are neither shown, nor validated, nor tested, as they
-        will be read; of `Task.spare` at most so many.
+        will be read; of `Task.spare` at most so many, but those with these ids.
 
         Raises:
             TaskError: there are none.
         """
-        rows = self.task.spare[:most]
+        rows = [row for row in self.task.spare if row.id not in but][:most]
         if not rows:
             raise TaskError(
                 f"every row that demonstrations of task '{self.task.name}' are drawn from is a"

@@ -40,7 +40,8 @@ class Screening:
         places: which are to be put in order.
         rates: the candidates' clipping rates, one above 0 among them.
         metric: what is compared on validation.
-        rows: the most rows that a gradient is taken on.
+        every: these scorers and those of the test rows, on whose rows no gradient is taken.
+        rows: the most rows that one is taken on.
         seed: of a random order.
         combine, top_k: see `Plan`.
         store: keeps spectra.
@@ -52,6 +53,7 @@ class Screening:
     places: Sequence[Place]
     rates: Sequence[float]
     metric: str
+    every: Sequence[Scorer] = ()
     rows: int = SCREEN_ROWS
     seed: int = 0
     combine: str = "geometric"
@@ -88,7 +90,7 @@ def by_gradient(asked: Screening) -> Order:
     matrices, and the rate that promises most counts.
     """
     rates, falls = asked.cutting, defaultdict[tuple[str, float], float](float)
-    rows = [spare_rows(scorer, asked.rows) for scorer in asked.scorers]
+    rows = [spare_rows(scorer, asked.rows, asked.every) for scorer in asked.scorers]
     fewest = min(len(own.prompts) for own in rows)
     if fewest < asked.rows:
         asked.tell(f"gradient on {fewest} rows, of {asked.rows} asked for: no more are left over")
@@ -247,14 +249,16 @@ def check_rows(name: str, scorer: Scorer, most: int) -> dict[str, Any]:
     return {"screen_rows": [len(rows.prompts), rows.digest]}
 
 
-def spare_rows(scorer: Scorer, most: int) -> Fitted:
-    """Return the rows that a gradient is taken on.
+def spare_rows(scorer: Scorer, most: int, every: Sequence[Scorer] = ()) -> Fitted:
+    """Return the rows that a gradient is taken on: none that is validated or tested under any
+    draw.
 
     Raises:
         EditError: the task asks for no labels.
         TaskError: there are none.
     """
-    return _labelled(scorer).spare(most)
+    splits = (each.rows(split) for each in every for split in ("validation", "test"))
+    return _labelled(scorer).spare(most, {row.id for rows in splits for row in rows.rows})
 
 
 def check_parts(scoring: str) -> None:

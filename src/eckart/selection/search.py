@@ -19,11 +19,11 @@ from eckart.records import RATES, TOP_K, fingerprint
 from eckart.runs import RunStore, folder_name
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
+from eckart.selection.draws import OWN, Draws, drawn_tasks
 from eckart.selection.guard import Guard, keep_guard
 from eckart.selection.order import Order, Place
 from eckart.selection.plan import MARGIN, SCREEN_ROWS, Plan, check_known
 from eckart.selection.racing import ALPHA, Race, check_race, race_rates
-from eckart.selection.recorded import Recorded
 from eckart.selection.result import Candidate, SearchResult
 from eckart.selection.screens import (
     Screening,
@@ -55,6 +55,8 @@ def search(
     guard_text: str | Path | None = None,
     guard_task: Sequence[Task | str | Path] = (),
     guard_margin: float = MARGIN,
+    seeds: Iterable[int] | str = (),
+    templates: Iterable[str] | str = (),
     out: str | Path | None = None,
     dtype: str = "auto",
     device: str = "auto",
@@ -67,7 +69,8 @@ def search(
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, screen_rows, combine, metric, race, controls: see `Plan`.
+        part, rates, top_k, layer, screen_rows, combine, metric, race, controls, seeds: see `Plan`.
+        templates: see `Plan`.
         guard: say what else the choice does, on a text and on tasks that did not choose it;
             `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
@@ -91,11 +94,14 @@ def search(
             "metric": metric,
             "race": race,
             "controls": controls,
+            "seeds": seeds if isinstance(seeds, str) else list(seeds),
+            "templates": templates if isinstance(templates, str) else list(templates),
         },
         "the search",
     )
     check_layer(plan.layer)
     task = Task.load(task) if isinstance(task, str) else task
+    task = drawn_tasks(task, plan.seeds, plan.templates)[0]
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
     scorer = scorer_of(task, loaded, **options)
     guarding = Guard(scorer, guard_text, guard_task, guard_margin) if guard else None
@@ -115,20 +121,21 @@ def run_plan(
     check_known(plan.metric, scorer.task.metrics, "metric")
     if plan.race:
         check_race(plan.metric or scorer.task.metric, scorer.scoring)
+    draws = Draws.of(scorer, plan.seeds, plan.templates)
+    scorer = draws.first
     # What cannot be done is refused before anything long is computed, and before a new run's folder
     # is made.
     first = scorer.anatomy.layer_index(plan.layer if isinstance(plan.layer, int) else 0)
     scorer.anatomy.select(first, plan.part)
     if out is None or not (home(out) / "run.sqlite").exists():
-        for split in ("validation", "test"):
-            scorer.prepare(split)
+        draws.prepare()
     settings = describe(plan, scorer)
     # The weights' fingerprint says which model it is; the name is only the path that it was found
     # by.
     identity = {name: value for name, value in settings.items() if name != "model"}
     try:
         with RunStore(out, identity, command) if out is not None else nullcontext() as store:
-            result = _search(plan, scorer, store, settings, tell)
+            result = _search(plan, replace(draws, ledger=store), store, settings, tell)
             if guard is not None:
                 if store is not None:  # first: what is kept from here on is none of the search's
                     keep_guard(store, guard.margin, guard.read)
@@ -136,7 +143,7 @@ def run_plan(
             if store is not None:
                 store.write("result.json", json.dumps(result.to_json(), indent=2) + "\n")
     finally:
-        scorer.forget()  # factorisations and readers: nothing more is to come
+        draws.forget()  # factorisations and readers: nothing more is to come
         if guard is not None:
             guard.forget()
     return result
@@ -157,7 +164,11 @@ def default_folder(plan: Plan, scorer: Scorer) -> Path:
 
 
 def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
-    """Return the settings that make a run what it is, as JSON values."""
+    """Return the settings that make a run what it is, as JSON values.
+
+    Arguments:
+        scorer: of the plan's first draw.
+    """
     task = scorer.task
     return {
         "kind": "search",
@@ -180,27 +191,40 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         **({"race": ALPHA} if plan.race else {}),
         **({"controls": True} if plan.controls else {}),
         **(check_rows(plan.layer, scorer, plan.screen_rows) if isinstance(plan.layer, str) else {}),
+        **_draws(plan, task),
         **scorer.reading_key,
         **({"file": scorer.model.file.origin} if scorer.model.file else {}),
     }
 
 
+def _draws(plan: Plan, task: AnyTask) -> dict[str, Any]:
+    tasks = drawn_tasks(task, plan.seeds, plan.templates)
+    if len(tasks) == 1:
+        return {}
+    prompts = list(dict.fromkeys(each.variant or OWN for each in tasks))
+    return {
+        **({"seeds": list(plan.seeds)} if len(plan.seeds) > 1 else {}),
+        **({"templates": prompts} if len(prompts) > 1 else {}),
+        "draws": [each.digest for each in tasks],
+    }
+
+
 def _search(
     plan: Plan,
-    scorer: Scorer,
+    draws: Draws,
     store: RunStore | None,
     settings: dict[str, Any],
     tell: Callable[[str], None],
 ) -> SearchResult:
-    score = Recorded(scorer, store).score
-    layers, order = _layers(plan, scorer, score, store, tell)
-    rows = len(scorer.rows("validation").rows)
+    scorer = draws.first
+    layers, order = _layers(plan, draws, store, tell)
+    rows = draws.size("validation")
 
     def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
         return race_rates(score, layer, part, rates, rows, tell)
 
     found = algorithm1(
-        score,
+        draws.score,
         layers,
         plan.part,
         plan.rates,
@@ -230,22 +254,19 @@ def _search(
         controls=found.controls,
         parameters=_parameters(list(shapes.values()), found.rates.best),
         published=tuple(_published(scorer, plan.part)),
-        notes=scorer.notes("validation", "test"),
-        rows=(scorer.rows("validation"), scorer.rows("test")),
+        notes=draws.notes(),
+        rows=(*draws.rows("validation"), *draws.rows("test")),
         race=raced,
         order=order,
     )
 
 
 def _layers(
-    plan: Plan,
-    scorer: Scorer,
-    score: ScoreEdits,
-    store: RunStore | None,
-    tell: Callable[[str], None],
+    plan: Plan, draws: Draws, store: RunStore | None, tell: Callable[[str], None]
 ) -> tuple[dict[int, float], Order | None]:
     """Return the layers to choose from, by condition number, and the order that a screen puts them
     in: of a layer that is given or screened, that one alone."""
+    scorer = draws.first
     if plan.layer is None:
         return condition_numbers(scorer, plan.part, plan.combine, store), None
     if isinstance(plan.layer, int):
@@ -253,8 +274,9 @@ def _layers(
     order = screened(
         plan.layer,
         Screening(
-            scorers=[scorer],
-            score=score,
+            scorers=draws.choosing,
+            score=draws.score,
+            every=draws.every,
             places=[Place(layer, plan.part) for layer in range(len(scorer.anatomy.layers))],
             rates=plan.rates,
             metric=plan.metric or scorer.task.metric,

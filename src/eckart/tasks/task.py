@@ -106,6 +106,7 @@ class Task:
         notes: what a reader should know about the rows: which were left out, which split serves as
             what.
         source, draw: what the rows were divided from, and how.
+        said: what `Task.load` was told.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Task:
     notes: tuple[str, ...] = ()
     source: Gathered | None = field(default=None, repr=False)
     draw: Draw | None = field(default=None, repr=False)
+    said: DrawnTask | None = field(default=None, repr=False)
 
     @classmethod
     @DrawnTask.as_keywords("task")
@@ -158,7 +160,7 @@ class Task:
             split_seed=said.split_seed,
             balanced=said.balanced,
         )
-        return cls._drawn(_gather(spec, rows, parse_sizes(said.split_sizes)), draw, said.variant)
+        return cls._drawn(_gather(spec, rows, parse_sizes(said.split_sizes)), draw, said)
 
     def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> Self:
         """Return the task with other demonstrations; what is None stays. Nothing is read again.
@@ -172,10 +174,29 @@ class Task:
             shots=old.shots if shots is None else shots,
             seed=old.seed if seed is None else seed,
         )
-        return self._drawn(source, draw, self.variant)
+        return self._drawn(source, draw, self.said)
+
+    def reworded(self, variant: str | None) -> Self:
+        """Return the task with a variant's prompts, or with its own (None), as many demonstrations
+        and the same seed. Its rows are read again.
+
+        Raises:
+            TaskError: there is no such variant, or the task was not made by `Task.load`.
+        """
+        if variant == self.variant:
+            return self
+        if self.said is None:
+            raise TaskError(f"task '{self.name}' was not made by Task.load, so it has no variants")
+        drawn = {"variant": variant, "shots": self.shots, "seed": self.seed}
+        return self.of(self.said.model_copy(update=drawn))
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The names of the variants of its prompts."""
+        return () if self.source is None else tuple(self.source.spec.variants)
 
     @classmethod
-    def _drawn(cls, source: Gathered, draw: Draw, variant: str | None) -> Self:
+    def _drawn(cls, source: Gathered, draw: Draw, said: DrawnTask | None) -> Self:
         spec = source.spec
         return cls(
             name=spec.name or _printable(bare_name(Path(source.where))),
@@ -186,11 +207,12 @@ class Task:
             seed=draw.seed,
             split_seed=draw.split_seed,
             balanced=draw.balanced,
-            variant=variant,
+            variant=None if said is None else said.variant,
             metric=spec.metric,
             notes=source.notes,
             source=source,
             draw=draw,
+            said=said,
         )
 
     @property

@@ -231,7 +231,7 @@ def clip(
     from eckart.cli.paper.clipping import run_clipping
     from eckart.paper.functions.loading import function_of, loaded_model
     from eckart.paper.functions.task import FunctionTask
-    from eckart.sweeps.grid import read_numbers
+    from eckart.selection.plan import read_numbers
 
     check_plot(plot)
     chosen = layers if layers == "all" else read_numbers(layers)

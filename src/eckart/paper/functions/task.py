@@ -26,6 +26,7 @@ from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Progress, Scorer, silent
 from eckart.statistics.scores import SQUARED_ERROR, SquaredErrors
 from eckart.weights.models import LoadedModel
+from eckart.weights.options import ReadingOptions
 
 SPLITS = ("validation", "test")
 BATCH_TOKENS = 8192
@@ -158,6 +159,7 @@ class FunctionScorer(Scorer):
     ) -> None:
         super().__init__(model, task, scoring or SQUARED_ERROR, progress)
         self.task: FunctionTask = task
+        self.reading = ReadingOptions(batch_tokens=batch_tokens)
         self._batch_tokens = batch_tokens or BATCH_TOKENS
         self._prompts: dict[str, Prompts] = {}
         if model.tokenizer is not None:
