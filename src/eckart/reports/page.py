@@ -28,6 +28,7 @@ from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
 from eckart.reports.guard import guard_tables, guards
 from eckart.reports.provenance import Provenance, provenance
+from eckart.reports.screens import screen_table
 from eckart.reports.sentences import Headline, choice_name, ordered, summary, verdicts, worst_matrix
 from eckart.reports.table import UNITS, Table, Units, escaped
 from eckart.reports.tables import (
@@ -105,6 +106,7 @@ class Report:
             seeds_table(findings),
             cells_table(findings),
             failures_table(findings),
+            screen_table(run),
             spectra_table(run),
         )
         chosen = [choice for choice in ordered(findings) if choice.edit]

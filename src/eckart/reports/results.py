@@ -12,6 +12,7 @@ from rich.text import Text
 
 from eckart.analysis.findings import find
 from eckart.reports.controls import controls_report
+from eckart.reports.screens import screen_list
 from eckart.reports.sentences import evaluation_verdict, race_summary, summary
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, listed, titled
@@ -70,6 +71,8 @@ def search_report(result: SearchResult) -> RenderableType:
         parts.append(beside_table(result))
     if result.condition_numbers:
         parts.append(layers_list(result))
+    if result.order:
+        parts.append(screen_list(result.order))
     parts += [Said(f"note: {note}", "dim") for note in result.notes]
     return Group(*parts)
 

@@ -84,11 +84,15 @@ def read_rates(value: Any) -> tuple[float, ...]:
         ) from None
 
 
-def _read_layer(value: Any) -> int | None:
+def _read_layer(value: Any) -> int | str | None:
+    """Read a number or a screen's name, which `eckart.selection.screens` knows; None is the
+    paper's."""
+    if value in ("auto", "condition-number", None):
+        return None
     try:
-        return None if value in ("auto", None) else int(value)
+        return int(value)
     except (TypeError, ValueError):
-        raise EditError(f"layer '{value}' is neither auto nor a number, such as 26 or -1") from None
+        return str(value)
 
 
 def _read_combination(value: Any) -> Any:
@@ -101,6 +105,9 @@ def _read_combination(value: Any) -> Any:
 def _once(read: Callable[[Any], Iterable[Any]]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda value: tuple(dict.fromkeys(read(value)))
 
+
+SCREEN_ROWS = 100
+"""On how many rows a gradient is taken, where nobody says otherwise."""
 
 Part = Annotated[str, one_of(PARTS, "part")]
 Rates = Annotated[
@@ -149,8 +156,19 @@ class Plan(Closed):
         description="attn, mlp, all, or one matrix: q k v o gate up down fc_in fc_out.",
     )
     rates: Rates = RATES
-    layer: Annotated[int | None, BeforeValidator(_read_layer)] = Field(
-        default=None, description="auto: by condition number; or a layer, negative from the last."
+    layer: Annotated[int | str | None, BeforeValidator(_read_layer)] = Field(
+        default=None,
+        description=(
+            "A layer, negative from the last; or how to find one: condition-number (the same as"
+            " auto), gradient, validation, last, random:SEED."
+        ),
+    )
+    screen_rows: PositiveInt = Field(
+        default=SCREEN_ROWS,
+        description=(
+            "On how many rows, which are no demonstration, validation or test row, --layer gradient"
+            " is taken."
+        ),
     )
     top_k: TopK = TOP_K
     combine: Combine = "geometric"
@@ -176,6 +194,20 @@ class Plan(Closed):
             " name; all."
         ),
     )
+
+    @model_validator(mode="after")
+    def _screened(self) -> Self:
+        if self.screen_rows != SCREEN_ROWS and self.layer != "gradient":
+            raise EditError(
+                f"--screen-rows {self.screen_rows} says on how many rows a gradient is taken, and"
+                " none is; add --layer gradient"
+            )
+        if isinstance(self.layer, str) and not any(self.rates):
+            raise EditError(
+                f"--layer {self.layer} looks for where to cut, and rate 0 cuts nothing; add a rate,"
+                " such as 0.9"
+            )
+        return self
 
     @model_validator(mode="after")
     def _raced(self) -> Self:

@@ -74,7 +74,8 @@ class SearchResult(Tested):
 
     @property
     def compared(self) -> tuple[Scored, ...]:
-        return tuple(candidate.trial for candidate in self.candidates)
+        screened = self.order.looks if self.order else ()
+        return (*(candidate.trial for candidate in self.candidates), *screened)
 
     def to_json(self) -> dict[str, Any]:
         return {

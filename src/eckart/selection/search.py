@@ -21,15 +21,21 @@ from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
 from eckart.selection.draws import OWN, Draws, drawn_tasks
 from eckart.selection.guard import Guard, keep_guard
-from eckart.selection.plan import MARGIN, Plan, check_known
+from eckart.selection.order import Order, Place
+from eckart.selection.plan import MARGIN, SCREEN_ROWS, Plan, check_known
 from eckart.selection.racing import ALPHA, Race, check_race, race_rates
 from eckart.selection.result import Candidate, SearchResult
+from eckart.selection.screens import (
+    Screening,
+    check_layer,
+    check_rows,
+    condition_numbers,
+    screened,
+)
 from eckart.tasks.task import AnyTask, Task
-from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.edits import droppable
 from eckart.weights.linalg import factored_size, rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
-from eckart.weights.spectrum import exact_matrices, matrices, spectra
 
 
 def search(
@@ -39,7 +45,8 @@ def search(
     part: str = "mlp",
     rates: Iterable[float] = RATES,
     top_k: int = TOP_K,
-    layer: int | None = None,
+    layer: int | str | None = None,
+    screen_rows: int = SCREEN_ROWS,
     combine: str = "geometric",
     metric: str | None = None,
     race: bool = False,
@@ -62,7 +69,8 @@ def search(
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, combine, metric, race, controls, seeds, templates: see `Plan`.
+        part, rates, top_k, layer, screen_rows, combine, metric, race, controls, seeds: see `Plan`.
+        templates: see `Plan`.
         guard: say what else the choice does, on a text and on tasks that did not choose it;
             `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
@@ -81,6 +89,7 @@ def search(
             "rates": list(rates),
             "top_k": top_k,
             "layer": layer,
+            "screen_rows": screen_rows,
             "combine": combine,
             "metric": metric,
             "race": race,
@@ -90,6 +99,7 @@ def search(
         },
         "the search",
     )
+    check_layer(plan.layer)
     task = Task.load(task) if isinstance(task, str) else task
     task = drawn_tasks(task, plan.seeds, plan.templates)[0]
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
@@ -115,7 +125,7 @@ def run_plan(
     scorer = draws.first
     # What cannot be done is refused before anything long is computed, and before a new run's folder
     # is made.
-    first = scorer.anatomy.layer_index(plan.layer or 0)
+    first = scorer.anatomy.layer_index(plan.layer if isinstance(plan.layer, int) else 0)
     scorer.anatomy.select(first, plan.part)
     if out is None or not (home(out) / "run.sqlite").exists():
         draws.prepare()
@@ -180,6 +190,7 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         # Only where there is one: a run of Algorithm 1 as written goes on whatever made it.
         **({"race": ALPHA} if plan.race else {}),
         **({"controls": True} if plan.controls else {}),
+        **(check_rows(plan.layer, scorer, plan.screen_rows) if isinstance(plan.layer, str) else {}),
         **_draws(plan, task),
         **scorer.reading_key,
         **({"file": scorer.model.file.origin} if scorer.model.file else {}),
@@ -206,11 +217,7 @@ def _search(
     tell: Callable[[str], None],
 ) -> SearchResult:
     scorer = draws.first
-    if plan.layer is None:
-        choose_from = condition_numbers = _condition_numbers(plan, scorer, store)
-    else:  # a layer that is given is the only one to choose from
-        condition_numbers = {}
-        choose_from = {scorer.anatomy.layer_index(plan.layer): math.inf}
+    layers, order = _layers(plan, draws, store, tell)
     rows = draws.size("validation")
 
     def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
@@ -218,7 +225,7 @@ def _search(
 
     found = algorithm1(
         draws.score,
-        choose_from,
+        layers,
         plan.part,
         plan.rates,
         plan.top_k,
@@ -240,7 +247,7 @@ def _search(
         part=plan.part,
         layer=found.layer,
         rate=found.rates.best,
-        condition_numbers=condition_numbers,
+        condition_numbers={} if plan.layer is not None else layers,
         candidates=candidates,
         baseline=found.unpruned,
         clipped=found.clipped,
@@ -250,14 +257,37 @@ def _search(
         notes=draws.notes(),
         rows=(*draws.rows("validation"), *draws.rows("test")),
         race=raced,
+        order=order,
     )
 
 
-def _condition_numbers(plan: Plan, scorer: Scorer, store: RunStore | None) -> dict[int, float]:
-    weights = exact_matrices(scorer.model, plan.part)
-    with scorer.progress("condition numbers", len(matrices(scorer.anatomy, plan.part))) as advance:
-        measured = spectra(weights, store=store, device=scorer.model.model.device, advance=advance)
-    return layer_condition_numbers(measured, plan.combine)
+def _layers(
+    plan: Plan, draws: Draws, store: RunStore | None, tell: Callable[[str], None]
+) -> tuple[dict[int, float], Order | None]:
+    """Return the layers to choose from, by condition number, and the order that a screen puts them
+    in: of a layer that is given or screened, that one alone."""
+    scorer = draws.first
+    if plan.layer is None:
+        return condition_numbers(scorer, plan.part, plan.combine, store), None
+    if isinstance(plan.layer, int):
+        return {scorer.anatomy.layer_index(plan.layer): math.inf}, None
+    order = screened(
+        plan.layer,
+        Screening(
+            scorers=draws.choosing,
+            score=draws.score,
+            every=draws.every,
+            places=[Place(layer, plan.part) for layer in range(len(scorer.anatomy.layers))],
+            rates=plan.rates,
+            metric=plan.metric or scorer.task.metric,
+            rows=plan.screen_rows,
+            combine=plan.combine,
+            top_k=plan.top_k,
+            store=store,
+            tell=tell,
+        ),
+    )
+    return {order.first.layer: math.inf}, order
 
 
 def _parameters(shapes: list[tuple[int, int]], rate: float) -> dict[str, int]:
