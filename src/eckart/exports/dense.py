@@ -125,7 +125,7 @@ def save_clipped(result: Tested, scorer: Scorer, directory: str | Path) -> Saved
         if any(there.get(name) != about[name] for name in SAME):
             raise _taken(directory)
         clear_drafts(target)
-        return _score_again(result, scorer, target, target, about["dtype"], before=True)
+        return _score_again(result, scorer, target, target, about["dtype"])
     try:
         with drafted(target) as draft:
             draft.mkdir()
@@ -140,15 +140,8 @@ def save_clipped(result: Tested, scorer: Scorer, directory: str | Path) -> Saved
 
 def check_target(directory: str | Path, model: LoadedModel | None = None) -> Path:
     """Return a folder that a checkpoint can be written to, or that holds one which this version
-    wrote.
-
-    Arguments:
-        directory: the folder.
-        model: whose clipping a checkpoint that lies there must be; None where none is loaded yet.
-
-    Raises:
-        RunError: it is a file, holds something else, or cannot be made.
-    """
+    wrote, of that model where one is given; a RunError where it is a file, holds something else, or
+    cannot be made."""
     target = home(directory).absolute()
     if _is_taken(target):
         there = _written(target)
@@ -218,16 +211,8 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
-def _score_again(
-    result: Tested,
-    scorer: Scorer,
-    folder: Path,
-    target: Path,
-    dtype: str,
-    *,
-    before: bool = False,
-) -> Saved:
-    source = scorer.model
+def _score_again(result: Tested, scorer: Scorer, folder: Path, target: Path, dtype: str) -> Saved:
+    source, before = scorer.model, folder == target
     tested = result.clipped.trials[0]
     (scorer,) = Draws.of(scorer, [tested.setting.seed]).testing
     model = load_model(

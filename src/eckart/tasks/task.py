@@ -148,7 +148,9 @@ class Task:
     @classmethod
     def of(cls, said: DrawnTask) -> Self:
         """Read what `load` reads, of options that are checked."""
-        base = _find_task(said)
+        if said.task is None and said.data is None:
+            raise TaskError("no task: name one, such as sst2, or give a task file or data")
+        base = TaskSpec() if said.task is None else find_spec(said.task)
         spec = base if said.variant is None else base.variant(said.variant)
         spec = spec.overridden(said.own())
         rows = _read(spec)
@@ -163,11 +165,8 @@ class Task:
         return cls._drawn(_gather(spec, rows, parse_sizes(said.split_sizes)), draw, said)
 
     def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> Self:
-        """Return the task with other demonstrations; what is None stays. Nothing is read again.
-
-        Raises:
-            TaskError: there are not so many, or the task was not made by `Task.load`.
-        """
+        """Return the task with other demonstrations; what is None stays. Nothing is read again. A
+        TaskError where there are not so many, or the task was not made by `Task.load`."""
         source, old = self._origin
         draw = replace(
             old,
@@ -241,11 +240,7 @@ class Task:
         return fingerprint([(e.id, e.text, e.label, e.choices) for e in self.examples(split)])
 
     def examples(self, split: str) -> tuple[Example, ...]:
-        """Return the examples of `validation`, `test` or `all`.
-
-        Raises:
-            TaskError: there is no such split.
-        """
+        """Return the examples of `validation`, `test` or `all`; a TaskError for any other split."""
         if split not in SPLITS:
             raise TaskError(f"no split '{split}'; the splits are {', '.join(SPLITS)}")
         return {"validation": self.validation, "test": self.test, "all": self.all}[split]
@@ -271,11 +266,7 @@ class Task:
 
     def prompts(self, split: str) -> tuple[Prompt, ...]:
         """Return the prompts of `validation`, `test` or `all`: every labelled row that is no
-        demonstration.
-
-        Raises:
-            TaskError: there is no such split.
-        """
+        demonstration; a TaskError for any other split."""
         return tuple(map(self.prompt, self.examples(split)))
 
     def prompt(self, example: Example, shots: int | None = None) -> Prompt:
@@ -310,12 +301,6 @@ class Task:
         if form.label_end:  # tasks without one are known as they always were
             joins.append(form.label_end)
         return fingerprint([self.kind, self.labels, joins, self._prefix])
-
-
-def _find_task(said: DrawnTask) -> TaskSpec:
-    if said.task is None and said.data is None:
-        raise TaskError("no task: name one, such as sst2, or give a task file or data")
-    return TaskSpec() if said.task is None else find_spec(said.task)
 
 
 def _read(spec: TaskSpec) -> Source:
