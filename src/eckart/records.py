@@ -396,7 +396,7 @@ class Asked:
             readings=len(tasks) * ways * max(1, len(study.get("scorings") or ())),
             metrics={full_name(task["name"], task["variant"]): task["metric"] for task in tasks},
             own_metric=settings.get("metric") or "accuracy",
-            raced=bool(settings.get("race")),
+            raced=bool(settings.get("race")) or settings.get("strategy") == "greedy",
         )
 
     def metric(self, task: str) -> str:

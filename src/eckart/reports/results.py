@@ -16,7 +16,7 @@ from eckart.reports.controls import controls_report
 from eckart.reports.sentences import evaluation_verdict, race_summary, summary
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, listed, titled
-from eckart.selection.tested import only
+from eckart.selection.tested import Tested, only
 from eckart.statistics.paired import accuracy_interval
 from eckart.statistics.scores import Score
 from eckart.weights.conditioning import MatrixSpectrum
@@ -116,7 +116,7 @@ def _candidate(result: SearchResult, candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def outcome_table(result: SearchResult) -> Table:
+def outcome_table(result: Tested) -> Table:
     """Return the test set's outcome: unpruned and clipped on the same rows; unpruned alone where
     nothing is clipped."""
     columns = (

@@ -90,9 +90,20 @@ class Step:
 
     @property
     def turned_rows(self) -> int:
-        """The fewest rows that an accepted candidate must turn, all of them for the better."""
-        counts = itertools.count(1)
-        return next(n for n in counts if log10(log_e_value(n, 0)) >= self.log10_threshold)
+        """How many rows a candidate must turn to be taken, all of them for the better."""
+        return self._needed(0.0)
+
+    @property
+    def three_in_four(self) -> int:
+        """How many rows a candidate must turn to be taken, three in four for the better."""
+        return self._needed(0.25)
+
+    def _needed(self, broken: float) -> int:
+        for n in itertools.count(1):
+            worse = int(broken * n)
+            if log10(log_e_value(n - worse, worse)) >= self.log10_threshold:
+                return n
+        raise AssertionError
 
     @property
     def visible_gain(self) -> float | None:
@@ -111,6 +122,7 @@ class Step:
             "step": self.number,
             "log10_threshold": self.log10_threshold,
             "turned_rows": self.turned_rows,
+            "three_in_four": self.three_in_four,
             "visible_gain": self.visible_gain,
             "taken": self.taken and str(self.taken),
             "looks": [look.to_json() for look in self.looks],
@@ -145,14 +157,47 @@ class Course:
         """How many rows were read, all compositions together."""
         return sum(look.passes for step in self.steps for look in step.looks)
 
+    @property
+    def looks(self) -> int:
+        """How often candidates were compared."""
+        return sum(len(step.looks) for step in self.steps)
+
+    def read(self) -> str:
+        """Say how much was compared, and read."""
+        return (
+            f"{len(self.candidates)} candidates, {self.looks} looks, {self.passes:,} row passes on"
+            f" validation; {self.ended}"
+        )
+
+    def sight(self) -> str:
+        """Say what the last step could have seen."""
+        if not self.steps:
+            return "nothing: there was no candidate"
+        last = self.steps[-1]
+        rows = last.looks[-1].rows if last.looks else 0
+        unit, scale = (" points", 100) if self.metric == "accuracy" else (" nats a row", 1)
+        gain = last.visible_gain
+        about = (
+            ""
+            if gain is None
+            else f"; with {rows} rows that spread as its best candidate's did, a gain of about"
+            f" {scale * gain:.2g}{unit}"
+        )
+        return (
+            f"step {last.number} is taken from e = 10^{last.log10_threshold:.1f} on, which takes"
+            f" {last.turned_rows} turned rows if all turn for the better, and"
+            f" {last.three_in_four} if three in four do{about}"
+        )
+
     def to_json(self) -> dict[str, Any]:
         return {
             "alpha": ALPHA,
             "metric": self.metric,
             "candidates": list(map(str, self.candidates)),
             "row_passes": self.passes,
-            "looks": sum(len(step.looks) for step in self.steps),
+            "looks": self.looks,
             "ended": self.ended,
+            "could_see": self.sight(),
             "steps": [step.to_json() for step in self.steps],
         }
 

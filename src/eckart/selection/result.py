@@ -72,6 +72,10 @@ class SearchResult(Tested):
         return Edit(self.layer, self.part, self.rate)
 
     @property
+    def place(self) -> str:
+        return f"layer {self.layer}, {self.part}"
+
+    @property
     def compared(self) -> tuple[Scored, ...]:
         return tuple(candidate.trial for candidate in self.candidates)
 

@@ -66,10 +66,14 @@ def _search(
     score."""
     from eckart.scoring.evaluator import scorer_of
     from eckart.selection.plan import Plan
+    from eckart.selection.result import SearchResult
     from eckart.selection.search import run_plan
 
     scorer = scorer_of(task, model, progress=progress_bar)
-    return run_plan(Plan(part=part, rates=tuple(rates)), scorer, folder, tell=say, command=typed())
+    plan = Plan(part=part, rates=tuple(rates))
+    found = run_plan(plan, scorer, folder, tell=say, command=typed())
+    assert isinstance(found, SearchResult)
+    return found
 
 
 def clipping_report(found: Clipping) -> RenderableType:
