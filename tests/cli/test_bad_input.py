@@ -263,6 +263,21 @@ SEARCHES = {
     "no such combination": (["--combine", "median"], "geometric, mean, max, min"),
     "no such metric": (["--metric", "bleu"], "accuracy, balanced_accuracy, macro_f1"),
     "a race by log-loss": (["--race", "--metric", "log_loss"], "leave out --race"),
+    "no such strategy": (["--strategy", "greed"], "greedy"),
+    "a greedy race": (["--strategy", "greedy", "--race"], "leave out --race"),
+    "greedy by what no row has": (
+        ["--strategy", "greedy", "--metric", "macro_f1"],
+        "choose --metric accuracy or log_loss",
+    ),
+    "greedy by a scoring that needs all rows": (
+        ["--strategy", "greedy", "--scoring", "batch"],
+        "greedy search reads a split in parts",
+    ),
+    "greedy without candidates": (["--strategy", "greedy", "--rates", "0"], "add others"),
+    "a budget without a greedy search": (["--evaluations", "100"], "add --strategy greedy"),
+    "no budget at all": (["--strategy", "greedy", "--evaluations", "0"], "evaluations is 0"),
+    "no time at all": (["--strategy", "greedy", "--minutes", "-1"], "minutes is -1"),
+    "places that are no number": (["--strategy", "greedy", "--places", "all"], "places"),
     "a part that this model lacks": (["--part", "fc_in"], "gate"),
     "no such part": (["--part", "ffn"], "attn"),
     "a run below a file": (["--out", "file/run"], "cannot be made"),
@@ -275,6 +290,12 @@ SEARCHES = {
     "controls with a value": (["--controls", "random"], "random"),
     "a control arm as a rate": (["--rates", "0.5:random"], "0.5:random"),
     "a checkpoint over a file": (["--save", "file"], "not an empty folder"),
+    "seeds that are none": (["--seeds", "few"], "'few' is no whole number"),
+    "seeds that run down": (["--seeds", "4..0"], "runs down; say 0..4"),
+    "seeds that draw nothing": (["--seeds", "0,1", "--shots", "0"], "leave out --seeds"),
+    "a seed and seeds": (["--seeds", "0,1", "--seed", "3"], "--seed 3 names one"),
+    "a race over several draws": (["--seeds", "0,1", "--race"], "leave out --race"),
+    "templates of no task file": (["--templates", "all"], "its own prompts alone"),
 }
 
 

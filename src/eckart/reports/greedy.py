@@ -13,8 +13,6 @@ from eckart.reports.results import LEGEND, outcome_table
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said
 from eckart.runs import Run
-from eckart.statistics.gain import sentence, verdict
-from eckart.statistics.paired import PairedDifference
 
 if TYPE_CHECKING:
     from eckart.selection.composed import GreedyResult
@@ -43,7 +41,7 @@ def greedy_report(result: GreedyResult) -> RenderableType:
     """Return everything that a greedy search found: the verdict first, then its course."""
     document = result.to_json()
     return Group(
-        *(Said(text, "bold") for text in greedy_summary(document, result.caution())),
+        *(Said(text, "bold") for text in document["says"]),
         Said(""),
         *([Said(f"{result.guarded}\n")] if result.guarded else []),
         outcome_table(result),
@@ -52,35 +50,6 @@ def greedy_report(result: GreedyResult) -> RenderableType:
         steps_table(document),
         *(Said(f"note: {note}", "dim") for note in result.notes),
     )
-
-
-def greedy_summary(document: Mapping[str, Any], caution: str = "") -> list[str]:
-    """Say what a greedy search chose, what that is worth, and what it could see.
-
-    Arguments:
-        document: of `GreedyResult.to_json`.
-        caution: said first.
-    """
-    course = document["greedy"]
-    edits = ", ".join(document["edits"])
-    test = PairedDifference(**_paired(document["test"]))
-    said = verdict(test)
-    found = (
-        f"{said.capitalize()} with n = {test.n} test rows: clipping {edits} changes test accuracy"
-        f" by {sentence(test, 'accuracy')}."
-        if edits
-        else "No candidate was told to be better than the unpruned model, so nothing is clipped."
-    )
-    read = (
-        f"Tried: {len(course['candidates'])} candidates in {course['looks']} looks,"
-        f" {course['row_passes']:,} row passes; the search ended since {course['ended']}."
-    )
-    return [*filter(None, [caution]), found, read, f"It could see: {course['could_see']}."]
-
-
-def _paired(test: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("n", "difference", "interval", "p_value", "fixed", "broken")
-    return {name: test[name] for name in names} | {"interval": tuple(test["interval"])}
 
 
 def steps_table(document: Mapping[str, Any]) -> Table:
@@ -98,7 +67,7 @@ def steps_table(document: Mapping[str, Any]) -> Table:
         for step in document["greedy"]["steps"]
         for look in step["looks"]
     ]
-    title = f"validation: steps, by {document['greedy']['metric'].replace('_', ' ')}"
+    title = f"validation: steps, by {document['greedy']['metric'].replace('_', '-')}"
     return Table("steps", title, NOTE, COLUMNS, rows)
 
 

@@ -26,7 +26,7 @@ from eckart.reports.claims import (
 from eckart.reports.controls import controls_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
-from eckart.reports.greedy import greedy_summary, kept_document, steps_table
+from eckart.reports.greedy import kept_document, steps_table
 from eckart.reports.guard import guard_tables, guards
 from eckart.reports.provenance import Provenance, provenance
 from eckart.reports.sentences import Headline, choice_name, ordered, summary, verdicts, worst_matrix
@@ -287,7 +287,7 @@ def _guarded(run: Run) -> list[str]:
 
 
 def _found(findings: Findings, composed: dict[str, Any] | None) -> list[str]:
-    return greedy_summary(composed) if composed else summary(findings)
+    return composed["says"] if composed else summary(findings)
 
 
 def _nothing(run: Run) -> list[str]:

@@ -11,6 +11,7 @@ from eckart.records import Edit, Edits
 from eckart.selection.course import Budget, Course, listed
 from eckart.selection.plan import Plan
 from eckart.selection.tested import Tested
+from eckart.statistics.gain import sentence
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.linalg import factored_size
 
@@ -42,6 +43,7 @@ class GreedyResult(Tested):
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "says": self.sentences(),
             "edits": list(map(str, self.edits)),
             "greedy": self.course.to_json(),
             "parameters": self.parameters,
@@ -50,6 +52,15 @@ class GreedyResult(Tested):
 
     def choice(self) -> str:
         return f"{listed(self.edits)} ({self.course.read()})"
+
+    def sentences(self) -> list[str]:
+        """Say what was found and what it is worth, what was read for it, and what could be seen."""
+        said = self.verdict()
+        if self.edits:
+            gain = sentence(self.comparison, "accuracy")
+            said += f": clipping {listed(self.edits)} changes test accuracy by {gain}"
+        told = (f"{said[0].upper()}{said[1:]}.", f"Read: {self.course.read()}.")
+        return [*filter(None, [self.caution()]), *told, f"It could see: {self.course.sight()}."]
 
     def __str__(self) -> str:
         return "\n".join([super().__str__(), f"  could see   {self.course.sight()}"])

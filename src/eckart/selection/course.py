@@ -110,12 +110,15 @@ class Step:
         """About which mean gain a row would have been told on all rows that were read, with the
         spread of the last look's best; None where that one differed on no row.
 
-        The best bet on a small mean m with spread s makes m^2 / (2 s^2) nats a row.
+        The best bet on a mean m with spread s is m / s^2, but at most 1, and makes about b m - b^2
+        s^2 / 2 nats a row.
         """
         last = self.looks[-1] if self.looks else None
         if last is None or not last.spread:
             return None
-        return last.spread * math.sqrt(2 * math.log(10) * self.log10_threshold / last.rows)
+        wanted = math.log(10) * self.log10_threshold / last.rows
+        gain = last.spread * math.sqrt(2 * wanted)
+        return gain if gain <= last.spread**2 else wanted + last.spread**2 / 2
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -29,11 +29,11 @@ from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import check_method
 from eckart.scoring.scorer import Scorer
 from eckart.selection.composed import GreedyResult, budget, parameters, propose
+from eckart.selection.draws import OWN, Draws, drawn_tasks
 from eckart.selection.greedy import greedy
 from eckart.selection.guard import Guard, keep_guard
 from eckart.selection.plan import MARGIN, PLACES, Plan, check_composable, check_known
 from eckart.selection.racing import ALPHA, Race, check_race, race_rates
-from eckart.selection.recorded import Recorded
 from eckart.selection.result import Candidate, SearchResult
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.conditioning import layer_condition_numbers
@@ -63,6 +63,8 @@ def search(
     guard_text: str | Path | None = None,
     guard_task: Sequence[Task | str | Path] = (),
     guard_margin: float = MARGIN,
+    seeds: Iterable[int] | str = (),
+    templates: Iterable[str] | str = (),
     out: str | Path | None = None,
     dtype: str = "auto",
     device: str = "auto",
@@ -75,8 +77,8 @@ def search(
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, combine, metric, race, controls, strategy, places, evaluations,
-            minutes: see `Plan`.
+        part, rates, top_k, layer, combine, metric, race, controls, seeds, templates, strategy,
+            places, evaluations, minutes: see `Plan`.
         guard: say what else the choice does, on a text and on tasks that did not choose it;
             `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
@@ -103,10 +105,13 @@ def search(
             "places": places,
             "evaluations": evaluations,
             "minutes": minutes,
+            "seeds": seeds if isinstance(seeds, str) else list(seeds),
+            "templates": templates if isinstance(templates, str) else list(templates),
         },
         "the search",
     )
     task = Task.load(task) if isinstance(task, str) else task
+    task = drawn_tasks(task, plan.seeds, plan.templates)[0]
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
     scorer = scorer_of(task, loaded, **options)
     guarding = Guard(scorer, guard_text, guard_task, guard_margin) if guard else None
@@ -130,13 +135,14 @@ def run_plan(
     if plan.greedy:
         check_composable(plan.metric or scorer.task.metric)
         check_method(scorer.scoring, split=Split.part("validation", 0, 1))
+    draws = Draws.of(scorer, plan.seeds, plan.templates)
+    scorer = draws.first
     # What cannot be done is refused before anything long is computed, and before a new run's folder
     # is made.
     first = scorer.anatomy.layer_index(plan.layer or 0)
     scorer.anatomy.select(first, plan.part)
     if out is None or not (home(out) / "run.sqlite").exists():
-        for split in ("validation", "test"):
-            scorer.prepare(split)
+        draws.prepare()
     settings = describe(plan, scorer)
     # The weights' fingerprint says which model it is; the name is only the path that it was found
     # by.
@@ -144,7 +150,7 @@ def run_plan(
     try:
         with RunStore(out, identity, command) if out is not None else nullcontext() as store:
             carry_out = _compose if plan.greedy else _search
-            result = carry_out(plan, scorer, store, settings, tell)
+            result = carry_out(plan, replace(draws, ledger=store), store, settings, tell)
             if guard is not None:
                 if store is not None:  # first: what is kept from here on is none of the search's
                     keep_guard(store, guard.margin, guard.read)
@@ -152,7 +158,7 @@ def run_plan(
             if store is not None:
                 store.write("result.json", json.dumps(result.to_json(), indent=2) + "\n")
     finally:
-        scorer.forget()  # factorisations and readers: nothing more is to come
+        draws.forget()  # factorisations and readers: nothing more is to come
         if guard is not None:
             guard.forget()
     return result
@@ -173,7 +179,11 @@ def default_folder(plan: Plan, scorer: Scorer) -> Path:
 
 
 def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
-    """Return the settings that make a run what it is, as JSON values."""
+    """Return the settings that make a run what it is, as JSON values.
+
+    Arguments:
+        scorer: of the plan's first draw.
+    """
     task = scorer.task
     return {
         "kind": "search",
@@ -196,6 +206,7 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         **({"race": ALPHA} if plan.race else {}),
         **({"controls": True} if plan.controls else {}),
         **_greedy_settings(plan),
+        **_draws(plan, task),
         **scorer.reading_key,
         **({"file": scorer.model.file.origin} if scorer.model.file else {}),
     }
@@ -209,54 +220,67 @@ def _greedy_settings(plan: Plan) -> dict[str, Any]:
 
 def _compose(
     plan: Plan,
-    scorer: Scorer,
+    draws: Draws,
     store: RunStore | None,
     settings: dict[str, Any],
     tell: Callable[[str], None],
 ) -> GreedyResult:
-    score = Recorded(scorer, store).score
+    anatomy = draws.first.anatomy
     course = greedy(
-        score,
-        propose(plan, scorer.anatomy),
-        len(scorer.rows("validation").rows),
+        draws.score,
+        propose(plan, anatomy),
+        min(len(rows.rows) for rows in draws.rows("validation")),
         settings["metric"],
         budget(plan),
         tell,
     )
-    arms = arms_together(course.edits, droppable(scorer.anatomy)) if plan.controls else ()
-    unpruned, clipped, *beside = score_test(score, course.edits, arms)
+    arms = arms_together(course.edits, droppable(anatomy)) if plan.controls else ()
+    unpruned, clipped, *beside = score_test(draws.score, course.edits, arms)
     return GreedyResult(
         settings=settings,
-        labels=tuple(scorer.task.labels),
+        labels=tuple(draws.first.task.labels),
         baseline=unpruned,
         clipped=clipped,
         controls=tuple(beside),
-        notes=scorer.notes("validation", "test"),
-        rows=(scorer.rows("validation"), scorer.rows("test")),
+        notes=draws.notes(),
+        rows=(*draws.rows("validation"), *draws.rows("test")),
         course=course,
-        parameters=parameters(scorer.anatomy, course.edits),
+        parameters=parameters(anatomy, course.edits),
     )
+
+
+def _draws(plan: Plan, task: AnyTask) -> dict[str, Any]:
+    tasks = drawn_tasks(task, plan.seeds, plan.templates)
+    if len(tasks) == 1:
+        return {}
+    prompts = list(dict.fromkeys(each.variant or OWN for each in tasks))
+    return {
+        **({"seeds": list(plan.seeds)} if len(plan.seeds) > 1 else {}),
+        **({"templates": prompts} if len(prompts) > 1 else {}),
+        "draws": [each.digest for each in tasks],
+    }
 
 
 def _search(
     plan: Plan,
-    scorer: Scorer,
+    draws: Draws,
     store: RunStore | None,
     settings: dict[str, Any],
     tell: Callable[[str], None],
 ) -> SearchResult:
+    scorer = draws.first
     if plan.layer is None:
         choose_from = condition_numbers = _condition_numbers(plan, scorer, store)
     else:  # a layer that is given is the only one to choose from
         condition_numbers = {}
         choose_from = {scorer.anatomy.layer_index(plan.layer): math.inf}
-    rows = len(scorer.rows("validation").rows)
+    rows = draws.size("validation")
 
     def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
         return race_rates(score, layer, part, rates, rows, tell)
 
     found = algorithm1(
-        Recorded(scorer, store).score,
+        draws.score,
         choose_from,
         plan.part,
         plan.rates,
@@ -286,8 +310,8 @@ def _search(
         controls=found.controls,
         parameters=parameters(scorer.anatomy, (Edit(found.layer, plan.part, found.rates.best),)),
         published=tuple(_published(scorer, plan.part)),
-        notes=scorer.notes("validation", "test"),
-        rows=(scorer.rows("validation"), scorer.rows("test")),
+        notes=draws.notes(),
+        rows=(*draws.rows("validation"), *draws.rows("test")),
         race=raced,
     )
 
