@@ -108,6 +108,13 @@ def _once(read: Callable[[Any], Iterable[Any]]) -> Callable[[Any], tuple[Any, ..
 
 SCREEN_ROWS = 100
 """On how many rows a gradient is taken, where nobody says otherwise."""
+STRATEGIES = ("algorithm1", "greedy")
+GREEDY_RATES = (0.0, 0.5, 0.9, 0.99)
+"""Where nobody names other rates."""
+COMPOSABLE = ("accuracy", "log_loss")
+"""What a greedy search can compare."""
+PLACES = 8
+"""How many places a greedy search takes its candidates from, where nobody says otherwise."""
 
 Part = Annotated[str, one_of(PARTS, "part")]
 Rates = Annotated[
@@ -194,6 +201,38 @@ class Plan(Closed):
             " name; all."
         ),
     )
+    strategy: Annotated[str, one_of(STRATEGIES, "strategy")] = Field(
+        default="algorithm1",
+        description=(
+            "algorithm1, the paper's: one edit; or greedy: one after another, each taken once"
+            " validation shows that the model does better with it. Without --rates greedy tries"
+            " 0.5, 0.9 and 0.99."
+        ),
+    )
+    places: PositiveInt = Field(
+        default=PLACES, description="greedy: how many places the candidates are at, deepest first."
+    )
+    evaluations: int | None = Field(
+        default=None,
+        gt=0,
+        description="greedy: the most row passes, each a validation row read through one model.",
+    )
+    minutes: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="greedy: no look at more rows is begun after so many minutes of reading.",
+    )
+
+    @property
+    def greedy(self) -> bool:
+        """Whether edits are composed."""
+        return self.strategy == "greedy"
+
+    @property
+    def tried(self) -> tuple[float, ...]:
+        """The rates of the candidates."""
+        return GREEDY_RATES if self.greedy and self.rates == RATES else self.rates
 
     @model_validator(mode="after")
     def _screened(self) -> Self:
@@ -220,6 +259,23 @@ class Plan(Closed):
             )
         return self
 
+    @model_validator(mode="after")
+    def _composed(self) -> Self:
+        if self.greedy and self.race:
+            raise EditError(
+                "a greedy search drops what is beaten without being told to; leave out --race"
+            )
+        if self.greedy and self.metric is not None:
+            check_composable(self.metric)
+        if self.greedy and not any(self.tried):
+            raise EditError("rate 0 alone leaves a greedy search without candidates; add others")
+        for name in ("places", "evaluations", "minutes"):
+            if not self.greedy and getattr(self, name) != Plan.model_fields[name].default:
+                raise EditError(
+                    f"--{name} is of a greedy search, and this is none; add --strategy greedy"
+                )
+        return self
+
 
 def check_raceable(metric: str) -> None:
     """Refuse to race by anything but accuracy.
@@ -231,6 +287,19 @@ def check_raceable(metric: str) -> None:
         raise EditError(
             f"a race compares which rows are right, which says nothing sure of {metric}; leave out"
             " --race, or choose --metric accuracy"
+        )
+
+
+def check_composable(metric: str) -> None:
+    """Refuse to compose by what is no mean over rows of bounded values.
+
+    Raises:
+        EditError: the metric is another.
+    """
+    if metric not in COMPOSABLE:
+        raise EditError(
+            f"a greedy search compares row by row, and {metric} is nothing that a row has by"
+            f" itself, or has bounds; choose --metric {' or '.join(COMPOSABLE)}"
         )
 
 

@@ -73,6 +73,10 @@ class SearchResult(Tested):
         return Edit(self.layer, self.part, self.rate)
 
     @property
+    def place(self) -> str:
+        return f"layer {self.layer}, {self.part}"
+
+    @property
     def compared(self) -> tuple[Scored, ...]:
         screened = self.order.looks if self.order else ()
         return (*(candidate.trial for candidate in self.candidates), *screened)

@@ -12,17 +12,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eckart.algorithm1 import ScoreEdits, algorithm1, control_arms, no_arms, search_all
+from eckart.algorithm1 import (
+    ScoreEdits,
+    algorithm1,
+    arms_together,
+    control_arms,
+    no_arms,
+    score_test,
+    search_all,
+)
 from eckart.files import home
 from eckart.published import identify, published_rows
-from eckart.records import RATES, TOP_K, fingerprint
+from eckart.records import RATES, TOP_K, Edit, Split, fingerprint
 from eckart.runs import RunStore, folder_name
 from eckart.scoring.evaluator import scorer_of
+from eckart.scoring.methods import check_method
 from eckart.scoring.scorer import Scorer
+from eckart.selection.composed import GreedyResult, budget, parameters, propose
 from eckart.selection.draws import OWN, Draws, drawn_tasks
+from eckart.selection.greedy import greedy
 from eckart.selection.guard import Guard, keep_guard
 from eckart.selection.order import Order, Place
-from eckart.selection.plan import MARGIN, SCREEN_ROWS, Plan, check_known
+from eckart.selection.plan import (
+    MARGIN,
+    PLACES,
+    SCREEN_ROWS,
+    Plan,
+    check_composable,
+    check_known,
+)
 from eckart.selection.racing import ALPHA, Race, check_race, race_rates
 from eckart.selection.result import Candidate, SearchResult
 from eckart.selection.screens import (
@@ -34,7 +52,7 @@ from eckart.selection.screens import (
 )
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.edits import droppable
-from eckart.weights.linalg import factored_size, rank_at
+from eckart.weights.linalg import rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
 
 
@@ -51,6 +69,10 @@ def search(
     metric: str | None = None,
     race: bool = False,
     controls: bool = False,
+    strategy: str = "algorithm1",
+    places: int = PLACES,
+    evaluations: int | None = None,
+    minutes: float | None = None,
     guard: bool = False,
     guard_text: str | Path | None = None,
     guard_task: Sequence[Task | str | Path] = (),
@@ -62,15 +84,15 @@ def search(
     device: str = "auto",
     tokenizer: Tokenizer | None = None,
     **options: Any,
-) -> SearchResult:
+) -> SearchResult | GreedyResult:
     """Run Algorithm 1 of the paper: choose a layer by condition number, a rate on validation, and
-    test once.
+    test once; or compose edits greedily, and test the composition once.
 
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, screen_rows, combine, metric, race, controls, seeds: see `Plan`.
-        templates: see `Plan`.
+        part, rates, top_k, layer, screen_rows, combine, metric, race, controls, seeds, templates,
+            strategy, places, evaluations, minutes: see `Plan`.
         guard: say what else the choice does, on a text and on tasks that did not choose it;
             `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
@@ -94,6 +116,10 @@ def search(
             "metric": metric,
             "race": race,
             "controls": controls,
+            "strategy": strategy,
+            "places": places,
+            "evaluations": evaluations,
+            "minutes": minutes,
             "seeds": seeds if isinstance(seeds, str) else list(seeds),
             "templates": templates if isinstance(templates, str) else list(templates),
         },
@@ -115,12 +141,16 @@ def run_plan(
     tell: Callable[[str], None] = lambda line: None,
     command: str | None = None,
     guard: Guard | None = None,
-) -> SearchResult:
+) -> SearchResult | GreedyResult:
     """Carry out a plan, and look at what else the choice does if there is a guard; see `search`. A
-    race tells of every rate that it drops; a new run notes the command."""
+    race tells of every rate that it drops, a greedy search of every look; a new run notes the
+    command."""
     check_known(plan.metric, scorer.task.metrics, "metric")
     if plan.race:
         check_race(plan.metric or scorer.task.metric, scorer.scoring)
+    if plan.greedy:
+        check_composable(plan.metric or scorer.task.metric)
+        check_method(scorer.scoring, split=Split.part("validation", 0, 1))
     draws = Draws.of(scorer, plan.seeds, plan.templates)
     scorer = draws.first
     # What cannot be done is refused before anything long is computed, and before a new run's folder
@@ -135,7 +165,8 @@ def run_plan(
     identity = {name: value for name, value in settings.items() if name != "model"}
     try:
         with RunStore(out, identity, command) if out is not None else nullcontext() as store:
-            result = _search(plan, replace(draws, ledger=store), store, settings, tell)
+            carry_out = _compose if plan.greedy else _search
+            result = carry_out(plan, replace(draws, ledger=store), store, settings, tell)
             if guard is not None:
                 if store is not None:  # first: what is kept from here on is none of the search's
                     keep_guard(store, guard.margin, guard.read)
@@ -183,7 +214,7 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         "metric": plan.metric or task.metric,
         "scoring": scorer.scoring,
         "part": plan.part,
-        "rates": list(plan.rates),
+        "rates": list(plan.tried),
         "layer": plan.layer,
         "top_k": plan.top_k,
         "combine": plan.combine,
@@ -191,10 +222,48 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         **({"race": ALPHA} if plan.race else {}),
         **({"controls": True} if plan.controls else {}),
         **(check_rows(plan.layer, scorer, plan.screen_rows) if isinstance(plan.layer, str) else {}),
+        **_greedy_settings(plan),
         **_draws(plan, task),
         **scorer.reading_key,
         **({"file": scorer.model.file.origin} if scorer.model.file else {}),
     }
+
+
+def _greedy_settings(plan: Plan) -> dict[str, Any]:
+    said = {"places": plan.places, "evaluations": plan.evaluations, "minutes": plan.minutes}
+    given = {name: value for name, value in said.items() if value is not None}
+    return {"strategy": plan.strategy, **given} if plan.greedy else {}
+
+
+def _compose(
+    plan: Plan,
+    draws: Draws,
+    store: RunStore | None,
+    settings: dict[str, Any],
+    tell: Callable[[str], None],
+) -> GreedyResult:
+    anatomy = draws.first.anatomy
+    course = greedy(
+        draws.score,
+        propose(plan, anatomy),
+        min(len(rows.rows) for rows in draws.rows("validation")),
+        settings["metric"],
+        budget(plan),
+        tell,
+    )
+    arms = arms_together(course.edits, droppable(anatomy)) if plan.controls else ()
+    unpruned, clipped, *beside = score_test(draws.score, course.edits, arms)
+    return GreedyResult(
+        settings=settings,
+        labels=tuple(draws.first.task.labels),
+        baseline=unpruned,
+        clipped=clipped,
+        controls=tuple(beside),
+        notes=draws.notes(),
+        rows=(*draws.rows("validation"), *draws.rows("test")),
+        course=course,
+        parameters=parameters(anatomy, course.edits),
+    )
 
 
 def _draws(plan: Plan, task: AnyTask) -> dict[str, Any]:
@@ -252,7 +321,7 @@ def _search(
         baseline=found.unpruned,
         clipped=found.clipped,
         controls=found.controls,
-        parameters=_parameters(list(shapes.values()), found.rates.best),
+        parameters=parameters(scorer.anatomy, (Edit(found.layer, plan.part, found.rates.best),)),
         published=tuple(_published(scorer, plan.part)),
         notes=draws.notes(),
         rows=(*draws.rows("validation"), *draws.rows("test")),
@@ -288,14 +357,6 @@ def _layers(
         ),
     )
     return {order.first.layer: math.inf}, order
-
-
-def _parameters(shapes: list[tuple[int, int]], rate: float) -> dict[str, int]:
-    """Count a part's parameters, dense and with each matrix as two factors wherever that is
-    smaller."""
-    dense = sum(m * n for m, n in shapes)
-    factored = sum(min(m * n, factored_size(rate, (m, n))) for m, n in shapes)
-    return {"dense": dense, "factored": factored, "saved": dense - factored}
 
 
 def _published(scorer: Scorer, part: str) -> list[dict[str, Any]]:

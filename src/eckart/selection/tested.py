@@ -57,6 +57,11 @@ class Tested(ABC):
     def compared(self) -> tuple[Scored, ...]:
         """What was scored on validation, and chosen from."""
 
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Say where the choice is."""
+
     @abstractmethod
     def choice(self) -> str:
         """Say what was chosen, and from how much."""
