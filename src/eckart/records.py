@@ -297,6 +297,11 @@ class Trial:
         object.__setattr__(self, "split", Split(self.split))
 
     @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Itself: what was scored under one draw of demonstrations rests on one trial."""
+        return (self,)
+
+    @property
     def labelled(self) -> Score | None:
         """The outcome on labels; None for a failed trial.
 

@@ -15,6 +15,7 @@ from eckart.reports.page import published_page, read_report
 from eckart.reports.results import record_report, search_report
 from eckart.reports.terminal import as_text
 from eckart.selection.result import SearchResult
+from eckart.selection.tested import Tested, only
 
 if TYPE_CHECKING:
     from eckart.exports.dense import Saved
@@ -47,13 +48,13 @@ def finish_search(
         say(saved_sentences(kept, result))
 
 
-def saved_sentences(saved: Saved, result: SearchResult) -> str:
+def saved_sentences(saved: Saved, result: Tested) -> str:
     """Say where a model was saved, and what clipping turned apart from what rounding to the stored
     dtype turned."""
     n, dtype = saved.score.n, result.settings["dtype"]
     clipping = (
         f"clipping turned {result.turned} of {n} (unpruned against clipped, both in {dtype})"
-        if result.rate
+        if result.edits
         else "nothing was clipped"
     )
     return (
@@ -65,7 +66,7 @@ def saved_sentences(saved: Saved, result: SearchResult) -> str:
     )
 
 
-def _document(saved: Saved, result: SearchResult) -> dict[str, Any]:
+def _document(saved: Saved, result: Tested) -> dict[str, Any]:
     return {
         "path": str(saved.path),
         "dtype": saved.dtype,
@@ -80,7 +81,7 @@ def _document(saved: Saved, result: SearchResult) -> dict[str, Any]:
 def write_search(result: SearchResult, folder: Path) -> None:
     """Write `result.txt` and `validation.png`."""
     write_whole(folder / "result.txt", as_text(search_report(result)).encode())
-    score = result.chosen.trial.labelled
+    score = only(result.chosen.trial).labelled
     assert score is not None
     model = Path(result.settings["model"]).name
     title = f"{model} on {result.settings['task']}: {result.part} of layer {result.layer}"

@@ -19,7 +19,7 @@ from eckart.files import clear_drafts, drafted, home
 from eckart.records import Edit, Trial
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
-from eckart.selection.result import SearchResult
+from eckart.selection.tested import Tested, only
 from eckart.statistics.scores import Score
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.edits import clip, clip_
@@ -68,7 +68,7 @@ class Saved:
 
 
 def export(
-    result: SearchResult,
+    result: Tested,
     directory: str | Path,
     model: str | Path | Model | LoadedModel,
     task: AnyTask | str,
@@ -102,7 +102,7 @@ def export(
     return save_clipped(result, scorer_of(task, loaded, **options), directory)
 
 
-def save_clipped(result: SearchResult, scorer: Scorer, directory: str | Path) -> Saved:
+def save_clipped(result: Tested, scorer: Scorer, directory: str | Path) -> Saved:
     """Write a result's clipped model; see `export`.
 
     Arguments:
@@ -117,7 +117,7 @@ def save_clipped(result: SearchResult, scorer: Scorer, directory: str | Path) ->
                 f"the result's {name} are {result.settings[name][:12]}, and these are"
                 f" {digest[:12]}; give the model and the task that were searched"
             )
-    about, target = _about(source, [result.edit]), check_target(directory, source)
+    about, target = _about(source, result.edits), check_target(directory, source)
     if _is_taken(target):
         there = _written(target)
         if any(there.get(name) != about[name] for name in SAME):
@@ -127,7 +127,7 @@ def save_clipped(result: SearchResult, scorer: Scorer, directory: str | Path) ->
     try:
         with drafted(target) as draft:
             draft.mkdir()
-            _write(source, [result.edit], about, draft)
+            _write(source, result.edits, about, draft)
             saved = _score_again(result, scorer, draft, target, about["dtype"])
     except (OSError, SafetensorError) as error:
         raise RunError(
@@ -217,7 +217,7 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
 
 
 def _score_again(
-    result: SearchResult,
+    result: Tested,
     scorer: Scorer,
     folder: Path,
     target: Path,
@@ -232,7 +232,7 @@ def _score_again(
         device=str(source.model.device),
         trust_remote_code=source.options.trust_remote_code,
     )
-    again, run = _score(scorer.on(model)([], "test")), _score(result.clipped)
+    again, run = _score(scorer.on(model)([], "test")), _score(only(result.clipped))
     change = np.array(again.log_likelihoods) - np.array(run.log_likelihoods)
     largest = float(np.abs(change).max())
     allowed = STORAGE[dtype] + STORAGE[source.dtype]

@@ -16,6 +16,7 @@ from eckart.reports.controls import controls_report
 from eckart.reports.sentences import evaluation_verdict, race_summary, summary
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, listed, titled
+from eckart.selection.tested import only
 from eckart.statistics.paired import accuracy_interval
 from eckart.statistics.scores import Score
 from eckart.weights.conditioning import MatrixSpectrum
@@ -104,7 +105,7 @@ def candidates_table(result: SearchResult) -> Table:
 
 def _candidate(result: SearchResult, candidate: Candidate) -> dict[str, Any]:
     dropped = {drop.rate for drop in result.race.drops} if result.race else set()
-    score, rate = candidate.trial.labelled, candidate.rate
+    score, rate = only(candidate.trial).labelled, candidate.rate
     fates = {"chosen": rate == result.rate, "dropped": rate in dropped, "failed": score is None}
     return {
         **(vars(score) if score else {}),
@@ -130,10 +131,10 @@ def outcome_table(result: SearchResult) -> Table:
         for name, score in scores.items()
     ]
     paired = result.comparison
-    if result.rate:
+    if result.edits:
         difference = _interval(paired.difference, paired.interval, "+")
         rows.append({"name": "difference", **difference})
-    choice = "the frozen choice" if result.rate else "nothing is clipped"
+    choice = "the frozen choice" if result.edits else "nothing is clipped"
     majority = f"majority {scores['unpruned'].majority_rate:.4f}"
     title = f"test: {choice}, looked at once (n = {paired.n}; {majority})"
     return Table("outcome", title, "", columns, rows)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from eckart.analysis.findings import Choice, Conclusion, Findings
 from eckart.analysis.outcomes import short_name, span
 from eckart.reports.table import UNITS
-from eckart.selection.result import drawn
+from eckart.selection.tested import drawn
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import counted, sentence, verdict
 from eckart.statistics.paired import accuracy_interval, predictions_turned

@@ -123,7 +123,7 @@ def run_plan(
             if guard is not None:
                 if store is not None:  # first: what is kept from here on is none of the search's
                     keep_guard(store, guard.margin, guard.read)
-                result = replace(result, guarded=guard.look([result.edit], store))
+                result = replace(result, guarded=guard.look(result.edits, store))
             if store is not None:
                 store.write("result.json", json.dumps(result.to_json(), indent=2) + "\n")
     finally:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eckart.reports.figures.base import COLOURS, new_figure
+from eckart.selection.tested import only
 from eckart.statistics.paired import accuracy_interval
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ class RatePoint:
 
 def rate_points(result: SearchResult) -> list[RatePoint]:
     """Return one point for each candidate that could be scored."""
-    scores = [(c.rate, c.trial.labelled) for c in result.candidates if c.trial.labelled is not None]
-    return [RatePoint(rate, s.n, s.accuracy, *accuracy_interval(s)) for rate, s in scores]
+    scores = [(c.rate, only(c.trial).labelled) for c in result.candidates]
+    return [RatePoint(rate, s.n, s.accuracy, *accuracy_interval(s)) for rate, s in scores if s]
 
 
 def draw_rates(points: list[RatePoint], chosen: float, majority: float, title: str) -> Figure:
