@@ -39,9 +39,10 @@ class Looks:
     edits: int = 0
     unread: int = 0
 
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.unread)
+
     def __str__(self) -> str:
-        if not (self.runs or self.unread):
-            return ""
         unread = f"; {self.unread:,} more could not be read" if self.unread else ""
         if not self.runs:
             return f"No other run beside this one is known to have scored its test rows{unread}."

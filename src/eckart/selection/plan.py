@@ -129,6 +129,13 @@ class Plan(Closed):
         ),
     )
     controls: Controls = False
+    rivals: bool = Field(
+        default=False,
+        description=(
+            "Test the choice beside what costs nothing: fewer demonstrations, calibration, and"
+            " both."
+        ),
+    )
 
     @model_validator(mode="after")
     def _raced(self) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from eckart.algorithm1 import ScoreEdits, algorithm1, control_arms, no_arms, search_all
+from eckart.errors import EckartError, TaskError
 from eckart.files import home
 from eckart.published import identify, published_rows
-from eckart.records import RATES, TOP_K, fingerprint
-from eckart.runs import RunStore, folder_name
+from eckart.records import RATES, TOP_K, Split, Trial, fingerprint
+from eckart.runs import Run, RunStore, folder_name
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
 from eckart.selection.guard import Guard, keep_guard
+from eckart.selection.looks import looks_before
 from eckart.selection.plan import MARGIN, Plan, check_known
 from eckart.selection.racing import ALPHA, Race, check_race, race_rates
-from eckart.selection.recorded import Recorded
+from eckart.selection.recorded import Ledger, Recorded
 from eckart.selection.result import Candidate, SearchResult
+from eckart.selection.rivals import Rivals, ways
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.edits import droppable
@@ -44,6 +47,7 @@ def search(
     metric: str | None = None,
     race: bool = False,
     controls: bool = False,
+    rivals: bool = False,
     guard: bool = False,
     guard_text: str | Path | None = None,
     guard_task: Sequence[Task | str | Path] = (),
@@ -60,7 +64,7 @@ def search(
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, combine, metric, race, controls: see `Plan`.
+        part, rates, top_k, layer, combine, metric, race, controls, rivals: see `Plan`.
         guard: say what else the choice does, on a text and on tasks that did not choose it;
             `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
@@ -83,6 +87,7 @@ def search(
             "metric": metric,
             "race": race,
             "controls": controls,
+            "rivals": rivals,
         },
         "the search",
     )
@@ -106,6 +111,8 @@ def run_plan(
     check_known(plan.metric, scorer.task.metrics, "metric")
     if plan.race:
         check_race(plan.metric or scorer.task.metric, scorer.scoring)
+    if plan.rivals:
+        check_rivalled(scorer.task)
     # What cannot be done is refused before anything long is computed, and before a new run's folder
     # is made.
     first = scorer.anatomy.layer_index(plan.layer or 0)
@@ -124,13 +131,96 @@ def run_plan(
                 if store is not None:  # first: what is kept from here on is none of the search's
                     keep_guard(store, guard.margin, guard.read)
                 result = replace(result, guarded=guard.look(result.edits, store))
+            if plan.rivals:
+                result = replace(result, rivals=beside_rivals(result.run, [scorer], store))
             if store is not None:
+                looks = looks_before(store, [scorer.rows("test")])
+                result = replace(result, looks=looks)
                 store.write("result.json", json.dumps(result.to_json(), indent=2) + "\n")
     finally:
         scorer.forget()  # factorisations and readers: nothing more is to come
         if guard is not None:
             guard.forget()
     return result
+
+
+def check_rivalled(task: AnyTask) -> Task:
+    """Return a task whose choice can be held beside what costs nothing.
+
+    Raises:
+        TaskError: it asks for numbers.
+    """
+    if isinstance(task, Task):
+        return task
+    raise TaskError(
+        f"task '{task.full_name}' asks for numbers, which have no calibration and no most frequent"
+        " label: it has no free rivals; leave out rivals"
+    )
+
+
+def beside_rivals(run: Run, scorers: Sequence[Scorer], ledger: Ledger | None) -> Rivals | None:
+    """Read on the test rows what costs nothing, unless the ledger knows, and set the choice beside
+    it.
+
+    Arguments:
+        run: holds the choice and the unpruned model, as they were tested.
+        scorers: the search's, one a draw of demonstrations.
+        ledger: see `Recorded`.
+    """
+    rows, trials = dict(run.rows), list(run.rivals)
+    undrawn: set[str] = set()
+    for scorer in scorers:
+        task = check_rivalled(scorer.task)
+        for shots, scorings in ways(task.shots, scorer.scoring, task.kind == "choices").items():
+            if not shots and task.full_name in undrawn:
+                continue  # without demonstrations all draws ask the very same
+            undrawn |= set() if shots else {task.full_name}
+            fewer = _with_fewer(scorer, task, shots)
+            trials += _read_rivals(fewer, scorings, ledger)
+            rows[fewer.rows("test").digest] = fewer.rows("test")
+            if fewer is not scorer:
+                fewer.forget()
+    return Rivals.in_run(replace(run, rows=rows, rivals=tuple(trials)))
+
+
+def _with_fewer(scorer: Scorer, task: Task, shots: int) -> Scorer:
+    if shots == task.shots:
+        return scorer
+    # Not redrawn: that might give a demonstration that is not shown back to the test rows.
+    fewer = replace(task, demonstrations=task.demonstrations[:shots])
+    how = dict(scorer.reading)
+    return scorer_of(fewer, scorer.model, scoring=scorer.scoring, progress=scorer.progress, **how)
+
+
+def _read_rivals(scorer: Scorer, scorings: Sequence[str], ledger: Ledger | None) -> Iterator[Trial]:
+    """Yield the unpruned model's trials by these scorings; one that cannot be read has failed, and
+    the search has not."""
+    readable = []
+    for scoring in scorings:
+        try:
+            scorer.prepare("test", [scoring])
+            readable.append(scoring)
+        except EckartError as error:
+            yield _unreadable(scorer, scoring, str(error), ledger)
+    if readable:
+        yield from Recorded(scorer, ledger).score({(): readable}, "test")
+
+
+def _unreadable(scorer: Scorer, scoring: str, error: str, ledger: Ledger | None) -> Trial:
+    rows = scorer.rows("test")
+    trial = Trial(
+        key=scorer.key((), "test", scoring),
+        setting=replace(scorer.setting, scoring=scoring),
+        split=Split("test"),
+        rows=rows.digest,
+        edits=(),
+        status="failed",
+        error=error,
+    )
+    if ledger is not None:
+        ledger.keep_rows(rows)
+        ledger.keep(trial)
+    return trial
 
 
 def default_folder(plan: Plan, scorer: Scorer) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +14,8 @@ from eckart.records import Edits, Rows, Trial
 from eckart.runs import Run
 from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.guarded import Guarded
+from eckart.selection.looks import Looks
+from eckart.selection.rivals import Rivals
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare, outcome_interval, predictions_turned
@@ -34,6 +36,8 @@ class Tested(ABC):
         controls: the choice's control arms on the test set, where they were asked for; none where
             nothing is clipped.
         guarded: what else the choice did; None where nobody asked, or nothing is clipped.
+        rivals: the choice beside what costs nothing; None where nobody asked.
+        looks: of other runs at these test rows; None where no run is kept, and so none is beside.
     """
 
     stays: ClassVar[str]
@@ -47,6 +51,8 @@ class Tested(ABC):
     rows: tuple[Rows, ...] = field(repr=False)
     controls: tuple[Scored, ...] = ()
     guarded: Guarded | None = None
+    rivals: Rivals | None = None
+    looks: Looks | None = None
 
     @property
     @abstractmethod
@@ -106,6 +112,8 @@ class Tested(ABC):
             },
             **self._controls_json(),
             **({"guard": self.guarded.to_json()} if self.guarded else {}),
+            **({"rivals": self.rivals.to_json()} if self.rivals else {}),
+            **({"looked_at_before": asdict(self.looks)} if self.looks else {}),
             "labels": list(self.labels),
             "notes": list(self.notes),
             "settings": self.settings,
@@ -143,6 +151,10 @@ class Tested(ABC):
             said.append(f"  controls    {self.beside()}")
         if self.guarded:
             said.append(f"  guard       {self.guarded}")
+        if self.rivals:
+            said.append(f"  rivals      {self.rivals}")
+        if self.looks:
+            said.append(f"  looks       {self.looks}")
         return "\n".join(filter(None, said))
 
     def verdict(self) -> str:
