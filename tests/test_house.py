@@ -55,7 +55,9 @@ INNER = {
         page
     """,
     "scoring": "encoding requests fitting forward methods scorer evaluation evaluator text",
-    "selection": "plan recorded controls looks rivals guarded guard tested racing result search",
+    "selection": """
+        plan recorded drawn draws controls looks rivals guarded guard tested racing result search
+    """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "tasks": "tables spec prompts choices files splits sources labels examples task",
     "weights": """

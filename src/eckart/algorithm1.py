@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from eckart.errors import EditError, RunError
 from eckart.records import DROP, LARGEST, PARTS, TOP_K, Edit, Edits, Trial
@@ -20,8 +20,19 @@ class Merited(Protocol):
     """What a candidate scored."""
 
     @property
+    def n(self) -> int:
+        """On how many rows."""
+
+    @property
+    def headline(self) -> str:
+        """The metric that is reported first."""
+
+    @property
     def merits(self) -> Mapping[str, float]:
         """What a choice may compare, by metric; larger is better."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything but the rows."""
 
 
 class Scored(Protocol):

@@ -153,7 +153,6 @@ class RunStore:
         self._write("INSERT OR REPLACE INTO models VALUES (?, ?)", name, json.dumps(facts))
 
     def noted(self, name: str) -> dict[str, Any] | None:
-        """Return what was noted of the run under one of `NOTES`."""
         return self._value("SELECT value FROM settings WHERE name = ?", name)
 
     def note(self, name: str, value: dict[str, Any]) -> None:
@@ -303,7 +302,8 @@ def read_run(folder: str | Path) -> Run:
     rivals: dict[str, Trial] = {}
     if settings.get("kind") == "search":  # of one model, which may have been moved since
         name = min((t.setting.model for t in trials.values()), default="")
-        trials = {k: replace(t, setting=replace(t.setting, model=name)) for k, t in trials.items()}
+        moved = (replace(t, setting=replace(t.setting, model=name)) for t in trials.values())
+        trials = {_beside(trial.key, trial.setting): trial for trial in moved}
         own = settings.get("shots"), settings.get("scoring")
         rivals = {k: t for k, t in trials.items() if (t.setting.shots, t.setting.scoring) != own}
     names = notes[GUARD].get("names", ())

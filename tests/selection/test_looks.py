@@ -13,7 +13,7 @@ from eckart.demo import MODEL, corpus
 from eckart.records import Row, Rows
 from eckart.reports.results import search_report
 from eckart.reports.terminal import as_text
-from eckart.runs import RunStore
+from eckart.runs import LOOKS, RunStore
 from eckart.selection.looks import Looks, looks_before
 
 ROWS = Rows(("bad", "good"), tuple(Row(f"test:{i}", f"row {i}", 0) for i in range(4)))
@@ -30,9 +30,9 @@ def other(folder, *edits, rows=ROWS, model="m"):
     return folder
 
 
-def before(folder) -> Looks:
+def before(folder, looked=False) -> Looks:
     with RunStore(folder, {"kind": "search"}) as store:
-        return looks_before(store, [ROWS])
+        return looks_before(store, [ROWS], looked)
 
 
 def test_nobody_beside_it(tmp_path):
@@ -96,14 +96,20 @@ def test_a_run_under_another_name_is_itself(tmp_path):
     other(tmp_path / "runs" / "own", CLIP)
     (tmp_path / "runs" / "alias").symlink_to(tmp_path / "runs" / "own")
     with RunStore(tmp_path / "runs" / "alias", {"kind": "sweep"}) as store:
-        assert looks_before(store, [ROWS]) == Looks()
+        assert looks_before(store, [ROWS], False) == Looks()
 
 
-def test_what_was_counted_first_stays(tmp_path):
+def test_others_are_counted_until_a_run_looks_itself(tmp_path):
     other(tmp_path / "one", CLIP)
     assert before(tmp_path / "own") == Looks(1, 1)
     other(tmp_path / "two", CLIP)
-    assert before(tmp_path / "own") == Looks(1, 1)
+    assert before(tmp_path / "own") == Looks(2, 1)
+    other(tmp_path / "three", CLIP)
+    assert before(tmp_path / "own", looked=True) == Looks(2, 1)
+    # What looked before anybody counted is left as it was.
+    assert before(tmp_path / "old", looked=True) == Looks()
+    with RunStore(tmp_path / "old", {"kind": "search"}) as store:
+        assert store.noted(LOOKS) is None
 
 
 @pytest.fixture(scope="module")

@@ -63,8 +63,10 @@ def test_the_rivals_are_what_plain_evaluation_scores(task, found):
             plain = Evaluator(model, task.redrawn(shots=shots), scoring=scoring)([], "test").score
             rival = by_name[name or UNPRUNED]
             assert rival.accuracy == pytest.approx(plain.accuracy)
-            assert rival.gain == compare(plain, found.clipped.score)
-            assert rival.rows == plain.n
+            paired = compare(plain, found.clipped.score)
+            assert rival.gain.mean == pytest.approx(paired.difference)
+            assert (rival.gain.p_value, rival.gain.interval) == (paired.p_value, paired.interval)
+            assert rival.gain.rows == plain.n
     majority = by_name[MAJORITY]
     assert majority.accuracy == pytest.approx(found.baseline.score.majority_rate)
     free = [each for each in found.rivals.each if each.free]
@@ -242,7 +244,7 @@ def test_rows_that_a_rival_was_not_asked_are_left_out_and_counted():
     shorter = replace(cut, n=30, labels=cut.labels[10:], predictions=cut.predictions[10:])
     first = replace(run.rivals[0], rows=part.digest, score=shorter)
     run = replace(run, rivals=(first, *run.rivals[1:]), rows=run.rows | {part.digest: part})
-    (rival,) = (each for each in Rivals.in_run(run).each if each.rows == 30)
+    (rival,) = (each for each in Rivals.in_run(run).each if each.gain.rows == 30)
     assert rival.accuracy == pytest.approx(10 / 30)
     assert rival.choice == 1
     run = replace(run, rivals=tuple(t for t in run.rivals if t is not first))

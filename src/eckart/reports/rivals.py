@@ -38,9 +38,9 @@ def _row(rival: Rival) -> dict[str, Any]:
     return {
         "rival": rival.name,
         "accuracy": rival.accuracy,
-        "gain": rival.mean,
+        "gain": rival.gain.mean,
         "interval": rival.gain.interval,
         "p_adjusted": rival.p_adjusted,
-        "rows": rival.rows,
+        "rows": rival.gain.rows,
         "says": WORDS[rival.verdict],
     }

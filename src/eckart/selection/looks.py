@@ -53,19 +53,21 @@ class Looks:
         )
 
 
-def looks_before(store: RunStore, rows: Iterable[Rows]) -> Looks:
-    """Return how many other runs had scored these rows, as it was noted when the run scored them
-    first.
+def looks_before(store: RunStore, rows: Iterable[Rows], looked: bool) -> Looks:
+    """Return how many other runs had scored these rows before a run did, and note it.
 
     Arguments:
         store: the run's; the others are in the folders beside its own.
         rows: of the run's test splits.
+        looked: whether it has scored them already: then it is what was noted before.
     """
     noted = store.noted(LOOKS)
-    if noted is None:
-        noted = asdict(_count(store.folder.resolve(), _texts_of(rows)))
-        store.note(LOOKS, noted)
-    return Looks(**noted)
+    if looked:
+        return Looks(**(noted or {}))
+    found = _count(store.folder.resolve(), _texts_of(rows))
+    if found or noted:
+        store.note(LOOKS, asdict(found))
+    return found
 
 
 def _count(own: Path, texts: set[_Text]) -> Looks:

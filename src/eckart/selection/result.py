@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from eckart.algorithm1 import Scored
 from eckart.records import Edit, or_null
-from eckart.selection.tested import Tested, only, summary
+from eckart.selection.drawn import summary
+from eckart.selection.tested import Tested
 
 if TYPE_CHECKING:
     from eckart.selection.racing import Race
@@ -30,8 +31,8 @@ class Candidate:
     seen: int
 
     def to_json(self) -> dict[str, Any]:
-        score = only(self.trial).score
-        validation = {"error": self.trial.error} if score is None else summary(score)
+        failed = self.trial.score is None
+        validation = {"error": self.trial.error} if failed else summary(self.trial)
         return {"rate": self.rate, "ranks": self.ranks, "seen": self.seen, "validation": validation}
 
 

@@ -13,10 +13,9 @@ from jaxtyping import Float
 from eckart.records import SMALLEST, Trial
 from eckart.runs import Run
 from eckart.selection.controls import WORDS, joined
-from eckart.statistics.crossed import Estimate, seed_and_row_mean
+from eckart.statistics.crossed import Estimate, mean_gain
 from eckart.statistics.gain import Verdict, sentence, verdict
 from eckart.statistics.multiplicity import holm
-from eckart.statistics.paired import PairedDifference, paired_difference
 from eckart.statistics.scores import Score
 
 CALIBRATIONS = ("contextual", "batch")
@@ -57,8 +56,7 @@ class Rival:
         name: in words.
         free: whether it is one of `ways`; the unpruned model and the most frequent label are none.
         accuracy, choice: the rival's and the choice's, means over the draws.
-        gain: of the choice over the rival; of one draw, or for new draws; None where the two cannot
-            be compared.
+        gain: of the choice over the rival; None where the two cannot be compared.
         p_adjusted: of what is free by Holm over all that is; of the other two their own.
         error: why they cannot.
     """
@@ -67,23 +65,9 @@ class Rival:
     free: bool
     accuracy: float | None = None
     choice: float | None = None
-    gain: PairedDifference | Estimate | None = None
+    gain: Estimate | None = None
     p_adjusted: float = 1.0
     error: str | None = None
-
-    @property
-    def mean(self) -> float:
-        """By how much the choice is better."""
-        if isinstance(self.gain, Estimate):
-            return self.gain.mean
-        return self.gain.difference if self.gain else 0.0
-
-    @property
-    def rows(self) -> int:
-        """How many rows both were asked, under any draw."""
-        if isinstance(self.gain, Estimate):
-            return self.gain.rows
-        return self.gain.n if self.gain else 0
 
     @property
     def verdict(self) -> Verdict:
@@ -95,17 +79,15 @@ class Rival:
         return {
             **asdict(self),
             "gain": gain,
-            "rows": self.rows,
             "choice_does": WORDS[self.verdict] if self.gain else "not compared",
         }
 
     def __str__(self) -> str:
         """Say how the choice stands against it."""
-        assert self.gain is not None
         p = self.p_adjusted if self.free else None
         return (
             f"{self.accuracy:.4f} against {self.choice:.4f}, choice less rival"
-            f" {sentence(self.gain, 'accuracy', p=p)}"
+            f" {sentence(_gain(self), 'accuracy', p=p)}"
         )
 
 
@@ -158,7 +140,7 @@ class Rivals:
     @property
     def nearest(self) -> Rival:
         """The rival over which the choice gains least."""
-        return min(self.compared, key=lambda each: each.mean)
+        return min(self.compared, key=lambda each: _gain(each).mean)
 
     @property
     def helps(self) -> bool:
@@ -185,7 +167,8 @@ class Rivals:
 
     def _says(self) -> str:
         nearest = self.nearest
-        on = f" on the {nearest.rows} rows that both were asked" if nearest.rows < self.rows else ""
+        gain, rows = _gain(nearest).mean, _gain(nearest).rows
+        on = f" on the {rows} rows that both were asked" if rows < self.rows else ""
         numbers = f"{nearest}{on}"
         if self.helps:
             free = sum(each.free for each in self.compared)
@@ -193,7 +176,7 @@ class Rivals:
                 f"clipping helps: it beats {free} free rivals, {UNPRUNED} and {MAJORITY}; nearest"
                 f" comes {nearest.name}, {numbers}"
             )
-        if nearest.mean < 0 or (self.clipped and nearest.mean == 0):
+        if gain < 0 or (self.clipped and gain == 0):
             start = "clipping is not shown to help" if self.clipped else "nothing is clipped"
             doubt = "" if nearest.verdict == "loss" else "; these rows do not tell the two apart"
             return f"{start}: {_advice(nearest)}: {numbers}{doubt}"
@@ -242,14 +225,14 @@ class _Bench:
 
     def _compare(self, name: str, free: bool, rival: Float[np.ndarray, "draws rows"]) -> Rival:
         gains = self.choice - rival
-        kept = (~np.isnan(gains)).sum(axis=1) >= 2
-        if not kept.any():
+        gain = mean_gain(gains, Score)
+        if gain is None:
             return Rival(name, free, error="fewer than two rows were asked of both")
+        kept = (~np.isnan(gains)).sum(axis=1) >= 2
         known = np.where(np.isnan(gains[kept]), np.nan, 1.0)
         accuracy, choice = (
             float(np.nanmean(known * side[kept], axis=1).mean()) for side in (rival, self.choice)
         )
-        gain = _gain(gains[kept])
         return Rival(name, free, accuracy, choice, gain, gain.p_value)
 
     def _merits(
@@ -257,7 +240,8 @@ class _Bench:
         trials: Iterable[Trial],
         of: Callable[[Score], Sequence[float]] = lambda score: score.row_merits,
     ) -> Float[np.ndarray, "draws rows"]:
-        """Return what trials merit on the choice's rows; NaN where they were not asked."""
+        """Return what trials merit on the choice's rows under each seed, averaged over prompts; NaN
+        where they were not asked."""
         by_draw = {_draw(trial): trial for trial in trials}
         values = np.full((len(self.draws), len(self.ids)), np.nan)
         for line, (task, seed) in zip(values, self.draws, strict=True):
@@ -269,14 +253,13 @@ class _Bench:
             for row, merit in zip(rows, of(_score(trial)), strict=True):
                 if row.id in self.ids:
                     line[self.ids[row.id]] = merit
-        return values
+        seeds = np.array([seed or 0 for _, seed in self.draws])
+        return np.array([values[seeds == seed].mean(axis=0) for seed in dict.fromkeys(seeds)])
 
 
-def _gain(gains: Float[np.ndarray, "draws rows"]) -> PairedDifference | Estimate:
-    if len(gains) > 1:
-        return seed_and_row_mean(gains)
-    known = gains[0][~np.isnan(gains[0])]
-    return paired_difference((known < 0).tolist(), (known > 0).tolist())
+def _gain(rival: Rival) -> Estimate:
+    assert rival.gain is not None
+    return rival.gain
 
 
 def _corrected(free: Sequence[Rival]) -> list[Rival]:

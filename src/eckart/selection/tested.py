@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from eckart.algorithm1 import Scored
-from eckart.records import Edits, Rows, Trial
+from eckart.records import Edits, Rows
 from eckart.runs import Run
 from eckart.selection.controls import Against, against, controls_sentence
+from eckart.selection.drawn import Difference, difference, sealed_seeds, summary
 from eckart.selection.guarded import Guarded
 from eckart.selection.looks import Looks
 from eckart.selection.rivals import Rivals
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import sentence, verdict
-from eckart.statistics.paired import PairedDifference, compare, outcome_interval, predictions_turned
-from eckart.statistics.scores import Outcome, Score, shown
+from eckart.statistics.paired import predictions_turned
+from eckart.statistics.scores import Score, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Tested(ABC):
         baseline, clipped: the unpruned model and the choice on the test set; one and the same where
             nothing is clipped.
         notes: what the user should know about the data and the run.
-        rows: those of the validation and the test split.
+        rows: those of the validation and the test split, under each draw.
         controls: the choice's control arms on the test set, where they were asked for; none where
             nothing is clipped.
         guarded: what else the choice did; None where nobody asked, or nothing is clipped.
@@ -69,35 +70,34 @@ class Tested(ABC):
         return self.clipped.edits
 
     @property
-    def comparison(self) -> PairedDifference:
-        """Clipped against unpruned, on the same test rows."""
-        return compare(outcome(self.baseline), outcome(self.clipped))
+    def comparison(self) -> Difference:
+        """Clipped against unpruned, on the same test rows under the same draws."""
+        return difference(self.baseline, self.clipped)
 
     @cached_property
     def against(self) -> tuple[Against, ...]:
         """The choice against each of its control arms, on the same test rows."""
-        return against(only(self.clipped), map(only, self.controls))
+        return against(self.clipped, self.controls)
 
     @property
     def run(self) -> Run:
         """The trials as a run keeps them, for whatever reads runs."""
         looks = (*self.compared, self.baseline, self.clipped)
-        kept = {trial.key: trial for look in looks for trial in look.trials}
+        kept = {f"{t.key} {t.setting}": t for look in looks for t in look.trials}
         rows = {rows.digest: rows for rows in self.rows}
         return Run(Path(), self.settings, kept, rows, spectra={}, models={})
 
     @property
-    def tested(self) -> dict[str, Trial]:
-        """The trials on the test rows by what they are of; where nothing is clipped, there is but
+    def tested(self) -> dict[str, Scored]:
+        """What was scored on the test rows by what it is; where nothing is clipped, there is but
         one."""
-        looks = {"unpruned": self.baseline} | ({"clipped": self.clipped} if self.edits else {})
-        return {name: only(look) for name, look in looks.items()}
+        return {"unpruned": self.baseline} | ({"clipped": self.clipped} if self.edits else {})
 
     @property
     def turned(self) -> int:
         """On how many test rows clipping changed the prediction, whether it was right before, or
-        after, or neither."""
-        before, after = only(self.baseline).labelled, only(self.clipped).labelled
+        after, or neither; of several draws under the first."""
+        before, after = self.baseline.trials[0].labelled, self.clipped.trials[0].labelled
         assert before is not None
         assert after is not None
         return predictions_turned(before, after)
@@ -107,8 +107,8 @@ class Tested(ABC):
         return {
             "test": {
                 **self.comparison.to_json(),
-                "baseline": summary(outcome(self.baseline)),
-                "clipped": summary(outcome(self.clipped)),
+                "baseline": summary(self.baseline),
+                "clipped": summary(self.clipped),
             },
             **self._controls_json(),
             **({"guard": self.guarded.to_json()} if self.guarded else {}),
@@ -135,7 +135,8 @@ class Tested(ABC):
         return controls_sentence(self.against)
 
     def __str__(self) -> str:
-        score = outcome(self.baseline)
+        score = self.baseline.score
+        assert score is not None
         metric = score.headline
         said = [
             self.caution(),
@@ -160,7 +161,9 @@ class Tested(ABC):
     def verdict(self) -> str:
         """Say in words what the test set allows to be said, of how many rows and under which
         demonstrations."""
-        shots = drawn(self.settings["shots"], [self.settings["seed"]])
+        said = self.settings
+        seeds = sealed_seeds(said.get("seeds", [said["seed"]]))
+        shots = drawn(said["shots"], seeds, len(said.get("templates", [""])))
         if not self.edits:
             return f"{self.stays} ({shots})"
         paired = self.comparison
@@ -169,42 +172,28 @@ class Tested(ABC):
     def caution(self) -> str:
         """Say that no model does better on the test rows than always giving the most frequent
         label, if so it is."""
-        scores = {name: trial.score for name, trial in self.tested.items()}
+        scores = {name: look.score for name, look in self.tested.items()}
         labelled = {name: score for name, score in scores.items() if isinstance(score, Score)}
         return nothing_learned(labelled) if labelled else ""
 
 
-def drawn(shots: int, seeds: Sequence[int]) -> str:
-    """Say of how many draws of demonstrations a result is: none where there are no
-    demonstrations.
+def drawn(shots: int, seeds: Sequence[int], prompts: int = 1) -> str:
+    """Say of how many draws of demonstrations a result is, none where there are no demonstrations,
+    and over how many prompts a row is averaged.
 
     >>> drawn(4, [7]), drawn(4, [0, 1]), drawn(0, [0])
     ('one draw of demonstrations, seed 7', '2 draws of demonstrations', 'no demonstrations')
+    >>> drawn(4, [0, 1], prompts=3)
+    '2 draws of demonstrations, each in 3 prompts'
     """
+    each = f", {'each ' * (len(seeds) > 1)}in {prompts} prompts" if prompts > 1 else ""
     if not shots:
-        return "no demonstrations"
+        return f"no demonstrations{each}"
     if len(seeds) == 1:
-        return f"one draw of demonstrations, seed {seeds[0]}"
-    return f"{len(seeds)} draws of demonstrations"
-
-
-def only(scored: Scored) -> Trial:
-    """Return the trial under the only draw."""
-    (trial,) = scored.trials
-    return trial
-
-
-def outcome(scored: Scored) -> Outcome:
-    """Return the outcome under the only draw of what could be scored."""
-    score = only(scored).score
-    assert score is not None
-    return score
-
-
-def summary(score: Outcome) -> dict[str, Any]:
-    """Return an outcome without its rows, with its interval, as JSON values."""
-    return {**score.summary(), "interval": list(outcome_interval(score))}
+        return f"one draw of demonstrations, seed {seeds[0]}{each}"
+    return f"{len(seeds)} draws of demonstrations{each}"
 
 
 def _value(scored: Scored, metric: str) -> float:
-    return shown(metric, outcome(scored).merits[metric])
+    assert scored.score is not None
+    return shown(metric, scored.score.merits[metric])
