@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -21,10 +21,11 @@ from eckart.algorithm1 import (
     score_test,
     search_all,
 )
+from eckart.errors import EckartError, TaskError
 from eckart.files import home
 from eckart.published import identify, published_rows
-from eckart.records import RATES, TOP_K, Edit, Split, fingerprint
-from eckart.runs import RunStore, folder_name
+from eckart.records import RATES, TOP_K, Edit, Split, Trial, fingerprint
+from eckart.runs import Run, RunStore, folder_name
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import check_method
 from eckart.scoring.scorer import Scorer
@@ -32,6 +33,7 @@ from eckart.selection.composed import GreedyResult, budget, parameters, propose
 from eckart.selection.draws import OWN, Draws, drawn_tasks
 from eckart.selection.greedy import greedy
 from eckart.selection.guard import Guard, keep_guard
+from eckart.selection.looks import Looks, looks_before
 from eckart.selection.order import Order, Place
 from eckart.selection.plan import (
     MARGIN,
@@ -42,7 +44,9 @@ from eckart.selection.plan import (
     check_known,
 )
 from eckart.selection.racing import ALPHA, Race, check_race, race_rates
+from eckart.selection.recorded import Ledger, Recorded
 from eckart.selection.result import Candidate, SearchResult
+from eckart.selection.rivals import Rivals, ways
 from eckart.selection.screens import (
     Screening,
     check_layer,
@@ -73,6 +77,7 @@ def search(
     places: int = PLACES,
     evaluations: int | None = None,
     minutes: float | None = None,
+    rivals: bool = False,
     guard: bool = False,
     guard_text: str | Path | None = None,
     guard_task: Sequence[Task | str | Path] = (),
@@ -91,8 +96,8 @@ def search(
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, screen_rows, combine, metric, race, controls, seeds, templates,
-            strategy, places, evaluations, minutes: see `Plan`.
+        part, rates, top_k, layer, screen_rows, combine, metric, race, controls, rivals, seeds,
+            templates, strategy, places, evaluations, minutes: see `Plan`.
         guard: say what else the choice does, on a text and on tasks that did not choose it;
             `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
@@ -120,6 +125,7 @@ def search(
             "places": places,
             "evaluations": evaluations,
             "minutes": minutes,
+            "rivals": rivals,
             "seeds": seeds if isinstance(seeds, str) else list(seeds),
             "templates": templates if isinstance(templates, str) else list(templates),
         },
@@ -151,6 +157,8 @@ def run_plan(
     if plan.greedy:
         check_composable(plan.metric or scorer.task.metric)
         check_method(scorer.scoring, split=Split.part("validation", 0, 1))
+    if plan.rivals:
+        check_rivalled(scorer.task)
     draws = Draws.of(scorer, plan.seeds, plan.templates)
     scorer = draws.first
     # What cannot be done is refused before anything long is computed, and before a new run's folder
@@ -165,12 +173,16 @@ def run_plan(
     identity = {name: value for name, value in settings.items() if name != "model"}
     try:
         with RunStore(out, identity, command) if out is not None else nullcontext() as store:
+            looks = None if store is None else _looks(store, draws)
             carry_out = _compose if plan.greedy else _search
-            result = carry_out(plan, replace(draws, ledger=store), store, settings, tell)
+            found = carry_out(plan, replace(draws, ledger=store), store, settings, tell)
+            result: SearchResult | GreedyResult = replace(found, looks=looks)
             if guard is not None:
                 if store is not None:  # first: what is kept from here on is none of the search's
                     keep_guard(store, guard.margin, guard.read)
                 result = replace(result, guarded=guard.look(result.edits, store))
+            if plan.rivals:
+                result = replace(result, rivals=beside_rivals(result.run, draws.testing, store))
             if store is not None:
                 store.write("result.json", json.dumps(result.to_json(), indent=2) + "\n")
     finally:
@@ -178,6 +190,90 @@ def run_plan(
         if guard is not None:
             guard.forget()
     return result
+
+
+def _looks(store: RunStore, draws: Draws) -> Looks:
+    looked = any(store.trial(each.key((), "test")) for each in draws.testing)
+    return looks_before(store, draws.rows("test"), looked)
+
+
+def check_rivalled(task: AnyTask) -> Task:
+    """Return a task whose choice can be held beside what costs nothing.
+
+    Raises:
+        TaskError: it asks for numbers.
+    """
+    if isinstance(task, Task):
+        return task
+    raise TaskError(
+        f"task '{task.full_name}' asks for numbers, which have no calibration and no most frequent"
+        " label: it has no free rivals; leave out rivals"
+    )
+
+
+def beside_rivals(run: Run, scorers: Sequence[Scorer], ledger: Ledger | None) -> Rivals | None:
+    """Read on the test rows what costs nothing, unless the ledger knows, and set the choice beside
+    it.
+
+    Arguments:
+        run: holds the choice and the unpruned model, as they were tested.
+        scorers: the search's, one a draw of demonstrations.
+        ledger: see `Recorded`.
+    """
+    rows, trials = dict(run.rows), list(run.rivals)
+    undrawn: set[str] = set()
+    for scorer in scorers:
+        task = check_rivalled(scorer.task)
+        for shots, scorings in ways(task.shots, scorer.scoring, task.kind == "choices").items():
+            if not shots and task.full_name in undrawn:
+                continue  # without demonstrations all draws ask the very same
+            undrawn |= set() if shots else {task.full_name}
+            fewer = _with_fewer(scorer, task, shots)
+            trials += _read_rivals(fewer, scorings, ledger)
+            rows[fewer.rows("test").digest] = fewer.rows("test")
+            if fewer is not scorer:
+                fewer.forget()
+    return Rivals.in_run(replace(run, rows=rows, rivals=tuple(trials)))
+
+
+def _with_fewer(scorer: Scorer, task: Task, shots: int) -> Scorer:
+    if shots == task.shots:
+        return scorer
+    # Not redrawn: that might give a demonstration that is not shown back to the test rows.
+    fewer = replace(task, demonstrations=task.demonstrations[:shots])
+    how = dict(scorer.reading)
+    return scorer_of(fewer, scorer.model, scoring=scorer.scoring, progress=scorer.progress, **how)
+
+
+def _read_rivals(scorer: Scorer, scorings: Sequence[str], ledger: Ledger | None) -> Iterator[Trial]:
+    """Yield the unpruned model's trials by these scorings; one that cannot be read has failed, and
+    the search has not."""
+    readable = []
+    for scoring in scorings:
+        try:
+            scorer.prepare("test", [scoring])
+            readable.append(scoring)
+        except EckartError as error:
+            yield _unreadable(scorer, scoring, str(error), ledger)
+    if readable:
+        yield from Recorded(scorer, ledger).score({(): readable}, "test")
+
+
+def _unreadable(scorer: Scorer, scoring: str, error: str, ledger: Ledger | None) -> Trial:
+    rows = scorer.rows("test")
+    trial = Trial(
+        key=scorer.key((), "test", scoring),
+        setting=replace(scorer.setting, scoring=scoring),
+        split=Split("test"),
+        rows=rows.digest,
+        edits=(),
+        status="failed",
+        error=error,
+    )
+    if ledger is not None:
+        ledger.keep_rows(rows)
+        ledger.keep(trial)
+    return trial
 
 
 def default_folder(plan: Plan, scorer: Scorer) -> Path:
