@@ -59,7 +59,7 @@ INNER = {
     """,
     "selection": """
         plan order recorded drawn draws controls looks rivals guarded guard tested racing screens
-        result search
+        result course greedy composed search
     """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "tasks": "tables spec prompts choices files splits sources labels examples task",
