@@ -15,10 +15,8 @@ from typing import Any
 from eckart.algorithm1 import (
     ScoreEdits,
     algorithm1,
-    arms_together,
     control_arms,
     no_arms,
-    score_test,
     search_all,
 )
 from eckart.files import home
@@ -28,10 +26,9 @@ from eckart.runs import RunStore
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import check_method
 from eckart.scoring.scorer import Scorer
-from eckart.selection.composed import GreedyResult, budget, parameters, propose
+from eckart.selection.composed import GreedyResult, compose, parameters
 from eckart.selection.draws import Draws, drawn_tasks
 from eckart.selection.free import beside_rivals, check_rivalled
-from eckart.selection.greedy import greedy
 from eckart.selection.guard import Guard, keep_guard
 from eckart.selection.looks import Looks, looks_before
 from eckart.selection.order import Order, Place
@@ -195,37 +192,6 @@ def _looks(store: RunStore, draws: Draws) -> Looks:
     return looks_before(store, draws.rows("test"), looked)
 
 
-def _compose(
-    plan: Plan,
-    draws: Draws,
-    store: RunStore | None,
-    settings: dict[str, Any],
-    tell: Callable[[str], None],
-) -> GreedyResult:
-    anatomy = draws.first.anatomy
-    course = greedy(
-        draws.score,
-        propose(plan, anatomy),
-        min(len(rows.rows) for rows in draws.rows("validation")),
-        settings["metric"],
-        budget(plan),
-        tell,
-    )
-    arms = arms_together(course.edits, droppable(anatomy)) if plan.controls else ()
-    unpruned, clipped, *beside = score_test(draws.score, course.edits, arms)
-    return GreedyResult(
-        settings=settings,
-        labels=tuple(draws.first.task.labels),
-        baseline=unpruned,
-        clipped=clipped,
-        controls=tuple(beside),
-        notes=draws.notes(),
-        rows=(*draws.rows("validation"), *draws.rows("test")),
-        course=course,
-        parameters=parameters(anatomy, course.edits),
-    )
-
-
 def _search(
     plan: Plan,
     draws: Draws,
@@ -288,23 +254,38 @@ def _layers(
         return condition_numbers(scorer, plan.part, plan.combine, store), None
     if isinstance(plan.layer, int):
         return {scorer.anatomy.layer_index(plan.layer): math.inf}, None
-    order = screened(
-        plan.layer,
-        Screening(
-            scorers=draws.choosing,
-            score=draws.score,
-            every=draws.every,
-            places=[Place(layer, plan.part) for layer in range(len(scorer.anatomy.layers))],
-            rates=plan.rates,
-            metric=plan.metric or scorer.task.metric,
-            rows=plan.screen_rows,
-            combine=plan.combine,
-            top_k=plan.top_k,
-            store=store,
-            tell=tell,
-        ),
-    )
+    order = _order(plan, draws, store, tell)
     return {order.first.layer: math.inf}, order
+
+
+def _order(plan: Plan, draws: Draws, store: RunStore | None, tell: Callable[[str], None]) -> Order:
+    """Return the order in which the plan's screen puts all places."""
+    asked = Screening(
+        scorers=draws.choosing,
+        score=draws.score,
+        every=draws.every,
+        places=[Place(layer, plan.part) for layer in range(len(draws.first.anatomy.layers))],
+        rates=plan.tried,
+        metric=plan.metric or draws.first.task.metric,
+        rows=plan.screen_rows,
+        combine=plan.combine,
+        top_k=plan.top_k,
+        store=store,
+        tell=tell,
+    )
+    return screened(str(plan.layer), asked)
+
+
+def _compose(
+    plan: Plan,
+    draws: Draws,
+    store: RunStore | None,
+    settings: dict[str, Any],
+    tell: Callable[[str], None],
+) -> GreedyResult:
+    screened = isinstance(plan.layer, str)
+    places = _order(plan, draws, store, tell).scores if screened else ()
+    return compose(plan, draws, tuple(places), settings, tell)
 
 
 def _published(scorer: Scorer, part: str) -> list[dict[str, Any]]:
