@@ -234,8 +234,7 @@ class Run:
         spectra: what is known of each matrix's spectrum.
         models: of a sweep, what is known of each model: its fingerprint, dtype, layers and spectra.
         origin: the command and the versions that began it, where they were noted.
-        margin: of the guard, in points.
-        guarded: the trials of the guard, which are none of the others.
+        margin, guarded: the guard's, in points, and its trials, which are none of the others.
 
     Raises:
         RunError: two trials score the same edits on the same split of the same setting.

@@ -1,4 +1,4 @@
-"""What several draws of demonstrations, or several prompts, say together."""
+"""The means over several draws of demonstrations, or several prompts, and what they differ by."""
 
 from __future__ import annotations
 
