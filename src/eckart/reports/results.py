@@ -12,10 +12,13 @@ from rich.text import Text
 
 from eckart.analysis.findings import find
 from eckart.reports.controls import controls_report
+from eckart.reports.rivals import rivals_table
+from eckart.reports.screens import screen_list
 from eckart.reports.sentences import evaluation_verdict, race_summary, summary
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, listed, titled
 from eckart.selection.drawn import interval
+from eckart.selection.tested import Tested
 from eckart.statistics.scores import Score
 from eckart.weights.conditioning import MatrixSpectrum
 
@@ -57,9 +60,12 @@ def search_report(result: SearchResult) -> RenderableType:
     failed = [c for c in result.candidates if c.trial.score is None]
     parts: list[RenderableType] = [
         Said(f"{' '.join(summary(find(result.run)))}\n", "bold"),
+        *([Said(f"{result.rivals}\n", "bold")] if result.rivals else []),
         *([Said(f"{result.guarded}\n")] if result.guarded else []),
+        *([Said(f"{result.looks}\n")] if result.looks else []),
         outcome_table(result),
         Said(f"{LEGEND}\n", "dim"),
+        *([rivals_table(result.rivals)] if result.rivals else []),
         *(controls_report(result) if result.beside() else []),
         candidates_table(result),
         *(Said(f"failed at {candidate.rate:g}: {candidate.trial.error}") for candidate in failed),
@@ -70,6 +76,8 @@ def search_report(result: SearchResult) -> RenderableType:
         parts.append(beside_table(result))
     if result.condition_numbers:
         parts.append(layers_list(result))
+    if result.order:
+        parts.append(screen_list(result.order))
     parts += [Said(f"note: {note}", "dim") for note in result.notes]
     return Group(*parts)
 
@@ -118,7 +126,7 @@ def _candidate(result: SearchResult, candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def outcome_table(result: SearchResult) -> Table:
+def outcome_table(result: Tested) -> Table:
     """Return the test set's outcome: unpruned and clipped on the same rows; unpruned alone where
     nothing is clipped."""
     columns = (
@@ -134,11 +142,13 @@ def outcome_table(result: SearchResult) -> Table:
         rows.append({"name": "difference", **difference})
     choice = "the frozen choice" if result.edits else "nothing is clipped"
     majority = f"majority {rows[0]['majority_rate']:.4f}"
-    title = f"test: {choice}, looked at once (n = {paired.n}{_means(result)}; {majority})"
+    alone = result.looks is not None and not result.looks
+    once = "looked at once" if alone else "looked at once by this run"
+    title = f"test: {choice}, {once} (n = {paired.n}{_means(result)}; {majority})"
     return Table("outcome", title, "", columns, rows)
 
 
-def _means(result: SearchResult) -> str:
+def _means(result: Tested) -> str:
     draws = len(result.baseline.trials)
     return f", means over {draws} draws" if draws > 1 else ""
 

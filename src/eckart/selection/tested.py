@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +15,9 @@ from eckart.runs import Run
 from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.drawn import Difference, difference, sealed_seeds, summary
 from eckart.selection.guarded import Guarded
+from eckart.selection.looks import Looks
+from eckart.selection.order import Order
+from eckart.selection.rivals import Rivals
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import sentence, verdict
 from eckart.statistics.paired import predictions_turned
@@ -35,6 +38,9 @@ class Tested(ABC):
         controls: the choice's control arms on the test set, where they were asked for; none where
             nothing is clipped.
         guarded: what else the choice did; None where nobody asked, or nothing is clipped.
+        order: in which a screen put the places that were looked at; None where none did.
+        rivals: the choice beside what costs nothing; None where nobody asked.
+        looks: of other runs at these test rows; None where no run is kept, and so none is beside.
     """
 
     stays: ClassVar[str]
@@ -48,11 +54,19 @@ class Tested(ABC):
     rows: tuple[Rows, ...] = field(repr=False)
     controls: tuple[Scored, ...] = ()
     guarded: Guarded | None = None
+    order: Order | None = None
+    rivals: Rivals | None = None
+    looks: Looks | None = None
 
     @property
     @abstractmethod
     def compared(self) -> tuple[Scored, ...]:
         """What was scored on validation, and chosen from."""
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Say where the choice is."""
 
     @abstractmethod
     def choice(self) -> str:
@@ -79,7 +93,8 @@ class Tested(ABC):
         looks = (*self.compared, self.baseline, self.clipped)
         kept = {f"{t.key} {t.setting}": t for look in looks for t in look.trials}
         rows = {rows.digest: rows for rows in self.rows}
-        return Run(Path(), self.settings, kept, rows, spectra={}, models={})
+        screen = self.order.to_json() if self.order else None
+        return Run(Path(), self.settings, kept, rows, spectra={}, models={}, screen=screen)
 
     @property
     def tested(self) -> dict[str, Scored]:
@@ -106,6 +121,9 @@ class Tested(ABC):
             },
             **self._controls_json(),
             **({"guard": self.guarded.to_json()} if self.guarded else {}),
+            **({"screen": self.order.to_json()} if self.order else {}),
+            **({"rivals": self.rivals.to_json()} if self.rivals else {}),
+            **({"looked_at_before": asdict(self.looks)} if self.looks else {}),
             "labels": list(self.labels),
             "notes": list(self.notes),
             "settings": self.settings,
@@ -134,6 +152,7 @@ class Tested(ABC):
             self.caution(),
             f"{self.settings['model']} on {self.settings['task']}: {self.verdict()}",
             f"  choice      {self.choice()}",
+            f"  screen      {self.order}" if self.order else "",
             f"  unpruned    {_value(self.baseline, metric):.4f} {metric.replace('_', ' ')} on test,"
             f" n = {score.n}",
         ]
@@ -144,6 +163,10 @@ class Tested(ABC):
             said.append(f"  controls    {self.beside()}")
         if self.guarded:
             said.append(f"  guard       {self.guarded}")
+        if self.rivals:
+            said.append(f"  rivals      {self.rivals}")
+        if self.looks:
+            said.append(f"  looks       {self.looks}")
         return "\n".join(filter(None, said))
 
     def verdict(self) -> str:
