@@ -65,6 +65,10 @@ def test_the_coverage_benchmark():
         assert name in out
 
 
+def test_the_draws_benchmark():
+    assert "covers, same draws" in " ".join(run("draws.py", "--times", "4", "--rows", "60").split())
+
+
 def test_the_theory_benchmark_draws_its_figures(tmp_path):
     assert "a term of Theorem 2" in run("theory.py", "--draws", "3", "--out", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"theory-norms.png", "theory-bound.png"}

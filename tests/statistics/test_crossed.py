@@ -74,6 +74,11 @@ class TestSeedAndRowMean:
         if merit == 0:
             assert rates["called"] <= 1 - least + error(least, 600)
 
+    def test_a_search_over_draws_covers_where_the_draws_that_chose_would_not(self, simulated):
+        found = simulated.searched(simulated.Noise(seed=0.2), np.zeros(7), 5, 200, times=300)
+        assert found["covers"] >= 0.95 - error(0.95, 300) > found["covers, same"]
+        assert abs(found["bias"]) < 0.01 < found["bias, same"]
+
     def test_pooling_the_seeds_would_call_far_too_often(self, simulated):
         rates = simulated.mean(
             simulated.Noise(row_of_edit=0.8, chance=0.2), 0.0, 5, 200, times=300, draws=2
