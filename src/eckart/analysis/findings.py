@@ -25,10 +25,11 @@ from eckart.analysis.measured import (
 from eckart.analysis.outcomes import Block, Condition, Target, blocks
 from eckart.records import Edit
 from eckart.runs import Run
-from eckart.statistics.crossed import Estimate, smallest_detectable
+from eckart.statistics.crossed import Estimate
 from eckart.statistics.gain import verdict
 from eckart.statistics.multiplicity import FOLDS, holm, selected_gain
 from eckart.statistics.paired import PairedDifference
+from eckart.statistics.power import smallest_detectable
 from eckart.statistics.scores import Outcome, Score
 
 Conclusion = Literal["gain", "loss", "cannot tell", "nothing clipped", "not known"]
