@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from eckart.runs import RunStore
-    from eckart.sweeps.cost import Cost
-    from eckart.sweeps.grid import Sweep
+    from eckart.scoring.scorer import Scorer
+    from eckart.selection.plan import Plan
+    from eckart.statistics.power import Outlook
+    from eckart.sweeps.grid import Sweep, Unit
     from eckart.sweeps.result import SweepResult
     from eckart.sweeps.sources import Sources
     from eckart.sweeps.sweep import Event, Execute
@@ -39,7 +41,7 @@ def carry_out(
 
     say_run(folder)
     with progress(study, folder, sources) as watch:
-        result = run_sweep(study, folder, sources, execute, watch)
+        result = run_sweep(study, folder, sources, execute, watch, say)
     if as_json:
         print_json(result.to_json())
         return
@@ -50,10 +52,28 @@ def carry_out(
     )
 
 
-def show_cost(cost: Cost, as_json: bool) -> None:
+def foresee_search(plan: Plan, scorer: Scorer, folder: Path, as_json: bool) -> None:
+    """Show what a search will cost, and what it can see."""
+    from eckart.selection.search import check_plan
+    from eckart.sweeps.cost import as_sweep
+
+    check_plan(plan, scorer)
+    study, sources = as_sweep(plan, scorer)
+    show_cost(study, folder, sources, as_json)
+
+
+def show_cost(study: Sweep, folder: Path, sources: Sources, as_json: bool) -> None:
+    """Show what a study will cost, and what it can see."""
+    from eckart.sweeps.cost import estimate
+
+    seen: list[tuple[Unit, Outlook]] = []
+    cost = estimate(study, folder, sources, lambda unit, outlook: seen.append((unit, outlook)))
     if as_json:
-        print_json(cost.to_json())
+        power = [{"unit": str(unit), **outlook.to_json()} for unit, outlook in seen]
+        print_json({**cost.to_json(), "power": power})
         return
+    for unit, outlook in seen:
+        show(f"{unit}: {outlook}")
     show(
         f"{cost.units} units, up to {cost.trials} trials, {cost.kept} of them kept already; fewer"
         f" where no edit is chosen for the test rows\n{cost.rows:,} rows, {cost.tokens:,} tokens in"
@@ -113,6 +133,8 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
         def watch(event: Event) -> None:
             nonlocal done, trials
             if isinstance(event, Trial):
+                if event.split.is_part:
+                    return  # a first look, which is none of those that were expected
                 trials += 1
                 shown.advance(job)
             elif isinstance(event, Unit):

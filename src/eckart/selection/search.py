@@ -12,7 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eckart.algorithm1 import ScoreEdits, algorithm1, control_arms, no_arms, search_all
+from eckart.algorithm1 import (
+    ScoreEdits,
+    algorithm1,
+    control_arms,
+    no_arms,
+    search_all,
+    worst_layer,
+)
 from eckart.files import home
 from eckart.published import identify, published_rows
 from eckart.records import RATES, TOP_K, fingerprint
@@ -21,6 +28,7 @@ from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
 from eckart.selection.guard import Guard, keep_guard
 from eckart.selection.plan import MARGIN, Plan, check_known
+from eckart.selection.power import foresee
 from eckart.selection.racing import ALPHA, Race, check_race, race_rates
 from eckart.selection.recorded import Recorded
 from eckart.selection.result import Candidate, SearchResult
@@ -30,6 +38,10 @@ from eckart.weights.edits import droppable
 from eckart.weights.linalg import factored_size, rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.weights.spectrum import exact_matrices, matrices, spectra
+
+
+def nobody(line: str) -> None:
+    """Hear nothing."""
 
 
 def search(
@@ -97,19 +109,16 @@ def run_plan(
     plan: Plan,
     scorer: Scorer,
     out: str | Path | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None] = nobody,
     command: str | None = None,
     guard: Guard | None = None,
 ) -> SearchResult:
-    """Carry out a plan, and look at what else the choice does if there is a guard; see `search`. A
-    race tells of every rate that it drops; a new run notes the command."""
-    check_known(plan.metric, scorer.task.metrics, "metric")
-    if plan.race:
-        check_race(plan.metric or scorer.task.metric, scorer.scoring)
+    """Carry out a plan, and look at what else the choice does if there is a guard; see `search`. If
+    anybody is told, it is first what can be seen, and of a race every rate that it drops; a new run
+    notes the command."""
     # What cannot be done is refused before anything long is computed, and before a new run's folder
     # is made.
-    first = scorer.anatomy.layer_index(plan.layer or 0)
-    scorer.anatomy.select(first, plan.part)
+    check_plan(plan, scorer)
     if out is None or not (home(out) / "run.sqlite").exists():
         for split in ("validation", "test"):
             scorer.prepare(split)
@@ -131,6 +140,19 @@ def run_plan(
         if guard is not None:
             guard.forget()
     return result
+
+
+def check_plan(plan: Plan, scorer: Scorer) -> None:
+    """Refuse a plan that cannot be carried out.
+
+    Raises:
+        EckartError: there is no such metric, layer or part, or no race can be run.
+    """
+    check_known(plan.metric, scorer.task.metrics, "metric")
+    if plan.race:
+        check_race(plan.metric or scorer.task.metric, scorer.scoring)
+    first = scorer.anatomy.layer_index(plan.layer or 0)
+    scorer.anatomy.select(first, plan.part)
 
 
 def default_folder(plan: Plan, scorer: Scorer) -> Path:
@@ -188,12 +210,17 @@ def _search(
         condition_numbers = {}
         choose_from = {scorer.anatomy.layer_index(plan.layer): math.inf}
     rows = len(scorer.rows("validation").rows)
+    recorded = Recorded(scorer, store)
+    if tell is not nobody:
+        outlook = foresee(recorded, plan, worst_layer(choose_from, plan.top_k))
+        if outlook is not None:
+            tell(f"what can be seen: {outlook}")
 
     def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
         return race_rates(score, layer, part, rates, rows, tell)
 
     found = algorithm1(
-        Recorded(scorer, store).score,
+        recorded.score,
         choose_from,
         plan.part,
         plan.rates,

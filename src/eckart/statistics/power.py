@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,12 @@ GAINS = (0.01, 0.02, 0.05)
 """For which the rows that they need are said."""
 SHARES = (0.05, 0.1, 0.2)
 """For which it is said what can be seen, where the share of rows that turn is not known."""
-RESTLESS = 0.25
+RESTLESS = 0.5
 """By how much draws' gains are taken to differ where nobody knows, as a share of what turns."""
 SHARED = np.linspace(0, 1, 5)
 """How much of a row's gain may be the row's under every draw, as shares of its variance."""
-LEAST_GAIN = 0.001
-MOST_ROWS = 2**30
+LEAST_GAIN = 0.002
+MOST_ROWS = 2**24
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Design:
         turns: the share of rows that turn, in (0, 1].
         draws: of demonstrations.
         between: the standard deviation of the gain between draws, all rows scored; where nobody
-            knows, a quarter of `turns`.
+            knows, half of `turns`: docs/statistics.md has what was measured.
         level: of the two-sided test.
 
     Raises:
@@ -71,13 +71,13 @@ class Design:
             raise EckartError(f"{self.draws} draws test nothing; one is the least")
         if self.between is not None and self.draws == 1:
             raise EckartError(
-                f"{self.between:g} between draws, and there is one draw, which differs from no"
-                " other; give more draws, or leave it out"
+                f"gains that differ by {100 * self.between:g} points between draws, and there is"
+                " one draw, which differs from no other; give more draws, or leave it out"
             )
         if self.between is not None and not 0 <= self.between <= self.turns:
             raise EckartError(
-                f"draws that differ by {self.between:g} where {self.turns:g} of the rows turn:"
-                " between draws no gain differs by more than that; both are shares, such as 0.02"
+                f"gains do not differ by {100 * self.between:g} points between draws where"
+                f" {self.turns:.1%} of the rows turn; give 0 to {100 * self.turns:g}"
             )
 
     @property
@@ -97,8 +97,8 @@ class Design:
             EckartError: no rows, or no power.
         """
         _inside("power", power)
-        if rows < 1:
-            raise EckartError(f"{rows} rows test nothing; one is the least")
+        if not 1 <= rows <= MOST_ROWS:
+            raise EckartError(f"{rows:,} rows make no test; give 1 to {MOST_ROWS:,}")
 
         def lack(gain: float) -> float:
             return power - self.power(gain, rows)
@@ -110,7 +110,7 @@ class Design:
         number of rows tells it: the draws are too few, or fewer rows turn than it needs.
 
         Raises:
-            EckartError: the gain is no share from 0.001 on, or no power.
+            EckartError: the gain is no share from 0.002 on, or no power.
         """
         _inside("power", power)
         if not LEAST_GAIN <= gain <= 1:
@@ -216,17 +216,31 @@ class Outlook:
         """Return what so many test rows can show, where a few validation rows were looked at."""
         return cls(Design(turned.share, draws, level=level), rows, turned=turned)
 
+    @property
+    def alike(self) -> Outlook | None:
+        """The same if all draws gain alike, where nobody knows by how much they differ."""
+        if self.design.draws == 1 or self.design.between is not None:
+            return None
+        return replace(self, design=replace(self.design, between=0.0))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values; null stands for no gain and for no number of rows."""
-        rows, design = self.rows, self.design
+        design, alike = self.design, self.alike
         return {
-            "rows": rows,
+            "rows": self.rows,
             "draws": design.draws,
             "turns": design.turns,
             "measured": None if self.turned is None else asdict(self.turned),
-            "between": design.spread if design.draws > 1 else None,
             "level": design.level,
             "power": self.chance,
+            **self._seen(),
+            **({"if_draws_gain_alike": alike._seen()} if alike else {}),
+        }
+
+    def _seen(self) -> dict[str, Any]:
+        rows, design = self.rows, self.design
+        return {
+            "between": design.spread if design.draws > 1 else None,
             "smallest_gain": _finite(design.smallest(rows, self.chance)) if rows else None,
             "gains": [
                 {
@@ -239,44 +253,63 @@ class Outlook:
         }
 
     def __str__(self) -> str:
-        design = self.design
+        design, alike = self.design, self.alike
         surely = f"with {self.chance:.0%} power at level {design.level:.2g}"
         turns = self.turned or f"where {design.turns:.1%} of the rows turn"
         needs = ", ".join(f"{_points(gain)} {self._needs(gain)}" for gain in self.gains)
         if self.rows is None:
             return f"with {_draws(design)}, {turns}, and {surely}: a gain of {needs}"
         told = f"{_told(design.smallest(self.rows, self.chance))} {surely}"
-        given = f"with {self.rows:,} test rows and {_draws(design)}, {turns}"
-        return f"{given}, {told}; a gain of {needs}"
+        if alike is not None:
+            told += (
+                f" if the draws' gains differ by {_points(design.spread)}, half of what turns, and"
+                f" {_told(alike.design.smallest(self.rows, self.chance))} if they do not"
+            )
+        given = f"with {self.rows:,} test rows and {_draws(design)}, {turns}, {told}"
+        return f"{given}; a gain of {needs}"
+
+    def had(self) -> str:
+        """Say with which power each gain is told on the rows there are."""
+        rows, turns = self.rows, self.design.turns
+        told = [
+            f"{_points(gain)} with {self.design.power(gain, rows):.0%} power"
+            for gain in self.gains
+            if rows is not None and gain <= turns
+        ]
+        return f"on {rows:,} rows a gain of {', '.join(told)}" if told else ""
 
     def _needs(self, gain: float) -> str:
         if gain > self.design.turns:
             return "is more than turns"
-        rows = self.design.rows(gain, self.chance)
-        return "needs more draws" if math.isinf(rows) else f"needs {rows:,.0f} rows"
+        rows = (self.alike or self).design.rows(gain, self.chance)
+        least = "at least " * (self.alike is not None)
+        return "needs more draws" if math.isinf(rows) else f"needs {least}{rows:,.0f} rows"
 
 
 def unmeasured(rows: int, draws: int = 1, level: float = LEVEL, *, why: str) -> str:
-    """Say what so many test rows can show where it is not known, and why not, how many of them
-    turn."""
-    designs = [Design(share, draws, level=level) for share in SHARES]
+    """Say what so many test rows can show at best where it is not known, and why not, how many of
+    them turn."""
+    between = 0.0 if draws > 1 else None
+    designs = [Design(share, draws, between, level) for share in SHARES]
     told = (f"{_told(d.smallest(rows))} where {d.turns:.0%} of the rows turn" for d in designs)
+    alike = " that gain alike" * (draws > 1)
     return (
-        f"with {rows:,} test rows, {draws} draw{'s' * (draws > 1)} and {POWER:.0%} power at level"
-        f" {level:.2g}: {', '.join(told)}; {why}"
+        f"with {rows:,} test rows, {draws} draw{'s' * (draws > 1)}{alike} and {POWER:.0%} power at"
+        f" level {level:.2g}: {', '.join(told)}; {why}"
     )
 
 
 def _draws(design: Design) -> str:
     if design.draws == 1:
         return "one draw"
-    taken = "are taken to differ" if design.between is None else "differ"
-    return f"{design.draws} draws whose gains {taken} by {_points(design.spread)}"
+    if design.between is None:
+        return f"{design.draws} draws"
+    return f"{design.draws} draws whose gains differ by {_points(design.between)}"
 
 
 def _told(smallest: float) -> str:
     none = math.isinf(smallest)
-    return "no gain is told" if none else f"a gain of {_points(smallest)} is told"
+    return "no gain is told" if none else f"a gain of {_points(smallest)} or more is told"
 
 
 def _points(gain: float) -> str:
