@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from eckart.errors import EditError, RunError
 from eckart.records import DROP, LARGEST, PARTS, TOP_K, Edit, Edits, Trial
@@ -15,8 +15,52 @@ from eckart.records import DROP, LARGEST, PARTS, TOP_K, Edit, Edits, Trial
 RANDOM_ARMS = ("random", "random1", "random2")
 """As many draws of random directions as a choice is compared with."""
 
-ScoreEdits: TypeAlias = Callable[[Sequence[Edits], str], Iterable[Trial]]
-"""Scores candidates on a split: a trial each, in any order, best the unpruned model `()` first."""
+
+class Merited(Protocol):
+    """What a candidate scored."""
+
+    @property
+    def n(self) -> int:
+        """On how many rows."""
+
+    @property
+    def headline(self) -> str:
+        """The metric that is reported first."""
+
+    @property
+    def merits(self) -> Mapping[str, float]:
+        """What a choice may compare, by metric; larger is better."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything but the rows."""
+
+
+class Scored(Protocol):
+    """A candidate that was scored on a split: a `Trial`, or what several of them say together."""
+
+    @property
+    def edits(self) -> Edits:
+        """What was clipped."""
+
+    @property
+    def score(self) -> Merited | None:
+        """None where it could not be scored."""
+
+    @property
+    def error(self) -> str | None:
+        """Why not."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """What it rests on: a trial a draw."""
+
+
+ScoreEdits: TypeAlias = Callable[[Sequence[Edits], str], Iterable[Scored]]
+"""Scores candidates on a split, each once and in any order, best the unpruned model `()` first."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +73,7 @@ class Searched:
     """
 
     best: float
-    trials: dict[float, Trial]
+    trials: Mapping[float, Scored]
 
 
 Arms: TypeAlias = Callable[[Edit], Sequence[Edit]]
@@ -52,9 +96,9 @@ class Found:
 
     layer: int
     rates: Searched
-    unpruned: Trial
-    clipped: Trial
-    controls: tuple[Trial, ...] = ()
+    unpruned: Scored
+    clipped: Scored
+    controls: tuple[Scored, ...] = ()
 
 
 def no_arms(choice: Edit) -> tuple[Edit, ...]:
@@ -92,7 +136,8 @@ def algorithm1(
     searched = (search_rates or search_all)(score, layer, part, rates, metric)  # lines 5 to 14
     choice = Edit(layer, part, searched.best)
     controls = arms(choice) if choice.rate else ()
-    unpruned, clipped, *beside = score_test(score, choice, controls)  # lines 15 and 16
+    edits = candidate(choice.layer, choice.part, choice.rate)
+    unpruned, clipped, *beside = score_test(score, edits, [(arm,) for arm in controls])  # 15, 16
     return Found(layer, searched, unpruned, clipped, tuple(beside))
 
 
@@ -133,7 +178,7 @@ def search_all(
     return Searched(best.rate if best else 0.0, dict(sorted(trials.items())))
 
 
-def checked_unpruned(trial: Trial) -> Trial:
+def checked_unpruned(trial: Scored) -> Scored:
     """Return a trial, unless it failed for the unpruned model: then no other need be scored.
 
     Raises:
@@ -168,21 +213,20 @@ def compared(merit: float) -> float:
 
 
 def score_test(
-    score: ScoreEdits, choice: Edit, controls: Sequence[Edit] = ()
-) -> tuple[Trial, Trial, *tuple[Trial, ...]]:
+    score: ScoreEdits, choice: Edits, controls: Sequence[Edits] = ()
+) -> tuple[Scored, Scored, *tuple[Scored, ...]]:
     """Score the unpruned model and the frozen choice on the same test rows (lines 15 and 16), and
     beside them its control arms, which may fail.
 
     Raises:
         RunError: either of the two could not be scored.
     """
-    edits = candidate(choice.layer, choice.part, choice.rate)
-    asked: list[Edits] = [(), edits, *((arm,) for arm in controls)]
+    asked: list[Edits] = [(), choice, *controls]
     trials = {trial.edits: trial for trial in score(list(dict.fromkeys(asked)), "test")}
-    for tested in ((), edits):
+    for tested in ((), choice):
         if trials[tested].score is None:
             raise RunError(f"the test set cannot be scored: {trials[tested].error}")
-    return trials[()], trials[edits], *(trials[arm,] for arm in controls)
+    return trials[()], trials[choice], *(trials[arm] for arm in controls)
 
 
 def control_arms(choice: Edit, droppable: bool) -> tuple[Edit, ...]:
@@ -201,6 +245,17 @@ def control_arms(choice: Edit, droppable: bool) -> tuple[Edit, ...]:
     cuts = tuple(replace(choice, cut=cut) for cut in (*RANDOM_ARMS, LARGEST))
     whole = droppable and len(PARTS[choice.part]) > 1
     return (*cuts, replace(choice, rate=1.0, cut=DROP)) if whole else cuts
+
+
+def arms_together(edits: Edits, droppable: bool) -> tuple[Edits, ...]:
+    """Return the control arms of a composition: the same arm of each edit, all at once; dropped
+    are all parts, or none.
+
+    >>> arms = arms_together((Edit(3, "q", 0.9), Edit(5, "mlp", 0.5)), droppable=True)
+    >>> len(arms), [str(edit) for edit in arms[-1]]
+    (4, ['3:q:0.9:largest', '5:mlp:0.5:largest'])
+    """
+    return tuple(zip(*(control_arms(edit, droppable) for edit in edits), strict=False))
 
 
 def candidate(layer: int, part: str, rate: float) -> Edits:

@@ -15,7 +15,7 @@ from eckart.cli.flags import parse_numbers, parse_points, with_options
 from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
-from eckart.cli.runs import carry_out, foresee_search, run_spectrum, show_cost
+from eckart.cli.runs import carry_out, run_spectrum, show_plan, show_study
 from eckart.errors import EditError
 from eckart.records import Edit
 from eckart.selection.plan import GuardOptions, Plan, listed
@@ -155,13 +155,15 @@ def search(
     reading: ReadingOptions,
     loading: ModelOptions,
 ) -> None:
-    """Algorithm 1: choose the layer by condition number, the rate on validation, and test the
-    choice once."""
-    rows = o.read_task(task)
+    """Algorithm 1: choose the layer by condition number or another screen, the rate on validation,
+    and test the choice once."""
+    rows = o.read_draws(task, plan)
     from eckart.cli.results import finish_search
     from eckart.exports.dense import check_target
+    from eckart.selection.screens import check_layer
     from eckart.selection.search import default_folder, run_plan
 
+    check_layer(plan.layer)
     if save is not None:
         check_target(save)
     evaluator = _evaluator(model, rows, scoring, reading, loading)
@@ -170,7 +172,7 @@ def search(
     guarding = o.read_guard(guard, evaluator)
     folder = out or default_folder(plan, evaluator)
     if dry_run:
-        foresee_search(plan, evaluator, folder, as_json=json_)
+        show_plan(plan, evaluator, folder, as_json=json_)
         return
     say_run(folder)
     result = run_plan(plan, evaluator, folder, tell=say, command=typed(), guard=guarding)
@@ -242,7 +244,7 @@ def sweep(
     grid = settle(grid, sources)
     folder = out or default_folder(grid)
     if dry_run:
-        show_cost(grid, folder, sources, as_json=json_)
+        show_study(grid, folder, sources, as_json=json_)
     else:
         carry_out(grid, folder, sources, execute, as_json=json_)
 

@@ -12,18 +12,19 @@ from rich.console import RenderableType
 
 from eckart.algorithm1 import control_arms
 from eckart.analysis.findings import Choice, Findings, picked
-from eckart.analysis.measured import mean_gain, reported, turned
+from eckart.analysis.measured import reported
 from eckart.analysis.outcomes import Block, Condition, blocks, edit_of
 from eckart.records import SMALLEST, Edit
 from eckart.reports.table import UNITS, Column, Table
 from eckart.reports.tables import WHERE
 from eckart.reports.terminal import Said
 from eckart.selection.controls import WORDS, Against
+from eckart.statistics.crossed import mean_gain, turned
 from eckart.statistics.gain import verdict
 from eckart.statistics.multiplicity import holm
 
 if TYPE_CHECKING:
-    from eckart.selection.result import SearchResult
+    from eckart.selection.tested import Tested
 
 NOTE = (
     "Each choice against other edits of the same place, on the same test rows: as many singular"
@@ -34,9 +35,9 @@ NOTE = (
 )
 
 
-def controls_report(result: SearchResult) -> list[RenderableType]:
+def controls_report(result: Tested) -> list[RenderableType]:
     """Return a search's choice beside its control arms, and what that allows to be said."""
-    units = UNITS[type(result.clipped.score)]  # type: ignore[index]
+    units = UNITS[type(result.clipped.trials[0].score)]  # type: ignore[index]
     columns = (
         Column("arm", "arm", "written"),
         Column("merit", units.metric, units.mean),
@@ -48,7 +49,7 @@ def controls_report(result: SearchResult) -> list[RenderableType]:
     )
     rows = [_beside(arm) for arm in result.against]
     n = result.comparison.n
-    title = f"control arms: layer {result.layer}, {result.part}, on the same test rows (n = {n})"
+    title = f"control arms: {result.place}, on the same test rows (n = {n})"
     tables = [Table("controls", title, "", columns, rows)] if rows else []
     said = result.beside()
     return [*tables, Said(f"{said[0].upper()}{said[1:]}.\n")]
@@ -57,11 +58,11 @@ def controls_report(result: SearchResult) -> list[RenderableType]:
 def _beside(arm: Against) -> dict[str, Any]:
     paired = arm.difference
     if paired is None:
-        return {"arm": arm.edit.amount, "says": f"failed: {arm.error}"}
+        return {"arm": arm.name, "says": f"failed: {arm.error}"}
     return {
-        "arm": arm.edit.amount,
+        "arm": arm.name,
         "merit": arm.merit,
-        "gain": paired.difference,
+        "gain": paired.mean,
         "interval": paired.interval,
         "p_value": paired.p_value,
         "p_adjusted": arm.p_adjusted,
@@ -149,5 +150,5 @@ def _failed(findings: Findings) -> Iterator[dict[str, Any]]:
     for trial in findings.run.trials.values():
         edit = edit_of(trial)
         if edit and edit.cut != SMALLEST and trial.score is None:
-            where = asdict(Condition.of(trial))
+            where = asdict(Condition.of(trial, findings.run.asked.prompts))
             yield {**where, "part": edit.part, "arm": edit.cut, "says": f"failed: {trial.error}"}

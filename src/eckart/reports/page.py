@@ -26,8 +26,11 @@ from eckart.reports.claims import (
 from eckart.reports.controls import controls_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
+from eckart.reports.greedy import kept_document, steps_table
 from eckart.reports.guard import guard_tables, guards
 from eckart.reports.provenance import Provenance, provenance
+from eckart.reports.rivals import NOTE, rivals_table
+from eckart.reports.screens import screen_table
 from eckart.reports.sentences import Headline, choice_name, ordered, summary, verdicts, worst_matrix
 from eckart.reports.table import UNITS, Table, Units, escaped
 from eckart.reports.tables import (
@@ -40,6 +43,8 @@ from eckart.reports.tables import (
     spectra_table,
 )
 from eckart.runs import Run, read_run
+from eckart.selection.looks import Looks
+from eckart.selection.rivals import Rivals
 from eckart.statistics.scores import Outcome, Score
 
 MOST_VERDICTS = 24
@@ -93,9 +98,13 @@ class Report:
         """Work out everything about a run."""
         findings = find(run)
         origin = provenance(run)
+        composed = kept_document(run)
+        rivals = Rivals.in_run(run) if run.rivals else None
         tables = (
+            *([steps_table(composed)] if composed else []),
             choices_table(findings),
             controls_table(findings),
+            rivals_table(rivals, NOTE),
             *guard_tables(run),
             published_table(findings),
             calibration_table(findings),
@@ -105,6 +114,7 @@ class Report:
             seeds_table(findings),
             cells_table(findings),
             failures_table(findings),
+            screen_table(run),
             spectra_table(run),
         )
         chosen = [choice for choice in ordered(findings) if choice.edit]
@@ -112,7 +122,7 @@ class Report:
         return cls(
             title=origin.title,
             summary=tuple(
-                [*origin.warnings, *summary(findings), *_guarded(run)]
+                [*origin.warnings, *_found(findings, composed), *_beside(run, rivals)]
                 if findings.cells
                 else origin.warnings or _nothing(run)
             ),
@@ -277,10 +287,18 @@ def _flipped(findings: Findings, choice: Choice) -> Flipped:
     return Flipped(choice_name(choice), split, rows, rows_broken, len(turned), shown)
 
 
-def _guarded(run: Run) -> list[str]:
-    """Say what else each choice did, if it was looked at."""
+def _beside(run: Run, rivals: Rivals | None) -> list[str]:
+    """Say whether clipping helps beyond what is free, who else looked at the test rows, and what
+    else each choice did, as far as it was looked at."""
+    own = [str(rivals)] if rivals else []
+    looks = [str(looks)] if (looks := Looks(**run.looks)) else []
     several = len({trial.setting.model for trial in run.guarded}) > 1
-    return [f"{f'{model}: ' * several}{guarded}" for model, guarded in guards(run)[:MOST_FLIPPED]]
+    guarded = [f"{f'{model}: ' * several}{said}" for model, said in guards(run)[:MOST_FLIPPED]]
+    return [*own, *looks, *guarded]
+
+
+def _found(findings: Findings, composed: dict[str, Any] | None) -> list[str]:
+    return composed["says"] if composed else summary(findings)
 
 
 def _nothing(run: Run) -> list[str]:

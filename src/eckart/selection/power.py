@@ -3,11 +3,11 @@ read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from eckart.records import Edit, Split
 from eckart.scoring.methods import OF_ALL_ROWS
-from eckart.selection.plan import Plan
+from eckart.selection.draws import Draws
 from eckart.selection.racing import FIRST_LOOK, plan_looks
 from eckart.selection.recorded import Recorded
 from eckart.statistics.gain import LEVEL
@@ -60,11 +60,30 @@ def outlook(
     return None
 
 
-def foresee(recorded: Recorded, plan: Plan, layer: int, draws: int = 1) -> Outlook | None:
-    """Return what a search of the rates of a layer can show; a race's first look serves both."""
-    rows = len(recorded.scorer.rows("validation").rows)
-    first = Split.part("validation", 0, plan_looks(rows)[0]) if plan.race else None
-    return outlook(recorded, largest_first(layer, plan.part, plan.rates), first, draws=draws)
+def foresee(draws: Draws, edits: Iterable[Edit], raced: int | None = None) -> Outlook | None:
+    """Return what a search's test can show, measured under the first of its draws.
+
+    Arguments:
+        edits: see `outlook`.
+        raced: how many rows are read in looks; the first of these serves both. None where they are
+            read at once.
+    """
+    first = Split.part("validation", 0, plan_looks(raced)[0]) if raced else None
+    recorded = Recorded(draws.first, draws.ledger, shared=len(draws.every) > 1)
+    return outlook(recorded, edits, first, draws=len(draws.testing))
+
+
+def foretell(
+    tell: Callable[[str], None], draws: Draws, edits: Iterable[Edit], raced: int | None = None
+) -> None:
+    """Tell what a search's test can show; where nobody is told, nothing is read for it."""
+    found = None if tell is nobody else foresee(draws, edits, raced)
+    if found is not None:
+        tell(f"what can be seen: {found}")
+
+
+def nobody(line: str) -> None:
+    """Hear nothing."""
 
 
 def largest_first(layer: int, part: str, rates: Iterable[float]) -> list[Edit]:

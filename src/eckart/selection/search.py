@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -15,33 +15,51 @@ from typing import Any
 from eckart.algorithm1 import (
     ScoreEdits,
     algorithm1,
+    arms_together,
     control_arms,
     no_arms,
+    score_test,
     search_all,
     worst_layer,
 )
+from eckart.errors import EckartError, TaskError
 from eckart.files import home
 from eckart.published import identify, published_rows
-from eckart.records import RATES, TOP_K, fingerprint
-from eckart.runs import RunStore, folder_name
+from eckart.records import RATES, TOP_K, Edit, Split, Trial, fingerprint
+from eckart.runs import Run, RunStore, folder_name
 from eckart.scoring.evaluator import scorer_of
+from eckart.scoring.methods import check_method
 from eckart.scoring.scorer import Scorer
+from eckart.selection.composed import GreedyResult, budget, parameters, propose
+from eckart.selection.draws import OWN, Draws, drawn_tasks
+from eckart.selection.greedy import greedy
 from eckart.selection.guard import Guard, keep_guard
-from eckart.selection.plan import MARGIN, Plan, check_known
-from eckart.selection.power import foresee
+from eckart.selection.looks import Looks, looks_before
+from eckart.selection.order import Order, Place
+from eckart.selection.plan import (
+    MARGIN,
+    PLACES,
+    SCREEN_ROWS,
+    Plan,
+    check_composable,
+    check_known,
+)
+from eckart.selection.power import foretell, largest_first, nobody
 from eckart.selection.racing import ALPHA, Race, check_race, race_rates
-from eckart.selection.recorded import Recorded
+from eckart.selection.recorded import Ledger, Recorded
 from eckart.selection.result import Candidate, SearchResult
+from eckart.selection.rivals import Rivals, ways
+from eckart.selection.screens import (
+    Screening,
+    check_layer,
+    check_rows,
+    condition_numbers,
+    screened,
+)
 from eckart.tasks.task import AnyTask, Task
-from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.edits import droppable
-from eckart.weights.linalg import factored_size, rank_at
+from eckart.weights.linalg import rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
-from eckart.weights.spectrum import exact_matrices, matrices, spectra
-
-
-def nobody(line: str) -> None:
-    """Hear nothing."""
 
 
 def search(
@@ -51,28 +69,37 @@ def search(
     part: str = "mlp",
     rates: Iterable[float] = RATES,
     top_k: int = TOP_K,
-    layer: int | None = None,
+    layer: int | str | None = None,
+    screen_rows: int = SCREEN_ROWS,
     combine: str = "geometric",
     metric: str | None = None,
     race: bool = False,
     controls: bool = False,
+    strategy: str = "algorithm1",
+    places: int = PLACES,
+    evaluations: int | None = None,
+    minutes: float | None = None,
+    rivals: bool = False,
     guard: bool = False,
     guard_text: str | Path | None = None,
     guard_task: Sequence[Task | str | Path] = (),
     guard_margin: float = MARGIN,
+    seeds: Iterable[int] | str = (),
+    templates: Iterable[str] | str = (),
     out: str | Path | None = None,
     dtype: str = "auto",
     device: str = "auto",
     tokenizer: Tokenizer | None = None,
     **options: Any,
-) -> SearchResult:
+) -> SearchResult | GreedyResult:
     """Run Algorithm 1 of the paper: choose a layer by condition number, a rate on validation, and
-    test once.
+    test once; or compose edits greedily, and test the composition once.
 
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, combine, metric, race, controls: see `Plan`.
+        part, rates, top_k, layer, screen_rows, combine, metric, race, controls, rivals, seeds,
+            templates, strategy, places, evaluations, minutes: see `Plan`.
         guard: say what else the choice does, on a text and on tasks that did not choose it;
             `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
@@ -91,14 +118,24 @@ def search(
             "rates": list(rates),
             "top_k": top_k,
             "layer": layer,
+            "screen_rows": screen_rows,
             "combine": combine,
             "metric": metric,
             "race": race,
             "controls": controls,
+            "strategy": strategy,
+            "places": places,
+            "evaluations": evaluations,
+            "minutes": minutes,
+            "rivals": rivals,
+            "seeds": seeds if isinstance(seeds, str) else list(seeds),
+            "templates": templates if isinstance(templates, str) else list(templates),
         },
         "the search",
     )
+    check_layer(plan.layer)
     task = Task.load(task) if isinstance(task, str) else task
+    task = drawn_tasks(task, plan.seeds, plan.templates)[0]
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
     scorer = scorer_of(task, loaded, **options)
     guarding = Guard(scorer, guard_text, guard_task, guard_margin) if guard else None
@@ -112,47 +149,142 @@ def run_plan(
     tell: Callable[[str], None] = nobody,
     command: str | None = None,
     guard: Guard | None = None,
-) -> SearchResult:
-    """Carry out a plan, and look at what else the choice does if there is a guard; see `search`. If
-    anybody is told, it is first what can be seen, and of a race every rate that it drops; a new run
-    notes the command."""
-    # What cannot be done is refused before anything long is computed, and before a new run's folder
-    # is made.
+) -> SearchResult | GreedyResult:
+    """Carry out a plan, and look at what else the choice does if there is a guard; see `search`.
+    First of all it is told what can be seen, then of a race every rate that it drops, and of a
+    greedy search every look; a new run notes the command."""
     check_plan(plan, scorer)
+    draws = Draws.of(scorer, plan.seeds, plan.templates)
+    scorer = draws.first
     if out is None or not (home(out) / "run.sqlite").exists():
-        for split in ("validation", "test"):
-            scorer.prepare(split)
+        draws.prepare()
     settings = describe(plan, scorer)
     # The weights' fingerprint says which model it is; the name is only the path that it was found
     # by.
     identity = {name: value for name, value in settings.items() if name != "model"}
     try:
         with RunStore(out, identity, command) if out is not None else nullcontext() as store:
-            result = _search(plan, scorer, store, settings, tell)
+            looks = None if store is None else _looks(store, draws)
+            carry_out = _compose if plan.greedy else _search
+            found = carry_out(plan, replace(draws, ledger=store), store, settings, tell)
+            result: SearchResult | GreedyResult = replace(found, looks=looks)
             if guard is not None:
                 if store is not None:  # first: what is kept from here on is none of the search's
                     keep_guard(store, guard.margin, guard.read)
-                result = replace(result, guarded=guard.look([result.edit], store))
+                result = replace(result, guarded=guard.look(result.edits, store))
+            if plan.rivals:
+                result = replace(result, rivals=beside_rivals(result.run, draws.testing, store))
             if store is not None:
                 store.write("result.json", json.dumps(result.to_json(), indent=2) + "\n")
     finally:
-        scorer.forget()  # factorisations and readers: nothing more is to come
+        draws.forget()  # factorisations and readers: nothing more is to come
         if guard is not None:
             guard.forget()
     return result
 
 
 def check_plan(plan: Plan, scorer: Scorer) -> None:
-    """Refuse a plan that cannot be carried out.
+    """Refuse a plan that cannot be carried out, before anything long is computed, and before a new
+    run's folder is made.
 
     Raises:
-        EckartError: there is no such metric, layer or part, or no race can be run.
+        EckartError: there is no such metric, layer or part, or the task or the scoring does not go
+            with what was asked for.
     """
     check_known(plan.metric, scorer.task.metrics, "metric")
     if plan.race:
         check_race(plan.metric or scorer.task.metric, scorer.scoring)
-    first = scorer.anatomy.layer_index(plan.layer or 0)
+    if plan.greedy:
+        check_composable(plan.metric or scorer.task.metric)
+        check_method(scorer.scoring, split=Split.part("validation", 0, 1))
+    if plan.rivals:
+        check_rivalled(scorer.task)
+    first = scorer.anatomy.layer_index(plan.layer if isinstance(plan.layer, int) else 0)
     scorer.anatomy.select(first, plan.part)
+
+
+def _looks(store: RunStore, draws: Draws) -> Looks:
+    looked = any(store.trial(each.key((), "test")) for each in draws.testing)
+    return looks_before(store, draws.rows("test"), looked)
+
+
+def check_rivalled(task: AnyTask) -> Task:
+    """Return a task whose choice can be held beside what costs nothing.
+
+    Raises:
+        TaskError: it asks for numbers.
+    """
+    if isinstance(task, Task):
+        return task
+    raise TaskError(
+        f"task '{task.full_name}' asks for numbers, which have no calibration and no most frequent"
+        " label: it has no free rivals; leave out rivals"
+    )
+
+
+def beside_rivals(run: Run, scorers: Sequence[Scorer], ledger: Ledger | None) -> Rivals | None:
+    """Read on the test rows what costs nothing, unless the ledger knows, and set the choice beside
+    it.
+
+    Arguments:
+        run: holds the choice and the unpruned model, as they were tested.
+        scorers: the search's, one a draw of demonstrations.
+        ledger: see `Recorded`.
+    """
+    rows, trials = dict(run.rows), list(run.rivals)
+    undrawn: set[str] = set()
+    for scorer in scorers:
+        task = check_rivalled(scorer.task)
+        for shots, scorings in ways(task.shots, scorer.scoring, task.kind == "choices").items():
+            if not shots and task.full_name in undrawn:
+                continue  # without demonstrations all draws ask the very same
+            undrawn |= set() if shots else {task.full_name}
+            fewer = _with_fewer(scorer, task, shots)
+            trials += _read_rivals(fewer, scorings, ledger)
+            rows[fewer.rows("test").digest] = fewer.rows("test")
+            if fewer is not scorer:
+                fewer.forget()
+    return Rivals.in_run(replace(run, rows=rows, rivals=tuple(trials)))
+
+
+def _with_fewer(scorer: Scorer, task: Task, shots: int) -> Scorer:
+    if shots == task.shots:
+        return scorer
+    # Not redrawn: that might give a demonstration that is not shown back to the test rows.
+    fewer = replace(task, demonstrations=task.demonstrations[:shots])
+    how = dict(scorer.reading)
+    return scorer_of(fewer, scorer.model, scoring=scorer.scoring, progress=scorer.progress, **how)
+
+
+def _read_rivals(scorer: Scorer, scorings: Sequence[str], ledger: Ledger | None) -> Iterator[Trial]:
+    """Yield the unpruned model's trials by these scorings; one that cannot be read has failed, and
+    the search has not."""
+    readable = []
+    for scoring in scorings:
+        try:
+            scorer.prepare("test", [scoring])
+            readable.append(scoring)
+        except EckartError as error:
+            yield _unreadable(scorer, scoring, str(error), ledger)
+    if readable:
+        yield from Recorded(scorer, ledger).score({(): readable}, "test")
+
+
+def _unreadable(scorer: Scorer, scoring: str, error: str, ledger: Ledger | None) -> Trial:
+    rows = scorer.rows("test")
+    trial = Trial(
+        key=scorer.key((), "test", scoring),
+        setting=replace(scorer.setting, scoring=scoring),
+        split=Split("test"),
+        rows=rows.digest,
+        edits=(),
+        status="failed",
+        error=error,
+    )
+    if ledger is not None:
+        ledger.keep_rows(rows)
+        ledger.keep(trial)
+    return trial
 
 
 def default_folder(plan: Plan, scorer: Scorer) -> Path:
@@ -170,7 +302,11 @@ def default_folder(plan: Plan, scorer: Scorer) -> Path:
 
 
 def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
-    """Return the settings that make a run what it is, as JSON values."""
+    """Return the settings that make a run what it is, as JSON values.
+
+    Arguments:
+        scorer: of the plan's first draw.
+    """
     task = scorer.task
     return {
         "kind": "search",
@@ -185,43 +321,92 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         "metric": plan.metric or task.metric,
         "scoring": scorer.scoring,
         "part": plan.part,
-        "rates": list(plan.rates),
+        "rates": list(plan.tried),
         "layer": plan.layer,
         "top_k": plan.top_k,
         "combine": plan.combine,
         # Only where there is one: a run of Algorithm 1 as written goes on whatever made it.
         **({"race": ALPHA} if plan.race else {}),
         **({"controls": True} if plan.controls else {}),
+        **(check_rows(plan.layer, scorer, plan.screen_rows) if isinstance(plan.layer, str) else {}),
+        **_greedy_settings(plan),
+        **_draws(plan, task),
         **scorer.reading_key,
         **({"file": scorer.model.file.origin} if scorer.model.file else {}),
     }
 
 
+def _greedy_settings(plan: Plan) -> dict[str, Any]:
+    said = {"places": plan.places, "evaluations": plan.evaluations, "minutes": plan.minutes}
+    given = {name: value for name, value in said.items() if value is not None}
+    return {"strategy": plan.strategy, **given} if plan.greedy else {}
+
+
+def _compose(
+    plan: Plan,
+    draws: Draws,
+    store: RunStore | None,
+    settings: dict[str, Any],
+    tell: Callable[[str], None],
+) -> GreedyResult:
+    anatomy = draws.first.anatomy
+    candidates = propose(plan, anatomy)
+    rows = min(len(rows.rows) for rows in draws.rows("validation"))
+    foretell(tell, draws, sorted(candidates, key=lambda e: (-e.layer, -e.rate)), rows)
+    course = greedy(
+        draws.score,
+        candidates,
+        rows,
+        settings["metric"],
+        budget(plan),
+        tell,
+    )
+    arms = arms_together(course.edits, droppable(anatomy)) if plan.controls else ()
+    unpruned, clipped, *beside = score_test(draws.score, course.edits, arms)
+    return GreedyResult(
+        settings=settings,
+        labels=tuple(draws.first.task.labels),
+        baseline=unpruned,
+        clipped=clipped,
+        controls=tuple(beside),
+        notes=draws.notes(),
+        rows=(*draws.rows("validation"), *draws.rows("test")),
+        course=course,
+        parameters=parameters(anatomy, course.edits),
+    )
+
+
+def _draws(plan: Plan, task: AnyTask) -> dict[str, Any]:
+    tasks = drawn_tasks(task, plan.seeds, plan.templates)
+    if len(tasks) == 1:
+        return {}
+    prompts = list(dict.fromkeys(each.variant or OWN for each in tasks))
+    return {
+        **({"seeds": list(plan.seeds)} if len(plan.seeds) > 1 else {}),
+        **({"templates": prompts} if len(prompts) > 1 else {}),
+        "draws": [each.digest for each in tasks],
+    }
+
+
 def _search(
     plan: Plan,
-    scorer: Scorer,
+    draws: Draws,
     store: RunStore | None,
     settings: dict[str, Any],
     tell: Callable[[str], None],
 ) -> SearchResult:
-    if plan.layer is None:
-        choose_from = condition_numbers = _condition_numbers(plan, scorer, store)
-    else:  # a layer that is given is the only one to choose from
-        condition_numbers = {}
-        choose_from = {scorer.anatomy.layer_index(plan.layer): math.inf}
-    rows = len(scorer.rows("validation").rows)
-    recorded = Recorded(scorer, store)
-    if tell is not nobody:
-        outlook = foresee(recorded, plan, worst_layer(choose_from, plan.top_k))
-        if outlook is not None:
-            tell(f"what can be seen: {outlook}")
+    scorer = draws.first
+    layers, order = _layers(plan, draws, store, tell)
+    rows = draws.size("validation")
+    edits = largest_first(worst_layer(layers, plan.top_k), plan.part, plan.rates)
+    foretell(tell, draws, edits, rows if plan.race else None)
 
     def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
         return race_rates(score, layer, part, rates, rows, tell)
 
     found = algorithm1(
-        recorded.score,
-        choose_from,
+        draws.score,
+        layers,
         plan.part,
         plan.rates,
         plan.top_k,
@@ -243,32 +428,47 @@ def _search(
         part=plan.part,
         layer=found.layer,
         rate=found.rates.best,
-        condition_numbers=condition_numbers,
+        condition_numbers={} if plan.layer is not None else layers,
         candidates=candidates,
         baseline=found.unpruned,
         clipped=found.clipped,
         controls=found.controls,
-        parameters=_parameters(list(shapes.values()), found.rates.best),
+        parameters=parameters(scorer.anatomy, (Edit(found.layer, plan.part, found.rates.best),)),
         published=tuple(_published(scorer, plan.part)),
-        notes=scorer.notes("validation", "test"),
-        rows=(scorer.rows("validation"), scorer.rows("test")),
+        notes=draws.notes(),
+        rows=(*draws.rows("validation"), *draws.rows("test")),
         race=raced,
+        order=order,
     )
 
 
-def _condition_numbers(plan: Plan, scorer: Scorer, store: RunStore | None) -> dict[int, float]:
-    weights = exact_matrices(scorer.model, plan.part)
-    with scorer.progress("condition numbers", len(matrices(scorer.anatomy, plan.part))) as advance:
-        measured = spectra(weights, store=store, device=scorer.model.model.device, advance=advance)
-    return layer_condition_numbers(measured, plan.combine)
-
-
-def _parameters(shapes: list[tuple[int, int]], rate: float) -> dict[str, int]:
-    """Count a part's parameters, dense and with each matrix as two factors wherever that is
-    smaller."""
-    dense = sum(m * n for m, n in shapes)
-    factored = sum(min(m * n, factored_size(rate, (m, n))) for m, n in shapes)
-    return {"dense": dense, "factored": factored, "saved": dense - factored}
+def _layers(
+    plan: Plan, draws: Draws, store: RunStore | None, tell: Callable[[str], None]
+) -> tuple[dict[int, float], Order | None]:
+    """Return the layers to choose from, by condition number, and the order that a screen puts them
+    in: of a layer that is given or screened, that one alone."""
+    scorer = draws.first
+    if plan.layer is None:
+        return condition_numbers(scorer, plan.part, plan.combine, store), None
+    if isinstance(plan.layer, int):
+        return {scorer.anatomy.layer_index(plan.layer): math.inf}, None
+    order = screened(
+        plan.layer,
+        Screening(
+            scorers=draws.choosing,
+            score=draws.score,
+            every=draws.every,
+            places=[Place(layer, plan.part) for layer in range(len(scorer.anatomy.layers))],
+            rates=plan.rates,
+            metric=plan.metric or scorer.task.metric,
+            rows=plan.screen_rows,
+            combine=plan.combine,
+            top_k=plan.top_k,
+            store=store,
+            tell=tell,
+        ),
+    )
+    return {order.first.layer: math.inf}, order
 
 
 def _published(scorer: Scorer, part: str) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ from eckart.algorithm1 import RANDOM_ARMS
 from eckart.records import Split
 from eckart.runs import read_run
 from eckart.scoring.scorer import Scorer
+from eckart.selection.composed import propose
+from eckart.selection.draws import drawn_tasks
 from eckart.selection.plan import Plan
 from eckart.selection.recorded import Recorded
 from eckart.statistics.power import Outlook
@@ -102,18 +104,17 @@ def expected_trials(sweep: Sweep, folder: Path, sources: Sources) -> int:
 
 
 def estimate(
-    sweep: Sweep, folder: Path, sources: Sources, foreseen: Foreseen = lambda unit, outlook: None
+    sweep: Sweep, folder: Path, sources: Sources, foreseen: Foreseen | None = None
 ) -> Cost:
-    """Count a sweep's trials, rows and tokens, and time each model on a few rows; measure on these
-    how many turn.
+    """Count a sweep's trials, rows and tokens, and time each model on a few rows.
 
     Arguments:
         sweep: resolved.
         folder: the run's.
         sources: where its models and tasks come from; those that `settle` had need not be read
             again.
-        foreseen: told what can be seen. Which layer `auto` will choose is not known; it is measured
-            at the last.
+        foreseen: told what can be seen, where anybody is; it is measured on the same rows, at the
+            last layer where it is not known which one `auto` will choose.
     """
     found = list(_costs(sweep, sources, foreseen))
     total = {f.name: sum(getattr(cost, f.name) for cost in found) for f in fields(Cost)}
@@ -124,23 +125,31 @@ def estimate(
 
 
 def as_sweep(plan: Plan, scorer: Scorer) -> tuple[Sweep, Sources]:
-    """Return the sweep of one unit that costs what a search does; a race costs at most as much."""
-    model, task = scorer.model, scorer.task
+    """Return the sweep that costs what a search does: a race at most as much, a greedy search as
+    much in a step in which nothing is dropped."""
+    model, tasks = scorer.model, drawn_tasks(scorer.task, (), plan.templates)
+    candidates = propose(plan, scorer.anatomy) if plan.greedy else ()
+    layers = {edit.layer for edit in candidates}
+    if isinstance(plan.layer, int):
+        layers = {scorer.anatomy.layer_index(plan.layer)}
     values = {
         "models": [{"name": model.name, "live": True}],
-        "tasks": [{"name": task.name, "variant": task.variant, "digest": task.digest}],
-        "layers": [plan.layer] if isinstance(plan.layer, int) else "auto",
+        "tasks": [
+            {"name": task.name, "variant": task.variant, "digest": task.digest} for task in tasks
+        ],
+        **({"seeds": plan.seeds} if len(plan.seeds) > 1 else {}),
+        "layers": sorted(layers) or "auto",
         "parts": [plan.part],
-        "rates": plan.rates,
+        "rates": plan.tried,
         "scorings": [scorer.scoring],
         "controls": plan.controls,
         **scorer.reading.model_dump(exclude_defaults=True),
     }
-    sources = Sources({model.name: model}, {task.full_name: task})
+    sources = Sources({model.name: model}, {task.full_name: task for task in tasks})
     return Sweep.of(values, "the search"), sources
 
 
-def _costs(sweep: Sweep, sources: Sources, foreseen: Foreseen) -> Iterator[Cost]:
+def _costs(sweep: Sweep, sources: Sources, foreseen: Foreseen | None) -> Iterator[Cost]:
     for entry in sweep.models if sweep.tasks else ():  # spectra alone need no model in memory
         loaded = sources.model(entry)
         anatomy = Anatomy.of(loaded.model)
@@ -151,10 +160,11 @@ def _costs(sweep: Sweep, sources: Sources, foreseen: Foreseen) -> Iterator[Cost]
             task = sources.task(unit.task, unit.shots, unit.seed)
             scorer = sources.scorer(sweep, task, loaded)
             pace = _pace(scorer) if pace is None else pace
-            recorded = Recorded(scorer, None)
-            outlook = foresee_unit(sweep, unit, recorded, dict.fromkeys(sweep.parts, layers))
-            if outlook is not None:
-                foreseen(unit, outlook)
+            if foreseen is not None:
+                recorded = Recorded(scorer, None)
+                outlook = foresee_unit(sweep, unit, recorded, dict.fromkeys(sweep.parts, layers))
+                if outlook is not None:
+                    foreseen(unit, outlook)
             for split in sweep.splits:
                 size = scorer.tokens(split)
                 n = len(scorer.rows(split).rows)
