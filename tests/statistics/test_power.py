@@ -133,7 +133,7 @@ class TestOutlook:
 
     def test_it_says_the_power_of_each_gain(self):
         assert Outlook(Design(0.04), 400).had() == (
-            "on 400 rows a gain of 1 point with 11% power, 2 points with 46% power"
+            "on 400 rows a gain of 1 point with 11% power, 2 points with 43% power"
         )
         assert Outlook(Design(0.04)).had() == ""
 
