@@ -59,9 +59,10 @@ INNER = {
     """,
     "selection": """
         plan order recorded drawn draws controls looks rivals free guarded guard tested racing
-        screens settings result course greedy composed search
+        power screens settings result course greedy composed search
     """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
+    "statistics": "scores paired crossed gain power multiplicity metrics harm grids",
     "tasks": "tables spec prompts choices files splits sources labels examples task",
     "weights": """
         options hooks linalg loading architectures anatomy conditioning identity gguf models

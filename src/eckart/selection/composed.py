@@ -14,6 +14,7 @@ from eckart.selection.draws import Draws
 from eckart.selection.greedy import greedy
 from eckart.selection.order import Place
 from eckart.selection.plan import Plan
+from eckart.selection.power import foretell
 from eckart.selection.tested import Tested
 from eckart.statistics.gain import sentence
 from eckart.weights.anatomy import Anatomy
@@ -86,10 +87,12 @@ def compose(
         tell: is told of every look.
     """
     anatomy = draws.first.anatomy
+    candidates, rows = propose(plan, anatomy, places), draws.size("validation")
+    foretell(tell, draws, sorted(candidates, key=lambda e: (-e.layer, -e.rate)), rows)
     course = greedy(
         draws.score,
-        propose(plan, anatomy, places),
-        min(len(rows.rows) for rows in draws.rows("validation")),
+        candidates,
+        rows,
         settings["metric"],
         Budget(plan.evaluations, plan.minutes),
         tell,

@@ -18,6 +18,7 @@ from eckart.algorithm1 import (
     control_arms,
     no_arms,
     search_all,
+    worst_layer,
 )
 from eckart.files import home
 from eckart.published import identify, published_rows
@@ -40,6 +41,7 @@ from eckart.selection.plan import (
     check_composable,
     check_known,
 )
+from eckart.selection.power import foretell, largest_first, nobody
 from eckart.selection.racing import Race, check_race, race_rates
 from eckart.selection.result import Candidate, SearchResult
 from eckart.selection.screens import (
@@ -139,27 +141,16 @@ def run_plan(
     plan: Plan,
     scorer: Scorer,
     out: str | Path | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None] = nobody,
     command: str | None = None,
     guard: Guard | None = None,
 ) -> SearchResult | GreedyResult:
-    """Carry out a plan, and look at what else the choice does if there is a guard; see `search`. A
-    race tells of every rate that it drops, a greedy search of every look; a new run notes the
-    command."""
-    check_known(plan.metric, scorer.task.metrics, "metric")
-    if plan.race:
-        check_race(plan.metric or scorer.task.metric, scorer.scoring)
-    if plan.greedy:
-        check_composable(plan.metric or scorer.task.metric)
-        check_method(scorer.scoring, split=Split.part("validation", 0, 1))
-    if plan.rivals:
-        check_rivalled(scorer.task)
+    """Carry out a plan, and look at what else the choice does if there is a guard; see `search`.
+    First of all it is told what can be seen, then of a race every rate that it drops, and of a
+    greedy search every look; a new run notes the command."""
+    check_plan(plan, scorer)
     draws = Draws.of(scorer, plan.seeds, plan.templates)
     scorer = draws.first
-    # What cannot be done is refused before anything long is computed, and before a new run's folder
-    # is made.
-    first = scorer.anatomy.layer_index(plan.layer if isinstance(plan.layer, int) else 0)
-    scorer.anatomy.select(first, plan.part)
     if out is None or not (home(out) / "run.sqlite").exists():
         draws.prepare()
     settings = describe(plan, scorer)
@@ -187,6 +178,26 @@ def run_plan(
     return result
 
 
+def check_plan(plan: Plan, scorer: Scorer) -> None:
+    """Refuse a plan that cannot be carried out, before anything long is computed, and before a new
+    run's folder is made.
+
+    Raises:
+        EckartError: there is no such metric, layer or part, or the task or the scoring does not go
+            with what was asked for.
+    """
+    check_known(plan.metric, scorer.task.metrics, "metric")
+    if plan.race:
+        check_race(plan.metric or scorer.task.metric, scorer.scoring)
+    if plan.greedy:
+        check_composable(plan.metric or scorer.task.metric)
+        check_method(scorer.scoring, split=Split.part("validation", 0, 1))
+    if plan.rivals:
+        check_rivalled(scorer.task)
+    first = scorer.anatomy.layer_index(plan.layer if isinstance(plan.layer, int) else 0)
+    scorer.anatomy.select(first, plan.part)
+
+
 def _looks(store: RunStore, draws: Draws) -> Looks:
     looked = any(store.trial(each.key((), "test")) for each in draws.testing)
     return looks_before(store, draws.rows("test"), looked)
@@ -202,6 +213,8 @@ def _search(
     scorer = draws.first
     layers, order = _layers(plan, draws, store, tell)
     rows = draws.size("validation")
+    edits = largest_first(worst_layer(layers, plan.top_k), plan.part, plan.rates)
+    foretell(tell, draws, edits, rows if plan.race else None)
 
     def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
         return race_rates(score, layer, part, rates, rows, tell)
