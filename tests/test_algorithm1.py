@@ -67,6 +67,15 @@ def test_another_metric_can_be_searched():
     assert search_all(by_f1, 0, "mlp", [0.0, 0.5], "macro_f1").best == 0.5
 
 
+def test_of_log_losses_the_smallest_is_best():
+    def by_loss(candidates, split):
+        for edits in candidates:
+            loss = 0.4 if edits else 0.6
+            yield trial(edits=edits, split=split, score=replace(score(), log_loss=loss))
+
+    assert search_all(by_loss, 0, "mlp", [0.0, 0.5], "log_loss").best == 0.5
+
+
 def test_an_unpruned_model_that_fails_ends_the_search():
     with pytest.raises(RunError, match="the unpruned model cannot be scored: NaN"):
         search_all(Known({0.0: None, 0.5: 0.9}), 0, "mlp", [0.0, 0.5], "accuracy")

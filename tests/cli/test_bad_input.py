@@ -262,6 +262,7 @@ SEARCHES = {
     "no layers at all": (["--top-k", "0"], "top_k is 0"),
     "no such combination": (["--combine", "median"], "geometric, mean, max, min"),
     "no such metric": (["--metric", "bleu"], "accuracy, balanced_accuracy, macro_f1"),
+    "a race by log-loss": (["--race", "--metric", "log_loss"], "leave out --race"),
     "a part that this model lacks": (["--part", "fc_in"], "gate"),
     "no such part": (["--part", "ffn"], "attn"),
     "a run below a file": (["--out", "file/run"], "cannot be made"),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from made_runs import score
 
-from eckart.errors import EckartError
+from eckart.errors import EckartError, EditError
+from eckart.scoring import methods
 from eckart.statistics.crossed import seed_and_row_mean
 from eckart.statistics.paired import compare, outcome_interval
 from eckart.statistics.scores import ALL_METRICS, Outcome, Score, SquaredErrors, read_outcome, shown
@@ -45,6 +46,21 @@ def test_what_is_shown_is_the_field_of_that_name(made):
     outcome = made(0)
     for metric, merit in outcome.merits.items():
         assert shown(metric, merit) == getattr(outcome, metric)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
+def test_a_metric_is_the_mean_of_its_rows_values(metric):
+    rng = np.random.default_rng(0)
+    found = methods.score(
+        rng.normal(-300, 30, (40, 3)), rng.integers(3, size=40).tolist(), [""] * 40
+    )
+    assert np.mean(found.row_values(metric)) == pytest.approx(found.merits[metric])
+    assert shown(metric, found.merits[metric]) == getattr(found, metric) > 0
+
+
+def test_a_metric_that_is_no_mean_has_no_rows_values():
+    with pytest.raises(EditError, match=r"macro f1 is no mean over rows.*accuracy or log_loss"):
+        labels(0).row_values("macro_f1")
 
 
 @KINDS

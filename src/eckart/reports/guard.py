@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from eckart.analysis.outcomes import short_name
@@ -11,17 +11,28 @@ from eckart.runs import Run
 from eckart.selection.guarded import NOT_SCORED, Guarded, TaskHarm
 from eckart.statistics.harm import TextHarm
 
-COLUMNS = (
-    Column("model", "model"),
-    Column("edit", "edit"),
-    Column("on", "on"),
-    Column("n", "rows, or windows of the text", "count"),
-    Column("measure", "measure"),
-    Column("before", "unpruned", "written"),
-    Column("after", "clipped", "written"),
-    Column("change", "change", "written"),
-    Column("interval", "95% interval", "written"),
+WHERE = (Column("model", "model"), Column("edit", "edit"), Column("on", "on"))
+TEXT = (
+    *WHERE,
+    Column("windows", "windows", "count"),
+    Column("divergence", "KL, nats a token", "number"),
+    Column("divergence_interval", "KL, 95%", "numbers"),
+    Column("unpruned", "perplexity: unpruned", "number"),
+    Column("clipped", "perplexity: clipped", "number"),
+    Column("ratio", "perplexity, times", "number"),
+    Column("ratio_interval", "times, 95%", "numbers"),
+    Column("failed", "failed"),
+)
+TASKS = (
+    *WHERE,
+    Column("shots", "shots", "count"),
+    Column("rows", "rows", "count"),
+    Column("unpruned", "accuracy: unpruned", "share"),
+    Column("clipped", "accuracy: clipped", "share"),
+    Column("change", "change, points", "points"),
+    Column("interval", "95% interval", "range"),
     Column("verdict", "verdict"),
+    Column("needed", "rows that would do", "count"),
 )
 
 
@@ -32,68 +43,50 @@ def guards(run: Run) -> list[tuple[str, Guarded]]:
     return [(short_name(model), guarded) for model, guarded in found if guarded]
 
 
-def guard_table(run: Run) -> Table:
-    """Return what every guarded edit did on the text and on each task."""
-    note = (
-        "What each choice did besides what it was chosen for, on rows that did not choose it. KL is"
-        " KL(unpruned || clipped) of the next token, in nats a token; a window of the text is the"
-        " unit of its intervals. A task is not worse where its interval lies above"
-        f" -{run.margin or 0:g} points, worse where it does not and lies below 0; otherwise more"
-        " rows are needed."
-    )
-    rows = [
-        {"model": model, "edit": ", ".join(map(str, guarded.edits)), **row}
+def guard_tables(run: Run) -> tuple[Table, Table]:
+    """Return what every guarded edit did on the text, and on each task."""
+    found = [
+        ({"model": model, "edit": ", ".join(map(str, guarded.edits))}, guarded)
         for model, guarded in guards(run)
-        for row in _rows(guarded)
     ]
-    return Table("guard", "What else the choices did", note, COLUMNS, rows)
-
-
-def _rows(guarded: Guarded) -> Iterator[dict[str, Any]]:
-    name = f"text '{guarded.text_name}'"
-    if guarded.text is not None:
-        yield from _text_rows(guarded.text, name)
-    elif guarded.text_name:
-        yield {"on": name, "measure": "KL, nats a token", "verdict": NOT_SCORED}
-    yield from map(_task_row, guarded.tasks)
-
-
-def _text_rows(text: TextHarm, name: str) -> Iterator[dict[str, Any]]:
-    measures = (
-        ("KL, nats a token", "", "", text.divergence, text.divergence_interval),
-        (
-            "perplexity, times",
-            f"{text.unpruned:.4g}",
-            f"{text.clipped:.4g}",
-            text.ratio,
-            text.ratio_interval,
-        ),
+    text = Table(
+        "guard",
+        "What else the choices did: text",
+        "How far each choice moves the model on a text that did not choose it. KL is KL(unpruned ||"
+        " clipped) of the next token; a window of the text is the unit of its intervals.",
+        TEXT,
+        [
+            {**where, "on": guarded.text_name, **_on_text(guarded.text)}
+            for where, guarded in found
+            if guarded.text_name
+        ],
     )
-    for measure, before, after, change, interval in measures:
-        yield {
-            "on": name,
-            "n": text.windows,
-            "measure": measure,
-            "before": before,
-            "after": after,
-            "change": f"{change:.4f}",
-            "interval": "" if interval is None else "{:.4f} to {:.4f}".format(*interval),
-            "verdict": "",
-        }
+    tasks = Table(
+        "guard_tasks",
+        "What else the choices did: other tasks",
+        "Each choice on the test rows of tasks that did not choose it. A task is not worse where"
+        f" its interval lies above -{run.margin or 0:g} points, worse where it does not and lies"
+        " below 0; otherwise more rows are needed.",
+        TASKS,
+        [{**where, **_on_task(task)} for where, guarded in found for task in guarded.tasks],
+    )
+    return text, tasks
 
 
-def _task_row(task: TaskHarm) -> dict[str, Any]:
+def _on_text(text: TextHarm | None) -> dict[str, Any]:
+    return {"failed": NOT_SCORED} if text is None else asdict(text)
+
+
+def _on_task(task: TaskHarm) -> dict[str, Any]:
     found = task.change
-    needed = f" ({task.needed:,} rows would)" if task.needed else ""
+    measured = {} if found is None else {"rows": found.n, "interval": found.interval}
     return {
-        "on": f"{task.setting.task}, {task.setting.shots} shots",
-        "n": None if found is None else found.n,
-        "measure": "accuracy, points",
-        "before": f"{task.unpruned:.4f}",
-        "after": "" if task.clipped is None else f"{task.clipped:.4f}",
-        "change": "" if found is None else f"{100 * found.difference:+.2f}",
-        "interval": ""
-        if found is None
-        else "{:+.2f} to {:+.2f}".format(*(100 * bound for bound in found.interval)),
-        "verdict": f"{task.verdict}{needed}",
+        "on": task.setting.task,
+        "shots": task.setting.shots,
+        "unpruned": task.unpruned,
+        "clipped": task.clipped,
+        "change": found and found.difference,
+        "verdict": task.verdict,
+        "needed": task.needed,
+        **measured,
     }

@@ -26,7 +26,7 @@ from eckart.reports.claims import (
 from eckart.reports.controls import controls_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
-from eckart.reports.guard import guard_table, guards
+from eckart.reports.guard import guard_tables, guards
 from eckart.reports.provenance import Provenance, provenance
 from eckart.reports.sentences import Headline, choice_name, ordered, summary, verdicts, worst_matrix
 from eckart.reports.table import UNITS, Table, Units, escaped
@@ -96,7 +96,7 @@ class Report:
         tables = (
             choices_table(findings),
             controls_table(findings),
-            guard_table(run),
+            *guard_tables(run),
             published_table(findings),
             calibration_table(findings),
             steadiness_table(findings),

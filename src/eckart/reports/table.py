@@ -18,12 +18,13 @@ Row = Mapping[str, Any]
 
 
 def points(value: float) -> str:
-    """Write a difference of accuracies in percentage points.
+    """Write a difference of accuracies in percentage points; none where it would take an infinite
+    one.
 
-    >>> points(0.0213), points(-0.005)
-    ('+2.13', '-0.50')
+    >>> points(0.0213), points(-0.005), points(math.inf)
+    ('+2.13', '-0.50', 'none')
     """
-    return f"{100 * value:+.2f}"
+    return "none" if math.isinf(value) else f"{100 * value:+.2f}"
 
 
 def p_text(value: float) -> str:

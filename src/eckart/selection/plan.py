@@ -91,8 +91,8 @@ Metric = Annotated[
     one_of(ALL_METRICS, "metric"),
     Field(
         description=(
-            "Compared on validation: accuracy, balanced_accuracy or macro_f1. The task's own by"
-            " default."
+            "Compared on validation: accuracy, balanced_accuracy, macro_f1 or log_loss (smaller is"
+            " better). The task's own by default."
         )
     ),
 ]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import eq
 from typing import Any, ClassVar, TypeAlias
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+from eckart.errors import EditError
+
+LOG_LOSS = "log_loss"
+
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", LOG_LOSS)
 """The fields of a `Score` that a choice may compare."""
 
 SQUARED_ERROR = "squared_error"
-"""The field of `SquaredErrors` that a choice compares; smaller is better."""
+"""The field of `SquaredErrors` that a choice compares."""
+
+LOSSES = (LOG_LOSS, SQUARED_ERROR)
+"""Metrics of which smaller is better: the merit is minus the field."""
 
 ALL_METRICS = (*METRICS, SQUARED_ERROR)
 
@@ -74,7 +82,27 @@ class Score:
     @property
     def merits(self) -> dict[str, float]:
         """What a choice may compare, by metric; larger is better."""
-        return {metric: getattr(self, metric) for metric in METRICS}
+        return {metric: shown(metric, getattr(self, metric)) for metric in METRICS}
+
+    def row_values(self, metric: str) -> tuple[float, ...]:
+        """Return what each row adds to a metric; larger is better.
+
+        Arguments:
+            metric: `accuracy`, 1 for each row that is right and 0 for each that is wrong; or
+                `log_loss`, the log of the probability given to the right label, in nats.
+
+        Raises:
+            EditError: the metric is no mean over rows.
+        """
+        if metric == "accuracy":
+            return self.row_merits
+        if metric != LOG_LOSS:
+            raise EditError(
+                f"{metric.replace('_', ' ')} is no mean over rows, so no row has a value of its"
+                " own; choose accuracy or log_loss"
+            )
+        rows = zip(self.labels, self.log_likelihoods, strict=True)
+        return tuple(_log_probability(values, label) for label, values in rows)
 
     def without_rows(self) -> Score:
         """Return everything but the rows."""
@@ -202,8 +230,8 @@ Outcome: TypeAlias = Score | SquaredErrors | TextReading
 
 
 def shown(metric: str, merit: float) -> float:
-    """Return a merit as it is reported: an error is positive."""
-    return -merit if metric == SQUARED_ERROR else merit
+    """Return a merit as it is reported, or the merit of what is reported: a loss is positive."""
+    return -merit if metric in LOSSES else merit
 
 
 def read_outcome(values: Mapping[str, Any]) -> Outcome:
@@ -216,3 +244,10 @@ def read_outcome(values: Mapping[str, Any]) -> Outcome:
     flat = {name: tuple(values[name]) for name in ("labels", "predictions")}
     nested = {name: tuple(map(tuple, values[name])) for name in ("confusion", "log_likelihoods")}
     return Score(**{**values, **flat, **nested})
+
+
+def _log_probability(values: Sequence[float], label: int) -> float:
+    """Return the log of the softmax of some log-likelihoods at a label."""
+    largest = max(values)
+    total = math.fsum(math.exp(value - largest) for value in values)
+    return values[label] - largest - math.log(total)

@@ -256,7 +256,7 @@ class TaskSpec(PromptSpec):
     """The columns that hold the candidates, for multiple choice; or the one whose cells are lists
     of them."""
     splits: SplitSpec | None = None
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"] = "accuracy"
     """What a search compares; the paper's evaluation index is accuracy."""
     variants: dict[str, PromptSpec] = Field(default_factory=dict)
 

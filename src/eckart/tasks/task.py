@@ -101,7 +101,7 @@ class Task:
         all: every labelled row that is no demonstration.
         seed, split_seed, balanced: how the rows were drawn.
         variant: the named variant of the prompts, if any.
-        metric: what a search compares: `accuracy`, `balanced_accuracy` or `macro_f1`.
+        metric: what a search compares: `accuracy`, `balanced_accuracy`, `macro_f1` or `log_loss`.
         notes: what a reader should know about the rows: which were left out, which split serves as
             what.
         source, draw: what the rows were divided from, and how.
