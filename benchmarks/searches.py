@@ -1,54 +1,60 @@
 """Searches at equal cost: which layer rule and which strategy gains what, for how much reading.
 
-    python benchmarks/searches.py run MODEL --task sst2:released --data DATA --shots 4 --draws 5 \\
-        --out runs/searches/small-sst2        # stop and go on at will; prints a table
-    python benchmarks/searches.py draw runs/searches/* --figure search.png
+python benchmarks/searches.py run MODEL --task sst2:released --data DATA --shots 4 --draws 5
+--out runs/searches/small       # stop and go on at will; prints a table
+python benchmarks/searches.py draw runs/searches/* --figure search.png
 
 A cost is counted in row-layer products (`products`), and told in readings: how often the unpruned
-model would read a search's validation rows for it. A rule is an order of layers. Where the budget
-is `one`, a search is Algorithm 1 with that rule's first layer; else all rates of one layer after
-the other are looked at until the budget is spent, and the best on validation is the choice. Every
-search is made again on other validation rows (`--repeats`), and its gain is the mean over these, on
-one set of test rows and all draws of demonstrations: what a search gains in expectation.
+model would read the validation rows for it, in all draws. A rule is a screen's order of layers. At
+the budget `one` a search is Algorithm 1 on the rule's first layer. At a number of readings, `best`
+looks at all rates of one layer after the other until they are spent, and takes what does best on
+validation; `greedy` has the same candidates and the same budget. Every search is made again on
+another division of the rows (`--repeats`), and its gain is the mean over these, on their test rows.
+What is kept is read once, whatever the number of searches; a search is charged as if nothing were.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from common import best_of, machine, show
+from eckart.selection.course import Budget
+from eckart.selection.greedy import greedy
+from eckart.selection.order import Place
+from eckart.selection.screens import SCREENS, Screening
 
 from eckart import Task
-from eckart.algorithm1 import best_edit, candidate, worst_layer
-from eckart.records import Edits, Split
+from eckart.algorithm1 import best_edit, candidate
+from eckart.records import Edits, Split, Trial
 from eckart.runs import RunStore
 from eckart.scoring.evaluator import Evaluator
+from eckart.selection.plan import SCREEN_ROWS
+from eckart.selection.racing import plan_looks
 from eckart.selection.recorded import Recorded
 from eckart.statistics.crossed import seed_and_row_mean
-from eckart.weights.conditioning import layer_condition_numbers
-from eckart.weights.models import load_model
-from eckart.weights.spectrum import exact_matrices, spectra
+from eckart.statistics.multiplicity import holm
+from eckart.weights.models import LoadedModel, load_model
 
 METRICS = ("accuracy", "log_loss")
-COLOURS = {
-    "condition number": "C0",
-    "gradient": "C1",
-    "validation": "C2",
-    "last": "C3",
-    "random": "0.5",
-}
+COLOURS = dict(zip(SCREENS, ("C0", "C1", "C2", "C3", "0.5"), strict=True))
 ONE = "one"
 TIMED = 64
+BACK = 4
+"""What a gradient costs in readings: forward twice, since a layer runs again before it goes back,
+and back through states and weights."""
+OPEN = ("verb", "out", "budgets", "orders", "repeats", "rates", "rules")
+"""Options that a run may go on with otherwise: no kept trial depends on them."""
 
 
 def main() -> None:
@@ -65,14 +71,15 @@ def main() -> None:
     run.add_argument("--draws", type=int, default=1, help="seeds of demonstrations")
     run.add_argument("--dtype", default="auto")
     run.add_argument("--part", default="mlp")
-    run.add_argument("--rates", default="0.5,0.75,0.9,0.95,0.99")
-    run.add_argument("--rows", type=int, default=200, help="validation rows of a search")
-    run.add_argument("--repeats", type=int, default=2, help="searches, each on rows of its own")
-    run.add_argument("--test-rows", type=int, default=1000)
-    run.add_argument("--budgets", default="one,4,8,16", help="in readings of the validation rows")
-    run.add_argument("--random-orders", type=int, default=5)
-    run.add_argument("--out", type=Path, required=True, help="where trials are kept, and resume")
-    draw = verbs.add_parser("draw", help="draw gain against cost, a panel a folder")
+    run.add_argument("--rates", default="0.5,0.9,0.95,0.99")
+    run.add_argument("--rules", default=",".join(SCREENS))
+    run.add_argument("--rows", type=int, default=256, help="validation rows")
+    run.add_argument("--test-rows", type=int, default=500)
+    run.add_argument("--repeats", type=int, default=2, help="divisions of the rows")
+    run.add_argument("--budgets", default="one,4,16", help="in readings of the validation rows")
+    run.add_argument("--orders", type=int, default=5, help="random orders of layers")
+    run.add_argument("--out", type=Path, required=True, help="where trials are kept")
+    draw = verbs.add_parser("draw", help="draw gain against cost, a column a run")
     draw.set_defaults(verb=figure)
     draw.add_argument("folders", type=Path, nargs="+")
     draw.add_argument("--figure", type=Path, required=True)
@@ -96,41 +103,56 @@ def products(candidates: Sequence[Edits], rows: int, depth: int) -> int:
 
 @dataclass(frozen=True)
 class Mean:
-    """Edits scored over all draws: for each metric, draws x rows."""
+    """Edits scored under several draws, as searches ask for it."""
 
-    edits: Edits
-    values: dict[str, np.ndarray]
+    trials: tuple[Trial, ...]
+    error: str | None = None
+
+    @property
+    def edits(self) -> Edits:
+        return self.trials[0].edits
+
+    @property
+    def seconds(self) -> float:
+        return sum(trial.seconds for trial in self.trials)
+
+    @property
+    def score(self) -> Mean:
+        return self
+
+    @property
+    def merits(self) -> dict[str, float]:
+        return {metric: float(self.row_values(metric).mean()) for metric in METRICS}
+
+    def row_values(self, metric: str) -> np.ndarray:
+        """Return draws x rows; larger is better."""
+        return np.array([trial.labelled.row_values(metric) for trial in self.trials])
 
 
-class Setting:
-    """A model on a task, and the trials of it that are kept: what all searches are made on."""
+class Ground:
+    """A model and a task under one division of its rows, and what is kept of them."""
 
-    def __init__(self, asked: argparse.Namespace, store: RunStore) -> None:
+    def __init__(
+        self, asked: argparse.Namespace, model: LoadedModel, store: RunStore, repeat: int
+    ) -> None:
         name, _, variant = asked.task.partition(":")
         task = Task.load(
             name,
             data=asked.data,
             variant=variant or None,
             shots=asked.shots,
-            split_sizes=f"{asked.rows * asked.repeats},{asked.test_rows}",
+            split_seed=repeat,
+            split_sizes=f"{asked.rows},{asked.test_rows}",
         )
-        self.asked, self.store = asked, store
-        self.model = load_model(asked.model, dtype=asked.dtype)
-        self.scorers = [Evaluator(self.model, task.redrawn(seed=s)) for s in range(asked.draws)]
+        self.asked, self.store, self.repeat = asked, store, repeat
+        self.scorers = [Evaluator(model, task.redrawn(seed=s)) for s in range(asked.draws)]
+        self.recorded = [Recorded(scorer, store, shared=True) for scorer in self.scorers]
         self.depth = len(self.scorers[0].anatomy.layers)
         self.rates = [float(rate) for rate in asked.rates.split(",")]
 
-    def score(self, candidates: Sequence[Edits], split: str) -> Iterator[Mean]:
-        found: dict[Edits, list[Any]] = {edits: [] for edits in candidates}
-        for scorer in self.scorers:
-            for trial in Recorded(scorer, self.store, shared=True).score(candidates, split):
-                found[trial.edits].append(trial.labelled)
-        for edits, scores in found.items():
-            yield Mean(edits, {m: np.array([s.row_values(m) for s in scores]) for m in METRICS})
-
     @property
     def reading(self) -> int:
-        """The products of reading a search's validation rows once, in all draws."""
+        """The products of reading the validation rows once, in all draws."""
         return self.products([()], self.asked.rows)
 
     def products(self, candidates: Sequence[Edits], rows: int) -> int:
@@ -141,80 +163,77 @@ class Setting:
         part = self.asked.part
         return [(), *(candidate(layer, part, rate) for layer in layers for rate in self.rates)]
 
-    @cached_property
-    def condition_numbers(self) -> dict[int, float]:
-        weights = exact_matrices(self.model, self.asked.part)
-        return layer_condition_numbers(spectra(weights, store=self.store), "geometric")
+    def score(self, candidates: Sequence[Edits], split: str) -> Iterator[Trial | Mean]:
+        """Yield the trial of each candidate, of several draws their mean."""
+        found: dict[Edits, list[Trial]] = {edits: [] for edits in candidates}
+        for recorded in self.recorded:
+            for trial in recorded.score(candidates, split):
+                found[trial.edits].append(trial)
+        for trials in found.values():
+            yield trials[0] if len(trials) == 1 else Mean(tuple(trials))
 
     @cached_property
     def pace(self) -> float:
-        """The seconds that a row-layer product takes on this machine, kept with the run."""
-        path = self.store.folder / "pace.json"
-        if not path.exists():
+        """The seconds that a row-layer product takes on this machine, measured once for the run."""
+
+        def measured() -> float:
             scorer, rows = self.scorers[0], Split.part("validation", 0, TIMED)
             scorer.prepare(rows)
-            seconds = best_of(lambda: scorer([], rows)) / (TIMED * self.depth)
-            path.write_text(json.dumps(seconds))
-        return float(json.loads(path.read_text()))
+            return best_of(lambda: scorer([], rows)) / (TIMED * self.depth)
+
+        return float(self.kept("pace", measured))
+
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what a file of the run's folder says, made where there is none."""
+        path = self.store.folder / f"{name}.json"
+        if not path.exists():
+            self.store.write(path.name, json.dumps(make()))
+        return json.loads(path.read_text())
 
 
 @dataclass
 class Meter:
-    """Scores the validation rows of one search, and counts what it would pay if nothing were kept.
+    """Scores validation rows for one search, and counts what it pays if nothing is kept.
 
     Arguments:
-        setting: what scores.
-        repeat: which rows are this search's.
-        seconds: of what reads no rows.
+        looks: how often something was compared on validation rows.
+        screened: the products of a screen that reads rows of its own, and
+        screen_seconds: what that screen took.
     """
 
-    setting: Setting
-    repeat: int
-    products: int = 0
-    evaluations: int = 0
+    ground: Ground
+    read: int = 0
     looks: int = 0
-    seconds: float = 0.0
+    screened: int = 0
+    screen_seconds: float = 0.0
     asked: set[tuple[Edits, str]] = field(default_factory=set)
 
-    def __call__(self, candidates: Sequence[Edits], split: str) -> Iterator[Mean]:
-        """Score candidates on `validation`, or on some of it."""
-        said, rows = Split(split), self.setting.asked.rows
-        start, stop = said.start or 0, said.stop or rows
-        first = self.repeat * rows
-        place = Split.part("validation", first + start, first + stop)
-        fresh = [edits for edits in candidates if (edits, place) not in self.asked]
-        self.asked |= {(edits, place) for edits in fresh}
-        self.products += self.setting.products(fresh, stop - start)
-        self.evaluations += len(fresh)
-        self.looks += bool(fresh)
-        return self.setting.score(candidates, place)
+    def __call__(self, candidates: Sequence[Edits], split: str) -> Iterator[Trial | Mean]:
+        ground, said = self.ground, Split(split)
+        fresh = [edits for edits in candidates if (edits, said) not in self.asked]
+        self.asked |= {(edits, said) for edits in fresh}
+        rows = (said.stop or ground.asked.rows) - (said.start or 0)
+        paid = ground.products(fresh, rows)
+        self.read += paid
+        each = ground.pace * paid / len(candidates) / len(ground.scorers)
+        for scored in ground.score(candidates, split):
+            if isinstance(scored, Mean):
+                yield Mean(tuple(replace(trial, seconds=each) for trial in scored.trials))
+            else:
+                yield replace(scored, seconds=each)
 
+    @property
+    def evaluations(self) -> int:
+        """How many compositions were read, the unpruned model among them."""
+        return len({edits for edits, _ in self.asked})
 
-Rule = Callable[[Meter, int], Sequence[int]]
-"""Gives an order of layers; the number is a random order's."""
+    @property
+    def products(self) -> int:
+        return self.read + self.screened
 
-
-def by_condition_number(meter: Meter, number: int) -> list[int]:
-    found = meter.setting.condition_numbers
-    first = worst_layer(found)
-    return [first, *sorted(found.keys() - {first}, key=lambda layer: -found[layer])]
-
-
-def last(meter: Meter, number: int) -> list[int]:
-    return list(range(meter.setting.depth))[::-1]
-
-
-def at_random(meter: Meter, number: int) -> list[int]:
-    layers = list(range(meter.setting.depth))
-    Random(f"order {number}").shuffle(layers)
-    return layers
-
-
-RULES: dict[str, Rule] = {
-    "condition number": by_condition_number,
-    "last": last,
-    "random": at_random,
-}
+    @property
+    def seconds(self) -> float:
+        return self.screen_seconds + self.ground.pace * self.read
 
 
 @dataclass(frozen=True)
@@ -226,6 +245,77 @@ class Arm:
     metric: str
     budget: str
 
+    def __str__(self) -> str:
+        return f"{self.strategy}, {self.rule}"
+
+
+def order_of(meter: Meter, arm: Arm, number: int) -> list[int]:
+    """Return the layers in the order of a rule, which pays what it reads."""
+    ground, asked = meter.ground, meter.ground.asked
+    told = Screening(
+        scorers=ground.scorers,
+        score=meter,
+        places=[Place(layer, asked.part) for layer in range(ground.depth)],
+        rates=ground.rates,
+        metric=arm.metric,
+        seed=number,
+        store=ground.store,
+    )
+
+    def layers() -> list[int]:
+        return [place.layer for place in SCREENS[arm.rule](told).scores]
+
+    if arm.rule in ("validation", "random"):
+        meter.looks += arm.rule == "validation"
+        return layers()
+
+    def timed() -> tuple[list[int], float]:
+        begin = time.perf_counter()
+        return layers(), time.perf_counter() - begin
+
+    found, meter.screen_seconds = ground.kept(f"{arm.rule}-{ground.repeat}", timed)
+    if arm.rule == "gradient":
+        meter.screened = ground.products([()], BACK * SCREEN_ROWS)
+    return list(found)
+
+
+def affordable(meter: Meter, arm: Arm, number: int) -> list[Edits]:
+    """Return the candidates that a budget pays for, the unpruned model first."""
+    ground, order = meter.ground, order_of(meter, arm, number)
+    if arm.budget == ONE:
+        return ground.of_layers(order[:1])
+    candidates, left = ground.of_layers(order), float(arm.budget) * ground.reading - meter.products
+    counts = range(1, len(candidates) + 1)
+    prices = [ground.products(candidates[:count], ground.asked.rows) for count in counts]
+    return candidates[: max(1, sum(price <= left for price in prices))]
+
+
+def search_best(meter: Meter, arm: Arm, number: int) -> Edits:
+    candidates, rows = affordable(meter, arm, number), meter.ground.asked.rows
+    merits = dict.fromkeys(candidates, 0.0)
+    # Look by look, as a greedy search reads them: they share what is kept.
+    for start, stop in pairwise((0, *plan_looks(rows))):
+        for scored in meter(candidates, Split.part("validation", start, stop)):
+            merits[scored.edits] += scored.score.merits[arm.metric] * (stop - start) / rows
+    meter.looks += 1
+    unpruned = merits.pop(())
+    best = best_edit({edits[0]: merit for edits, merit in merits.items()}, unpruned)
+    return (best,) if best else ()
+
+
+def search_greedily(meter: Meter, arm: Arm, number: int) -> Edits:
+    ground = meter.ground
+    _, *candidates = affordable(meter, arm, number)
+    left = float(arm.budget) * ground.reading - meter.products
+    budget = Budget(minutes=ground.pace * left / 60)
+    edits = [edit for (edit,) in candidates]
+    course = greedy(meter, edits, ground.asked.rows, arm.metric, budget)
+    meter.looks += sum(len(step.looks) for step in course.steps)
+    return course.edits
+
+
+STRATEGIES = {"best": search_best, "greedy": search_greedily}
+
 
 @dataclass(frozen=True)
 class Point:
@@ -235,8 +325,7 @@ class Point:
         readings, evaluations, looks, seconds: of a search.
         gain, interval: on the test rows, in points of accuracy.
         choices: what was chosen, and how often.
-        less, less_interval, p: the gain less that of the condition number at the same budget and
-            metric, with its test.
+        more, more_interval, p: the gain less that of Algorithm 1, and its test.
     """
 
     arm: Arm
@@ -247,32 +336,9 @@ class Point:
     gain: float
     interval: tuple[float, float]
     choices: dict[str, int]
-    less: float = 0.0
-    less_interval: tuple[float, float] = (0.0, 0.0)
-    p: float = 1.0
-
-
-def best_of_layers(meter: Meter, arm: Arm, number: int) -> Edits:
-    """Look at the rates of one layer after the other, as far as the budget goes."""
-    setting = meter.setting
-    order = list(RULES[arm.rule](meter, number))
-    candidates = setting.of_layers(order[:1] if arm.budget == ONE else order)
-    if arm.budget != ONE:
-        left = float(arm.budget) * setting.reading - meter.products
-        counts = range(1, len(candidates) + 1)
-        paid = [setting.products(candidates[:count], setting.asked.rows) for count in counts]
-        candidates = candidates[: max(1, sum(price <= left for price in paid))]
-    merits = {
-        each.edits: float(each.values[arm.metric].mean())
-        for each in meter(candidates, "validation")
-    }
-    unpruned = merits.pop(())
-    best = best_edit({edits[0]: merit for edits, merit in merits.items()}, unpruned)
-    return (best,) if best else ()
-
-
-Strategy = Callable[[Meter, Arm, int], Edits]
-STRATEGIES: dict[str, Strategy] = {"best of layers": best_of_layers}
+    more: float
+    more_interval: tuple[float, float]
+    p: float
 
 
 def compare(asked: argparse.Namespace) -> None:
@@ -280,77 +346,77 @@ def compare(asked: argparse.Namespace) -> None:
     print(machine(), flush=True)
     said = {name: str(value) for name, value in vars(asked).items() if name not in OPEN}
     with RunStore(asked.out, {"kind": "searches", **said}) as store:
-        setting = Setting(asked, store)
+        model = load_model(asked.model, dtype=asked.dtype)
+        grounds = [Ground(asked, model, store, repeat) for repeat in range(asked.repeats)]
         arms = [
             Arm(strategy, rule, metric, budget)
             for metric in METRICS
             for budget in asked.budgets.split(",")
             for strategy in STRATEGIES
-            for rule in RULES
+            if (strategy, budget) != ("greedy", ONE)
+            for rule in asked.rules.split(",")
         ]
-        points: list[Point] = []
-        reference = np.zeros(0)
+        reference, points = None, []
         for arm in arms:
-            found, gains = measured(setting, arm)
-            if (arm.strategy, arm.rule) == next(iter(zip(STRATEGIES, RULES, strict=False))):
-                reference = gains
-            points.append(against(found, gains - reference))
-            print(f"{arm} {found.gain:+.2f}", flush=True)
+            points.append(measured(arm, grounds, reference))
+            reference = points[0][1] if reference is None else reference
+            print(f"{arm}, {arm.metric}, {arm.budget}: {points[-1][0].gain:+.2f}", flush=True)
         name = f"{Path(asked.model).stem}, {asked.task}, {asked.shots} shots"
-        kept = {"name": name, "points": [asdict(point) for point in points]}
+        kept = {"name": name, "points": [asdict(point) for point, _ in points]}
         store.write("searches.json", json.dumps(kept, indent=1) + "\n")
-    table(name, points, setting)
+    table(name, [point for point, _ in points], asked)
 
 
-OPEN = ("verb", "out", "budgets", "random_orders", "rates", "repeats")
-"""Options that a run may go on with otherwise: no kept trial depends on them."""
+def measured(
+    arm: Arm, grounds: Sequence[Ground], reference: np.ndarray | None
+) -> tuple[Point, np.ndarray]:
+    """Make all searches of an arm; return what they are worth, and the gain of each draw and test
+    row."""
+    meters, choices, gains = [], Counter[str](), []
+    for ground in grounds:
+        found = []
+        for number in range(ground.asked.orders if arm.rule == "random" else 1):
+            meters.append(Meter(ground))
+            found.append(STRATEGIES[arm.strategy](meters[-1], arm, number))
+        choices.update(" ".join(map(str, edits)) or "nothing" for edits in found)
+        tested = {each.edits: hits(each) for each in ground.score(list({(), *found}), "test")}
+        gains.append(100 * np.mean([tested[edits] - tested[()] for edits in found], axis=0))
+    every = np.concatenate(gains, axis=1)
+    gain = seed_and_row_mean(every, bounds=(-100.0, 100.0))
+    more = seed_and_row_mean(
+        every - (every if reference is None else reference), bounds=(-100.0, 100.0)
+    )
 
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(meter, name) for meter in meters]))
 
-def measured(setting: Setting, arm: Arm) -> tuple[Point, np.ndarray]:
-    """Make all searches of an arm; return what they are worth, and the mean gain of each draw and
-    test row."""
-    asked = setting.asked
-    numbers = range(asked.random_orders if arm.rule == "random" else 1)
-    searches = [
-        (meter, STRATEGIES[arm.strategy](meter, arm, number))
-        for number in numbers
-        for meter in (Meter(setting, repeat) for repeat in range(asked.repeats))
-    ]
-    choices = Counter(" ".join(map(str, edits)) or "nothing" for _, edits in searches)
-    tested = {
-        each.edits: each.values["accuracy"]
-        for each in setting.score(list({(), *(edits for _, edits in searches)}), "test")
-    }
-    gains = 100 * np.mean([tested[edits] - tested[()] for _, edits in searches], axis=0)
-    estimate = seed_and_row_mean(gains, bounds=(-100.0, 100.0))
-    mean = {
-        name: float(np.mean([getattr(meter, name) for meter, _ in searches]))
-        for name in ("products", "evaluations", "looks", "seconds")
-    }
     point = Point(
         arm=arm,
-        readings=mean["products"] / setting.reading,
-        evaluations=mean["evaluations"],
-        looks=mean["looks"],
-        seconds=mean["seconds"] + setting.pace * mean["products"],
-        gain=estimate.mean,
-        interval=estimate.interval,
+        readings=mean("products") / grounds[0].reading,
+        evaluations=mean("evaluations"),
+        looks=mean("looks"),
+        seconds=mean("seconds"),
+        gain=gain.mean,
+        interval=gain.interval,
         choices=dict(choices.most_common()),
+        more=more.mean,
+        more_interval=more.interval,
+        p=more.p_value,
     )
-    return point, gains
+    return point, every
 
 
-def against(point: Point, less: np.ndarray) -> Point:
-    """Return a point with its distance from the reference's."""
-    found = seed_and_row_mean(less, bounds=(-100.0, 100.0))
-    return replace(point, less=found.mean, less_interval=found.interval, p=found.p_value)
+def hits(scored: Trial | Mean) -> np.ndarray:
+    """Return draws x rows: 1 where a row is right."""
+    source = scored if isinstance(scored, Mean) else scored.labelled
+    return np.atleast_2d(source.row_values("accuracy"))
 
 
-def table(name: str, points: Sequence[Point], setting: Setting) -> None:
-    asked = setting.asked
+def table(name: str, points: Sequence[Point], asked: argparse.Namespace) -> None:
+    adjusted = [1.0, *holm([point.p for point in points[1:]])]
     show(
-        f"{name}: {asked.part}, {asked.draws} draws, {asked.repeats} searches of {asked.rows} rows,"
-        f" {asked.test_rows} test rows; points of accuracy, 95% intervals",
+        f"{name}: {asked.part}, {asked.draws} draws, {asked.repeats} x ({asked.rows} validation +"
+        f" {asked.test_rows} test) rows; points of accuracy",
         [
             "metric",
             "budget",
@@ -359,26 +425,26 @@ def table(name: str, points: Sequence[Point], setting: Setting) -> None:
             "evaluations",
             "looks",
             "s",
-            "gain",
-            "less the condition number's",
-            "p",
+            "gain (95%)",
+            "over Algorithm 1 (95%)",
+            "p, Holm",
             "chosen most",
         ],
         [
             [
                 point.arm.metric,
                 point.arm.budget,
-                f"{point.arm.strategy}, {point.arm.rule}",
+                str(point.arm),
                 f"{point.readings:.1f}",
                 f"{point.evaluations:.0f}",
                 f"{point.looks:.1f}",
                 f"{point.seconds:.0f}",
                 ranged(point.gain, point.interval),
-                ranged(point.less, point.less_interval),
-                f"{point.p:.2g}",
+                ranged(point.more, point.more_interval),
+                f"{p:.2g}",
                 next(iter(point.choices)),
             ]
-            for point in points
+            for point, p in zip(points, adjusted, strict=True)
         ],
     )
 
@@ -388,46 +454,42 @@ def ranged(value: float, interval: tuple[float, float]) -> str:
 
 
 def figure(asked: argparse.Namespace) -> None:
-    """Draw gain against cost: a column a setting, a row a metric, a line a strategy and rule."""
-    kept = [json.loads((folder / "searches.json").read_text()) for folder in asked.folders]
+    """Draw gain against cost: a column a run, a row a metric, a line a strategy and rule."""
+    runs = [json.loads((folder / "searches.json").read_text()) for folder in asked.folders]
     drawn, panels = plt.subplots(
-        len(METRICS),
-        len(kept),
-        figsize=(5 * len(kept), 3.6 * len(METRICS)),
-        squeeze=False,
-        sharex="col",
-        sharey="col",
+        len(METRICS), len(runs), figsize=(5 * len(runs), 7), squeeze=False, sharey="col"
     )
-    for column, run in enumerate(kept):
-        for row, metric in enumerate(METRICS):
-            panel = panels[row, column]
-            lines: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-            for point in run["points"]:
-                if point["arm"]["metric"] == metric:
-                    lines[point["arm"]["strategy"], point["arm"]["rule"]].append(point)
-            for (strategy, rule), points in lines.items():
-                ordered = sorted(points, key=lambda point: point["readings"])
-                x, y = ([point[name] for point in ordered] for name in ("readings", "gain"))
-                low, high = zip(*(point["interval"] for point in ordered), strict=True)
-                panel.errorbar(
-                    x,
-                    y,
-                    [np.subtract(y, low), np.subtract(high, y)],
-                    fmt="o-" if strategy == "best of layers" else "s--",
-                    color=COLOURS[rule],
-                    label=f"{strategy}, {rule}",
-                    capsize=2,
-                    linewidth=1,
-                    markersize=4,
-                )
-            panel.axhline(0, color="0.6", linewidth=0.8)
-            panel.set_xscale("log")
-            panel.set_title(f"{run['name']}\nchosen by {metric}", fontsize=9)
-            panel.set_xlabel("cost, in readings of the validation rows")
-            panel.set_ylabel("gain on test, points")
+    for column, run in zip(panels.T, runs, strict=True):
+        for panel, metric in zip(column, METRICS, strict=True):
+            draw_panel(panel, [p for p in run["points"] if p["arm"]["metric"] == metric])
+            panel.set_title(f"{run['name']}\nchosen by {metric.replace('_', '-')}", fontsize=9)
     panels[0, 0].legend(fontsize=7)
     drawn.tight_layout()
     drawn.savefig(asked.figure, dpi=110)
+
+
+def draw_panel(panel: Any, points: Sequence[dict[str, Any]]) -> None:
+    lines: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for point in sorted(points, key=lambda point: point["readings"]):
+        lines[point["arm"]["strategy"], point["arm"]["rule"]].append(point)
+    for (strategy, rule), own in lines.items():
+        cost, gain = ([point[name] for point in own] for name in ("readings", "gain"))
+        low, high = zip(*(point["interval"] for point in own), strict=True)
+        panel.errorbar(
+            cost,
+            gain,
+            [np.subtract(gain, low), np.subtract(high, gain)],
+            fmt="o-" if strategy == "best" else "s--",
+            color=COLOURS[rule],
+            label=f"{strategy}, {rule}",
+            capsize=2,
+            linewidth=1,
+            markersize=4,
+        )
+    panel.axhline(0, color="0.6", linewidth=0.8)
+    panel.set_xscale("log")
+    panel.set_xlabel("cost, in readings of the validation rows")
+    panel.set_ylabel("gain on test, points")
 
 
 if __name__ == "__main__":
