@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm, rankdata, t
 
-from eckart.statistics.crossed import crossed_moments
+from eckart.statistics.crossed import crossed_moments, mean_gain
 from eckart.statistics.grids import layer_rule, rank_correlation, stability
 from eckart.statistics.multiplicity import selected_gain
 from eckart.statistics.paired import mcnemar_exact
+from eckart.statistics.scores import Score
 
 THRESHOLD = 1.3
 FLIPS_AT_ONCE = 250
@@ -33,14 +34,24 @@ class Noise:
     seed: float = 0.0
     chance: float = 0.4
 
+    def luck(self, draw: np.random.Generator, merit: np.ndarray, seeds: int) -> np.ndarray:
+        """Return what each seed adds under each edit, as luck[..., seeds, 1]."""
+        return self.seed * draw.standard_normal((*merit.shape, seeds, 1))
+
     def gains(
-        self, draw: np.random.Generator, merit: np.ndarray, seeds: int, rows: int
+        self,
+        draw: np.random.Generator,
+        merit: np.ndarray,
+        seeds: int,
+        rows: int,
+        luck: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return gains[..., seeds, rows] of edits with these merits, which share their rows."""
+        """Return gains[..., seeds, rows] of edits with these merits, which share their rows; under
+        the demonstrations of this luck, or under new ones."""
         shape = merit.shape
         hidden = merit[..., None, None] + self.row * draw.standard_normal((1, rows))
         hidden = hidden + self.row_of_edit * draw.standard_normal((*shape, 1, rows))
-        hidden = hidden + self.seed * draw.standard_normal((*shape, seeds, 1))
+        hidden = hidden + (self.luck(draw, merit, seeds) if luck is None else luck)
         hidden = hidden + self.chance * draw.standard_normal((*shape, seeds, rows))
         return (hidden > THRESHOLD).astype(float) - (hidden < -THRESHOLD)
 
@@ -111,6 +122,31 @@ def choice(noise: Noise, merits: np.ndarray, seeds: int, rows: int, times: int) 
             }
         )
     return averaged(studies)
+
+
+def searched(
+    noise: Noise, merits: np.ndarray, seeds: int, rows: int, times: int
+) -> dict[str, float]:
+    """Of the gain that a search over several draws reports: the edit that is best on validation,
+    on as many other rows, under as many other demonstrations, and under those that chose."""
+    draw = np.random.default_rng(0)
+    truths, searches = noise.truth(merits), []
+    for _ in range(times):
+        luck = noise.luck(draw, merits, seeds)
+        validation = noise.gains(draw, merits, seeds, rows, luck).mean(axis=(1, 2))
+        best = int(validation.argmax())
+        if validation[best] <= 0:  # nothing is clipped, so nothing is said
+            continue
+        said = {"clips": 1.0, "truth": float(truths[best])}
+        for name, tested in (("", None), (", same", luck)):
+            found = mean_gain(noise.gains(draw, merits, seeds, rows, tested)[best], Score)
+            assert found is not None
+            low, high = found.interval
+            said[f"covers{name}"] = holds((low, high), truths[best])
+            said[f"too high{name}"] = float(low > truths[best])
+            said[f"bias{name}"] = found.mean - float(truths[best])
+        searches.append(said)
+    return {**averaged(searches), "clips": len(searches) / times}
 
 
 def _optimism(gains: np.ndarray, weights: tuple[np.ndarray, np.ndarray]) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from statistics import mean
 
+import episodes
 import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -28,7 +29,7 @@ from transformers import (
 )
 
 from eckart.demo import corpus
-from eckart.demo.words import ATTRIBUTES, FIELDS, LABEL_GROUPS
+from eckart.demo.words import ATTRIBUTES, LABEL_GROUPS
 
 SHOTS = (0, 2, 4, 10)
 Row = dict[str, str | int | float]
@@ -115,8 +116,8 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=4000, special_tokens=["<s>"], initial_alphabet=alphabet, show_progress=False
     )
-    words = corpus.vocabulary()
-    fields = dict.fromkeys(f"{name}:" for pair in FIELDS for name in pair)
+    words = episodes.vocabulary()
+    fields = dict.fromkeys(f"{name}:" for pair in episodes.FIELDS for name in pair)
     tokenizer.train_from_iterator([*(f" {word}" for word in words), *words, *fields], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
@@ -233,26 +234,24 @@ def schedule(step: int, steps: int) -> float:
 def batches(tokenizer: PreTrainedTokenizerFast, arguments: argparse.Namespace) -> Iterator[Batch]:
     """Start with short episodes of few words for the first 30% of the run, then draw on all
     words."""
-    short = corpus.training_episodes(arguments.seed, examples=8, ease=1.0)
-    full = corpus.training_episodes(arguments.seed + 1, examples=arguments.examples)
+    short = episodes.training_episodes(arguments.seed, examples=8, ease=1.0)
+    full = episodes.training_episodes(arguments.seed + 1, examples=arguments.examples)
     for step in itertools.count():
         source = short if step < 0.3 * arguments.steps else full
         yield encode(tokenizer, list(itertools.islice(source, arguments.batch)))
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, episodes: Sequence[corpus.Episode]) -> Batch:
+def encode(tokenizer: PreTrainedTokenizerFast, batch: Sequence[episodes.Episode]) -> Batch:
     newline = tokenizer.encode("\n", add_special_tokens=False)[0]
-    tokens = tokenizer([e.render() for e in episodes], padding=True, return_tensors="pt")[
-        "input_ids"
-    ]
+    tokens = tokenizer([e.render() for e in batch], padding=True, return_tensors="pt")["input_ids"]
     ends = torch.stack([(row == newline).nonzero().flatten()[1::2] for row in tokens])
-    says = torch.tensor([[said(text) for text, _ in episode.rows] for episode in episodes])
+    says = torch.tensor([[said(text) for text, _ in episode.rows] for episode in batch])
     return tokens, ends - 2, tokens.gather(1, ends - 1), says
 
 
 def said(text: str) -> list[int]:
     """Return the class of each attribute, from 1; 0 where the text says nothing of it."""
-    read = corpus.reading(text)
+    read = episodes.reading(text)
     return [
         1 + list(classes).index(read[name]) if name in read else 0
         for name, classes in ATTRIBUTES.items()
@@ -329,7 +328,7 @@ def accuracy(
     prompts = []
     for text, _ in test:
         rows = tuple((body, shown[cls]) for body, cls in balanced(rng, train, len(shown), shots))
-        prompts.append(corpus.Episode(("text", "label"), rows).render() + f"text: {text}\nlabel:")
+        prompts.append(episodes.Episode(("text", "label"), rows).render() + f"text: {text}\nlabel:")
     tokens = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in shown]
     predicted = [
         p for at in range(0, n, 50) for p in best(model, tokenizer, prompts[at : at + 50], tokens)
@@ -341,7 +340,9 @@ def labelled(name: str, split: corpus.Split, n: int) -> list[tuple[str, int]]:
     """Return a task's texts with the index of their class."""
     task = corpus.tasks()[name]
     texts = [row["text"] for row in corpus.rows(name, split, n)]
-    return [(text, list(task.labels).index(corpus.reading(text)[task.attribute])) for text in texts]
+    return [
+        (text, list(task.labels).index(episodes.reading(text)[task.attribute])) for text in texts
+    ]
 
 
 def balanced(

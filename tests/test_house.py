@@ -54,6 +54,7 @@ INNER = {
         terminal table guard provenance sentences tables claims controls figures results page
     """,
     "scoring": "encoding requests fitting forward methods scorer evaluation evaluator text",
+    "selection": "plan recorded drawn draws controls guarded guard tested racing result search",
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "tasks": "tables spec prompts choices files splits sources labels examples task",
     "weights": """

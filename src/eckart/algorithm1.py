@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from eckart.errors import EditError, RunError
 from eckart.records import DROP, LARGEST, PARTS, TOP_K, Edit, Edits, Trial
@@ -15,8 +15,52 @@ from eckart.records import DROP, LARGEST, PARTS, TOP_K, Edit, Edits, Trial
 RANDOM_ARMS = ("random", "random1", "random2")
 """As many draws of random directions as a choice is compared with."""
 
-ScoreEdits: TypeAlias = Callable[[Sequence[Edits], str], Iterable[Trial]]
-"""Scores candidates on a split: a trial each, in any order, best the unpruned model `()` first."""
+
+class Merited(Protocol):
+    """What a candidate scored."""
+
+    @property
+    def n(self) -> int:
+        """On how many rows."""
+
+    @property
+    def headline(self) -> str:
+        """The metric that is reported first."""
+
+    @property
+    def merits(self) -> Mapping[str, float]:
+        """What a choice may compare, by metric; larger is better."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything but the rows."""
+
+
+class Scored(Protocol):
+    """A candidate that was scored on a split: a `Trial`, or what several of them say together."""
+
+    @property
+    def edits(self) -> Edits:
+        """What was clipped."""
+
+    @property
+    def score(self) -> Merited | None:
+        """None where it could not be scored."""
+
+    @property
+    def error(self) -> str | None:
+        """Why not."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """What it rests on: a trial a draw."""
+
+
+ScoreEdits: TypeAlias = Callable[[Sequence[Edits], str], Iterable[Scored]]
+"""Scores candidates on a split, each once and in any order, best the unpruned model `()` first."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +73,7 @@ class Searched:
     """
 
     best: float
-    trials: dict[float, Trial]
+    trials: Mapping[float, Scored]
 
 
 Arms: TypeAlias = Callable[[Edit], Sequence[Edit]]
@@ -52,9 +96,9 @@ class Found:
 
     layer: int
     rates: Searched
-    unpruned: Trial
-    clipped: Trial
-    controls: tuple[Trial, ...] = ()
+    unpruned: Scored
+    clipped: Scored
+    controls: tuple[Scored, ...] = ()
 
 
 def no_arms(choice: Edit) -> tuple[Edit, ...]:
@@ -133,7 +177,7 @@ def search_all(
     return Searched(best.rate if best else 0.0, dict(sorted(trials.items())))
 
 
-def checked_unpruned(trial: Trial) -> Trial:
+def checked_unpruned(trial: Scored) -> Scored:
     """Return a trial, unless it failed for the unpruned model: then no other need be scored.
 
     Raises:
@@ -169,7 +213,7 @@ def compared(merit: float) -> float:
 
 def score_test(
     score: ScoreEdits, choice: Edit, controls: Sequence[Edit] = ()
-) -> tuple[Trial, Trial, *tuple[Trial, ...]]:
+) -> tuple[Scored, Scored, *tuple[Scored, ...]]:
     """Score the unpruned model and the frozen choice on the same test rows (lines 15 and 16), and
     beside them its control arms, which may fail.
 

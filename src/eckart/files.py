@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eckart.errors import EckartError, RunError, TaskError, closest
 
@@ -85,16 +85,8 @@ class Read:
 
 
 def check_outputs(outputs: Sequence[tuple[str, Path]], inputs: Sequence[Read]) -> None:
-    """Refuse to write over what is read, and two outputs in one place; whatever is no file (a
-    terminal) takes both.
-
-    Arguments:
-        outputs: by the option that names each.
-        inputs: what the command reads.
-
-    Raises:
-        RunError: an output is an input, or another output.
-    """
+    """Refuse to write over what is read, and two outputs, named by their options, in one place;
+    whatever is no file (a terminal) takes both."""
     places = [
         (option, path)
         for option, path in outputs
@@ -125,11 +117,8 @@ def _clash(path: Path, other: Path, option: str) -> bool:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a file that could not be written, before anything is computed.
-
-    Raises:
-        RunError: it is a folder, or it or its folder is absent or read-only.
-    """
+    """Refuse a file that could not be written, before anything is computed: a folder, or one that
+    is read-only, absent with its folder, or in a read-only one."""
     if path.is_dir() or not path.parent.is_dir():
         raise RunError(
             f"'{path}' cannot be written: it is a folder, or there is no folder '{path.parent}'"
@@ -139,12 +128,10 @@ def check_writable(path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part.
+    """Write a file so that a reader sees the old one or the new one, never a part; a RunError where
+    it cannot be written.
 
     A link stays a link, and what is no file (a terminal, a pipe) is written to as it is.
-
-    Raises:
-        RunError: it cannot be written.
     """
     target = path.resolve()
     try:
@@ -161,17 +148,12 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def drafted(target: Path) -> Iterator[Path]:
-    """Give a path for a new file or folder, which becomes the target once the block has ended well.
+    """Give a path for a new file or folder, which becomes the target once the block has ended well;
+    a folder must not exist yet, or be empty.
 
     It lies in a folder of its own beside the target: the last step is a rename, nobody else's draft
     is touched, and whatever way the block ends, nothing of it is left. What writers that were
-    killed left of the same target is cleared away.
-
-    Arguments:
-        target: a file, there or not; or a folder that does not exist yet, or is empty.
-
-    Raises:
-        OSError: it cannot be written.
+    killed left of the same target is cleared away. An OSError where it cannot be written.
     """
     clear_drafts(target)
     folder, lock = _new_draft(target)
@@ -301,16 +283,8 @@ def read_text(
     wrong: type[EckartError] = TaskError,
     too_large: str = "is it the rows (--data)?",
 ) -> str:
-    """Return the text of a file that a user names.
-
-    Arguments:
-        path: the file.
-        what: what it is, for messages: `task file`.
-        too_large: what is said of a larger one than `MOST_BYTES`.
-
-    Raises:
-        wrong: there is no such file, or it cannot be read.
-    """
+    """Return the text of a file that a user names; `what` it is, and what is said of one larger
+    than `MOST_BYTES`, stand in the error for one that is not there or cannot be read."""
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
@@ -324,11 +298,8 @@ def read_text(
 
 
 def parse_yaml(text: str, where: str, error: type[EckartError] = TaskError) -> Any:
-    """Read YAML, every scalar as the text that was typed.
-
-    Raises:
-        error: the YAML is broken; the message gives the line.
-    """
+    """Read YAML, every scalar as the text that was typed; the error for broken YAML gives the
+    line."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as broken:
@@ -344,6 +315,11 @@ def parse_yaml(text: str, where: str, error: type[EckartError] = TaskError) -> A
 CalledT = TypeVar("CalledT", bound=Callable[..., Any])
 
 
+def option(default: Any, help: str) -> Any:
+    """Return a field of a `Closed`: its default, and its help on the command line."""
+    return Field(default=default, description=help)
+
+
 class Closed(BaseModel):
     """What a file, a flag or a keyword says: frozen, with no key but its own.
 
@@ -356,11 +332,8 @@ class Closed(BaseModel):
 
     @classmethod
     def of(cls, values: Mapping[str, Any], where: str) -> Self:
-        """Return checked values.
-
-        Raises:
-            cls.wrong: a key is unknown or a value is of the wrong kind; one line that names it.
-        """
+        """Return checked values; the error for an unknown key or a value of the wrong kind names it
+        in one line."""
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:

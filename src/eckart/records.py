@@ -115,11 +115,7 @@ class Edit:
 
 
 def check_rate(rate: float) -> float:
-    """Return a clipping rate that is valid.
-
-    Raises:
-        EditError: the rate is not a number in [0, 1).
-    """
+    """Return a clipping rate; an EditError where it is not a number in [0, 1)."""
     if not (math.isfinite(rate) and 0 <= rate < 1):
         raise EditError(
             f"clipping rate {rate:g} is outside [0, 1); 0.95 keeps 5% of the rank, 0 leaves the"
@@ -130,11 +126,7 @@ def check_rate(rate: float) -> float:
 
 def check_rates(rates: Iterable[float]) -> tuple[float, ...]:
     """Return the candidate rates in ascending order, each once, with 0 among them: not to clip is
-    always an answer.
-
-    Raises:
-        EditError: a rate is outside [0, 1).
-    """
+    always an answer. An EditError where one is outside [0, 1)."""
     return tuple(sorted({0.0, *(check_rate(rate) for rate in rates)}))
 
 
@@ -203,9 +195,8 @@ class Split(str):
     def __new__(cls, text: str) -> Split:
         split = super().__new__(cls, text)
         found = re.fullmatch(r"(\w+)\[(\d+):(\d+)\]", text)
-        split.name = found[1] if found else str(text)
-        split.start = int(found[2]) if found else None
-        split.stop = int(found[3]) if found else None
+        split.name, *ends = found.groups() if found else (str(text), None, None)
+        split.start, split.stop = (int(end) if end else None for end in ends)
         return split
 
     @classmethod
@@ -297,6 +288,11 @@ class Trial:
         object.__setattr__(self, "split", Split(self.split))
 
     @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Itself: what was scored under one draw rests on one trial."""
+        return (self,)
+
+    @property
     def labelled(self) -> Score | None:
         """The outcome on labels; None for a failed trial.
 
@@ -362,6 +358,7 @@ class Asked:
         metrics, own_metric: what was compared on validation: by a sweep's tasks' full names, and
             by a search.
         raced: whether rates that were clearly beaten were dropped.
+        draws, prompts: over how many of each a search averaged; a draw is in one prompt.
     """
 
     kind: str
@@ -374,6 +371,8 @@ class Asked:
     metrics: Mapping[str, str]
     own_metric: str
     raced: bool
+    draws: int
+    prompts: int
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Asked:
@@ -392,6 +391,8 @@ class Asked:
             metrics={full_name(task["name"], task["variant"]): task["metric"] for task in tasks},
             own_metric=settings.get("metric") or "accuracy",
             raced=bool(settings.get("race")),
+            draws=len(settings.get("draws") or [""]),
+            prompts=len(settings.get("templates") or [""]),
         )
 
     def metric(self, task: str) -> str:

@@ -305,7 +305,8 @@ def read_run(folder: str | Path) -> Run:
         rows = {digest: Rows.from_json(values) for digest, values in read["rows"].items()}
     if read["settings"].get("kind") == "search":  # of one model, which may have been moved since
         name = min((t.setting.model for t in trials.values()), default="")
-        trials = {k: replace(t, setting=replace(t.setting, model=name)) for k, t in trials.items()}
+        moved = (replace(t, setting=replace(t.setting, model=name)) for t in trials.values())
+        trials = {_beside(trial.key, trial.setting): trial for trial in moved}
     origin = read["settings"].pop(ORIGIN, {})
     read["settings"].pop(CONTENTS, None)
     guard = read["settings"].pop(GUARD, {"margin": None, "names": []})

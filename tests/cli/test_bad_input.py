@@ -275,6 +275,12 @@ SEARCHES = {
     "controls with a value": (["--controls", "random"], "random"),
     "a control arm as a rate": (["--rates", "0.5:random"], "0.5:random"),
     "a checkpoint over a file": (["--save", "file"], "not an empty folder"),
+    "seeds that are none": (["--seeds", "few"], "'few' is no whole number"),
+    "seeds that run down": (["--seeds", "4..0"], "runs down; say 0..4"),
+    "seeds that draw nothing": (["--seeds", "0,1", "--shots", "0"], "leave out --seeds"),
+    "a seed and seeds": (["--seeds", "0,1", "--seed", "3"], "--seed 3 names one"),
+    "a race over several draws": (["--seeds", "0,1", "--race"], "leave out --race"),
+    "templates of no task file": (["--templates", "all"], "its own prompts alone"),
 }
 
 

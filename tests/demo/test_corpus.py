@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import csv
+import doctest
 import itertools
 import json
 
+import episodes
 import pytest
 
 from eckart.demo import corpus
-from eckart.demo.words import ATTRIBUTES, FIELDS, LABEL_GROUPS, TEMPLATES
+from eckart.demo.words import ATTRIBUTES, LABEL_GROUPS, TEMPLATES
 from eckart.errors import TaskError
 
 SPLITS = tuple(corpus.SIZES)
@@ -19,8 +21,14 @@ def test_the_same_seed_gives_the_same_rows_and_another_seed_gives_others():
     assert corpus.rows("mood", "test", 50, seed=3) != corpus.rows("mood", "test", 50, seed=4)
 
 
+def test_the_examples_of_the_training_script_hold():
+    found = doctest.testmod(episodes)
+    assert found.attempted >= 2
+    assert found.failed == 0
+
+
 def test_the_same_seed_gives_the_same_episodes():
-    first, second = (list(itertools.islice(corpus.training_episodes(5), 20)) for _ in range(2))
+    first, second = (list(itertools.islice(episodes.training_episodes(5), 20)) for _ in range(2))
     assert first == second
 
 
@@ -32,7 +40,7 @@ def test_rows_are_distinct_balanced_and_labelled_by_what_the_text_says(task):
         assert len({row["text"] for row in table}) == size
         counts = [sum(row["label"] == word for row in table) for word in labels.values()]
         assert max(counts) - min(counts) <= 1
-        assert all(row["label"] == labels[corpus.reading(row["text"])[task]] for row in table)
+        assert all(row["label"] == labels[episodes.reading(row["text"])[task]] for row in table)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -52,7 +60,9 @@ def test_no_text_of_a_task_can_occur_in_training():
         for s in SPLITS
         for r in corpus.rows(task, s, 100)
     )
-    seen = [text for e in itertools.islice(corpus.training_episodes(0), 300) for text, _ in e.rows]
+    seen = [
+        text for e in itertools.islice(episodes.training_episodes(0), 300) for text, _ in e.rows
+    ]
     assert not any(corpus.is_held_out(text) for text in seen)
 
 
@@ -60,7 +70,7 @@ def test_label_words_of_a_task_never_serve_together_in_training():
     group = {word: i for i, words in enumerate(LABEL_GROUPS) for word in words}
     for task in corpus.tasks().values():
         assert len({group[word] for word in task.labels.values()}) == 1
-    for episode in itertools.islice(corpus.training_episodes(0, ease=0.5), 1000):
+    for episode in itertools.islice(episodes.training_episodes(0, ease=0.5), 1000):
         used = {word for _, word in episode.rows}
         assert len({group[word] for word in used}) == len(used)
 
@@ -69,10 +79,10 @@ def test_no_word_has_two_meanings():
     said = [word for classes in ATTRIBUTES.values() for words in classes.values() for word in words]
     labels = [word for words in LABEL_GROUPS for word in words]
     glue = {word for template in TEMPLATES for word in template.split() if "{" not in word}
-    names = {name for pair in FIELDS for name in pair}
+    names = {name for pair in episodes.FIELDS for name in pair}
     every = [*said, *labels, *glue, *names]
     assert len(every) == len(set(every))
-    assert set(every) == set(corpus.vocabulary())
+    assert set(every) == set(episodes.vocabulary())
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from random import Random
 
+import episodes
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -37,7 +38,7 @@ def test_the_tokenizer_keeps_any_text_and_begins_with_its_mark(tokenizer):
 
 def test_every_word_with_its_space_is_one_token(tokenizer):
     assert all(
-        len(tokenizer.encode(f" {w}", add_special_tokens=False)) == 1 for w in corpus.vocabulary()
+        len(tokenizer.encode(f" {w}", add_special_tokens=False)) == 1 for w in episodes.vocabulary()
     )
 
 
@@ -63,7 +64,7 @@ def accuracy(model, tokenizer, task, *, shots, shown):
     train, rng, right = corpus.rows(task, "train", 100), Random(0), 0
     for row in corpus.rows(task, "test", ROWS):
         rows = tuple((r["text"], renamed[r["label"]]) for r in rng.sample(train, shots))
-        prompt = corpus.Episode(("text", "label"), rows).render() + f"text: {row['text']}\nlabel:"
+        prompt = episodes.Episode(("text", "label"), rows).render() + f"text: {row['text']}\nlabel:"
         logits = model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1]
         choices = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in words]
         right += words[int(logits[choices].argmax())] == row["label"]

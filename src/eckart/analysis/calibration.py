@@ -10,10 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from eckart.analysis.findings import Choice, Findings, picked
-from eckart.analysis.measured import mean_gain
 from eckart.analysis.outcomes import Block
 from eckart.records import Edit
-from eckart.statistics.crossed import Estimate
+from eckart.statistics.crossed import Estimate, mean_gain
 from eckart.statistics.scores import Score
 
 PLAIN = ("sum", "mean", "byte", "logit")

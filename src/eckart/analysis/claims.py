@@ -11,9 +11,9 @@ from jaxtyping import Float
 
 from eckart.algorithm1 import worst_layer
 from eckart.analysis.findings import Findings, pick
-from eckart.analysis.measured import gain_bounds
 from eckart.analysis.outcomes import Block, Target
 from eckart.records import Edit
+from eckart.statistics.crossed import gain_bounds
 from eckart.statistics.grids import (
     LayerRule,
     Stability,

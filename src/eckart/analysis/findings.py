@@ -13,19 +13,11 @@ import numpy as np
 from jaxtyping import Float
 
 from eckart.algorithm1 import best_edit
-from eckart.analysis.measured import (
-    Blocks,
-    Cells,
-    Measured,
-    gain_bounds,
-    mean_gain,
-    measure_cells,
-    turned,
-)
+from eckart.analysis.measured import Blocks, Cells, Measured, measure_cells
 from eckart.analysis.outcomes import Block, Condition, Target, blocks
 from eckart.records import Edit
 from eckart.runs import Run
-from eckart.statistics.crossed import Estimate, smallest_detectable
+from eckart.statistics.crossed import Estimate, gain_bounds, mean_gain, smallest_detectable, turned
 from eckart.statistics.gain import verdict
 from eckart.statistics.multiplicity import FOLDS, holm, selected_gain
 from eckart.statistics.paired import PairedDifference
@@ -56,6 +48,7 @@ class Choice:
         detectable: the smallest true gain that an experiment like this one finds four times in
             five.
         missing: what was not scored, where the choice is therefore not known.
+        prompts: over how many prompts each row's gain is a mean.
     """
 
     target: Target
@@ -70,6 +63,7 @@ class Choice:
     conclusion: Conclusion = "cannot tell"
     detectable: float | None = None
     missing: str = ""
+    prompts: int = 1
 
     @property
     def condition(self) -> Condition:
@@ -81,9 +75,9 @@ class Choice:
 
     @property
     def paired(self) -> PairedDifference | None:
-        """The gain under one seed, on test rows: what a search tells."""
+        """The gain under one seed and prompt, on test rows: what a search tells."""
         gain = self.gain
-        if gain is None or gain.seeds > 1 or self.basis == "cross-validated":
+        if gain is None or gain.seeds > 1 or self.prompts > 1 or self.basis == "cross-validated":
             return None
         about = (gain.rows, gain.mean, gain.interval, gain.p_value)
         return PairedDifference(*about, self.fixed, self.broken)
@@ -210,7 +204,17 @@ def _choice(findings: Findings, target: Target) -> Choice:
     scored = [edit for edit in edits if before and before.has(edit)]
     tried = [edit for edit in scored if before and all((edit, s) in before.trials for s in seeds)]
     missing = _missing(before, edits, metric, seeds)
-    choice = Choice(target, dict.fromkeys(seeds, together), len(tried), missing=missing)
+    choice = Choice(
+        target,
+        dict.fromkeys(seeds, together),
+        len(tried),
+        missing=missing,
+        prompts=findings.run.asked.prompts,
+    )
+    if before and test and not missing and _apart(before, test) and _whole(test, together):
+        gains = test.row_merits(together) - test.unpruned
+        choice = replace(choice, naive=_naive(before, choice))
+        return _tested(replace(choice, picks=dict.fromkeys(test.seeds, together)), test, gains)
     own = _picks(before, test, edits, metric)
     if before is None or test is None or not own or (missing and not any(own.values())):
         return _cross_validated(choice, before, edits)
@@ -221,14 +225,18 @@ def _choice(findings: Findings, target: Target) -> Choice:
         gains = picked_gains(test, own)
     else:
         gains = test.row_merits(together) - test.unpruned
+    return _tested(replace(choice, naive=_naive(before, choice)), test, gains)
+
+
+def _apart(before: Block, test: Block) -> bool:
+    """Whether other demonstrations tested than chose, as in a search over several draws."""
+    return {*before.seeds}.isdisjoint(test.seeds)
+
+
+def _tested(choice: Choice, test: Block, gains: Float[np.ndarray, "seeds rows"]) -> Choice:
     fixed, broken = turned(gains)
-    return replace(
-        choice,
-        naive=_naive(before, choice),
-        gain=mean_gain(gains, test.kind) if choice.edit else None,
-        fixed=fixed,
-        broken=broken,
-    )
+    gain = mean_gain(gains, test.kind) if choice.edit else None
+    return replace(choice, gain=gain, fixed=fixed, broken=broken)
 
 
 def _missing(block: Block | None, edits: list[Edit], metric: str, seeds: list[int]) -> str:
@@ -338,6 +346,6 @@ def _detectable(choice: Choice, kind: type[Outcome]) -> float | None:
     gain = choice.gain
     if gain is None:
         return None
-    if gain.seeds > 1 or choice.basis == "cross-validated" or kind is not Score:
+    if choice.paired is None or kind is not Score:
         return gain.detectable()
     return smallest_detectable(gain.rows, max(choice.fixed + choice.broken, 1) / gain.rows)

@@ -6,14 +6,12 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
 
 from eckart.analysis.outcomes import Block, Condition, clips_one, edit_of
 from eckart.records import Edit, Trial
 from eckart.runs import Run
-from eckart.statistics.crossed import Estimate, seed_and_row_mean
+from eckart.statistics.crossed import Estimate, mean_gain, merit_interval, turned
 from eckart.statistics.multiplicity import false_discovery, holm
-from eckart.statistics.paired import paired_difference, wilson_interval
 from eckart.statistics.scores import Outcome, Score
 
 
@@ -74,7 +72,7 @@ def measure_cells(run: Run, blocks: Blocks) -> Cells:
     trials: dict[tuple[Condition, Edit | None], list[Trial]] = defaultdict(list)
     for trial in run.trials.values():
         if clips_one(trial):
-            trials[Condition.of(trial), edit_of(trial)].append(trial)
+            trials[Condition.of(trial, run.asked.prompts), edit_of(trial)].append(trial)
     splits = sorted({split for _, split in blocks})
     cells = {
         (condition, edit): Cell(
@@ -121,55 +119,6 @@ def measure(block: Block, edit: Edit | None) -> Measured:
 def reported(kind: type[Outcome], merit: float) -> float:
     """Return a mean merit as it is reported: an error is positive."""
     return merit if kind is Score else -merit
-
-
-def turned(gains: Float[np.ndarray, "seeds rows"]) -> tuple[int, int]:
-    """Count the pairs of a seed and a row that are better after, and worse."""
-    return int((gains > 0).sum()), int((gains < 0).sum())
-
-
-def gain_bounds(kind: type[Outcome]) -> tuple[float, float] | None:
-    """Return the least and the largest gain that a row can show; None where there is none."""
-    return None if kind.bounds is None else (-1.0, 1.0)
-
-
-def mean_gain(gains: Float[np.ndarray, "seeds rows"], kind: type[Outcome]) -> Estimate | None:
-    """Average gains over seeds and rows; None where no seed has two rows.
-
-    No gain in accuracy is beyond 100 points, so neither is its interval. For one seed the interval
-    and the p value are those that a search reports: Bonett and Price's and exact McNemar's, or
-    Student's.
-    """
-    known = gains[(~np.isnan(gains)).sum(axis=1) >= 2]
-    if len(known) == 0:
-        return None
-    bounds = gain_bounds(kind)
-    estimate = seed_and_row_mean(known, bounds=bounds)
-    if bounds is None:
-        return estimate
-    if len(known) > 1:
-        return replace(estimate, interval=_clamped(estimate.interval, bounds))
-    row = known[0][~np.isnan(known[0])]
-    paired = paired_difference((row < 0).tolist(), (row > 0).tolist())
-    return replace(estimate, interval=paired.interval, p_value=paired.p_value)
-
-
-def merit_interval(
-    merits: Float[np.ndarray, "seeds rows"], kind: type[Outcome]
-) -> tuple[float, float]:
-    """Return the 95% interval of a mean accuracy, Wilson's where there is one seed, or of a mean
-    error."""
-    if kind.bounds is None:
-        low, high = seed_and_row_mean(merits, bounds=None).interval
-        return -high, -low
-    asked = ~np.isnan(merits)
-    if len(merits) == 1 or asked.sum(axis=1).min() < 2:
-        return wilson_interval(int(np.nansum(merits)), int(asked.sum()))
-    return _clamped(seed_and_row_mean(merits, bounds=kind.bounds).interval, kind.bounds)
-
-
-def _clamped(interval: tuple[float, float], bounds: tuple[float, float]) -> tuple[float, float]:
-    return max(bounds[0], interval[0]), min(bounds[1], interval[1])
 
 
 def _adjusted(cells: Cells) -> Cells:

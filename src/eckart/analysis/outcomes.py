@@ -34,9 +34,12 @@ class Condition:
     scoring: str
 
     @classmethod
-    def of(cls, trial: Trial) -> Condition:
+    def of(cls, trial: Trial, prompts: int = 1) -> Condition:
+        """Return a trial's condition; the variants of a task are one where a run averages over
+        several prompts."""
         setting = trial.setting
-        return cls(setting.model, setting.task, setting.shots, setting.scoring)
+        task = setting.task if prompts == 1 else setting.task.partition(":")[0]
+        return cls(setting.model, task, setting.shots, setting.scoring)
 
     @property
     def task_name(self) -> str:
@@ -68,10 +71,10 @@ class Block:
         edits: what was clipped; the unpruned model is not among them.
         kind: of the outcomes: on labels, or on numbers.
         unpruned: the `row_merits` of the unpruned model, such as 1 where it was right and 0 where
-            it was wrong; NaN where it was not asked.
+            it was wrong; NaN where it was not asked. Under several prompts, their mean.
         merits: the same for each edit.
         trials: what filled the matrices, by edit (None for the unpruned model) and seed; a race
-            leaves several.
+            leaves several, and so do several prompts.
     """
 
     condition: Condition
@@ -124,7 +127,8 @@ def blocks(run: Run, controls: bool = False) -> dict[tuple[Condition, str], Bloc
     groups: dict[tuple[Condition, str], list[Trial]] = defaultdict(list)
     for trial in run.trials.values():
         if trial.score is not None and (clips_one(trial) or (controls and len(trial.edits) == 1)):
-            groups[Condition.of(trial), trial.split.name].append(trial)
+            condition = Condition.of(trial, run.asked.prompts)
+            groups[condition, trial.split.name].append(trial)
     return {key: _block(*key, trials, run.rows) for key, trials in sorted(groups.items())}
 
 
@@ -179,16 +183,19 @@ def _block(condition: Condition, split: str, trials: list[Trial], rows: dict[str
     columns, ids = _columns({trial.rows for trial in trials}, rows)
     place = {edit: index for index, edit in enumerate((None, *edits))}
     line = {seed: index for index, seed in enumerate(seeds)}
-    merits = np.full((len(place), len(seeds), len(ids)), np.nan)
+    prompts = sorted({trial.setting.task for trial in trials})
+    merits = np.full((len(prompts), len(place), len(seeds), len(ids)), np.nan)
     kept: dict[tuple[Edit | None, int], list[Trial]] = defaultdict(list)
     for trial in trials:
         assert trial.score is not None
         edit, seed = edit_of(trial), trial.setting.seed
         asked = columns[trial.rows][trial.split.slice]
-        merits[place[edit], line[seed], asked] = trial.score.row_merits
+        prompt = prompts.index(trial.setting.task)
+        merits[prompt, place[edit], line[seed], asked] = trial.score.row_merits
         kept[edit, seed].append(trial)
         kind = type(trial.score)
-    return Block(condition, split, seeds, ids, edits, kind, merits[0], merits[1:], dict(kept))
+    means = merits.mean(axis=0)  # NaN where a prompt is missing
+    return Block(condition, split, seeds, ids, edits, kind, means[0], means[1:], dict(kept))
 
 
 def _columns(

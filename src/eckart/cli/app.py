@@ -156,7 +156,7 @@ def search(
 ) -> None:
     """Algorithm 1: choose the layer by condition number, the rate on validation, and test the
     choice once."""
-    rows = o.read_task(task)
+    rows = o.read_draws(task, plan)
     from eckart.cli.results import finish_search
     from eckart.exports.dense import check_target
     from eckart.selection.search import default_folder, run_plan

@@ -103,6 +103,15 @@ def check_plot(plot: Path | None) -> None:
         check_figure_path(plot)
 
 
+def save_plot(plot: Path | None, draw: Callable[..., Any], *found: Any) -> None:
+    """Draw what was found, where a figure was asked for, and say where it is."""
+    if plot is not None:
+        from eckart.reports.figures import save_figure
+
+        save_figure(draw(*found), plot)
+        say(f"figure: {plot}")
+
+
 def typed() -> str:
     """Return the command that is running, as a shell would read it."""
     return shlex.join(["eckart", *sys.argv[1:]])

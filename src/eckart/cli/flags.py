@@ -216,7 +216,7 @@ class _Group:
         for name, kind in self.fields.items():
             how = _spelling(kind, name)
             own = how.default or kind.model_fields[name].default
-            default = None if self.said else defaults.get(name, own)
+            default = None if self.said or own == () else defaults.get(name, own)
             yield inspect.Parameter(
                 how.name or name,
                 inspect.Parameter.KEYWORD_ONLY,

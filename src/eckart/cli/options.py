@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from eckart.cli.flags import declared
+from eckart.errors import TaskError
 from eckart.selection.plan import GuardOptions, Plan
 from eckart.tasks.spec import DrawnTask
 from eckart.weights.options import ModelOptions
@@ -136,6 +137,24 @@ def read_task(task: DrawnTask) -> Task:
     from eckart.tasks import Task
 
     return Task.of(task)
+
+
+def read_draws(task: DrawnTask, plan: Plan) -> Task:
+    """Return a task as a search's first draw has it.
+
+    Raises:
+        TaskError: a seed or a variant is said in two ways, or the draws are not usable.
+    """
+    from eckart.selection.draws import drawn_tasks
+
+    for one, several in (("seed", "seeds"), ("variant", "templates")):
+        if getattr(task, one) and getattr(plan, several):
+            raise TaskError(
+                f"--{one} {getattr(task, one)} names one, and --{several} several; leave out one"
+                " of the two"
+            )
+    first, *_ = drawn_tasks(read_task(task), plan.seeds, plan.templates)
+    return cast("Task", first)
 
 
 def read_guard(said: GuardOptions, scorer: Scorer) -> Guard | None:

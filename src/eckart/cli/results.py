@@ -15,6 +15,7 @@ from eckart.reports.page import published_page, read_report
 from eckart.reports.results import record_report, search_report
 from eckart.reports.terminal import as_text
 from eckart.selection.result import SearchResult
+from eckart.selection.tested import Tested
 
 if TYPE_CHECKING:
     from eckart.exports.dense import Saved
@@ -47,25 +48,26 @@ def finish_search(
         say(saved_sentences(kept, result))
 
 
-def saved_sentences(saved: Saved, result: SearchResult) -> str:
+def saved_sentences(saved: Saved, result: Tested) -> str:
     """Say where a model was saved, and what clipping turned apart from what rounding to the stored
     dtype turned."""
     n, dtype = saved.score.n, result.settings["dtype"]
     clipping = (
         f"clipping turned {result.turned} of {n} (unpruned against clipped, both in {dtype})"
-        if result.rate
+        if result.edits
         else "nothing was clipped"
     )
+    first = " under the first draw" if len(result.clipped.trials) > 1 else ""
     return (
         f"saved{' before, by the same command' * saved.before}: {saved.path} in {saved.dtype};"
-        f" loaded again and scored again on the same {n} test rows: accuracy"
+        f" loaded again and scored again on the same {n} test rows{first}: accuracy"
         f" {saved.score.accuracy:.4f}\npredictions: {clipping}; apart from that, rounding to"
         f" {saved.dtype} turned {saved.changed} of {n} (as scored against as stored; ranked values"
         f" moved by up to {saved.largest_change:.2g} nats)"
     )
 
 
-def _document(saved: Saved, result: SearchResult) -> dict[str, Any]:
+def _document(saved: Saved, result: Tested) -> dict[str, Any]:
     return {
         "path": str(saved.path),
         "dtype": saved.dtype,
@@ -80,11 +82,12 @@ def _document(saved: Saved, result: SearchResult) -> dict[str, Any]:
 def write_search(result: SearchResult, folder: Path) -> None:
     """Write `result.txt` and `validation.png`."""
     write_whole(folder / "result.txt", as_text(search_report(result)).encode())
-    score = result.chosen.trial.labelled
+    score = result.chosen.trial.score
     assert score is not None
     model = Path(result.settings["model"]).name
     title = f"{model} on {result.settings['task']}: {result.part} of layer {result.layer}"
-    figure = draw_rates(rate_points(result), result.rate, score.majority_rate, title)
+    majority = score.summary()["majority_rate"]
+    figure = draw_rates(rate_points(result), result.rate, majority, title)
     save_figure(figure, folder / "validation.png")
 
 

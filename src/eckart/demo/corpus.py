@@ -10,13 +10,13 @@ from __future__ import annotations
 import csv
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Literal
 
-from eckart.demo.words import ATTRIBUTES, FIELDS, LABEL_GROUPS, TEMPLATES
+from eckart.demo.words import ATTRIBUTES, LABEL_GROUPS, TEMPLATES
 from eckart.errors import TaskError
 
 Split = Literal["train", "validation", "test"]
@@ -34,39 +34,12 @@ _SHARES: dict[Split, range] = {"train": range(3), "validation": range(3, 6), "te
 
 @dataclass(frozen=True)
 class DemoTask:
-    """Name one attribute of a text, in words that were never used together in training.
-
-    Arguments:
-        name: the task's name.
-        attribute: what of the text the label depends on.
-        labels: class -> label word, all from one row of `LABEL_GROUPS`.
-    """
+    """Name one attribute of a text, in words that were never used together in training: class ->
+    label word, all from one row of `LABEL_GROUPS`."""
 
     name: str
     attribute: str
     labels: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Episode:
-    """Texts and their labels under one labelling.
-
-    Arguments:
-        fields: the names of the text line and of the label line.
-        rows: (text, label word) in the order of the prompt.
-    """
-
-    fields: tuple[str, str]
-    rows: tuple[tuple[str, str], ...]
-
-    def render(self) -> str:
-        r"""Return the demonstrations as eckart writes them: a space before a label, then a newline.
-
-        >>> Episode(("text", "label"), (("awful soup", "zig"), ("superb opera", "plum"))).render()
-        'text: awful soup\nlabel: zig\ntext: superb opera\nlabel: plum\n'
-        """
-        text, label = self.fields
-        return "".join(f"{text}: {body}\n{label}: {word}\n" for body, word in self.rows)
 
 
 def tasks() -> dict[str, DemoTask]:
@@ -82,21 +55,11 @@ def tasks() -> dict[str, DemoTask]:
 
 
 def rows(task: str, split: Split, n: int, seed: int = 0) -> list[dict[str, str]]:
-    """Return labelled rows of a task: distinct texts, classes balanced, none seen in training.
+    """Return labelled rows of a task: n distinct texts, each with `text` and `label`, classes
+    balanced, none seen in training; a TaskError where there is no such task or split.
 
-    A text belongs to one split whatever the seed and n, so that splits never share one.
-
-    Arguments:
-        task: a name from `tasks`.
-        split: `train`, `validation` or `test`.
-        n: number of rows.
-        seed: another seed draws other texts from the same split.
-
-    Returns:
-        n dictionaries with `text` and `label`.
-
-    Raises:
-        TaskError: there is no such task or split.
+    A text belongs to one split whatever the seed and n, so that splits never share one. Another
+    seed draws other texts from the same split.
 
     >>> rows("mood", "test", 2) == rows("mood", "test", 2)
     True
@@ -120,11 +83,8 @@ def rows(task: str, split: Split, n: int, seed: int = 0) -> list[dict[str, str]]
 def write(
     directory: str | Path, *, form: Literal["csv", "jsonl"] = "csv", seed: int = 0
 ) -> dict[str, Path]:
-    """Write every task's splits as `<directory>/<task>/<split>.<form>`.
-
-    Returns:
-        task name -> the folder with its three files, ready for `--data` with `TEMPLATE`.
-    """
+    """Write every task's splits as `<directory>/<task>/<split>.<form>`, and return each task's
+    folder, ready for `--data` with `TEMPLATE`."""
     folders = {name: Path(directory) / name for name in tasks()}
     for name, folder in folders.items():
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,42 +104,16 @@ def is_held_out(text: str) -> bool:
     return zlib.crc32(key.encode()) % 5 == 0
 
 
-def reading(text: str) -> dict[str, str]:
-    """Return what a text says: attribute -> class, for the attributes that it has.
-
-    >>> reading("the soup was awful")
-    {'topic': 'food', 'mood': 'bad'}
-    """
-    return dict(_MEANING[word] for word in text.split() if word in _MEANING)
-
-
-def training_episodes(seed: int, *, examples: int = 12, ease: float = 0.0) -> Iterator[Episode]:
-    """Yield training episodes without end: a random attribute, random label words, texts that are
-    not held out.
-
-    Arguments:
-        seed: the same seed gives the same episodes.
-        examples: rows in an episode; each is a query for those before it.
-        ease: the share of episodes that draw on few words a class, where matching words is enough.
-    """
-    rng = Random(f"training/{seed}")
-    while True:
-        yield _episode(rng, examples, rng.random() < ease)
-
-
-def vocabulary() -> tuple[str, ...]:
-    """Return every word that stands in a text, a label or a field's name."""
-    said = [word for classes in ATTRIBUTES.values() for words in classes.values() for word in words]
-    glue = [word for template in TEMPLATES for word in template.split() if "{" not in word]
-    labels = [word for group in LABEL_GROUPS for word in group]
-    fields = [word for pair in FIELDS for word in pair]
-    return tuple(dict.fromkeys(said + glue + labels + fields))
-
-
-def training_labels(rng: Random, n: int) -> list[str]:
-    """Draw n label words that may serve together in training: no two of one row of
-    `LABEL_GROUPS`."""
-    return [rng.choice(group) for group in rng.sample(LABEL_GROUPS, n)]
+def written(
+    rng: Random,
+    attribute: str,
+    cls: str,
+    words: Mapping[str, Mapping[str, Sequence[str]]] = ATTRIBUTES,
+) -> str:
+    """Write a text that says a class of an attribute, and anything of the others that it names."""
+    template = rng.choice([t for t in TEMPLATES if f"{{{attribute}}}" in t])
+    chosen = {name: rng.choice(list(classes)) for name, classes in words.items()} | {attribute: cls}
+    return template.format(**{name: rng.choice(words[name][c]) for name, c in chosen.items()})
 
 
 def _find(task: str) -> DemoTask:
@@ -188,52 +122,14 @@ def _find(task: str) -> DemoTask:
     return tasks()[task]
 
 
-def _episode(rng: Random, examples: int, easy: bool) -> Episode:
-    attribute = rng.choice(list(ATTRIBUTES))
-    classes = _some_classes(rng, attribute)
-    labels = dict(zip(classes, training_labels(rng, len(classes)), strict=True))
-    words = _few_words(rng) if easy else ATTRIBUTES
-    drawn = [rng.choice(classes) for _ in range(examples)]
-    body = tuple((_training_text(rng, attribute, cls, words), labels[cls]) for cls in drawn)
-    return Episode(rng.choice(FIELDS), body)
-
-
-def _some_classes(rng: Random, attribute: str) -> list[str]:
-    classes = list(ATTRIBUTES[attribute])
-    return rng.sample(classes, rng.randint(2, len(classes)))
-
-
-def _few_words(rng: Random) -> dict[str, dict[str, tuple[str, ...]]]:
-    return {
-        attribute: {cls: tuple(rng.sample(words, 3)) for cls, words in classes.items()}
-        for attribute, classes in ATTRIBUTES.items()
-    }
-
-
-def _training_text(
-    rng: Random, attribute: str, cls: str, words: Mapping[str, Mapping[str, Sequence[str]]]
-) -> str:
-    while is_held_out(text := _text(rng, attribute, cls, words)):
-        pass
-    return text
-
-
 def _held_out_text(
     rng: Random, attribute: str, cls: str, split: Split, taken: Mapping[str, str]
 ) -> str:
     while True:
-        text = _text(rng, attribute, cls, ATTRIBUTES)
+        text = written(rng, attribute, cls)
         share = zlib.crc32(f"split/{text}".encode()) % 10
         if is_held_out(text) and share in _SHARES[split] and text not in taken:
             return text
-
-
-def _text(
-    rng: Random, attribute: str, cls: str, words: Mapping[str, Mapping[str, Sequence[str]]]
-) -> str:
-    template = rng.choice([t for t in TEMPLATES if f"{{{attribute}}}" in t])
-    chosen = {name: rng.choice(list(classes)) for name, classes in words.items()} | {attribute: cls}
-    return template.format(**{name: rng.choice(words[name][c]) for name, c in chosen.items()})
 
 
 def _write_rows(path: Path, table: Sequence[Mapping[str, str]]) -> None:
@@ -246,12 +142,6 @@ def _write_rows(path: Path, table: Sequence[Mapping[str, str]]) -> None:
         writer.writerows(table)
 
 
-_MEANING = {
-    word: (attribute, cls)
-    for attribute, classes in ATTRIBUTES.items()
-    for cls, words in classes.items()
-    for word in words
-}
 _PAIRED = {
     word for name in ("mood", "topic") for words in ATTRIBUTES[name].values() for word in words
 }

@@ -71,13 +71,6 @@ TEMPLATES: tuple[str, ...] = (
 )
 """How a text says it. Every text names a thing and what it was like; the rest varies."""
 
-FIELDS: tuple[tuple[str, str], ...] = tuple(
-    (text, label)
-    for text in _words("text review note line message sentence")
-    for label in _words("label verdict tag answer kind group")
-)
-"""The names of the two lines of a demonstration. They say nothing about the task."""
-
 LABEL_GROUPS: tuple[tuple[str, ...], ...] = tuple(
     _words(group)
     for group in (

@@ -31,16 +31,11 @@ Change = tuple[StoredTensor, Tensor]
 
 
 def copy_clipped(source: LoadedModel, edits: Sequence[Edit], folder: Path) -> None:
-    """Write a clipped model as its checkpoint's own files: every tensor keeps its name, its dtype,
-    and its bytes.
+    """Write a clipped model, into an empty folder, as the files of the checkpoint that it was
+    loaded from: every tensor keeps its name, its dtype, and its bytes.
 
     Only clipped matrices change. They are truncations of the stored numbers, whatever the model
     runs in.
-
-    Arguments:
-        source: a model that was loaded from a checkpoint.
-        edits: what to clip.
-        folder: an empty one.
     """
     checkpoint = Checkpoint(source.name)
     for shard in checkpoint.shards:

@@ -19,7 +19,8 @@ from eckart.files import clear_drafts, drafted, home
 from eckart.records import Edit, Trial
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
-from eckart.selection.result import SearchResult
+from eckart.selection.draws import Draws, drawn_tasks
+from eckart.selection.tested import Tested
 from eckart.statistics.scores import Score
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.edits import clip, clip_
@@ -68,7 +69,7 @@ class Saved:
 
 
 def export(
-    result: SearchResult,
+    result: Tested,
     directory: str | Path,
     model: str | Path | Model | LoadedModel,
     task: AnyTask | str,
@@ -98,15 +99,16 @@ def export(
     """
     task = Task.load(task) if isinstance(task, str) else task
     settings = result.settings
+    task = drawn_tasks(task, settings.get("seeds", ()), settings.get("templates", ()))[0]
     loaded = load_model(model, dtype=settings["dtype"], device=device, tokenizer=tokenizer)
     return save_clipped(result, scorer_of(task, loaded, **options), directory)
 
 
-def save_clipped(result: SearchResult, scorer: Scorer, directory: str | Path) -> Saved:
+def save_clipped(result: Tested, scorer: Scorer, directory: str | Path) -> Saved:
     """Write a result's clipped model; see `export`.
 
     Arguments:
-        scorer: what scored the result, or its like.
+        scorer: what scored the result, or its like; of several draws the first that chose.
     """
     source = scorer.model
     needed_tokenizer(source)
@@ -117,17 +119,17 @@ def save_clipped(result: SearchResult, scorer: Scorer, directory: str | Path) ->
                 f"the result's {name} are {result.settings[name][:12]}, and these are"
                 f" {digest[:12]}; give the model and the task that were searched"
             )
-    about, target = _about(source, [result.edit]), check_target(directory, source)
+    about, target = _about(source, result.edits), check_target(directory, source)
     if _is_taken(target):
         there = _written(target)
         if any(there.get(name) != about[name] for name in SAME):
             raise _taken(directory)
         clear_drafts(target)
-        return _score_again(result, scorer, target, target, about["dtype"], before=True)
+        return _score_again(result, scorer, target, target, about["dtype"])
     try:
         with drafted(target) as draft:
             draft.mkdir()
-            _write(source, [result.edit], about, draft)
+            _write(source, result.edits, about, draft)
             saved = _score_again(result, scorer, draft, target, about["dtype"])
     except (OSError, SafetensorError) as error:
         raise RunError(
@@ -138,15 +140,8 @@ def save_clipped(result: SearchResult, scorer: Scorer, directory: str | Path) ->
 
 def check_target(directory: str | Path, model: LoadedModel | None = None) -> Path:
     """Return a folder that a checkpoint can be written to, or that holds one which this version
-    wrote.
-
-    Arguments:
-        directory: the folder.
-        model: whose clipping a checkpoint that lies there must be; None where none is loaded yet.
-
-    Raises:
-        RunError: it is a file, holds something else, or cannot be made.
-    """
+    wrote, of that model where one is given; a RunError where it is a file, holds something else, or
+    cannot be made."""
     target = home(directory).absolute()
     if _is_taken(target):
         there = _written(target)
@@ -216,23 +211,17 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
-def _score_again(
-    result: SearchResult,
-    scorer: Scorer,
-    folder: Path,
-    target: Path,
-    dtype: str,
-    *,
-    before: bool = False,
-) -> Saved:
-    source = scorer.model
+def _score_again(result: Tested, scorer: Scorer, folder: Path, target: Path, dtype: str) -> Saved:
+    source, before = scorer.model, folder == target
+    tested = result.clipped.trials[0]
+    (scorer,) = Draws.of(scorer, [tested.setting.seed]).testing
     model = load_model(
         folder,
         dtype=source.dtype,
         device=str(source.model.device),
         trust_remote_code=source.options.trust_remote_code,
     )
-    again, run = _score(scorer.on(model)([], "test")), _score(result.clipped)
+    again, run = _score(scorer.on(model)([], "test")), _score(tested)
     change = np.array(again.log_likelihoods) - np.array(run.log_likelihoods)
     largest = float(np.abs(change).max())
     allowed = STORAGE[dtype] + STORAGE[source.dtype]

@@ -15,12 +15,8 @@ SOURCES = ("algorithm1_tables.csv", "author_logs.csv")
 
 
 def identify(name: str, config: Any) -> str | None:
-    """Return the paper's name for a checkpoint, or None where it is another one.
-
-    Arguments:
-        name: hub id or path.
-        config: its configuration; a model that only shares the name is not taken for the paper's.
-    """
+    """Return the paper's name for a checkpoint, or None where it is another one: a model that only
+    shares the name, a hub id or a path, has another configuration."""
     known = named(name)
     facts = {k: v for k, v in _facts("models.yaml").get(known, {}).items() if k != "name"}
     return known if all(getattr(config, k, None) == v for k, v in facts.items()) else None

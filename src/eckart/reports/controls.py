@@ -12,13 +12,14 @@ from rich.console import RenderableType
 
 from eckart.algorithm1 import control_arms
 from eckart.analysis.findings import Choice, Findings, picked
-from eckart.analysis.measured import mean_gain, reported, turned
+from eckart.analysis.measured import reported
 from eckart.analysis.outcomes import Block, Condition, blocks, edit_of
 from eckart.records import SMALLEST, Edit
 from eckart.reports.table import UNITS, Column, Table
 from eckart.reports.tables import WHERE
 from eckart.reports.terminal import Said
 from eckart.selection.controls import WORDS, Against
+from eckart.statistics.crossed import mean_gain, turned
 from eckart.statistics.gain import verdict
 from eckart.statistics.multiplicity import holm
 
@@ -36,7 +37,7 @@ NOTE = (
 
 def controls_report(result: SearchResult) -> list[RenderableType]:
     """Return a search's choice beside its control arms, and what that allows to be said."""
-    units = UNITS[type(result.clipped.score)]  # type: ignore[index]
+    units = UNITS[type(result.clipped.trials[0].score)]  # type: ignore[index]
     columns = (
         Column("arm", "arm", "written"),
         Column("merit", units.metric, units.mean),
@@ -61,7 +62,7 @@ def _beside(arm: Against) -> dict[str, Any]:
     return {
         "arm": arm.edit.amount,
         "merit": arm.merit,
-        "gain": paired.difference,
+        "gain": paired.mean,
         "interval": paired.interval,
         "p_value": paired.p_value,
         "p_adjusted": arm.p_adjusted,
@@ -149,5 +150,5 @@ def _failed(findings: Findings) -> Iterator[dict[str, Any]]:
     for trial in findings.run.trials.values():
         edit = edit_of(trial)
         if edit and edit.cut != SMALLEST and trial.score is None:
-            where = asdict(Condition.of(trial))
+            where = asdict(Condition.of(trial, findings.run.asked.prompts))
             yield {**where, "part": edit.part, "arm": edit.cut, "says": f"failed: {trial.error}"}

@@ -107,9 +107,9 @@ def _warnings(run: Run, kind: str) -> list[str]:
 def progress(run: Run) -> tuple[int, int]:
     """Return how many trials there are of those that must be there, as far as the settings tell.
 
-    A search scores every rate on validation and the unpruned model on test; how much of validation
-    a race reads, its settings do not tell. A sweep scores the unpruned model and every edit on
-    validation; on test all of them, or at least the unpruned model.
+    A search scores every rate on validation and the unpruned model on test, under each draw; how
+    much of validation a race reads, its settings do not tell. A sweep scores the unpruned model and
+    every edit on validation; on test all of them, or at least the unpruned model.
     """
     unpruned = {
         trial.setting for trial in run.trials.values() if not trial.edits and trial.split == "test"
@@ -118,7 +118,7 @@ def progress(run: Run) -> tuple[int, int]:
     asked = run.asked
     if asked.kind == "search":
         rates = on_validation if asked.raced else len(asked.rates)
-        return (on_validation + len(unpruned), rates + 1)
+        return (on_validation + len(unpruned), (rates + 1) * asked.draws)
     if not asked.grid:
         return (0, 0)
     read = asked.readings * len(asked.models)

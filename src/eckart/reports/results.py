@@ -11,16 +11,16 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from eckart.analysis.findings import find
-from eckart.records import Trial
 from eckart.reports.controls import controls_report
 from eckart.reports.sentences import evaluation_verdict, race_summary, summary
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, listed, titled
-from eckart.statistics.paired import accuracy_interval
+from eckart.selection.drawn import interval
 from eckart.statistics.scores import Score
 from eckart.weights.conditioning import MatrixSpectrum
 
 if TYPE_CHECKING:
+    from eckart.algorithm1 import Scored
     from eckart.scoring.evaluation import Evaluation
     from eckart.selection.guarded import Guarded
     from eckart.selection.result import Candidate, SearchResult
@@ -98,16 +98,19 @@ def candidates_table(result: SearchResult) -> Table:
         Column("fate", ""),
     )
     rows = [_candidate(result, candidate) for candidate in result.candidates]
-    title = f"validation: layer {result.layer}, {result.part} (n = {result.chosen.seen})"
+    title = (
+        f"validation: layer {result.layer}, {result.part} (n ="
+        f" {result.chosen.seen}{_means(result)})"
+    )
     return Table("candidates", title, "", columns, rows)
 
 
 def _candidate(result: SearchResult, candidate: Candidate) -> dict[str, Any]:
     dropped = {drop.rate for drop in result.race.drops} if result.race else set()
-    score, rate = candidate.trial.labelled, candidate.rate
+    score, rate = candidate.trial.score, candidate.rate
     fates = {"chosen": rate == result.rate, "dropped": rate in dropped, "failed": score is None}
     return {
-        **(vars(score) if score else {}),
+        **(score.summary() if score else {}),
         "rate": rate,
         "ranks": _ranks(candidate.ranks),
         "rows": candidate.seen if result.race else None,
@@ -124,24 +127,26 @@ def outcome_table(result: SearchResult) -> Table:
         Column("interval", "95% interval", "written"),
         *METRICS[1:-1],
     )
-    scores = {name: _labelled(trial) for name, trial in result.tested.items()}
-    rows = [
-        {**vars(score), "name": name, **_interval(score.accuracy, accuracy_interval(score))}
-        for name, score in scores.items()
-    ]
+    rows = [_tested(name, look) for name, look in result.tested.items()]
     paired = result.comparison
-    if result.rate:
-        difference = _interval(paired.difference, paired.interval, "+")
+    if result.edits:
+        difference = _interval(paired.mean, paired.interval, "+")
         rows.append({"name": "difference", **difference})
-    choice = "the frozen choice" if result.rate else "nothing is clipped"
-    majority = f"majority {scores['unpruned'].majority_rate:.4f}"
-    title = f"test: {choice}, looked at once (n = {paired.n}; {majority})"
+    choice = "the frozen choice" if result.edits else "nothing is clipped"
+    majority = f"majority {rows[0]['majority_rate']:.4f}"
+    title = f"test: {choice}, looked at once (n = {paired.n}{_means(result)}; {majority})"
     return Table("outcome", title, "", columns, rows)
 
 
-def _labelled(trial: Trial) -> Score:
-    assert trial.labelled is not None
-    return trial.labelled
+def _means(result: SearchResult) -> str:
+    draws = len(result.baseline.trials)
+    return f", means over {draws} draws" if draws > 1 else ""
+
+
+def _tested(name: str, look: Scored) -> dict[str, Any]:
+    assert look.score is not None
+    found = look.score.summary()
+    return {**found, "name": name, **_interval(found["accuracy"], interval(look))}
 
 
 def _interval(value: float, interval: tuple[float, float], sign: str = "") -> dict[str, str]:

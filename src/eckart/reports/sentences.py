@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from eckart.analysis.findings import Choice, Conclusion, Findings
 from eckart.analysis.outcomes import short_name, span
 from eckart.reports.table import UNITS
-from eckart.selection.result import drawn
+from eckart.selection.tested import drawn
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import counted, sentence, verdict
 from eckart.statistics.paired import accuracy_interval, predictions_turned
@@ -48,7 +48,7 @@ def _caution(choice: Choice, findings: Findings) -> list[str]:
 def _test_scores(choice: Choice, findings: Findings) -> dict[str, Score]:
     """Return the unpruned and the clipped model's scores on the test rows, under the only seed."""
     _, test = findings.pair(choice.condition)
-    if test is None or len(test.seeds) > 1:
+    if test is None or len(test.seeds) > 1 or choice.prompts > 1:
         return {}
     edits = {"unpruned": None} | ({"clipped": choice.edit} if choice.edit else {})
     found = {name: test.outcomes(edit) for name, edit in edits.items() if test.has(edit)}
@@ -120,7 +120,7 @@ def _sentence(choice: Choice, findings: Findings) -> str:
     part = part_words(choice.part)
     if choice.missing:
         return f"{where}Whether clipping {part} does better is not known: {choice.missing}."
-    draws = drawn(choice.condition.shots, tuple(choice.picks))
+    draws = drawn(choice.condition.shots, tuple(choice.picks), choice.prompts)
     tried = _tried(choice, findings)
     if choice.edit is None:
         return (

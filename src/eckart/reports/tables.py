@@ -10,12 +10,12 @@ import numpy as np
 
 from eckart.analysis.calibration import crossings
 from eckart.analysis.findings import Choice, Findings
-from eckart.analysis.measured import Cell, Measured, mean_gain, reported, turned
+from eckart.analysis.measured import Cell, Measured, reported
 from eckart.records import PARTS
 from eckart.reports.sentences import picks_text
 from eckart.reports.table import UNITS, Column, Table
 from eckart.runs import Run
-from eckart.statistics.crossed import Estimate
+from eckart.statistics.crossed import Estimate, mean_gain, turned
 from eckart.statistics.scores import Outcome, Score
 
 WHERE = (

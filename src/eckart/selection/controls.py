@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eckart.records import Edit, Trial
+from eckart.algorithm1 import Scored
+from eckart.records import Edit
+from eckart.selection.drawn import Difference, difference
 from eckart.statistics.gain import Verdict, verdict
 from eckart.statistics.multiplicity import holm
-from eckart.statistics.paired import PairedDifference, compare
 from eckart.statistics.scores import shown
 
 WORDS: dict[Verdict, str] = {
@@ -27,14 +28,15 @@ class Against:
     Arguments:
         edit: the arm.
         merit: its accuracy, or mean squared error; None where its outputs are no numbers.
-        difference: the choice less the arm, on the same test rows; None where the arm failed.
+        difference: the choice less the arm, on the same test rows under the same draws; None where
+            the arm failed.
         p_adjusted: of the paired test, by Holm over all arms of the choice.
         error: why the arm failed.
     """
 
     edit: Edit
     merit: float | None = None
-    difference: PairedDifference | None = None
+    difference: Difference | None = None
     p_adjusted: float = 1.0
     error: str | None = None
 
@@ -56,12 +58,12 @@ class Against:
         }
 
 
-def against(choice: Trial, arms: Iterable[Trial]) -> tuple[Against, ...]:
+def against(choice: Scored, arms: Iterable[Scored]) -> tuple[Against, ...]:
     """Compare a choice with its control arms, in the order given.
 
     Arguments:
         choice: scored on the test rows.
-        arms: the arms' trials on the same rows; failed ones are not compared.
+        arms: scored on the same rows; failed ones are not compared.
     """
     found = []
     for arm in arms:
@@ -71,7 +73,7 @@ def against(choice: Trial, arms: Iterable[Trial]) -> tuple[Against, ...]:
             continue
         metric = arm.score.headline
         merit = shown(metric, arm.score.merits[metric])
-        found.append(Against(edit, merit, compare(arm.score, choice.score)))
+        found.append(Against(edit, merit, difference(arm, choice)))
     p = holm([each.difference.p_value for each in found if each.difference])
     adjusted = iter(p.tolist())
     return tuple(

@@ -3,12 +3,13 @@ help. Needs neither torch nor numpy."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection, Iterable
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
-from eckart.errors import EckartError, EditError, TaskError, closest
+from eckart.errors import EckartError, EditError, StudyError, TaskError, closest
 from eckart.files import Closed
 from eckart.records import PARTS, RATES, TOP_K, check_rates
 from eckart.statistics.scores import ALL_METRICS
@@ -19,6 +20,34 @@ def listed(value: Any) -> Any:
     if isinstance(value, str):
         return [item.strip() for item in value.split(",")]
     return value if isinstance(value, list | tuple) else [value]
+
+
+LONGEST = 100_000
+"""The most numbers that a range may stand for."""
+
+
+def read_numbers(value: Any) -> list[int]:
+    """Read whole numbers with ranges among them; both ends of a range belong to it.
+
+    Raises:
+        StudyError: something else is among them.
+
+    >>> read_numbers("0..3,7")
+    [0, 1, 2, 3, 7]
+    """
+    found: list[int] = []
+    for item in listed(value):
+        span = re.fullmatch(r"\s*(-?\d+)(?:\s*\.\.\s*(-?\d+))?\s*", str(item))
+        if span is None:
+            raise StudyError(f"'{item}' is no whole number, such as 4, and no range, such as 0..4")
+        first = int(span[1])
+        last = int(span[2] or span[1])
+        if last < first:
+            raise StudyError(f"range '{item}' runs down; say {last}..{first}")
+        if last - first >= LONGEST:
+            raise StudyError(f"range '{item}' holds more than {LONGEST:,} numbers; name fewer")
+        found += range(first, last + 1)
+    return found
 
 
 def check_known(
@@ -67,6 +96,10 @@ def _read_combination(value: Any) -> Any:
     from eckart.weights.conditioning import COMBINATIONS
 
     return check_known(value, COMBINATIONS, "combination")
+
+
+def _once(read: Callable[[Any], Iterable[Any]]) -> Callable[[Any], tuple[Any, ...]]:
+    return lambda value: tuple(dict.fromkeys(read(value)))
 
 
 Part = Annotated[str, one_of(PARTS, "part")]
@@ -129,11 +162,30 @@ class Plan(Closed):
         ),
     )
     controls: Controls = False
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_once(read_numbers))] = Field(
+        default=(),
+        description=(
+            "Choose by the mean over these draws of demonstrations, 0,1,2 or 0..4, in place of"
+            " --seed."
+        ),
+    )
+    templates: Annotated[tuple[str, ...], BeforeValidator(_once(listed))] = Field(
+        default=(),
+        description=(
+            "Choose by the mean over these variants of a task file's prompts; own: those without a"
+            " name; all."
+        ),
+    )
 
     @model_validator(mode="after")
     def _raced(self) -> Self:
         if self.race and self.metric is not None:
             check_raceable(self.metric)
+        if self.race and (len(self.seeds) > 1 or self.templates):
+            raise EditError(
+                "a race compares which rows are right under one draw and prompt, and here are"
+                " several; leave out --race, or --seeds and --templates"
+            )
         return self
 
 

@@ -127,8 +127,9 @@ def race_rates(
     racing = list(looks)
     for start, stop in pairwise((0, *(plan_looks(rows) if len(looks) > 1 else (rows,)))):
         candidates = [candidate(layer, part, rate) for rate in racing]
-        for trial in score(candidates, Split.part("validation", start, stop)):
-            looks[rate_of(trial.edits)].append(checked_unpruned(trial))
+        for scored in score(candidates, Split.part("validation", start, stop)):
+            (trial,) = checked_unpruned(scored).trials
+            looks[rate_of(trial.edits)].append(trial)
         seen.update(dict.fromkeys(racing, stop))
         ends.append(stop)
         racing = _scored(racing, looks)

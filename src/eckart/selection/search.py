@@ -19,10 +19,10 @@ from eckart.records import RATES, TOP_K, fingerprint
 from eckart.runs import RunStore, folder_name
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
+from eckart.selection.draws import OWN, Draws, drawn_tasks
 from eckart.selection.guard import Guard, keep_guard
 from eckart.selection.plan import MARGIN, Plan, check_known
 from eckart.selection.racing import ALPHA, Race, check_race, race_rates
-from eckart.selection.recorded import Recorded
 from eckart.selection.result import Candidate, SearchResult
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.conditioning import layer_condition_numbers
@@ -48,6 +48,8 @@ def search(
     guard_text: str | Path | None = None,
     guard_task: Sequence[Task | str | Path] = (),
     guard_margin: float = MARGIN,
+    seeds: Iterable[int] | str = (),
+    templates: Iterable[str] | str = (),
     out: str | Path | None = None,
     dtype: str = "auto",
     device: str = "auto",
@@ -60,7 +62,7 @@ def search(
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, combine, metric, race, controls: see `Plan`.
+        part, rates, top_k, layer, combine, metric, race, controls, seeds, templates: see `Plan`.
         guard: say what else the choice does, on a text and on tasks that did not choose it;
             `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
@@ -83,10 +85,13 @@ def search(
             "metric": metric,
             "race": race,
             "controls": controls,
+            "seeds": seeds if isinstance(seeds, str) else list(seeds),
+            "templates": templates if isinstance(templates, str) else list(templates),
         },
         "the search",
     )
     task = Task.load(task) if isinstance(task, str) else task
+    task = drawn_tasks(task, plan.seeds, plan.templates)[0]
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
     scorer = scorer_of(task, loaded, **options)
     guarding = Guard(scorer, guard_text, guard_task, guard_margin) if guard else None
@@ -106,28 +111,29 @@ def run_plan(
     check_known(plan.metric, scorer.task.metrics, "metric")
     if plan.race:
         check_race(plan.metric or scorer.task.metric, scorer.scoring)
+    draws = Draws.of(scorer, plan.seeds, plan.templates)
+    scorer = draws.first
     # What cannot be done is refused before anything long is computed, and before a new run's folder
     # is made.
     first = scorer.anatomy.layer_index(plan.layer or 0)
     scorer.anatomy.select(first, plan.part)
     if out is None or not (home(out) / "run.sqlite").exists():
-        for split in ("validation", "test"):
-            scorer.prepare(split)
+        draws.prepare()
     settings = describe(plan, scorer)
     # The weights' fingerprint says which model it is; the name is only the path that it was found
     # by.
     identity = {name: value for name, value in settings.items() if name != "model"}
     try:
         with RunStore(out, identity, command) if out is not None else nullcontext() as store:
-            result = _search(plan, scorer, store, settings, tell)
+            result = _search(plan, replace(draws, ledger=store), store, settings, tell)
             if guard is not None:
                 if store is not None:  # first: what is kept from here on is none of the search's
                     keep_guard(store, guard.margin, guard.read)
-                result = replace(result, guarded=guard.look([result.edit], store))
+                result = replace(result, guarded=guard.look(result.edits, store))
             if store is not None:
                 store.write("result.json", json.dumps(result.to_json(), indent=2) + "\n")
     finally:
-        scorer.forget()  # factorisations and readers: nothing more is to come
+        draws.forget()  # factorisations and readers: nothing more is to come
         if guard is not None:
             guard.forget()
     return result
@@ -148,7 +154,11 @@ def default_folder(plan: Plan, scorer: Scorer) -> Path:
 
 
 def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
-    """Return the settings that make a run what it is, as JSON values."""
+    """Return the settings that make a run what it is, as JSON values.
+
+    Arguments:
+        scorer: of the plan's first draw.
+    """
     task = scorer.task
     return {
         "kind": "search",
@@ -170,30 +180,44 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         # Only where there is one: a run of Algorithm 1 as written goes on whatever made it.
         **({"race": ALPHA} if plan.race else {}),
         **({"controls": True} if plan.controls else {}),
+        **_draws(plan, task),
         **scorer.reading_key,
         **({"file": scorer.model.file.origin} if scorer.model.file else {}),
     }
 
 
+def _draws(plan: Plan, task: AnyTask) -> dict[str, Any]:
+    tasks = drawn_tasks(task, plan.seeds, plan.templates)
+    if len(tasks) == 1:
+        return {}
+    prompts = list(dict.fromkeys(each.variant or OWN for each in tasks))
+    return {
+        **({"seeds": list(plan.seeds)} if len(plan.seeds) > 1 else {}),
+        **({"templates": prompts} if len(prompts) > 1 else {}),
+        "draws": [each.digest for each in tasks],
+    }
+
+
 def _search(
     plan: Plan,
-    scorer: Scorer,
+    draws: Draws,
     store: RunStore | None,
     settings: dict[str, Any],
     tell: Callable[[str], None],
 ) -> SearchResult:
+    scorer = draws.first
     if plan.layer is None:
         choose_from = condition_numbers = _condition_numbers(plan, scorer, store)
     else:  # a layer that is given is the only one to choose from
         condition_numbers = {}
         choose_from = {scorer.anatomy.layer_index(plan.layer): math.inf}
-    rows = len(scorer.rows("validation").rows)
+    rows = draws.size("validation")
 
     def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
         return race_rates(score, layer, part, rates, rows, tell)
 
     found = algorithm1(
-        Recorded(scorer, store).score,
+        draws.score,
         choose_from,
         plan.part,
         plan.rates,
@@ -223,8 +247,8 @@ def _search(
         controls=found.controls,
         parameters=_parameters(list(shapes.values()), found.rates.best),
         published=tuple(_published(scorer, plan.part)),
-        notes=scorer.notes("validation", "test"),
-        rows=(scorer.rows("validation"), scorer.rows("test")),
+        notes=draws.notes(),
+        rows=(*draws.rows("validation"), *draws.rows("test")),
         race=raced,
     )
 

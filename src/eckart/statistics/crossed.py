@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -18,8 +19,8 @@ from scipy.special import stdtr, stdtrit  # Student's t, a tenth of the time of 
 from scipy.stats import binom
 
 from eckart.errors import EckartError
-from eckart.statistics.paired import accuracy_interval
-from eckart.statistics.scores import Score
+from eckart.statistics.paired import accuracy_interval, paired_difference, wilson_interval
+from eckart.statistics.scores import Outcome, Score
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,23 @@ class Estimate:
     p_value: float
     seeds: int
     rows: int
+
+    @property
+    def n(self) -> int:
+        """The number of rows."""
+        return self.rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, by the names of a difference under one draw."""
+        return {
+            "n": self.rows,
+            "difference": self.mean,
+            "interval": list(self.interval),
+            "p_value": self.p_value,
+            "standard_error": self.standard_error,
+            "degrees_of_freedom": self.degrees_of_freedom,
+            "draws": self.seeds,
+        }
 
     def detectable(self, power: float = 0.8, level: float = 0.05) -> float:
         """Return the size of the effect that an experiment as noisy as this one would find with
@@ -131,6 +149,61 @@ def estimate_from(
         seeds=len(values),
         rows=int(scored.any(axis=0).sum()),
     )
+
+
+def gain_bounds(kind: type[Outcome]) -> tuple[float, float] | None:
+    """Return the least and the largest gain that a row can show; None where there is none."""
+    return None if kind.bounds is None else (-1.0, 1.0)
+
+
+def mean_gain(gains: Float[np.ndarray, "seeds rows"], kind: type[Outcome]) -> Estimate | None:
+    """Average gains over seeds and rows; None where no seed has two rows.
+
+    No gain in accuracy is beyond 100 points, so neither is its interval. For one seed and one
+    prompt the interval and the p value are those that a search reports: Bonett and Price's and
+    exact McNemar's, or Student's. Under several prompts a row's gain is a mean, and no longer a
+    whole number.
+    """
+    known = gains[(~np.isnan(gains)).sum(axis=1) >= 2]
+    if len(known) == 0:
+        return None
+    bounds = gain_bounds(kind)
+    estimate = seed_and_row_mean(known, bounds=bounds)
+    if bounds is None:
+        return estimate
+    if len(known) > 1 or not _whole(known):
+        return replace(estimate, interval=_clamped(estimate.interval, bounds))
+    row = known[0][~np.isnan(known[0])]
+    paired = paired_difference((row < 0).tolist(), (row > 0).tolist())
+    return replace(estimate, interval=paired.interval, p_value=paired.p_value)
+
+
+def merit_interval(
+    merits: Float[np.ndarray, "seeds rows"], kind: type[Outcome]
+) -> tuple[float, float]:
+    """Return the 95% interval of a mean accuracy, Wilson's under one seed and one prompt, or of a
+    mean error."""
+    if kind.bounds is None:
+        low, high = seed_and_row_mean(merits, bounds=None).interval
+        return -high, -low
+    asked = ~np.isnan(merits)
+    if asked.sum(axis=1).min() < 2 or (len(merits) == 1 and _whole(merits)):
+        return wilson_interval(int(np.nansum(merits)), int(asked.sum()))
+    return _clamped(seed_and_row_mean(merits, bounds=kind.bounds).interval, kind.bounds)
+
+
+def _whole(values: Float[np.ndarray, "seeds rows"]) -> bool:
+    """Whether every value that is known is a whole number."""
+    return bool((np.isnan(values) | (values == np.round(values))).all())
+
+
+def _clamped(interval: tuple[float, float], bounds: tuple[float, float]) -> tuple[float, float]:
+    return max(bounds[0], interval[0]), min(bounds[1], interval[1])
+
+
+def turned(gains: Float[np.ndarray, "seeds rows"]) -> tuple[int, int]:
+    """Count the pairs of a seed and a row that are better after, and worse."""
+    return int((gains > 0).sum()), int((gains < 0).sum())
 
 
 def moments(

@@ -68,9 +68,9 @@ def sentence(
     '+30.00 points (95% interval +19.00 to +41.00; exact McNemar p = 1e-06; 30 fixed, 2 broken)'
     """
     labels = metric != SQUARED_ERROR
-    mean = found.mean if isinstance(found, Estimate) else found.difference
     change, low, high = (
-        f"{100 * value:+.2f}" if labels else f"{value:+.4f}" for value in (mean, *found.interval)
+        f"{100 * value:+.2f}" if labels else f"{value:+.4f}"
+        for value in (found.mean, *found.interval)
     )
     told = [f"95% interval {low} to {high}"]
     kind = Score if labels else SquaredErrors

@@ -163,6 +163,11 @@ class PairedDifference:
     fixed: int
     broken: int
 
+    @property
+    def mean(self) -> float:
+        """The difference: the mean over the rows."""
+        return self.difference
+
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "interval": list(self.interval)}
 

@@ -4,7 +4,6 @@ parts and rates. Needs neither torch nor numpy: the command line takes its optio
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from eckart.selection.plan import (
     TopK,
     listed,
     one_of,
+    read_numbers,
 )
 from eckart.tasks.spec import TaskOptions
 from eckart.weights.options import ModelOptions, ReadingOptions
@@ -41,37 +41,11 @@ if TYPE_CHECKING:
     from eckart.weights.anatomy import Anatomy
 
 Test = Literal["selected", "all", "none"]
-LONGEST = 100_000
-"""The most numbers that a range may stand for."""
 
 
 def entries(values: Any, key: str) -> list[Any]:
     """Return a list of entries, in which a bare name stands for an entry that says nothing else."""
     return [{key: item} if isinstance(item, str) else item for item in listed(values)]
-
-
-def read_numbers(value: Any) -> list[int]:
-    """Read whole numbers with ranges among them; both ends of a range belong to it.
-
-    Raises:
-        StudyError: something else is among them.
-
-    >>> read_numbers("0..3,7")
-    [0, 1, 2, 3, 7]
-    """
-    found: list[int] = []
-    for item in listed(value):
-        span = re.fullmatch(r"\s*(-?\d+)(?:\s*\.\.\s*(-?\d+))?\s*", str(item))
-        if span is None:
-            raise StudyError(f"'{item}' is no whole number, such as 4, and no range, such as 0..4")
-        first = int(span[1])
-        last = int(span[2] or span[1])
-        if last < first:
-            raise StudyError(f"range '{item}' runs down; say {last}..{first}")
-        if last - first >= LONGEST:
-            raise StudyError(f"range '{item}' holds more than {LONGEST:,} numbers; name fewer")
-        found += range(first, last + 1)
-    return found
 
 
 def _read_layers(value: Any) -> Any:

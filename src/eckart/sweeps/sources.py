@@ -14,6 +14,7 @@ from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import SCORING_VERSION
 from eckart.scoring.scorer import Scorer
 from eckart.scoring.text import GuardText
+from eckart.selection.draws import alike
 from eckart.selection.guard import Guard
 from eckart.selection.plan import check_known
 from eckart.sweeps.grid import ModelEntry, Sweep, TaskEntry, Unit
@@ -131,16 +132,8 @@ def _resolved(
 def _tell_alike(entry: TaskEntry, drawn: Mapping[tuple[int | None, int | None], AnyTask]) -> None:
     """Warn of seeds that draw the same demonstrations: their results are one result, not
     several."""
-    alike: dict[str, list[int]] = {}
-    for task in drawn.values():
-        alike.setdefault(task.digest, []).append(task.seed)
-    for seeds in alike.values():
-        if len(seeds) > 1:
-            warnings.warn(
-                f"{entry.full_name}: seeds {', '.join(map(str, seeds))} draw the same"
-                " demonstrations, so theirs is one result and not several",
-                stacklevel=2,
-            )
+    for said in alike(drawn.values()):
+        warnings.warn(f"{entry.full_name}: {said}", stacklevel=2)
 
 
 def contents(sweep: Sweep, sources: Sources) -> dict[str, dict[str, Any]]:

@@ -40,11 +40,7 @@ class ChoiceList:
         return cls(column, label, letters, mapping)
 
     def texts(self, row: Mapping[str, Any]) -> list[Any]:
-        """Return a row's candidates, as they stand.
-
-        Raises:
-            TaskError: the column holds no list.
-        """
+        """Return a row's candidates, as they stand; a TaskError where the column holds no list."""
         return self._read(row.get(self.column))[0]
 
     def sorted_cell(self, row: Mapping[str, Any], texts: Iterable[str]) -> Any:
@@ -58,11 +54,7 @@ class ChoiceList:
         return sorted(texts)
 
     def place(self, row: Mapping[str, Any], value: str, where: str) -> tuple[int, int]:
-        """Return which candidate a label means, and how many there are.
-
-        Raises:
-            TaskError: it means none of them.
-        """
+        """Return which candidate a label means, and how many there are; a TaskError if none."""
         try:
             texts, names = self._read(row.get(self.column))
         except TaskError as error:
@@ -87,7 +79,6 @@ class ChoiceList:
         )
 
     def _read(self, cell: Any) -> tuple[list[Any], list[str]]:
-        """Return the candidates and their names, if they have any."""
         if isinstance(cell, Mapping):
             texts = cell.get("text")
             names = cell.get("label")
@@ -120,12 +111,8 @@ def _shown(value: Any) -> str:
 
 
 def check_choice(value: Any, column: str, listed: bool) -> None:
-    """Refuse a candidate that is no text: a list among the candidates' columns, or a list in a
-    list.
-
-    Raises:
-        TaskError: it is one; the message says how a column of lists is named.
-    """
+    """Refuse a candidate that is no text: a list among the candidates' columns, or in a list. The
+    TaskError says how a column of lists is named."""
     if isinstance(value, list | tuple | Mapping):
         kind = "an object" if isinstance(value, Mapping) else "a list"
         remedy = "flatten it" if listed else f"a column of lists stands alone: choices: {column}"

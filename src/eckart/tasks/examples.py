@@ -19,14 +19,8 @@ from eckart.tasks.tables import Row
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what.
-
-    Arguments:
-        label: the label column.
-        fields: a name in a template -> the column that it means.
-        row: whether a template names `row`, and so may ask for any column.
-        choices: the columns of the candidates.
-    """
+    """Which columns hold what: the label, what a template names, the candidates; and whether a
+    template names `row`, and so may ask for any of them."""
 
     label: str
     fields: Mapping[str, str]
@@ -35,11 +29,8 @@ class Columns:
 
 
 def with_template(spec: TaskSpec, columns: tuple[str, ...], where: str) -> TaskSpec:
-    """Return the task with a label column, and with the template `<text>: ...` where it has none.
-
-    Raises:
-        TaskError: the data does not say by itself which column is the label or the text.
-    """
+    """Return the task with a label column, and with the template `<text>: ...` where it has none; a
+    TaskError where the data does not say by itself which column is which."""
     label = spec.label or "label"
     if label not in columns:
         raise TaskError(
@@ -69,11 +60,8 @@ def with_template(spec: TaskSpec, columns: tuple[str, ...], where: str) -> TaskS
 
 
 def find_columns(spec: TaskSpec, columns: tuple[str, ...], where: str) -> Columns:
-    """Check every column that the task names against those that there are.
-
-    Raises:
-        TaskError: a column is missing, or a template shows the label.
-    """
+    """Return which of the columns hold what; a TaskError where one that the task names is missing,
+    or a template shows the label."""
     templates = [
         compiled(text) for text in (spec.template, spec.query_template) if text is not None
     ]
@@ -101,11 +89,8 @@ def find_columns(spec: TaskSpec, columns: tuple[str, ...], where: str) -> Column
 
 
 def shown_words(spec: TaskSpec, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the label words as the demonstrations show them.
-
-    Raises:
-        TaskError: the task replaces a word that is none of its labels.
-    """
+    """Return the label words as the demonstrations show them; a TaskError where the task replaces a
+    word that is none of them."""
     for word in spec.demonstration_words:
         if word not in names:
             raise TaskError(
@@ -117,11 +102,8 @@ def shown_words(spec: TaskSpec, names: tuple[str, ...]) -> tuple[str, ...]:
 def make_examples(
     source: Source, spec: TaskSpec, columns: Columns, labels: Labels, prompts: PromptFormat
 ) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
-    """Return the labelled examples of each split, and sentences about the rows that were left out.
-
-    Raises:
-        TaskError: a label has no word, or the template renders to nothing.
-    """
+    """Return the labelled examples of each split, and sentences about the rows that were left out;
+    a TaskError where a label has no word, or the template renders to nothing."""
     maker = _Maker(spec, columns, labels, prompts)
     examples: dict[str, list[Example]] = {}
     notes: list[str] = []

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, cast
 
 from eckart.errors import TaskError
 from eckart.tasks.tables import FileTable, read_json, read_lines, read_table
 
-PACKED = (".gz", ".bz2", ".xz", ".zst")
+PACKERS = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}
+PACKED = (*PACKERS, ".zst")
 # What a text packs to is seldom a thirtieth; what is made to fill a memory, a thousandth.
 MOST_UNPACKED = 30
 LEAST_LIMIT = 256 * 1024**2
@@ -21,11 +23,7 @@ NO_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "stat
 
 
 def read_file(path: Path) -> FileTable:
-    """Read a file.
-
-    Raises:
-        TaskError: it has no rows, or cannot be read; one line that names it.
-    """
+    """Read a file; one that has no rows or cannot be read is a TaskError, which names it."""
     suffix = _suffix(path)
     try:
         if suffix in _TEXTS:
@@ -111,22 +109,12 @@ def _unpacked(path: Path) -> bytes:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    if path.suffix.lower() == ".gz":
-        import gzip
-
-        return cast("IO[bytes]", gzip.open(path))
-    if path.suffix.lower() == ".bz2":
-        import bz2
-
-        return bz2.open(path)
-    if path.suffix.lower() == ".xz":
-        import lzma
-
-        return lzma.open(path)
+    packer = PACKERS.get(path.suffix.lower())
+    if packer is not None:
+        return cast("IO[bytes]", import_module(packer).open(path))
     import pyarrow
 
-    stream: IO[bytes] = pyarrow.input_stream(str(path), compression="zstd")
-    return stream
+    return cast("IO[bytes]", pyarrow.input_stream(str(path), compression="zstd"))
 
 
 def _arrow_table(path: Path, read: Callable[[Path], Any]) -> FileTable:

@@ -57,20 +57,20 @@ def find_labels(spec: TaskSpec, source: Source, column: str) -> Labels:
     """Return the classes: as the task maps them, as the file names its numbers, or the column's
     values, sorted.
 
-    Raises:
-        TaskError: a value has no class or is no label, two are one label written in two ways, there
-            are fewer than two classes, or a label word is empty or like another.
+    A TaskError where a value has no class or is no label, two are one label written in two ways,
+    there are fewer than two classes, or a label word is empty or like another.
     """
-    values = _values(source, column)
+    where = f"column '{column}' of {source.where}"
+    values = _values(source, column, where)
     none = frozenset(value for value in _without_label(values) if value not in (spec.labels or {}))
     values = Counter({value: count for value, count in values.items() if value not in none})
     if spec.choices and len(spec.choices) == 1:
-        return _list_labels(spec, source, column, values, none)
+        return _list_labels(spec, source, column, values, none, where)
     named = {} if spec.labels or spec.choices else _named(source, column, values)
     mapping = spec.labels or named or _default_mapping(spec, values)
     if not (spec.labels or spec.choices):
-        _check_alike(values, column, source.where)
-    _check_known(values, mapping, column, source.where)
+        _check_alike(values, where)
+    _check_known(values, mapping, where)
     names = spec.choices or tuple(dict.fromkeys(mapping.values()))
     wrong = [word for word in mapping.values() if word not in names]
     if wrong:
@@ -79,21 +79,19 @@ def find_labels(spec: TaskSpec, source: Source, column: str) -> Labels:
         )
     if not spec.choices:
         _check_words(names)
-        _check_classes({mapping[value] for value in values}, values, none, column, source.where)
+        _check_classes({mapping[value] for value in values}, values, none, where)
     notes = _notes(column, named, names if not spec.labels else ())
     return Labels(names, {value: names.index(word) for value, word in mapping.items()}, none, notes)
 
 
-def _values(source: Source, column: str) -> Counter[str]:
+def _values(source: Source, column: str, where: str) -> Counter[str]:
     found: Counter[str] = Counter()
     for split, rows in source.splits.items():
         for index, row in enumerate(rows):
             try:
                 found[label_text(row.get(column))] += 1
             except TaskError as error:
-                raise TaskError(
-                    f"column '{column}' of {source.where}, row {split}:{index}, {error}"
-                ) from None
+                raise TaskError(f"{where}, row {split}:{index}, {error}") from None
     del found[""]
     return found
 
@@ -143,7 +141,7 @@ def _invisible(character: str) -> bool:
     )
 
 
-def _check_alike(values: Counter[str], column: str, where: str) -> None:
+def _check_alike(values: Counter[str], where: str) -> None:
     """Refuse a label that is written in two ways: each would be a class."""
     groups: dict[str, list[str]] = {}
     for value in sorted(values):
@@ -160,9 +158,9 @@ def _check_alike(values: Counter[str], column: str, where: str) -> None:
         " and ".join(f"{v!a} ({values[v]:,} rows)" for v in group) for group in alike[:3]
     )
     raise TaskError(
-        f"column '{column}' of {where} holds labels that differ only in case, white space,"
-        f" invisible characters, Unicode form or number form: {seen}; say which are one, or map"
-        f" each to itself: --labels '{example}'"
+        f"{where} holds labels that differ only in case, white space, invisible characters, Unicode"
+        f" form or number form: {seen}; say which are one, or map each to itself: --labels"
+        f" '{example}'"
     )
 
 
@@ -216,7 +214,12 @@ def _order(value: str) -> tuple[float, str]:
 
 
 def _list_labels(
-    spec: TaskSpec, source: Source, column: str, values: Counter[str], none: frozenset[str]
+    spec: TaskSpec,
+    source: Source,
+    column: str,
+    values: Counter[str],
+    none: frozenset[str],
+    where: str,
 ) -> Labels:
     """Return the places in a list of candidates; each row's own list says which place its label
     means.
@@ -233,15 +236,11 @@ def _list_labels(
                 index.setdefault(value, place)
                 sizes[size] += 1
     if not sizes:
-        raise TaskError(
-            f"column '{column}' of {source.where} holds no label; is it the label column?"
-        )
+        raise TaskError(f"{where} holds no label; is it the label column?")
     return Labels(tuple(map(str, range(sizes.most_common(1)[0][0]))), index, none, choices=reader)
 
 
-def _check_known(
-    values: Iterable[str], mapping: Mapping[str, str], column: str, where: str
-) -> None:
+def _check_known(values: Iterable[str], mapping: Mapping[str, str], where: str) -> None:
     values = list(dict.fromkeys(values))
     unknown = next((value for value in values if value not in mapping), None)
     if unknown is not None:
@@ -249,9 +248,8 @@ def _check_known(
         near = next((value for value in mapping if folded(value) == folded(unknown)), None)
         hint = f", which {near!a} is not" if near is not None else ""
         raise TaskError(
-            f"column '{column}' of {where} holds the label '{_visible(unknown)}'{hint}, and the"
-            f" task knows {', '.join(mapping) or 'none'}; map them all in labels (--labels"
-            f" '{all_of_them}')"
+            f"{where} holds the label '{_visible(unknown)}'{hint}, and the task knows"
+            f" {', '.join(mapping) or 'none'}; map them all in labels (--labels '{all_of_them}')"
         )
 
 
@@ -272,7 +270,7 @@ def _check_words(names: tuple[str, ...]) -> None:
 
 
 def _check_classes(
-    present: set[str], values: Counter[str], none: Iterable[str], column: str, where: str
+    present: set[str], values: Counter[str], none: Iterable[str], where: str
 ) -> None:
     """Refuse what cannot be a label column: one class only, or nearly as many classes as rows."""
     if len(present) < 2:
@@ -281,13 +279,10 @@ def _check_classes(
             f"; {value!r} stands for none unless --labels maps it" for value in sorted(none)
         )
         raise TaskError(
-            f"column '{column}' of {where} holds {held}{besides}; two classes are needed, so add"
-            " rows or map labels"
+            f"{where} holds {held}{besides}; two classes are needed, so add rows or map labels"
         )
     if len(present) > max(20, sum(values.values()) // 2):
-        raise TaskError(
-            f"column '{column}' of {where} has {len(present):,} values; is it the label column?"
-        )
+        raise TaskError(f"{where} has {len(present):,} values; is it the label column?")
 
 
 def _notes(column: str, named: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:

@@ -87,11 +87,7 @@ _LOGIC = (nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Add, nodes
 
 def _check_size(node: nodes.Node) -> None:
     """Refuse a template that is larger or deeper than any prompt, level by level: what is deep has
-    a deep walk.
-
-    Raises:
-        jinja2.TemplateError: it is.
-    """
+    a deep walk."""
     level = [node]
     seen = 0
     for _ in range(MOST_NESTED):
@@ -104,11 +100,7 @@ def _check_size(node: nodes.Node) -> None:
 
 
 def _check_plain(node: nodes.Node) -> None:
-    """Refuse whatever a prompt does not need.
-
-    Raises:
-        jinja2.TemplateError: the template loops, calculates, or calls what is not listed.
-    """
+    """Refuse whatever a prompt does not need: loops, arithmetic, calls of what is not listed."""
     for part in node.iter_child_nodes():
         if (isinstance(part, nodes.Filter) and part.name in FILTERS) or (
             isinstance(part, nodes.Call)
@@ -125,10 +117,8 @@ def _check_plain(node: nodes.Node) -> None:
 
 
 class Template:
-    """A Jinja2 template that names columns: `{{ review }}`, or `{{ row["my column"] }}`.
-
-    Raises:
-        TaskError: the template is broken.
+    """A Jinja2 template that names columns: `{{ review }}`, or `{{ row["my column"] }}`; a
+    TaskError where it is broken.
 
     >>> Template("review: {{ review }}").render({"review": "a < b"})
     'review: a < b'
@@ -150,12 +140,8 @@ class Template:
             raise TaskError(f"template {_shown(source)} is broken: {_line(error)}") from None
 
     def render(self, fields: Mapping[str, Any]) -> str:
-        """Return the text for one row.
-
-        Raises:
-            TaskError: the template asks for something that it may not have, or that the row does
-                not hold.
-        """
+        """Return the text for one row; a TaskError where the template asks for what it may not
+        have, or the row does not hold."""
         try:
             return self._rendered(fields)
         # A filter that is given the wrong thing raises whatever Python raises: a fault of the
@@ -178,11 +164,6 @@ class Template:
 
 @lru_cache(maxsize=64)
 def compiled(source: str) -> Template:
-    """Return the template of that text, compiled once.
-
-    Raises:
-        TaskError: the template is broken.
-    """
     return Template(source)
 
 

@@ -56,11 +56,7 @@ class Source:
         return replace(self, splits={ONE: rows[0]}) if len(rows) == 1 else self
 
     def only(self, names: Collection[str]) -> Source:
-        """Return the splits with these names.
-
-        Raises:
-            TaskError: one of them is not there.
-        """
+        """Return the splits with these names; a TaskError where one is not there."""
         missing = [name for name in names if name not in self.splits]
         if missing:
             raise TaskError(
@@ -74,7 +70,8 @@ class Source:
 
 
 def read_local(path: Path, config: str | None = None) -> Source:
-    """Read a file, or a folder with a file or more for each split.
+    """Read a file, or a folder with a file or more for each split; a TaskError where there is
+    nothing to read, or it cannot be read.
 
     Text stays text: 'NA', 'null' and '1e5' are not made into anything else.
 
@@ -84,9 +81,6 @@ def read_local(path: Path, config: str | None = None) -> Source:
             and `validation` are one split), or as `save_to_disk` of the datasets library writes it.
         config: the folder's subfolder to look in first, where there is one: a data set's
             configuration on the hub.
-
-    Raises:
-        TaskError: there is nothing to read, or it cannot be read.
     """
     try:
         if not path.exists():
@@ -99,11 +93,8 @@ def read_local(path: Path, config: str | None = None) -> Source:
 
 
 def read_hub(hub: str, config: str | None) -> Source:
-    """Read a data set from the Hugging Face hub, or from its local cache.
-
-    Raises:
-        TaskError: the hub cannot be reached, or has no such data set.
-    """
+    """Read a data set from the Hugging Face hub, or from its local cache; a TaskError where there
+    is none, or the hub cannot be reached."""
     import datasets  # takes two seconds, and is not needed for local data
 
     try:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator
 
 from eckart.errors import TaskError, closest
-from eckart.files import Closed, home, parse_yaml, read_text
+from eckart.files import Closed, home, option, parse_yaml, read_text
 
 LONGEST_NAME = 120
 """A task's name is a part of a folder's name."""
@@ -31,10 +31,7 @@ TYPED = ("template", "instruction", "label_join", "label_end", "separator")
 
 def label_text(value: object) -> str:
     """Return the text by which a label is known: `1`, `1.0` and `"1"` are one label, and nothing is
-    ''.
-
-    Raises:
-        TaskError: it is no label: a list, an object, a date, bytes that are no text.
+    ''. What is no label (a list, an object, a date, bytes that are no text) is a TaskError.
 
     >>> [label_text(value) for value in (1, 1.0, " 1 ", True, b"1", None, float("nan"))]
     ['1', '1', '1', 'true', '1', '', '']
@@ -68,11 +65,7 @@ def is_missing(value: object) -> bool:
 
 
 def decoded(value: bytes) -> str:
-    """Return the text that bytes hold.
-
-    Raises:
-        TaskError: they hold none.
-    """
+    """Return the text that bytes hold, or raise a TaskError."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -111,75 +104,51 @@ class TaskOptions(Closed):
     """A task, and what is said of it in place of its own; see `Task.load`. None: its own."""
 
     heading = "The task"
-    task: Place | None = Field(
-        default=None, description="sst2, ag_news, emo, mrpc, rte, cb, copa, or a task file (YAML)."
+    task: Place | None = option(
+        None, "sst2, ag_news, emo, mrpc, rte, cb, copa, or a task file (YAML)."
     )
-    data: Place | None = Field(
-        default=None,
-        description=(
-            "Parquet, Arrow, JSON or CSV, or a folder with train, validation and test files."
-        ),
+    data: Place | None = option(
+        None, "Parquet, Arrow, JSON or CSV, or a folder with train, validation and test files."
     )
-    variant: str | None = Field(
-        default=None, description="released: prompts as in the paper's released code."
+    variant: str | None = option(None, "released: prompts as in the paper's released code.")
+    template: str | None = option(None, r"The prompt, such as 'review: {{ review }}\nverdict:'.")
+    text_column: str | None = option(None, "The column that is read.")
+    label_column: str | None = option(None, "The column that is predicted.")
+    labels: LabelWords | None = option(
+        None,
+        "Label words by the column's values: 0=bad,1=good. By default the values, or the file's"
+        " words.",
     )
-    template: str | None = Field(
-        default=None, description=r"The prompt, such as 'review: {{ review }}\nverdict:'."
+    choices: str | tuple[str, ...] | None = option(
+        None,
+        "For multiple choice: the columns of the candidates (one,two), or the one column that"
+        " lists them.",
     )
-    text_column: str | None = Field(default=None, description="The column that is read.")
-    label_column: str | None = Field(default=None, description="The column that is predicted.")
-    labels: LabelWords | None = Field(
-        default=None,
-        description=(
-            "Label words by the column's values: 0=bad,1=good. By default the values, or the file's"
-            " words."
-        ),
+    instruction: str | None = option(None, "Comes first, before the demonstrations.")
+    label_join: str | None = option(
+        None,
+        "Stands before a label and is scored with it; by default the line breaks that the"
+        " template ends in, or a space.",
     )
-    choices: str | tuple[str, ...] | None = Field(
-        default=None,
-        description=(
-            "For multiple choice: the columns of the candidates (one,two), or the one column that"
-            " lists them."
-        ),
+    label_end: str | None = option(
+        None, r"Scored with every label, after it: '\n', say, where a label begins with another."
     )
-    instruction: str | None = Field(
-        default=None, description="Comes first, before the demonstrations."
+    separator: str | None = option(
+        None, "Stands between demonstrations, and before the query; a line break."
     )
-    label_join: str | None = Field(
-        default=None,
-        description=(
-            "Stands before a label and is scored with it; by default the line breaks that the"
-            " template ends in, or a space."
-        ),
+    name: str | None = option(None, "What reports call the task.")
+    split_seed: int = option(0, "Draws validation and test rows.")
+    split_sizes: Any = option(  # read by `parse_sizes`
+        None, "Validation and test rows, as numbers (200,500) or shares (0.3,0.7)."
     )
-    label_end: str | None = Field(
-        default=None,
-        description=(
-            r"Scored with every label, after it: '\n', say, where a label begins with another."
-        ),
-    )
-    separator: str | None = Field(
-        default=None,
-        description="Stands between demonstrations, and before the query; a line break.",
-    )
-    name: str | None = Field(default=None, description="What reports call the task.")
-    split_seed: int = Field(default=0, description="Draws validation and test rows.")
-    split_sizes: Any = Field(  # read by `parse_sizes`
-        default=None,
-        description="Validation and test rows, as numbers (200,500) or shares (0.3,0.7).",
-    )
-    balanced: bool = Field(
-        default=True, description="Draw demonstrations evenly from the classes, or at random."
-    )
+    balanced: bool = option(True, "Draw demonstrations evenly from the classes, or at random.")
 
 
 class DrawnTask(TaskOptions):
     """A task, and which of its rows are demonstrations."""
 
-    shots: int | None = Field(
-        default=None, description="Demonstrations in the prompt; the task's own by default."
-    )
-    seed: int = Field(default=0, description="Draws the demonstrations.")
+    shots: int | None = option(None, "Demonstrations in the prompt; the task's own by default.")
+    seed: int = option(0, "Draws the demonstrations.")
 
     def own(self) -> TaskSpec:
         r"""Return what is said in place of a task file's; a typed `\n` is a line break."""
@@ -282,11 +251,8 @@ class TaskSpec(PromptSpec):
         return (choices,) if isinstance(choices, str) else choices
 
     def variant(self, name: str) -> TaskSpec:
-        """Return the task as its variant `name` has it.
-
-        Raises:
-            TaskError: there is no such variant; the message lists those that there are.
-        """
+        """Return the task as its variant `name` has it; a TaskError lists the variants that there
+        are."""
         if name not in self.variants:
             known = ", ".join(self.variants) or "none"
             raise TaskError(f"task '{self.name}' has no variant '{name}'; it has {known}")
@@ -294,15 +260,8 @@ class TaskSpec(PromptSpec):
 
 
 def parse_spec(text: str, where: str) -> TaskSpec:
-    """Read the text of a task file.
-
-    Arguments:
-        text: YAML.
-        where: the file's name, for messages.
-
-    Raises:
-        TaskError: the YAML is broken (with its line), or says something that a task file does not.
-    """
+    """Read the text of a task file, which messages call `where`; a TaskError where the YAML is
+    broken (with its line), or says something that a task file does not."""
     values = parse_yaml(text, where)
     if not isinstance(values, dict):
         raise TaskError(

@@ -21,16 +21,8 @@ Size = int | float
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """Labelled rows before they are divided.
-
-    Arguments:
-        spec: what the task says.
-        examples: the rows of each of the source's splits, without repeats.
-        plan, sizes: which splits serve as what, and how many rows.
-        format, names: how examples become prompts, and the labels.
-        where: what was read.
-        notes: what was left out.
-    """
+    """Labelled rows, without repeats, by the source's splits, before they are divided; and all that
+    dividing them and making prompts of them takes."""
 
     spec: TaskSpec
     examples: Mapping[str, Sequence[Example]]
@@ -50,8 +42,7 @@ class Draw:
         shots: how many demonstrations are shown.
         reserve: how many are set aside at least, where the rows allow it. Validation and test are
             the same for all numbers of shots up to it.
-        seed: chooses the demonstrations and their order.
-        split_seed: chooses validation and test.
+        seed, split_seed: choose the demonstrations and their order; validation and test.
         balanced: as many demonstrations of each class, or at random.
     """
 
@@ -68,7 +59,8 @@ def used_splits(plan: SplitSpec) -> tuple[str, ...]:
 
 
 def plan_splits(sizes: Mapping[str, int], single: bool) -> tuple[SplitSpec, tuple[str, ...]]:
-    """Return which split serves as what, where a task does not say so.
+    """Return which split serves as what, where a task does not say so, and the sentences that tell
+    the user about it.
 
     Three splits are taken as they are. Of two, the first gives demonstrations and validation and
     the second is the test, as the paper does for RTE (C.3). One gives all three.
@@ -76,9 +68,6 @@ def plan_splits(sizes: Mapping[str, int], single: bool) -> tuple[SplitSpec, tupl
     Arguments:
         sizes: a split's name -> its number of labelled rows.
         single: whether the rows come from one file.
-
-    Returns:
-        The plan, and the sentences that tell the user about it.
     """
     names = (
         list(sizes)
@@ -107,14 +96,10 @@ def plan_splits(sizes: Mapping[str, int], single: bool) -> tuple[SplitSpec, tupl
 def parse_sizes(
     sizes: str | Size | Sequence[Size | None] | Mapping[str, Size] | None,
 ) -> dict[str, Size]:
-    """Read the sizes of validation and test.
+    """Read the sizes of validation and test: `(validation, test)`, a mapping with these keys, one
+    size (validation's), or a text such as `500,0.5`.
 
-    Arguments:
-        sizes: `(validation, test)`, a mapping with these keys, one size (validation's), or a text
-            such as `500,0.5`.
-
-    Raises:
-        TaskError: it is none of these, or a size is no number of rows and no share.
+    A TaskError where it is none of these, or a size is no number of rows and no share.
 
     >>> parse_sizes("500,0.5")
     {'validation': 500, 'test': 0.5}

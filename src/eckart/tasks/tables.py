@@ -21,14 +21,8 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bar
 
 @dataclass(frozen=True, eq=False)
 class FileTable:
-    """What one file holds.
-
-    Arguments:
-        rows: in the file's order.
-        classes: a column -> the names of its classes, where the file gives names to the numbers in
-            it.
-        notes: how it was read, where that is not what its name says.
-    """
+    """What one file holds: rows in its order, the names that it gives to the numbers in a column,
+    and how it was read, where that is not what its name says."""
 
     rows: list[Row]
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -59,11 +53,7 @@ class _Dialect:
 
 def read_table(text: str, separator: str) -> FileTable:
     """Read a table whose values are separated by `separator`, or by another mark if that one makes
-    no table of it.
-
-    Raises:
-        TaskError: no separator makes a table of it; the message begins with the line.
-    """
+    no table of it. A TaskError, if none does, begins with the line."""
     said = re.match(r"sep=(.)\r?\n", text)  # Excel's own way to name a separator
     if said:
         separator, text = said[1], text[said.end() :]
@@ -189,11 +179,7 @@ ABOUT = frozenset(
 
 
 def read_lines(text: str) -> list[Row]:
-    """Read JSON Lines.
-
-    Raises:
-        TaskError: a line is no object; the message begins with it.
-    """
+    """Read JSON Lines; a TaskError begins with the line that is no object."""
     # Not str.splitlines: a JSON text may hold U+2028, which that takes for the end of a line.
     lines = (
         (number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()
@@ -202,11 +188,8 @@ def read_lines(text: str) -> list[Row]:
 
 
 def read_json(text: str) -> list[Row]:
-    """Read JSON of any form that says which value stands in which column.
-
-    Raises:
-        TaskError: it is broken, or of another form; the message begins with where.
-    """
+    """Read JSON of any form that says which value stands in which column; a TaskError begins with
+    where it is broken, or of another form."""
     try:
         whole = json.loads(text, object_pairs_hook=_named_once)
     except (ValueError, RecursionError):

@@ -105,6 +105,7 @@ class Task:
         notes: what a reader should know about the rows: which were left out, which split serves as
             what.
         source, draw: what the rows were divided from, and how.
+        said: what `Task.load` was told.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Task:
     notes: tuple[str, ...] = ()
     source: Gathered | None = field(default=None, repr=False)
     draw: Draw | None = field(default=None, repr=False)
+    said: DrawnTask | None = field(default=None, repr=False)
 
     @classmethod
     @DrawnTask.as_keywords("task")
@@ -145,7 +147,9 @@ class Task:
     @classmethod
     def of(cls, said: DrawnTask) -> Self:
         """Read what `load` reads, of options that are checked."""
-        base = _find_task(said)
+        if said.task is None and said.data is None:
+            raise TaskError("no task: name one, such as sst2, or give a task file or data")
+        base = TaskSpec() if said.task is None else find_spec(said.task)
         spec = base if said.variant is None else base.variant(said.variant)
         spec = spec.overridden(said.own())
         rows = _read(spec)
@@ -157,14 +161,11 @@ class Task:
             split_seed=said.split_seed,
             balanced=said.balanced,
         )
-        return cls._drawn(_gather(spec, rows, parse_sizes(said.split_sizes)), draw, said.variant)
+        return cls._drawn(_gather(spec, rows, parse_sizes(said.split_sizes)), draw, said)
 
     def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> Self:
-        """Return the task with other demonstrations; what is None stays. Nothing is read again.
-
-        Raises:
-            TaskError: there are not so many, or the task was not made by `Task.load`.
-        """
+        """Return the task with other demonstrations; what is None stays. Nothing is read again. A
+        TaskError where there are not so many, or the task was not made by `Task.load`."""
         if self.source is None or self.draw is None:
             raise TaskError(
                 f"task '{self.name}' was not made by Task.load, so it has no rows to draw from"
@@ -175,10 +176,29 @@ class Task:
             shots=old.shots if shots is None else shots,
             seed=old.seed if seed is None else seed,
         )
-        return self._drawn(self.source, draw, self.variant)
+        return self._drawn(self.source, draw, self.said)
+
+    def reworded(self, variant: str | None) -> Self:
+        """Return the task with a variant's prompts, or with its own (None), as many demonstrations
+        and the same seed. Its rows are read again.
+
+        Raises:
+            TaskError: there is no such variant, or the task was not made by `Task.load`.
+        """
+        if variant == self.variant:
+            return self
+        if self.said is None:
+            raise TaskError(f"task '{self.name}' was not made by Task.load, so it has no variants")
+        drawn = {"variant": variant, "shots": self.shots, "seed": self.seed}
+        return self.of(self.said.model_copy(update=drawn))
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The names of the variants of its prompts."""
+        return () if self.source is None else tuple(self.source.spec.variants)
 
     @classmethod
-    def _drawn(cls, source: Gathered, draw: Draw, variant: str | None) -> Self:
+    def _drawn(cls, source: Gathered, draw: Draw, said: DrawnTask | None) -> Self:
         spec = source.spec
         return cls(
             name=spec.name or _printable(bare_name(Path(source.where))),
@@ -189,11 +209,12 @@ class Task:
             seed=draw.seed,
             split_seed=draw.split_seed,
             balanced=draw.balanced,
-            variant=variant,
+            variant=None if said is None else said.variant,
             metric=spec.metric,
             notes=source.notes,
             source=source,
             draw=draw,
+            said=said,
         )
 
     @property
@@ -222,22 +243,14 @@ class Task:
         return fingerprint([(e.id, e.text, e.label, e.choices) for e in self.examples(split)])
 
     def examples(self, split: str) -> tuple[Example, ...]:
-        """Return the examples of `validation`, `test` or `all`.
-
-        Raises:
-            TaskError: there is no such split.
-        """
+        """Return the examples of `validation`, `test` or `all`; a TaskError for any other split."""
         if split not in SPLITS:
             raise TaskError(f"no split '{split}'; the splits are {', '.join(SPLITS)}")
         return {"validation": self.validation, "test": self.test, "all": self.all}[split]
 
     def prompts(self, split: str) -> tuple[Prompt, ...]:
         """Return the prompts of `validation`, `test` or `all`: every labelled row that is no
-        demonstration.
-
-        Raises:
-            TaskError: there is no such split.
-        """
+        demonstration; a TaskError for any other split."""
         return tuple(map(self.prompt, self.examples(split)))
 
     def prompt(self, example: Example, shots: int | None = None) -> Prompt:
@@ -272,12 +285,6 @@ class Task:
         if form.label_end:  # tasks without one are known as they always were
             joins.append(form.label_end)
         return fingerprint([self.kind, self.labels, joins, self._prefix])
-
-
-def _find_task(said: DrawnTask) -> TaskSpec:
-    if said.task is None and said.data is None:
-        raise TaskError("no task: name one, such as sst2, or give a task file or data")
-    return TaskSpec() if said.task is None else find_spec(said.task)
 
 
 def _read(spec: TaskSpec) -> Source:

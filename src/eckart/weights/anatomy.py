@@ -89,11 +89,8 @@ class Weight:
 
     @torch.no_grad()
     def read(self) -> Float[Tensor, "m n"]:
-        """Return a contiguous copy of the matrix, in its own dtype, on its own device.
-
-        Raises:
-            ModelError: the parameter has no values: it is on the meta device, or offloaded.
-        """
+        """Return a contiguous copy of the matrix, in its own dtype, on its own device; a ModelError
+        where the parameter has no values: it is on the meta device, or offloaded."""
         self._check_values()
         matrix = self._whole()
         if self.rows is not None:
@@ -110,11 +107,7 @@ class Weight:
     @torch.no_grad()
     def write_(self, matrix: Float[Tensor, "m n"]) -> None:
         """Set the matrix in place, cast to the parameter's dtype; bytes of the same dtype stay what
-        they are.
-
-        Raises:
-            ModelError: the shape is another, or the parameter has no values to overwrite.
-        """
+        they are. A ModelError for another shape, or where there are no values to overwrite."""
         self._check_values()
         if tuple(matrix.shape) != self.shape:
             raise ModelError(
@@ -191,11 +184,8 @@ class Anatomy:
         return cls(model, config.model_type, tuple(layers), tuple(blocks), numbers)
 
     def layer_index(self, layer: int) -> int:
-        """Return a layer's 0-based number; a negative one counts from the last.
-
-        Raises:
-            EditError: the model has no such layer.
-        """
+        """Return a layer's 0-based number, a negative one counted from the last; an EditError where
+        the model has no such layer."""
         n = len(self.layers)
         if not -n <= layer < n:
             raise EditError(
@@ -205,11 +195,8 @@ class Anatomy:
 
     def select(self, layer: int, part: str) -> tuple[Weight, ...]:
         """Return the matrices of a layer that a part names; of a mixture of experts, every
-        expert's.
-
-        Raises:
-            EditError: the layer or the part does not exist; the message lists what does.
-        """
+        expert's. An EditError lists the layers or parts that there are, where it is none of
+        them."""
         if part not in PARTS:
             raise EditError(f"no part '{part}'; the parts are {', '.join(PARTS)}")
         weights = self.layers[self.layer_index(layer)]

@@ -53,23 +53,16 @@ def _data() -> dict[str, Any]:
 
 
 def rules_of(block: nn.Module, layer: int, config: PreTrainedConfig) -> Mapping[str, Rule]:
-    """Return what a layer's parameters are, by their names in it.
-
-    Raises:
-        ModelError: the model type is not in the table, and a parameter cannot be read off its name
-            and shape.
-    """
+    """Return what a layer's parameters are, by their names in it; a ModelError where the model type
+    is not in the table, and a name and a shape do not tell."""
     known = table()
     kind = config.model_type
     return known[kind] if kind in known else _structure(block, layer, config)
 
 
 def projections(block: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Give every parameter of a layer that is, or may hold, a projection.
-
-    Vectors are not; nor are norms (Cohere's has a row a head) nor biases (an expert's has a row an
-    expert).
-    """
+    """Give every parameter of a layer that is, or may hold, a projection: no vectors, no norms
+    (Cohere's has a row a head), no biases (an expert's has a row an expert)."""
     for path, parameter in block.named_parameters(remove_duplicate=False):
         owner, _, leaf = path.rpartition(".")
         norm = "norm" in owner.rpartition(".")[2]

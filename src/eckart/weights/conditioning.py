@@ -65,11 +65,7 @@ class Spectrum:
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixSpectrum(Spectrum):
-    """A spectrum, and what it is the spectrum of.
-
-    Arguments:
-        layer, name, path: as those of a `Weight`.
-    """
+    """A spectrum, and which `Weight` it is the spectrum of."""
 
     layer: int
     name: str
@@ -101,16 +97,9 @@ class MatrixSpectrum(Spectrum):
 def layer_condition_numbers(
     matrices: Iterable[MatrixSpectrum], combine: str = "geometric"
 ) -> dict[int, float]:
-    """Combine the condition numbers of each layer's matrices into the layer's.
-
-    Arguments:
-        matrices: of any layers, in any order.
-        combine: `geometric` mean (the default: no single matrix decides, whatever its scale),
-            `mean`, `max`, `min`.
-
-    Raises:
-        EditError: there is no such combination.
-    """
+    """Combine the condition numbers of each layer's matrices into the layer's: by default their
+    geometric mean, so that no single matrix decides, whatever its scale; an EditError where there
+    is no such combination."""
     if combine not in COMBINATIONS:
         raise EditError(
             f"no combination '{combine}'; the combinations are {', '.join(COMBINATIONS)}"

@@ -101,10 +101,8 @@ def clip_(
     anatomy: Anatomy | None = None,
     factors: Factors | None = None,
 ) -> tuple[Clipped, ...]:
-    """Clip a model in place, for good; if one matrix cannot be clipped, none is.
-
-    Arguments, Returns, Raises: as `clip`.
-    """
+    """Clip a model in place, for good; if one matrix cannot be clipped, none is. All else as
+    `clip`."""
     targets = targets_of(model, edits, anatomy)
     with _hold(targets), ExitStack() as undo:
         clipped = _clip_all(undo, model, targets, factors)
@@ -115,13 +113,8 @@ def clip_(
 def resolve(anatomy: Anatomy, edits: Edit | Sequence[Edit]) -> dict[Weight, Edit]:
     """Return which matrices the edits change, and which edit does.
 
-    Arguments:
-        anatomy: the model's.
-        edits: one or several, on different matrices.
-
-    Raises:
-        EditError: an edit names what the model does not have, or what another edit names, or drops
-            a part of a model of which it is not known what the part's outputs pass through.
+    An EditError where an edit names what the model does not have, or what another edit names, or
+    drops a part of a model of which it is not known what the part's outputs pass through.
     """
     found: dict[Weight, Edit] = {}
     for edit in [edits] if isinstance(edits, Edit) else edits:
@@ -148,15 +141,7 @@ def droppable(anatomy: Anatomy) -> bool:
 
 def canonical(anatomy: Anatomy, edits: Iterable[Edit]) -> tuple[Edit, ...]:
     """Resolve negative layers, drop edits at rate 0, and sort, so that equal edits are equal
-    values.
-
-    Arguments:
-        anatomy: the model's.
-        edits: any number.
-
-    Raises:
-        EditError: the model has no such layer.
-    """
+    values; an EditError where the model has no such layer."""
     resolved = [replace(edit, layer=anatomy.layer_index(edit.layer)) for edit in edits]
     return tuple(sorted(edit for edit in resolved if edit.rate > 0))
 
@@ -165,10 +150,7 @@ def targets_of(
     model: PreTrainedModel, edits: Edit | Sequence[Edit], anatomy: Anatomy | None = None
 ) -> dict[Weight, Edit]:
     """Return which matrices edits change and which edit does, a tied matrix once, after every check
-    that needs no arithmetic.
-
-    Arguments, Raises: as `clip`.
-    """
+    that needs no arithmetic; see `clip`."""
     anatomy = Anatomy.of(model) if anatomy is None else anatomy
     if anatomy.model is not model:
         raise EditError(
@@ -186,17 +168,9 @@ def targets_of(
 def edit_(
     weight: Weight, edit: Edit, factors: Factors | None = None, undo: ExitStack | None = None
 ) -> Clipped:
-    """Change one matrix in place as an edit says: what edits do to a matrix is said here alone.
-
-    Arguments:
-        weight: with its numbers.
-        edit: of its layer; at rate 0 not even read.
-        factors: a memo; see `clip`.
-        undo: is left what brings the bytes back.
-
-    Raises:
-        EditError, ModelError: as `clip`.
-    """
+    """Change one matrix in place as its layer's edit says: what edits do to a matrix is said here
+    alone. At rate 0 it is not even read; `undo` is left what brings the bytes back. All else as
+    `clip`."""
     rank = 0 if edit.cut == DROP else rank_at(edit.rate, weight.shape)
     kept_energy = 1.0
     if edit.rate:
@@ -262,8 +236,13 @@ def _check_tied(edits: Mapping[Weight, Edit]) -> None:
 
 @contextmanager
 def _hold(targets: Mapping[Weight, Edit]) -> Iterator[None]:
-    """Mark matrices as clipped while a block runs."""
-    regions = {_region(weight): weight for weight, edit in targets.items() if edit.rate}
+    """Mark matrices as clipped while a block runs: by the numbers that each occupies, whatever
+    anatomy it was found by."""
+    regions = {
+        (id(weight.parameter), weight.expert, weight.kind if weight.fused else ""): weight
+        for weight, edit in targets.items()
+        if edit.rate
+    }
     for taken in regions.keys() & _held:
         raise EditError(
             f"{regions[taken].label} is clipped already, by a clip that is still open; truncation"
@@ -275,12 +254,6 @@ def _hold(targets: Mapping[Weight, Edit]) -> Iterator[None]:
         yield
     finally:
         _held.difference_update(regions)
-
-
-def _region(weight: Weight) -> tuple[int, int | None, str]:
-    """Return what identifies the numbers that a matrix occupies, whatever anatomy it was found
-    by."""
-    return (id(weight.parameter), weight.expert, weight.kind if weight.fused else "")
 
 
 def _clip_all(

@@ -48,24 +48,16 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class GgufFile:
-    """A GGUF file, of which nothing is read before it is asked for.
-
-    Arguments:
-        name: what the model was asked for by: a file, a folder or a hub repository that holds one,
-            or `hub-id:file.gguf`.
-        path: where the file lies.
-    """
+    """A GGUF file, of which nothing is read before it is asked for; `name` is what the model was
+    asked for by."""
 
     name: str
     path: Path
 
     @classmethod
     def of(cls, name: str) -> GgufFile | None:
-        """Find the GGUF file that a model's name means; None where it means none.
-
-        Raises:
-            ModelError: there is no such file, several are meant, or it is no GGUF file.
-        """
+        """Find the GGUF file that a model's name means; None where it means none. A ModelError
+        where it is not there, several are meant, or it is no GGUF file."""
         path = locate(name)
         if path is None:
             return None
@@ -115,29 +107,21 @@ class GgufFile:
         return str(self._field("general.architecture"))
 
     def config(self) -> Any:
-        """Return the model's configuration, made of the file's settings.
-
-        Raises:
-            ModelError: the file is of a family that transformers does not read, or is damaged.
-        """
+        """Return the model's configuration, made of the file's settings; a ModelError where the
+        file is damaged, or of a family that transformers does not read."""
         self._check_family()
         with self._alone() as folder:
             config = AutoConfig.from_pretrained(folder, gguf_file=self.path.name)
-        config.__dict__.pop(
-            "_model_name_or_path", None
-        )  # the file's title, which nothing depends on
+        # The file's title, which nothing depends on.
+        config.__dict__.pop("_model_name_or_path", None)
         config._name_or_path = self.name
         self._refuse_settings()
         mend_(config, self._setting)
         return config
 
     def model(self, dtype: torch.dtype, device_map: Any = None) -> Any:
-        """Load the model with every weight dequantised.
-
-        Raises:
-            ModelError: the file is of a family that transformers does not read, is damaged, or
-                holds tensors that would be left out, or too few of them.
-        """
+        """Load the model with every weight dequantised; a ModelError as for `config`, or where the
+        file holds tensors that would be left out, or too few of them."""
         config = self.config()
         with self._alone() as folder:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -157,11 +141,8 @@ class GgufFile:
         return model
 
     def tokenizer(self) -> Any:
-        """Return the tokenizer that the file holds.
-
-        Raises:
-            ModelError: it holds none, or one that transformers does not read.
-        """
+        """Return the tokenizer that the file holds; a ModelError where it holds none, or one that
+        transformers does not read."""
         kind = self._field("tokenizer.ggml.model")
         if kind is None or self._field("tokenizer.ggml.tokens") is None:
             raise ModelError(
@@ -256,13 +237,8 @@ class GgufFile:
 
 @dataclass(frozen=True)
 class GgufTensors:
-    """The tensors of a GGUF file as the parameters of a model, read one at a time.
-
-    Arguments:
-        file: the file.
-        reader: of the package gguf.
-        model: its modules, with or without weights.
-    """
+    """The tensors of a GGUF file as the parameters of a model, with or without weights, read one at
+    a time."""
 
     file: GgufFile
     reader: Any

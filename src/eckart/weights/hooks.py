@@ -22,9 +22,8 @@ class PassEnded(Exception):  # noqa: N818  # what was wanted is known; it is no 
 
 def replace_forward(undo: ExitStack, module: nn.Module, forward: Forward) -> None:
     """Give a module another forward until `undo` is closed."""
-    undo.callback(
-        _restore, module, module.__dict__.get("forward")
-    )  # first: an interrupt in between does no harm
+    # First: an interrupt in between does no harm.
+    undo.callback(_restore, module, module.__dict__.get("forward"))
     module.forward = forward
 
 
@@ -45,13 +44,9 @@ def replaceable(attention: nn.Module) -> bool:
 
 @contextmanager
 def replaced_attention(model: nn.Module, name: str, gptj: Callable[..., Any]) -> Iterator[None]:
-    """Let a model's attention be computed by another function while a `with` block runs.
-
-    Arguments:
-        model: every part of it that has a configuration.
-        name: what the function is registered as with transformers' `AttentionInterface`.
-        gptj: stands in for GPT-J's own attention, which is in no registry; given the module first.
-    """
+    """Let a model's attention be computed by another function while a `with` block runs: by what is
+    registered under a name with transformers' `AttentionInterface`, or, for GPT-J's own attention,
+    which is in no registry, by `gptj`, given the module first."""
     configs: dict[int, Any] = {
         id(m.config): m.config for m in model.modules() if hasattr(m, "config")
     }
@@ -77,12 +72,8 @@ def in_float32(model: nn.Module, blocks: Sequence[nn.Module] = ()) -> Iterator[N
     does anyway.
 
     What two ways of reading differ in by their making shows in float32; in half precision it hides
-    behind rounding.
-
-    Arguments:
-        model: any.
-        blocks: its layers, which are converted one at a time as they run; everything else is
-            converted at once.
+    behind rounding. The blocks, its layers, are converted one at a time as they run; everything
+    else is converted at once.
     """
     with ExitStack() as undo:
         inside = {id(module) for block in blocks for module in block.modules()}

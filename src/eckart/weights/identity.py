@@ -54,12 +54,7 @@ Stamp = tuple[Any, ...]
 
 class Identity:
     """A model's fingerprint: taken when it is asked for, and anew when the model has changed in
-    memory since.
-
-    Arguments:
-        model, tokenizer: whose.
-        file: the digest of the one file that all of it is from, if it is.
-    """
+    memory since; with the digest of the one file that all of it is from, if it is."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, file: str = ""
@@ -149,7 +144,6 @@ def _configuration(model: PreTrainedModel) -> str:
 
 
 def _sampled(model: PreTrainedModel) -> str:
-    """Return a hash of some numbers of every tensor."""
     digest = hashlib.blake2b(digest_size=16)
     for tensor in model.state_dict().values():
         flat = tensor.detach().flatten()
@@ -257,11 +251,9 @@ def _code(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> 
     remote = {kind.__module__ for kind in own if kind.__module__.startswith(REMOTE)}
     texts = {_module_text(name) for name in _reached(remote)}
     texts |= {_class_text(kind) for kind in own if kind.__module__ not in remote}
-    return (
-        hashlib.sha256("\0".join(sorted(texts)).encode(errors="replace")).hexdigest()
-        if texts
-        else ""
-    )
+    if not texts:
+        return ""
+    return hashlib.sha256("\0".join(sorted(texts)).encode(errors="replace")).hexdigest()
 
 
 def _of_a_library(name: str) -> bool:
@@ -303,11 +295,9 @@ def _imported(name: str) -> set[str]:
 
 def _module_text(name: str) -> str:
     file = getattr(sys.modules.get(name), "__file__", None)
-    return (
-        Path(file).read_text(encoding="utf-8", errors="replace")
-        if file and Path(file).is_file()
-        else ""
-    )
+    if not file or not Path(file).is_file():
+        return ""
+    return Path(file).read_text(encoding="utf-8", errors="replace")
 
 
 def _class_text(kind: type) -> str:

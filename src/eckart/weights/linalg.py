@@ -21,9 +21,8 @@ never comes from a Gram matrix: see `eckart.weights.spectrum`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import scipy.linalg
 import torch
@@ -39,17 +38,9 @@ Order: TypeAlias = Int[Tensor, " k"] | None
 
 
 def rank_at(rate: float, shape: tuple[int, int]) -> int:
-    """Return the rank that a clipping rate keeps: `max(1, floor((1 - rate) * min(m, n) + 1e-9))`.
-
-    Arguments:
-        rate: the clipping rate xi in [0, 1) of Section 2, xi = 1 - r / min(m, n).
-        shape: (m, n).
-
-    Returns:
-        The rank r in 1..min(m, n).
-
-    Raises:
-        EditError: the rate is not in [0, 1).
+    """Return the rank r in 1..min(m, n) that a clipping rate keeps, where xi = 1 - r / min(m, n)
+    (Section 2): `max(1, floor((1 - rate) * min(m, n) + 1e-9))`; an EditError where the rate is not
+    in [0, 1).
 
     >>> rank_at(0.95, (4096, 16384)), rank_at(0.9, (10, 10)), rank_at(0, (7, 5))
     (204, 1, 5)
@@ -169,22 +160,15 @@ class Factor:
             1.
         """
         s = self.s.detach().cpu().double()
-        scaled = s / s[0].clamp_min(
-            torch.finfo(s.dtype).tiny
-        )  # the squares themselves may overflow
+        scaled = s / s[0].clamp_min(torch.finfo(s.dtype).tiny)  # squares may overflow
         energies = (scaled if order is None else scaled[order]).square().cumsum(0)
         return float(energies[self.rank(rate) - 1] / energies[-1]) if energies[-1] > 0 else 1.0
 
 
 def prepared(weight: Tensor, name: str) -> Float[Tensor, "rows columns"]:
-    """Return a matrix as every factorisation takes it: checked, in float64, and not wider than it
-    is tall.
-
-    LAPACK needs three to five times as long for a wide matrix as for its transpose.
-
-    Raises:
-        ModelError: as `Factor.of`.
-    """
+    """Return a matrix as every factorisation takes it: checked (a ModelError, as of `Factor.of`),
+    in float64, and not wider than it is tall: LAPACK needs three to five times as long for a wide
+    matrix as for its transpose."""
     _check_matrix(weight, name)
     working = _float64(weight.detach())
     if not _finite(working):
@@ -198,14 +182,9 @@ def prepared(weight: Tensor, name: str) -> Float[Tensor, "rows columns"]:
 
 
 def singular_values(tall: Float[Tensor, "m n"], name: str) -> Float[Tensor, " n"]:
-    """Return every singular value of a `prepared` matrix, descending, from its full factorisation.
-
-    Raises:
-        ModelError: they do not converge, or overflow.
-    """
-    values = _converging(torch.linalg.svdvals, _singular_values_by_qr_iteration, tall, name)
-    _check_no_overflow(values, name)
-    return values
+    """Return every singular value of a `prepared` matrix, descending, from its full factorisation;
+    a ModelError where they do not converge, or overflow."""
+    return _decomposed(tall, name, vectors=False)[0]
 
 
 def _float64(weight: Tensor) -> Tensor:
@@ -234,9 +213,39 @@ def _by_gram(
 def _by_svd(
     tall: Float[Tensor, "m n"], name: str
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
-    _, s, vt = _converging(torch.linalg.svd, _svd_by_qr_iteration, tall, name, full_matrices=False)
-    _check_no_overflow(s, name)
+    s, vt = _decomposed(tall, name, vectors=True)
     return s, vt.T
+
+
+def _decomposed(tall: Float[Tensor, "m n"], name: str, *, vectors: bool) -> tuple[Tensor, Tensor]:
+    """Return singular values, and right singular vectors as rows where they are asked for: by
+    LAPACK's divide and conquer, or, in the rare case that it does not converge, its QR
+    iteration."""
+    try:
+        if vectors:
+            _, s, vt = torch.linalg.svd(tall, full_matrices=False)
+        else:
+            s = vt = torch.linalg.svdvals(tall)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # it is public, and not re-exported
+        s, vt = _by_qr_iteration(tall, name)
+    if not _finite(s):
+        raise ModelError(
+            f"{name} has entries so large that its singular values overflow {s.dtype}; "
+            "its file is likely damaged: fetch the checkpoint again"
+        )
+    return s, vt
+
+
+def _by_qr_iteration(matrix: Float[Tensor, "m n"], name: str) -> tuple[Tensor, Tensor]:
+    array = matrix.cpu().double().numpy()
+    try:
+        _, s, vt = scipy.linalg.svd(array, full_matrices=False, lapack_driver="gesvd")
+    except scipy.linalg.LinAlgError:
+        raise ModelError(
+            f"the singular values of {name} do not converge, as with damaged entries; "
+            "fetch the checkpoint again, or leave this matrix out"
+        ) from None
+    return torch.from_numpy(s).to(matrix), torch.from_numpy(vt).to(matrix)
 
 
 def _check_matrix(weight: Tensor, name: str) -> None:
@@ -261,49 +270,3 @@ def _finite(matrix: Tensor) -> bool:
     entries = matrix.float() if matrix.dtype.itemsize == 1 else matrix
     # A sum is the faster check; it may overflow where no entry does.
     return bool(torch.isfinite(entries.sum())) or bool(torch.isfinite(entries).all())
-
-
-def _check_no_overflow(values: Tensor, name: str) -> None:
-    if not _finite(values):
-        raise ModelError(
-            f"{name} has entries so large that its singular values overflow {values.dtype}; "
-            "its file is likely damaged: fetch the checkpoint again"
-        )
-
-
-def _converging(
-    compute: Callable[..., T],
-    fallback: Callable[[Tensor], T],
-    matrix: Tensor,
-    name: str,
-    **options: Any,
-) -> T:
-    """Run LAPACK's divide and conquer and, in the rare case that it does not converge, its QR
-    iteration."""
-    try:
-        return compute(matrix, **options)
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # it is public, and not re-exported
-        try:
-            return fallback(matrix)
-        except scipy.linalg.LinAlgError:
-            raise ModelError(
-                f"the singular values of {name} do not converge, as with damaged entries; "
-                "fetch the checkpoint again, or leave this matrix out"
-            ) from None
-
-
-def _svd_by_qr_iteration(
-    matrix: Float[Tensor, "m n"],
-) -> tuple[Float[Tensor, "m k"], Float[Tensor, " k"], Float[Tensor, "k n"]]:
-    arrays = scipy.linalg.svd(
-        matrix.cpu().double().numpy(), full_matrices=False, lapack_driver="gesvd"
-    )
-    u, s, vt = (torch.from_numpy(array).to(matrix) for array in arrays)
-    return u, s, vt
-
-
-def _singular_values_by_qr_iteration(matrix: Float[Tensor, "m n"]) -> Float[Tensor, " k"]:
-    array = matrix.cpu().double().numpy()
-    return torch.from_numpy(scipy.linalg.svd(array, compute_uv=False, lapack_driver="gesvd")).to(
-        matrix
-    )

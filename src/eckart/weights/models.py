@@ -21,7 +21,7 @@ from transformers import (
 from eckart.errors import ModelError
 from eckart.weights.gguf import GgufFile
 from eckart.weights.identity import Identity
-from eckart.weights.loading.accounts import refuse_unaccounted
+from eckart.weights.loading.accounts import load_accounted
 from eckart.weights.loading.config import check_config
 from eckart.weights.loading.failures import REMOTE_CODE, explained, first_line, needs_code
 from eckart.weights.loading.files import check_source, checked, located
@@ -128,11 +128,8 @@ def load_model(
 
 
 def load_config(name: str, options: ModelOptions = PLAIN) -> Any:
-    """Read a model's configuration alone.
-
-    Raises:
-        ModelError: there is none, or transformers does not know it.
-    """
+    """Read a model's configuration alone; a ModelError where there is none, or transformers does
+    not know it."""
     file = GgufFile.of(name)
     if file is not None:
         return file.config()
@@ -164,13 +161,9 @@ def load_checkpoint(
     options: ModelOptions = PLAIN,
     device_map: str | dict[str, Any] | None = None,
 ) -> Model:
-    """Load a checkpoint's weights on the CPU, or where a device map says.
-
-    Arguments:
-        name: a hub id, a local folder, or a GGUF file.
-        dtype: None for one that holds every number of its files.
-        options: whether code that the repository brings may run; no more of them is asked.
-        device_map: see `load_model`.
+    """Load a checkpoint's weights on the CPU, or where a device map says; in the dtype that holds
+    every number of its files where none is given. Of the options, whether code may run is asked
+    alone.
 
     Raises:
         ModelError: there is no such model, it is incomplete, damaged, quantised, or not
@@ -181,28 +174,18 @@ def load_checkpoint(
         return file.model(dtype or torch.float32, device_map)
     checkpoint = checked(name)
     check_config(name, checkpoint.config)
-    with explained(name):
-        stored = checkpoint.tensors  # what is wrong with the files is said before they are loaded
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            located(name),
-            dtype=dtype or checkpoint.exact_dtype,
-            use_safetensors=True,
-            trust_remote_code=options.trust_remote_code,
-            device_map=device_map,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are in the report, and refused below by name
-        )
-    model, report = loaded
-    refuse_unaccounted(name, model, stored, report, checkpoint.config)
-    return model
+    return load_accounted(
+        checkpoint,
+        AutoModelForCausalLM,
+        dtype=dtype or checkpoint.exact_dtype,
+        trust_remote_code=options.trust_remote_code,
+        device_map=device_map,
+    )
 
 
 def load_tokenizer(name: str, options: ModelOptions = PLAIN) -> Tokenizer:
-    """Load the tokenizer that belongs to a model.
-
-    Raises:
-        ModelError: the folder or repository has none.
-    """
+    """Load the tokenizer that belongs to a model; a ModelError where the folder or repository has
+    none."""
     file = GgufFile.of(name)
     if file is not None:
         return file.tokenizer()
@@ -220,11 +203,7 @@ def load_tokenizer(name: str, options: ModelOptions = PLAIN) -> Tokenizer:
 
 
 def needed_tokenizer(model: LoadedModel) -> Tokenizer:
-    """Return a model's tokenizer.
-
-    Raises:
-        ModelError: it has none, since it reads numbers.
-    """
+    """Return a model's tokenizer; a ModelError where it has none, since it reads numbers."""
     if model.tokenizer is None:
         raise ModelError(
             f"model '{model.name}' reads numbers and no text; it is scored on functions alone"
@@ -261,11 +240,8 @@ def _adopt(source: Model, tokenizer: Tokenizer | None, dtype: str, device: str) 
 
 
 def pick_device(device: str) -> torch.device:
-    """Resolve `auto` to the fastest device there is.
-
-    Raises:
-        ModelError: the device is unknown or absent.
-    """
+    """Resolve `auto` to the fastest device there is; a ModelError for one that is unknown or
+    absent."""
     if device == "auto":
         best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return best or torch.device("cpu")
@@ -280,13 +256,9 @@ def pick_device(device: str) -> torch.device:
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Resolve `auto` to bfloat16 where a device multiplies it fast, and to float32 elsewhere.
-
-    Never to float16: activations that bfloat16 and float32 hold overflow it.
-
-    Raises:
-        ModelError: the dtype is none of those offered.
-    """
+    """Resolve `auto` to bfloat16 where a device multiplies it fast, and to float32 elsewhere; never
+    to float16: activations that bfloat16 and float32 hold overflow it. A ModelError for any other
+    name than those of `DTYPES`."""
     if dtype == "auto":
         return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
     if dtype not in DTYPES:
@@ -295,11 +267,7 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def check_device_map(device_map: str | dict[str, Any] | None) -> None:
-    """Refuse a device map's name that is none.
-
-    Raises:
-        ModelError: it is neither one of `DEVICE_MAPS` nor a device.
-    """
+    """Refuse a device map that is neither one of `DEVICE_MAPS` nor a device."""
     if isinstance(device_map, str) and device_map not in DEVICE_MAPS:
         try:
             torch.device(device_map)

@@ -7,32 +7,25 @@ torch.
 
 from __future__ import annotations
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
-from eckart.files import Closed
+from eckart.files import Closed, option
 
 
 class ModelOptions(Closed):
     """How a model is loaded; see `load_model`."""
 
     heading = "The model"
-    dtype: str = Field(
-        default="auto",
-        description=(
-            "float32, bfloat16, float16, or auto: bfloat16 where the device multiplies it fast."
-        ),
+    dtype: str = option(
+        "auto", "float32, bfloat16, float16, or auto: bfloat16 where the device multiplies it fast."
     )
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps, ...")
-    device_map: str | None = Field(
-        default=None,
-        description=(
-            "Spread a model that is larger than one device: auto, balanced or sequential (needs"
-            " accelerate)."
-        ),
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps, ...")
+    device_map: str | None = option(
+        None,
+        "Spread a model that is larger than one device: auto, balanced or sequential (needs"
+        " accelerate).",
     )
-    trust_remote_code: bool = Field(
-        default=False, description="Run code that the model's repository brings."
-    )
+    trust_remote_code: bool = option(False, "Run code that the model's repository brings.")
 
 
 PLAIN = ModelOptions()
@@ -42,25 +35,18 @@ class FitOptions(Closed):
     """What is done with rows that are longer than the model reads."""
 
     heading = "The run"
-    truncate_demonstrations: bool = Field(
-        default=False,
-        description="Show fewer demonstrations in a row that is longer than the model reads.",
+    truncate_demonstrations: bool = option(
+        False, "Show fewer demonstrations in a row that is longer than the model reads."
     )
-    drop_long_rows: bool = Field(
-        default=False, description="Leave out rows that are longer than the model reads."
-    )
+    drop_long_rows: bool = option(False, "Leave out rows that are longer than the model reads.")
 
 
 class ReadingOptions(FitOptions):
     """How rows are read; see `Evaluator`. No result depends on the last two."""
 
-    batch_tokens: PositiveInt | None = Field(
-        default=None, description="The most tokens in a batch; chosen by device."
-    )
-    cache_memory: NonNegativeInt | None = Field(
-        default=None,
-        description=(
-            "Memory for what candidates share, such as 200MB; a quarter of what is free by default."
-            " The rest goes to a temporary file."
-        ),
+    batch_tokens: PositiveInt | None = option(None, "The most tokens in a batch; chosen by device.")
+    cache_memory: NonNegativeInt | None = option(
+        None,
+        "Memory for what candidates share, such as 200MB; a quarter of what is free by default."
+        " The rest goes to a temporary file.",
     )

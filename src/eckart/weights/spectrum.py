@@ -74,22 +74,21 @@ def spectrum_of(
         sigma_max = float(values[0])
         sigma_min = float(values[-1])
         rank = int((values > _resolution(tall, sigma_max)).sum())
+    rounding = rounding_norm(tall, weight.dtype)
+    if spacing is not None:  # the steps of a quantisation are far wider
+        rounding = max(rounding, noise_norm(spacing.to(tall)))
     return Spectrum(
         shape=(weight.shape[0], weight.shape[1]),
         sigma_max=sigma_max,
         sigma_min=sigma_min,
         rank=rank,
-        rounding=_rounding(tall, weight.dtype, spacing),
+        rounding=rounding,
     )
 
 
 def measure(weight: Weight, device: torch.device | None = None) -> MatrixSpectrum:
     """Compute a weight's spectrum in float64 from the stored numbers, on a device, or where the
-    weight is.
-
-    Raises:
-        ModelError: the weight holds NaN or infinite numbers.
-    """
+    weight is; a ModelError where it holds NaN or infinite numbers."""
     return _measure(weight, weight.read(), weight.spacing, device)
 
 
@@ -119,11 +118,8 @@ def spectra(
 def matrices(
     anatomy: Anatomy, part: str = "all", layers: Iterable[int] | None = None
 ) -> list[Weight]:
-    """Return the matrices of a part in the given layers, each once, or in all of them.
-
-    Raises:
-        EditError: a layer or the part does not exist.
-    """
+    """Return the matrices of a part in the given layers, each once, or in all of them; an EditError
+    where a layer or the part does not exist."""
     every = range(len(anatomy.layers))
     chosen = every if layers is None else sorted({anatomy.layer_index(layer) for layer in layers})
     return [weight for layer in chosen for weight in anatomy.select(layer, part)]
@@ -149,12 +145,7 @@ class Spectra(Protocol):
 
 class Noted:
     """Spectra, and a note of those that were asked for: which matrices a model has now, whatever it
-    had before.
-
-    Arguments:
-        store: remembers them.
-        note: told of all names so far at each new one.
-    """
+    had before. It is told of all names so far at each new one."""
 
     def __init__(
         self, store: Spectra, note: Callable[[list[str]], None] = lambda names: None
@@ -179,13 +170,6 @@ class Noted:
             self._note(self.names)
 
 
-def _rounding(tall: Float[Tensor, "m n"], dtype: torch.dtype, spacing: Tensor | None) -> float:
-    """Return what storage did: rounding to the dtype, or to the far wider steps of a
-    quantisation."""
-    stored = rounding_norm(tall, dtype)
-    return stored if spacing is None else max(stored, noise_norm(spacing.to(tall)))
-
-
 def noise_norm(spacing: Float[Tensor, "m n"]) -> float:
     """Estimate the spectral norm of the error of rounding to the nearest of numbers that lie so far
     apart.
@@ -201,23 +185,19 @@ def noise_norm(spacing: Float[Tensor, "m n"]) -> float:
 
 
 def rounding_norm(matrix: Float[Tensor, "m n"], dtype: torch.dtype) -> float:
-    """Estimate the spectral norm of the error that rounding a matrix to a dtype makes.
+    """Estimate the spectral norm of the error that rounding a matrix (float64, the stored numbers)
+    to a dtype makes.
 
     Numbers between 2^e and 2^(e+1) are eps * 2^e apart. By `noise_norm` that makes at most about
     eps / (2 sqrt(3)) * rms(W) * (sqrt(m) + sqrt(n)).
-
-    Arguments:
-        matrix: (m, n), float64, the stored numbers.
-        dtype: what they are stored in.
 
     >>> ones = torch.ones(100, 100, dtype=torch.float64)
     >>> round(rounding_norm(ones, torch.float32) / (2**-23 / 12**0.5), 6)
     20.0
     """
     limits = torch.finfo(dtype)
-    powers = (
-        matrix.view(torch.int64).bitwise_and(EXPONENT).view(torch.float64)
-    )  # the 2^e of every entry
+    # The 2^e of every entry.
+    powers = matrix.view(torch.int64).bitwise_and(EXPONENT).view(torch.float64)
     powers.clamp_min_(limits.tiny)  # below the smallest normal number the spacing no longer shrinks
     largest = float(powers.max())
     powers /= largest  # else the squares of large float64 numbers overflow
@@ -304,8 +284,7 @@ def _recalled(weight: Weight, store: Spectra, device: torch.device | None) -> Ma
 
 
 def _digest(matrix: Tensor) -> str:
-    """Return a hash of a matrix's dtype, shape and bytes: another checkpoint under the same name
-    has another."""
+    """Return a hash of a matrix's dtype, shape and bytes: of another checkpoint, another."""
     digest = hashlib.blake2b(f"{matrix.dtype} {tuple(matrix.shape)}".encode(), digest_size=16)
     digest.update(raw_bytes(matrix))
     return digest.hexdigest()

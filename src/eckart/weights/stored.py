@@ -46,23 +46,21 @@ class StoredWeights:
 
     @classmethod
     def of(cls, name: str, options: ModelOptions = PLAIN) -> StoredWeights:
-        """Find where every matrix of a checkpoint lies; only the files' headers are read.
-
-        Raises:
-            ModelError: there is no such model, a file is missing or damaged, or the model cannot be
-                taken apart.
-        """
+        """Find where every matrix of a checkpoint lies; only the files' headers are read. A
+        ModelError where there is no such model, a file is missing or damaged, or the model cannot
+        be taken apart."""
         anatomy = Anatomy.of(empty_model(name, options))
         file = GgufFile.of(name)
+        places, tensors = None, None
         if file is None:
-            tensors = None
             checkpoint = Checkpoint(name)
             with explained(name):
                 places = _places(anatomy, checkpoint.tensors)
-            refuse_left_out(name, anatomy.model, checkpoint.tensors, checkpoint.config)
+            refuse_left_out(checkpoint, anatomy.model)
         else:
-            places = None
-            tensors = _tensors(anatomy, file)
+            paths = (weight.path for layer in anatomy.layers for weight in layer)
+            found = file.tensors(anatomy.model)
+            tensors = found if found.covers(paths) else None
         if places is None and tensors is None:
             warnings.warn(
                 f"the checkpoint of '{name}' does not hold the model's matrices one for one: it is"
@@ -79,11 +77,7 @@ class StoredWeights:
 
     def read(self, weights: Iterable[Weight]) -> Iterator[Weight]:
         """Give matrices of the anatomy with their numbers, on the CPU; neighbours of one parameter
-        share one reading.
-
-        Raises:
-            ModelError: a file is damaged, or has gone.
-        """
+        share one reading. A ModelError where a file is damaged, or has gone."""
         if self.whole:
             yield from weights
             return
@@ -93,7 +87,6 @@ class StoredWeights:
             yield from (replace(view, parameter=parameter, steps=steps) for view in views)
 
     def _numbers(self, path: str) -> tuple[Tensor, Tensor | None]:
-        """Return a parameter, and the steps of its quantisation."""
         if self.tensors is not None:
             return self.tensors.read(path), self.tensors.steps(path)
         assert self.places is not None
@@ -103,23 +96,13 @@ class StoredWeights:
 
 
 def rounded(loaded: LoadedModel) -> bool:
-    """Whether loading rounded the weights: they are not, as numbers, those that the checkpoint's
-    files hold.
-
-    The files count, not what `config.json` says of them. A live model is what it is.
-    """
+    """Whether the weights, as numbers, are no longer those of the checkpoint's files, whatever its
+    config.json says of them. A live model is what it is."""
     if loaded.live:
         return False
     with explained(loaded.name):
         stored = torch.float32 if loaded.file else Checkpoint(loaded.name).exact_dtype
     return torch.promote_types(stored, loaded.model.dtype) != loaded.model.dtype
-
-
-def _tensors(anatomy: Anatomy, file: GgufFile) -> GgufTensors | None:
-    """Return a GGUF file's tensors, or None if a parameter of an anatomy is none of them."""
-    tensors = file.tensors(anatomy.model)
-    paths = (weight.path for layer in anatomy.layers for weight in layer)
-    return tensors if tensors.covers(paths) else None
 
 
 def _places(

@@ -6,20 +6,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
+from rich.console import Group, RenderableType
+
+from eckart.analysis.measured import Measured
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
 from eckart.cli.runs import progress
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from eckart.analysis.measured import Measured
-    from eckart.paper.functions.clipping import Clipping
-    from eckart.paper.functions.task import FunctionTask
-    from eckart.records import Edit
-    from eckart.selection.result import SearchResult
-    from eckart.weights.models import LoadedModel
+from eckart.paper.functions.clipping import Clipping, gather, judged, plan_clipping
+from eckart.paper.functions.task import FunctionTask
+from eckart.paper.functions.views import clipping_panels, draw_clipping
+from eckart.records import Edit
+from eckart.reports.figures import save_figure
+from eckart.reports.table import Column, Table
+from eckart.reports.terminal import Said
+from eckart.scoring.evaluator import scorer_of
+from eckart.selection.plan import Plan
+from eckart.selection.result import SearchResult
+from eckart.selection.search import run_plan
+from eckart.statistics.gain import Verdict, sentence
+from eckart.statistics.scores import SQUARED_ERROR
+from eckart.sweeps.sweep import default_folder, run_sweep
+from eckart.weights.models import LoadedModel
 
 
 def run_clipping(
@@ -34,11 +42,6 @@ def run_clipping(
     as_json: bool,
 ) -> None:
     """Run the sweep and the searches, show them, and draw the sweep."""
-    from eckart.paper.functions.clipping import gather, plan_clipping
-    from eckart.paper.functions.views import clipping_panels, draw_clipping
-    from eckart.reports.figures import save_figure
-    from eckart.sweeps.sweep import default_folder, run_sweep
-
     grid, sources = plan_clipping(model, task, parts, rates, layers, seeds)
     folder = folder or default_folder(grid)
     say_run(folder / "sweep")
@@ -64,23 +67,12 @@ def _search(
 ) -> SearchResult:
     """Run Algorithm 1, which chooses the layer itself, with the squared error on validation as its
     score."""
-    from eckart.scoring.evaluator import scorer_of
-    from eckart.selection.plan import Plan
-    from eckart.selection.search import run_plan
-
     scorer = scorer_of(task, model, progress=progress_bar)
     return run_plan(Plan(part=part, rates=tuple(rates)), scorer, folder, tell=say, command=typed())
 
 
 def clipping_report(found: Clipping) -> RenderableType:
     """Return what is sure, a table a part, and Algorithm 1's results."""
-    from rich.console import Group
-
-    from eckart.paper.functions.clipping import judged
-    from eckart.reports.terminal import Said
-    from eckart.statistics.gain import Verdict, sentence
-    from eckart.statistics.scores import SQUARED_ERROR
-
     unpruned, task = found.unpruned, found.task
     low, high = unpruned.interval
     title = (
@@ -109,8 +101,6 @@ def clipping_report(found: Clipping) -> RenderableType:
 
 
 def _table(part: str, cells: dict[Edit, Measured]) -> RenderableType:
-    from eckart.reports.table import Column, Table
-
     by_place = {(edit.layer, edit.rate): cell for edit, cell in cells.items()}
     layers, rates = (sorted(set(values)) for values in zip(*by_place, strict=True))
     columns = [Column(f"{rate:g}", f"{rate:g}", "written") for rate in rates]
@@ -124,8 +114,6 @@ def _table(part: str, cells: dict[Edit, Measured]) -> RenderableType:
 
 def _entry(cell: Measured | None) -> str:
     """Return an error; + and - say that it is a gain or a loss for sure."""
-    from eckart.paper.functions.clipping import judged
-
     if cell is None:
         return "failed"
     mark = {"gain": " +", "loss": " -", "cannot tell": ""}

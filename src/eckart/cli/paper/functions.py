@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import check_plot, print_json, progress_bar, say, show
+from eckart.cli.console import check_plot, print_json, progress_bar, save_plot, show
 from eckart.cli.flags import DEFAULT_RATES, parse_names, parse_numbers, with_options
 from eckart.errors import TaskError
 from eckart.paper.functions.options import TrainingOptions
@@ -18,7 +18,7 @@ from eckart.selection.plan import listed, read_rates
 
 if TYPE_CHECKING:
     from eckart.paper.functions.cells import ClippedCell
-    from eckart.paper.functions.curves import ErrorCurves, HeldOut, StepCurves
+    from eckart.paper.functions.curves import Curves, HeldOut
     from eckart.paper.functions.models import FunctionModel as InContext
     from eckart.paper.functions.models import LinearAttentionModel
     from eckart.paper.functions.readings import Cases, Noise, TrajectoryReading
@@ -44,11 +44,14 @@ FunctionModel = Annotated[
         metavar="MODEL",
     ),
 ]
-
-
 Function = Annotated[
     str | None,
-    typer.Option(help="The class of functions; by default the one it was trained on."),
+    typer.Option(
+        help=(
+            "linear, sparse-linear, noisy-linear, decision-tree or relu-network; by default the one"
+            " that the model was trained on."
+        )
+    ),
 ]
 
 
@@ -126,13 +129,7 @@ def evaluate(
 ) -> None:
     """Squared error against the number of examples, beside estimators that know the class (Figure
     5)."""
-    from eckart.paper.functions.views import (
-        draw_error_curves,
-        draw_step_curves,
-        error_table,
-        step_table,
-    )
-    from eckart.reports.figures import save_figure
+    from eckart.paper.functions import views
 
     check_plot(plot)
     if by_steps and baselines is not None:
@@ -140,21 +137,20 @@ def evaluate(
             "--by-steps shows a training beside least squares alone; leave out --baselines"
         )
     drawn = {"prompts": prompts, "points": points, "seed": seed}
-    curves: Any = (
-        _step_curves(model, function, device, drawn)
-        if by_steps
-        else _error_curves(model, function, device, drawn, parse_names(baselines))
-    )
-    table: Any = step_table if by_steps else error_table
-    draw: Any = draw_step_curves if by_steps else draw_error_curves
-    if plot is not None:
-        save_figure(draw(curves), plot)
+    curves: Curves
+    table: Any
+    draw: Any
+    if by_steps:
+        curves = _step_curves(model, function, device, drawn)
+        table, draw = views.step_table, views.draw_step_curves
+    else:
+        curves = _error_curves(model, function, device, drawn, parse_names(baselines))
+        table, draw = views.error_table, views.draw_error_curves
+    save_plot(plot, draw, curves)
     if json_:
         print_json({**curves.to_json(), "figure": None if plot is None else str(plot)})
-        return
-    show(table(curves))
-    if plot is not None:
-        say(f"figure: {plot}")
+    else:
+        show(table(curves))
 
 
 def _error_curves(
@@ -163,7 +159,7 @@ def _error_curves(
     device: str,
     drawn: dict[str, Any],
     baselines: Sequence[str] | None,
-) -> ErrorCurves:
+) -> Curves:
     """Measure a model beside baselines, those that suit the class where none are named (Figure
     5a)."""
     from eckart.paper.functions.baselines import choose_baselines
@@ -178,10 +174,7 @@ def _error_curves(
         return error_curves(model, on, chosen, name, advance=advance)
 
 
-def _step_curves(
-    source: str, function: str | None, device: str, drawn: dict[str, Any]
-) -> StepCurves:
-    """Measure every kept model of a training (Figure 5b)."""
+def _step_curves(source: str, function: str | None, device: str, drawn: dict[str, Any]) -> Curves:
     from eckart.paper.functions.classes import find_class
     from eckart.paper.functions.curves import step_curves
     from eckart.paper.functions.loading import load_function_model, training_models
@@ -231,7 +224,7 @@ def clip(
     from eckart.cli.paper.clipping import run_clipping
     from eckart.paper.functions.loading import function_of, loaded_model
     from eckart.paper.functions.task import FunctionTask
-    from eckart.sweeps.grid import read_numbers
+    from eckart.selection.plan import read_numbers
 
     check_plot(plot)
     chosen = layers if layers == "all" else read_numbers(layers)
@@ -258,15 +251,7 @@ def trajectory(
             metavar="MODEL",
         ),
     ],
-    function: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "linear, sparse-linear, noisy-linear, decision-tree or relu-network; by default the"
-                " one that the model was trained on."
-            )
-        ),
-    ] = None,
+    function: Function = None,
     prompts: Annotated[int, typer.Option(help="Functions drawn.", min=2)] = 500,
     examples: Annotated[
         int | None,
@@ -288,6 +273,7 @@ def trajectory(
 ) -> None:
     """Set a linear model's trajectory (Theorem 1) and bound (Theorem 2) beside its error, before
     and after clipping."""
+    from eckart.paper.functions import views
     from eckart.paper.functions.cells import clip_cells, correlations
     from eckart.paper.functions.loading import function_of
     from eckart.paper.functions.readings import Noise, draw_cases, load_linear, residual
@@ -305,7 +291,8 @@ def trajectory(
     exact, noisy = (clip_cells(live, cases, chosen, noise, s) for s in (None, NOISE_SEED))
     found = {"exact": correlations(exact), "noisy": correlations(noisy)}
     off = residual(live, cases)
-    _plot(plot, readings, (exact, noisy), edits)
+    norms = readings["unclipped"], readings.get("clipped")
+    save_plot(plot, views.draw_trajectory, *norms, exact, noisy, ", ".join(map(str, edits)))
     if json_:
         print_json(
             {
@@ -325,11 +312,9 @@ def trajectory(
             }
         )
         return
-    from eckart.paper.functions.views import cells_table, correlation_table, readings_table
-
-    show(readings_table(readings, off, noise))
-    show(cells_table(exact))
-    show(correlation_table(found))
+    show(views.readings_table(readings, off, noise))
+    show(views.cells_table(exact))
+    show(views.correlation_table(found))
 
 
 def _shots(shots: int | None, examples: int) -> int:
@@ -364,19 +349,3 @@ def _documents(cells: Sequence[ClippedCell]) -> list[dict[str, Any]]:
         cell.to_json() | {"adjusted_p": float(p)}
         for cell, p in zip(cells, adjusted(cells), strict=True)
     ]
-
-
-def _plot(
-    path: Path | None,
-    readings: dict[str, TrajectoryReading],
-    cells: tuple[Sequence[ClippedCell], Sequence[ClippedCell]],
-    edits: list[Edit],
-) -> None:
-    if path is None:
-        return
-    from eckart.paper.functions.views import draw_trajectory
-    from eckart.reports.figures import save_figure
-
-    norms = readings["unclipped"], readings.get("clipped")
-    save_figure(draw_trajectory(*norms, *cells, ", ".join(map(str, edits))), path)
-    say(f"figure: {path}")

@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import check_plot, print_json, progress_bar, say, say_error, show
+from eckart.cli.console import check_plot, print_json, progress_bar, save_plot, say, say_error, show
 from eckart.cli.flags import with_options
 from eckart.errors import EditError
 from eckart.records import Edit
 from eckart.tasks.spec import DrawnTask
 from eckart.weights.options import FitOptions, ModelOptions
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from eckart.paper.theory.checks import Check
-    from eckart.reports.table import Table
-
 theory = typer.Typer(
     name="theory",
     help="The paper's mathematics: every statement checked, its quantities asked of a model.",
 )
-
-TITLES = {
-    "identity": "equal: the largest relative difference of the two sides",
-    "inequality": (
-        "no larger: the most by which it is, relative to the larger side; negative where there is"
-        " room"
-    ),
-    "slip": "printed or suggested, and false: by how much, on one counter-example",
-}
-VERDICTS = {
-    "holds": "hold",
-    "false": "are false as printed or suggested",
-    "FAILED": "are not as they are said to be",
-}
 
 
 @theory.command()
@@ -52,7 +31,7 @@ def check(
 ) -> None:
     """Check every statement of the paper's Section 3 and Appendix B; end with 1 if one is not as it
     is said to be."""
-    from eckart.paper.theory.checks import TOLERANCE, failures, run_checks
+    from eckart.paper.theory.checks import TOLERANCE, check_report, failures, run_checks
 
     checks = run_checks(instances, seed)
     failed = failures(checks)
@@ -67,7 +46,7 @@ def check(
             }
         )
     else:
-        show(_tables(checks))
+        show(check_report(checks))
     if failed:
         first = f"{failed[0].reference}, {failed[0].statement} (residual {failed[0].residual:.3g})"
         say_error(f"{len(failed)} of {len(checks)} statements failed, the first: {first}")
@@ -105,6 +84,7 @@ def probe(
         say("at rate 0 nothing is clipped, so there is nothing to compare")
     check_plot(plot)
     from eckart.paper.probe import Prober
+    from eckart.paper.probe.views import draw_probe, probe_report
 
     rows = o.read_task(task)
     prober = Prober(
@@ -117,18 +97,11 @@ def probe(
     )
     before = prober()
     found = before.compare(prober(edits)) if edits else before
-    if plot is not None:
-        from eckart.paper.probe.views import draw_probe
-        from eckart.reports.figures import save_figure
-
-        save_figure(draw_probe(found), plot)
-        say(f"figure: {plot}")
+    save_plot(plot, draw_probe, found)
     if json_:
         print_json(found.to_json())
-        return
-    from eckart.paper.probe.views import probe_report
-
-    show(probe_report(found))
+    else:
+        show(probe_report(found))
 
 
 @theory.command()
@@ -158,22 +131,16 @@ def predicts(
     check_plot(plot)
     o.quieten()
     from eckart.paper.prediction import ProbeOptions, predict
+    from eckart.paper.prediction.views import draw_prediction, prediction_report
     from eckart.runs import read_run
 
     how = ProbeOptions(prompts, seeds, shares, device)
     found = predict([read_run(run) for run in runs], how, progress=progress_bar)
-    if plot is not None:
-        from eckart.paper.prediction.views import draw_prediction
-        from eckart.reports.figures import save_figure
-
-        save_figure(draw_prediction(found), plot)
-        say(f"figure: {plot}")
+    save_plot(plot, draw_prediction, found)
     if json_:
         print_json(found.to_json())
-        return
-    from eckart.paper.prediction.views import prediction_report
-
-    show(prediction_report(found))
+    else:
+        show(prediction_report(found))
 
 
 def _floors(text: str) -> tuple[float, ...]:
@@ -187,35 +154,3 @@ def _floors(text: str) -> tuple[float, ...]:
             f"--floors '{text}' are not numbers above 0 joined by commas, such as 1e-6,1e-2,1"
         )
     return found
-
-
-def _tables(checks: list[Check]) -> RenderableType:
-    from rich.console import Group
-
-    from eckart.reports.terminal import Said
-
-    counts = Counter(found.verdict for found in checks)
-    said = ", ".join(
-        f"{counts[verdict]} {words}" for verdict, words in VERDICTS.items() if counts[verdict]
-    )
-    return Group(
-        Said(f"{len(checks)} statements: {said}\n", "bold"),
-        *(_table(kind, [c for c in checks if c.kind == kind]) for kind in TITLES),
-    )
-
-
-def _table(kind: str, checks: list[Check]) -> Table:
-    from eckart.reports.table import Column, Table
-
-    columns = (
-        Column("statement", "statement"),
-        Column("reference", "where"),
-        Column("residual", "residual", "written"),
-        Column("verdict", "verdict"),
-    )
-    rows = [
-        {**vars(found), "residual": f"{found.residual:.1e}", "verdict": found.verdict}
-        for found in checks
-    ]
-    note = f"{checks[0].instances:,} instances each" if checks[0].instances > 1 else ""
-    return Table(kind, TITLES[kind], note, columns, rows)

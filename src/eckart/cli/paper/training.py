@@ -7,12 +7,17 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from eckart.cli.console import bar, print_json, say, say_run, typed
-
-if TYPE_CHECKING:
-    from eckart.paper.functions.training import Training
+from eckart.paper.functions.training import (
+    Training,
+    doubling_steps,
+    kept_models,
+    read_losses,
+    train,
+)
 
 LAST = 100
 """How many steps the loss that is told is averaged over."""
@@ -34,23 +39,11 @@ def run_training(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Train, show how far it is, and say where the model lies.
+    """Train as `train` does, show how far it is, and say where the model lies.
 
-    Arguments:
-        training: what is trained, and how.
-        folder: keeps state and models.
-        checkpoints: after how many steps the model is kept; doubling where it is None.
-        save_every, device: see `train`.
-        threads: of torch; its own choice where it is None.
-        as_json: print one JSON document instead of a line.
-
-    Raises:
-        EckartError: as `train`.
+    Models are kept after steps that double where `checkpoints` is None, and threads are torch's own
+    choice.
     """
-    import torch
-
-    from eckart.paper.functions.training import doubling_steps, kept_models, read_losses, train
-
     kept = doubling_steps(training.steps) if checkpoints is None else checkpoints
     if threads is not None:
         torch.set_num_threads(threads)
@@ -102,7 +95,6 @@ def loss_bar(steps: int) -> Iterator[Callable[[int, float], None]]:
         job = shown.add_task("loss", total=steps)
 
         def watch(step: int, loss: float) -> None:
-            """Show a step and its loss."""
             nonlocal running
             running = loss if running is None else running + (loss - running) / LAST
             shown.update(job, completed=step + 1, description=f"loss {running:.4f}")

@@ -27,14 +27,8 @@ Answers = Float[np.ndarray, " prompts"]
 
 @dataclass(frozen=True)
 class Baseline:
-    """An estimator that predicts the value of a point from k >= 1 examples; from none, every one
-    says 0.
-
-    Arguments:
-        name: as the command line calls it.
-        predict: given examples' points and values, and the points that are asked for.
-        needs_sklearn: whether it is scikit-learn's.
-    """
+    """An estimator that predicts the values of points that are asked for from the points and values
+    of k >= 1 examples; from none, every one says 0."""
 
     name: str
     predict: Callable[[Points, Values, Asked], Answers]
@@ -109,11 +103,9 @@ USUAL = {
 
 
 def choose_baselines(function: str, names: Collection[str] | None = None) -> tuple[Baseline, ...]:
-    """Return baselines by their names, or those that are usual for a class of functions.
-
-    Raises:
-        TaskError: there is no such class or baseline, or scikit-learn is needed and not installed.
-    """
+    """Return baselines by their names, or those that are usual for a class of functions; a
+    TaskError where there is no such class or baseline, or scikit-learn is needed and not
+    installed."""
     usual = USUAL[find_class(function).name]
     asked = dict.fromkeys(usual if names is None else names)
     for name in asked:

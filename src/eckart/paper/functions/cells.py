@@ -90,12 +90,8 @@ def clip_cells(
     """Clip every matrix of every layer, and all three of a layer, at every rate; one at a time, on
     the live model, which is as it was when this returns, byte for byte.
 
-    Arguments:
-        model, cases, noise, seed: of every reading; see `read`.
-        rates: the clipping rates; of those that leave the same rank the first counts alone.
-
-    Raises:
-        EditError: a rate is not in [0, 1), or none is above 0.
+    Of rates that leave the same rank the first counts alone. Other arguments as `read`; an
+    EditError where a rate is not in [0, 1), or none is above 0.
     """
     if not any(rates):
         raise EditError("no rate above 0: there is nothing to clip; give some, such as 0.5,0.9")

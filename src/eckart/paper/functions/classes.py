@@ -46,11 +46,10 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class DecisionTrees:
-    """A full binary tree: an inner node asks for the sign of a coordinate, a leaf holds the value.
+    """A full binary tree: an inner node asks for the sign of its coordinate, and a leaf holds the
+    value.
 
-    Arguments:
-        coordinates: which one each inner node looks at; node i's children are 2 i + 1 and 2 i + 2.
-        leaves: the values, from left to right.
+    The children of node i are 2 i + 1 and 2 i + 2; leaves stand from left to right.
     """
 
     coordinates: Int[Tensor, "functions nodes"]
@@ -98,14 +97,10 @@ def _network(generator: Generator, count: int, d: int) -> Networks:
 
 @dataclass(frozen=True)
 class FunctionClass:
-    """What functions are drawn from.
+    """What functions are drawn from, given a generator, how many, and d.
 
-    Arguments:
-        name: as the command line calls it.
-        draw: draws functions, given a generator, how many, and d.
-        variance: the mean of f(x)^2 for x from N(0, I_d), given d, by which
-            errors are divided.
-        noise: the standard deviation of what is added to every value, the asked one included.
+    Errors are divided by the variance, the mean of f(x)^2 for x from N(0, I_d), given d; noise is
+    the standard deviation of what is added to every value, the asked one included.
     """
 
     name: str
@@ -155,11 +150,8 @@ def training_generator(seed: int, step: int) -> Generator:
 
 
 def held_out_generator(seed: int) -> Generator:
-    """Return what draws prompts for an evaluation: none that any training draws, whatever its seed.
-
-    Raises:
-        TaskError: the seed is not in 0..2^31 - 1.
-    """
+    """Return what draws prompts for an evaluation: none that any training draws, whatever its seed;
+    a TaskError where the seed is not in 0..2^31 - 1."""
     if not 0 <= seed < SEEDS:
         raise TaskError(f"seed {seed} is not in 0..{SEEDS - 1}; choose another --seed")
     return Generator().manual_seed(SEEDS + seed)

@@ -27,16 +27,9 @@ from eckart.weights.models import LoadedModel
 
 @dataclass(frozen=True, eq=False)
 class Clipping:
-    """What clipping does to a model that learns functions.
-
-    Arguments:
-        test: what was scored on the test rows.
-        task: the sweep's.
-        unpruned: the model's error on the test rows.
-        parts: by part, every edit that was scored there and what was measured of it.
-        searches: Algorithm 1's result for each part.
-        failed: test trials without a score, and why.
-    """
+    """What clipping does to a model that learns functions, on the test rows: to the unpruned model,
+    to every edit that was scored, by part, and to what Algorithm 1 chose in each part; and why a
+    trial has no score."""
 
     test: Block
     task: FunctionTask
@@ -87,11 +80,9 @@ def plan_clipping(
     layers: str | Sequence[int],
     seeds: Sequence[int],
 ) -> tuple[Sweep, Sources]:
-    """Return the sweep over layers and rates, checked, and where its model and task come from.
-
-    Raises:
-        EckartError: a part, a layer or a rate does not exist, or the model does not read the task.
-    """
+    """Return the sweep over layers and rates, checked, and where its model and task come from; an
+    EckartError where a part, a layer or a rate does not exist, or the model does not read the
+    task."""
     if not any(rates):
         raise EditError("no rate above 0: there is nothing to clip; give some, such as 0.5,0.9")
     values = {
@@ -108,11 +99,8 @@ def plan_clipping(
 
 
 def gather(run: Run, task: FunctionTask, searches: Sequence[SearchResult] = ()) -> Clipping:
-    """Return what the run of `plan_clipping`'s sweep says of each edit on the test rows.
-
-    Raises:
-        RunError: the unpruned model has no score.
-    """
+    """Return what the run of `plan_clipping`'s sweep says of each edit on the test rows; a RunError
+    where the unpruned model has no score."""
     findings = find(run)
     conditions = findings.conditions  # of one model and one task
     test = findings.pair(conditions[0])[1] if conditions else None

@@ -34,17 +34,14 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Curve:
-    """A mean over prompts for each number of examples, with its 95% interval.
+    """A mean over prompts for each number of examples, of a model or a baseline, with its 95%
+    interval.
 
     The interval is Student's over the prompts: they are drawn independently, so it speaks of new
     prompts of the class. Squared errors have heavy tails, and the interval is then too narrow, most
     of all for least squares on noisy functions where there are about as many examples as
     coordinates: its mean squared error is infinite for d - 1 to d + 1 of them, and no interval
     holds.
-
-    Arguments:
-        name: the model or baseline.
-        means, lows, highs: one for each number of examples.
     """
 
     name: str
@@ -55,14 +52,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """Mean squared errors on the same prompts, over the variance of f, by the number of examples.
-
-    Arguments:
-        function, dimension: the class, and d.
-        n: how many prompts.
-        seed: drew them.
-        counts: numbers of examples.
-    """
+    """Mean squared errors on the same n prompts of a class, which the seed drew, over the variance
+    of f, by the number of examples."""
 
     function: str
     dimension: int
@@ -76,12 +67,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class ErrorCurves(Curves):
-    """Figure 5a: a model beside baselines.
-
-    Arguments:
-        model, baselines: their errors.
-        excess: the model's error less that of least squares, prompt by prompt.
-    """
+    """Figure 5a: a model beside baselines; its excess is over least squares, prompt by prompt."""
 
     model: Curve
     baselines: tuple[Curve, ...]
@@ -90,13 +76,8 @@ class ErrorCurves(Curves):
 
 @dataclass(frozen=True)
 class StepCurves(Curves):
-    """Figure 5b: the models of one training, by the number of steps.
-
-    Arguments:
-        steps: after how many steps each model was kept.
-        models: their errors, in the same order.
-        reference: those of least squares.
-    """
+    """Figure 5b: the models of one training, by the steps after which each was kept, beside least
+    squares."""
 
     steps: tuple[int, ...]
     models: tuple[Curve, ...]
@@ -159,16 +140,11 @@ def held_out(
     points: int | None = None,
     seed: int = 0,
 ) -> HeldOut:
-    """Draw prompts that no training draws, for a model, which says how long points are.
+    """Draw prompts of a class that no training draws, for a model, which says how long points are;
+    of so many points, the asked one included, or of as many as the model reads.
 
-    Arguments:
-        model, function: the model, and the class.
-        prompts: how many, at least 2.
-        points: of a prompt, the asked one included; as many as the model reads where it is None.
-        seed: draws them.
-
-    Raises:
-        TaskError: there is no such class, or one of the numbers is out of range.
+    A TaskError where there is no such class, or a number is out of range: no interval is of one
+    prompt.
     """
     kind, most = find_class(function), model.points
     if prompts < 2:
@@ -186,14 +162,8 @@ def error_curves(
     name: str = "model",
     advance: Advance = lambda done: None,
 ) -> ErrorCurves:
-    """Measure a model beside baselines, on the same prompts, for every number of examples.
-
-    Arguments:
-        model, on: the model, and the prompts.
-        baselines: see `choose_baselines`.
-        name: what the model is called.
-        advance: told of each number of examples that a baseline is done with.
-    """
+    """Measure a model, which curves call by `name`, beside baselines, on the same prompts, for
+    every number of examples; `advance` is told of each that a baseline is done with."""
     own, reference = on.of_model(model), on.of_baseline(REFERENCE)
     return ErrorCurves(
         **on.facts(),
@@ -208,14 +178,8 @@ def error_curves(
 def step_curves(
     models: Iterable[tuple[int, FunctionModel]], on: HeldOut, advance: Advance = lambda done: None
 ) -> StepCurves:
-    """Measure the models of one training on the same prompts.
-
-    Arguments:
-        models: after how many steps each was kept, and the model; each is let go before the next is
-            asked for.
-        on: the prompts.
-        advance: told of each model that is done.
-    """
+    """Measure the models of one training on the same prompts, each with the number of steps after
+    which it was kept; one is let go before the next is asked for."""
     found = {}
     for step, model in models:
         found[step] = _curve(f"{step:,} steps", on.of_model(model))

@@ -3,7 +3,6 @@ the package."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from eckart.paper.functions.models import (
     without_bars,
 )
 from eckart.paper.functions.training import STATE, kept_models
-from eckart.weights.loading.accounts import refuse_unaccounted
-from eckart.weights.loading.failures import explained
+from eckart.weights.loading.accounts import load_accounted
 from eckart.weights.loading.files import Checkpoint, check_source
 from eckart.weights.loading.live import check_evaluation_mode
 from eckart.weights.models import LoadedModel, pick_device
@@ -105,20 +103,14 @@ def _find_folder(source: str) -> Path:
 
 
 def _load_folder(folder: Path) -> FunctionModel:
-    with explained(str(folder)):
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    kind = KINDS.get(config.get("model_type", "")) if isinstance(config, dict) else None
-    if kind is None or "dimension" not in config:
+    checkpoint = Checkpoint(str(folder))
+    kind = KINDS.get(checkpoint.config.get("model_type", ""))
+    if kind is None or "dimension" not in checkpoint.config:
         raise ModelError(
             f"model '{folder}' is no model of functions (its config.json has no dimension, or"
             f" another model_type than {' or '.join(KINDS)}); give what `eckart functions train`"
             " wrote"
         )
-    with explained(str(folder)), without_bars():
-        stored = Checkpoint(str(folder)).tensors
-        loaded: Any = kind.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    model, report = loaded
-    refuse_unaccounted(str(folder), model, stored, report, config)
+    with without_bars():
+        model: FunctionModel = load_accounted(checkpoint, kind)
     return model

@@ -56,11 +56,7 @@ ByLayer = Float[np.ndarray, " layers"]
 
 
 def load_linear(folder: str | Path) -> LinearAttentionModel:
-    """Load a linear-attention model; see `load_function_model`.
-
-    Raises:
-        ModelError: there is no such model, it is damaged, or it is of another kind.
-    """
+    """Load a linear-attention model; see `load_function_model`. A ModelError for any other kind."""
     model = load_function_model(folder)
     if not isinstance(model, LinearAttentionModel):
         raise ModelError(
@@ -72,14 +68,8 @@ def load_linear(folder: str | Path) -> LinearAttentionModel:
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """Functions, N examples of each, and fresh points to ask for.
-
-    Arguments:
-        prompts: the examples, and after them the fresh points.
-        examples: N.
-        variance: of the class; squared errors are divided by it, so that always answering 0 has the
-            error 1.
-    """
+    """Functions, N examples of each, and after them fresh points to ask for; squared errors are
+    divided by the variance of their class, so that always answering 0 has the error 1."""
 
     prompts: Prompts
     examples: int
@@ -94,11 +84,7 @@ class Cases:
 
 def draw_cases(function: str, dimension: int, examples: int, prompts: int, seed: int = 0) -> Cases:
     """Draw functions of a class, `prompts` of them, with N = `examples` and as many fresh points
-    each.
-
-    Raises:
-        TaskError: there is no such class, or fewer than two examples or prompts.
-    """
+    each; a TaskError where there is no such class, or fewer than two examples or prompts."""
     if examples < 2 or prompts < 2:
         raise TaskError(
             f"{examples} examples and {prompts} prompts: a covariance and a mean need 2 of each"
@@ -110,16 +96,9 @@ def draw_cases(function: str, dimension: int, examples: int, prompts: int, seed:
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise of Theorem 2.
-
-    Arguments:
-        shots: b of Section 3.3, from 1 to N.
-        floor: the variance of the noise in every direction beside C_t's; above 0, or the bound is
-            infinite.
-
-    Raises:
-        TaskError: the floor is not above 0.
-    """
+    """The noise of Theorem 2: b of Section 3.3, from 1 to N, and the variance in every direction
+    beside C_t's, the floor; a TaskError where that is not above 0, or the bound would be
+    infinite."""
 
     shots: int = 5
     floor: float = 1e-4
@@ -255,7 +234,6 @@ class TrajectoryReading:
         return seed_and_row_mean((self.tested_loss - self.trained_loss)[None])
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the prompts as JSON values."""
         by_layer = ("updates", "steps", "weights", "norm_terms", "log_determinants")
         return {
             **{name: getattr(self, name).tolist() for name in by_layer},
@@ -275,7 +253,10 @@ def read(
     """Return a model's trajectory, bound and error on prompts; arguments and errors are those of
     `follow`."""
     path = follow(model, cases, noise, seed)
-    errors = _squared_errors(path, cases)
+    # W_L's answer at every point, asked as (x, 0) after the same demonstrations.
+    x, y = cases.prompts.x.double().numpy(), cases.prompts.y.double().numpy()
+    answers = (x @ path.weights[:, -1, -1, :-1, None])[..., 0]
+    errors = np.square(answers - y) / cases.variance
     losses = np.minimum(errors, 1.0)
     n = cases.examples
     return TrajectoryReading(
@@ -292,11 +273,3 @@ def read(
 
 def _norms(matrices: Float[np.ndarray, "prompts layers d d"]) -> ByLayer:
     return np.median(np.linalg.norm(matrices, axis=(-1, -2)), axis=0)
-
-
-def _squared_errors(path: Trajectory, cases: Cases) -> Float[np.ndarray, "prompts points"]:
-    """Return the squared error / variance at every point, asked as (x, 0) after the same
-    demonstrations."""
-    x, y = cases.prompts.x.double().numpy(), cases.prompts.y.double().numpy()
-    answers = (x @ path.weights[:, -1, -1, :-1, None])[..., 0]
-    return np.square(answers - y) / cases.variance

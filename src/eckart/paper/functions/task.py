@@ -26,6 +26,7 @@ from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Progress, Scorer, silent
 from eckart.statistics.scores import SQUARED_ERROR, SquaredErrors
 from eckart.weights.models import LoadedModel
+from eckart.weights.options import ReadingOptions
 
 SPLITS = ("validation", "test")
 BATCH_TOKENS = 8192
@@ -33,21 +34,11 @@ BATCH_TOKENS = 8192
 
 @dataclass(frozen=True)
 class FunctionTask:
-    """Functions of a class, each with demonstrations and a point that is asked for.
+    """Functions of a class, each with demonstrations and a point of d numbers that is asked for.
 
-    A row is a function and the point: `split_seed` draws them. `seed` draws the demonstrations, so
-    that several seeds show the same functions by other points.
-
-    Arguments:
-        function: the class; see `CLASSES`.
-        dimension: d.
-        shots: how many points and values are shown.
-        seed: draws these.
-        size: how many rows validation and test have, each.
-        split_seed: draws the rows.
-
-    Raises:
-        TaskError: there is no such class, or a number is too small.
+    A row is a function and the point: `split_seed` draws them, `size` for validation and for test
+    each. `seed` draws the `shots` demonstrations, so that several seeds show the same functions by
+    other points. A TaskError where there is no such class, or a number is too small.
 
     >>> FunctionTask("linear", dimension=5, shots=10).name
     'linear-5'
@@ -133,17 +124,10 @@ def _row(number: int, x: list[float], y: float) -> Row:
 
 class FunctionScorer(Scorer):
     """Scores a model, clipped or not, by its squared error on functions, over the variance of their
-    values.
-
-    Arguments:
-        model: a function model, as `load_model` wraps it.
-        task: of the model's dimension.
-        scoring: `squared_error`; there is no other.
-        batch_tokens: the most tokens in a batch.
-        progress: shows it.
+    values; there is no other scoring.
 
     Raises:
-        TaskError: the model has another dimension, or reads fewer points.
+        TaskError: the model has another dimension than the task, or reads fewer points.
         ModelError: the model reads no numbers.
     """
 
@@ -158,6 +142,7 @@ class FunctionScorer(Scorer):
     ) -> None:
         super().__init__(model, task, scoring or SQUARED_ERROR, progress)
         self.task: FunctionTask = task
+        self.reading = ReadingOptions(batch_tokens=batch_tokens)
         self._batch_tokens = batch_tokens or BATCH_TOKENS
         self._prompts: dict[str, Prompts] = {}
         if model.tokenizer is not None:

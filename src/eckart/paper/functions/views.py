@@ -281,14 +281,11 @@ def draw_trajectory(
     edit: str = "",
     of: str = "",
 ) -> Figure:
-    """Draw norms by layer; beside them what is measured of each cell against its bound: the loss,
-    and the gap of the noisy descent that the bound is on.
+    """Draw norms by layer, dashed after an edit; beside them what is measured of each cell against
+    its bound: the loss, and the gap of the noisy descent that the bound is on.
 
-    Arguments:
-        before, after: the norms, solid, and dashed after the edit where there is one.
-        exact, noisy: the cells of the two descents; colours are layers and marks are parts.
-        edit: what the dashed curves are after.
-        of: which model all of it is of, where there are several.
+    Colours are layers and marks are parts; `of` says which model all of it is of, where there are
+    several.
     """
     figure = Figure(figsize=(12.6, 3.9), layout="constrained")
     norms, loss, gap = (tidy(axes) for axes in figure.subplots(1, 3))

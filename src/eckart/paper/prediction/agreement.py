@@ -66,16 +66,12 @@ class Agreement:
 def agreements(
     cells: Sequence[PredictedCell], predictors: Sequence[Predictor], split: str
 ) -> list[Agreement]:
-    """Return every predictor's rank correlations with the gains on a split.
+    """Return every predictor's rank correlations with the gains on a split, of the cells that have
+    one.
 
     Ranks are taken among the cells of a stratum, about their mean and as shares of how many they
     are, so that nothing of what differs between models, tasks and runs is left in them; then over
     all strata Spearman's correlation, with the interval for new groups of `rank_correlation`.
-
-    Arguments:
-        cells: of any runs.
-        predictors: see `eckart.paper.prediction.predictors`.
-        split: whose gains; cells without one are left out.
     """
     scored = [cell for cell in cells if split in cell.gains]
     return [

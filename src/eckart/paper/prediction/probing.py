@@ -90,11 +90,8 @@ class PredictedCell:
 
 
 def study_of(run: Run) -> Sweep:
-    """Return the grid of a sweep's run.
-
-    Raises:
-        RunError: the run is a search's, or holds no scored edit with demonstrations.
-    """
+    """Return the grid of a sweep's run; a RunError where it is a search's, or holds no scored edit
+    with demonstrations."""
     grid = run.asked.grid
     if run.asked.kind != "sweep" or not grid:
         raise RunError(
@@ -122,9 +119,8 @@ def cells(
     """Probe a run's models, clipped as its trials were, and set what they say beside what was
     measured.
 
-    Raises:
-        RunError: it is no sweep's, or its model or rows are no longer those of its trials.
-        EckartError: its models or data are gone, or a model cannot be probed.
+    A RunError where it is no sweep's, or its model or rows are no longer those of its trials; an
+    EckartError where its models or data are gone, or a model cannot be probed.
     """
     probed = _Probed(findings, how)
     said: dict[tuple[Drawn, Edit], Said] = {}

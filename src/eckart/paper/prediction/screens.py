@@ -26,12 +26,11 @@ ALGORITHM_1 = "Algorithm 1's layer"
 
 @dataclass(frozen=True, eq=False)
 class LayerChoice:
-    """The layers of one part in one condition of a run: what a screen chooses from.
+    """The layers of one part in one condition of a run, with their test gains: what a screen
+    chooses from.
 
-    Arguments:
-        layers: with the test gains.
-        scores: by screen, for each layer what it is chosen by; the largest is.
-        cell_scores: by predictor, for each layer and rate.
+    `scores` has, by screen, for each layer what it is chosen by: the largest is; `cell_scores`, by
+    predictor, that for each layer and rate.
     """
 
     layers: WholeLayers
@@ -90,12 +89,8 @@ class LayerChoice:
 
 @dataclass(frozen=True)
 class Lead:
-    """A lead over a random layer, in test gain: the mean over groups, the interval for new ones.
-
-    Arguments:
-        estimate: the mean over models and tasks.
-        p: adjusted for all of the theory's screens; a baseline's own.
-    """
+    """A lead over a random layer, in test gain: the mean over models and tasks, with the interval
+    for new ones, and its p value, adjusted for all of the theory's screens; a baseline's own."""
 
     estimate: Estimate
     p: float
@@ -231,7 +226,6 @@ def screened(found: Sequence[LayerChoice], predictors: Sequence[Predictor]) -> l
 def _leads(
     values: Mapping[str, Sequence[float]], found: Sequence[LayerChoice], theory: Mapping[str, bool]
 ) -> dict[str, Lead]:
-    """Return every screen's lead from those in all units."""
     estimates = {name: _over_groups(own, found) for name, own in values.items()}
     own = {name: estimate.p_value for name, estimate in estimates.items()}
     p = corrected(own, [name for name in own if theory[name]])

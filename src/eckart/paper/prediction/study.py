@@ -22,15 +22,9 @@ FEWEST_GROUPS = 3
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What theory says of practice, over some runs.
-
-    Arguments:
-        how: what was read.
-        cells: every edit with what is said of it and what it gained.
-        agreements: rank correlations, by split, by what is ranked, by predictor.
-        screens: predictors that choose a layer; none where no run scored several layers whole on
-            test rows.
-    """
+    """What theory says of practice, over some runs: every edit with what is said of it and what it
+    gained, rank correlations of the two, and predictors that choose a layer (none where no run
+    scored several layers whole on test rows)."""
 
     how: ProbeOptions
     cells: tuple[PredictedCell, ...]

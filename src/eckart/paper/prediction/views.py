@@ -42,7 +42,7 @@ WITHOUT_LABELS = (
 
 
 def prediction_report(found: Prediction) -> RenderableType:
-    """Return the tables of the correlations and of the screens, and the answer."""
+    """Return the answer, and the tables of the correlations and of the screens."""
     tables = [
         _ranks(found, split)
         for split in SPLITS

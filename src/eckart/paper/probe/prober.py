@@ -117,9 +117,8 @@ class Prober:
     def __call__(self, edits: Edit | Sequence[Edit] = ()) -> Probe:
         """Read the model with these edits, all together; it is as before afterwards.
 
-        Raises:
-            EditError: the model has no such layer or part.
-            ModelError: a head's output cannot be computed from what was recorded of it.
+        An EditError where the model has no such layer or part; a ModelError where a head's output
+        cannot be computed from what was recorded of it.
         """
         chosen = canonical(self.anatomy, [edits] if isinstance(edits, Edit) else edits)
         rates = resolve(self.anatomy, chosen)

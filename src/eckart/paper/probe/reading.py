@@ -116,8 +116,7 @@ class LayerProbe:
         return float(np.mean(getattr(self, quantity)))
 
     def to_json(self) -> dict[str, Any]:
-        """Return means over prompts, of every head and of the layer; None for what is not
-        defined."""
+        """Return means over prompts, of every head and of the layer; None where not defined."""
         of_heads = {name: getattr(self, name).mean(axis=0).tolist() for name in OF_HEADS}
         return {
             "layer": self.layer,
@@ -183,11 +182,8 @@ class Probe:
         return np.array([layer.mean(quantity) for layer in self.layers])
 
     def compare(self, after: Probe) -> Comparison:
-        """Return how the quantities moved from this probe to another of the same prompts.
-
-        Raises:
-            EditError: the other is of another model, of other prompts, or has another floor.
-        """
+        """Return how the quantities moved from this probe to another of the same prompts; an
+        EditError where that is of another model, of other prompts, or has another floor."""
         for name in ("model", "dtype", "floor"):
             mine, other = getattr(self, name), getattr(after, name)
             if mine != other:

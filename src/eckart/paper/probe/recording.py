@@ -73,14 +73,9 @@ class Recorder:
 
     def __call__(self, tokens: Sequence[int], beginning: Cache | None = None) -> list[Parts]:
         """Read a prompt with the model as it is now, as far as its last attention, and return one
-        recording a layer.
+        recording a layer; after a beginning that `begin` has read, which stays as it is.
 
-        Arguments:
-            tokens: the prompt's.
-            beginning: of the tokens before these, by `begin`; it stays as it is.
-
-        Raises:
-            ModelError: a layer's attention did not come by.
+        A ModelError where a layer's attention did not come by.
         """
         self._read(tokens, copy.deepcopy(beginning))
         return [self._parts(layer) for layer in range(len(self.outputs))]
@@ -108,11 +103,29 @@ class Recorder:
             with suppress(PassEnded):
                 model(input_ids=row, past_key_values=cache, use_cache=cache is not None)
 
-    def note(self, module: nn.Module, **parts: Any) -> None:
-        """Keep what a module's attention was given."""
+    def note(
+        self,
+        module: nn.Module,
+        query: Float[Tensor, "1 heads asked k"],
+        key: Float[Tensor, "1 key_heads tokens k"],
+        value: Float[Tensor, "1 key_heads tokens m"],
+        mask: Tensor | None,
+        options: dict[str, Any],
+    ) -> None:
+        """Keep what a module's attention is given, where it is one of the decoder's."""
         layer = self._layers.get(module)
-        if layer is not None:
-            self._noted[layer].update(parts)
+        if layer is None:
+            return
+        scaling, softcap, sinks = (options.get(name) for name in ("scaling", "softcap", "s_aux"))
+        self._noted[layer] |= {
+            "query": _exact(query[0, :, -1]),
+            "keys": _exact(key[0]),
+            "values": _exact(value[0]),
+            "bias": _bias(mask, key.shape[2]),
+            "scale": query.shape[-1] ** -0.5 if scaling is None else float(scaling),
+            "softcap": None if softcap is None else float(softcap),
+            "sinks": None if sinks is None else _exact(sinks),
+        }
 
     def _output_hook(self, layer: int) -> Any:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -155,14 +168,14 @@ def _exact(tensor: Tensor) -> np.ndarray:
 
 def _forward(
     module: nn.Module,
-    query: Float[Tensor, "1 heads asked k"],
-    key: Float[Tensor, "1 key_heads tokens k"],
-    value: Float[Tensor, "1 key_heads tokens m"],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     attention_mask: Tensor | None,
     **options: Any,
 ) -> Any:
     """Note what a layer attends with, and let its model's own eager function attend."""
-    _note(module, query, key, value, attention_mask, options)
+    _recorder.get().note(module, query, key, value, attention_mask, options)
     own = sys.modules[type(module).__module__].eager_attention_forward
     return own(module, query, key, value, attention_mask, **options)
 
@@ -171,29 +184,9 @@ def _gptj(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *_: Any
 ) -> Any:
     """Stand in for GPT-J's own attention, which is in no registry."""
-    _note(module, query, key, value, mask, {"scaling": 1 / float(module.scale_attn)})
+    scaling = {"scaling": 1 / float(module.scale_attn)}
+    _recorder.get().note(module, query, key, value, mask, scaling)
     return type(module)._attn(module, query, key, value, mask)
-
-
-def _note(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    options: dict[str, Any],
-) -> None:
-    scaling, softcap, sinks = (options.get(name) for name in ("scaling", "softcap", "s_aux"))
-    _recorder.get().note(
-        module,
-        query=_exact(query[0, :, -1]),
-        keys=_exact(key[0]),
-        values=_exact(value[0]),
-        bias=_bias(mask, key.shape[2]),
-        scale=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
-        softcap=None if softcap is None else float(softcap),
-        sinks=None if sinks is None else _exact(sinks),
-    )
 
 
 def _bias(mask: Tensor | None, tokens: int) -> Float[np.ndarray, "_ tokens"]:

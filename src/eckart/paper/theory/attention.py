@@ -36,13 +36,10 @@ def mask(n: int) -> Float[np.ndarray, "tokens tokens"]:
 def softmax_attention(
     h: Tokens, w_v: WValue, w_k: WQuery, w_q: WQuery, d_scale: float = 1.0
 ) -> Tokens:
-    """Return softmax attention with residual connection and mask, Eq. (1); its last column is Eq.
-    (2).
+    """Return softmax attention with residual connection and mask, Eq. (1); its last column, that of
+    the test token, is Eq. (2).
 
-    Arguments:
-        h: the tokens, of which the last is the test token.
-        w_v, w_k, w_q: the projections.
-        d_scale: scores are divided by its root; an EckartError where it is not positive.
+    Scores are divided by the root of d_scale, as in `log_kernel`.
 
     >>> softmax_attention([[1, 1]], [[1]], [[0]], [[1]])
     array([[1.5, 1.5]])
@@ -152,13 +149,8 @@ def descend(
     w_q: WKeys,
     noise: Callable[[np.ndarray, np.ndarray], np.ndarray | float],
 ) -> Trajectory:
-    """Return Theorem 1's descent with something added to every step.
-
-    Arguments:
-        demonstrations, w_v, w_k, w_q: as for `trajectory`.
-        noise: what is added to a layer's step, given its v_i and u_i; later layers start from where
-            it leads.
-    """
+    """Return Theorem 1's descent, as `trajectory`, with noise added to every layer's step, given
+    its v_i and u_i; later layers start from where it leads."""
     if w_v.shape[-3] == 0:
         raise EckartError(
             "trajectory: w_v has no layers; give at least one layer's projections, as (L, d, d)"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from rich.console import Group, RenderableType
 
 from eckart.errors import EckartError
 from eckart.paper.theory import identities, inequalities, slips
 from eckart.paper.theory.claims import Claim, Instances
+from eckart.reports.table import Column, Table
+from eckart.reports.terminal import Said
 
 TOLERANCE = 1e-10
 """The largest relative residual of an identity, and of the side of an inequality that is to be
@@ -19,6 +23,21 @@ smaller."""
 
 SIZES = ((1, 2), (2, 2), (2, 5), (3, 2), (3, 4), (4, 3), (4, 6), (5, 5), (5, 8), (6, 4))
 """The width d and number N of demonstrations of the random instances."""
+
+
+TITLES = {
+    "identity": "equal: the largest relative difference of the two sides",
+    "inequality": (
+        "no larger: the most by which it is, relative to the larger side; negative where there is"
+        " room"
+    ),
+    "slip": "printed or suggested, and false: by how much, on one counter-example",
+}
+VERDICTS = {
+    "holds": "hold",
+    "false": "are false as printed or suggested",
+    "FAILED": "are not as they are said to be",
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +60,6 @@ class Check:
     verdict: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as one JSON object; a residual that is no number is null."""
         return {**asdict(self), "residual": self.residual if math.isfinite(self.residual) else None}
 
 
@@ -79,7 +97,6 @@ def failures(checks: Iterable[Check]) -> list[Check]:
 
 
 def _parts(instances: int) -> list[int]:
-    """Spread instances over the sizes."""
     each, more = divmod(instances, len(SIZES))
     return [each + (i < more) for i in range(len(SIZES))]
 
@@ -96,3 +113,27 @@ def _refuted(claim: Claim) -> Check:
     violation = float(claim.compute())
     verdict = "false" if violation > TOLERANCE else "FAILED"
     return Check(claim.statement, claim.reference, claim.kind, 1, violation, verdict)
+
+
+def check_report(checks: Sequence[Check]) -> RenderableType:
+    """Return how many statements are as they are said to be, and a table for each kind."""
+    counts = Counter(found.verdict for found in checks)
+    said = ", ".join(
+        f"{counts[verdict]} {words}" for verdict, words in VERDICTS.items() if counts[verdict]
+    )
+    return Group(
+        Said(f"{len(checks)} statements: {said}\n", "bold"),
+        *(_table(kind, [c for c in checks if c.kind == kind]) for kind in TITLES),
+    )
+
+
+def _table(kind: str, checks: Sequence[Check]) -> Table:
+    columns = (
+        Column("statement", "statement"),
+        Column("reference", "where"),
+        Column("residual", "residual", "written"),
+        Column("verdict", "verdict"),
+    )
+    rows = [{**vars(found), "residual": f"{found.residual:.1e}"} for found in checks]
+    note = f"{checks[0].instances:,} instances each" if checks[0].instances > 1 else ""
+    return Table(kind, TITLES[kind], note, columns, rows)

@@ -26,10 +26,8 @@ ByRank = Float[np.ndarray, "*batch ranks"]
 
 @shaped
 def truncate(w: Float[np.ndarray, "*batch m n"], rank: int) -> Float[np.ndarray, "*batch m n"]:
-    """Return the closest matrix of a rank, W_r of Section 2 (Eckart-Young).
-
-    Raises:
-        EckartError: the rank is not in 1 to min(m, n).
+    """Return the closest matrix of a rank, W_r of Section 2 (Eckart-Young); an EckartError where
+    the rank is not in 1 to min(m, n).
 
     >>> truncate([[3, 0], [0, 2]], 1)
     array([[3., 0.],

@@ -13,11 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eckart.analysis.findings import Choice, Findings, picked
-from eckart.analysis.measured import merit_interval, reported
+from eckart.analysis.measured import reported
 from eckart.analysis.outcomes import Block, short_name
 from eckart.records import Edit
 from eckart.reports.figures.base import COLOURS, legend_of_all, plain_text, tidy
 from eckart.reports.table import POINTS, UNITS, Units
+from eckart.statistics.crossed import merit_interval
 
 Published = Callable[[Choice], Sequence[tuple[float, float]]]
 HATCHES = ("", "///", "...", "xxx", "\\\\\\")

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eckart.reports.figures.base import COLOURS, new_figure
-from eckart.statistics.paired import accuracy_interval
+from eckart.selection.drawn import interval
 
 if TYPE_CHECKING:
     from eckart.selection.result import SearchResult
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RatePoint:
-    """A candidate's accuracy on n validation rows, with its 95% Wilson interval."""
+    """A candidate's accuracy on n validation rows, with its 95% interval."""
 
     rate: float
     n: int
@@ -28,8 +28,11 @@ class RatePoint:
 
 def rate_points(result: SearchResult) -> list[RatePoint]:
     """Return one point for each candidate that could be scored."""
-    scores = [(c.rate, c.trial.labelled) for c in result.candidates if c.trial.labelled is not None]
-    return [RatePoint(rate, s.n, s.accuracy, *accuracy_interval(s)) for rate, s in scores]
+    return [
+        RatePoint(c.rate, score.n, score.merits["accuracy"], *interval(c.trial))
+        for c in result.candidates
+        if (score := c.trial.score)
+    ]
 
 
 def draw_rates(points: list[RatePoint], chosen: float, majority: float, title: str) -> Figure:

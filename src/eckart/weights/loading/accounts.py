@@ -4,7 +4,7 @@ or it is refused."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from eckart.errors import ModelError
 from eckart.weights.loading.config import MERGE_IT, UNQUANTISED
-from eckart.weights.loading.files import FLOATS, StoredTensor
+from eckart.weights.loading.failures import explained
+from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor, located
 
 Shape = tuple[int, ...] | None
 
@@ -56,136 +57,63 @@ OTHER_SENSES = (
 )
 """Modules of a multimodal checkpoint that text does not pass through."""
 
+SIGNS = {
+    r"(?i)lora|adapter|\.ia3_|hada_w|modules_to_save|base_layer|prompt_enc": (
+        f"an adapter's, never merged into the weights; {MERGE_IT}"
+    ),
+    r"(?i)_?scales?(_inv)?$|zeros?(_point)?$|qweight|absmax|quant|g_idx|\.SCB$|_amax$|_packed$": (
+        f"the scales of a quantisation that its config.json does not name; {UNQUANTISED}"
+    ),
+    r"^_orig_mod\.|^module\.": (
+        "a compiled or parallel model's names; save the model inside it (model._orig_mod,"
+        " model.module)"
+    ),
+}
+"""Why tensors are most likely left out, and what to do, by what their names hold."""
+
 LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
 
 
-def refuse_unaccounted(
-    name: str,
-    model: PreTrainedModel,
-    stored: Mapping[str, StoredTensor],
-    report: Mapping[str, Any],
-    config: Mapping[str, Any],
-) -> None:
-    """Refuse a checkpoint that is not, tensor by tensor, the model that was made from it.
-
-    The files' own headers count: the library's report hides what a model's class calls ignorable.
+def load_accounted(checkpoint: Checkpoint, kind: Any, **options: Any) -> Any:
+    """Load a checkpoint by a class of transformers, every tensor of its files accounted for.
 
     Arguments:
-        name: what the model was asked for by.
-        model: as it was loaded.
-        stored: every tensor of the files.
-        report: the loading information of `from_pretrained`.
-        config: the checkpoint's config.json.
+        checkpoint: its files.
+        kind: has `from_pretrained`.
+        options: of that, beside what the accounts ask for.
 
     Raises:
-        ModelError: a tensor is missing, of another shape, left out, quantised, or contradicts one
-            that it is tied to.
+        ModelError: the files are damaged; or a tensor is missing, of another shape, left out,
+            quantised, or contradicts one that it is tied to.
     """
-    used = _used(model, stored)
-    twice = {key: home for home, keys in used.items() for key in keys[1:]}
-    unused = [
-        key for key in _unused(model, stored, used, report) if not _harmless(key, stored, config)
-    ]
-    refuse_other_shapes(name, report)
-    missing = _missing(model, used, report)
-    if missing:
-        raise ModelError(_lacking(name, missing, unused, config))
-    if unused:
-        raise _left_out(name, unused, config)
-    if twice:
-        key, home = next(iter(twice.items()))
-        raise ModelError(
-            f"model '{name}' holds {home} under two names, such as {key}; which of the two is meant"
-            " nobody can tell: remove one"
+    with explained(checkpoint.name):
+        _ = checkpoint.tensors  # what is wrong with the files is said before they are loaded
+        loaded: Any = kind.from_pretrained(
+            located(checkpoint.name),
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused by name
+            **options,
         )
-    _refuse_codes(name, model, stored, used)
-    _refuse_untied(name, model, stored, used)
+    model, report = loaded
+    _Accounts(checkpoint, model).refuse_unaccounted(report)
+    return model
 
 
-def refuse_left_out(
-    name: str, model: PreTrainedModel, stored: Mapping[str, StoredTensor], config: Mapping[str, Any]
-) -> None:
-    """Refuse a checkpoint of which something would be left out, as far as its files' headers tell.
-
-    They do where each of the model's parameters stands in the files under its own name.
-
-    Arguments:
-        name: what the model was asked for by.
-        model: its modules, with or without weights.
-        stored: every tensor of the files.
-        config: the checkpoint's config.json.
-
-    Raises:
-        ModelError: a tensor would be left out.
-    """
-    used = _used(model, stored)
-    if all(path in used for path, _ in model.named_parameters()):
-        direct = {key for keys in used.values() for key in keys}
-        unused = [key for key in stored if key not in direct and not _harmless(key, stored, config)]
+def refuse_left_out(checkpoint: Checkpoint, model: PreTrainedModel) -> None:
+    """Refuse a checkpoint of which something would be left out, as far as its files' headers tell:
+    they do where each of the model's parameters, with or without weights, stands in the files under
+    its own name."""
+    accounts = _Accounts(checkpoint, model)
+    if all(path in accounts.used for path, _ in model.named_parameters()):
+        unused = [key for key in accounts.rest if not accounts.harmless(key)]
         if unused:
-            raise _left_out(name, unused, config)
-
-
-def _left_out(name: str, unused: list[str], config: Mapping[str, Any]) -> ModelError:
-    return ModelError(
-        f"model '{name}' holds {len(unused)} tensor(s) that would be left out, such as {unused[0]}:"
-        f" {_cause(unused, config)}"
-    )
-
-
-def _used(model: PreTrainedModel, stored: Iterable[str]) -> dict[str, list[str]]:
-    """Return which tensors of the files are which of the model's, by the model's names."""
-    state, prefix = model.state_dict(), f"{model.base_model_prefix}."
-    used: dict[str, list[str]] = {}
-    for key in stored:
-        home = next((k for k in (key, key.removeprefix(prefix), prefix + key) if k in state), None)
-        if home is not None:
-            used.setdefault(home, []).append(key)
-    return used
-
-
-def _unused(
-    model: PreTrainedModel,
-    stored: Iterable[str],
-    used: Mapping[str, list[str]],
-    report: Mapping[str, Any],
-) -> list[str]:
-    """Return which tensors went nowhere.
-
-    Where the library renames or joins tensors on loading, its report says it, with what the model's
-    class hides.
-    """
-    direct = {key for keys in used.values() for key in keys}
-    rest = [key for key in stored if key not in direct]
-    if _one_for_one(model):
-        return rest
-    hidden = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]
-    ignored = [key for key in rest if any(pattern.search(key) for pattern in hidden)]
-    return sorted({*map(str, report["unexpected_keys"]), *ignored})
-
-
-def _missing(
-    model: PreTrainedModel, used: Mapping[str, list[str]], report: Mapping[str, Any]
-) -> list[str]:
-    """Return what the model asks for and the files lack."""
-    missing = {*map(str, report["missing_keys"])}
-    if _one_for_one(model):
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        filled = {id(parameters[home]) for home in used if home in parameters}
-        missing |= {path for path, parameter in parameters.items() if id(parameter) not in filled}
-    return sorted(missing)
+            raise accounts.left_out(unused)
 
 
 def refuse_other_shapes(name: str, report: Mapping[str, Any]) -> None:
-    """Refuse tensors of another shape than the configuration asks for.
-
-    Arguments:
-        name: what the model was asked for by.
-        report: the loading information of `from_pretrained`.
-
-    Raises:
-        ModelError: there is one.
-    """
+    """Refuse tensors of another shape than the configuration asks for, by the report of
+    `from_pretrained`."""
     for key, stored, wanted in sorted(report["mismatched_keys"]):
         held, asked = (" x ".join(map(str, shape)) for shape in (stored, wanted))
         raise ModelError(
@@ -195,18 +123,124 @@ def refuse_other_shapes(name: str, report: Mapping[str, Any]) -> None:
         )
 
 
-def _one_for_one(model: PreTrainedModel) -> bool:
-    """Whether the library loaded every tensor as it is stored, under its name."""
-    return getattr(model, "_weight_conversions", None) == []
+class _Accounts:
+    """The tensors of a checkpoint's files beside those of the model that was made from it.
 
+    The files' own headers count: the library's report hides what a model's class calls ignorable.
+    """
 
-def _harmless(key: str, stored: Mapping[str, StoredTensor], config: Mapping[str, Any]) -> bool:
-    shape = stored[key].shape if key in stored else None
-    if any(re.search(pattern, key) and fits(shape) for pattern, fits in HARMLESS.items()):
-        return True
-    if re.search(FURTHER_TOKENS, key) or _is_further_layer(key, config):
-        return True
-    return any("vision" in k or "audio" in k for k in config) and bool(re.search(OTHER_SENSES, key))
+    def __init__(self, checkpoint: Checkpoint, model: PreTrainedModel) -> None:
+        self.name, self.stored, self.config = checkpoint.name, checkpoint.tensors, checkpoint.config
+        self.model = model
+        # Whether the library loaded every tensor as it is stored, under its name.
+        self.one_for_one = getattr(model, "_weight_conversions", None) == []
+        self.used = self._used()
+        """Which tensors of the files are which of the model's, by the model's names."""
+        direct = {key for keys in self.used.values() for key in keys}
+        self.rest = [key for key in self.stored if key not in direct]
+
+    def refuse_unaccounted(self, report: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint that is not, tensor by tensor, the model that was loaded from it."""
+        unused = [key for key in self._unused(report) if not self.harmless(key)]
+        refuse_other_shapes(self.name, report)
+        missing = self._missing(report)
+        if missing:
+            raise self._lacking(missing, unused)
+        if unused:
+            raise self.left_out(unused)
+        twice = next((home for home, keys in self.used.items() if len(keys) > 1), None)
+        if twice is not None:
+            raise ModelError(
+                f"model '{self.name}' holds {twice} under two names, such as"
+                f" {self.used[twice][1]}; which of the two is meant nobody can tell: remove one"
+            )
+        self._refuse_codes()
+        self._refuse_untied()
+
+    def left_out(self, unused: list[str]) -> ModelError:
+        return ModelError(
+            f"model '{self.name}' holds {len(unused)} tensor(s) that would be left out, such as"
+            f" {unused[0]}: {_cause(unused, self.config)}"
+        )
+
+    def harmless(self, key: str) -> bool:
+        if self._in_no_weight(key) or _is_further_layer(key, self.config):
+            return True
+        senses = any("vision" in name or "audio" in name for name in self.config)
+        return senses and bool(re.search(OTHER_SENSES, key))
+
+    def _in_no_weight(self, key: str) -> bool:
+        shape = self.stored[key].shape if key in self.stored else None
+        buffer = any(re.search(pattern, key) and fits(shape) for pattern, fits in HARMLESS.items())
+        return buffer or bool(re.search(FURTHER_TOKENS, key))
+
+    def _used(self) -> dict[str, list[str]]:
+        state, prefix = self.model.state_dict(), f"{self.model.base_model_prefix}."
+        used: dict[str, list[str]] = {}
+        for key in self.stored:
+            names = (key, key.removeprefix(prefix), prefix + key)
+            home = next((name for name in names if name in state), None)
+            if home is not None:
+                used.setdefault(home, []).append(key)
+        return used
+
+    def _unused(self, report: Mapping[str, Any]) -> list[str]:
+        """Return which tensors went nowhere.
+
+        Where the library renames or joins tensors on loading, its report says it, with what the
+        model's class hides.
+        """
+        if self.one_for_one:
+            return self.rest
+        hidden = list(map(re.compile, self.model._keys_to_ignore_on_load_unexpected or ()))
+        ignored = [key for key in self.rest if any(pattern.search(key) for pattern in hidden)]
+        return sorted({*map(str, report["unexpected_keys"]), *ignored})
+
+    def _missing(self, report: Mapping[str, Any]) -> list[str]:
+        missing = {*map(str, report["missing_keys"])}
+        if self.one_for_one:
+            parameters = dict(self.model.named_parameters(remove_duplicate=False))
+            filled = {id(parameters[home]) for home in self.used if home in parameters}
+            missing |= {path for path, held in parameters.items() if id(held) not in filled}
+        return sorted(missing)
+
+    def _lacking(self, missing: list[str], unused: list[str]) -> ModelError:
+        cause = (
+            f", and holds {len(unused)} that it has no use for, such as {unused[0]}:"
+            f" {_cause(unused, self.config)}"
+            if unused
+            else "; the checkpoint is incomplete or belongs to another configuration"
+        )
+        return ModelError(
+            f"model '{self.name}' lacks {len(missing)} tensor(s) that its configuration asks for,"
+            f" such as {missing[0]}{cause}"
+        )
+
+    def _refuse_codes(self) -> None:
+        """Refuse weights that are stored as integers or in 8 bits: without their scales they are no
+        weights."""
+        direct = {keys[0]: home for home, keys in self.used.items()}
+        state = self.model.state_dict()
+        for key, tensor in self.stored.items():
+            home = direct.get(key)
+            wanted = not self.one_for_one if home is None else state[home].is_floating_point()
+            if wanted and tensor.dtype not in FLOATS and not self._in_no_weight(key):
+                raise ModelError(
+                    f"model '{self.name}' holds {key} as {tensor.dtype}, and so quantised, though"
+                    f" its config.json does not say so; {UNQUANTISED}"
+                )
+
+    def _refuse_untied(self) -> None:
+        """Refuse tensors that are one by the configuration, are stored twice, and differ."""
+        for names in _tied(self.model):
+            places = [self.stored[self.used[path][0]] for path in names if path in self.used]
+            for first, other in pairwise(places):
+                if not torch.equal(*_numbers(first, other)):
+                    raise ModelError(
+                        f"model '{self.name}' holds {first.key} and {other.key}, which its"
+                        " config.json ties, and they differ; set tie_word_embeddings to false there"
+                        " if the second was trained by itself, or remove it"
+                    )
 
 
 def _is_further_layer(key: str, config: Mapping[str, Any]) -> bool:
@@ -227,107 +261,29 @@ def _depth(config: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _lacking(name: str, missing: list[str], unused: list[str], config: Mapping[str, Any]) -> str:
-    said = (
-        f"model '{name}' lacks {len(missing)} tensor(s) that its configuration asks for, such as"
-        f" {missing[0]}"
-    )
-    if not unused:
-        return f"{said}; the checkpoint is incomplete or belongs to another configuration"
-    return (
-        f"{said}, and holds {len(unused)} that it has no use for, such as {unused[0]}:"
-        f" {_cause(unused, config)}"
-    )
-
-
 def _cause(keys: Collection[str], config: Mapping[str, Any]) -> str:
-    """Say why tensors are most likely left out, and what to do."""
+    for sign, cause in SIGNS.items():
+        if any(re.search(sign, key) for key in keys):
+            return cause
     depth = _depth(config)
     layers = [int(found[1]) for found in map(LAYER.search, keys) if found]
-    causes = (
-        (
-            _any(keys, r"(?i)lora|adapter|\.ia3_|hada_w|modules_to_save|base_layer|prompt_enc"),
-            (f"an adapter's, never merged into the weights; {MERGE_IT}"),
-        ),
-        (
-            _any(
-                keys,
-                r"(?i)_?scales?(_inv)?$|zeros?(_point)?$|qweight|absmax|quant|g_idx|\.SCB$|_amax$|_packed$",
-            ),
-            f"the scales of a quantisation that its config.json does not name; {UNQUANTISED}",
-        ),
-        (
-            _any(keys, r"^_orig_mod\.|^module\."),
-            (
-                "a compiled or parallel model's names; save the model inside it (model._orig_mod,"
-                " model.module)"
-            ),
-        ),
-        (
-            depth is not None and any(layer >= depth for layer in layers),
-            (
-                f"the layers from {depth} on, while its config.json names {depth}; mend the number"
-                " of layers there"
-            ),
-        ),
-        (
-            all(key.endswith("bias") for key in keys),
-            (
-                "biases that its config.json turns off; mend it there (attention_bias, mlp_bias, or"
-                " the like)"
-            ),
-        ),
-    )
-    likely = next((text for holds, text in causes if holds), None)
-    return likely or (
+    if depth is not None and any(layer >= depth for layer in layers):
+        return (
+            f"the layers from {depth} on, while its config.json names {depth}; mend the number of"
+            " layers there"
+        )
+    if all(key.endswith("bias") for key in keys):
+        return (
+            "biases that its config.json turns off; mend it there (attention_bias, mlp_bias, or the"
+            " like)"
+        )
+    return (
         "its config.json, or the class that it names, is another model's; give the configuration"
         " that it was saved with, or remove what is no part of the model"
     )
 
 
-def _any(keys: Iterable[str], pattern: str) -> bool:
-    return any(re.search(pattern, key) for key in keys)
-
-
-def _refuse_codes(
-    name: str,
-    model: PreTrainedModel,
-    stored: Mapping[str, StoredTensor],
-    used: Mapping[str, list[str]],
-) -> None:
-    """Refuse weights that are stored as integers or in 8 bits: without their scales they are no
-    weights."""
-    direct = {keys[0]: home for home, keys in used.items()}
-    floating = {path for path, tensor in model.state_dict().items() if tensor.is_floating_point()}
-    for key, tensor in stored.items():
-        wanted = direct.get(key) in floating if key in direct else not _one_for_one(model)
-        if wanted and tensor.dtype not in FLOATS and not _harmless(key, stored, {}):
-            raise ModelError(
-                f"model '{name}' holds {key} as {tensor.dtype}, and so quantised, though its"
-                f" config.json does not say so; {UNQUANTISED}"
-            )
-
-
-def _refuse_untied(
-    name: str,
-    model: PreTrainedModel,
-    stored: Mapping[str, StoredTensor],
-    used: Mapping[str, list[str]],
-) -> None:
-    """Refuse tensors that are one by the configuration, are stored twice, and differ."""
-    for names in _tied(model):
-        places = [stored[used[path][0]] for path in names if path in used]
-        for first, other in pairwise(places):
-            if not torch.equal(*_numbers(first, other)):
-                raise ModelError(
-                    f"model '{name}' holds {first.key} and {other.key}, which its config.json ties,"
-                    " and they differ; set tie_word_embeddings to false there if the second was"
-                    " trained by itself, or remove it"
-                )
-
-
 def _tied(model: PreTrainedModel) -> list[list[str]]:
-    """Return the names that share one tensor, or should."""
     state = model.state_dict(keep_vars=True)
     names: dict[int, list[str]] = {}
     for path, tensor in state.items():

@@ -18,15 +18,8 @@ FREE_TEXT = ("version", "name", "path", "hash", "id2label", "label2id", "auto_ma
 
 
 def check_config(name: str, config: Mapping[str, Any]) -> None:
-    """Refuse a configuration that no language model can be made from.
-
-    Arguments:
-        name: what the model was asked for by.
-        config: its config.json, as it is written.
-
-    Raises:
-        ModelError: the model reads numbers, is quantised, or a value is none that its key can have.
-    """
+    """Refuse a configuration, as it is written, that no language model can be made from: of a model
+    that reads numbers, or is quantised, or with a value that its key cannot have."""
     kinds = config.get("architectures")
     if isinstance(kinds, list) and not READS_NUMBERS.isdisjoint(map(str, kinds)):
         raise ModelError(

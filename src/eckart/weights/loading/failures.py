@@ -17,14 +17,8 @@ REMOTE_CODE = "trust_remote_code"
 
 @contextmanager
 def explained(name: str) -> Iterator[None]:
-    """Turn what the model libraries raise about a user's model into one line.
-
-    Arguments:
-        name: what the model was asked for by.
-
-    Raises:
-        ModelError: whatever it was.
-    """
+    """Turn whatever the model libraries raise about a user's model, by its name, into a ModelError
+    of one line."""
     try:
         yield
     except SafetensorError as error:

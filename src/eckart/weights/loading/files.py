@@ -35,14 +35,8 @@ SECOND_COPY = re.compile(r"consolidated\b.*|model\.\w+|model\.\w+-\d+-of-\d+")
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as a safetensors file's header describes it.
-
-    Arguments:
-        file: the file.
-        key: its name in there.
-        dtype: as safetensors calls it, such as `BF16`.
-        shape: its sizes.
-    """
+    """A tensor as a safetensors file's header describes it; its dtype is called as there:
+    `BF16`."""
 
     file: Path
     key: str
@@ -57,13 +51,11 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The files of a checkpoint, each looked at once, when it is first asked for.
+    """The files of a checkpoint, by its hub id or folder, each looked at once, when it is first
+    asked for.
 
     Whatever is asked for may raise an OSError where a file is missing, a SafetensorError where one
     is damaged, and a ModelError where they disagree: see `explained`.
-
-    Arguments:
-        name: the hub id or folder.
     """
 
     name: str
@@ -139,11 +131,8 @@ def located(name: str) -> str:
 
 
 def check_source(name: str) -> None:
-    """Refuse a path that is not a model folder before a hub is asked for it.
-
-    Raises:
-        ModelError: the path does not exist, is a file, or holds no config.json.
-    """
+    """Refuse a path that is no model's folder (absent, a file, without a config.json) before a hub
+    is asked for it."""
     path = home(name)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if not path.exists():
@@ -167,12 +156,9 @@ def check_source(name: str) -> None:
 
 
 def checked(name: str) -> Checkpoint:
-    """Return a checkpoint, whose folder holds no more weights, and no less, than loading it reads.
-
-    Raises:
-        ModelError: an adapter lies there, files of Git LFS were never fetched, or weights beside
-            the checkpoint's.
-    """
+    """Return a checkpoint whose folder holds no more weights, and no less, than loading it reads; a
+    ModelError where an adapter lies there, files of Git LFS were never fetched, or weights beside
+    its own."""
     check_source(name)
     adapter = found(name, ADAPTER_CONFIG)
     if adapter is not None:
@@ -190,11 +176,8 @@ def checked(name: str) -> Checkpoint:
 
 
 def _fetched(name: str, file: str) -> str:
-    """Return a checkpoint's file: in its folder, in the hub's cache, or downloaded.
-
-    Raises:
-        OSError: there is none.
-    """
+    """Return a checkpoint's file: in its folder, in the hub's cache, or downloaded; an OSError
+    where there is none."""
     path = cached_file(located(name), file)
     assert path is not None
     return path

@@ -41,11 +41,8 @@ PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 
 
 def locate(name: str) -> Path | None:
-    """Return the GGUF file that a name means, or None.
-
-    Raises:
-        ModelError: it is not there, or several are.
-    """
+    """Return the GGUF file that a name means, or None; a ModelError where it is not there, or
+    several are."""
     path = home(name)
     if path.is_file():
         return path if path.suffix.lower() == SUFFIX else None

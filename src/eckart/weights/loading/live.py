@@ -36,23 +36,15 @@ def unwrapped(model: Any) -> Any:
 
 
 def refuse_wrapper(model: object) -> NoReturn:
-    """Refuse what is neither a name nor a model of the transformers library.
-
-    Raises:
-        ModelError: always.
-    """
+    """Refuse what is neither a name nor a model of the transformers library."""
     kind = type(model).__name__
     remedy = WRAPPERS.get(kind, "give a PreTrainedModel, a folder or a hub id")
     raise ModelError(f"a {kind} is no transformers model; {remedy}")
 
 
 def check_live(model: PreTrainedModel) -> None:
-    """Refuse a live model whose readings would not be those of its weights alone.
-
-    Raises:
-        ModelError: it is in training mode, quantised, has an adapter in it, or was compiled in
-            place.
-    """
+    """Refuse a live model whose readings would not be those of its weights alone: one in training
+    mode, quantised, with an adapter in it, or compiled in place."""
     kind = type(model).__name__
     check_evaluation_mode(model)
     settings = getattr(model.config, "quantization_config", None)
@@ -73,11 +65,8 @@ def check_live(model: PreTrainedModel) -> None:
 
 
 def check_evaluation_mode(model: nn.Module) -> None:
-    """Refuse a model in training mode: its dropout makes every reading another one.
-
-    Raises:
-        ModelError: it is, or a module inside it is.
-    """
+    """Refuse a model in training mode, or with a module that is: dropout makes every reading
+    another one."""
     if _holds(model, lambda module: module.training):
         raise ModelError(
             f"the live {type(model).__name__} is in training mode, in which dropout makes every"
@@ -94,16 +83,9 @@ def check_causal(model: PreTrainedModel, name: str) -> None:
     """Refuse a model whose outputs depend on tokens that come later: an encoder, or a decoder
     configured to be one.
 
-    The second half of a few rows of random tokens is changed; what the model says along the first
-    half must stay. A mixture of experts may turn at a near tie, so only what shows in every row
-    counts.
-
-    Arguments:
-        model: in evaluation mode, with its weights.
-        name: what the model was asked for by.
-
-    Raises:
-        ModelError: it is an encoder-decoder, or sees later tokens.
+    The second half of a few rows of random tokens is changed; what the model, in evaluation mode,
+    says along the first half must stay. A mixture of experts may turn at a near tie, so only what
+    shows in every row counts.
     """
     if model.config.is_encoder_decoder:
         raise ModelError(

@@ -1,0 +1,187 @@
+"""What every search ends with: a choice, and the honest look at the test rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from eckart.algorithm1 import Scored
+from eckart.records import Edits, Rows
+from eckart.runs import Run
+from eckart.selection.controls import Against, against, controls_sentence
+from eckart.selection.drawn import Difference, difference, sealed_seeds, summary
+from eckart.selection.guarded import Guarded
+from eckart.statistics.crossed import nothing_learned
+from eckart.statistics.gain import sentence, verdict
+from eckart.statistics.paired import predictions_turned
+from eckart.statistics.scores import Score, shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested(ABC):
+    """A choice that was made on validation, and what it is worth on rows that did not make it.
+
+    Arguments:
+        settings: what was asked for: model, task, shots, seed, dtype, ...
+        labels: of the task, in the order of the confusion matrices.
+        baseline, clipped: the unpruned model and the choice on the test set; one and the same where
+            nothing is clipped.
+        notes: what the user should know about the data and the run.
+        rows: those of the validation and the test split, under each draw.
+        controls: the choice's control arms on the test set, where they were asked for; none where
+            nothing is clipped.
+        guarded: what else the choice did; None where nobody asked, or nothing is clipped.
+    """
+
+    stays: ClassVar[str]
+    """Why nothing is clipped, where that is the choice."""
+
+    settings: dict[str, Any]
+    labels: tuple[str, ...]
+    baseline: Scored
+    clipped: Scored
+    notes: tuple[str, ...]
+    rows: tuple[Rows, ...] = field(repr=False)
+    controls: tuple[Scored, ...] = ()
+    guarded: Guarded | None = None
+
+    @property
+    @abstractmethod
+    def compared(self) -> tuple[Scored, ...]:
+        """What was scored on validation, and chosen from."""
+
+    @abstractmethod
+    def choice(self) -> str:
+        """Say what was chosen, and from how much."""
+
+    @property
+    def edits(self) -> Edits:
+        """The choice; nothing where the unpruned model did best."""
+        return self.clipped.edits
+
+    @property
+    def comparison(self) -> Difference:
+        """Clipped against unpruned, on the same test rows under the same draws."""
+        return difference(self.baseline, self.clipped)
+
+    @cached_property
+    def against(self) -> tuple[Against, ...]:
+        """The choice against each of its control arms, on the same test rows."""
+        return against(self.clipped, self.controls)
+
+    @property
+    def run(self) -> Run:
+        """The trials as a run keeps them, for whatever reads runs."""
+        looks = (*self.compared, self.baseline, self.clipped)
+        kept = {f"{t.key} {t.setting}": t for look in looks for t in look.trials}
+        rows = {rows.digest: rows for rows in self.rows}
+        return Run(Path(), self.settings, kept, rows, spectra={}, models={})
+
+    @property
+    def tested(self) -> dict[str, Scored]:
+        """What was scored on the test rows by what it is; where nothing is clipped, there is but
+        one."""
+        return {"unpruned": self.baseline} | ({"clipped": self.clipped} if self.edits else {})
+
+    @property
+    def turned(self) -> int:
+        """On how many test rows clipping changed the prediction, whether it was right before, or
+        after, or neither; of several draws under the first."""
+        before, after = self.baseline.trials[0].labelled, self.clipped.trials[0].labelled
+        assert before is not None
+        assert after is not None
+        return predictions_turned(before, after)
+
+    def to_json(self) -> dict[str, Any]:
+        looks = (*self.compared, self.baseline, self.clipped, *self.controls)
+        return {
+            "test": {
+                **self.comparison.to_json(),
+                "baseline": summary(self.baseline),
+                "clipped": summary(self.clipped),
+            },
+            **self._controls_json(),
+            **({"guard": self.guarded.to_json()} if self.guarded else {}),
+            "labels": list(self.labels),
+            "notes": list(self.notes),
+            "settings": self.settings,
+            "seconds": sum(look.seconds for look in looks),
+        }
+
+    def _controls_json(self) -> dict[str, Any]:
+        if not self.settings.get("controls"):
+            return {}
+        arms = [each.to_json() for each in self.against]
+        return {"controls": {"says": self.beside(), "arms": arms}}
+
+    def beside(self) -> str:
+        """Say whether the choice beats its control arms; nothing where none were asked for."""
+        if not self.settings.get("controls"):
+            return ""
+        if not self.controls:
+            return "nothing is clipped, so there is nothing to hold control arms beside"
+        return controls_sentence(self.against)
+
+    def __str__(self) -> str:
+        score = self.baseline.score
+        assert score is not None
+        metric = score.headline
+        said = [
+            self.caution(),
+            f"{self.settings['model']} on {self.settings['task']}: {self.verdict()}",
+            f"  choice      {self.choice()}",
+            f"  unpruned    {_value(self.baseline, metric):.4f} {metric.replace('_', ' ')} on test,"
+            f" n = {score.n}",
+        ]
+        if self.edits:
+            said.append(f"  clipped     {_value(self.clipped, metric):.4f}")
+            said.append(f"  gain        {sentence(self.comparison, metric)}")
+        if self.beside():
+            said.append(f"  controls    {self.beside()}")
+        if self.guarded:
+            said.append(f"  guard       {self.guarded}")
+        return "\n".join(filter(None, said))
+
+    def verdict(self) -> str:
+        """Say in words what the test set allows to be said, of how many rows and under which
+        demonstrations."""
+        said = self.settings
+        seeds = sealed_seeds(said.get("seeds", [said["seed"]]))
+        shots = drawn(said["shots"], seeds, len(said.get("templates", [""])))
+        if not self.edits:
+            return f"{self.stays} ({shots})"
+        paired = self.comparison
+        return f"{verdict(paired)} with n = {paired.n} test rows and {shots}"
+
+    def caution(self) -> str:
+        """Say that no model does better on the test rows than always giving the most frequent
+        label, if so it is."""
+        scores = {name: look.score for name, look in self.tested.items()}
+        labelled = {name: score for name, score in scores.items() if isinstance(score, Score)}
+        return nothing_learned(labelled) if labelled else ""
+
+
+def drawn(shots: int, seeds: Sequence[int], prompts: int = 1) -> str:
+    """Say of how many draws of demonstrations a result is, none where there are no demonstrations,
+    and over how many prompts a row is averaged.
+
+    >>> drawn(4, [7]), drawn(4, [0, 1]), drawn(0, [0])
+    ('one draw of demonstrations, seed 7', '2 draws of demonstrations', 'no demonstrations')
+    >>> drawn(4, [0, 1], prompts=3)
+    '2 draws of demonstrations, each in 3 prompts'
+    """
+    each = f", {'each ' * (len(seeds) > 1)}in {prompts} prompts" if prompts > 1 else ""
+    if not shots:
+        return f"no demonstrations{each}"
+    if len(seeds) == 1:
+        return f"one draw of demonstrations, seed {seeds[0]}{each}"
+    return f"{len(seeds)} draws of demonstrations{each}"
+
+
+def _value(scored: Scored, metric: str) -> float:
+    assert scored.score is not None
+    return shown(metric, scored.score.merits[metric])
