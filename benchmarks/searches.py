@@ -19,37 +19,34 @@ import argparse
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from common import best_of, machine, show
+from common import machine, show
 from eckart.selection.course import Budget
 from eckart.selection.greedy import greedy
 from eckart.selection.order import Place
 from eckart.selection.screens import SCREENS, Screening
+from metered import Ground, Meter
 
-from eckart import Task
-from eckart.algorithm1 import best_edit, candidate
-from eckart.records import Edits, Split, Trial
+from eckart.algorithm1 import Scored, best_edit
+from eckart.records import Edits, Split
 from eckart.runs import RunStore
-from eckart.scoring.evaluator import Evaluator
+from eckart.selection.drawn import Drawn
 from eckart.selection.plan import SCREEN_ROWS
 from eckart.selection.racing import plan_looks
-from eckart.selection.recorded import Recorded
 from eckart.statistics.crossed import seed_and_row_mean
 from eckart.statistics.multiplicity import holm
-from eckart.weights.models import LoadedModel, load_model
+from eckart.weights.models import load_model
 
 METRICS = ("accuracy", "log_loss")
 COLOURS = dict(zip(SCREENS, ("C0", "C1", "C2", "C3", "0.5"), strict=True))
 ONE = "one"
-TIMED = 64
 BACK = 4
 """What a gradient costs in readings: forward twice, since a layer runs again before it goes back,
 and back through states and weights."""
@@ -87,155 +84,6 @@ def main() -> None:
     asked.verb(asked)
 
 
-def products(candidates: Sequence[Edits], rows: int, depth: int) -> int:
-    """Return the row-layer products of one call: rows read times layers run.
-
-    What is read first, the unpruned model or without it the deepest candidate, goes through all
-    layers; the others begin at their lowest edited layer, on the states that it left there.
-
-    >>> products([(), (Edit(3, "mlp", 0.5),), (Edit(3, "mlp", 0.9),)], rows=10, depth=4)
-    60
-    """
-    begins = [min((edit.layer for edit in edits), default=depth) for edits in candidates]
-    later = sorted(begins)[:-1]
-    return rows * (depth + sum(depth - begin for begin in later)) if begins else 0
-
-
-@dataclass(frozen=True)
-class Mean:
-    """Edits scored under several draws, as searches ask for it."""
-
-    trials: tuple[Trial, ...]
-    error: str | None = None
-
-    @property
-    def edits(self) -> Edits:
-        return self.trials[0].edits
-
-    @property
-    def seconds(self) -> float:
-        return sum(trial.seconds for trial in self.trials)
-
-    @property
-    def score(self) -> Mean:
-        return self
-
-    @property
-    def merits(self) -> dict[str, float]:
-        return {metric: float(self.row_values(metric).mean()) for metric in METRICS}
-
-    def row_values(self, metric: str) -> np.ndarray:
-        """Return draws x rows; larger is better."""
-        return np.array([trial.labelled.row_values(metric) for trial in self.trials])
-
-
-class Ground:
-    """A model and a task under one division of its rows, and what is kept of them."""
-
-    def __init__(
-        self, asked: argparse.Namespace, model: LoadedModel, store: RunStore, repeat: int
-    ) -> None:
-        name, _, variant = asked.task.partition(":")
-        task = Task.load(
-            name,
-            data=asked.data,
-            variant=variant or None,
-            shots=asked.shots,
-            split_seed=repeat,
-            split_sizes=f"{asked.rows},{asked.test_rows}",
-        )
-        self.asked, self.store, self.repeat = asked, store, repeat
-        self.scorers = [Evaluator(model, task.redrawn(seed=s)) for s in range(asked.draws)]
-        self.recorded = [Recorded(scorer, store, shared=True) for scorer in self.scorers]
-        self.depth = len(self.scorers[0].anatomy.layers)
-        self.rates = [float(rate) for rate in asked.rates.split(",")]
-
-    @property
-    def reading(self) -> int:
-        """The products of reading the validation rows once, in all draws."""
-        return self.products([()], self.asked.rows)
-
-    def products(self, candidates: Sequence[Edits], rows: int) -> int:
-        return len(self.scorers) * products(candidates, rows, self.depth)
-
-    def of_layers(self, layers: Sequence[int]) -> list[Edits]:
-        """Return the candidates of some layers, the unpruned model first."""
-        part = self.asked.part
-        return [(), *(candidate(layer, part, rate) for layer in layers for rate in self.rates)]
-
-    def score(self, candidates: Sequence[Edits], split: str) -> Iterator[Trial | Mean]:
-        """Yield the trial of each candidate, of several draws their mean."""
-        found: dict[Edits, list[Trial]] = {edits: [] for edits in candidates}
-        for recorded in self.recorded:
-            for trial in recorded.score(candidates, split):
-                found[trial.edits].append(trial)
-        for trials in found.values():
-            yield trials[0] if len(trials) == 1 else Mean(tuple(trials))
-
-    @cached_property
-    def pace(self) -> float:
-        """The seconds that a row-layer product takes on this machine, measured once for the run."""
-
-        def measured() -> float:
-            scorer, rows = self.scorers[0], Split.part("validation", 0, TIMED)
-            scorer.prepare(rows)
-            return best_of(lambda: scorer([], rows)) / (TIMED * self.depth)
-
-        return float(self.kept("pace", measured))
-
-    def kept(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return what a file of the run's folder says, made where there is none."""
-        path = self.store.folder / f"{name}.json"
-        if not path.exists():
-            self.store.write(path.name, json.dumps(make()))
-        return json.loads(path.read_text())
-
-
-@dataclass
-class Meter:
-    """Scores validation rows for one search, and counts what it pays if nothing is kept.
-
-    Arguments:
-        looks: how often something was compared on validation rows.
-        screened: the products of a screen that reads rows of its own, and
-        screen_seconds: what that screen took.
-    """
-
-    ground: Ground
-    read: int = 0
-    looks: int = 0
-    screened: int = 0
-    screen_seconds: float = 0.0
-    asked: set[tuple[Edits, str]] = field(default_factory=set)
-
-    def __call__(self, candidates: Sequence[Edits], split: str) -> Iterator[Trial | Mean]:
-        ground, said = self.ground, Split(split)
-        fresh = [edits for edits in candidates if (edits, said) not in self.asked]
-        self.asked |= {(edits, said) for edits in fresh}
-        rows = (said.stop or ground.asked.rows) - (said.start or 0)
-        paid = ground.products(fresh, rows)
-        self.read += paid
-        each = ground.pace * paid / len(candidates) / len(ground.scorers)
-        for scored in ground.score(candidates, split):
-            if isinstance(scored, Mean):
-                yield Mean(tuple(replace(trial, seconds=each) for trial in scored.trials))
-            else:
-                yield replace(scored, seconds=each)
-
-    @property
-    def evaluations(self) -> int:
-        """How many compositions were read, the unpruned model among them."""
-        return len({edits for edits, _ in self.asked})
-
-    @property
-    def products(self) -> int:
-        return self.read + self.screened
-
-    @property
-    def seconds(self) -> float:
-        return self.screen_seconds + self.ground.pace * self.read
-
-
 @dataclass(frozen=True)
 class Arm:
     """A way to search."""
@@ -253,8 +101,9 @@ def order_of(meter: Meter, arm: Arm, number: int) -> list[int]:
     """Return the layers in the order of a rule, which pays what it reads."""
     ground, asked = meter.ground, meter.ground.asked
     told = Screening(
-        scorers=ground.scorers,
+        scorers=ground.draws.choosing,
         score=meter,
+        every=ground.draws.every,
         places=[Place(layer, asked.part) for layer in range(ground.depth)],
         rates=ground.rates,
         metric=arm.metric,
@@ -379,7 +228,7 @@ def measured(
             meters.append(Meter(ground))
             found.append(STRATEGIES[arm.strategy](meters[-1], arm, number))
         choices.update(" ".join(map(str, edits)) or "nothing" for edits in found)
-        tested = {each.edits: hits(each) for each in ground.score(list({(), *found}), "test")}
+        tested = {each.edits: hits(each) for each in ground.draws.score(list({(), *found}), "test")}
         gains.append(100 * np.mean([tested[edits] - tested[()] for edits in found], axis=0))
     every = np.concatenate(gains, axis=1)
     gain = seed_and_row_mean(every, bounds=(-100.0, 100.0))
@@ -406,9 +255,9 @@ def measured(
     return point, every
 
 
-def hits(scored: Trial | Mean) -> np.ndarray:
+def hits(scored: Scored) -> np.ndarray:
     """Return draws x rows: 1 where a row is right."""
-    source = scored if isinstance(scored, Mean) else scored.labelled
+    source = scored if isinstance(scored, Drawn) else scored.score
     return np.atleast_2d(source.row_values("accuracy"))
 
 
