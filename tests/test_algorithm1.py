@@ -96,22 +96,22 @@ def test_nothing_more_is_scored_once_the_unpruned_model_failed():
 
 
 def test_the_test_set_is_looked_at_once_for_each_model():
-    known, choice = Known({0.0: 0.5, 0.9: 0.6}), Edit(1, "attn", 0.9)
+    known, choice = Known({0.0: 0.5, 0.9: 0.6}), (Edit(1, "attn", 0.9),)
     unpruned, clipped = score_test(known, choice)
-    assert known.asked == [("test", [(), (choice,)])]
+    assert known.asked == [("test", [(), choice])]
     assert (unpruned.score.accuracy, clipped.score.accuracy) == (0.5, 0.6)
 
 
 def test_where_nothing_is_clipped_the_test_set_is_looked_at_once():
     known = Known({0.0: 0.5})
-    unpruned, clipped = score_test(known, Edit(1, "attn", 0.0))
+    unpruned, clipped = score_test(known, ())
     assert known.asked == [("test", [()])]
     assert unpruned is clipped
 
 
 def test_a_test_set_that_cannot_be_scored_is_an_error():
     with pytest.raises(RunError, match="the test set cannot be scored"):
-        score_test(Known({0.0: 0.5, 0.9: None}), Edit(1, "attn", 0.9))
+        score_test(Known({0.0: 0.5, 0.9: None}), (Edit(1, "attn", 0.9),))
 
 
 def test_the_whole_algorithm():

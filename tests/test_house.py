@@ -51,10 +51,15 @@ INNER = {
         arrays attention duals norms bound claims plainly slips identities inequalities checks
     """,
     "reports": """
-        terminal table guard provenance sentences tables claims controls figures results page
+        terminal table guard provenance screens sentences tables claims controls figures results
+        page
     """,
-    "scoring": "encoding requests fitting forward methods scorer evaluation evaluator text",
-    "selection": "plan recorded drawn draws controls guarded guard tested racing result search",
+    "scoring": """
+        encoding requests fitting forward gradients methods scorer evaluation evaluator text
+    """,
+    "selection": """
+        plan order recorded drawn draws controls guarded guard tested racing screens result search
+    """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "tasks": "tables spec prompts choices files splits sources labels examples task",
     "weights": """

@@ -136,7 +136,8 @@ def algorithm1(
     searched = (search_rates or search_all)(score, layer, part, rates, metric)  # lines 5 to 14
     choice = Edit(layer, part, searched.best)
     controls = arms(choice) if choice.rate else ()
-    unpruned, clipped, *beside = score_test(score, choice, controls)  # lines 15 and 16
+    edits = candidate(choice.layer, choice.part, choice.rate)
+    unpruned, clipped, *beside = score_test(score, edits, [(arm,) for arm in controls])  # 15, 16
     return Found(layer, searched, unpruned, clipped, tuple(beside))
 
 
@@ -212,7 +213,7 @@ def compared(merit: float) -> float:
 
 
 def score_test(
-    score: ScoreEdits, choice: Edit, controls: Sequence[Edit] = ()
+    score: ScoreEdits, choice: Edits, controls: Sequence[Edits] = ()
 ) -> tuple[Scored, Scored, *tuple[Scored, ...]]:
     """Score the unpruned model and the frozen choice on the same test rows (lines 15 and 16), and
     beside them its control arms, which may fail.
@@ -220,13 +221,12 @@ def score_test(
     Raises:
         RunError: either of the two could not be scored.
     """
-    edits = candidate(choice.layer, choice.part, choice.rate)
-    asked: list[Edits] = [(), edits, *((arm,) for arm in controls)]
+    asked: list[Edits] = [(), choice, *controls]
     trials = {trial.edits: trial for trial in score(list(dict.fromkeys(asked)), "test")}
-    for tested in ((), edits):
+    for tested in ((), choice):
         if trials[tested].score is None:
             raise RunError(f"the test set cannot be scored: {trials[tested].error}")
-    return trials[()], trials[edits], *(trials[arm,] for arm in controls)
+    return trials[()], trials[choice], *(trials[arm] for arm in controls)
 
 
 def control_arms(choice: Edit, droppable: bool) -> tuple[Edit, ...]:
@@ -245,6 +245,17 @@ def control_arms(choice: Edit, droppable: bool) -> tuple[Edit, ...]:
     cuts = tuple(replace(choice, cut=cut) for cut in (*RANDOM_ARMS, LARGEST))
     whole = droppable and len(PARTS[choice.part]) > 1
     return (*cuts, replace(choice, rate=1.0, cut=DROP)) if whole else cuts
+
+
+def arms_together(edits: Edits, droppable: bool) -> tuple[Edits, ...]:
+    """Return the control arms of a composition: the same arm of each edit, all at once; dropped
+    are all parts, or none.
+
+    >>> arms = arms_together((Edit(3, "q", 0.9), Edit(5, "mlp", 0.5)), droppable=True)
+    >>> len(arms), [str(edit) for edit in arms[-1]]
+    (4, ['3:q:0.9:largest', '5:mlp:0.5:largest'])
+    """
+    return tuple(zip(*(control_arms(edit, droppable) for edit in edits), strict=False))
 
 
 def candidate(layer: int, part: str, rate: float) -> Edits:

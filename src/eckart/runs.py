@@ -30,6 +30,9 @@ CONTENTS = "contents"
 """The row that says what was in the tasks when a sweep began; it is no setting either."""
 GUARD = "guard"
 """The row that says what guards the choices; nor is it a setting: a run may be guarded later."""
+SCREEN = "screen"
+"""The row that holds what a screen found, which the settings decide."""
+NOTES = (ORIGIN, CONTENTS, GUARD, SCREEN)
 SHOWN = 3
 """How many of the settings that differ a refusal names."""
 _SCHEMA = """
@@ -154,17 +157,12 @@ class RunStore:
     def keep_model(self, name: str, facts: dict[str, Any]) -> None:
         self._write("INSERT OR REPLACE INTO models VALUES (?, ?)", name, json.dumps(facts))
 
-    def contents(self) -> dict[str, Any] | None:
-        return self._value("SELECT value FROM settings WHERE name = ?", CONTENTS)
+    def note(self, name: str) -> dict[str, Any] | None:
+        """Return what one of the `NOTES` says."""
+        return self._value("SELECT value FROM settings WHERE name = ?", name)
 
-    def keep_contents(self, contents: dict[str, Any]) -> None:
-        self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", CONTENTS, json.dumps(contents))
-
-    def guard(self) -> dict[str, Any]:
-        return self._value("SELECT value FROM settings WHERE name = ?", GUARD) or {}
-
-    def keep_guard(self, guard: dict[str, Any]) -> None:
-        self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", GUARD, json.dumps(guard))
+    def keep_note(self, name: str, said: dict[str, Any]) -> None:
+        self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", name, json.dumps(said))
 
     def write(self, name: str, text: str) -> Path:
         """Write a file into the run's folder, whole or not at all."""
@@ -191,11 +189,9 @@ class RunStore:
         )
 
     def _refuse_other(self, settings: dict[str, Any]) -> None:
-        rows = self._database.execute(
-            "SELECT * FROM settings WHERE name NOT IN (?, ?, ?)", [ORIGIN, CONTENTS, GUARD]
-        )
+        rows = self._database.execute("SELECT * FROM settings")
         with _intact(self.folder):
-            was = {name: json.loads(value) for name, value in rows}
+            was = {name: json.loads(value) for name, value in rows if name not in NOTES}
         changed = list(changes(was, json.loads(json.dumps(settings))))
         if changed:
             more = f"; and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
@@ -236,6 +232,7 @@ class Run:
         origin: the command and the versions that began it, where they were noted.
         margin: of the guard, in points.
         guarded: the trials of the guard, which are none of the others.
+        screen: what chose the layer, where a screen did; see `Screened.to_json`.
 
     Raises:
         RunError: two trials score the same edits on the same split of the same setting.
@@ -250,6 +247,7 @@ class Run:
     origin: dict[str, Any] = field(default_factory=dict)
     margin: float | None = None
     guarded: tuple[Trial, ...] = ()
+    screen: dict[str, Any] | None = None
 
     @cached_property
     def asked(self) -> Asked:
@@ -307,9 +305,8 @@ def read_run(folder: str | Path) -> Run:
         name = min((t.setting.model for t in trials.values()), default="")
         moved = (replace(t, setting=replace(t.setting, model=name)) for t in trials.values())
         trials = {_beside(trial.key, trial.setting): trial for trial in moved}
-    origin = read["settings"].pop(ORIGIN, {})
-    read["settings"].pop(CONTENTS, None)
-    guard = read["settings"].pop(GUARD, {"margin": None, "names": []})
+    notes = {name: read["settings"].pop(name) for name in NOTES if name in read["settings"]}
+    guard = notes.get(GUARD, {"margin": None, "names": []})
     guarded = [key for key in trials if trials[key].setting.task in guard["names"]]
     return Run(
         path.parent,
@@ -318,9 +315,10 @@ def read_run(folder: str | Path) -> Run:
         rows=rows,
         spectra=read["spectra"],
         models=read["models"],
-        origin=origin,
+        origin=notes.get(ORIGIN, {}),
         margin=guard["margin"],
         guarded=tuple(trials[key] for key in guarded),
+        screen=notes.get(SCREEN),
     )
 
 

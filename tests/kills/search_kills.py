@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from eckart import Task, search
 from eckart.weights.models import load_model
 
 
-def run(model: str, data: str, folder: Path) -> None:
+def run(model: str, data: str, folder: Path, layer: str) -> None:
     task = Task.load(data=data, text_column="review", label_column="verdict", shots=4)
     other = Task.load(data=data, text_column="review", label_column="note", name="note", shots=2)
     text = folder.parent / "text.txt"
@@ -30,6 +31,7 @@ def run(model: str, data: str, folder: Path) -> None:
         load_model(model),
         task,
         rates=[0, 0.25, 0.5, 0.75, 0.9, 0.95],
+        layer=layer,
         top_k=1,  # a layer where some rate is chosen, so that there is something to guard
         guard=True,
         guard_text=text,
@@ -73,24 +75,25 @@ def kept(folder: Path) -> int:
         )
 
 
-def main(model: str, data: str, folder: str) -> None:
+def main(model: str, data: str, folder: str, layer: str, kills: str) -> None:
     torch.set_num_threads(1)
     calm, runs = Path(folder) / "calm", Path(folder) / "killed"
-    run(model, data, Path(folder) / "warm")  # the first run of a process imports much
+    run(model, data, Path(folder) / "warm", layer)  # the first run of a process imports much
     start = time.perf_counter()
-    assert in_a_child(lambda: run(model, data, calm)) == 0
+    assert in_a_child(lambda: run(model, data, calm, layer)) == 0
     whole = time.perf_counter() - start
     dice, landed, history = random.Random(0), 0, [[]]
-    while landed < 20:
+    while landed < int(kills):
         killed = runs / str(len(history))
-        ended = in_a_child(lambda: run(model, data, killed), after=dice.uniform(0.1, 0.95) * whole)  # noqa: B023
+        after = dice.uniform(0.1, 0.95) * whole
+        ended = in_a_child(partial(run, model, data, killed, layer), after)
         assert ended in (0, signal.SIGKILL), ended
         landed += ended == signal.SIGKILL
         history[-1].append(kept(killed))
         if ended == 0:
             history.append([])
     for number in range(1, len(history) + 1):
-        assert in_a_child(lambda: run(model, data, runs / str(number))) == 0  # noqa: B023
+        assert in_a_child(lambda: run(model, data, runs / str(number), layer)) == 0  # noqa: B023
     print(json.dumps({"landed": landed, "history": history, "calm": kept(calm)}))
 
 

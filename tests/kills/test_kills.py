@@ -5,6 +5,7 @@ import sqlite3
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from drivers import driven, needs_fork
 
 
@@ -15,10 +16,13 @@ def without_timings(path: Path) -> str:
 
 
 @needs_fork
-def test_twenty_kills_end_where_an_undisturbed_run_ends(model, table, tmp_path):
-    found = driven("search_kills.py", model, table, tmp_path)
-    assert found["landed"] == 20
-    assert json.loads((tmp_path / "calm" / "result.json").read_text())["guard"]["tasks"]
+@pytest.mark.parametrize(("layer", "kills"), [("auto", 20), ("gradient", 4), ("validation", 4)])
+def test_kills_end_where_an_undisturbed_run_ends(model, table, tmp_path, layer, kills):
+    found = driven("search_kills.py", model, table, tmp_path, layer, kills)
+    assert found["landed"] == kills
+    result = json.loads((tmp_path / "calm" / "result.json").read_text())
+    assert layer != "auto" or result["guard"]["tasks"]
+    assert ("screen" in result) == (layer != "auto")
     for number, history in enumerate(found["history"], start=1):
         assert history == sorted(history), "something that was finished was lost"
         assert without_timings(tmp_path / "killed" / str(number)) == without_timings(

@@ -61,7 +61,7 @@ def found(task):
 
 def test_the_arms_are_scored_as_clipping_by_hand_scores_them(task, found):
     assert found.rate == 0.9
-    assert [arm.edit.cut for arm in found.against] == list(CUTS)
+    assert [arm.cut for arm in found.against] == list(CUTS)
     model = load_model(MODEL, dtype="float32")
     for arm, kept in zip(found.against, found.controls, strict=True):
         with clip(model.model, arm.edit):
@@ -127,7 +127,7 @@ def test_a_search_says_it_in_words_tables_and_json(task, tmp_path):
     page = json.loads(report(tmp_path / "run", format="json").read_text())
     rows = page["tables"]["controls"]
     assert {row["arm"] for row in rows} == set(CUTS)
-    by_cut = {arm.edit.cut: arm for arm in found.against}
+    by_cut = {arm.cut: arm for arm in found.against}
     for row in rows:
         arm = by_cut[row["arm"]]
         assert row["control"] == arm.merit
@@ -201,12 +201,12 @@ def test_a_sweep_holds_every_choice_beside_its_arms(task, found, tmp_path, test)
         str(MODEL), task, controls=True, test=test, seeds=[0, 1], out=tmp_path / "run", **grid
     )
     first = next(line for line in result.lines if line.part == "mlp" and line.setting.seed == 0)
-    assert [str(arm.edit) for arm in first.controls] == [str(arm.edit) for arm in found.against]
+    assert [arm.edits for arm in first.controls] == [arm.edits for arm in found.against]
     assert [arm.difference for arm in first.controls] == [arm.difference for arm in found.against]
     assert controls_sentence(first.controls) in str(first)
     assert len(first.to_json()["controls"]) == len(CUTS)
     for line in result.lines:
-        cuts = [arm.edit.cut for arm in line.controls]
+        cuts = [arm.cut for arm in line.controls]
         expected = CUTS if line.part == "mlp" else CUTS[:-1]
         assert cuts == (list(expected) if line.edit else [])
     page = json.loads(report(tmp_path / "run", format="json").read_text())

@@ -12,6 +12,7 @@ from families import build, save_family, tiny_tokenizer
 from eckart import Task, export, report, search
 from eckart.algorithm1 import algorithm1
 from eckart.analysis.findings import find
+from eckart.analysis.flips import flips
 from eckart.demo import MODEL, corpus
 from eckart.errors import EditError, NotANumberError, StudyError, TaskError
 from eckart.paper.functions.models import InContextModel
@@ -230,6 +231,10 @@ def test_a_row_under_several_prompts_is_their_mean(varied, tmp_path):
     assert choice.gain.interval == pytest.approx(result.comparison.interval)
     assert "exact McNemar" not in str(result) + " ".join(summary(find(read_run(out))))
     assert report(out).exists()
+    by_row = dict(zip((row.id for row in result.rows[-1].rows), gains, strict=True))
+    turned = flips(find(read_run(out)), choice, "test")
+    assert {flip.id for flip in turned} >= {row for row, gain in by_row.items() if gain}
+    assert {flip.scored for flip in turned} == {3}
 
 
 def test_prompts_and_draws_are_crossed(varied, tmp_path):

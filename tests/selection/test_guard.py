@@ -10,7 +10,7 @@ from families import build, tiny_tokenizer
 from eckart import Edit, Task, search, sweep
 from eckart.errors import EckartError, RunError, TaskError
 from eckart.reports.page import Report
-from eckart.runs import RunStore, read_run
+from eckart.runs import GUARD, RunStore, read_run
 from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.scorer import Scorer
 from eckart.scoring.text import GuardText, TextScorer
@@ -293,7 +293,9 @@ def test_a_run_that_holds_two_texts_of_one_name_is_not_read(scorer, text, tmp_pa
             guard = Guard(scorer, text)
             guard.look(EDITS, store)
         names = [each.full_name for each in guard.read]
-        store.keep_guard({"margin": 1, "names": names})  # as it was before contents were noted
+        store.keep_note(
+            GUARD, {"margin": 1, "names": names}
+        )  # as it was before contents were noted
     with pytest.raises(RunError, match="two results for one trial"):
         read_run(tmp_path / "run")
 

@@ -128,7 +128,10 @@ class Findings:
 
     @property
     def targets(self) -> list[Target]:
-        """Every condition with every part that was clipped in it, sorted."""
+        """Every condition with every part that was clipped in it, sorted; none of a search that
+        composed edits, which chose no single one."""
+        if self.run.settings.get("strategy") == "greedy":
+            return []
         return sorted({Target(where, edit.part) for where, edit in self.cells if edit is not None})
 
     def edits(self, target: Target) -> list[Edit]:

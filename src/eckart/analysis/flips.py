@@ -15,6 +15,8 @@ from eckart.statistics.scores import Score
 
 Answers = dict[str, tuple[Row, Rows, float]]
 """By row id: the row, and the predicted label's index or the squared error."""
+Pairs = dict[tuple[int, str], tuple[Answers, Answers]]
+"""By seed and prompt: the unpruned model's answers and the clipped model's."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Flip:
         label, before, after: the right answer, the unpruned model's and the clipped model's, in
             words. Of numbers, the errors, as means over the seeds, and no label.
         seeds: under which demonstrations it turned so.
-        scored: under how many it was scored.
+        scored: under how many demonstrations and prompts it was scored.
     """
 
     kind: Literal["fixed", "broken"]
@@ -48,12 +50,16 @@ def flips(findings: Findings, choice: Choice, split: str) -> list[Flip]:
     if block is None:
         return []
 
-    def answers(edit: Edit | None, seed: int) -> Answers:
-        trials = block.trials.get((edit, seed), [])
+    def answers(edit: Edit | None, seed: int, prompt: str) -> Answers:
+        kept = block.trials.get((edit, seed), [])
+        trials = [trial for trial in kept if trial.setting.task == prompt]
         return {row: of for trial in trials for row, of in _answers(findings.run, trial).items()}
 
+    prompts = {t.setting.task for trials in block.trials.values() for t in trials}
     pairs = {
-        seed: (answers(None, seed), answers(edit, seed)) for seed, edit in choice.picks.items()
+        (seed, prompt): (answers(None, seed, prompt), answers(edit, seed, prompt))
+        for seed, edit in choice.picks.items()
+        for prompt in sorted(prompts)
     }
     return _label_flips(pairs) if block.kind is Score else _error_flips(pairs)
 
@@ -68,10 +74,10 @@ def _answers(run: Run, trial: Trial) -> Answers:
     return {row.id: (row, rows, answer) for row, answer in zip(asked, answers, strict=True)}
 
 
-def _label_flips(pairs: dict[int, tuple[Answers, Answers]]) -> list[Flip]:
+def _label_flips(pairs: Pairs) -> list[Flip]:
     turned: dict[tuple[str, str, str], list[tuple[int, Row, Rows]]] = defaultdict(list)
     scored: dict[str, int] = defaultdict(int)
-    for seed, (before, after) in pairs.items():
+    for (seed, _), (before, after) in pairs.items():
         for row, rows, answer in after.values():
             if row.id not in before:
                 continue
@@ -103,15 +109,15 @@ def _flip(was: str, is_now: str, where: list[tuple[int, Row, Rows]], scored: int
         label=label,
         before=was,
         after=is_now,
-        seeds=tuple(seed for seed, _, _ in where),
+        seeds=tuple(dict.fromkeys(seed for seed, _, _ in where)),
         scored=scored,
     )
 
 
-def _error_flips(pairs: dict[int, tuple[Answers, Answers]]) -> list[Flip]:
+def _error_flips(pairs: Pairs) -> list[Flip]:
     rows: dict[str, Row] = {}
     errors: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
-    for seed, (before, after) in pairs.items():
+    for (seed, _), (before, after) in pairs.items():
         for name, (row, _, error) in after.items():
             if name in before:
                 rows[name] = row

@@ -186,7 +186,10 @@ def _block(condition: Condition, split: str, trials: list[Trial], rows: dict[str
     prompts = sorted({trial.setting.task for trial in trials})
     merits = np.full((len(prompts), len(place), len(seeds), len(ids)), np.nan)
     kept: dict[tuple[Edit | None, int], list[Trial]] = defaultdict(list)
+    whole = {(edit_of(t), t.setting.seed) for t in trials if not t.split.is_part}
     for trial in trials:
+        if trial.split.is_part and (edit_of(trial), trial.setting.seed) in whole:
+            continue  # a screen read some of these rows before
         assert trial.score is not None
         edit, seed = edit_of(trial), trial.setting.seed
         asked = columns[trial.rows][trial.split.slice]

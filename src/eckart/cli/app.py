@@ -154,13 +154,15 @@ def search(
     reading: ReadingOptions,
     loading: ModelOptions,
 ) -> None:
-    """Algorithm 1: choose the layer by condition number, the rate on validation, and test the
-    choice once."""
+    """Algorithm 1: choose the layer by condition number or another screen, the rate on validation,
+    and test the choice once."""
     rows = o.read_draws(task, plan)
     from eckart.cli.results import finish_search
     from eckart.exports.dense import check_target
+    from eckart.selection.screens import check_layer
     from eckart.selection.search import default_folder, run_plan
 
+    check_layer(plan.layer)
     if save is not None:
         check_target(save)
     evaluator = _evaluator(model, rows, scoring, reading, loading)

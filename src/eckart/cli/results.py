@@ -11,23 +11,31 @@ from eckart.errors import RunError
 from eckart.files import write_whole
 from eckart.reports.claims import published_table
 from eckart.reports.figures import draw_rates, rate_points, save_figure
+from eckart.reports.greedy import greedy_report
 from eckart.reports.page import published_page, read_report
 from eckart.reports.results import record_report, search_report
 from eckart.reports.terminal import as_text
+from eckart.selection.composed import GreedyResult
 from eckart.selection.result import SearchResult
 from eckart.selection.tested import Tested
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from eckart.exports.dense import Saved
     from eckart.scoring.scorer import Scorer
 
 
 def finish_search(
-    result: SearchResult, scorer: Scorer, folder: Path, save: Path | None, as_json: bool
+    result: SearchResult | GreedyResult,
+    scorer: Scorer,
+    folder: Path,
+    save: Path | None,
+    as_json: bool,
 ) -> None:
     """Write the result as text and figure into the run's folder, save the clipped model, and
     print."""
-    write_search(result, folder)
+    written = write_search(result, folder)
     kept = None
     if save is not None:
         from eckart.exports.dense import save_clipped  # torch, which a report does without
@@ -42,8 +50,8 @@ def finish_search(
             }
         )
         return
-    show(search_report(result))
-    say(f"run: {folder} (result.json, result.txt, validation.png)")
+    show(result_report(result))
+    say(f"run: {folder} (result.json, {', '.join(written)})")
     if kept:
         say(saved_sentences(kept, result))
 
@@ -79,9 +87,16 @@ def _document(saved: Saved, result: Tested) -> dict[str, Any]:
     }
 
 
-def write_search(result: SearchResult, folder: Path) -> None:
-    """Write `result.txt` and `validation.png`."""
-    write_whole(folder / "result.txt", as_text(search_report(result)).encode())
+def result_report(result: SearchResult | GreedyResult) -> RenderableType:
+    """Return everything that a search found, by whatever strategy."""
+    return greedy_report(result) if isinstance(result, GreedyResult) else search_report(result)
+
+
+def write_search(result: SearchResult | GreedyResult, folder: Path) -> list[str]:
+    """Write `result.txt`, and of Algorithm 1 `validation.png`; return their names."""
+    write_whole(folder / "result.txt", as_text(result_report(result)).encode())
+    if isinstance(result, GreedyResult):
+        return ["result.txt"]
     score = result.chosen.trial.score
     assert score is not None
     model = Path(result.settings["model"]).name
@@ -89,6 +104,7 @@ def write_search(result: SearchResult, folder: Path) -> None:
     majority = score.summary()["majority_rate"]
     figure = draw_rates(rate_points(result), result.rate, majority, title)
     save_figure(figure, folder / "validation.png")
+    return ["result.txt", "validation.png"]
 
 
 def run_report(run: Path, out: Path | None, name: str, figures: Path | None, as_json: bool) -> None:

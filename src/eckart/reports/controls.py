@@ -24,7 +24,7 @@ from eckart.statistics.gain import verdict
 from eckart.statistics.multiplicity import holm
 
 if TYPE_CHECKING:
-    from eckart.selection.result import SearchResult
+    from eckart.selection.tested import Tested
 
 NOTE = (
     "Each choice against other edits of the same place, on the same test rows: as many singular"
@@ -35,7 +35,7 @@ NOTE = (
 )
 
 
-def controls_report(result: SearchResult) -> list[RenderableType]:
+def controls_report(result: Tested) -> list[RenderableType]:
     """Return a search's choice beside its control arms, and what that allows to be said."""
     units = UNITS[type(result.clipped.trials[0].score)]  # type: ignore[index]
     columns = (
@@ -49,7 +49,7 @@ def controls_report(result: SearchResult) -> list[RenderableType]:
     )
     rows = [_beside(arm) for arm in result.against]
     n = result.comparison.n
-    title = f"control arms: layer {result.layer}, {result.part}, on the same test rows (n = {n})"
+    title = f"control arms: {result.place}, on the same test rows (n = {n})"
     tables = [Table("controls", title, "", columns, rows)] if rows else []
     said = result.beside()
     return [*tables, Said(f"{said[0].upper()}{said[1:]}.\n")]
@@ -58,9 +58,9 @@ def controls_report(result: SearchResult) -> list[RenderableType]:
 def _beside(arm: Against) -> dict[str, Any]:
     paired = arm.difference
     if paired is None:
-        return {"arm": arm.edit.amount, "says": f"failed: {arm.error}"}
+        return {"arm": arm.name, "says": f"failed: {arm.error}"}
     return {
-        "arm": arm.edit.amount,
+        "arm": arm.name,
         "merit": arm.merit,
         "gain": paired.mean,
         "interval": paired.interval,

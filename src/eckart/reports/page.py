@@ -26,8 +26,10 @@ from eckart.reports.claims import (
 from eckart.reports.controls import controls_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
+from eckart.reports.greedy import kept_document, steps_table
 from eckart.reports.guard import guard_tables, guards
 from eckart.reports.provenance import Provenance, provenance
+from eckart.reports.screens import screen_table
 from eckart.reports.sentences import Headline, choice_name, ordered, summary, verdicts, worst_matrix
 from eckart.reports.table import UNITS, Table, Units, escaped
 from eckart.reports.tables import (
@@ -93,7 +95,9 @@ class Report:
         """Work out everything about a run."""
         findings = find(run)
         origin = provenance(run)
+        composed = kept_document(run)
         tables = (
+            *([steps_table(composed)] if composed else []),
             choices_table(findings),
             controls_table(findings),
             *guard_tables(run),
@@ -105,6 +109,7 @@ class Report:
             seeds_table(findings),
             cells_table(findings),
             failures_table(findings),
+            screen_table(run),
             spectra_table(run),
         )
         chosen = [choice for choice in ordered(findings) if choice.edit]
@@ -112,7 +117,7 @@ class Report:
         return cls(
             title=origin.title,
             summary=tuple(
-                [*origin.warnings, *summary(findings), *_guarded(run)]
+                [*origin.warnings, *_found(findings, composed), *_guarded(run)]
                 if findings.cells
                 else origin.warnings or _nothing(run)
             ),
@@ -281,6 +286,10 @@ def _guarded(run: Run) -> list[str]:
     """Say what else each choice did, if it was looked at."""
     several = len({trial.setting.model for trial in run.guarded}) > 1
     return [f"{f'{model}: ' * several}{guarded}" for model, guarded in guards(run)[:MOST_FLIPPED]]
+
+
+def _found(findings: Findings, composed: dict[str, Any] | None) -> list[str]:
+    return composed["says"] if composed else summary(findings)
 
 
 def _nothing(run: Run) -> list[str]:

@@ -16,6 +16,7 @@ from eckart.runs import Run
 VERSIONS = ("eckart", "torch", "transformers", "python")
 SEARCHED = (
     *("task", "part", "rates", "layer", "top_k", "combine", "metric"),
+    *("strategy", "places", "evaluations", "minutes"),
     *("shots", "seed", "scoring", "dtype"),
 )
 """The settings of a search that its command line says."""
@@ -99,7 +100,7 @@ def _warnings(run: Run, kind: str) -> list[str]:
         said.append(
             f"{failed} of {len(run.trials)} trials failed; they are listed below and count nowhere."
         )
-    if several:
+    if several and run.settings.get("strategy") != "greedy":
         said.append(f"{several} trials clip several places at once, and are left out.")
     return said
 

@@ -12,10 +12,12 @@ from rich.text import Text
 
 from eckart.analysis.findings import find
 from eckart.reports.controls import controls_report
+from eckart.reports.screens import screen_list
 from eckart.reports.sentences import evaluation_verdict, race_summary, summary
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, listed, titled
 from eckart.selection.drawn import interval
+from eckart.selection.tested import Tested
 from eckart.statistics.scores import Score
 from eckart.weights.conditioning import MatrixSpectrum
 
@@ -70,6 +72,8 @@ def search_report(result: SearchResult) -> RenderableType:
         parts.append(beside_table(result))
     if result.condition_numbers:
         parts.append(layers_list(result))
+    if result.order:
+        parts.append(screen_list(result.order))
     parts += [Said(f"note: {note}", "dim") for note in result.notes]
     return Group(*parts)
 
@@ -118,7 +122,7 @@ def _candidate(result: SearchResult, candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def outcome_table(result: SearchResult) -> Table:
+def outcome_table(result: Tested) -> Table:
     """Return the test set's outcome: unpruned and clipped on the same rows; unpruned alone where
     nothing is clipped."""
     columns = (
@@ -138,7 +142,7 @@ def outcome_table(result: SearchResult) -> Table:
     return Table("outcome", title, "", columns, rows)
 
 
-def _means(result: SearchResult) -> str:
+def _means(result: Tested) -> str:
     draws = len(result.baseline.trials)
     return f", means over {draws} draws" if draws > 1 else ""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from eckart.analysis.findings import Choice, Conclusion, Findings
 from eckart.analysis.outcomes import short_name, span
+from eckart.reports.screens import screen_of
 from eckart.reports.table import UNITS
 from eckart.selection.tested import drawn
 from eckart.statistics.crossed import nothing_learned
@@ -31,7 +32,9 @@ def summary(findings: Findings) -> list[str]:
         return ["No edit was scored, so there is nothing to compare."]
     sentences = [_sentence(choice, findings) for choice in ordered(findings)[:SAID]]
     if len(findings.choices) == 1:
-        return [*_caution(findings.choices[0], findings), *sentences]
+        screen = screen_of(findings.run)
+        said = [f"Screen {screen}."] if screen else []
+        return [*_caution(findings.choices[0], findings), *sentences, *said]
     more = len(findings.choices) - SAID
     rest = [f"{more} more stand in the table of choices."] if more > 0 else []
     return [_overall(findings), *sentences, *rest]

@@ -8,6 +8,8 @@ from functools import cached_property, singledispatch
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from eckart.errors import ModelError, NotANumberError, TaskError
 from eckart.records import Edit, Edits, Rows, Split
 from eckart.scoring.encoding import differently_encoded, shared_text
@@ -17,6 +19,7 @@ from eckart.scoring.forward.fastest import BOTTOM, CheckedPart, CheckedReader, R
 from eckart.scoring.forward.plain import sizes
 from eckart.scoring.forward.states import StateStore
 from eckart.scoring.forward.trunk import LayerPoint, Trunk
+from eckart.scoring.gradients import Question, Take, log_loss_gradients
 from eckart.scoring.methods import (
     INPUTS,
     LogLikelihoods,
@@ -31,8 +34,9 @@ from eckart.scoring.methods import (
 from eckart.scoring.requests import build_requests, check_vocabulary
 from eckart.scoring.scorer import Progress, Scorer, silent
 from eckart.statistics.scores import Score
-from eckart.tasks.prompts import Prompt
+from eckart.tasks.prompts import Example, Prompt
 from eckart.tasks.task import Task
+from eckart.weights.anatomy import Weight
 from eckart.weights.loading.config import context_window
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
 from eckart.weights.options import ReadingOptions
@@ -187,20 +191,57 @@ class Evaluator(Scorer):
         them."""
         split = Split(split)
         if split not in self._fitted:
-            if split.is_part:
-                found = self.fitted(split.name).part(split)
-            else:
-                how = self.reading
-                found = fit(
-                    self.task,
-                    split,
-                    self.tokenizer,
-                    self.window,
-                    truncate=how.truncate_demonstrations,
-                    drop=how.drop_long_rows,
-                )
-            self._fitted[split] = found
+            whole = not split.is_part
+            self._fitted[split] = self._fit(split) if whole else self.fitted(split.name).part(split)
         return self._fitted[split]
+
+    def spare(self, most: int, but: Collection[str] = ()) -> Fitted:
+        """Return the prompts of rows that are neither shown, nor validated, nor tested, as they
+        will be read; of `Task.spare` at most so many, but those with these ids.
+
+        Raises:
+            TaskError: there are none.
+        """
+        rows = [row for row in self.task.spare if row.id not in but][:most]
+        if not rows:
+            raise TaskError(
+                f"every row that demonstrations of task '{self.task.name}' are drawn from is a"
+                " demonstration, or of validation or test: none is left to take a gradient on; give"
+                " smaller --split-sizes, or another --layer"
+            )
+        return self._fit("spare", rows)
+
+    def _fit(self, split: str, examples: Sequence[Example] | None = None) -> Fitted:
+        return fit(
+            self.task,
+            split,
+            self.tokenizer,
+            self.window,
+            truncate=self.reading.truncate_demonstrations,
+            drop=self.reading.drop_long_rows,
+            examples=examples,
+        )
+
+    def loss_gradients(self, rows: Fitted, weights: Collection[Weight], take: Take) -> None:
+        """Hand on the gradient of these rows' mean log-loss by each matrix; see
+        `log_loss_gradients`.
+
+        Labels are ranked as the task does by default, whatever the scoring: by the sum of their
+        tokens' log-likelihoods, and candidates by the mean.
+        """
+        requests = build_requests(
+            rows.prompts, self.tokenizer, self.window, regime=self.readers.lengths.regime
+        )
+        check_vocabulary(self.model, requests)
+        labels = [prompt.label for prompt in rows.prompts]
+        question = Question(requests, labels, self.task.default_score == "mean")
+        with self.progress("gradients", len(weights)) as advance:
+
+            def told(weight: Weight, gradient: Tensor) -> None:
+                take(weight, gradient)
+                advance(1)
+
+            log_loss_gradients(self.anatomy, question, weights, self._budget, told)
 
     def digest(self, split: str) -> str:
         return self.fitted(split).digest

@@ -63,6 +63,7 @@ def fit(
     *,
     truncate: bool = False,
     drop: bool = False,
+    examples: Sequence[Example] | None = None,
 ) -> Fitted:
     """Return a split's prompts, each at most `window` tokens long; without leave to do anything, as
     they are.
@@ -72,19 +73,19 @@ def fit(
         tokenizer, window: the model's own, and the most tokens that it reads.
         truncate: show only as many of its first demonstrations as fit in a row that is too long.
         drop: leave out a row that still is.
+        examples: others than the split's own, which is then but a name for them.
 
     Raises:
         TaskError: no row is left.
     """
-    prompts = task.prompts(split)
+    rows = task.examples(split) if examples is None else examples
+    prompts = tuple(map(task.prompt, rows))
     if window is None or not (truncate or drop):
-        return Fitted(prompts, _described(task, task.examples(split)), (task.shots,) * len(prompts))
+        return Fitted(prompts, _described(task, rows), (task.shots,) * len(prompts))
     encoder = Encoder(tokenizer, prompts)
     fitting = range(task.shots - 1, -1, -1) if truncate else range(0)
     kept: list[tuple[Example, Prompt, int]] = []
-    for example, prompt, length in zip(
-        task.examples(split), prompts, fed_lengths(prompts, encoder), strict=True
-    ):
+    for example, prompt, length in zip(rows, prompts, fed_lengths(prompts, encoder), strict=True):
         choices = ((task.prompt(example, shots), shots) for shots in fitting)
         shorter = ((p, shots) for p, shots in choices if fed_lengths([p], encoder)[0] <= window)
         found = (prompt, task.shots) if length <= window else next(shorter, None)
@@ -96,10 +97,10 @@ def fit(
         raise TaskError(
             f"no {split} row fits into the {window} tokens that the model reads; use fewer --shots"
         )
-    examples, fitted, shots = zip(*kept, strict=True)
+    fitting_rows, fitted, shots = zip(*kept, strict=True)
     return Fitted(
         fitted,
-        _described(task, examples),
+        _described(task, fitting_rows),
         shots,
         _notes(split, shots, task.shots, len(prompts), window),
     )

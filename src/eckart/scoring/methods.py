@@ -99,7 +99,8 @@ def check_method(method: str, kind: str = "classification", split: str = "valida
     if method == "batch" and Split(split).is_part:
         raise TaskError(
             f"scoring 'batch' needs all rows of a split together, and '{split}' are some of them; a"
-            " race reads a split in parts: leave out --race, or choose 'contextual'"
+            " race or a greedy search reads a split in parts: leave out --race or --strategy, or"
+            " choose 'contextual'"
         )
     return method
 

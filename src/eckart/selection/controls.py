@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eckart.algorithm1 import Scored
-from eckart.records import Edit
+from eckart.records import Edits
 from eckart.selection.drawn import Difference, difference
 from eckart.statistics.gain import Verdict, verdict
 from eckart.statistics.multiplicity import holm
@@ -26,7 +26,7 @@ class Against:
     """A choice against one of its control arms.
 
     Arguments:
-        edit: the arm.
+        edits: the arm; of a composition each edit's, all at once.
         merit: its accuracy, or mean squared error; None where its outputs are no numbers.
         difference: the choice less the arm, on the same test rows under the same draws; None where
             the arm failed.
@@ -34,11 +34,21 @@ class Against:
         error: why the arm failed.
     """
 
-    edit: Edit
+    edits: Edits
     merit: float | None = None
     difference: Difference | None = None
     p_adjusted: float = 1.0
     error: str | None = None
+
+    @property
+    def cut(self) -> str:
+        """What is cut: the same of every edit."""
+        return self.edits[0].cut
+
+    @property
+    def name(self) -> str:
+        """How much of what is cut, as the edits say it."""
+        return ", ".join(dict.fromkeys(edit.amount for edit in self.edits))
 
     @property
     def verdict(self) -> Verdict:
@@ -48,8 +58,8 @@ class Against:
     def to_json(self) -> dict[str, Any]:
         paired = self.difference
         return {
-            "edit": str(self.edit),
-            "cut": self.edit.cut,
+            "edit": ", ".join(map(str, self.edits)),
+            "cut": self.cut,
             "value": self.merit,
             "choice_less_arm": paired and paired.to_json(),
             "p_adjusted": self.p_adjusted,
@@ -67,18 +77,16 @@ def against(choice: Scored, arms: Iterable[Scored]) -> tuple[Against, ...]:
     """
     found = []
     for arm in arms:
-        (edit,) = arm.edits
         if arm.score is None or choice.score is None:
-            found.append(Against(edit, error=arm.error))
+            found.append(Against(arm.edits, error=arm.error))
             continue
         metric = arm.score.headline
         merit = shown(metric, arm.score.merits[metric])
-        found.append(Against(edit, merit, difference(arm, choice)))
+        found.append(Against(arm.edits, merit, difference(arm, choice)))
     p = holm([each.difference.p_value for each in found if each.difference])
     adjusted = iter(p.tolist())
     return tuple(
-        Against(each.edit, each.merit, each.difference, next(adjusted)) if each.difference else each
-        for each in found
+        replace(each, p_adjusted=next(adjusted)) if each.difference else each for each in found
     )
 
 
@@ -88,9 +96,9 @@ def controls_sentence(found: Sequence[Against]) -> str:
     said = [
         f"{words} {joined(own)}"
         for word, words in WORDS.items()
-        if (own := [each.edit.cut for each in compared if each.verdict == word])
+        if (own := [each.cut for each in compared if each.verdict == word])
     ]
-    failed = [each.edit.cut for each in found if not each.difference]
+    failed = [each.cut for each in found if not each.difference]
     said += [f"is not compared with {joined(failed)}, which gave no numbers"] if failed else []
     return f"the choice {'; '.join(said)} (paired, Holm over {len(compared)})"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eckart.errors import RunError, TaskError, about
 from eckart.records import Edit, Edits, Trial, fingerprint
-from eckart.runs import RunStore
+from eckart.runs import GUARD, RunStore
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Scorer
 from eckart.scoring.text import GuardText, TextScorer
@@ -107,7 +107,7 @@ def keep_guard(store: RunStore, margin: float, read: Sequence[AnyTask]) -> None:
         RunError: one of them held something else before: the trials of the two would be taken for
             each other's.
     """
-    kept = store.guard()
+    kept = store.note(GUARD) or {}
     held = kept.get("contents", {})
     contents = {_drawn(each): fingerprint([each.digest, each.rows_digest(SPLIT)]) for each in read}
     for name, digest in contents.items():
@@ -117,7 +117,7 @@ def keep_guard(store: RunStore, margin: float, read: Sequence[AnyTask]) -> None:
                 " bring the old back, give the new another name, or choose another --out"
             )
     names = dict.fromkeys([*kept.get("names", ()), *(each.full_name for each in read)])
-    store.keep_guard({"margin": margin, "names": [*names], "contents": held | contents})
+    store.keep_note(GUARD, {"margin": margin, "names": [*names], "contents": held | contents})
 
 
 def _drawn(task: AnyTask) -> str:

@@ -84,11 +84,15 @@ def read_rates(value: Any) -> tuple[float, ...]:
         ) from None
 
 
-def _read_layer(value: Any) -> int | None:
+def _read_layer(value: Any) -> int | str | None:
+    """Read a number or a screen's name, which `eckart.selection.screens` knows; None is the
+    paper's."""
+    if value in ("auto", "condition-number", None):
+        return None
     try:
-        return None if value in ("auto", None) else int(value)
+        return int(value)
     except (TypeError, ValueError):
-        raise EditError(f"layer '{value}' is neither auto nor a number, such as 26 or -1") from None
+        return str(value)
 
 
 def _read_combination(value: Any) -> Any:
@@ -101,6 +105,16 @@ def _read_combination(value: Any) -> Any:
 def _once(read: Callable[[Any], Iterable[Any]]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda value: tuple(dict.fromkeys(read(value)))
 
+
+SCREEN_ROWS = 100
+"""On how many rows a gradient is taken, where nobody says otherwise."""
+STRATEGIES = ("algorithm1", "greedy")
+GREEDY_RATES = (0.0, 0.5, 0.9, 0.99)
+"""Where nobody names other rates."""
+COMPOSABLE = ("accuracy", "log_loss")
+"""What a greedy search can compare."""
+PLACES = 8
+"""How many places a greedy search takes its candidates from, where nobody says otherwise."""
 
 Part = Annotated[str, one_of(PARTS, "part")]
 Rates = Annotated[
@@ -149,8 +163,19 @@ class Plan(Closed):
         description="attn, mlp, all, or one matrix: q k v o gate up down fc_in fc_out.",
     )
     rates: Rates = RATES
-    layer: Annotated[int | None, BeforeValidator(_read_layer)] = Field(
-        default=None, description="auto: by condition number; or a layer, negative from the last."
+    layer: Annotated[int | str | None, BeforeValidator(_read_layer)] = Field(
+        default=None,
+        description=(
+            "A layer, negative from the last; or how to find one: condition-number (the same as"
+            " auto), gradient, validation, last, random:SEED."
+        ),
+    )
+    screen_rows: PositiveInt = Field(
+        default=SCREEN_ROWS,
+        description=(
+            "On how many rows, which are no demonstration, validation or test row, --layer gradient"
+            " is taken."
+        ),
     )
     top_k: TopK = TOP_K
     combine: Combine = "geometric"
@@ -176,6 +201,52 @@ class Plan(Closed):
             " name; all."
         ),
     )
+    strategy: Annotated[str, one_of(STRATEGIES, "strategy")] = Field(
+        default="algorithm1",
+        description=(
+            "algorithm1, the paper's: one edit; or greedy: one after another, each taken once"
+            " validation shows that the model does better with it. Without --rates greedy tries"
+            " 0.5, 0.9 and 0.99."
+        ),
+    )
+    places: PositiveInt = Field(
+        default=PLACES, description="greedy: how many places the candidates are at, deepest first."
+    )
+    evaluations: int | None = Field(
+        default=None,
+        gt=0,
+        description="greedy: the most row passes, each a validation row read through one model.",
+    )
+    minutes: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="greedy: no look at more rows is begun after so many minutes of reading.",
+    )
+
+    @property
+    def greedy(self) -> bool:
+        """Whether edits are composed."""
+        return self.strategy == "greedy"
+
+    @property
+    def tried(self) -> tuple[float, ...]:
+        """The rates of the candidates."""
+        return GREEDY_RATES if self.greedy and self.rates == RATES else self.rates
+
+    @model_validator(mode="after")
+    def _screened(self) -> Self:
+        if self.screen_rows != SCREEN_ROWS and self.layer != "gradient":
+            raise EditError(
+                f"--screen-rows {self.screen_rows} says on how many rows a gradient is taken, and"
+                " none is; add --layer gradient"
+            )
+        if isinstance(self.layer, str) and not any(self.rates):
+            raise EditError(
+                f"--layer {self.layer} looks for where to cut, and rate 0 cuts nothing; add a rate,"
+                " such as 0.9"
+            )
+        return self
 
     @model_validator(mode="after")
     def _raced(self) -> Self:
@@ -186,6 +257,23 @@ class Plan(Closed):
                 "a race compares which rows are right under one draw and prompt, and here are"
                 " several; leave out --race, or --seeds and --templates"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _composed(self) -> Self:
+        if self.greedy and self.race:
+            raise EditError(
+                "a greedy search drops what is beaten without being told to; leave out --race"
+            )
+        if self.greedy and self.metric is not None:
+            check_composable(self.metric)
+        if self.greedy and not any(self.tried):
+            raise EditError("rate 0 alone leaves a greedy search without candidates; add others")
+        for name in ("places", "evaluations", "minutes"):
+            if not self.greedy and getattr(self, name) != Plan.model_fields[name].default:
+                raise EditError(
+                    f"--{name} is of a greedy search, and this is none; add --strategy greedy"
+                )
         return self
 
 
@@ -199,6 +287,19 @@ def check_raceable(metric: str) -> None:
         raise EditError(
             f"a race compares which rows are right, which says nothing sure of {metric}; leave out"
             " --race, or choose --metric accuracy"
+        )
+
+
+def check_composable(metric: str) -> None:
+    """Refuse to compose by what is no mean over rows of bounded values.
+
+    Raises:
+        EditError: the metric is another.
+    """
+    if metric not in COMPOSABLE:
+        raise EditError(
+            f"a greedy search compares row by row, and {metric} is nothing that a row has by"
+            f" itself, or has bounds; choose --metric {' or '.join(COMPOSABLE)}"
         )
 
 

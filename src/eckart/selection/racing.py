@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from eckart.algorithm1 import ScoreEdits, Searched, candidate, checked_unpruned, rate_of
 from eckart.errors import RunError
-from eckart.records import Split, Trial, fingerprint
+from eckart.records import Edits, Split, Trial, fingerprint
 from eckart.scoring.methods import check_method, join_scores
 from eckart.selection.plan import check_raceable
 from eckart.statistics.paired import log_e_value
@@ -30,24 +30,44 @@ class Drop:
     """A candidate that was dropped, and the rival that it was clearly worse than.
 
     Arguments:
-        rate, rival: the candidate's clipping rate, and the rival's.
+        candidate, rival: what each clips.
         rows: after how many rows.
         worse, better: on how many of them only the rival was right, and only the candidate.
         log10_e: the decimal logarithm of the e-value; see `log_e_value`.
     """
 
-    rate: float
-    rival: float
+    candidate: Edits
+    rival: Edits
     rows: int
     worse: int
     better: int
     log10_e: float
 
+    @property
+    def rate(self) -> float:
+        """The candidate's rate."""
+        return rate_of(self.candidate)
+
     def __str__(self) -> str:
+        return self.says(lambda edits: f"rate {rate_of(edits):g}")
+
+    def says(self, name: Callable[[Edits], str]) -> str:
+        """Return what happened in words, each of the two by its name."""
         return (
-            f"rate {self.rate:g} dropped after {self.rows} rows: {self.worse} worse, {self.better}"
-            f" better than rate {self.rival:g}, e = 10^{self.log10_e:.1f}"
+            f"{name(self.candidate)} dropped after {self.rows} rows: {self.worse} worse,"
+            f" {self.better} better than {name(self.rival)}, e = 10^{self.log10_e:.1f}"
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "rate": self.rate,
+            "rival": rate_of(self.rival),
+            "rows": self.rows,
+            "worse": self.worse,
+            "better": self.better,
+            "log10_e": self.log10_e,
+        }
 
 
 @dataclass(frozen=True)
@@ -82,7 +102,7 @@ class Race(Searched):
             "looks": list(self.looks),
             "rows_read": self.rows_read,
             "rows_without": self.rows_without,
-            "drops": [asdict(drop) for drop in self.drops],
+            "drops": [drop.to_json() for drop in self.drops],
         }
 
 
@@ -120,30 +140,76 @@ def race_rates(
     Raises:
         RunError: the unpruned model itself, or every rate that was left, could not be scored.
     """
-    looks: dict[float, list[Trial]] = {rate: [] for rate in sorted(rates)}
-    seen = dict.fromkeys(looks, 0)
+    candidates = {rate: candidate(layer, part, rate) for rate in sorted(rates)}
+    raced = run_race(score, [*candidates.values()], rows, lambda drop: tell(str(drop)))
+    if not raced.left:
+        failed = next(look[-1].error for look in raced.looks.values() if look[-1].score is None)
+        raise RunError(
+            f"no rate is left in the race: {failed}; search without --race, or without these rates"
+        )
+    trials = {rate: _whole(raced, edits, rows) for rate, edits in candidates.items()}
+    best = max(raced.left, key=lambda edits: (raced.right(edits), -rate_of(edits)))
+    seen = tuple(map(raced.seen, candidates.values()))
+    return Race(rate_of(best), trials, raced.ends, seen, rows * len(trials), raced.drops)
+
+
+@dataclass(frozen=True)
+class Raced:
+    """What a race among any candidates read.
+
+    Arguments:
+        left: those that were not dropped, and did not fail.
+        looks: the trials of each, a look a trial.
+        ends: the numbers of rows after which candidates were compared.
+        drops: in the order in which they happened.
+    """
+
+    left: tuple[Edits, ...]
+    looks: Mapping[Edits, Sequence[Trial]]
+    ends: tuple[int, ...]
+    drops: tuple[Drop, ...]
+
+    def seen(self, edits: Edits) -> int:
+        """Return how many rows a candidate was scored on."""
+        return self.ends[len(self.looks[edits]) - 1]
+
+    def right(self, edits: Edits) -> int:
+        """Return how many of them it was right on."""
+        return sum(_right(self.looks[edits]))
+
+
+def run_race(
+    score: ScoreEdits, candidates: Sequence[Edits], rows: int, tell: Callable[[Drop], None]
+) -> Raced:
+    """Read the first validation rows of candidates, but stop reading one once it is clearly beaten.
+
+    Arguments:
+        score, tell: see `race_rates`.
+        candidates: different ones.
+        rows: how many validation rows are read to the end.
+
+    Raises:
+        RunError: the unpruned model itself could not be scored.
+    """
+    looks: dict[Edits, list[Trial]] = {edits: [] for edits in candidates}
     drops: list[Drop] = []
     ends: list[int] = []
-    racing = list(looks)
+    racing = list(candidates)
     for start, stop in pairwise((0, *(plan_looks(rows) if len(looks) > 1 else (rows,)))):
-        candidates = [candidate(layer, part, rate) for rate in racing]
-        for scored in score(candidates, Split.part("validation", start, stop)):
+        for scored in score(racing, Split.part("validation", start, stop)):
             (trial,) = checked_unpruned(scored).trials
-            looks[rate_of(trial.edits)].append(trial)
-        seen.update(dict.fromkeys(racing, stop))
+            looks[trial.edits].append(trial)
         ends.append(stop)
-        racing = _scored(racing, looks)
+        racing = [edits for edits in racing if looks[edits][-1].score is not None]
         if stop < rows:
-            beaten = _beaten({rate: _right(looks[rate]) for rate in racing}, len(looks))
+            beaten = _beaten({edits: _right(looks[edits]) for edits in racing}, len(looks))
             for drop in beaten:
-                tell(str(drop))
-                racing.remove(drop.rate)
+                tell(drop)
+                racing.remove(drop.candidate)
             drops += beaten
-        if len(racing) == 1:
+        if len(racing) <= 1:
             break
-    trials = {rate: _whole(looks[rate], seen[rate], rows) for rate in looks}
-    best = max(racing, key=lambda rate: (sum(_right(looks[rate])), -rate))
-    return Race(best, trials, tuple(ends), tuple(seen.values()), rows * len(looks), tuple(drops))
+    return Raced(tuple(racing), looks, tuple(ends), tuple(drops))
 
 
 def plan_looks(rows: int) -> tuple[int, ...]:
@@ -172,32 +238,21 @@ def check_race(metric: str, scoring: str) -> None:
     check_method(scoring, split=Split.part("validation", 0, FIRST_LOOK))
 
 
-def _beaten(right: Mapping[float, Sequence[bool]], candidates: int) -> list[Drop]:
+def _beaten(right: Mapping[Edits, Sequence[bool]], candidates: int) -> list[Drop]:
     """Return the candidates that a rival outdoes clearly, each with the rival that does so most
     clearly."""
     pairs = {
-        rate: [_compare(rate, rival, right) for rival in right if rival != rate] for rate in right
+        edits: [_compare(edits, rival, right) for rival in right if rival != edits]
+        for edits in right
     }
     clearest = [max(drops, key=lambda drop: drop.log10_e) for drops in pairs.values() if drops]
     return [drop for drop in clearest if drop.log10_e >= math.log10((candidates - 1) / ALPHA)]
 
 
-def _compare(rate: float, rival: float, right: Mapping[float, Sequence[bool]]) -> Drop:
-    pairs = list(zip(right[rate], right[rival], strict=True))
+def _compare(edits: Edits, rival: Edits, right: Mapping[Edits, Sequence[bool]]) -> Drop:
+    pairs = list(zip(right[edits], right[rival], strict=True))
     worse, better = pairs.count((False, True)), pairs.count((True, False))
-    return Drop(rate, rival, len(pairs), worse, better, log_e_value(worse, better) / math.log(10))
-
-
-def _scored(racing: Sequence[float], looks: Mapping[float, Sequence[Trial]]) -> list[float]:
-    """Return the candidates whose last look gave a score."""
-    last = {rate: looks[rate][-1] for rate in racing}
-    scored = [rate for rate, trial in last.items() if trial.score is not None]
-    if not scored:
-        raise RunError(
-            f"no rate is left in the race: {last[racing[0]].error}; search without --race, or"
-            " without these rates"
-        )
-    return scored
+    return Drop(edits, rival, len(pairs), worse, better, log_e_value(worse, better) / math.log(10))
 
 
 def _right(looks: Iterable[Trial]) -> list[bool]:
@@ -206,8 +261,9 @@ def _right(looks: Iterable[Trial]) -> list[bool]:
     ]
 
 
-def _whole(looks: Sequence[Trial], seen: int, rows: int) -> Trial:
+def _whole(raced: Raced, edits: Edits, rows: int) -> Trial:
     """Join a candidate's looks into one trial on the rows that it saw, known by all their keys."""
+    looks, seen = raced.looks[edits], raced.seen(edits)
     last = looks[-1]
     scores = [trial.labelled for trial in looks if trial.labelled is not None]
     return replace(

@@ -73,8 +73,13 @@ class SearchResult(Tested):
         return Edit(self.layer, self.part, self.rate)
 
     @property
+    def place(self) -> str:
+        return f"layer {self.layer}, {self.part}"
+
+    @property
     def compared(self) -> tuple[Scored, ...]:
-        return tuple(candidate.trial for candidate in self.candidates)
+        screened = self.order.looks if self.order else ()
+        return (*(candidate.trial for candidate in self.candidates), *screened)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -12,24 +12,48 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eckart.algorithm1 import ScoreEdits, algorithm1, control_arms, no_arms, search_all
+from eckart.algorithm1 import (
+    ScoreEdits,
+    algorithm1,
+    arms_together,
+    control_arms,
+    no_arms,
+    score_test,
+    search_all,
+)
 from eckart.files import home
 from eckart.published import identify, published_rows
-from eckart.records import RATES, TOP_K, fingerprint
+from eckart.records import RATES, TOP_K, Edit, Split, fingerprint
 from eckart.runs import RunStore, folder_name
 from eckart.scoring.evaluator import scorer_of
+from eckart.scoring.methods import check_method
 from eckart.scoring.scorer import Scorer
+from eckart.selection.composed import GreedyResult, budget, parameters, propose
 from eckart.selection.draws import OWN, Draws, drawn_tasks
+from eckart.selection.greedy import greedy
 from eckart.selection.guard import Guard, keep_guard
-from eckart.selection.plan import MARGIN, Plan, check_known
+from eckart.selection.order import Order, Place
+from eckart.selection.plan import (
+    MARGIN,
+    PLACES,
+    SCREEN_ROWS,
+    Plan,
+    check_composable,
+    check_known,
+)
 from eckart.selection.racing import ALPHA, Race, check_race, race_rates
 from eckart.selection.result import Candidate, SearchResult
+from eckart.selection.screens import (
+    Screening,
+    check_layer,
+    check_rows,
+    condition_numbers,
+    screened,
+)
 from eckart.tasks.task import AnyTask, Task
-from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.edits import droppable
-from eckart.weights.linalg import factored_size, rank_at
+from eckart.weights.linalg import rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
-from eckart.weights.spectrum import exact_matrices, matrices, spectra
 
 
 def search(
@@ -39,11 +63,16 @@ def search(
     part: str = "mlp",
     rates: Iterable[float] = RATES,
     top_k: int = TOP_K,
-    layer: int | None = None,
+    layer: int | str | None = None,
+    screen_rows: int = SCREEN_ROWS,
     combine: str = "geometric",
     metric: str | None = None,
     race: bool = False,
     controls: bool = False,
+    strategy: str = "algorithm1",
+    places: int = PLACES,
+    evaluations: int | None = None,
+    minutes: float | None = None,
     guard: bool = False,
     guard_text: str | Path | None = None,
     guard_task: Sequence[Task | str | Path] = (),
@@ -55,14 +84,15 @@ def search(
     device: str = "auto",
     tokenizer: Tokenizer | None = None,
     **options: Any,
-) -> SearchResult:
+) -> SearchResult | GreedyResult:
     """Run Algorithm 1 of the paper: choose a layer by condition number, a rate on validation, and
-    test once.
+    test once; or compose edits greedily, and test the composition once.
 
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, combine, metric, race, controls, seeds, templates: see `Plan`.
+        part, rates, top_k, layer, screen_rows, combine, metric, race, controls, seeds, templates,
+            strategy, places, evaluations, minutes: see `Plan`.
         guard: say what else the choice does, on a text and on tasks that did not choose it;
             `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
@@ -81,15 +111,21 @@ def search(
             "rates": list(rates),
             "top_k": top_k,
             "layer": layer,
+            "screen_rows": screen_rows,
             "combine": combine,
             "metric": metric,
             "race": race,
             "controls": controls,
+            "strategy": strategy,
+            "places": places,
+            "evaluations": evaluations,
+            "minutes": minutes,
             "seeds": seeds if isinstance(seeds, str) else list(seeds),
             "templates": templates if isinstance(templates, str) else list(templates),
         },
         "the search",
     )
+    check_layer(plan.layer)
     task = Task.load(task) if isinstance(task, str) else task
     task = drawn_tasks(task, plan.seeds, plan.templates)[0]
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
@@ -105,17 +141,21 @@ def run_plan(
     tell: Callable[[str], None] = lambda line: None,
     command: str | None = None,
     guard: Guard | None = None,
-) -> SearchResult:
+) -> SearchResult | GreedyResult:
     """Carry out a plan, and look at what else the choice does if there is a guard; see `search`. A
-    race tells of every rate that it drops; a new run notes the command."""
+    race tells of every rate that it drops, a greedy search of every look; a new run notes the
+    command."""
     check_known(plan.metric, scorer.task.metrics, "metric")
     if plan.race:
         check_race(plan.metric or scorer.task.metric, scorer.scoring)
+    if plan.greedy:
+        check_composable(plan.metric or scorer.task.metric)
+        check_method(scorer.scoring, split=Split.part("validation", 0, 1))
     draws = Draws.of(scorer, plan.seeds, plan.templates)
     scorer = draws.first
     # What cannot be done is refused before anything long is computed, and before a new run's folder
     # is made.
-    first = scorer.anatomy.layer_index(plan.layer or 0)
+    first = scorer.anatomy.layer_index(plan.layer if isinstance(plan.layer, int) else 0)
     scorer.anatomy.select(first, plan.part)
     if out is None or not (home(out) / "run.sqlite").exists():
         draws.prepare()
@@ -125,7 +165,8 @@ def run_plan(
     identity = {name: value for name, value in settings.items() if name != "model"}
     try:
         with RunStore(out, identity, command) if out is not None else nullcontext() as store:
-            result = _search(plan, replace(draws, ledger=store), store, settings, tell)
+            carry_out = _compose if plan.greedy else _search
+            result = carry_out(plan, replace(draws, ledger=store), store, settings, tell)
             if guard is not None:
                 if store is not None:  # first: what is kept from here on is none of the search's
                     keep_guard(store, guard.margin, guard.read)
@@ -173,17 +214,56 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         "metric": plan.metric or task.metric,
         "scoring": scorer.scoring,
         "part": plan.part,
-        "rates": list(plan.rates),
+        "rates": list(plan.tried),
         "layer": plan.layer,
         "top_k": plan.top_k,
         "combine": plan.combine,
         # Only where there is one: a run of Algorithm 1 as written goes on whatever made it.
         **({"race": ALPHA} if plan.race else {}),
         **({"controls": True} if plan.controls else {}),
+        **(check_rows(plan.layer, scorer, plan.screen_rows) if isinstance(plan.layer, str) else {}),
+        **_greedy_settings(plan),
         **_draws(plan, task),
         **scorer.reading_key,
         **({"file": scorer.model.file.origin} if scorer.model.file else {}),
     }
+
+
+def _greedy_settings(plan: Plan) -> dict[str, Any]:
+    said = {"places": plan.places, "evaluations": plan.evaluations, "minutes": plan.minutes}
+    given = {name: value for name, value in said.items() if value is not None}
+    return {"strategy": plan.strategy, **given} if plan.greedy else {}
+
+
+def _compose(
+    plan: Plan,
+    draws: Draws,
+    store: RunStore | None,
+    settings: dict[str, Any],
+    tell: Callable[[str], None],
+) -> GreedyResult:
+    anatomy = draws.first.anatomy
+    course = greedy(
+        draws.score,
+        propose(plan, anatomy),
+        min(len(rows.rows) for rows in draws.rows("validation")),
+        settings["metric"],
+        budget(plan),
+        tell,
+    )
+    arms = arms_together(course.edits, droppable(anatomy)) if plan.controls else ()
+    unpruned, clipped, *beside = score_test(draws.score, course.edits, arms)
+    return GreedyResult(
+        settings=settings,
+        labels=tuple(draws.first.task.labels),
+        baseline=unpruned,
+        clipped=clipped,
+        controls=tuple(beside),
+        notes=draws.notes(),
+        rows=(*draws.rows("validation"), *draws.rows("test")),
+        course=course,
+        parameters=parameters(anatomy, course.edits),
+    )
 
 
 def _draws(plan: Plan, task: AnyTask) -> dict[str, Any]:
@@ -206,11 +286,7 @@ def _search(
     tell: Callable[[str], None],
 ) -> SearchResult:
     scorer = draws.first
-    if plan.layer is None:
-        choose_from = condition_numbers = _condition_numbers(plan, scorer, store)
-    else:  # a layer that is given is the only one to choose from
-        condition_numbers = {}
-        choose_from = {scorer.anatomy.layer_index(plan.layer): math.inf}
+    layers, order = _layers(plan, draws, store, tell)
     rows = draws.size("validation")
 
     def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
@@ -218,7 +294,7 @@ def _search(
 
     found = algorithm1(
         draws.score,
-        choose_from,
+        layers,
         plan.part,
         plan.rates,
         plan.top_k,
@@ -240,32 +316,47 @@ def _search(
         part=plan.part,
         layer=found.layer,
         rate=found.rates.best,
-        condition_numbers=condition_numbers,
+        condition_numbers={} if plan.layer is not None else layers,
         candidates=candidates,
         baseline=found.unpruned,
         clipped=found.clipped,
         controls=found.controls,
-        parameters=_parameters(list(shapes.values()), found.rates.best),
+        parameters=parameters(scorer.anatomy, (Edit(found.layer, plan.part, found.rates.best),)),
         published=tuple(_published(scorer, plan.part)),
         notes=draws.notes(),
         rows=(*draws.rows("validation"), *draws.rows("test")),
         race=raced,
+        order=order,
     )
 
 
-def _condition_numbers(plan: Plan, scorer: Scorer, store: RunStore | None) -> dict[int, float]:
-    weights = exact_matrices(scorer.model, plan.part)
-    with scorer.progress("condition numbers", len(matrices(scorer.anatomy, plan.part))) as advance:
-        measured = spectra(weights, store=store, device=scorer.model.model.device, advance=advance)
-    return layer_condition_numbers(measured, plan.combine)
-
-
-def _parameters(shapes: list[tuple[int, int]], rate: float) -> dict[str, int]:
-    """Count a part's parameters, dense and with each matrix as two factors wherever that is
-    smaller."""
-    dense = sum(m * n for m, n in shapes)
-    factored = sum(min(m * n, factored_size(rate, (m, n))) for m, n in shapes)
-    return {"dense": dense, "factored": factored, "saved": dense - factored}
+def _layers(
+    plan: Plan, draws: Draws, store: RunStore | None, tell: Callable[[str], None]
+) -> tuple[dict[int, float], Order | None]:
+    """Return the layers to choose from, by condition number, and the order that a screen puts them
+    in: of a layer that is given or screened, that one alone."""
+    scorer = draws.first
+    if plan.layer is None:
+        return condition_numbers(scorer, plan.part, plan.combine, store), None
+    if isinstance(plan.layer, int):
+        return {scorer.anatomy.layer_index(plan.layer): math.inf}, None
+    order = screened(
+        plan.layer,
+        Screening(
+            scorers=draws.choosing,
+            score=draws.score,
+            every=draws.every,
+            places=[Place(layer, plan.part) for layer in range(len(scorer.anatomy.layers))],
+            rates=plan.rates,
+            metric=plan.metric or scorer.task.metric,
+            rows=plan.screen_rows,
+            combine=plan.combine,
+            top_k=plan.top_k,
+            store=store,
+            tell=tell,
+        ),
+    )
+    return {order.first.layer: math.inf}, order
 
 
 def _published(scorer: Scorer, part: str) -> list[dict[str, Any]]:

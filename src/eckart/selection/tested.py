@@ -15,6 +15,7 @@ from eckart.runs import Run
 from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.drawn import Difference, difference, sealed_seeds, summary
 from eckart.selection.guarded import Guarded
+from eckart.selection.order import Order
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import sentence, verdict
 from eckart.statistics.paired import predictions_turned
@@ -35,6 +36,7 @@ class Tested(ABC):
         controls: the choice's control arms on the test set, where they were asked for; none where
             nothing is clipped.
         guarded: what else the choice did; None where nobody asked, or nothing is clipped.
+        order: in which a screen put the places that were looked at; None where none did.
     """
 
     stays: ClassVar[str]
@@ -48,11 +50,17 @@ class Tested(ABC):
     rows: tuple[Rows, ...] = field(repr=False)
     controls: tuple[Scored, ...] = ()
     guarded: Guarded | None = None
+    order: Order | None = None
 
     @property
     @abstractmethod
     def compared(self) -> tuple[Scored, ...]:
         """What was scored on validation, and chosen from."""
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Say where the choice is."""
 
     @abstractmethod
     def choice(self) -> str:
@@ -79,7 +87,8 @@ class Tested(ABC):
         looks = (*self.compared, self.baseline, self.clipped)
         kept = {f"{t.key} {t.setting}": t for look in looks for t in look.trials}
         rows = {rows.digest: rows for rows in self.rows}
-        return Run(Path(), self.settings, kept, rows, spectra={}, models={})
+        screen = self.order.to_json() if self.order else None
+        return Run(Path(), self.settings, kept, rows, spectra={}, models={}, screen=screen)
 
     @property
     def tested(self) -> dict[str, Scored]:
@@ -106,6 +115,7 @@ class Tested(ABC):
             },
             **self._controls_json(),
             **({"guard": self.guarded.to_json()} if self.guarded else {}),
+            **({"screen": self.order.to_json()} if self.order else {}),
             "labels": list(self.labels),
             "notes": list(self.notes),
             "settings": self.settings,
@@ -134,6 +144,7 @@ class Tested(ABC):
             self.caution(),
             f"{self.settings['model']} on {self.settings['task']}: {self.verdict()}",
             f"  choice      {self.choice()}",
+            f"  screen      {self.order}" if self.order else "",
             f"  unpruned    {_value(self.baseline, metric):.4f} {metric.replace('_', ' ')} on test,"
             f" n = {score.n}",
         ]

@@ -11,7 +11,7 @@ from typing import Any
 from eckart.errors import RunError
 from eckart.files import home
 from eckart.records import RATES, TOP_K, Trial, fingerprint
-from eckart.runs import RunStore, folder_name, read_run
+from eckart.runs import CONTENTS, RunStore, folder_name, read_run
 from eckart.selection.guard import keep_guard
 from eckart.selection.recorded import Ledger, Recorded
 from eckart.sweeps.grid import Sweep, Unit, located
@@ -236,9 +236,9 @@ def default_folder(sweep: Sweep) -> Path:
 
 
 def _keep_contents(store: RunStore, asked: dict[str, dict[str, Any]]) -> None:
-    kept = store.contents()
+    kept = store.note(CONTENTS)
     if kept is None:
-        store.keep_contents(asked)
+        store.keep_note(CONTENTS, asked)
         return
     for name, content in asked.items():
         changed = [what for what in content if kept[name][what] != content[what]]

@@ -179,6 +179,16 @@ def make_splits(source: Gathered, draw: Draw) -> dict[str, tuple[Example, ...]]:
     }
 
 
+def spare_rows(source: Gathered, draw: Draw, taken: Iterable[Example]) -> tuple[Example, ...]:
+    """Return the rows of the demonstrations' split that are none of those, in a random order.
+
+    With other demonstrations, as few of them change as can be.
+    """
+    used = {example.id for example in taken}
+    pool = _shuffled(source.examples[source.plan.demonstrations], f"split {draw.split_seed}")
+    return tuple(row for row in pool if row.id not in used)
+
+
 def _shuffled(examples: Iterable[Example], salt: str) -> list[Example]:
     # An order by hash is the same on every Python, and a row more or less does not move the others.
     return sorted(

@@ -31,6 +31,7 @@ from eckart.tasks.splits import (
     make_splits,
     parse_sizes,
     plan_splits,
+    spare_rows,
     used_splits,
     without_repeats,
 )
@@ -166,17 +167,13 @@ class Task:
     def redrawn(self, *, shots: int | None = None, seed: int | None = None) -> Self:
         """Return the task with other demonstrations; what is None stays. Nothing is read again. A
         TaskError where there are not so many, or the task was not made by `Task.load`."""
-        if self.source is None or self.draw is None:
-            raise TaskError(
-                f"task '{self.name}' was not made by Task.load, so it has no rows to draw from"
-            )
-        old = self.draw
+        source, old = self._origin
         draw = replace(
             old,
             shots=old.shots if shots is None else shots,
             seed=old.seed if seed is None else seed,
         )
-        return self._drawn(self.source, draw, self.said)
+        return self._drawn(source, draw, self.said)
 
     def reworded(self, variant: str | None) -> Self:
         """Return the task with a variant's prompts, or with its own (None), as many demonstrations
@@ -247,6 +244,25 @@ class Task:
         if split not in SPLITS:
             raise TaskError(f"no split '{split}'; the splits are {', '.join(SPLITS)}")
         return {"validation": self.validation, "test": self.test, "all": self.all}[split]
+
+    @cached_property
+    def spare(self) -> tuple[Example, ...]:
+        """The rows that demonstrations are drawn from, less those that are shown, validated or
+        tested, in a random order.
+
+        Raises:
+            TaskError: the task was not made by `Task.load`.
+        """
+        source, draw = self._origin
+        return spare_rows(source, draw, (*self.demonstrations, *self.validation, *self.test))
+
+    @property
+    def _origin(self) -> tuple[Gathered, Draw]:
+        if self.source is None or self.draw is None:
+            raise TaskError(
+                f"task '{self.name}' was not made by Task.load, so it has no rows to draw from"
+            )
+        return self.source, self.draw
 
     def prompts(self, split: str) -> tuple[Prompt, ...]:
         """Return the prompts of `validation`, `test` or `all`: every labelled row that is no

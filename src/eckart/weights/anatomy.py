@@ -100,9 +100,11 @@ class Weight:
     @property
     def spacing(self) -> Float[Tensor, "m n"] | None:
         """The steps of this matrix alone."""
-        if self.steps is None:
-            return None
-        return replace(self, parameter=nn.Parameter(self.steps, requires_grad=False)).read()
+        return None if self.steps is None else self.of(self.steps)
+
+    def of(self, values: Tensor) -> Float[Tensor, "m n"]:
+        """Return this matrix of other values of the parameter's shape, such as its gradient."""
+        return replace(self, parameter=nn.Parameter(values, requires_grad=False)).read()
 
     @torch.no_grad()
     def write_(self, matrix: Float[Tensor, "m n"]) -> None:

@@ -153,6 +153,24 @@ class Factor:
         product = along if keep_few else tall - along
         return product if tall is matrix else product.T
 
+    def slopes(self, gradient: Float[Tensor, "m n"]) -> Float[Tensor, " k"]:
+        """Return how fast a function of the matrix changes along each singular value, times that
+        value: `sigma_i g_i` with `g_i = u_i^T G v_i`.
+
+        To cut the singular value changes the function by minus this, to first order.
+
+        Arguments:
+            gradient: (m, n), the function's gradient G by the matrix's entries.
+
+        >>> Factor.of(torch.diag(torch.tensor([3.0, 2.0]))).slopes(torch.ones(2, 2)).tolist()
+        [3.0, 2.0]
+        """
+        matrix, by_entry = _float64(self.original), _float64(gradient)
+        if matrix.shape[0] < matrix.shape[1]:
+            matrix, by_entry = matrix.T, by_entry.T
+        # W v_i = sigma_i u_i, so that no u is needed, nor a quotient with a sigma that is rounding.
+        return ((matrix @ self.v) * (by_entry @ self.v)).sum(0)
+
     def kept_energy(self, rate: float, order: Order = None) -> float:
         """Return the share of the squared Frobenius norm that a clipping rate keeps, in [0, 1].
 

@@ -68,7 +68,10 @@ def _search(
     """Run Algorithm 1, which chooses the layer itself, with the squared error on validation as its
     score."""
     scorer = scorer_of(task, model, progress=progress_bar)
-    return run_plan(Plan(part=part, rates=tuple(rates)), scorer, folder, tell=say, command=typed())
+    plan = Plan(part=part, rates=tuple(rates))
+    found = run_plan(plan, scorer, folder, tell=say, command=typed())
+    assert isinstance(found, SearchResult)
+    return found
 
 
 def clipping_report(found: Clipping) -> RenderableType:

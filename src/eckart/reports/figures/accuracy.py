@@ -21,6 +21,7 @@ from eckart.reports.figures.base import (
     legend_of_all,
     plain_text,
     tidy,
+    title_panel,
 )
 from eckart.reports.table import ERRORS, POINTS, UNITS, Units
 
@@ -166,7 +167,7 @@ def draw_rate_panel(axes: Axes, panel: RatePanel, looks: dict[int, tuple[str, st
         axes.set_yscale("log")
     axes.set_xticks(range(len(panel.rates)), [f"{rate:g}" for rate in panel.rates], size=7)
     axes.tick_params(axis="y", labelsize=7)
-    axes.set_title(panel.title, size=9)
+    title_panel(axes, panel.title)
 
 
 def _mark_best(axes: Axes, panel: RatePanel, looks: dict[int, tuple[str, str]]) -> None:

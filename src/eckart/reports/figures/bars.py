@@ -16,7 +16,7 @@ from eckart.analysis.findings import Choice, Findings, picked
 from eckart.analysis.measured import reported
 from eckart.analysis.outcomes import Block, short_name
 from eckart.records import Edit
-from eckart.reports.figures.base import COLOURS, legend_of_all, plain_text, tidy
+from eckart.reports.figures.base import COLOURS, legend_of_all, plain_text, tidy, title_panel
 from eckart.reports.table import POINTS, UNITS, Units
 from eckart.statistics.crossed import merit_interval
 
@@ -217,7 +217,7 @@ def _draw_bars(axes: Axes, panel: BarPanel, kinds: list[str], seeds: bool) -> No
     axes.set_xticks(range(len(groups)), groups, size=8, rotation=30 if len(groups) > 5 else 0)
     axes.tick_params(axis="y", labelsize=7)
     axes.set(xlim=(-0.5, len(groups) - 0.5), ylim=(0, 1.04 if panel.units is POINTS else None))
-    axes.set_title(panel.title, size=9)
+    title_panel(axes, panel.title)
 
 
 def _marks(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -29,6 +30,8 @@ COLOURS = (
     "#000000",
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+PANEL_LETTERS = 44
+"""As many stand in a line above a panel without running into the next one's."""
 FORMATS = (".png", ".svg", ".pdf")
 # Names are data: a $ in one is a $. An SVG's text stays text, and equal figures are equal files.
 PLAIN: dict[Any, Any] = {"text.parse_math": False}
@@ -90,6 +93,11 @@ def tidy(axes: Axes) -> Axes:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return axes
+
+
+def title_panel(axes: Axes, title: str) -> None:
+    """Write a panel's title over as many lines as its width needs."""
+    axes.set_title(fill(title, PANEL_LETTERS, break_long_words=False), size=9)
 
 
 def draw_banded(

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.outcomes import short_name
-from eckart.reports.figures.base import COLOURS, MARKERS, new_figure, plain_text
+from eckart.reports.figures.base import COLOURS, MARKERS, new_figure, plain_text, title_panel
 from eckart.reports.table import POINTS, UNITS, Units
 from eckart.statistics.crossed import Estimate
 
@@ -123,7 +123,7 @@ def _draw_map(axes: Axes, gains: GainMap, scale: Normalize) -> None:
     axes.set_yticks(
         range(0, len(gains.layers), step), [str(layer) for layer in gains.layers[::step]], size=7
     )
-    axes.set_title(gains.title, size=9)
+    title_panel(axes, gains.title)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,80 @@
+"""A greedy search: its steps and looks, in the terminal and on a run's page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+
+from eckart.reports.controls import controls_report
+from eckart.reports.results import LEGEND, outcome_table
+from eckart.reports.table import Column, Table
+from eckart.reports.terminal import Said
+from eckart.runs import Run
+
+if TYPE_CHECKING:
+    from eckart.selection.composed import GreedyResult
+
+COLUMNS = (
+    Column("step", "step", "count"),
+    Column("rows", "rows", "count"),
+    Column("read", "candidates", "count"),
+    Column("row_passes", "row passes", "count"),
+    Column("best", "best"),
+    Column("gain", "gain a row", "number"),
+    Column("e", "e", "written"),
+    Column("needed", "needed", "written"),
+    Column("dropped", "dropped", "count"),
+    Column("fate", ""),
+)
+NOTE = (
+    "Each step adds the candidate whose e-value against the composition without it reaches what is"
+    " needed, so that with probability 0.95 no step of the whole search makes the model worse or"
+    " leaves it as it is. The gains of what was taken are optimistic: the test rows say what it is"
+    " worth."
+)
+
+
+def greedy_report(result: GreedyResult) -> RenderableType:
+    """Return everything that a greedy search found: the verdict first, then its course."""
+    document = result.to_json()
+    return Group(
+        *(Said(text, "bold") for text in document["says"]),
+        Said(""),
+        *([Said(f"{result.guarded}\n")] if result.guarded else []),
+        outcome_table(result),
+        Said(f"{LEGEND}\n", "dim"),
+        *(controls_report(result) if result.beside() else []),
+        steps_table(document),
+        *(Said(f"note: {note}", "dim") for note in result.notes),
+    )
+
+
+def steps_table(document: Mapping[str, Any]) -> Table:
+    """Return a row a look."""
+    rows = [
+        {
+            **look,
+            "step": step["step"],
+            "read": len(look["read"]),
+            "e": f"10^{look['log10_e']:.1f}",
+            "needed": f"10^{step['log10_threshold']:.1f}",
+            "dropped": len(look["dropped"]),
+            "fate": "taken" if step["taken"] and look is step["looks"][-1] else "",
+        }
+        for step in document["greedy"]["steps"]
+        for look in step["looks"]
+    ]
+    title = f"validation: steps, by {document['greedy']['metric'].replace('_', '-')}"
+    return Table("steps", title, NOTE, COLUMNS, rows)
+
+
+def kept_document(run: Run) -> dict[str, Any] | None:
+    """Return the result that a greedy search's run keeps; None of any other, or unfinished, run."""
+    path = run.folder / "result.json"
+    if run.settings.get("strategy") != "greedy" or not path.exists():
+        return None
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document

@@ -1,0 +1,104 @@
+"""The greedy strategy of a search: its candidates, and its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from eckart.algorithm1 import Scored
+from eckart.errors import EditError
+from eckart.records import Edit, Edits
+from eckart.selection.course import Budget, Course, listed
+from eckart.selection.plan import Plan
+from eckart.selection.tested import Tested
+from eckart.statistics.gain import sentence
+from eckart.weights.anatomy import Anatomy
+from eckart.weights.linalg import factored_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class GreedyResult(Tested):
+    """A finished greedy search.
+
+    Arguments:
+        course: what it did on validation.
+        parameters: of the clipped matrices: `dense`, and `factored` when each is stored as two
+            factors wherever that is smaller.
+    """
+
+    stays: ClassVar[str] = (
+        "no candidate was told to be better than the unpruned model, so nothing is clipped"
+    )
+
+    course: Course
+    parameters: dict[str, int]
+
+    @property
+    def compared(self) -> tuple[Scored, ...]:
+        return self.course.scored
+
+    @property
+    def place(self) -> str:
+        return "the same of every edit, all at once"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "says": self.sentences(),
+            "edits": list(map(str, self.edits)),
+            "greedy": self.course.to_json(),
+            "parameters": self.parameters,
+            **super().to_json(),
+        }
+
+    def choice(self) -> str:
+        return f"{listed(self.edits)} ({self.course.read()})"
+
+    def sentences(self) -> list[str]:
+        """Say what was found and what it is worth, what was read for it, and what could be seen."""
+        said = self.verdict()
+        if self.edits:
+            gain = sentence(self.comparison, "accuracy")
+            said += f": clipping {listed(self.edits)} changes test accuracy by {gain}"
+        told = (f"{said[0].upper()}{said[1:]}.", f"Read: {self.course.read()}.")
+        return [*filter(None, [self.caution()]), *told, f"It could see: {self.course.sight()}."]
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), f"  could see   {self.course.sight()}"])
+
+
+def propose(plan: Plan, anatomy: Anatomy) -> Edits:
+    """Return a greedy search's candidates: the rates at each of the first places, deepest first.
+
+    Raises:
+        EditError: the model has no such layer or part.
+    """
+    if plan.layer is not None:
+        layers = [anatomy.layer_index(plan.layer)]
+    else:
+        layers = [n for n in reversed(range(len(anatomy.layers))) if _has(anatomy, n, plan.part)]
+    rates = [rate for rate in plan.tried if rate]
+    return tuple(Edit(layer, plan.part, rate) for layer in layers[: plan.places] for rate in rates)
+
+
+def budget(plan: Plan) -> Budget:
+    return Budget(plan.evaluations, plan.minutes)
+
+
+def parameters(anatomy: Anatomy, edits: Edits) -> dict[str, int]:
+    """Count the parameters of what edits clip, dense and with each matrix as two factors wherever
+    that is smaller."""
+    shapes = [
+        (weight.shape, edit.rate)
+        for edit in edits
+        for weight in anatomy.select(edit.layer, edit.part)
+    ]
+    dense = sum(m * n for (m, n), _ in shapes)
+    factored = sum(min(m * n, factored_size(rate, (m, n))) for (m, n), rate in shapes)
+    return {"dense": dense, "factored": factored, "saved": dense - factored}
+
+
+def _has(anatomy: Anatomy, layer: int, part: str) -> bool:
+    try:
+        return bool(anatomy.select(layer, part))
+    except EditError:
+        return False
