@@ -28,18 +28,18 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from common import machine, show
-from eckart.selection.course import Budget
-from eckart.selection.greedy import greedy
-from eckart.selection.order import Place
-from eckart.selection.screens import SCREENS, Screening
 from metered import Ground, Meter
 
 from eckart.algorithm1 import Scored, best_edit
 from eckart.records import Edits, Split
 from eckart.runs import RunStore
+from eckart.selection.course import Budget
 from eckart.selection.drawn import Drawn
+from eckart.selection.greedy import greedy
+from eckart.selection.order import Place
 from eckart.selection.plan import SCREEN_ROWS
 from eckart.selection.racing import plan_looks
+from eckart.selection.screens import SCREENS, Screening
 from eckart.statistics.crossed import seed_and_row_mean
 from eckart.statistics.multiplicity import holm
 from eckart.weights.models import load_model
