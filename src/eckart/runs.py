@@ -24,15 +24,9 @@ from eckart.statistics.scores import Score
 
 APPLICATION_ID = 0x65636B72  # "eckr"
 SCHEMA_VERSION = 3
-ORIGIN = "origin"
-"""The row of the settings that says what made a run, and is no setting of it."""
-CONTENTS = "contents"
-"""The row that says what was in the tasks when a sweep began; it is no setting either."""
-GUARD = "guard"
-"""The row that says what guards the choices; nor is it a setting: a run may be guarded later."""
-SCREEN = "screen"
-"""The row that holds what a screen found, which the settings decide."""
-NOTES = (ORIGIN, CONTENTS, GUARD, SCREEN)
+NOTES = ORIGIN, CONTENTS, GUARD, SCREEN, LOOKS = ("origin", "contents", "guard", "screen", "looks")
+"""The rows of the settings that are none: what made the run, what was in a sweep's tasks when it
+began, what guards it, what a screen found, and which other runs had scored the test rows."""
 SHOWN = 3
 """How many of the settings that differ a refusal names."""
 _SCHEMA = """
@@ -158,7 +152,6 @@ class RunStore:
         self._write("INSERT OR REPLACE INTO models VALUES (?, ?)", name, json.dumps(facts))
 
     def note(self, name: str) -> dict[str, Any] | None:
-        """Return what one of the `NOTES` says."""
         return self._value("SELECT value FROM settings WHERE name = ?", name)
 
     def keep_note(self, name: str, said: dict[str, Any]) -> None:
@@ -174,7 +167,7 @@ class RunStore:
         self._database.execute("BEGIN IMMEDIATE")
         if self._fetch("SELECT count(*) FROM sqlite_master") == 0:
             self._create({**settings, ORIGIN: {"versions": _versions(), "command": command}})
-        _check_kind(self._database, self.folder)
+        check_kind(self._database, self.folder)
         self._database.execute("COMMIT")
         self._refuse_other(settings)
 
@@ -231,8 +224,9 @@ class Run:
         models: of a sweep, what is known of each model: its fingerprint, dtype, layers and spectra.
         origin: the command and the versions that began it, where they were noted.
         margin: of the guard, in points.
-        guarded: the trials of the guard, which are none of the others.
-        screen: what chose the layer, where a screen did; see `Screened.to_json`.
+        guarded, rivals: the trials of the guard and of a search's free rivals, none of the others.
+        screen: what chose the layer, where a screen did; see `Order.to_json`.
+        looks: of a search, what `Looks` counted of the other runs.
 
     Raises:
         RunError: two trials score the same edits on the same split of the same setting.
@@ -248,14 +242,15 @@ class Run:
     margin: float | None = None
     guarded: tuple[Trial, ...] = ()
     screen: dict[str, Any] | None = None
+    rivals: tuple[Trial, ...] = ()
+    looks: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def asked(self) -> Asked:
-        """The settings, with types."""
         return Asked.of(self.settings)
 
     def __post_init__(self) -> None:
-        every = (*self.trials.values(), *self.guarded)
+        every = (*self.trials.values(), *self.guarded, *self.rivals)
         found = Counter((trial.setting, trial.split, trial.edits) for trial in every)
         mixed = next((place for place, trials in found.items() if trials > 1), None)
         if mixed is not None:
@@ -289,7 +284,7 @@ def read_run(folder: str | Path) -> Run:
     with _explained(path.parent):
         database = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=1)
         with closing(database):
-            _check_kind(database, path.parent)
+            check_kind(database, path.parent)
             tables = {
                 table: dict(database.execute(f"SELECT {columns} FROM {table} ORDER BY 1"))
                 for table, columns in _COLUMNS.items()
@@ -301,24 +296,30 @@ def read_run(folder: str | Path) -> Run:
         }
         trials = {key: Trial.from_json(values) for key, values in read["trials"].items()}
         rows = {digest: Rows.from_json(values) for digest, values in read["rows"].items()}
-    if read["settings"].get("kind") == "search":  # of one model, which may have been moved since
+    settings = read["settings"]
+    notes = {name: settings.pop(name, None) or {} for name in NOTES}
+    rivals: dict[str, Trial] = {}
+    if settings.get("kind") == "search":  # of one model, which may have been moved since
         name = min((t.setting.model for t in trials.values()), default="")
         moved = (replace(t, setting=replace(t.setting, model=name)) for t in trials.values())
         trials = {_beside(trial.key, trial.setting): trial for trial in moved}
-    notes = {name: read["settings"].pop(name) for name in NOTES if name in read["settings"]}
-    guard = notes.get(GUARD, {"margin": None, "names": []})
-    guarded = [key for key in trials if trials[key].setting.task in guard["names"]]
+        own = settings.get("shots"), settings.get("scoring")
+        rivals = {k: t for k, t in trials.items() if (t.setting.shots, t.setting.scoring) != own}
+    names = notes[GUARD].get("names", ())
+    guarded = {key: trial for key, trial in trials.items() if trial.setting.task in names}
     return Run(
         path.parent,
-        read["settings"],
-        trials={key: trial for key, trial in trials.items() if key not in guarded},
+        settings,
+        trials={k: t for k, t in trials.items() if k not in guarded and k not in rivals},
         rows=rows,
         spectra=read["spectra"],
         models=read["models"],
-        origin=notes.get(ORIGIN, {}),
-        margin=guard["margin"],
-        guarded=tuple(trials[key] for key in guarded),
-        screen=notes.get(SCREEN),
+        origin=notes[ORIGIN],
+        margin=notes[GUARD].get("margin"),
+        guarded=tuple(guarded.values()),
+        screen=notes[SCREEN] or None,
+        rivals=tuple(trial for key, trial in rivals.items() if key not in guarded),
+        looks=notes[LOOKS],
     )
 
 
@@ -355,7 +356,7 @@ def _unpacked(text: str, content: bytes | None) -> Trial:
     )
 
 
-def _check_kind(database: sqlite3.Connection, folder: Path) -> None:
+def check_kind(database: sqlite3.Connection, folder: Path) -> None:
     """Refuse a database that is no run, or another version's."""
     if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise RunError(

@@ -64,13 +64,13 @@ def shelf(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def verb(shelf, monkeypatch):
-    """Run a verb, a run of that name being its folder."""
+    """Run a verb, a run of that name being its folder, with no other beside it."""
     monkeypatch.chdir(shelf)
     monkeypatch.setenv("COLUMNS", "160")
 
     def run(name: str, *more: str) -> str:
         line = VERBS[name]
-        ended = command(*line, *([name] if line[-1] == "--out" else []), *more)
+        ended = command(*line, *([f"{name}/{name}"] if line[-1] == "--out" else []), *more)
         assert ended.status == 0, ended.err
         return ended.out
 
@@ -83,7 +83,7 @@ def test_documents(verb, shelf, name):
     if "--predictions" in VERBS[name]:
         rows = (shelf / "rows.jsonl").read_text(encoding="utf-8")
         found["rows"] = [json.loads(line) for line in rows.splitlines()]
-    run = shelf / name
+    run = shelf / name / name
     found["files"] = sorted(
         str(path.relative_to(run)) for path in run.glob("**/*") if path.is_file()
     )

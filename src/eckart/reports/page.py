@@ -29,6 +29,7 @@ from eckart.reports.figures.gallery import Picture, gallery
 from eckart.reports.greedy import kept_document, steps_table
 from eckart.reports.guard import guard_tables, guards
 from eckart.reports.provenance import Provenance, provenance
+from eckart.reports.rivals import NOTE, rivals_table
 from eckart.reports.screens import screen_table
 from eckart.reports.sentences import Headline, choice_name, ordered, summary, verdicts, worst_matrix
 from eckart.reports.table import UNITS, Table, Units, escaped
@@ -42,6 +43,8 @@ from eckart.reports.tables import (
     spectra_table,
 )
 from eckart.runs import Run, read_run
+from eckart.selection.looks import Looks
+from eckart.selection.rivals import Rivals
 from eckart.statistics.scores import Outcome, Score
 
 MOST_VERDICTS = 24
@@ -96,10 +99,12 @@ class Report:
         findings = find(run)
         origin = provenance(run)
         composed = kept_document(run)
+        rivals = Rivals.in_run(run) if run.rivals else None
         tables = (
             *([steps_table(composed)] if composed else []),
             choices_table(findings),
             controls_table(findings),
+            rivals_table(rivals, NOTE),
             *guard_tables(run),
             published_table(findings),
             calibration_table(findings),
@@ -117,7 +122,7 @@ class Report:
         return cls(
             title=origin.title,
             summary=tuple(
-                [*origin.warnings, *_found(findings, composed), *_guarded(run)]
+                [*origin.warnings, *_found(findings, composed), *_beside(run, rivals)]
                 if findings.cells
                 else origin.warnings or _nothing(run)
             ),
@@ -282,10 +287,14 @@ def _flipped(findings: Findings, choice: Choice) -> Flipped:
     return Flipped(choice_name(choice), split, rows, rows_broken, len(turned), shown)
 
 
-def _guarded(run: Run) -> list[str]:
-    """Say what else each choice did, if it was looked at."""
+def _beside(run: Run, rivals: Rivals | None) -> list[str]:
+    """Say whether clipping helps beyond what is free, who else looked at the test rows, and what
+    else each choice did, as far as it was looked at."""
+    own = [str(rivals)] if rivals else []
+    looks = [str(looks)] if (looks := Looks(**run.looks)) else []
     several = len({trial.setting.model for trial in run.guarded}) > 1
-    return [f"{f'{model}: ' * several}{guarded}" for model, guarded in guards(run)[:MOST_FLIPPED]]
+    guarded = [f"{f'{model}: ' * several}{said}" for model, said in guards(run)[:MOST_FLIPPED]]
+    return [*own, *looks, *guarded]
 
 
 def _found(findings: Findings, composed: dict[str, Any] | None) -> list[str]:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from eckart.analysis.findings import find
 from eckart.reports.controls import controls_report
+from eckart.reports.rivals import rivals_table
 from eckart.reports.screens import screen_list
 from eckart.reports.sentences import evaluation_verdict, race_summary, summary
 from eckart.reports.table import Column, Table
@@ -59,9 +60,12 @@ def search_report(result: SearchResult) -> RenderableType:
     failed = [c for c in result.candidates if c.trial.score is None]
     parts: list[RenderableType] = [
         Said(f"{' '.join(summary(find(result.run)))}\n", "bold"),
+        *([Said(f"{result.rivals}\n", "bold")] if result.rivals else []),
         *([Said(f"{result.guarded}\n")] if result.guarded else []),
+        *([Said(f"{result.looks}\n")] if result.looks else []),
         outcome_table(result),
         Said(f"{LEGEND}\n", "dim"),
+        *([rivals_table(result.rivals)] if result.rivals else []),
         *(controls_report(result) if result.beside() else []),
         candidates_table(result),
         *(Said(f"failed at {candidate.rate:g}: {candidate.trial.error}") for candidate in failed),
@@ -138,7 +142,9 @@ def outcome_table(result: Tested) -> Table:
         rows.append({"name": "difference", **difference})
     choice = "the frozen choice" if result.edits else "nothing is clipped"
     majority = f"majority {rows[0]['majority_rate']:.4f}"
-    title = f"test: {choice}, looked at once (n = {paired.n}{_means(result)}; {majority})"
+    alone = result.looks is not None and not result.looks
+    once = "looked at once" if alone else "looked at once by this run"
+    title = f"test: {choice}, {once} (n = {paired.n}{_means(result)}; {majority})"
     return Table("outcome", title, "", columns, rows)
 
 

@@ -187,6 +187,13 @@ class Plan(Closed):
         ),
     )
     controls: Controls = False
+    rivals: bool = Field(
+        default=False,
+        description=(
+            "Test the choice beside what costs nothing: fewer demonstrations, calibration, and"
+            " both."
+        ),
+    )
     seeds: Annotated[tuple[int, ...], BeforeValidator(_once(read_numbers))] = Field(
         default=(),
         description=(

@@ -23,15 +23,17 @@ from eckart.algorithm1 import (
 )
 from eckart.files import home
 from eckart.published import identify, published_rows
-from eckart.records import RATES, TOP_K, Edit, Split, fingerprint
-from eckart.runs import RunStore, folder_name
+from eckart.records import RATES, TOP_K, Edit, Split
+from eckart.runs import RunStore
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import check_method
 from eckart.scoring.scorer import Scorer
 from eckart.selection.composed import GreedyResult, budget, parameters, propose
-from eckart.selection.draws import OWN, Draws, drawn_tasks
+from eckart.selection.draws import Draws, drawn_tasks
+from eckart.selection.free import beside_rivals, check_rivalled
 from eckart.selection.greedy import greedy
 from eckart.selection.guard import Guard, keep_guard
+from eckart.selection.looks import Looks, looks_before
 from eckart.selection.order import Order, Place
 from eckart.selection.plan import (
     MARGIN,
@@ -41,15 +43,15 @@ from eckart.selection.plan import (
     check_composable,
     check_known,
 )
-from eckart.selection.racing import ALPHA, Race, check_race, race_rates
+from eckart.selection.racing import Race, check_race, race_rates
 from eckart.selection.result import Candidate, SearchResult
 from eckart.selection.screens import (
     Screening,
     check_layer,
-    check_rows,
     condition_numbers,
     screened,
 )
+from eckart.selection.settings import describe
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.edits import droppable
 from eckart.weights.linalg import rank_at
@@ -73,6 +75,7 @@ def search(
     places: int = PLACES,
     evaluations: int | None = None,
     minutes: float | None = None,
+    rivals: bool = False,
     guard: bool = False,
     guard_text: str | Path | None = None,
     guard_task: Sequence[Task | str | Path] = (),
@@ -91,8 +94,8 @@ def search(
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, screen_rows, combine, metric, race, controls, seeds, templates,
-            strategy, places, evaluations, minutes: see `Plan`.
+        part, rates, top_k, layer, screen_rows, combine, metric, race, controls, rivals, seeds,
+            templates, strategy, places, evaluations, minutes: see `Plan`.
         guard: say what else the choice does, on a text and on tasks that did not choose it;
             `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
@@ -120,6 +123,7 @@ def search(
             "places": places,
             "evaluations": evaluations,
             "minutes": minutes,
+            "rivals": rivals,
             "seeds": seeds if isinstance(seeds, str) else list(seeds),
             "templates": templates if isinstance(templates, str) else list(templates),
         },
@@ -151,6 +155,8 @@ def run_plan(
     if plan.greedy:
         check_composable(plan.metric or scorer.task.metric)
         check_method(scorer.scoring, split=Split.part("validation", 0, 1))
+    if plan.rivals:
+        check_rivalled(scorer.task)
     draws = Draws.of(scorer, plan.seeds, plan.templates)
     scorer = draws.first
     # What cannot be done is refused before anything long is computed, and before a new run's folder
@@ -165,12 +171,16 @@ def run_plan(
     identity = {name: value for name, value in settings.items() if name != "model"}
     try:
         with RunStore(out, identity, command) if out is not None else nullcontext() as store:
+            looks = None if store is None else _looks(store, draws)
             carry_out = _compose if plan.greedy else _search
-            result = carry_out(plan, replace(draws, ledger=store), store, settings, tell)
+            found = carry_out(plan, replace(draws, ledger=store), store, settings, tell)
+            result: SearchResult | GreedyResult = replace(found, looks=looks)
             if guard is not None:
                 if store is not None:  # first: what is kept from here on is none of the search's
                     keep_guard(store, guard.margin, guard.read)
                 result = replace(result, guarded=guard.look(result.edits, store))
+            if plan.rivals:
+                result = replace(result, rivals=beside_rivals(result.run, draws.testing, store))
             if store is not None:
                 store.write("result.json", json.dumps(result.to_json(), indent=2) + "\n")
     finally:
@@ -180,59 +190,9 @@ def run_plan(
     return result
 
 
-def default_folder(plan: Plan, scorer: Scorer) -> Path:
-    """Name a run by its settings: the same search goes on where it stopped, another one never meets
-    it."""
-    settings = describe(plan, scorer)
-    digest = fingerprint(settings)[:8]
-    # A task's name is no path: it may come from a task file of somebody else's.
-    task = (
-        folder_name(scorer.task.name.replace("/", "-"))
-        .encode("utf-8", "ignore")[:80]
-        .decode("utf-8", "ignore")
-    )
-    return Path("runs") / f"{folder_name(scorer.model.name)}-{task}-{plan.part}-{digest}"
-
-
-def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
-    """Return the settings that make a run what it is, as JSON values.
-
-    Arguments:
-        scorer: of the plan's first draw.
-    """
-    task = scorer.task
-    return {
-        "kind": "search",
-        "model": scorer.model.name,
-        "weights": scorer.model.fingerprint,
-        "dtype": scorer.model.dtype,
-        "task": task.name,
-        "prompts": task.digest,
-        "rows": [scorer.digest("validation"), scorer.digest("test")],
-        "shots": task.shots,
-        "seed": task.seed,
-        "metric": plan.metric or task.metric,
-        "scoring": scorer.scoring,
-        "part": plan.part,
-        "rates": list(plan.tried),
-        "layer": plan.layer,
-        "top_k": plan.top_k,
-        "combine": plan.combine,
-        # Only where there is one: a run of Algorithm 1 as written goes on whatever made it.
-        **({"race": ALPHA} if plan.race else {}),
-        **({"controls": True} if plan.controls else {}),
-        **(check_rows(plan.layer, scorer, plan.screen_rows) if isinstance(plan.layer, str) else {}),
-        **_greedy_settings(plan),
-        **_draws(plan, task),
-        **scorer.reading_key,
-        **({"file": scorer.model.file.origin} if scorer.model.file else {}),
-    }
-
-
-def _greedy_settings(plan: Plan) -> dict[str, Any]:
-    said = {"places": plan.places, "evaluations": plan.evaluations, "minutes": plan.minutes}
-    given = {name: value for name, value in said.items() if value is not None}
-    return {"strategy": plan.strategy, **given} if plan.greedy else {}
+def _looks(store: RunStore, draws: Draws) -> Looks:
+    looked = any(store.trial(each.key((), "test")) for each in draws.testing)
+    return looks_before(store, draws.rows("test"), looked)
 
 
 def _compose(
@@ -264,18 +224,6 @@ def _compose(
         course=course,
         parameters=parameters(anatomy, course.edits),
     )
-
-
-def _draws(plan: Plan, task: AnyTask) -> dict[str, Any]:
-    tasks = drawn_tasks(task, plan.seeds, plan.templates)
-    if len(tasks) == 1:
-        return {}
-    prompts = list(dict.fromkeys(each.variant or OWN for each in tasks))
-    return {
-        **({"seeds": list(plan.seeds)} if len(plan.seeds) > 1 else {}),
-        **({"templates": prompts} if len(prompts) > 1 else {}),
-        "draws": [each.digest for each in tasks],
-    }
 
 
 def _search(

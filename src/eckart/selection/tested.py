@@ -1,10 +1,10 @@
-"""What every search ends with: a choice, and the honest look at the test rows."""
+"""The end of every search: a choice, and the honest look at the test rows."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,9 @@ from eckart.runs import Run
 from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.drawn import Difference, difference, sealed_seeds, summary
 from eckart.selection.guarded import Guarded
+from eckart.selection.looks import Looks
 from eckart.selection.order import Order
+from eckart.selection.rivals import Rivals
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import sentence, verdict
 from eckart.statistics.paired import predictions_turned
@@ -37,6 +39,8 @@ class Tested(ABC):
             nothing is clipped.
         guarded: what else the choice did; None where nobody asked, or nothing is clipped.
         order: in which a screen put the places that were looked at; None where none did.
+        rivals: the choice beside what costs nothing; None where nobody asked.
+        looks: of other runs at these test rows; None where no run is kept, and so none is beside.
     """
 
     stays: ClassVar[str]
@@ -51,6 +55,8 @@ class Tested(ABC):
     controls: tuple[Scored, ...] = ()
     guarded: Guarded | None = None
     order: Order | None = None
+    rivals: Rivals | None = None
+    looks: Looks | None = None
 
     @property
     @abstractmethod
@@ -116,6 +122,8 @@ class Tested(ABC):
             **self._controls_json(),
             **({"guard": self.guarded.to_json()} if self.guarded else {}),
             **({"screen": self.order.to_json()} if self.order else {}),
+            **({"rivals": self.rivals.to_json()} if self.rivals else {}),
+            **({"looked_at_before": asdict(self.looks)} if self.looks else {}),
             "labels": list(self.labels),
             "notes": list(self.notes),
             "settings": self.settings,
@@ -155,6 +163,10 @@ class Tested(ABC):
             said.append(f"  controls    {self.beside()}")
         if self.guarded:
             said.append(f"  guard       {self.guarded}")
+        if self.rivals:
+            said.append(f"  rivals      {self.rivals}")
+        if self.looks:
+            said.append(f"  looks       {self.looks}")
         return "\n".join(filter(None, said))
 
     def verdict(self) -> str:
