@@ -9,7 +9,8 @@ model would read the validation rows for it, in all draws. A rule is a screen's 
 the budget `one` a search is Algorithm 1 on the rule's first layer. At a number of readings, `best`
 looks at all rates of one layer after the other until they are spent, and takes what does best on
 validation; `greedy` has the same candidates and the same budget. Every search is made again on
-another division of the rows (`--repeats`), and its gain is the mean over these, on their test rows.
+another division of the rows (`--repeats`), and its gain is the mean over these, on their test rows
+under demonstrations that chose nothing.
 What is kept is read once, whatever the number of searches; a search is charged as if nothing were.
 """
 
