@@ -51,15 +51,15 @@ INNER = {
         arrays attention duals norms bound claims plainly slips identities inequalities checks
     """,
     "reports": """
-        terminal table guard provenance screens sentences tables claims controls rivals figures
-        results page
+        terminal table guard greedy provenance screens sentences tables claims controls rivals
+        figures results page
     """,
     "scoring": """
         encoding requests fitting forward gradients methods scorer evaluation evaluator text
     """,
     "selection": """
-        plan order recorded drawn draws controls looks rivals guarded guard tested racing screens
-        result course greedy composed search
+        plan order recorded drawn draws controls looks rivals free guarded guard tested racing
+        course greedy screens settings composed result search
     """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "tasks": "tables spec prompts choices files splits sources labels examples task",

@@ -25,9 +25,8 @@ from eckart.statistics.scores import Score
 APPLICATION_ID = 0x65636B72  # "eckr"
 SCHEMA_VERSION = 3
 NOTES = ORIGIN, CONTENTS, GUARD, SCREEN, LOOKS = ("origin", "contents", "guard", "screen", "looks")
-"""The rows of the settings that are none: what made the run; what was in the tasks when a sweep
-began; what guards the choices, perhaps since later; what a screen found; and which other runs had
-scored the test rows when a search did."""
+"""The rows of the settings that are none: what made the run, what was in a sweep's tasks when it
+began, what guards it, what a screen found, and which other runs had scored the test rows."""
 SHOWN = 3
 """How many of the settings that differ a refusal names."""
 _SCHEMA = """
@@ -153,7 +152,6 @@ class RunStore:
         self._write("INSERT OR REPLACE INTO models VALUES (?, ?)", name, json.dumps(facts))
 
     def note(self, name: str) -> dict[str, Any] | None:
-        """Return what one of the `NOTES` says."""
         return self._value("SELECT value FROM settings WHERE name = ?", name)
 
     def keep_note(self, name: str, said: dict[str, Any]) -> None:
@@ -226,9 +224,8 @@ class Run:
         models: of a sweep, what is known of each model: its fingerprint, dtype, layers and spectra.
         origin: the command and the versions that began it, where they were noted.
         margin: of the guard, in points.
-        guarded: the trials of the guard, which are none of the others.
-        screen: what chose the layer, where a screen did; see `Screened.to_json`.
-        rivals: those of a search's free rivals, which are none of the others either.
+        guarded, rivals: the trials of the guard and of a search's free rivals, none of the others.
+        screen: what chose the layer, where a screen did; see `Order.to_json`.
         looks: of a search, what `Looks` counted of the other runs.
 
     Raises:
@@ -250,7 +247,6 @@ class Run:
 
     @cached_property
     def asked(self) -> Asked:
-        """The settings, with types."""
         return Asked.of(self.settings)
 
     def __post_init__(self) -> None:

@@ -160,7 +160,8 @@ def search(
     from eckart.cli.results import finish_search
     from eckart.exports.dense import check_target
     from eckart.selection.screens import check_layer
-    from eckart.selection.search import default_folder, run_plan
+    from eckart.selection.search import run_plan
+    from eckart.selection.settings import default_folder
 
     check_layer(plan.layer)
     if save is not None:

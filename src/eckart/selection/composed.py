@@ -122,15 +122,6 @@ def propose(plan: Plan, anatomy: Anatomy, places: Sequence[Place] = ()) -> Edits
     return tuple(Edit(*place, rate) for place in first for rate in plan.tried if rate)
 
 
-def greedy_settings(plan: Plan) -> dict[str, Any]:
-    """Return what else the settings of a greedy search's run hold; nothing of another's."""
-    if not plan.greedy:
-        return {}
-    said = {"places": plan.places, "evaluations": plan.evaluations, "minutes": plan.minutes}
-    given = {name: value for name, value in said.items() if value is not None}
-    return {"strategy": plan.strategy, **given}
-
-
 def parameters(anatomy: Anatomy, edits: Edits) -> dict[str, int]:
     """Count the parameters of what edits clip, dense and with each matrix as two factors wherever
     that is smaller."""

@@ -1,4 +1,4 @@
-"""What several draws of demonstrations, or several prompts, say together."""
+"""The outcome of an edit under several draws of demonstrations, or several prompts, together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every search ends with: a choice, and the honest look at the test rows."""
+"""The end of every search: a choice, and the honest look at the test rows."""
 
 from __future__ import annotations
 
