@@ -59,7 +59,7 @@ INNER = {
     """,
     "selection": """
         plan order recorded drawn draws controls looks rivals free guarded guard tested racing
-        power screens settings result course greedy composed search
+        power course greedy screens settings composed result search
     """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "statistics": "scores paired crossed gain power multiplicity metrics harm grids",

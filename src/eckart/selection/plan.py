@@ -218,10 +218,7 @@ class Plan(Closed):
     )
     places: PositiveInt = Field(
         default=PLACES,
-        description=(
-            "greedy: how many places candidates are at, deepest first unless --layer names a"
-            " screen."
-        ),
+        description="greedy: how many places candidates are at; deepest first, or by --layer.",
     )
     evaluations: int | None = Field(
         default=None,
