@@ -11,6 +11,11 @@ from timeit import timeit
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
+
+from eckart import Edit
+from eckart.demo import MODEL
+from eckart.demo.corpus import TEMPLATE, write
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -147,3 +152,43 @@ def test_the_report_benchmark():
 def test_the_study_of_the_demos_model_runs(tmp_path):
     sizes = ["--seeds", "1", "--rows", "10,10", "--rates", "0.9"]
     assert f"{5 * 2 * 11} trials" in run("predicts.py", "--out", tmp_path / "run", *sizes)
+
+
+@pytest.fixture(scope="module")
+def sorting(tmp_path_factory) -> tuple[Path, Path]:
+    """Return a task file, and the rows of one of the demo's tasks."""
+    folder = tmp_path_factory.mktemp("sorting")
+    name, data = next(iter(write(folder / "data").items()))
+    said = {"name": name, "data": str(data), "template": TEMPLATE, "label": "label"}
+    task = folder / "task.yaml"
+    task.write_text(yaml.safe_dump(said))
+    return task, data
+
+
+def test_the_benchmark_of_clusters(sorting):
+    task, data = sorting
+    out = run("clusters.py", MODEL, "--data", f"{task}={data}", "--rows", 20, "--rates", "0.9")
+    assert "mean over the 4 places, groups less plain" in " ".join(out.split())
+
+
+def test_the_benchmark_of_searches_prints_its_table_again_and_draws_its_figure(sorting, tmp_path):
+    task, data = sorting
+    sizes = ["--rows", 64, "--test-rows", 20, "--repeats", 1, "--rates", "0.9", "--orders", 1]
+    said = ["--data", data, "--draws", 2, "--shots", 2, *sizes, "--budgets", "one,3"]
+    first, again = (
+        run("searches.py", "run", MODEL, "--task", task, *said, "--out", tmp_path / "run")
+        for _ in range(2)
+    )
+    assert "greedy, gradient" in first
+    assert first == again
+    run("searches.py", "draw", tmp_path / "run", "--figure", tmp_path / "search.png")
+    assert (tmp_path / "search.png").is_file()
+
+
+def test_what_a_search_reads_is_counted_with_its_trunk_reused():
+    from metered import products
+
+    deep, shallow = (Edit(3, "mlp", 0.5),), (Edit(1, "mlp", 0.5), Edit(3, "q", 0.9))
+    assert products([(), deep, deep], rows=10, depth=4) == 10 * (4 + 1 + 1)
+    assert products([deep, shallow], rows=10, depth=4) == 10 * (4 + 3)
+    assert products([], rows=10, depth=4) == 0

@@ -52,16 +52,17 @@ INNER = {
     """,
     "reports": """
         terminal table guard provenance screens sentences tables claims controls rivals figures
-        results page
+        results greedy page
     """,
     "scoring": """
         encoding requests fitting forward gradients methods scorer evaluation evaluator text
     """,
     "selection": """
-        plan order recorded drawn draws controls looks rivals guarded guard tested racing screens
-        result search
+        plan order recorded drawn draws controls looks rivals free guarded guard tested racing
+        power screens settings result course greedy composed search
     """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
+    "statistics": "scores paired crossed gain power multiplicity metrics harm grids",
     "tasks": "tables spec prompts choices files splits sources labels examples task",
     "weights": """
         options hooks linalg loading architectures anatomy conditioning identity gguf models

@@ -25,9 +25,8 @@ from eckart.statistics.scores import Score
 APPLICATION_ID = 0x65636B72  # "eckr"
 SCHEMA_VERSION = 3
 NOTES = ORIGIN, CONTENTS, GUARD, SCREEN, LOOKS = ("origin", "contents", "guard", "screen", "looks")
-"""The rows of the settings that are none: what made the run; what was in the tasks when a sweep
-began; what guards the choices, perhaps since later; what a screen found; and which other runs had
-scored the test rows when a search did."""
+"""The rows of the settings that are none: what made the run, what was in a sweep's tasks when it
+began, what guards it, what a screen found, and which other runs had scored the test rows."""
 SHOWN = 3
 """How many of the settings that differ a refusal names."""
 _SCHEMA = """
@@ -74,7 +73,8 @@ class RunStore:
                 " --out"
             ) from error
         with self._explained():
-            # The lock ends with the process, however it ends; FULL outlives a power failure too.
+            # The lock belongs to the process and ends with it, however it ends; FULL outlives a
+            # power failure too.
             self._database = sqlite3.connect(
                 self.folder / "run.sqlite", isolation_level=None, timeout=1
             )
@@ -152,7 +152,6 @@ class RunStore:
         self._write("INSERT OR REPLACE INTO models VALUES (?, ?)", name, json.dumps(facts))
 
     def note(self, name: str) -> dict[str, Any] | None:
-        """Return what one of the `NOTES` says."""
         return self._value("SELECT value FROM settings WHERE name = ?", name)
 
     def keep_note(self, name: str, said: dict[str, Any]) -> None:
@@ -217,15 +216,16 @@ class Run:
     """A run's folder as it was found.
 
     Arguments:
-        folder, settings: where it lies, and what it is about.
+        folder: where it lies.
+        settings: what it is about.
         trials: every trial, by where it is kept, without log-likelihoods.
         rows: the rows of every split that was scored, by digest.
         spectra: what is known of each matrix's spectrum.
         models: of a sweep, what is known of each model: its fingerprint, dtype, layers and spectra.
         origin: the command and the versions that began it, where they were noted.
-        margin, guarded: the guard's, in points, and its trials, which are none of the others.
-        screen: what chose the layer, where a screen did; see `Screened.to_json`.
-        rivals: those of a search's free rivals, which are none of the others either.
+        margin: of the guard, in points.
+        guarded, rivals: the trials of the guard and of a search's free rivals, none of the others.
+        screen: what chose the layer, where a screen did; see `Order.to_json`.
         looks: of a search, what `Looks` counted of the other runs.
 
     Raises:
@@ -247,7 +247,6 @@ class Run:
 
     @cached_property
     def asked(self) -> Asked:
-        """The settings, with types."""
         return Asked.of(self.settings)
 
     def __post_init__(self) -> None:
@@ -306,7 +305,8 @@ def read_run(folder: str | Path) -> Run:
         trials = {_beside(trial.key, trial.setting): trial for trial in moved}
         own = settings.get("shots"), settings.get("scoring")
         rivals = {k: t for k, t in trials.items() if (t.setting.shots, t.setting.scoring) != own}
-    guarded = {k: t for k, t in trials.items() if t.setting.task in notes[GUARD].get("names", ())}
+    names = notes[GUARD].get("names", ())
+    guarded = {key: trial for key, trial in trials.items() if trial.setting.task in names}
     return Run(
         path.parent,
         settings,

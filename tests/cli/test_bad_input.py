@@ -283,6 +283,10 @@ SEARCHES = {
         ["--strategy", "greedy", "--scoring", "batch"],
         "greedy search reads a split in parts",
     ),
+    "greedy by a screen on the rows that test": (
+        ["--strategy", "greedy", "--layer", "validation"],
+        "choose --layer gradient",
+    ),
     "greedy without candidates": (["--strategy", "greedy", "--rates", "0"], "add others"),
     "a budget without a greedy search": (["--evaluations", "100"], "add --strategy greedy"),
     "no budget at all": (["--strategy", "greedy", "--evaluations", "0"], "evaluations is 0"),

@@ -21,7 +21,8 @@ from eckart.selection.course import ALPHA, Budget, log10_threshold
 from eckart.selection.greedy import greedy
 from eckart.selection.plan import Plan
 from eckart.selection.racing import plan_looks
-from eckart.selection.search import describe, run_plan
+from eckart.selection.search import run_plan
+from eckart.selection.settings import describe
 from eckart.statistics.paired import log_e_value, log_mean_e_value
 from eckart.weights.models import load_model
 

@@ -21,7 +21,8 @@ from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.methods import join_scores, score
 from eckart.selection.plan import Plan
 from eckart.selection.racing import ALPHA, plan_looks, race_rates
-from eckart.selection.search import describe, run_plan
+from eckart.selection.search import run_plan
+from eckart.selection.settings import describe
 from eckart.statistics.paired import log_e_value
 from eckart.weights.models import load_model
 

@@ -16,7 +16,9 @@ from eckart.records import Edit, Row, Rows, Trial
 from eckart.reports.results import outcome_table
 from eckart.reports.sentences import summary
 from eckart.selection import search as module
+from eckart.selection.plan import Plan
 from eckart.selection.result import Candidate, SearchResult
+from eckart.selection.settings import default_folder
 from eckart.statistics.scores import Score
 from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.models import load_model
@@ -239,7 +241,7 @@ def test_a_run_stays_in_its_folder_whatever_the_task_is_called(table, name):
     scorer = SimpleNamespace(
         model=model, task=own, digest=lambda split: split, scoring="sum", reading_key={}
     )
-    folder = module.default_folder(module.Plan(part="mlp", rates=(0.5,)), scorer)
+    folder = default_folder(Plan(part="mlp", rates=(0.5,)), scorer)
     assert folder.parent == Path("runs")
     assert len(folder.name.encode()) < 200
     assert folder.name not in (".", "..")

@@ -20,9 +20,10 @@ from eckart.reports.results import search_report
 from eckart.reports.terminal import as_text
 from eckart.runs import Run, RunStore, read_run
 from eckart.scoring.evaluator import Evaluator
+from eckart.selection.free import beside_rivals
 from eckart.selection.plan import Plan
 from eckart.selection.rivals import MAJORITY, NOT_READ, UNPRUNED, Rivals, ways
-from eckart.selection.search import beside_rivals, run_plan
+from eckart.selection.search import run_plan
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
 from eckart.statistics.multiplicity import holm
 from eckart.statistics.paired import compare

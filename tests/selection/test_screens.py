@@ -20,7 +20,8 @@ from eckart.selection.order import Order, Place
 from eckart.selection.plan import Plan
 from eckart.selection.recorded import Recorded
 from eckart.selection.screens import SCREENS, Screening, check_screen, screened, spare_rows
-from eckart.selection.search import describe, run_plan
+from eckart.selection.search import run_plan
+from eckart.selection.settings import describe
 from eckart.weights.linalg import Factor
 from eckart.weights.models import load_model
 

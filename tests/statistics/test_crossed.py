@@ -17,12 +17,11 @@ from eckart.errors import EckartError
 from eckart.statistics.crossed import (
     crossed_moments,
     seed_and_row_mean,
-    smallest_detectable,
 )
 from eckart.statistics.gain import verdict
 from eckart.statistics.grids import layer_rule, rank_correlation, stability, winners_curse
 from eckart.statistics.multiplicity import false_discovery, holm, selected_gain
-from eckart.statistics.paired import mcnemar_exact, paired_difference
+from eckart.statistics.paired import paired_difference
 
 SIMULATED = Path(__file__).parents[2] / "benchmarks" / "simulated.py"
 
@@ -402,30 +401,6 @@ class TestVerdict:
 
 
 class TestDetectable:
-    @pytest.mark.parametrize(("n", "discordance"), [(56, 0.3), (200, 0.1), (872, 0.05)])
-    def test_the_exact_test_finds_it_in_four_of_five_experiments(self, draw, n, discordance):
-        gain = smallest_detectable(n, discordance)
-        changed = draw.binomial(n, discordance, size=1500)
-        fixed = draw.binomial(changed, (1 + gain / discordance) / 2)
-        found = np.mean(
-            [mcnemar_exact(int(f), int(c - f)) <= 0.05 for f, c in zip(fixed, changed, strict=True)]
-        )
-        assert found == pytest.approx(0.8, abs=error(0.8, 1500))
-
-    def test_few_changes_can_show_nothing(self):
-        assert smallest_detectable(56, 0.05) == math.inf
-
-    def test_more_rows_show_less(self):
-        gains = [smallest_detectable(n, 0.2) for n in (100, 200, 400, 800)]
-        assert gains == sorted(gains, reverse=True)
-
     def test_an_estimate_tells_it_from_its_error(self, draw):
         estimate = seed_and_row_mean(gains_of(draw, (1, 1000)))
         assert estimate.detectable() == pytest.approx(2.80 * estimate.standard_error, rel=0.01)
-
-    @pytest.mark.parametrize(
-        "options", [{"n": 0}, {"discordance": 0.0}, {"power": 1.0}, {"level": 0.0}]
-    )
-    def test_refuses_no_experiment(self, options):
-        with pytest.raises(EckartError, match="no experiment"):
-            smallest_detectable(**{"n": 10, "discordance": 0.1, **options})

@@ -17,10 +17,11 @@ from eckart.analysis.measured import Blocks, Cells, Measured, measure_cells
 from eckart.analysis.outcomes import Block, Condition, Target, blocks
 from eckart.records import Edit
 from eckart.runs import Run
-from eckart.statistics.crossed import Estimate, gain_bounds, mean_gain, smallest_detectable, turned
+from eckart.statistics.crossed import Estimate, gain_bounds, mean_gain, turned
 from eckart.statistics.gain import verdict
 from eckart.statistics.multiplicity import FOLDS, holm, selected_gain
 from eckart.statistics.paired import PairedDifference
+from eckart.statistics.power import smallest_detectable
 from eckart.statistics.scores import Outcome, Score
 
 Conclusion = Literal["gain", "loss", "cannot tell", "nothing clipped", "not known"]

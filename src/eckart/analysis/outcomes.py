@@ -189,7 +189,7 @@ def _block(condition: Condition, split: str, trials: list[Trial], rows: dict[str
     whole = {(edit_of(t), t.setting.seed) for t in trials if not t.split.is_part}
     for trial in trials:
         if trial.split.is_part and (edit_of(trial), trial.setting.seed) in whole:
-            continue  # a screen read some of these rows before
+            continue  # a first look at rows that were then read again
         assert trial.score is not None
         edit, seed = edit_of(trial), trial.setting.seed
         asked = columns[trial.rows][trial.split.slice]

@@ -11,11 +11,11 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
-from eckart.cli.flags import parse_numbers, with_options
+from eckart.cli.flags import parse_numbers, parse_points, with_options
 from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
-from eckart.cli.runs import carry_out, run_spectrum, show_cost
+from eckart.cli.runs import carry_out, run_spectrum, show_plan, show_study
 from eckart.errors import EditError
 from eckart.records import Edit
 from eckart.selection.plan import GuardOptions, Plan, listed
@@ -145,6 +145,7 @@ def search(
     model: o.Model,
     out: o.Out = None,
     save: o.Save = None,
+    dry_run: o.DryRun = False,
     scoring: o.ScoringMethod = None,
     json_: o.Json = False,
     *,
@@ -160,7 +161,8 @@ def search(
     from eckart.cli.results import finish_search
     from eckart.exports.dense import check_target
     from eckart.selection.screens import check_layer
-    from eckart.selection.search import default_folder, run_plan
+    from eckart.selection.search import run_plan
+    from eckart.selection.settings import default_folder
 
     check_layer(plan.layer)
     if save is not None:
@@ -170,6 +172,9 @@ def search(
         check_target(save, evaluator.model)
     guarding = o.read_guard(guard, evaluator)
     folder = out or default_folder(plan, evaluator)
+    if dry_run:
+        show_plan(plan, evaluator, folder, as_json=json_)
+        return
     say_run(folder)
     result = run_plan(plan, evaluator, folder, tell=say, command=typed(), guard=guarding)
     finish_search(result, evaluator, folder, save, as_json=json_)
@@ -219,7 +224,6 @@ def sweep(
     """Run a grid over models, tasks, layers, parts, rates, shots, seeds and scorings; stop and go
     on at will."""
     from eckart.sweeps.cluster import on_cluster
-    from eckart.sweeps.cost import estimate
     from eckart.sweeps.files import is_study, read_study, with_model
     from eckart.sweeps.sources import Sources, settle
     from eckart.sweeps.sweep import default_folder, locally
@@ -241,9 +245,33 @@ def sweep(
     grid = settle(grid, sources)
     folder = out or default_folder(grid)
     if dry_run:
-        show_cost(estimate(grid, folder, sources), as_json=json_)
+        show_study(grid, folder, sources, as_json=json_)
     else:
         carry_out(grid, folder, sources, execute, as_json=json_)
+
+
+@app.command()
+def power(
+    turns: o.Turns,
+    rows: o.Rows = None,
+    draws: o.Draws = 1,
+    between: o.Between = None,
+    gain: o.Gains = "1,2,5",
+    chance: o.Chance = 0.8,
+    level: o.Level = 0.05,
+    json_: o.Json = False,
+) -> None:
+    """Say which gains some test rows can show, and how many rows a gain needs. Reads no model."""
+    from eckart.statistics.power import Design, Outlook
+
+    differ = None if between is None else between / 100
+    gains = tuple(number / 100 for number in parse_points(gain))
+    outlook = Outlook(Design(turns, draws, differ, level), rows, gains, chance)
+    if json_:
+        print_json(outlook.to_json())
+        return
+    for line in filter(None, (str(outlook), outlook.had())):
+        show(line)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeGuard, get_args, get_origin
 
 import typer
 
-from eckart.errors import EditError, RunError, TaskError
+from eckart.errors import EckartError, EditError, RunError, TaskError
 from eckart.files import Closed
 from eckart.records import RATES
 
@@ -111,6 +111,20 @@ def parse_numbers(text: str | None, option: str, such_as: str) -> list[int] | No
     except ValueError:
         raise EditError(
             f"{option} '{text}' are not whole numbers joined by commas, such as {such_as}"
+        ) from None
+
+
+def parse_points(text: str) -> list[float]:
+    """Read gains in points.
+
+    >>> parse_points("1,2.5")
+    [1.0, 2.5]
+    """
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise EckartError(
+            f"--gain '{text}' are not points joined by commas, such as 1,2,5"
         ) from None
 
 

@@ -54,8 +54,8 @@ DryRun = Annotated[
     typer.Option(
         "--dry-run",
         help=(
-            "Say what the run would cost, by counting and by timing each model on 64 rows; keep"
-            " nothing."
+            "Say what the run would cost and what it could see, by counting and by reading 64"
+            " rows; keep nothing."
         ),
         rich_help_panel=RUN,
     ),
@@ -110,6 +110,23 @@ ScoringMethod = Annotated[
         ),
         rich_help_panel=RUN,
     ),
+]
+Turns = Annotated[
+    float,
+    typer.Option(
+        help="The share of rows that turn, right to wrong or back, such as 0.05; a search says it."
+    ),
+]
+Rows = Annotated[int | None, typer.Option(help="Test rows.", min=1)]
+Draws = Annotated[int, typer.Option(help="Draws of demonstrations that are tested.", min=1)]
+Between = Annotated[
+    float | None,
+    typer.Option(help="The standard deviation of the gain between draws, in points, if known."),
+]
+Gains = Annotated[str, typer.Option("--gain", help="Gains in points, joined by commas.")]
+Chance = Annotated[float, typer.Option("--power", help="The probability of telling a gain.")]
+Level = Annotated[
+    float, typer.Option(help="Of the two-sided test; divide 0.05 by the number of choices.")
 ]
 Rates = Annotated[str, declared(Plan, "rates")]
 Metric = Annotated[str | None, declared(Plan, "metric")]

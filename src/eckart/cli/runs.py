@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from eckart.runs import RunStore
+    from eckart.scoring.scorer import Scorer
+    from eckart.selection.plan import Plan
+    from eckart.statistics.power import Outlook
     from eckart.sweeps.cost import Cost
     from eckart.sweeps.grid import Sweep
     from eckart.sweeps.result import SweepResult
@@ -39,7 +42,7 @@ def carry_out(
 
     say_run(folder)
     with progress(study, folder, sources) as watch:
-        result = run_sweep(study, folder, sources, execute, watch)
+        result = run_sweep(study, folder, sources, execute, watch, say)
     if as_json:
         print_json(result.to_json())
         return
@@ -50,10 +53,38 @@ def carry_out(
     )
 
 
-def show_cost(cost: Cost, as_json: bool) -> None:
+def show_plan(plan: Plan, scorer: Scorer, folder: Path, as_json: bool) -> None:
+    """Show what a search will cost, and what it can see."""
+    from eckart.selection.draws import Draws
+    from eckart.selection.power import foresee, largest_first
+    from eckart.selection.search import check_plan
+    from eckart.sweeps.cost import as_sweep, estimate
+
+    check_plan(plan, scorer)
+    study, sources = as_sweep(plan, scorer)
+    cost = estimate(study, folder, sources)
+    layers = study.layers_of(scorer.anatomy) or [len(scorer.anatomy.layers) - 1]
+    edits = largest_first(max(layers), plan.part, plan.tried)
+    found = foresee(Draws.of(scorer, plan.seeds, plan.templates), edits)
+    _show_cost(cost, {} if found is None else {folder.name: found}, as_json)
+
+
+def show_study(study: Sweep, folder: Path, sources: Sources, as_json: bool) -> None:
+    """Show what a study will cost, and what it can see."""
+    from eckart.sweeps.cost import estimate
+
+    seen: dict[str, Outlook] = {}
+    cost = estimate(study, folder, sources, lambda unit, found: seen.update({str(unit): found}))
+    _show_cost(cost, seen, as_json)
+
+
+def _show_cost(cost: Cost, seen: Mapping[str, Outlook], as_json: bool) -> None:
     if as_json:
-        print_json(cost.to_json())
+        power = [{"of": name, **found.to_json()} for name, found in seen.items()]
+        print_json({**cost.to_json(), "power": power})
         return
+    for name, found in seen.items():
+        show(f"{name}: {found}")
     show(
         f"{cost.units} units, up to {cost.trials} trials, {cost.kept} of them kept already; fewer"
         f" where no edit is chosen for the test rows\n{cost.rows:,} rows, {cost.tokens:,} tokens in"
@@ -113,6 +144,8 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
         def watch(event: Event) -> None:
             nonlocal done, trials
             if isinstance(event, Trial):
+                if event.split.is_part:
+                    return  # a first look, which is none of those that were expected
                 trials += 1
                 shown.advance(job)
             elif isinstance(event, Unit):

@@ -115,8 +115,11 @@ def progress(run: Run) -> tuple[int, int]:
     unpruned = {
         trial.setting for trial in run.trials.values() if not trial.edits and trial.split == "test"
     }
-    on_validation = sum(trial.split.name == "validation" for trial in run.trials.values())
     asked = run.asked
+    on_validation = sum(
+        trial.split.name == "validation" and (asked.raced or not trial.split.is_part)
+        for trial in run.trials.values()
+    )
     if asked.kind == "search":
         rates = on_validation if asked.raced else len(asked.rates)
         return (on_validation + len(unpruned), (rates + 1) * asked.draws)

@@ -35,7 +35,7 @@ from eckart.scoring.requests import build_requests, check_vocabulary
 from eckart.scoring.scorer import Progress, Scorer, silent
 from eckart.statistics.scores import Score
 from eckart.tasks.prompts import Example, Prompt
-from eckart.tasks.task import Task
+from eckart.tasks.task import Task, no_task
 from eckart.weights.anatomy import Weight
 from eckart.weights.loading.config import context_window
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
@@ -347,9 +347,7 @@ def scorer_of(task: Any, model: LoadedModel, **options: Any) -> Scorer:
     Raises:
         TaskError: nothing is known that scores such a task.
     """
-    raise TaskError(
-        f"a {type(task).__name__} is no task: give one that Task.load returns, or its name"
-    )
+    raise no_task(task)
 
 
 @scorer_of.register

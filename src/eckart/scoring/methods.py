@@ -35,6 +35,9 @@ METHODS: tuple[str, ...] = get_args(Method)
 SCORING_VERSION = 2
 """Part of every trial's key: raise it when the same model and rows would score differently."""
 
+OF_ALL_ROWS = ("batch",)
+"""The methods that need all rows of a split together."""
+
 INPUTS: dict[str, tuple[str, ...]] = {
     "prior": (CONTENT_FREE,),
     "contextual": (CONTENT_FREE, "", "[MASK]"),
@@ -96,7 +99,7 @@ def check_method(method: str, kind: str = "classification", split: str = "valida
             " at which tokens a label is made of, so all labels of one token are alike; choose"
             " 'sum'"
         )
-    if method == "batch" and Split(split).is_part:
+    if method in OF_ALL_ROWS and Split(split).is_part:
         raise TaskError(
             f"scoring 'batch' needs all rows of a split together, and '{split}' are some of them; a"
             " race or a greedy search reads a split in parts: leave out --race or --strategy, or"

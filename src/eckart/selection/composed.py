@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from eckart.algorithm1 import Scored
+from eckart.algorithm1 import Scored, arms_together, score_test
 from eckart.errors import EditError
 from eckart.records import Edit, Edits
 from eckart.selection.course import Budget, Course, listed
+from eckart.selection.draws import Draws
+from eckart.selection.greedy import greedy
+from eckart.selection.order import Place
 from eckart.selection.plan import Plan
+from eckart.selection.power import foretell
 from eckart.selection.tested import Tested
 from eckart.statistics.gain import sentence
 from eckart.weights.anatomy import Anatomy
+from eckart.weights.edits import droppable
 from eckart.weights.linalg import factored_size
 
 
@@ -66,22 +72,57 @@ class GreedyResult(Tested):
         return "\n".join([super().__str__(), f"  could see   {self.course.sight()}"])
 
 
-def propose(plan: Plan, anatomy: Anatomy) -> Edits:
-    """Return a greedy search's candidates: the rates at each of the first places, deepest first.
+def compose(
+    plan: Plan,
+    draws: Draws,
+    places: Sequence[Place],
+    settings: dict[str, Any],
+    tell: Callable[[str], None],
+) -> GreedyResult:
+    """Search greedily, and look at the test rows once.
+
+    Arguments:
+        places: in a screen's order; where there are none, the plan's layer, or the deepest first.
+        settings: the run's.
+        tell: is told of every look.
+    """
+    anatomy = draws.first.anatomy
+    candidates, rows = propose(plan, anatomy, places), draws.size("validation")
+    foretell(tell, draws, sorted(candidates, key=lambda e: (-e.layer, -e.rate)), rows)
+    course = greedy(
+        draws.score,
+        candidates,
+        rows,
+        settings["metric"],
+        Budget(plan.evaluations, plan.minutes),
+        tell,
+    )
+    arms = arms_together(course.edits, droppable(anatomy)) if plan.controls else ()
+    unpruned, clipped, *beside = score_test(draws.score, course.edits, arms)
+    return GreedyResult(
+        settings=settings,
+        labels=tuple(draws.first.task.labels),
+        baseline=unpruned,
+        clipped=clipped,
+        controls=tuple(beside),
+        notes=draws.notes(),
+        rows=(*draws.rows("validation"), *draws.rows("test")),
+        course=course,
+        parameters=parameters(anatomy, course.edits),
+    )
+
+
+def propose(plan: Plan, anatomy: Anatomy, places: Sequence[Place] = ()) -> Edits:
+    """Return a greedy search's candidates: the rates at each of the first places.
 
     Raises:
         EditError: the model has no such layer or part.
     """
-    if plan.layer is not None:
-        layers = [anatomy.layer_index(plan.layer)]
-    else:
-        layers = [n for n in reversed(range(len(anatomy.layers))) if _has(anatomy, n, plan.part)]
-    rates = [rate for rate in plan.tried if rate]
-    return tuple(Edit(layer, plan.part, rate) for layer in layers[: plan.places] for rate in rates)
-
-
-def budget(plan: Plan) -> Budget:
-    return Budget(plan.evaluations, plan.minutes)
+    if isinstance(plan.layer, int):
+        places = [Place(anatomy.layer_index(plan.layer), plan.part)]
+    deepest = (Place(layer, plan.part) for layer in reversed(range(len(anatomy.layers))))
+    first = [place for place in places or deepest if _has(anatomy, *place)][: plan.places]
+    return tuple(Edit(*place, rate) for place in first for rate in plan.tried if rate)
 
 
 def parameters(anatomy: Anatomy, edits: Edits) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What a greedy search may cost, and what it did: steps, and the looks of each."""
+"""The course of a greedy search: what it may cost, its steps, and the looks of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The means over several draws of demonstrations, or several prompts, and what they differ by."""
+"""The outcome of an edit under several draws of demonstrations, or several prompts, together."""
 
 from __future__ import annotations
 

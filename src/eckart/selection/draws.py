@@ -15,7 +15,7 @@ from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.scorer import Candidates, Scorer
 from eckart.selection.drawn import Drawn, sealed_seeds
 from eckart.selection.recorded import Ledger, Recorded
-from eckart.tasks.task import AnyTask, Task
+from eckart.tasks.task import AnyTask, Task, no_task
 
 OWN = "own"
 """A task's own prompts, among its variants."""
@@ -35,6 +35,8 @@ def drawn_tasks(
     Raises:
         TaskError: the seeds draw nothing, there is no such variant, or two cannot be averaged.
     """
+    if not isinstance(task, AnyTask):
+        raise no_task(task)
     if len(seeds) > 1 and not task.shots:
         said = ", ".join(map(str, seeds))
         raise TaskError(

@@ -217,7 +217,11 @@ class Plan(Closed):
         ),
     )
     places: PositiveInt = Field(
-        default=PLACES, description="greedy: how many places the candidates are at, deepest first."
+        default=PLACES,
+        description=(
+            "greedy: how many places candidates are at, deepest first unless --layer names a"
+            " screen."
+        ),
     )
     evaluations: int | None = Field(
         default=None,
@@ -274,6 +278,11 @@ class Plan(Closed):
             )
         if self.greedy and self.metric is not None:
             check_composable(self.metric)
+        if self.greedy and self.layer == "validation":
+            raise EditError(
+                "--layer validation picks by rows that a greedy search tests on, whose error rate"
+                " would not hold; choose --layer gradient, last or random:SEED"
+            )
         if self.greedy and not any(self.tried):
             raise EditError("rate 0 alone leaves a greedy search without candidates; add others")
         for name in ("places", "evaluations", "minutes"):

@@ -82,6 +82,12 @@ class Recorded:
             self.watch(trial)
             yield trial
 
+    def has(self, candidates: Candidates, split: str, scorings: Sequence[str] = ()) -> bool:
+        """Whether every trial that is asked for is kept."""
+        asked = self.scorer.asked(candidates, split, scorings).values()
+        keys = [key for keys in asked for key in keys.values()]
+        return self.ledger is not None and all(map(self.ledger.trial, keys))
+
     def _kept(self, key: str, scoring: str) -> Trial | None:
         if self.ledger is None:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -15,23 +15,21 @@ from typing import Any
 from eckart.algorithm1 import (
     ScoreEdits,
     algorithm1,
-    arms_together,
     control_arms,
     no_arms,
-    score_test,
     search_all,
+    worst_layer,
 )
-from eckart.errors import EckartError, TaskError
 from eckart.files import home
 from eckart.published import identify, published_rows
-from eckart.records import RATES, TOP_K, Edit, Split, Trial, fingerprint
-from eckart.runs import Run, RunStore, folder_name
+from eckart.records import RATES, TOP_K, Edit, Split
+from eckart.runs import RunStore
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import check_method
 from eckart.scoring.scorer import Scorer
-from eckart.selection.composed import GreedyResult, budget, parameters, propose
-from eckart.selection.draws import OWN, Draws, drawn_tasks
-from eckart.selection.greedy import greedy
+from eckart.selection.composed import GreedyResult, compose, parameters
+from eckart.selection.draws import Draws, drawn_tasks
+from eckart.selection.free import beside_rivals, check_rivalled
 from eckart.selection.guard import Guard, keep_guard
 from eckart.selection.looks import Looks, looks_before
 from eckart.selection.order import Order, Place
@@ -43,17 +41,16 @@ from eckart.selection.plan import (
     check_composable,
     check_known,
 )
-from eckart.selection.racing import ALPHA, Race, check_race, race_rates
-from eckart.selection.recorded import Ledger, Recorded
+from eckart.selection.power import foretell, largest_first, nobody
+from eckart.selection.racing import Race, check_race, race_rates
 from eckart.selection.result import Candidate, SearchResult
-from eckart.selection.rivals import Rivals, ways
 from eckart.selection.screens import (
     Screening,
     check_layer,
-    check_rows,
     condition_numbers,
     screened,
 )
+from eckart.selection.settings import describe
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.edits import droppable
 from eckart.weights.linalg import rank_at
@@ -144,27 +141,16 @@ def run_plan(
     plan: Plan,
     scorer: Scorer,
     out: str | Path | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None] = nobody,
     command: str | None = None,
     guard: Guard | None = None,
 ) -> SearchResult | GreedyResult:
-    """Carry out a plan, and look at what else the choice does if there is a guard; see `search`. A
-    race tells of every rate that it drops, a greedy search of every look; a new run notes the
-    command."""
-    check_known(plan.metric, scorer.task.metrics, "metric")
-    if plan.race:
-        check_race(plan.metric or scorer.task.metric, scorer.scoring)
-    if plan.greedy:
-        check_composable(plan.metric or scorer.task.metric)
-        check_method(scorer.scoring, split=Split.part("validation", 0, 1))
-    if plan.rivals:
-        check_rivalled(scorer.task)
+    """Carry out a plan, and look at what else the choice does if there is a guard; see `search`.
+    First of all it is told what can be seen, then of a race every rate that it drops, and of a
+    greedy search every look; a new run notes the command."""
+    check_plan(plan, scorer)
     draws = Draws.of(scorer, plan.seeds, plan.templates)
     scorer = draws.first
-    # What cannot be done is refused before anything long is computed, and before a new run's folder
-    # is made.
-    first = scorer.anatomy.layer_index(plan.layer if isinstance(plan.layer, int) else 0)
-    scorer.anatomy.select(first, plan.part)
     if out is None or not (home(out) / "run.sqlite").exists():
         draws.prepare()
     settings = describe(plan, scorer)
@@ -192,186 +178,29 @@ def run_plan(
     return result
 
 
+def check_plan(plan: Plan, scorer: Scorer) -> None:
+    """Refuse a plan that cannot be carried out, before anything long is computed, and before a new
+    run's folder is made.
+
+    Raises:
+        EckartError: there is no such metric, layer or part, or the task or the scoring does not go
+            with what was asked for.
+    """
+    check_known(plan.metric, scorer.task.metrics, "metric")
+    if plan.race:
+        check_race(plan.metric or scorer.task.metric, scorer.scoring)
+    if plan.greedy:
+        check_composable(plan.metric or scorer.task.metric)
+        check_method(scorer.scoring, split=Split.part("validation", 0, 1))
+    if plan.rivals:
+        check_rivalled(scorer.task)
+    first = scorer.anatomy.layer_index(plan.layer if isinstance(plan.layer, int) else 0)
+    scorer.anatomy.select(first, plan.part)
+
+
 def _looks(store: RunStore, draws: Draws) -> Looks:
     looked = any(store.trial(each.key((), "test")) for each in draws.testing)
     return looks_before(store, draws.rows("test"), looked)
-
-
-def check_rivalled(task: AnyTask) -> Task:
-    """Return a task whose choice can be held beside what costs nothing.
-
-    Raises:
-        TaskError: it asks for numbers.
-    """
-    if isinstance(task, Task):
-        return task
-    raise TaskError(
-        f"task '{task.full_name}' asks for numbers, which have no calibration and no most frequent"
-        " label: it has no free rivals; leave out rivals"
-    )
-
-
-def beside_rivals(run: Run, scorers: Sequence[Scorer], ledger: Ledger | None) -> Rivals | None:
-    """Read on the test rows what costs nothing, unless the ledger knows, and set the choice beside
-    it.
-
-    Arguments:
-        run: holds the choice and the unpruned model, as they were tested.
-        scorers: the search's, one a draw of demonstrations.
-        ledger: see `Recorded`.
-    """
-    rows, trials = dict(run.rows), list(run.rivals)
-    undrawn: set[str] = set()
-    for scorer in scorers:
-        task = check_rivalled(scorer.task)
-        for shots, scorings in ways(task.shots, scorer.scoring, task.kind == "choices").items():
-            if not shots and task.full_name in undrawn:
-                continue  # without demonstrations all draws ask the very same
-            undrawn |= set() if shots else {task.full_name}
-            fewer = _with_fewer(scorer, task, shots)
-            trials += _read_rivals(fewer, scorings, ledger)
-            rows[fewer.rows("test").digest] = fewer.rows("test")
-            if fewer is not scorer:
-                fewer.forget()
-    return Rivals.in_run(replace(run, rows=rows, rivals=tuple(trials)))
-
-
-def _with_fewer(scorer: Scorer, task: Task, shots: int) -> Scorer:
-    if shots == task.shots:
-        return scorer
-    # Not redrawn: that might give a demonstration that is not shown back to the test rows.
-    fewer = replace(task, demonstrations=task.demonstrations[:shots])
-    how = dict(scorer.reading)
-    return scorer_of(fewer, scorer.model, scoring=scorer.scoring, progress=scorer.progress, **how)
-
-
-def _read_rivals(scorer: Scorer, scorings: Sequence[str], ledger: Ledger | None) -> Iterator[Trial]:
-    """Yield the unpruned model's trials by these scorings; one that cannot be read has failed, and
-    the search has not."""
-    readable = []
-    for scoring in scorings:
-        try:
-            scorer.prepare("test", [scoring])
-            readable.append(scoring)
-        except EckartError as error:
-            yield _unreadable(scorer, scoring, str(error), ledger)
-    if readable:
-        yield from Recorded(scorer, ledger).score({(): readable}, "test")
-
-
-def _unreadable(scorer: Scorer, scoring: str, error: str, ledger: Ledger | None) -> Trial:
-    rows = scorer.rows("test")
-    trial = Trial(
-        key=scorer.key((), "test", scoring),
-        setting=replace(scorer.setting, scoring=scoring),
-        split=Split("test"),
-        rows=rows.digest,
-        edits=(),
-        status="failed",
-        error=error,
-    )
-    if ledger is not None:
-        ledger.keep_rows(rows)
-        ledger.keep(trial)
-    return trial
-
-
-def default_folder(plan: Plan, scorer: Scorer) -> Path:
-    """Name a run by its settings: the same search goes on where it stopped, another one never meets
-    it."""
-    settings = describe(plan, scorer)
-    digest = fingerprint(settings)[:8]
-    # A task's name is no path: it may come from a task file of somebody else's.
-    task = (
-        folder_name(scorer.task.name.replace("/", "-"))
-        .encode("utf-8", "ignore")[:80]
-        .decode("utf-8", "ignore")
-    )
-    return Path("runs") / f"{folder_name(scorer.model.name)}-{task}-{plan.part}-{digest}"
-
-
-def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
-    """Return the settings that make a run what it is, as JSON values.
-
-    Arguments:
-        scorer: of the plan's first draw.
-    """
-    task = scorer.task
-    return {
-        "kind": "search",
-        "model": scorer.model.name,
-        "weights": scorer.model.fingerprint,
-        "dtype": scorer.model.dtype,
-        "task": task.name,
-        "prompts": task.digest,
-        "rows": [scorer.digest("validation"), scorer.digest("test")],
-        "shots": task.shots,
-        "seed": task.seed,
-        "metric": plan.metric or task.metric,
-        "scoring": scorer.scoring,
-        "part": plan.part,
-        "rates": list(plan.tried),
-        "layer": plan.layer,
-        "top_k": plan.top_k,
-        "combine": plan.combine,
-        # Only where there is one: a run of Algorithm 1 as written goes on whatever made it.
-        **({"race": ALPHA} if plan.race else {}),
-        **({"controls": True} if plan.controls else {}),
-        **(check_rows(plan.layer, scorer, plan.screen_rows) if isinstance(plan.layer, str) else {}),
-        **_greedy_settings(plan),
-        **_draws(plan, task),
-        **scorer.reading_key,
-        **({"file": scorer.model.file.origin} if scorer.model.file else {}),
-    }
-
-
-def _greedy_settings(plan: Plan) -> dict[str, Any]:
-    said = {"places": plan.places, "evaluations": plan.evaluations, "minutes": plan.minutes}
-    given = {name: value for name, value in said.items() if value is not None}
-    return {"strategy": plan.strategy, **given} if plan.greedy else {}
-
-
-def _compose(
-    plan: Plan,
-    draws: Draws,
-    store: RunStore | None,
-    settings: dict[str, Any],
-    tell: Callable[[str], None],
-) -> GreedyResult:
-    anatomy = draws.first.anatomy
-    course = greedy(
-        draws.score,
-        propose(plan, anatomy),
-        min(len(rows.rows) for rows in draws.rows("validation")),
-        settings["metric"],
-        budget(plan),
-        tell,
-    )
-    arms = arms_together(course.edits, droppable(anatomy)) if plan.controls else ()
-    unpruned, clipped, *beside = score_test(draws.score, course.edits, arms)
-    return GreedyResult(
-        settings=settings,
-        labels=tuple(draws.first.task.labels),
-        baseline=unpruned,
-        clipped=clipped,
-        controls=tuple(beside),
-        notes=draws.notes(),
-        rows=(*draws.rows("validation"), *draws.rows("test")),
-        course=course,
-        parameters=parameters(anatomy, course.edits),
-    )
-
-
-def _draws(plan: Plan, task: AnyTask) -> dict[str, Any]:
-    tasks = drawn_tasks(task, plan.seeds, plan.templates)
-    if len(tasks) == 1:
-        return {}
-    prompts = list(dict.fromkeys(each.variant or OWN for each in tasks))
-    return {
-        **({"seeds": list(plan.seeds)} if len(plan.seeds) > 1 else {}),
-        **({"templates": prompts} if len(prompts) > 1 else {}),
-        "draws": [each.digest for each in tasks],
-    }
 
 
 def _search(
@@ -384,6 +213,8 @@ def _search(
     scorer = draws.first
     layers, order = _layers(plan, draws, store, tell)
     rows = draws.size("validation")
+    edits = largest_first(worst_layer(layers, plan.top_k), plan.part, plan.rates)
+    foretell(tell, draws, edits, rows if plan.race else None)
 
     def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
         return race_rates(score, layer, part, rates, rows, tell)
@@ -436,23 +267,38 @@ def _layers(
         return condition_numbers(scorer, plan.part, plan.combine, store), None
     if isinstance(plan.layer, int):
         return {scorer.anatomy.layer_index(plan.layer): math.inf}, None
-    order = screened(
-        plan.layer,
-        Screening(
-            scorers=draws.choosing,
-            score=draws.score,
-            every=draws.every,
-            places=[Place(layer, plan.part) for layer in range(len(scorer.anatomy.layers))],
-            rates=plan.rates,
-            metric=plan.metric or scorer.task.metric,
-            rows=plan.screen_rows,
-            combine=plan.combine,
-            top_k=plan.top_k,
-            store=store,
-            tell=tell,
-        ),
-    )
+    order = _order(plan, draws, store, tell)
     return {order.first.layer: math.inf}, order
+
+
+def _order(plan: Plan, draws: Draws, store: RunStore | None, tell: Callable[[str], None]) -> Order:
+    """Return the order in which the plan's screen puts all places."""
+    asked = Screening(
+        scorers=draws.choosing,
+        score=draws.score,
+        every=draws.every,
+        places=[Place(layer, plan.part) for layer in range(len(draws.first.anatomy.layers))],
+        rates=plan.tried,
+        metric=plan.metric or draws.first.task.metric,
+        rows=plan.screen_rows,
+        combine=plan.combine,
+        top_k=plan.top_k,
+        store=store,
+        tell=tell,
+    )
+    return screened(str(plan.layer), asked)
+
+
+def _compose(
+    plan: Plan,
+    draws: Draws,
+    store: RunStore | None,
+    settings: dict[str, Any],
+    tell: Callable[[str], None],
+) -> GreedyResult:
+    screened = isinstance(plan.layer, str)
+    places = _order(plan, draws, store, tell).scores if screened else ()
+    return compose(plan, draws, tuple(places), settings, tell)
 
 
 def _published(scorer: Scorer, part: str) -> list[dict[str, Any]]:

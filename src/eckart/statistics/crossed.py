@@ -7,16 +7,13 @@ gains, right after less right before, in {-1, 0, 1}, or hits in {0, 1}.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit  # Student's t, a tenth of the time of scipy.stats.t
-from scipy.stats import binom
 
 from eckart.errors import EckartError
 from eckart.statistics.paired import accuracy_interval, paired_difference, wilson_interval
@@ -288,52 +285,6 @@ def nothing_learned(scores: Mapping[str, Score]) -> str:
         f" {', '.join(said.values())}; always answering the most frequent label scores"
         f" {first.majority_rate:.4f}."
     )
-
-
-def smallest_detectable(
-    n: int, discordance: float, power: float = 0.8, level: float = 0.05
-) -> float:
-    """Return the smallest true gain that n rows would show under one seed: the power of the exact
-    McNemar test.
-
-    Of n rows a share `discordance` is expected to change. A gain g makes a changed row a fixed one
-    with probability (1 + g / discordance) / 2; the power sums over how many rows change and how
-    many of those are fixed.
-
-    It is a statement about the experiment, made from n and the discordance alone, and so is no
-    restatement of the p value. The discordance that was seen is itself an estimate, and a coarse
-    one where few rows changed.
-
-    Arguments:
-        n: number of rows.
-        discordance: expected share of rows that change, in (0, 1].
-        power: the probability of finding it.
-        level: of the two-sided test.
-
-    Returns:
-        A gain in (0, discordance]; infinity where even changes for the better alone would not be
-        found.
-
-    Raises:
-        EckartError: no rows, or a discordance, power or level out of range.
-
-    >>> [round(smallest_detectable(n, discordance=0.1), 3) for n in (56, 872)]
-    [inf, 0.031]
-    """
-    if n < 1 or not 0 < discordance <= 1 or not 0 < power < 1 or not 0 < level < 1:
-        raise EckartError(
-            f"n = {n}, discordance {discordance:g}, power {power:g} and level {level:g} make no"
-            " experiment: n is at least 1, the discordance in (0, 1], the others inside (0, 1)"
-        )
-    changed = np.arange(n + 1)
-    least_fixed = binom.isf(level / 2, changed, 0.5) + 1
-    weights = binom.pmf(changed, n, discordance)
-
-    def lack(gain: float) -> float:
-        found = binom.sf(least_fixed - 1, changed, (1 + gain / discordance) / 2)
-        return power - float(weights @ found)
-
-    return math.inf if lack(discordance) > 0 else float(brentq(lack, 0.0, discordance))
 
 
 def _p_value(centre: float, error: float, freedom: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -14,8 +14,10 @@ from uuid import uuid4
 
 from eckart.errors import EckartError, RunError, StudyError
 from eckart.records import Rows, Setting, Trial
+from eckart.statistics.gain import LEVEL
+from eckart.statistics.power import unmeasured
 from eckart.sweeps.grid import ModelEntry, Sweep, Unit
-from eckart.sweeps.sources import Sources, content
+from eckart.sweeps.sources import Outline, Sources, content
 from eckart.sweeps.sweep import Execute, Job, keep_facts, score_unit
 from eckart.sweeps.units import Facts, look_at
 from eckart.tasks.task import Task
@@ -59,6 +61,8 @@ def on_cluster(address: str = "auto", cpus: float = 1, gpus: float = 0) -> Execu
                 f"model '{live.name}' lies in this process's memory; save it, and give the cluster"
                 " its folder"
             )
+        if job.tell:
+            _tell_unread(job, job.tell)
         with _connected(ray, address):
             _Driver(ray, job, {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}).run()
 
@@ -105,6 +109,20 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _tell_unread(job: Job, tell: Callable[[str], None]) -> None:
+    """Say what can be seen, as far as rows and draws tell: this process reads none of them."""
+    sweep, sources = job.sweep, job.sources
+    why = "how many do is not measured on a cluster"
+    for unit in sweep.units if sweep.test != "none" else ():
+        draws = sweep.draws_of(unit.shots)
+        if unit.seed == draws[0]:
+            task = sources.task(unit.task, unit.shots, unit.seed)
+            model = Outline.of(unit.model, sweep, sources).model
+            rows = len(sources.scorer(sweep, task, model).rows("test").rows)
+            seen = unmeasured(rows, len(draws), LEVEL / sweep.choices, why=why)
+            tell(f"{unit}: {seen}")
 
 
 class _Driver:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,20 @@ from typing import Any
 from eckart.algorithm1 import RANDOM_ARMS
 from eckart.records import Split
 from eckart.runs import read_run
+from eckart.scoring.scorer import Scorer
+from eckart.selection.composed import propose
+from eckart.selection.draws import drawn_tasks
+from eckart.selection.plan import Plan
+from eckart.selection.recorded import Recorded
+from eckart.statistics.power import Outlook
 from eckart.sweeps.grid import Sweep, Unit
 from eckart.sweeps.sources import Outline, Sources
+from eckart.sweeps.units import foresee_unit
 from eckart.weights.anatomy import Anatomy
 
 TIMED_ROWS = 64
+Foreseen = Callable[[Unit, Outlook], None]
+"""Told what the test rows can show of a unit's model, task and shots."""
 ARMS = len(RANDOM_ARMS) + 2
 """How many control arms a choice has at most: the random ones, the largest, and drop."""
 
@@ -94,7 +103,9 @@ def expected_trials(sweep: Sweep, folder: Path, sources: Sources) -> int:
     ) - _kept(folder)
 
 
-def estimate(sweep: Sweep, folder: Path, sources: Sources) -> Cost:
+def estimate(
+    sweep: Sweep, folder: Path, sources: Sources, foreseen: Foreseen | None = None
+) -> Cost:
     """Count a sweep's trials, rows and tokens, and time each model on a few rows.
 
     Arguments:
@@ -102,8 +113,10 @@ def estimate(sweep: Sweep, folder: Path, sources: Sources) -> Cost:
         folder: the run's.
         sources: where its models and tasks come from; those that `settle` had need not be read
             again.
+        foreseen: told what can be seen, where anybody is; it is measured on the same rows, at the
+            last layer where it is not known which one `auto` will choose.
     """
-    found = list(_costs(sweep, sources))
+    found = list(_costs(sweep, sources, foreseen))
     total = {f.name: sum(getattr(cost, f.name) for cost in found) for f in fields(Cost)}
     kept = _kept(folder)
     left = 1 - min(1, kept / max(total["trials"], 1))
@@ -111,15 +124,47 @@ def estimate(sweep: Sweep, folder: Path, sources: Sources) -> Cost:
     return Cost(**{**total, "kept": kept, "seconds": total["seconds"] * left, "states": states})
 
 
-def _costs(sweep: Sweep, sources: Sources) -> Iterator[Cost]:
-    for entry in sweep.models:
-        outline = Outline.of(entry, sweep, sources)
-        model = _Model.of(sweep, outline.anatomy)
+def as_sweep(plan: Plan, scorer: Scorer) -> tuple[Sweep, Sources]:
+    """Return the sweep that costs what a search does: a race at most as much, a greedy search as
+    much in a step in which nothing is dropped."""
+    model, tasks = scorer.model, drawn_tasks(scorer.task, (), plan.templates)
+    candidates = propose(plan, scorer.anatomy) if plan.greedy else ()
+    layers = {edit.layer for edit in candidates}
+    if isinstance(plan.layer, int):
+        layers = {scorer.anatomy.layer_index(plan.layer)}
+    values = {
+        "models": [{"name": model.name, "live": True}],
+        "tasks": [
+            {"name": task.name, "variant": task.variant, "digest": task.digest} for task in tasks
+        ],
+        **({"seeds": plan.seeds} if len(plan.seeds) > 1 else {}),
+        "layers": sorted(layers) or "auto",
+        "parts": [plan.part],
+        "rates": plan.tried,
+        "scorings": [scorer.scoring],
+        "controls": plan.controls,
+        **scorer.reading.model_dump(exclude_defaults=True),
+    }
+    sources = Sources({model.name: model}, {task.full_name: task for task in tasks})
+    return Sweep.of(values, "the search"), sources
+
+
+def _costs(sweep: Sweep, sources: Sources, foreseen: Foreseen | None) -> Iterator[Cost]:
+    for entry in sweep.models if sweep.tasks else ():  # spectra alone need no model in memory
+        loaded = sources.model(entry)
+        anatomy = Anatomy.of(loaded.model)
+        model = _Model.of(sweep, anatomy)
+        layers = sweep.layers_of(anatomy) or [len(anatomy.layers) - 1]
         pace = None
         for unit in (unit for unit in sweep.units if unit.model is entry):
-            pace = _pace(sweep, unit, sources) if pace is None else pace
             task = sources.task(unit.task, unit.shots, unit.seed)
-            scorer = sources.scorer(sweep, task, outline.model)
+            scorer = sources.scorer(sweep, task, loaded)
+            pace = _pace(scorer) if pace is None else pace
+            if foreseen is not None:
+                recorded = Recorded(scorer, None)
+                outlook = foresee_unit(sweep, unit, recorded, dict.fromkeys(sweep.parts, layers))
+                if outlook is not None:
+                    foreseen(unit, outlook)
             for split in sweep.splits:
                 size = scorer.tokens(split)
                 n = len(scorer.rows(split).rows)
@@ -143,10 +188,8 @@ def _trials(sweep: Sweep, model: _Model, split: str) -> int:
     return sweep.scored * model.of_split(sweep, split)[0]
 
 
-def _pace(sweep: Sweep, unit: Unit, sources: Sources) -> float:
+def _pace(scorer: Scorer) -> float:
     """Return the seconds that the unpruned model takes for a token, timed on the first rows."""
-    task = sources.task(unit.task, unit.shots, unit.seed)
-    scorer = sources.scorer(sweep, task, sources.model(unit.model))
     rows = Split.part("validation", 0, min(TIMED_ROWS, len(scorer.rows("validation").rows)))
     scorer.prepare(rows)
     start = time.perf_counter()
@@ -155,4 +198,5 @@ def _pace(sweep: Sweep, unit: Unit, sources: Sources) -> float:
 
 
 def _kept(folder: Path) -> int:
-    return len(read_run(folder).trials) if (folder / "run.sqlite").is_file() else 0
+    trials = read_run(folder).trials.values() if (folder / "run.sqlite").is_file() else ()
+    return sum(not trial.split.is_part for trial in trials)  # a first look is counted nowhere

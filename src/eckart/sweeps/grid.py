@@ -223,6 +223,17 @@ class Sweep(GuardOptions, ReadingOptions, Grid):
     def draws(self) -> list[tuple[int | None, int | None]]:
         return draws(self.shots, self.seeds)
 
+    def draws_of(self, shots: int | None) -> list[int | None]:
+        """Return the seeds that draw so many demonstrations."""
+        return [seed for shown, seed in self.draws if shown == shots]
+
+    @property
+    def choices(self) -> int:
+        """How many choices there are to make: one for each part, scoring, task, number of shots and
+        model."""
+        asked = len(self.tasks) * len({shots for shots, _ in self.draws}) * self.scored
+        return len(self.models) * len(self.parts) * asked
+
     def layers_of(self, anatomy: Anatomy) -> list[int] | None:
         """Return the layers of a model that are edited, ascending; None where condition numbers are
         to choose them.

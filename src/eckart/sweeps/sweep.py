@@ -17,7 +17,7 @@ from eckart.selection.recorded import Ledger, Recorded
 from eckart.sweeps.grid import Sweep, Unit, located
 from eckart.sweeps.result import SweepResult
 from eckart.sweeps.sources import Sources, check_names, contents, settle
-from eckart.sweeps.units import Facts, look_at, run_unit
+from eckart.sweeps.units import Facts, foresee_unit, look_at, run_unit
 from eckart.tasks.task import AnyTask
 from eckart.weights.models import LoadedModel, Model, load_model
 
@@ -35,6 +35,7 @@ class Job:
         store: keeps all that is found, at once.
         contents: by what each task is asked, the digests of what it holds; see `contents`.
         watch: told of every event.
+        tell: told in words what can be seen, before it is looked for; None where nobody listens.
     """
 
     sweep: Sweep
@@ -42,6 +43,7 @@ class Job:
     store: RunStore
     contents: dict[str, dict[str, Any]]
     watch: Callable[[Event], None] = lambda event: None
+    tell: Callable[[str], None] | None = None
 
 
 Execute = Callable[[Job], None]
@@ -57,9 +59,8 @@ def locally(job: Job) -> None:
         job.watch(facts)
         for unit in job.sweep.units:
             if unit.model is entry:
-                scored = score_unit(
-                    job.sweep, unit, job.sources, model, facts, job.store, job.watch
-                )
+                where = job.sweep, unit, job.sources, model, facts, job.store
+                scored = score_unit(*where, job.watch, job.tell)
                 for _ in scored:
                     pass  # what is new is kept, and told of, as it comes
                 job.watch(unit)
@@ -73,13 +74,18 @@ def score_unit(
     facts: Facts,
     ledger: Ledger,
     watch: Callable[[Trial], None] = lambda trial: None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[Trial]:
-    """Score a unit with a model that is loaded; see `run_unit`."""
+    """Score a unit with a model that is loaded; see `foresee_unit` and `run_unit`."""
     scorer = sources.scorer(sweep, sources.task(unit.task, unit.shots, unit.seed), model)
     metric = unit.task.metric or scorer.task.metric
+    recorded = Recorded(scorer, ledger, shared=True, watch=watch)
+    outlook = foresee_unit(sweep, unit, recorded, facts.layers) if tell else None
+    if tell and outlook:
+        tell(f"{unit}: {outlook}")
     yield from run_unit(
         sweep,
-        Recorded(scorer, ledger, shared=True, watch=watch),
+        recorded,
         facts.layers,
         metric,
         sources.guard(sweep, scorer),
@@ -200,6 +206,7 @@ def run_sweep(
     sources: Sources | None = None,
     execute: Execute = locally,
     watch: Callable[[Event], None] = lambda event: None,
+    tell: Callable[[str], None] | None = None,
 ) -> SweepResult:
     """Carry out a sweep; what its run already holds is not computed again.
 
@@ -209,6 +216,7 @@ def run_sweep(
         sources: models and tasks in memory.
         execute: where units are scored.
         watch: told of every event.
+        tell: told in words what can be seen, before it is looked for.
 
     Raises:
         RunError: the folder is not usable or holds another run, or a model or a task's data,
@@ -222,7 +230,7 @@ def run_sweep(
             keep_guard(store, sweep.guard_margin, sources.guards(sweep))
         if not (sources.models or sources.tasks):
             store.write("study.yaml", sweep.to_yaml())
-        execute(Job(sweep, sources, store, asked, watch))
+        execute(Job(sweep, sources, store, asked, watch, tell))
     return SweepResult(read_run(folder))
 
 

@@ -13,9 +13,13 @@ from typing import Any
 from eckart.algorithm1 import Arms, best_edit, control_arms, no_arms, worst_layer
 from eckart.records import Edits, Trial, or_null
 from eckart.scoring.evaluator import most_tokens
+from eckart.scoring.methods import OF_ALL_ROWS
 from eckart.selection.guard import Guard
+from eckart.selection.power import largest_first, outlook
 from eckart.selection.recorded import Recorded
-from eckart.sweeps.grid import Sweep
+from eckart.statistics.gain import LEVEL
+from eckart.statistics.power import Outlook
+from eckart.sweeps.grid import Sweep, Unit
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.edits import droppable
@@ -74,6 +78,29 @@ def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
         },
         spectra=list(dict.fromkeys(noted.names)),
         batch_tokens=most_tokens(model, sweep.batch_tokens) if model.model.dtype in HALF else None,
+    )
+
+
+def foresee_unit(
+    sweep: Sweep, unit: Unit, recorded: Recorded, layers: Mapping[str, Sequence[int]]
+) -> Outlook | None:
+    """Return what a sweep's test rows can show of the model, task and shots of a unit, if it is the
+    first of their units: the others draw other demonstrations for the same question.
+
+    The test is of all draws, and its level that of one of all choices by Bonferroni's correction,
+    than which the report's (Holm's) is never stricter.
+    """
+    draws = sweep.draws_of(unit.shots)
+    if unit.seed != draws[0] or sweep.test == "none":
+        return None
+    layer, part = max((max(layers[part]), part) for part in sweep.parts)
+    scorings = sweep.scorings or (recorded.scorer.scoring,)
+    return outlook(
+        recorded,
+        largest_first(layer, part, sweep.rates),
+        scoring=min(scorings, key=OF_ALL_ROWS.__contains__),
+        draws=len(draws),
+        level=LEVEL / sweep.choices,
     )
 
 

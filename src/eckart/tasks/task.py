@@ -303,6 +303,12 @@ class Task:
         return fingerprint([self.kind, self.labels, joins, self._prefix])
 
 
+def no_task(value: Any) -> TaskError:
+    return TaskError(
+        f"a {type(value).__name__} is no task: give one that Task.load returns, or its name"
+    )
+
+
 def _read(spec: TaskSpec) -> Source:
     if spec.data is not None:
         return read_local(home(spec.data), spec.config)

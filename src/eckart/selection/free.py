@@ -1,0 +1,95 @@
+"""Reading the free rivals of a search on its test rows: the unpruned model with fewer
+demonstrations and by other scorings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from eckart.errors import EckartError, TaskError
+from eckart.records import Split, Trial
+from eckart.runs import Run
+from eckart.scoring.evaluator import scorer_of
+from eckart.scoring.scorer import Scorer
+from eckart.selection.recorded import Ledger, Recorded
+from eckart.selection.rivals import Rivals, ways
+from eckart.tasks.task import AnyTask, Task
+
+
+def check_rivalled(task: AnyTask) -> Task:
+    """Return a task whose choice can be held beside what costs nothing.
+
+    Raises:
+        TaskError: it asks for numbers.
+    """
+    if isinstance(task, Task):
+        return task
+    raise TaskError(
+        f"task '{task.full_name}' asks for numbers, which have no calibration and no most frequent"
+        " label: it has no free rivals; leave out rivals"
+    )
+
+
+def beside_rivals(run: Run, scorers: Sequence[Scorer], ledger: Ledger | None) -> Rivals | None:
+    """Read on the test rows what costs nothing, unless the ledger knows, and set the choice beside
+    it.
+
+    Arguments:
+        run: holds the choice and the unpruned model, as they were tested.
+        scorers: the search's, one a draw of demonstrations.
+        ledger: see `Recorded`.
+    """
+    rows, trials = dict(run.rows), list(run.rivals)
+    undrawn: set[str] = set()
+    for scorer in scorers:
+        task = check_rivalled(scorer.task)
+        for shots, scorings in ways(task.shots, scorer.scoring, task.kind == "choices").items():
+            if not shots and task.full_name in undrawn:
+                continue  # without demonstrations all draws ask the very same
+            undrawn |= set() if shots else {task.full_name}
+            fewer = _with_fewer(scorer, task, shots)
+            trials += _read_rivals(fewer, scorings, ledger)
+            rows[fewer.rows("test").digest] = fewer.rows("test")
+            if fewer is not scorer:
+                fewer.forget()
+    return Rivals.in_run(replace(run, rows=rows, rivals=tuple(trials)))
+
+
+def _with_fewer(scorer: Scorer, task: Task, shots: int) -> Scorer:
+    if shots == task.shots:
+        return scorer
+    # Not redrawn: that might give a demonstration that is not shown back to the test rows.
+    fewer = replace(task, demonstrations=task.demonstrations[:shots])
+    how = dict(scorer.reading)
+    return scorer_of(fewer, scorer.model, scoring=scorer.scoring, progress=scorer.progress, **how)
+
+
+def _read_rivals(scorer: Scorer, scorings: Sequence[str], ledger: Ledger | None) -> Iterator[Trial]:
+    """Yield the unpruned model's trials by these scorings; one that cannot be read has failed, and
+    the search has not."""
+    readable = []
+    for scoring in scorings:
+        try:
+            scorer.prepare("test", [scoring])
+            readable.append(scoring)
+        except EckartError as error:
+            yield _unreadable(scorer, scoring, str(error), ledger)
+    if readable:
+        yield from Recorded(scorer, ledger).score({(): readable}, "test")
+
+
+def _unreadable(scorer: Scorer, scoring: str, error: str, ledger: Ledger | None) -> Trial:
+    rows = scorer.rows("test")
+    trial = Trial(
+        key=scorer.key((), "test", scoring),
+        setting=replace(scorer.setting, scoring=scoring),
+        split=Split("test"),
+        rows=rows.digest,
+        edits=(),
+        status="failed",
+        error=error,
+    )
+    if ledger is not None:
+        ledger.keep_rows(rows)
+        ledger.keep(trial)
+    return trial
