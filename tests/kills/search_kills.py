@@ -21,7 +21,7 @@ from eckart import Task, search
 from eckart.weights.models import load_model
 
 
-def run(model: str, data: str, folder: Path, layer: str) -> None:
+def run(model: str, data: str, folder: Path, layer: str, seeds: str) -> None:
     task = Task.load(data=data, text_column="review", label_column="verdict", shots=4)
     other = Task.load(data=data, text_column="review", label_column="note", name="note", shots=2)
     text = folder.parent / "text.txt"
@@ -32,6 +32,7 @@ def run(model: str, data: str, folder: Path, layer: str) -> None:
         task,
         rates=[0, 0.25, 0.5, 0.75, 0.9, 0.95],
         layer=layer,
+        seeds=seeds,
         top_k=1,  # a layer where some rate is chosen, so that there is something to guard
         guard=True,
         guard_text=text,
@@ -75,25 +76,25 @@ def kept(folder: Path) -> int:
         )
 
 
-def main(model: str, data: str, folder: str, layer: str, kills: str) -> None:
+def main(model: str, data: str, folder: str, layer: str, kills: str, seeds: str) -> None:
     torch.set_num_threads(1)
     calm, runs = Path(folder) / "calm", Path(folder) / "killed"
-    run(model, data, Path(folder) / "warm", layer)  # the first run of a process imports much
+    run(model, data, Path(folder) / "warm", layer, seeds)  # the first run of a process imports much
     start = time.perf_counter()
-    assert in_a_child(lambda: run(model, data, calm, layer)) == 0
+    assert in_a_child(lambda: run(model, data, calm, layer, seeds)) == 0
     whole = time.perf_counter() - start
     dice, landed, history = random.Random(0), 0, [[]]
     while landed < int(kills):
         killed = runs / str(len(history))
         after = dice.uniform(0.1, 0.95) * whole
-        ended = in_a_child(partial(run, model, data, killed, layer), after)
+        ended = in_a_child(partial(run, model, data, killed, layer, seeds), after)
         assert ended in (0, signal.SIGKILL), ended
         landed += ended == signal.SIGKILL
         history[-1].append(kept(killed))
         if ended == 0:
             history.append([])
     for number in range(1, len(history) + 1):
-        assert in_a_child(lambda: run(model, data, runs / str(number), layer)) == 0  # noqa: B023
+        assert in_a_child(lambda: run(model, data, runs / str(number), layer, seeds)) == 0  # noqa: B023
     print(json.dumps({"landed": landed, "history": history, "calm": kept(calm)}))
 
 

@@ -12,16 +12,20 @@ from drivers import driven, needs_fork
 def without_timings(path: Path) -> str:
     result = json.loads((path / "result.json").read_text())
     del result["seconds"]
+    result.pop("looked_at_before", None)  # counts the other runs that lie beside it
     return json.dumps(result)
 
 
 @needs_fork
-@pytest.mark.parametrize(("layer", "kills"), [("auto", 20), ("gradient", 4), ("validation", 4)])
-def test_kills_end_where_an_undisturbed_run_ends(model, table, tmp_path, layer, kills):
-    found = driven("search_kills.py", model, table, tmp_path, layer, kills)
+@pytest.mark.parametrize(
+    ("layer", "kills", "seeds"),
+    [("auto", 20, "0"), ("gradient", 4, "0"), ("validation", 4, "0"), ("auto", 6, "0..2")],
+)
+def test_kills_end_where_an_undisturbed_run_ends(model, table, tmp_path, layer, kills, seeds):
+    found = driven("search_kills.py", model, table, tmp_path, layer, kills, seeds)
     assert found["landed"] == kills
     result = json.loads((tmp_path / "calm" / "result.json").read_text())
-    assert layer != "auto" or result["guard"]["tasks"]
+    assert layer != "auto" or seeds != "0" or result["guard"]["tasks"]
     assert ("screen" in result) == (layer != "auto")
     for number, history in enumerate(found["history"], start=1):
         assert history == sorted(history), "something that was finished was lost"
