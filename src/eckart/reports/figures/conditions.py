@@ -93,7 +93,7 @@ def draw_condition_numbers(curves: list[ConditionCurve], title: str) -> Figure:
             color="0.4",
             size=8,
         )
-    axes.set_title(title, parse_math=False)  # a path may hold a $
+    axes.set_title(title, size=10, parse_math=False)  # a path may hold a $
     axes.set(xlabel="layer", ylabel="condition number σ_max / σ_min", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if any(curve.unresolved for curve in curves):
