@@ -109,7 +109,12 @@ def test_every_verb_fits_every_width(verb, printed, model, own_task, linear):
 @pytest.mark.parametrize("rate", [0.0, 0.9])
 def test_what_rounding_turned_is_told_apart_from_what_clipping_turned(changed, rate):
     edits = (Edit(1, "mlp", rate),) if rate else ()
-    study = SimpleNamespace(edits=edits, turned=7, settings={"dtype": "bfloat16"})
+    study = SimpleNamespace(
+        edits=edits,
+        turned=7,
+        settings={"dtype": "bfloat16"},
+        clipped=SimpleNamespace(trials=(None,)),
+    )
     said = saved_sentences(
         SimpleNamespace(
             path="out",
