@@ -242,10 +242,23 @@ def test_a_composition_is_tested_saved_and_reported_like_an_edit(tiny, tmp_path)
     assert document["greedy"]["row_passes"] == found.course.passes
     assert document["controls"]["arms"][0]["edit"] == "2:down:0.5:random, 4:down:0.5:random"
     page = read_report(run, None, "html")
-    assert page.summary[0].startswith("Gain with n = 110 test rows: clipping 2:down:0.5, 4:down")
+    assert page.summary[0].startswith(
+        "Gain with n = 110 test rows and no demonstrations: clipping 2:"
+    )
     assert len(page.tables["steps"].rows) == found.course.looks
     assert "choices" not in page.tables
     assert "2:down:0.5, 4:down:0.5" in page.to_html()
+
+
+def test_over_several_draws_a_row_is_worth_its_mean(tiny, tmp_path):
+    model, task = tiny
+    task = task.redrawn(shots=2)
+    found = search(model, task, **OPTIONS, seeds=[0, 1], out=tmp_path)
+    assert found.edits == NOISE
+    assert len(found.clipped.trials) == 2
+    page = read_report(tmp_path, None, "html")
+    assert page.summary[0].startswith("Gain with n = 1")
+    assert "2 draws of demonstrations" in page.summary[0]
 
 
 class Killed(Evaluator):
@@ -261,6 +274,7 @@ class Killed(Evaluator):
 def without_timings(folder: Path) -> str:
     result = json.loads((folder / "result.json").read_text())
     del result["seconds"]
+    result.pop("looked_at_before", None)  # counts the other runs that lie beside it
     return json.dumps(result)
 
 
