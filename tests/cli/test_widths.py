@@ -10,6 +10,7 @@ from samples import score
 
 from eckart.cli.results import saved_sentences
 from eckart.paper.functions.models import LinearAttentionModel
+from eckart.records import Edit
 from eckart.reports.terminal import as_text
 
 
@@ -107,7 +108,8 @@ def test_every_verb_fits_every_width(verb, printed, model, own_task, linear):
 @pytest.mark.parametrize("changed", [0, 2, 15])
 @pytest.mark.parametrize("rate", [0.0, 0.9])
 def test_what_rounding_turned_is_told_apart_from_what_clipping_turned(changed, rate):
-    study = SimpleNamespace(rate=rate, turned=7, settings={"dtype": "bfloat16"})
+    edits = (Edit(1, "mlp", rate),) if rate else ()
+    study = SimpleNamespace(edits=edits, turned=7, settings={"dtype": "bfloat16"})
     said = saved_sentences(
         SimpleNamespace(
             path="out",

@@ -271,8 +271,10 @@ def test_the_same_again_is_scored_again_and_another_is_refused(task, tmp_path):
     again = save(tmp_path / "saved")
     assert again == replace(first, before=True)
     assert (tmp_path / "saved" / "model.safetensors").stat().st_mtime_ns == written
+    edits = tuple(replace(edit, rate=0.25) for edit in study.edits)
+    other = replace(study, clipped=replace(study.clipped, edits=edits))
     with pytest.raises(RunError, match="nor what this command writes"):
-        export(replace(study, rate=0.25), tmp_path / "saved", tmp_path / "source", task)
+        export(other, tmp_path / "saved", tmp_path / "source", task)
     with pytest.raises(RunError, match="nor what this command writes"):
         study_of(save_family("llama", tmp_path / "other", seed=1), task)[1](tmp_path / "saved")
 

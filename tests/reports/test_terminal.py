@@ -17,6 +17,7 @@ from eckart.records import Edit, Row, Rows, Setting
 from eckart.reports.results import evaluation_report, score_report, search_report, spectrum_report
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, as_text, listed, print_on
+from eckart.selection.looks import Looks
 from eckart.selection.result import Candidate, SearchResult
 from eckart.statistics.scores import Score
 from eckart.weights.conditioning import MatrixSpectrum
@@ -268,7 +269,7 @@ def test_lines_of_their_own_and_what_is_moved_in_stay_so():
 
 
 def test_the_verdict_is_the_first_thing_and_one_screen_holds_all_but_the_condition_numbers():
-    said = as_text(search_report(finished(layers=32, rates=7)), 80)
+    said = as_text(search_report(replace(finished(layers=32, rates=7), looks=Looks())), 80)
     said = said.replace("seed\n1234", "seed 1234")
     assert said.startswith(
         "Gain with n = 100000 test rows and one draw of demonstrations, seed 1234:"

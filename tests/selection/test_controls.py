@@ -64,7 +64,7 @@ def test_the_arms_are_scored_as_clipping_by_hand_scores_them(task, found):
     assert [arm.cut for arm in found.against] == list(CUTS)
     model = load_model(MODEL, dtype="float32")
     for arm, kept in zip(found.against, found.controls, strict=True):
-        with clip(model.model, arm.edit):
+        with clip(model.model, arm.edits):
             by_hand = Evaluator(model, task)([], "test").score
         assert np.allclose(by_hand.log_likelihoods, kept.score.log_likelihoods, atol=1e-4)
         assert arm.merit == by_hand.accuracy
@@ -92,7 +92,7 @@ def test_holm_corrects_over_the_arms_that_can_be_compared():
         "random": 2 * p["random"],
         "random2": 1.0,
     }
-    assert {a.edit.cut: a.p_adjusted for a in compared[:4]} == pytest.approx(expected)
+    assert {a.cut: a.p_adjusted for a in compared[:4]} == pytest.approx(expected)
     assert controls_sentence(compared) == (
         "the choice beats random, random1 and largest; cannot be told from random2; is not compared"
         " with drop, which gave no numbers (paired, Holm over 4)"
