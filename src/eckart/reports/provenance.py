@@ -121,16 +121,16 @@ def progress(run: Run) -> tuple[int, int]:
         for trial in run.trials.values()
     )
     if asked.kind == "search":
-        rates = on_validation if asked.raced else len(asked.rates)
-        return (on_validation + len(unpruned), (rates + 1) * asked.draws)
+        wanted = on_validation if asked.raced else len(asked.rates) * asked.draws
+        return (on_validation + len(unpruned), wanted + asked.draws)
     if not asked.grid:
         return (0, 0)
     read = asked.readings * len(asked.models)
     whole = read + asked.readings * sum(_edits(run, model) for model in asked.models)
     if asked.grid["test"] == "all":
         return (len(run.trials), 2 * whole)
-    wanted = read if asked.grid["test"] == "selected" else 0
-    return (on_validation + min(len(unpruned), wanted), whole + wanted)
+    tested = read if asked.grid["test"] == "selected" else 0
+    return (on_validation + min(len(unpruned), tested), whole + tested)
 
 
 def _edits(run: Run, model: str) -> int:

@@ -87,7 +87,8 @@ def compose(
         tell: is told of every look.
     """
     anatomy = draws.first.anatomy
-    candidates, rows = propose(plan, anatomy, places), draws.size("validation")
+    candidates = propose(plan, anatomy, places)
+    rows = min(len(own.rows) for own in draws.rows("validation"))  # draws may differ by a few
     foretell(tell, draws, sorted(candidates, key=lambda e: (-e.layer, -e.rate)), rows)
     course = greedy(
         draws.score,
