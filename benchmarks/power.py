@@ -14,10 +14,10 @@ from eckart.statistics.power import POWER, Design
 
 ONE = [(0.05, 872), (0.1, 200), (0.1, 872), (0.3, 56), (0.3, 400)]
 SEVERAL = [
-    *((0.1, draws, between, 400) for draws in (3, 5, 10) for between in (0.0, 0.02, None)),
+    *((0.1, draws, between, 400) for draws in (3, 5, 10) for between in (0.0, 0.02)),
     (0.05, 5, 0.0, 800),
     (0.3, 5, 0.05, 200),
-    (0.3, 5, None, 2000),
+    (0.3, 10, None, 1000),
 ]
 SHARED = (0.0, 0.5, 0.9, 1.0)
 

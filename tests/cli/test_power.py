@@ -5,9 +5,16 @@ import subprocess
 import sys
 
 import pytest
-from test_bad_input import refused
 
 SEEN = "validation rows at "
+
+
+def refused(ended, *words: str) -> None:
+    assert ended.status == 2, ended.err
+    (error,) = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in ended.err
+    assert ended.out == ""
+    assert all(word in error for word in words), error
 
 
 def test_numbers_of_ones_own(eckart):
@@ -119,6 +126,6 @@ def test_a_sweep_says_it_of_each_question(eckart, model, own_task):
     assert "one draw" in said[0]
     assert "2 draws" in said[1]
     assert all(f"{SEEN}1:mlp:0.9" in each for each in said)
-    assert "at level 0.025" in said[0]
+    assert "at level 0.025" in ended.err.replace("\n", " ")
     found = json.loads(eckart(*line, "--dry-run", "--json").out)
     assert [each["draws"] for each in found["power"]] == [1, 2]

@@ -104,12 +104,14 @@ def test_it_is_told_first_and_read_once(loaded, many, tmp_path):
 
 
 def test_it_changes_nothing_that_is_found(loaded, many, tmp_path):
-    run_plan(PLAN, Evaluator(loaded, many), tmp_path / "silent")
-    run_plan(PLAN, Evaluator(loaded, many), tmp_path / "told", tell=lambda line: None)
-    assert result(tmp_path / "silent") == result(tmp_path / "told")
-    looks = {t.split for t in read_run(tmp_path / "told").trials.values() if t.split.is_part}
+    run_plan(PLAN, Evaluator(loaded, many), tmp_path / "one" / "silent")
+    run_plan(PLAN, Evaluator(loaded, many), tmp_path / "other" / "told", tell=lambda line: None)
+    assert result(tmp_path / "one" / "silent") == result(tmp_path / "other" / "told")
+    looks = {
+        t.split for t in read_run(tmp_path / "other" / "told").trials.values() if t.split.is_part
+    }
     assert looks == {"validation[0:64]"}
-    assert not any(t.split.is_part for t in read_run(tmp_path / "silent").trials.values())
+    assert not any(t.split.is_part for t in read_run(tmp_path / "one" / "silent").trials.values())
 
 
 def test_a_run_that_was_begun_before_there_was_a_look_needs_none(loaded, many, tmp_path):
