@@ -1,24 +1,38 @@
 """The analysis of a run needs nothing heavy: no model, and no drawing."""
 
+import json
 import subprocess
 import sys
 
-import pytest
+ANALYSIS = ("outcomes", "measured", "findings", "claims", "calibration", "flips")
+IMPORTS = """
+import importlib, json, sys
+heavy, *modules = map(str.split, sys.argv[1:])
+found = {}
+for (module,) in modules:
+    importlib.import_module(module)
+    found[module] = sorted({*heavy} & {*sys.modules})
+print(json.dumps(found))
+"""
 
 
-def loaded(module: str, heavy: set[str]) -> list[str]:
-    """Return which heavy packages importing a module loads, in a fresh interpreter."""
-    said = f"import sys, {module}; print(*sorted({heavy!r} & {{*sys.modules}}))"
-    ended = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
-    return ended.stdout.split()
+def loaded(heavy: str, *modules: str) -> dict[str, list[str]]:
+    """Return which heavy packages are there once each module is, one after the other, in a fresh
+    interpreter."""
+    ended = subprocess.run(
+        [sys.executable, "-c", IMPORTS, heavy, *modules], capture_output=True, text=True, check=True
+    )
+    return json.loads(ended.stdout)
 
 
-@pytest.mark.parametrize(
-    "module", ["outcomes", "measured", "findings", "claims", "calibration", "flips"]
-)
-def test_analysis_loads_no_torch_and_no_drawing(module):
-    assert loaded(f"eckart.analysis.{module}", {"torch", "transformers", "matplotlib"}) == []
+def test_analysis_loads_no_torch_and_no_drawing():
+    modules = [f"eckart.analysis.{name}" for name in ANALYSIS]
+    assert loaded("torch transformers matplotlib", *modules) == {name: [] for name in modules}
 
 
 def test_a_report_loads_no_torch():
-    assert loaded("eckart.reports.page", {"torch", "transformers"}) == []
+    assert loaded("torch transformers", "eckart.reports.page") == {"eckart.reports.page": []}
+
+
+def test_what_is_heavy_is_seen():
+    assert loaded("json torch", "json") == {"json": ["json"]}

@@ -4,6 +4,7 @@ table."""
 import io
 import re
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -200,13 +201,17 @@ SHOWN = {
 }
 
 
+@cache
+def made(what: str):
+    return SHOWN[what]()
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("what", SHOWN)
 def test_no_number_is_cut_and_no_line_is_too_long(what, width):
-    shown = SHOWN[what]()
-    said = as_text(shown, width)
+    said = as_text(made(what), width)
     assert "…" not in said
-    assert numbers(as_text(shown, 10_000)) <= numbers(said)
+    assert numbers(as_text(made(what), 10_000)) <= numbers(said)
     too_long = [line for line in said.splitlines() if cell_len(line) > width]
     assert width == NARROW or [line for line in too_long if LONG_MODEL not in line] == []
 

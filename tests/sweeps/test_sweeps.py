@@ -48,8 +48,9 @@ def timeless(trials):
 
 
 @pytest.mark.parametrize("family", ["gptj", "qwen2"])
-def test_trials_are_those_of_evaluate(family, table, task, tmp_path):
+def test_trials_are_those_of_evaluate(family, task, tmp_path):
     model = str(save_family(family, tmp_path / family))
+    task = {**task, "split_sizes": "8,8"}
     grid = {
         "layers": [0, -1],
         "parts": ["attn", "down" if family == "qwen2" else "fc_in"],
