@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 
-from eckart.reports.controls import controls_report
-from eckart.reports.results import LEGEND, outcome_table
-from eckart.reports.rivals import rivals_table
+from eckart.reports.results import tested_report
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said
 from eckart.runs import Run
@@ -44,13 +42,7 @@ def greedy_report(result: GreedyResult) -> RenderableType:
     return Group(
         *(Said(text, "bold") for text in document["says"]),
         Said(""),
-        *([Said(f"{result.rivals}\n", "bold")] if result.rivals else []),
-        *([Said(f"{result.guarded}\n")] if result.guarded else []),
-        *([Said(f"{result.looks}\n")] if result.looks else []),
-        outcome_table(result),
-        Said(f"{LEGEND}\n", "dim"),
-        *([rivals_table(result.rivals)] if result.rivals else []),
-        *(controls_report(result) if result.beside() else []),
+        *tested_report(result),
         steps_table(document),
         *(Said(f"note: {note}", "dim") for note in result.notes),
     )
