@@ -233,6 +233,10 @@ def test_every_cell_of_any_table_stands_in_it_whole_at_any_width(grid, width):
     assert all(value in said for _, values in rows for value in values)
 
 
+def test_a_table_without_rows_and_a_column_without_a_name_is_drawn():
+    assert "name" in as_text(written(["name", "a", ""], []))
+
+
 def test_what_fits_is_one_table_and_what_does_not_repeats_the_names():
     sheet = written(["name", *"abcdef"], [["one", *["123456789"] * 6], ["two", *["987654321"] * 6]])
     assert as_text(sheet, 100).count("one") == 1

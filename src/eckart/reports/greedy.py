@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 
-from eckart.reports.controls import controls_report
-from eckart.reports.results import LEGEND, outcome_table
+from eckart.reports.results import tested_report
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said
 from eckart.runs import Run
@@ -43,10 +42,7 @@ def greedy_report(result: GreedyResult) -> RenderableType:
     return Group(
         *(Said(text, "bold") for text in document["says"]),
         Said(""),
-        *([Said(f"{result.guarded}\n")] if result.guarded else []),
-        outcome_table(result),
-        Said(f"{LEGEND}\n", "dim"),
-        *(controls_report(result) if result.beside() else []),
+        *tested_report(result),
         steps_table(document),
         *(Said(f"note: {note}", "dim") for note in result.notes),
     )

@@ -55,18 +55,11 @@ WIDEST = 8
 
 
 def search_report(result: SearchResult) -> RenderableType:
-    """Return everything that a search found: the verdict first, then what it rests on, condition
-    numbers after that."""
+    """Return everything that a search found: the verdict first, condition numbers last."""
     failed = [c for c in result.candidates if c.trial.score is None]
     parts: list[RenderableType] = [
         Said(f"{' '.join(summary(find(result.run)))}\n", "bold"),
-        *([Said(f"{result.rivals}\n", "bold")] if result.rivals else []),
-        *([Said(f"{result.guarded}\n")] if result.guarded else []),
-        *([Said(f"{result.looks}\n")] if result.looks else []),
-        outcome_table(result),
-        Said(f"{LEGEND}\n", "dim"),
-        *([rivals_table(result.rivals)] if result.rivals else []),
-        *(controls_report(result) if result.beside() else []),
+        *tested_report(result),
         candidates_table(result),
         *(Said(f"failed at {candidate.rate:g}: {candidate.trial.error}") for candidate in failed),
     ]
@@ -80,6 +73,18 @@ def search_report(result: SearchResult) -> RenderableType:
         parts.append(screen_list(result.order))
     parts += [Said(f"note: {note}", "dim") for note in result.notes]
     return Group(*parts)
+
+
+def tested_report(result: Tested) -> list[RenderableType]:
+    """Return what every search says of its choice: the words, then what they rest on."""
+    return [
+        *([Said(f"{result.rivals}\n", "bold")] if result.rivals else []),
+        *(Said(f"{each}\n") for each in (result.guarded, result.looks) if each),
+        outcome_table(result),
+        Said(f"{LEGEND}\n", "dim"),
+        *([rivals_table(result.rivals)] if result.rivals else []),
+        *(controls_report(result) if result.beside() else []),
+    ]
 
 
 def layers_list(result: SearchResult) -> RenderableType:
@@ -142,8 +147,7 @@ def outcome_table(result: Tested) -> Table:
         rows.append({"name": "difference", **difference})
     choice = "the frozen choice" if result.edits else "nothing is clipped"
     majority = f"majority {rows[0]['majority_rate']:.4f}"
-    alone = result.looks is not None and not result.looks
-    once = "looked at once" if alone else "looked at once by this run"
+    once = "looked at once" + " by this run" * (result.looks is None or bool(result.looks))
     title = f"test: {choice}, {once} (n = {paired.n}{_means(result)}; {majority})"
     return Table("outcome", title, "", columns, rows)
 

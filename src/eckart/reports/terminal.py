@@ -102,7 +102,7 @@ class Layout:
             words += " ".join(cells).split()
         short = [min(cell_len(word), UNBROKEN) for word in words]
         numbers = [] if self.names[column] else [cell_len(cell) for cell in cells]
-        return max(1, *short, *numbers)
+        return max([1, *short, *numbers])
 
 
 @dataclass(frozen=True)
