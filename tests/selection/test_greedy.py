@@ -243,7 +243,7 @@ def test_a_composition_is_tested_saved_and_reported_like_an_edit(tiny, tmp_path)
     assert document["controls"]["arms"][0]["edit"] == "2:down:0.5:random, 4:down:0.5:random"
     page = read_report(run, None, "html")
     assert page.summary[0].startswith(
-        "Gain with n = 110 test rows and no demonstrations: clipping 2:"
+        "Gain with n = 110 test rows and no demonstrations: clipping 2:down:0.5, 4:down"
     )
     assert len(page.tables["steps"].rows) == found.course.looks
     assert "choices" not in page.tables

@@ -55,8 +55,7 @@ WIDEST = 8
 
 
 def search_report(result: SearchResult) -> RenderableType:
-    """Return everything that a search found: the verdict first, then what it rests on, condition
-    numbers after that."""
+    """Return everything that a search found: the verdict first, condition numbers last."""
     failed = [c for c in result.candidates if c.trial.score is None]
     parts: list[RenderableType] = [
         Said(f"{' '.join(summary(find(result.run)))}\n", "bold"),
@@ -148,8 +147,7 @@ def outcome_table(result: Tested) -> Table:
         rows.append({"name": "difference", **difference})
     choice = "the frozen choice" if result.edits else "nothing is clipped"
     majority = f"majority {rows[0]['majority_rate']:.4f}"
-    alone = result.looks is not None and not result.looks
-    once = "looked at once" if alone else "looked at once by this run"
+    once = "looked at once" + " by this run" * (result.looks is None or bool(result.looks))
     title = f"test: {choice}, {once} (n = {paired.n}{_means(result)}; {majority})"
     return Table("outcome", title, "", columns, rows)
 

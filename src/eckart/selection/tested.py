@@ -56,7 +56,7 @@ class Tested(ABC):
     guarded: Guarded | None = None
     order: Order | None = None
     rivals: Rivals | None = None
-    looks: Looks | None = None
+    looks: Looks | None = field(default=None, compare=False)
 
     @property
     @abstractmethod
