@@ -4,14 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# What is imported is compiled once, when it first is: much of what is installed never is.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check format clean
 
 demo: $(READY)
 	$(BIN)/eckart demo
 
-# One process a core, so one thread a process; they start many more, so what is compiled is kept.
+# One process a core, so one thread a process.
 test: $(READY)
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -26,8 +29,8 @@ format: $(READY)
 # torch first and pinned, so that nothing below asks for another build of it.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable ".[dev]"
 	touch $(READY)
 
 clean:
