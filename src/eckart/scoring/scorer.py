@@ -235,7 +235,7 @@ class Scorer(ABC):
         begin, scorings = time.perf_counter(), list(keys)
         self._notice()
         self.prepare(split, scorings)
-        make = partial(self._trial, edits, split)
+        make = partial(self.trial, edits, split)
         try:
             with self._clipped(edits):
                 outcomes = self.outcomes(edits, split, scorings)
@@ -247,7 +247,13 @@ class Scorer(ABC):
             for asked, outcome in zip(keys.items(), outcomes, strict=True)
         ]
 
-    def _trial(self, edits: Edits, split: Split, scoring: str, key: str, **made: Any) -> Trial:
+    def trial(self, edits: Edits, split: Split, scoring: str, key: str, **made: Any) -> Trial:
+        """Make the trial of a candidate.
+
+        Arguments:
+            key: its own.
+            made: what came of it, by the fields of `Trial`.
+        """
         return Trial(
             key=key,
             setting=replace(self.setting, scoring=scoring),

@@ -79,17 +79,9 @@ def _read_rivals(scorer: Scorer, scorings: Sequence[str], ledger: Ledger | None)
 
 
 def _unreadable(scorer: Scorer, scoring: str, error: str, ledger: Ledger | None) -> Trial:
-    rows = scorer.rows("test")
-    trial = Trial(
-        key=scorer.key((), "test", scoring),
-        setting=replace(scorer.setting, scoring=scoring),
-        split=Split("test"),
-        rows=rows.digest,
-        edits=(),
-        status="failed",
-        error=error,
-    )
+    key = scorer.key((), "test", scoring)
+    trial = scorer.trial((), Split("test"), scoring, key, status="failed", error=error)
     if ledger is not None:
-        ledger.keep_rows(rows)
+        ledger.keep_rows(scorer.rows("test"))
         ledger.keep(trial)
     return trial
