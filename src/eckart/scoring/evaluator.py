@@ -35,7 +35,7 @@ from eckart.scoring.requests import build_requests, check_vocabulary
 from eckart.scoring.scorer import Progress, Scorer, silent
 from eckart.statistics.scores import Score
 from eckart.tasks.prompts import Example, Prompt
-from eckart.tasks.task import Task, no_task
+from eckart.tasks.task import AnyTask, Task, no_task
 from eckart.weights.anatomy import Weight
 from eckart.weights.loading.config import context_window
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
@@ -353,6 +353,14 @@ def scorer_of(task: Any, model: LoadedModel, **options: Any) -> Scorer:
 @scorer_of.register
 def _(task: Task, model: LoadedModel, **options: Any) -> Evaluator:
     return Evaluator(model, task, **options)
+
+
+def scorer_like(scorer: Scorer, task: AnyTask) -> Scorer:
+    """Return what scores the same model on another task of the kind, read and scored alike."""
+    # A kind of task that leaves no choice in how it is read takes no such options.
+    reading = scorer.reading.model_dump(exclude_defaults=True)
+    how = {"scoring": scorer.scoring, "progress": scorer.progress, **reading}
+    return scorer_of(task, scorer.model, **how)
 
 
 def evaluate(

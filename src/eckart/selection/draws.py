@@ -11,7 +11,7 @@ from itertools import product
 from eckart.algorithm1 import Scored
 from eckart.errors import TaskError
 from eckart.records import Edits, Rows, Split, Trial
-from eckart.scoring.evaluator import scorer_of
+from eckart.scoring.evaluator import scorer_like
 from eckart.scoring.scorer import Candidates, Scorer
 from eckart.selection.drawn import Drawn, sealed_seeds
 from eckart.selection.recorded import Ledger, Recorded
@@ -116,13 +116,11 @@ class Draws:
         Raises:
             TaskError: as `drawn_tasks`; or several draws are tested on a single row.
         """
-        said = scorer.reading.model_dump(exclude_defaults=True)
 
         def scores(task: AnyTask) -> Scorer:
             if task is scorer.task:
                 return scorer
-            how = {"scoring": scorer.scoring, "progress": scorer.progress, **said}
-            other = scorer_of(task, scorer.model, **how)
+            other = scorer_like(scorer, task)
             other.share_factors(scorer)
             return other
 

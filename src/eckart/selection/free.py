@@ -9,7 +9,7 @@ from dataclasses import replace
 from eckart.errors import EckartError, TaskError
 from eckart.records import Split, Trial
 from eckart.runs import Run
-from eckart.scoring.evaluator import scorer_of
+from eckart.scoring.evaluator import scorer_like
 from eckart.scoring.scorer import Scorer
 from eckart.selection.recorded import Ledger, Recorded
 from eckart.selection.rivals import Rivals, ways
@@ -59,9 +59,7 @@ def _with_fewer(scorer: Scorer, task: Task, shots: int) -> Scorer:
     if shots == task.shots:
         return scorer
     # Not redrawn: that might give a demonstration that is not shown back to the test rows.
-    fewer = replace(task, demonstrations=task.demonstrations[:shots])
-    how = dict(scorer.reading)
-    return scorer_of(fewer, scorer.model, scoring=scorer.scoring, progress=scorer.progress, **how)
+    return scorer_like(scorer, replace(task, demonstrations=task.demonstrations[:shots]))
 
 
 def _read_rivals(scorer: Scorer, scorings: Sequence[str], ledger: Ledger | None) -> Iterator[Trial]:
