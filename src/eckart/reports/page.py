@@ -30,7 +30,7 @@ from eckart.reports.greedy import kept_document, steps_table
 from eckart.reports.guard import guard_tables, guards
 from eckart.reports.provenance import Provenance, provenance
 from eckart.reports.rivals import NOTE, rivals_table
-from eckart.reports.screens import screen_table
+from eckart.reports.screens import screen_of, screen_table
 from eckart.reports.sentences import Headline, choice_name, ordered, summary, verdicts, worst_matrix
 from eckart.reports.table import UNITS, Table, Units, escaped
 from eckart.reports.tables import (
@@ -100,11 +100,12 @@ class Report:
         origin = provenance(run)
         composed = kept_document(run)
         rivals = Rivals.in_run(run) if run.rivals else None
+        order = screen_of(run)
         tables = (
             *([steps_table(composed)] if composed else []),
             choices_table(findings),
             controls_table(findings),
-            rivals_table(rivals, NOTE),
+            *([rivals_table(rivals, NOTE)] if rivals else []),
             *guard_tables(run),
             published_table(findings),
             calibration_table(findings),
@@ -114,7 +115,7 @@ class Report:
             seeds_table(findings),
             cells_table(findings),
             failures_table(findings),
-            screen_table(run),
+            *([screen_table(order)] if order else []),
             spectra_table(run),
         )
         chosen = [choice for choice in ordered(findings) if choice.edit]

@@ -26,9 +26,9 @@ NOTE = (
 )
 
 
-def rivals_table(rivals: Rivals | None, note: str = "") -> Table:
-    """Return one row a rival; none where none was read."""
-    rows = [_row(rival) for rival in rivals.each] if rivals else []
+def rivals_table(rivals: Rivals, note: str = "") -> Table:
+    """Return one row a rival."""
+    rows = list(map(_row, rivals.each))
     return Table("rivals", "Does clipping beat what costs nothing?", note, COLUMNS, rows)
 
 

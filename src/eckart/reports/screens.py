@@ -9,31 +9,26 @@ from eckart.reports.terminal import listed, titled
 from eckart.runs import Run
 from eckart.selection.order import Order
 
+COLUMNS = (
+    Column("rank", "", "count"),
+    Column("layer", "layer", "count"),
+    Column("part", "part"),
+    Column("score", "score", "number"),
+)
+
 
 def screen_of(run: Run) -> Order | None:
     """Return the order that a run's screen put places in, where it asked one."""
     return Order.from_json(run.screen) if run.screen else None
 
 
-def screen_table(run: Run) -> Table:
+def screen_table(order: Order) -> Table:
     """Return one row a place."""
-    columns = (
-        Column("rank", "", "count"),
-        Column("layer", "layer", "count"),
-        Column("part", "part"),
-        Column("score", "score", "number"),
-    )
-    order = screen_of(run)
-    rows = (
-        [
-            {"rank": rank, "layer": place.layer, "part": place.part, "score": score}
-            for rank, (place, score) in enumerate(order.scores.items(), 1)
-        ]
-        if order
-        else []
-    )
-    title = f"Where to clip: screen {order.name}" if order else ""
-    return Table("screen", title, f"By {order.by}." if order else "", columns, rows)
+    rows = [
+        {"rank": rank, "layer": place.layer, "part": place.part, "score": score}
+        for rank, (place, score) in enumerate(order.scores.items(), 1)
+    ]
+    return Table("screen", f"Where to clip: screen {order.name}", f"By {order.by}.", COLUMNS, rows)
 
 
 def screen_list(order: Order) -> RenderableType:

@@ -20,6 +20,7 @@ from eckart.records import TOP_K, Edit, Edits, Split, Trial, or_null
 from eckart.runs import SCREEN, RunStore
 from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.fitting import Fitted
+from eckart.scoring.methods import OF_ALL_ROWS
 from eckart.scoring.scorer import Scorer
 from eckart.selection.order import Order, Place
 from eckart.selection.plan import SCREEN_ROWS
@@ -267,10 +268,10 @@ def check_parts(scoring: str) -> None:
     Raises:
         EditError: so it does.
     """
-    if scoring == "batch":
+    if scoring in OF_ALL_ROWS:
         raise EditError(
-            "--layer validation reads the first half of the validation rows, and scoring 'batch'"
-            " needs all of them together; choose 'contextual', or another --layer"
+            "--layer validation reads the first half of the validation rows, and scoring"
+            f" '{scoring}' needs all of them together; choose 'contextual', or another --layer"
         )
 
 
