@@ -18,7 +18,6 @@ from eckart.statistics.power import (
     Design,
     Outlook,
     Turned,
-    rows_needed,
     smallest_detectable,
     unmeasured,
 )
@@ -71,22 +70,22 @@ class TestOneDraw:
 
     @pytest.mark.parametrize(("gain", "turns"), [(0.01, 0.1), (0.02, 0.05), (0.05, 0.4)])
     def test_one_row_less_is_too_few(self, gain, turns):
-        rows = int(rows_needed(gain, turns))
+        rows = int(Design(turns).rows(gain))
         power = [Design(turns).power(gain, n) for n in (rows - 1, rows)]
         assert power[0] < POWER <= power[1]
         assert smallest_detectable(rows, turns) == pytest.approx(gain, rel=0.01)
 
     def test_few_changes_can_show_nothing(self):
         assert smallest_detectable(56, 0.05) == math.inf
-        assert rows_needed(0.05, 0.04) == math.inf
+        assert Design(0.04).rows(0.05) == math.inf
 
     def test_more_rows_show_less(self):
         gains = [smallest_detectable(n, 0.2) for n in (100, 200, 400, 800)]
         assert gains == sorted(gains, reverse=True)
 
     def test_a_stricter_level_needs_more(self):
-        assert rows_needed(0.02, 0.1, level=0.005) > rows_needed(0.02, 0.1) > 2000
-        assert rows_needed(0.02, 0.1) > rows_needed(0.02, 0.1, power=0.5)
+        assert Design(0.1, level=0.005).rows(0.02) > Design(0.1).rows(0.02) > 2000
+        assert Design(0.1).rows(0.02) > Design(0.1).rows(0.02, power=0.5)
 
 
 class TestSeveralDraws:
@@ -174,7 +173,7 @@ class TestOutlook:
         assert values["measured"] == {"rows": 5, "looked": 64, "edit": "29:mlp:0.995"}
         alone = Outlook(Design(0.03)).to_json()
         assert [each["power"] for each in alone["gains"]] == [None, None, None]
-        assert alone["gains"][0]["rows_needed"] == rows_needed(0.01, 0.03)
+        assert alone["gains"][0]["rows_needed"] == Design(0.03).rows(0.01)
 
     def test_where_nothing_was_measured_it_depends(self):
         said = unmeasured(400, why="nobody looked")

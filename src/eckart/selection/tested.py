@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from eckart.algorithm1 import Scored
 from eckart.records import Edits, Rows
-from eckart.runs import Run
+from eckart.runs import Run, beside
 from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.drawn import Difference, difference, sealed_seeds, summary
 from eckart.selection.guarded import Guarded
@@ -91,7 +91,7 @@ class Tested(ABC):
     def run(self) -> Run:
         """The trials as a run keeps them, for whatever reads runs."""
         looks = (*self.compared, self.baseline, self.clipped)
-        kept = {f"{t.key} {t.setting}": t for look in looks for t in look.trials}
+        kept = {beside(t.key, t.setting): t for look in looks for t in look.trials}
         rows = {rows.digest: rows for rows in self.rows}
         screen = self.order.to_json() if self.order else None
         return Run(Path(), self.settings, kept, rows, spectra={}, models={}, screen=screen)

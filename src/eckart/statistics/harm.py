@@ -13,13 +13,13 @@ from scipy.stats import norm, t
 
 from eckart.errors import EckartError
 from eckart.statistics.paired import PairedDifference
+from eckart.statistics.power import POWER
 from eckart.statistics.scores import TextReading
 
 Harm = Literal["not worse", "worse", "cannot tell"]
 Interval = tuple[float, float]
 
 CONFIDENCE = 0.95
-POWER = 0.8
 
 
 def harm(found: PairedDifference, margin: float) -> Harm:

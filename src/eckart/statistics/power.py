@@ -154,17 +154,6 @@ def smallest_detectable(
     return Design(discordance, level=level).smallest(n, power)
 
 
-def rows_needed(
-    gain: float, discordance: float, power: float = POWER, level: float = LEVEL
-) -> float:
-    """Return how many rows would show a gain under one draw; see `Design`.
-
-    >>> rows_needed(0.05, discordance=0.1), rows_needed(0.05, discordance=0.04)
-    (343.0, inf)
-    """
-    return Design(discordance, level=level).rows(gain, power)
-
-
 @dataclass(frozen=True)
 class Turned:
     """How many rows turned of the few that were looked at.
