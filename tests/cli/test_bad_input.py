@@ -7,21 +7,10 @@ import shutil
 import pytest
 import torch
 from families import build, tiny_tokenizer
+from results import refused
 from safetensors.torch import load_file, save_file
 
 OWN = ["--text-column", "review", "--label-column", "verdict", "--shots", "4"]
-
-
-def refused(ended, *words: str) -> None:
-    """Check that a command ended with one line that says these words."""
-    assert ended.status == 2, ended.err
-    errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, ended.err
-    assert ended.err.rstrip().endswith(errors[0]), "the line is the last that is said"
-    assert "Traceback" not in ended.err
-    assert ended.out == ""
-    for word in words:
-        assert word in errors[0], errors[0]
 
 
 @pytest.fixture

@@ -5,16 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from results import refused
 
 SEEN = "validation rows at "
-
-
-def refused(ended, *words: str) -> None:
-    assert ended.status == 2, ended.err
-    (error,) = [line for line in ended.err.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in ended.err
-    assert ended.out == ""
-    assert all(word in error for word in words), error
 
 
 def test_numbers_of_ones_own(eckart):

@@ -7,13 +7,7 @@ from pathlib import Path
 
 import pytest
 from drivers import driven, needs_fork
-
-
-def without_timings(path: Path) -> str:
-    result = json.loads((path / "result.json").read_text())
-    del result["seconds"]
-    result.pop("looked_at_before", None)  # counts the other runs that lie beside it
-    return json.dumps(result)
+from results import without_timings
 
 
 @needs_fork

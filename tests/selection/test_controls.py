@@ -39,19 +39,6 @@ OPTIONS = {"layer": 1, "rates": [0.9], "dtype": "float32"}
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory) -> Task:
-    """A task on which clipping the demonstration model's second layer gains."""
-    folder = corpus.write(tmp_path_factory.mktemp("corpus"))["mood"]
-    return Task.load(
-        data=folder,
-        template=corpus.TEMPLATE,
-        label_column="label",
-        shots=2,
-        split_sizes=(80, 60),
-    )
-
-
-@pytest.fixture(scope="module")
 def found(task):
     return search(MODEL, task, controls=True, **OPTIONS)
 

@@ -45,21 +45,16 @@ variants:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return corpus.write(tmp_path_factory.mktemp("corpus"))["mood"]
-
-
-@pytest.fixture(scope="module")
-def task(data) -> Task:
+def task(mood) -> Task:
     """A task on which clipping the demonstration model's second layer gains."""
     how = {"template": corpus.TEMPLATE, "label_column": "label"}
-    return Task.load(data=data, **how, shots=2, split_sizes=(60, 50))
+    return Task.load(data=mood, **how, shots=2, split_sizes=(60, 50))
 
 
 @pytest.fixture(scope="module")
-def varied(data, tmp_path_factory) -> Task:
+def varied(mood, tmp_path_factory) -> Task:
     file = tmp_path_factory.mktemp("variants") / "mood.yaml"
-    file.write_text(VARIANTS.format(data=data))
+    file.write_text(VARIANTS.format(data=mood))
     return Task.load(file, split_sizes=(40, 30))
 
 
@@ -357,9 +352,9 @@ def test_a_race_is_of_one_draw(task):
     assert search(MODEL, task, seeds=[0], race=True, **OPTIONS).race
 
 
-def test_one_test_row_is_refused_before_anything_is_read(data):
+def test_one_test_row_is_refused_before_anything_is_read(mood):
     how = {"template": corpus.TEMPLATE, "label_column": "label"}
-    lonely = Task.load(data=data, **how, shots=2, split_sizes=(60, 1))
+    lonely = Task.load(data=mood, **how, shots=2, split_sizes=(60, 1))
     loaded = load_model(MODEL, dtype="float32")
     with pytest.raises(TaskError, match="one test row has no spread"):
         Draws.of(Evaluator(loaded, lonely), [0, 1])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from planted import save_planted
+from results import without_timings
 from samples import trial
 from scipy.stats import binom
 
@@ -269,13 +270,6 @@ class Killed(Evaluator):
             raise KeyboardInterrupt
         self.left -= 1
         return super().outcomes(edits, split, scorings)
-
-
-def without_timings(folder: Path) -> str:
-    result = json.loads((folder / "result.json").read_text())
-    del result["seconds"]
-    result.pop("looked_at_before", None)  # counts the other runs that lie beside it
-    return json.dumps(result)
 
 
 @pytest.mark.parametrize("limit", [{}, {"evaluations": 4000}, {"minutes": 1e-9}])

@@ -4,12 +4,11 @@ import json
 import sqlite3
 from dataclasses import replace
 
-import pytest
 from samples import SETTING
 from samples import trial as sample
 
-from eckart import Edit, Task, report, search
-from eckart.demo import MODEL, corpus
+from eckart import Edit, report, search
+from eckart.demo import MODEL
 from eckart.records import Row, Rows
 from eckart.reports.results import search_report
 from eckart.reports.terminal import as_text
@@ -110,17 +109,6 @@ def test_others_are_counted_until_a_run_looks_itself(tmp_path):
     assert before(tmp_path / "old", looked=True) == Looks()
     with RunStore(tmp_path / "old", {"kind": "search"}) as store:
         assert store.note(LOOKS) is None
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory) -> Task:
-    return Task.load(
-        data=corpus.write(tmp_path_factory.mktemp("corpus"))["mood"],
-        template=corpus.TEMPLATE,
-        label_column="label",
-        shots=2,
-        split_sizes=(80, 60),
-    )
 
 
 def test_the_same_search_in_another_dtype_or_seed_looks_again_and_says_so(task, tmp_path):

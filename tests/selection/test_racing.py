@@ -4,10 +4,10 @@ where not."""
 import json
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
+from results import without_timings
 from samples import trial
 from scipy.integrate import quad
 from scipy.special import betaincc, betaln
@@ -322,13 +322,6 @@ def test_a_race_that_was_killed_goes_on_and_ends_the_same(model, many, tmp_path)
     assert 10_000 - rest.left == trials - 6
     results = [without_timings(tmp_path / name) for name in ("calm", "killed")]
     assert results[0] == results[1]
-
-
-def without_timings(folder: Path) -> str:
-    result = json.loads((folder / "result.json").read_text())
-    del result["seconds"]
-    result.pop("looked_at_before", None)  # counts the other runs that lie beside it
-    return json.dumps(result)
 
 
 def test_a_race_is_another_run_and_no_race_is_the_run_it_always_was(model, many, tmp_path):

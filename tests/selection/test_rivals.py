@@ -10,8 +10,8 @@ import pytest
 from samples import SETTING, score
 from samples import trial as sample
 
-from eckart import Edit, Task, report, search
-from eckart.demo import MODEL, corpus
+from eckart import Edit, report, search
+from eckart.demo import MODEL
 from eckart.errors import TaskError
 from eckart.paper.functions.task import FunctionTask
 from eckart.records import Row, Rows
@@ -31,18 +31,6 @@ from eckart.weights.models import load_model
 
 OPTIONS = {"layer": 1, "rates": [0.9], "dtype": "float32"}
 CLIP = (Edit(1, "mlp", 0.9),)
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory) -> Task:
-    folder = corpus.write(tmp_path_factory.mktemp("corpus"))["mood"]
-    return Task.load(
-        data=folder,
-        template=corpus.TEMPLATE,
-        label_column="label",
-        shots=2,
-        split_sizes=(80, 60),
-    )
 
 
 @pytest.fixture(scope="module")
