@@ -108,9 +108,16 @@ def test_an_unfinished_search_says_so(tmp_path):
 
 def test_a_search_is_run_again_with_its_whole_plan():
     settings = {
-        "kind": "search", "task": "moods", "shots": 4, "seed": 0, "seeds": [0, 1],
-        "layer": "gradient", "screen_rows": [64, "digest"], "templates": ["own", "brief"],
-        "race": 0.05, "controls": True,
+        "kind": "search",
+        "task": "moods",
+        "shots": 4,
+        "seed": 0,
+        "seeds": [0, 1],
+        "layer": "gradient",
+        "screen_rows": [64, "digest"],
+        "templates": ["own", "brief"],
+        "race": 0.05,
+        "controls": True,
     }
     run = replace(Made(test="none").run(), settings=settings)
     assert Report.of(run).provenance.command == (
