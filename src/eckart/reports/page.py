@@ -26,7 +26,7 @@ from eckart.reports.claims import (
 from eckart.reports.controls import controls_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
-from eckart.reports.greedy import kept_document, steps_table
+from eckart.reports.greedy import kept_document, steps_table, tested_tables
 from eckart.reports.guard import guard_tables, guards
 from eckart.reports.provenance import Provenance, provenance
 from eckart.reports.rivals import NOTE, rivals_table
@@ -102,9 +102,9 @@ class Report:
         rivals = Rivals.in_run(run) if run.rivals else None
         order = screen_of(run)
         tables = (
-            *([steps_table(composed)] if composed else []),
+            *([*tested_tables(composed), steps_table(composed)] if composed else []),
             choices_table(findings),
-            controls_table(findings),
+            *([] if composed else [controls_table(findings)]),
             *([rivals_table(rivals, NOTE)] if rivals else []),
             *guard_tables(run),
             published_table(findings),

@@ -296,9 +296,8 @@ def _compose(
     settings: dict[str, Any],
     tell: Callable[[str], None],
 ) -> GreedyResult:
-    screened = isinstance(plan.layer, str)
-    places = _order(plan, draws, store, tell).scores if screened else ()
-    return compose(plan, draws, tuple(places), settings, tell)
+    order = _order(plan, draws, store, tell) if isinstance(plan.layer, str) else None
+    return compose(plan, draws, order, settings, tell)
 
 
 def _published(scorer: Scorer, part: str) -> list[dict[str, Any]]:
