@@ -140,7 +140,7 @@ def evaluate(
 
 
 @app.command()
-@with_options()
+@with_options({"rates": None})
 def search(
     model: o.Model,
     out: o.Out = None,

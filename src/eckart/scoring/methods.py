@@ -99,13 +99,18 @@ def check_method(method: str, kind: str = "classification", split: str = "valida
             " at which tokens a label is made of, so all labels of one token are alike; choose"
             " 'sum'"
         )
+    check_parts(method, split)
+    return method
+
+
+def check_parts(method: str, split: str) -> None:
+    """Refuse to score some rows of a split by a method that needs all of them, by a TaskError."""
     if method in OF_ALL_ROWS and Split(split).is_part:
         raise TaskError(
             f"scoring 'batch' needs all rows of a split together, and '{split}' are some of them; a"
-            " race or a greedy search reads a split in parts: leave out --race or --strategy, or"
-            " choose 'contextual'"
+            " race, a greedy search and --layer validation read a split in parts: leave these out,"
+            " or choose 'contextual'"
         )
-    return method
 
 
 def check_winnable(method: str, kind: str, requests: Requests, prompts: Sequence[Prompt]) -> None:
