@@ -30,7 +30,7 @@ def summary(findings: Findings) -> list[str]:
     """Return a run's findings in sentences, the most certain first."""
     if not findings.choices:
         return ["No edit was scored, so there is nothing to compare."]
-    sentences = [_sentence(choice, findings) for choice in ordered(findings)[:SAID]]
+    sentences = [choice_sentence(choice, findings) for choice in ordered(findings)[:SAID]]
     if len(findings.choices) == 1:
         screen = screen_of(findings.run)
         said = [f"Screen {screen}."] if screen else []
@@ -117,7 +117,7 @@ def _span(numbers: list[int]) -> str:
     return span(numbers).replace(",", "")
 
 
-def _sentence(choice: Choice, findings: Findings) -> str:
+def choice_sentence(choice: Choice, findings: Findings) -> str:
     """Say what a choice is worth, and what was tried for it."""
     where = _where(choice, findings)
     part = part_words(choice.part)
