@@ -221,8 +221,8 @@ def save_clipped(
                 f"the result's {name} are {result.settings[name][:12]}, and these are"
                 f" {digest[:12]}; give the model and the task that were searched"
             )
-    tested = result.clipped.trials[0]
-    (again,) = Draws.of(scorer, [tested.setting.seed]).testing
+    seeds, templates = (result.settings.get(name, ()) for name in ("seeds", "templates"))
+    again, *_ = Draws.of(scorer, seeds, templates).testing
     recipe = _recipe(source, Chosen.of_result(result, again.task), command)
     target = check_target(directory, source)
     if is_taken(target):
