@@ -6,10 +6,11 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 from eckart.errors import TaskError
@@ -114,9 +115,10 @@ class Separated:
         return tuple(self.head[place] for place in self.kept)
 
     def __iter__(self) -> Iterator[Row]:
-        names = self.columns
-        for _, fields in islice(self.dialect.records(self.lines()), 1, None):
-            yield dict(zip(names, (fields[place] for place in self.kept), strict=True))
+        names, width = self.columns, max(self.kept, default=-1) + 1
+        for line, fields in islice(self.dialect.records(self.lines()), 1, None):
+            cells = _cells(fields, self.head, width, line)
+            yield dict(zip(names, (cells[place] for place in self.kept), strict=True))
 
 
 def read_table(text: str, separator: str) -> FileTable:
@@ -162,6 +164,19 @@ def open_table(lines: Lines, separator: str) -> Separated:
     return table
 
 
+def passing_table(first: str, rest: Iterable[str], needed: Collection[str]) -> Separated | None:
+    """Return the table whose first line names these columns, read but once, as it passes by; None
+    where the line does not name them."""
+    for mark in SEPARATORS:
+        dialect = _Dialect(mark)
+        names = [name.strip() for _, fields in dialect.records([first]) for name in fields]
+        if set(needed) <= set(names):
+            _unique(names)
+            passing = partial(chain, [first], rest)
+            return Separated(passing, dialect, tuple(names), tuple(range(len(names))))
+    return None
+
+
 def _reading(lines: Lines, separator: str) -> tuple[Separated | None, TaskError]:
     """Return the table, or why there is none, under the custom of quoting that makes most sense of
     the text."""
@@ -188,7 +203,7 @@ def _reading(lines: Lines, separator: str) -> tuple[Separated | None, TaskError]
     return best, failure
 
 
-def _cells(fields: list[str], head: list[str], width: int, line: int) -> list[str]:
+def _cells(fields: list[str], head: Sequence[str], width: int, line: int) -> list[str]:
     """Return a line's values under the columns with names."""
     fits = len(fields) == len(head) or width <= len(fields) < len(head)
     if not fits or any(field.strip() for field in fields[width:]):
@@ -196,7 +211,7 @@ def _cells(fields: list[str], head: list[str], width: int, line: int) -> list[st
             f"line {line}: {len(fields)} fields, where the first line has {width}"
             f"{' with a name' if width < len(head) else ''}; unquoted text?"
         )
-    if width > 1 and [field.strip("\ufeff \t") for field in fields[:width]] == head[:width]:
+    if width > 1 and [field.strip("\ufeff \t") for field in fields[:width]] == [*head[:width]]:
         raise TaskError(
             f"line {line}: repeats the first line; where tables were put together, take it out"
         )
