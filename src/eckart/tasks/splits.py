@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 
 from eckart.errors import TaskError
+from eckart.tasks.columns import Columns
+from eckart.tasks.labels import Labels
 from eckart.tasks.prompts import Example, PromptFormat, counted
 from eckart.tasks.spec import SplitSpec, TaskSpec
 
@@ -29,7 +31,8 @@ class Gathered:
     plan: SplitSpec
     sizes: Mapping[str, Size]
     format: PromptFormat
-    names: tuple[str, ...]
+    columns: Columns
+    labels: Labels
     where: str
     notes: tuple[str, ...]
 
@@ -161,7 +164,7 @@ def make_splits(source: Gathered, draw: Draw) -> dict[str, tuple[Example, ...]]:
     """
     kept, plan = source.examples, source.plan
     shown = plan.demonstrations
-    reserved = _draw_demonstrations(kept[shown], draw, source.names, shown)
+    reserved = _draw_demonstrations(kept[shown], draw, source.labels.names, shown)
     apart = {example.id for example in reserved}
     pools = {
         name: [row for row in _shuffled(rows, f"split {draw.split_seed}") if row.id not in apart]
