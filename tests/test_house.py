@@ -55,7 +55,8 @@ INNER = {
         results greedy page
     """,
     "scoring": """
-        encoding requests fitting forward gradients methods scorer evaluation evaluator text
+        encoding requests fitting forward gradients methods scorer evaluation evaluator labelling
+        text
     """,
     "selection": """
         plan order recorded drawn draws controls looks rivals free guarded guard tested racing
