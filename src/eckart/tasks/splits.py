@@ -47,6 +47,7 @@ class Draw:
             the same for all numbers of shots up to it.
         seed, split_seed: choose the demonstrations and their order; validation and test.
         balanced: as many demonstrations of each class, or at random.
+        sealed: the ids of rows that are not tested, because another draw chose with them.
     """
 
     shots: int
@@ -54,6 +55,7 @@ class Draw:
     seed: int = 0
     split_seed: int = 0
     balanced: bool = True
+    sealed: frozenset[str] = frozenset()
 
 
 def used_splits(plan: SplitSpec) -> tuple[str, ...]:
@@ -175,7 +177,7 @@ def make_splits(source: Gathered, draw: Draw) -> dict[str, tuple[Example, ...]]:
     return {
         "demonstrations": tuple(reserved[: draw.shots]),
         "validation": tuple(validation),
-        "test": tuple(test),
+        "test": tuple(row for row in test if row.id not in draw.sealed),
         "all": tuple(
             row for name in reversed(used_splits(plan)) for row in kept[name] if row.id not in seen
         ),

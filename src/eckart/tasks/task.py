@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -175,6 +175,14 @@ class Task:
             seed=old.seed if seed is None else seed,
         )
         return self._drawn(source, draw, self.said)
+
+    def sealed_from(self, others: Iterable[Task]) -> Self:
+        """Return the task without test rows that these show or validate on: of rows in one file
+        each draw sets its own demonstrations apart, and so divides the rest a little otherwise. A
+        TaskError where the task was not made by `Task.load`."""
+        source, draw = self._origin
+        chose = {row.id for other in others for row in (*other.demonstrations, *other.validation)}
+        return self._drawn(source, replace(draw, sealed=draw.sealed | chose), self.said)
 
     def reworded(self, variant: str | None) -> Self:
         """Return the task with a variant's prompts, or with its own (None), as many demonstrations
