@@ -83,6 +83,34 @@ Save = Annotated[
     Path | None,
     typer.Option(help="Write the clipped model here, as a checkpoint.", rich_help_panel=RUN),
 ]
+NewRows = Annotated[
+    str | None,
+    typer.Argument(
+        help="A table (CSV, TSV, JSON Lines, parquet), or - for standard input: a table, JSON"
+        " Lines, or a text a line.",
+        metavar="[ROWS]",
+    ),
+]
+Texts = Annotated[list[str] | None, typer.Option("--text", help="A text to label; or several.")]
+Compare = Annotated[
+    bool, typer.Option("--compare", help="The unpruned model's predictions beside the clipped's.")
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="csv, jsonl or table; by default as --out ends, a table on a terminal, or else csv.",
+        rich_help_panel=RUN,
+    ),
+]
+Labelled = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        help="The file, new; a stopped command goes on where it was, and it is there once whole.",
+        rich_help_panel=RUN,
+    ),
+]
 Predictions = Annotated[
     Path | None, typer.Option(help="Write one JSON line a row.", rich_help_panel=RUN)
 ]

@@ -75,7 +75,7 @@ class Labeller(Evaluator):
                 scoring.
             NotANumberError: the outputs are no numbers.
         """
-        read = [place for place, (_, row) in enumerate(rows) if self._has_input(row)]
+        read = [place for place, (_, row) in enumerate(rows) if has_input(self.portable, row)]
         kept = within(
             [self._prompt(rows[place]) for place in read],
             lambda index, shots: self._prompt(rows[read[index]], shots),
@@ -102,10 +102,6 @@ class Labeller(Evaluator):
         shortened = sum(n < self.portable.shots for n in shots)
         return Ranked(tuple(read[index] for index in indices), prompts, ranks, +left_out, shortened)
 
-    def _has_input(self, row: Mapping[str, Any]) -> bool:
-        columns = self.portable.columns
-        return columns.read(row) is not None or not set(columns.needed) <= set(row)
-
     def _prompt(self, row: tuple[str, Mapping[str, Any]], shots: int | None = None) -> Prompt:
         name, fields = row
         return self.portable.prompt(fields, name, shots)
@@ -121,3 +117,10 @@ class Labeller(Evaluator):
     def _let_go(self) -> None:
         for kept in (self._fitted, self._prepared, self._nulls, self._readables):
             kept.clear()
+
+
+def has_input(task: PortableTask, row: Mapping[str, Any]) -> bool:
+    """Say whether a row is not empty in all that a prompt is made of; what lacks a column is for
+    the prompt to refuse."""
+    columns = task.columns
+    return columns.read(row) is not None or not set(columns.needed) <= set(row)
