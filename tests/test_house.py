@@ -32,17 +32,17 @@ ORDER = [
     "tasks",
     "scoring",
     "selection",
-    "exports",
     "sweeps",
     "analysis",
     "reports",
+    "exports",
     "demo",
     "paper",
     "cli",
     "__main__",
 ]
 INNER = {
-    "cli": "console paths flags results runs options demo paper app",
+    "cli": "console paths flags results runs options predict out demo paper app",
     "paper.functions": """
         classes models options baselines task training curves clipping loading readings cells
         views

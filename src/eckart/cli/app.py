@@ -12,6 +12,7 @@ import typer
 from eckart.cli import options as o
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
 from eckart.cli.flags import parse_numbers, parse_points, with_options
+from eckart.cli.out import apply, export, predict
 from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
@@ -250,55 +251,8 @@ def sweep(
         carry_out(grid, folder, sources, execute, as_json=json_)
 
 
-@app.command()
-@with_options()
-def predict(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A finished run's folder, a folder that export wrote, or a model.",
-            metavar="RUN|FOLDER|MODEL",
-        ),
-    ],
-    rows: o.NewRows = None,
-    text: o.Texts = None,
-    edit: o.Edits = None,
-    compare: o.Compare = False,
-    choice: o.Choice = None,
-    base: o.Base = None,
-    format_: o.Format = None,
-    out: o.Labelled = None,
-    scoring: o.ScoringMethod = None,
-    json_: o.Json = False,
-    *,
-    task: DrawnTask,
-    reading: ReadingOptions,
-    loading: ModelOptions,
-) -> None:
-    """Label new rows: of a table, of standard input (-), or --text. With labels of their own or
-    without."""
-    from eckart.cli import predict as p
-
-    form = p.check_format(format_, out)
-    if out is not None:
-        p.check_place(out)
-    said = o.read_task(task) if task.task is not None or task.data is not None else None
-    from eckart.exports.predictions import predict as label
-
-    o.quieten()
-    predictions = label(
-        source,
-        p.new_rows(rows, text or []),
-        said,
-        [Edit.parse(each) for each in edit or []],
-        compare=compare,
-        scoring=scoring,
-        choice=choice,
-        base=base,
-        **reading.only(ReadingOptions),
-        **loading.only(ModelOptions),
-    )
-    p.run_predict(predictions, out, form, as_json=json_)
+for verb in (export, apply, predict):
+    app.command()(verb)
 
 
 @app.command()

@@ -83,6 +83,33 @@ Save = Annotated[
     Path | None,
     typer.Option(help="Write the clipped model here, as a checkpoint.", rich_help_panel=RUN),
 ]
+Exported = Annotated[
+    Path,
+    typer.Option("--out", help="The folder to write: a new one, or empty.", rich_help_panel=RUN),
+]
+Choice = Annotated[
+    str | None,
+    typer.Option(help="Which of a sweep's choices, by words of its name: 'sst2, 10 shots, mlp'."),
+]
+Base = Annotated[
+    str | None, typer.Option(help="Where a run's model lies now, if not where it was.")
+]
+Unclipped = Annotated[
+    bool, typer.Option("--unclipped", help="Write the model where a run clips nothing, too.")
+]
+Repository = Annotated[
+    str | None,
+    typer.Option(
+        "--push-to-hub",
+        help="Send the folder to this repository of the hub (NAME or OWNER/NAME), with the token"
+        " of `hf auth login` or HF_TOKEN.",
+        rich_help_panel=RUN,
+    ),
+]
+Private = Annotated[
+    bool,
+    typer.Option("--private", help="Make that repository a private one.", rich_help_panel=RUN),
+]
 NewRows = Annotated[
     str | None,
     typer.Argument(
@@ -101,6 +128,20 @@ Format = Annotated[
         "--format",
         help="csv, jsonl or table; by default as --out ends, a table on a terminal, or else csv.",
         rich_help_panel=RUN,
+    ),
+]
+Interactive = Annotated[
+    bool,
+    typer.Option(
+        "--interactive",
+        help="Type texts, or pipe them in, and see what both models make of each, up to an empty"
+        " line.",
+    ),
+]
+Continue = Annotated[
+    int,
+    typer.Option(
+        "--continue", help="Tokens that each model writes after a text, with --interactive.", min=0
     ),
 ]
 Labelled = Annotated[

@@ -14,11 +14,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from eckart.cli.console import note_kept, output, print_json, progress_bar, say, show
+from scipy.special import softmax
+
+from eckart.cli.console import (
+    errors,
+    note_kept,
+    output,
+    print_json,
+    progress_bar,
+    say,
+    say_error,
+    show,
+)
 from eckart.errors import RunError, TaskError, changes
-from eckart.exports.predictions import Predictions
+from eckart.exports.predictions import Predictions, as_row
 from eckart.files import check_writable, write_whole
 from eckart.reports.terminal import Layout
+from eckart.scoring.labelling import Labeller
+from eckart.scoring.methods import OF_ALL_ROWS
 from eckart.tasks.files import RowStream
 from eckart.tasks.portable import PortableTask
 from eckart.tasks.tables import passing_table, rows_of_lines
@@ -145,6 +158,68 @@ def _write(predictions: Predictions, out: Path, form: str) -> None:
             text = writer.text(rows)
             file.add(text, {"tally": asdict(predictions.tally), "columns": writer.columns})
         file.finish()
+
+
+def run_interactive(labeller: Labeller, tokens: int, as_json: bool) -> None:
+    """Read texts until the input ends, or an empty one comes, and for each say what the models make
+    of it: the probability of each label, and what they write after it.
+
+    Arguments:
+        labeller: what reads them.
+        tokens: the most that a continuation has; none are written at 0.
+        as_json: print one JSON object a line.
+
+    Raises:
+        TaskError: labels are ranked by the mean over many rows, or a prompt is made of more than a
+            text.
+    """
+    if labeller.scoring in OF_ALL_ROWS:
+        raise TaskError(
+            f"scoring '{labeller.scoring}' needs all rows together, and here they come one by one;"
+            " choose --scoring contextual"
+        )
+    task = labeller.portable
+    as_row("", task)  # refused before anything is typed
+    names = ("unpruned", "clipped") if len(labeller.candidates) > 1 else ("model",)
+    for number, text in enumerate(_texts()):
+        try:
+            ranked = labeller.rank([(f"text:{number}", as_row(text, task))])
+        except TaskError as error:  # the next text may be a better one
+            say_error(str(error))
+            continue
+        (prompt,) = ranked.prompts
+        written = labeller.continued(prompt, tokens) if tokens else [None] * len(names)
+        said = []
+        for name, ranks, more in zip(names, ranked.ranks, written, strict=True):
+            shares = dict(zip(task.labels, softmax(ranks[0]).tolist(), strict=True))
+            label = task.labels[int(ranks[0].argmax())]
+            said.append(
+                {"model": name, "prediction": label, "probabilities": shares, "continues": more}
+            )
+        if as_json:
+            sys.stdout.write(json.dumps({"text": text, "models": said}, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+            continue
+        show(_table([_flat(one) for one in said]))
+        for one in said if tokens else ():
+            show(f"{one['model']} continues: {one['continues']!r}")
+
+
+def _flat(said: Mapping[str, Any]) -> dict[str, Any]:
+    shares = {f"probability_{label}": share for label, share in said["probabilities"].items()}
+    return {"model": said["model"], "prediction": said["prediction"], **shares}
+
+
+def _texts() -> Iterator[str]:
+    """Yield what is typed, or stands on standard input a line each, up to an empty line."""
+    while True:
+        try:
+            text = errors.input("text: ") if sys.stdin.isatty() else sys.stdin.readline()
+        except EOFError:
+            return
+        if not text.strip():
+            return
+        yield text.rstrip("\r\n")
 
 
 class Growing:

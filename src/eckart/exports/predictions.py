@@ -3,16 +3,13 @@ task."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
-import numpy as np
 from scipy.special import softmax
 
 from eckart.errors import EditError, RunError, TaskError
@@ -20,17 +17,17 @@ from eckart.exports.choices import Chosen, is_run
 from eckart.exports.recipe import RECIPE, Recipe
 from eckart.files import home
 from eckart.records import Edit
-from eckart.scoring.labelling import Labeller, Ranked, has_input
+from eckart.scoring.labelling import Labeller, Ranked, Tally, has_input
 from eckart.scoring.methods import OF_ALL_ROWS, SCORING_VERSION
-from eckart.statistics.gain import sentence
-from eckart.statistics.paired import paired_difference, wilson_interval
 from eckart.tasks.files import RowStream, open_file
-from eckart.tasks.portable import UNLABELLED, PortableTask
+from eckart.tasks.portable import PortableTask
 from eckart.tasks.tables import Row
 from eckart.tasks.task import Task
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
 
 Rows: TypeAlias = str | Path | Iterable[Any]
+
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 CHUNK = 512
 """Rows that are read together, and that a stop loses at most."""
@@ -77,41 +74,75 @@ def predict(
     Raises:
         EckartError: the source, the task, an edit or a row is not usable.
     """
-    chosen = _found(source, task, [edits] if isinstance(edits, Edit) else edits, choice, base)
-    task = chosen.task
-    assert task is not None
-    if scoring is not None:
-        task = task.model_copy(update={"scoring": scoring})
+    chosen = _found(source, task, edits, scoring, choice, base)
     if compare and not chosen.edits:
         raise EditError(
             f"there is nothing to compare: {chosen.model} is read with nothing clipped; leave out"
             " --compare, or name an --edit of a model"
         )
-    stream = _checked(rows(task) if callable(rows) else _stream(rows, task), task, compare)
-    model = load_model(
-        chosen.model if isinstance(source, str | Path) else source,
-        dtype=chosen.scored_in if dtype == "auto" else dtype,
-        device=device,
-        device_map=device_map,
-        trust_remote_code=trust_remote_code,
-        tokenizer=tokenizer,
-    )
+    made = needed_task(chosen)
+    stream = _checked(rows(made) if callable(rows) else _stream(rows, made), made, compare)
+    loading = {
+        "dtype": dtype,
+        "device": device,
+        "device_map": device_map,
+        "trust_remote_code": trust_remote_code,
+        "tokenizer": tokenizer,
+    }
+    return Predictions(_labeller(source, chosen, loading, compare=compare, **reading), stream)
+
+
+def labeller_of(
+    source: str | Path | Model | LoadedModel,
+    task: Task | PortableTask | str | None = None,
+    edits: Edit | Sequence[Edit] = (),
+    *,
+    scoring: str | None = None,
+    choice: str | None = None,
+    base: str | Path | None = None,
+    loading: Mapping[str, Any] = NONE,
+    **reading: Any,
+) -> Labeller:
+    """Return what labels new rows, by the unpruned model, too, where anything is clipped; see
+    `predict`."""
+    chosen = _found(source, task, edits, scoring, choice, base)
+    return _labeller(source, chosen, loading, compare=bool(chosen.edits), **reading)
+
+
+def _labeller(
+    source: str | Path | Model | LoadedModel,
+    chosen: Chosen,
+    loading: Mapping[str, Any],
+    **how: Any,
+) -> Labeller:
+    said = loading.get("dtype", "auto")
+    dtype = chosen.scored_in if said == "auto" else said
+    named = isinstance(source, str | Path)
+    model = load_model(chosen.model if named else source, **{**loading, "dtype": dtype})
     if chosen.weights not in (None, model.fingerprint):
         raise RunError(
             f"the weights of '{model.name}' are not those that run '{source}' was made with; give"
             " --base where these lie now"
         )
-    return Predictions(Labeller(model, task, chosen.edits, compare=compare, **reading), stream)
+    return Labeller(model, needed_task(chosen), chosen.edits, **how)
+
+
+def needed_task(chosen: Chosen) -> PortableTask:
+    """Return the task of what was found; there is one."""
+    assert chosen.task is not None
+    return chosen.task
 
 
 def _found(
     source: str | Path | Model | LoadedModel,
     task: Task | PortableTask | str | None,
-    edits: Sequence[Edit],
+    edits: Edit | Sequence[Edit],
+    scoring: str | None,
     choice: str | None,
     base: str | Path | None,
 ) -> Chosen:
     """Return which model is read, clipped where, in what dtype, and by which prompts."""
+    edits = (edits,) if isinstance(edits, Edit) else tuple(edits)
     said = Task.load(task) if isinstance(task, str) else task
     made = PortableTask.of(said) if isinstance(said, Task) else said
     if isinstance(source, str | Path) and is_run(source):
@@ -125,16 +156,16 @@ def _found(
         why = "; ".join(chosen.known)
     else:
         name = str(source) if isinstance(source, str | Path) else type(source).__name__
-        found = Chosen(name, tuple(edits), scored_in="auto", task=made)
+        found = Chosen(name, edits, scored_in="auto", task=made)
         if made is None and isinstance(source, str | Path) and (home(source) / RECIPE).is_file():
             recipe = Recipe.read(source)
             found = replace(found, task=recipe.task, scored_in=recipe.scored_in)
         why = f"'{name}' is no run, and has no recipe ({RECIPE}) with one"
     if found.task is None:
-        raise TaskError(
-            f"no task makes the prompts of new rows: {why}; give it as --task or --data"
-        )
-    return found
+        raise TaskError(f"nothing makes prompts of new rows: {why}; give a task (--task or --data)")
+    if scoring is None:
+        return found
+    return replace(found, task=found.task.model_copy(update={"scoring": scoring}))
 
 
 def _stream(rows: Rows, task: PortableTask) -> RowStream:
@@ -145,7 +176,7 @@ def _stream(rows: Rows, task: PortableTask) -> RowStream:
         raise TaskError("the rows are one dict; give a list of them, or a DataFrame for columns")
     return RowStream(
         "row",
-        (_as_row(row, task) for row in _records(rows)),
+        (as_row(row, task) for row in _records(rows)),
         len(rows) if isinstance(rows, Sized) else None,
     )
 
@@ -159,7 +190,8 @@ def _records(rows: Any) -> Iterator[Any]:
         yield dict(zip(names, row, strict=True))
 
 
-def _as_row(row: Any, task: PortableTask) -> Row:
+def as_row(row: Any, task: PortableTask) -> Row:
+    """Return a row as a dict; a text is one where prompts are made of one column."""
     if isinstance(row, Mapping):
         return dict(row)
     needed = task.columns.needed
@@ -201,80 +233,6 @@ def _models(compare: bool) -> tuple[str, ...]:
     return ("unpruned_", "") if compare else ("",)
 
 
-@dataclass
-class Tally:
-    """What came of the rows so far.
-
-    Arguments:
-        read: rows.
-        digest: the SHA-256 of these.
-        left_out: how many were not labelled, by why.
-        shortened: how many show fewer demonstrations, to fit.
-        labelled: how many had a label of their own.
-        right: how many of these each model has right, the unpruned one first.
-        fixed, broken: how many the clipped model alone has right, and the unpruned one alone.
-    """
-
-    read: int = 0
-    digest: str = ""
-    left_out: dict[str, int] = field(default_factory=dict)
-    shortened: int = 0
-    labelled: int = 0
-    right: list[int] = field(default_factory=list)
-    fixed: int = 0
-    broken: int = 0
-
-    def note(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Count rows that were read."""
-        text = json.dumps(list(map(dict, rows)), default=str)
-        self.digest = hashlib.sha256((self.digest + text).encode()).hexdigest()
-        self.read += len(rows)
-
-    def add(self, ranked: Ranked) -> None:
-        """Count what came of some rows."""
-        self.left_out = dict(Counter(self.left_out) + ranked.left_out)
-        self.shortened += ranked.shortened
-        labels = np.array([prompt.label for prompt in ranked.prompts])
-        known = labels != UNLABELLED
-        right = [ranks.argmax(axis=1)[known] == labels[known] for ranks in ranked.ranks]
-        self.labelled += int(known.sum())
-        counts = [int(found.sum()) for found in right] or self.right
-        self.right = [a + b for a, b in zip(self.right or [0] * len(counts), counts, strict=True)]
-        if len(right) > 1:
-            self.fixed += int((~right[0] & right[1]).sum())
-            self.broken += int((right[0] & ~right[1]).sum())
-
-    def notes(self) -> list[str]:
-        """Say what was left out, and what was shortened."""
-        said = [f"left out {count:,} rows {why}" for why, count in self.left_out.items()]
-        if self.shortened:
-            said.append(f"{self.shortened:,} rows show fewer demonstrations, to fit")
-        return said
-
-    def accuracy(self) -> list[str]:
-        """Say how many of the rows with a label of their own are right; nothing if none has one."""
-        if not self.labelled:
-            return []
-        names = (
-            ("unpruned: accuracy", "clipped: accuracy") if len(self.right) > 1 else ("accuracy",)
-        )
-        said = []
-        for name, right in zip(names, self.right, strict=True):
-            low, high = wilson_interval(right, self.labelled)
-            share = right / self.labelled
-            said.append(
-                f"{name} {share:.4f} (n = {self.labelled:,} rows with labels, 95% interval"
-                f" {low:.4f} to {high:.4f})"
-            )
-        if len(self.right) > 1:
-            both, neither = self.right[0] - self.broken, self.labelled - self.right[0] - self.fixed
-            alike = [True] * both + [False] * neither
-            before = alike + [True] * self.broken + [False] * self.fixed
-            after = alike + [False] * self.broken + [True] * self.fixed
-            said.append(f"gain: {sentence(paired_difference(before, after), 'accuracy')}")
-        return said
-
-
 class Predictions(Iterator[dict[str, Any]]):
     """Rows with what a model says of them, made as they are asked for.
 
@@ -285,11 +243,11 @@ class Predictions(Iterator[dict[str, Any]]):
 
     Arguments:
         labeller: ranks labels.
-        stream: the rows.
-        chunk: how many are read together; all where the scoring needs them so.
+        stream: the rows; so many are read together as `CHUNK` says, or all where the scoring needs
+            them so.
     """
 
-    def __init__(self, labeller: Labeller, stream: RowStream, chunk: int = CHUNK) -> None:
+    def __init__(self, labeller: Labeller, stream: RowStream) -> None:
         self.labeller = labeller
         self.stream = stream
         self.task = labeller.portable
@@ -297,7 +255,7 @@ class Predictions(Iterator[dict[str, Any]]):
         self.added = added(self.task, self.compare)
         self.tally = Tally()
         self._rows = iter(stream.rows)
-        self._chunk = None if labeller.scoring in OF_ALL_ROWS else chunk
+        self._chunk = None if labeller.scoring in OF_ALL_ROWS else CHUNK
         self._each = chain.from_iterable(self.chunks())
 
     def __next__(self) -> dict[str, Any]:
