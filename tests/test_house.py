@@ -42,7 +42,7 @@ ORDER = [
     "__main__",
 ]
 INNER = {
-    "cli": "console paths flags results runs options demo paper app",
+    "cli": "console paths flags results runs options predict out demo paper app",
     "paper.functions": """
         classes models options baselines task training curves clipping loading readings cells
         views
@@ -55,7 +55,8 @@ INNER = {
         results greedy page
     """,
     "scoring": """
-        encoding requests fitting forward gradients methods scorer evaluation evaluator text
+        encoding requests fitting forward gradients methods scorer evaluation evaluator labelling
+        text
     """,
     "selection": """
         plan order recorded drawn draws controls looks rivals free guarded guard tested racing

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -32,6 +32,8 @@ from eckart.tasks.task import Task
 
 Method = Literal["sum", "mean", "byte", "prior", "contextual", "batch", "logit"]
 METHODS: tuple[str, ...] = get_args(Method)
+Ranks: TypeAlias = Float[np.ndarray, "prompts labels"]
+"""What ranks each row's labels; their softmax is what the model gives for probabilities."""
 SCORING_VERSION = 2
 """Part of every trial's key: raise it when the same model and rows would score differently."""
 
