@@ -217,12 +217,14 @@ class Prompt:
         continuations: one for each label. White space at a word boundary is theirs, because
             tokenisers put it there.
         label: index of the right continuation.
+        characters: the length of each label itself, without what joins it to the context.
     """
 
     id: str
     context: str
     continuations: tuple[str, ...]
     label: int
+    characters: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

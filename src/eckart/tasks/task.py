@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
 
 from eckart.errors import TaskError
 from eckart.files import home
@@ -23,6 +23,7 @@ from eckart.tasks.spec import (
     DrawnTask,
     TaskSpec,
     find_spec,
+    parted,
 )
 from eckart.tasks.splits import (
     Draw,
@@ -148,6 +149,9 @@ class Task:
     @classmethod
     def of(cls, said: DrawnTask) -> Self:
         """Read what `load` reads, of options that are checked."""
+        reader = READERS.get(parted(said.task or "")[0])
+        if reader is not None:
+            return cast("Self", reader(said))
         if said.task is None and said.data is None:
             raise TaskError("no task: name one, such as sst2, or give a task file or data")
         base = TaskSpec() if said.task is None else find_spec(said.task)
@@ -174,6 +178,11 @@ class Task:
             seed=old.seed if seed is None else seed,
         )
         return self._drawn(source, draw, self.said)
+
+    def with_fewer(self, shots: int) -> Self:
+        """Return the task with the first of its demonstrations alone, and the very same rows."""
+        # Not redrawn: that might give a demonstration that is not shown back to the test rows.
+        return replace(self, demonstrations=self.demonstrations[:shots])
 
     def reworded(self, variant: str | None) -> Self:
         """Return the task with a variant's prompts, or with its own (None), as many demonstrations
@@ -274,7 +283,9 @@ class Task:
         without its label."""
         prefix = self._prefix if shots is None else self.format.prefix(self.demonstrations[:shots])
         context = prefix + example.text
-        return Prompt(example.id, context, self.format.continuations(example), example.label)
+        lengths = tuple(map(len, example.choices or self.format.words))
+        continuations = self.format.continuations(example)
+        return Prompt(example.id, context, continuations, example.label, lengths)
 
     def null_prompt(
         self, prompt: Prompt, shots: int | None = None, text: str = CONTENT_FREE
@@ -301,6 +312,10 @@ class Task:
         if form.label_end:  # tasks without one are known as they always were
             joins.append(form.label_end)
         return fingerprint([self.kind, self.labels, joins, self._prefix])
+
+
+READERS: dict[str, Callable[[DrawnTask], Task]] = {}
+"""Of tasks that others bring, by what stands before their names."""
 
 
 def no_task(value: Any) -> TaskError:
