@@ -272,7 +272,7 @@ def table(name: str, points: Sequence[Point], asked: argparse.Namespace) -> None
             "budget",
             "strategy, rule",
             "readings",
-            "evaluations",
+            "compositions",
             "looks",
             "s",
             "gain (95%)",

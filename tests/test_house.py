@@ -64,7 +64,8 @@ INNER = {
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "statistics": "scores paired crossed gain power multiplicity metrics harm grids",
     "tasks": """
-        tables spec prompts choices files splits sources labels examples task harness_files harness
+        tables spec prompts choices columns files sources labels splits examples task portable
+        harness_files harness
     """,
     "weights": """
         options hooks linalg loading architectures anatomy conditioning identity gguf models

@@ -17,6 +17,7 @@ from eckart import Task, export, search
 from eckart.errors import EckartError, EditError, RunError
 from eckart.records import Edit, Split
 from eckart.reports.page import read_report
+from eckart.reports.sentences import UNENDED
 from eckart.scoring.evaluator import Evaluator
 from eckart.selection.course import ALPHA, Budget, log10_threshold
 from eckart.selection.greedy import greedy
@@ -284,6 +285,8 @@ def test_a_search_that_was_killed_anywhere_goes_on_and_ends_the_same(tiny, tmp_p
         killed.left = at
         with pytest.raises(KeyboardInterrupt):
             run_plan(plan, killed, tmp_path / str(number))
+        if at > 1:  # an edit was read
+            assert UNENDED in read_report(tmp_path / str(number), None, "html").summary
         run_plan(plan, rest, tmp_path / str(number))
         assert 10_000 - rest.left == read - at, "nothing is read twice"
         assert without_timings(tmp_path / str(number)) == without_timings(tmp_path / "calm")

@@ -30,9 +30,9 @@ COLUMNS = (
 )
 NOTE = (
     "Each step adds the candidate whose e-value against the composition without it reaches what is"
-    " needed, so that with probability 0.95 no step of the whole search makes the model worse or"
-    " leaves it as it is. The gains of what was taken are optimistic: the test rows say what it is"
-    " worth."
+    " needed, so that with probability 0.95 every step of the whole search makes the model better"
+    " on new rows, by what it was compared by (of a gain in log-probability, a nat a row counts at"
+    " most). The gains of what was taken are optimistic: the test rows say what it is worth."
 )
 
 

@@ -78,6 +78,12 @@ def _reworded(task: AnyTask, templates: Sequence[str]) -> list[AnyTask]:
     return found
 
 
+def _sealed(task: AnyTask, chose: Sequence[AnyTask]) -> AnyTask:
+    if not isinstance(task, Task):
+        return task  # each of its draws makes rows of its own
+    return task.sealed_from(other for other in chose if isinstance(other, Task))
+
+
 def alike(tasks: Iterable[AnyTask]) -> list[str]:
     """Say which seeds draw the same demonstrations: their results are one result, not several."""
     seeds: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -128,11 +134,10 @@ class Draws:
         if len(seeds) < 2:
             testing = choosing
         else:
-            prompts = [each for each in choosing if each.task.seed == seeds[0]]
-            testing = tuple(
-                scores(each.task.redrawn(seed=seed))
-                for each, seed in product(prompts, sealed_seeds(seeds))
-            )
+            chose = [each.task for each in choosing]
+            prompts = [task for task in chose if task.seed == seeds[0]]
+            drawn = (t.redrawn(seed=seed) for t, seed in product(prompts, sealed_seeds(seeds)))
+            testing = tuple(scores(_sealed(task, chose)) for task in drawn)
         if len(testing) > 1 and any(len(each.rows("test").rows) < 2 for each in testing):
             raise TaskError(
                 "one test row has no spread, so several draws cannot be compared on it; give more"

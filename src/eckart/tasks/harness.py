@@ -4,14 +4,16 @@ candidates; scored by our evaluator."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NoReturn, Self
 
 from eckart.errors import TaskError
 from eckart.records import fingerprint
+from eckart.tasks.columns import Columns
 from eckart.tasks.harness_files import is_plain, load, templates, understood
+from eckart.tasks.labels import Labels
 from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat, counted
 from eckart.tasks.spec import HARNESS, HARNESS_CODE, DrawnTask, SplitSpec, TaskSpec
 from eckart.tasks.splits import Draw, Gathered, make_splits, parse_sizes, without_repeats
@@ -82,6 +84,9 @@ class HarnessTask(Task):
         }
         return self._drawn_by(self.harness, self.said.model_copy(update=drawn))
 
+    def sealed_from(self, others: Iterable[Task]) -> Self:
+        return self  # no draw sets rows apart, so all divide them alike
+
     def with_fewer(self, shots: int) -> Self:
         return self.redrawn(shots=shots)
 
@@ -116,7 +121,7 @@ class HarnessTask(Task):
         return cls(
             name=name,
             kind="classification" if rows.words else "choices",
-            labels=source.names,
+            labels=rows.labels,
             format=source.format,
             demonstrations=(),
             validation=splits["validation"],
@@ -260,7 +265,8 @@ def _gathered(rows: _Rows, name: str, said: DrawnTask, notes: Sequence[str]) -> 
         plan=SplitSpec.model_validate(plan),
         sizes=parse_sizes(said.split_sizes),
         format=PromptFormat("", words=rows.words),
-        names=rows.labels,
+        columns=Columns("label", {}),
+        labels=Labels(rows.labels, {}),
         where=f"task '{said.task}'",
         notes=(*notes, *rows.notes, *repeats),
     )
