@@ -43,7 +43,13 @@ def _model_class() -> type[Any]:
     from eckart.weights.edits import clip_
 
     class Clipped(HFLM):  # type: ignore[misc]
-        """Its own loader's model, clipped in place."""
+        """Its own loader's model, clipped in place.
+
+        Arguments:
+            pretrained: a hub id or a folder.
+            edits: what is clipped, such as `26:mlp:0.95`; several are joined by `+`.
+            options: those of its model `hf`: dtype, batch_size, trust_remote_code, ...
+        """
 
         def __init__(self, pretrained: Any = None, edits: str = "", **options: Any) -> None:
             if not edits:

@@ -105,8 +105,7 @@ class HarnessTask(Task):
 
     @classmethod
     def _drawn_by(cls, harness: Any, said: DrawnTask) -> Self:
-        shots = (harness.config.num_fewshot or 0) if said.shots is None else said.shots
-        seed = SEED + said.seed
+        shots, seed = _shots(harness, said), SEED + said.seed
         with understood(str(said.task)), templates(sandboxed=is_plain(harness)):
             asked = {
                 name: list(_asked(harness, name, docs, shots, seed))
@@ -169,6 +168,22 @@ def _check_kind(harness: Any, task: str) -> None:
                 f"task '{task}' cannot be scored here: {reason}; run it with lm-evaluation-harness"
                 " itself (docs/harness.md)"
             )
+
+
+def _shots(harness: Any, said: DrawnTask) -> int:
+    own, asked = harness.config.num_fewshot, said.shots
+    shots: int = (own or 0) if asked is None else asked
+    if own == 0 != shots:
+        raise TaskError(
+            f"task '{said.task}' is made for no demonstrations (its num_fewshot is 0), whatever is"
+            f" asked for; leave out shots (here {shots})"
+        )
+    if shots and shots > len(harness.fewshot_docs()):
+        raise TaskError(
+            f"task '{said.task}' has {len(harness.fewshot_docs())} rows to draw demonstrations"
+            f" from, and {shots} are asked for; give fewer shots"
+        )
+    return shots
 
 
 def _documents(harness: Any) -> dict[str, Sequence[Any]]:
