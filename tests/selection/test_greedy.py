@@ -300,6 +300,20 @@ def test_a_greedy_search_is_another_run_and_algorithm_1_the_run_it_always_was(ti
     assert settings["rates"] == [0, 0.5, 0.9, 0.99]
 
 
+def test_a_budget_that_allows_no_look_is_said(tiny, tmp_path):
+    found = run_plan(Plan(**OPTIONS, evaluations=1), Evaluator(*tiny), tmp_path)
+    assert found.edits == ()
+    assert "no candidate was compared with the unpruned model" in found.verdict()
+    assert found.course.sight().startswith("nothing: no candidate was compared")
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"greedy":', b"\xff\xfe"])
+def test_a_result_that_is_damaged_is_none(tiny, tmp_path, content):
+    run_plan(Plan(**OPTIONS), Evaluator(*tiny), tmp_path)
+    (tmp_path / "result.json").write_bytes(content)
+    assert UNENDED in read_report(tmp_path, None, "html").summary
+
+
 def test_what_cannot_be_compared_row_by_row_is_refused(tiny):
     model, task = tiny
     object.__setattr__(task, "metric", "macro_f1")

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 SAID = 6
 """The most choices that are spelled out."""
-UNENDED = "The search has not ended, so nothing is chosen yet: the same command goes on with it."
+UNENDED = (
+    "The search has not ended, or its result.json is damaged: the same command goes on with it,"
+    " reads nothing again that is kept, and says what it chose."
+)
 PARTS = {"attn": "the attention", "mlp": "the MLP", "all": "all matrices"}
 
 

@@ -59,9 +59,10 @@ def _reworded(task: AnyTask, templates: Sequence[str]) -> list[AnyTask]:
             f"task '{task.name}' has its own prompts alone; for --templates name others under"
             " variants in a task file"
         )
-    named = [OWN, *task.variants] if "all" in templates else dict.fromkeys(templates)
+    every = (OWN, *task.variants)
+    named = (name for said in templates for name in (every if said == "all" else (said,)))
     found: list[AnyTask] = []
-    for name in named:
+    for name in dict.fromkeys(named):
         prompt = task.reworded(None if name == OWN else name)
         if len(prompt.labels) != len(task.labels):
             raise TaskError(
