@@ -8,7 +8,8 @@ edits.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, NoReturn
 
 from eckart.errors import EckartError, EditError
 from eckart.records import Edit
@@ -66,13 +67,20 @@ def _model_class() -> type[Any]:
 
 def main() -> None:
     """Run lm-evaluation-harness's command line with the model `eckart` among its own."""
+    if find_spec("lm_eval") is None:
+        _end("lm-evaluation-harness is not installed: pip install 'eckart[lm-eval]'")
     from lm_eval.__main__ import cli_evaluate
 
     register()
     try:
         cli_evaluate()
     except EckartError as error:
-        sys.exit(f"error: {error}")
+        _end(str(error))
+
+
+def _end(said: str) -> NoReturn:
+    print(f"error: {said}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":
