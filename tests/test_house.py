@@ -66,6 +66,7 @@ INNER = {
     "statistics": "scores paired crossed gain power multiplicity metrics harm grids",
     "tasks": """
         tables spec prompts choices columns files sources labels splits examples task portable
+        harness_files harness
     """,
     "weights": """
         options hooks linalg loading architectures anatomy conditioning identity gguf models

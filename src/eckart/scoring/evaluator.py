@@ -8,6 +8,7 @@ from functools import cached_property, singledispatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from eckart.errors import ModelError, NotANumberError, TaskError
@@ -310,9 +311,9 @@ class Evaluator(Scorer):
         null_sums = {
             scoring: null.log_likelihoods(start, self._points) for scoring, null in nulls.items()
         }
-        return LogLikelihoods(
-            sums[0], *sizes(reader.requests), null_sums, sums[1] if len(sums) > 1 else None
-        )
+        characters = np.array([prompt.characters for prompt in self.fitted(split).prompts])
+        logits = sums[1] if len(sums) > 1 else None
+        return LogLikelihoods(sums[0], *sizes(reader.requests), characters, null_sums, logits)
 
     def _readable(self, prompts: Sequence[Prompt], what: str) -> CheckedReader:
         """Tokenise prompts, and settle how to read them."""
