@@ -66,7 +66,7 @@ INNER = {
     "tasks": "tables spec prompts choices files splits sources labels examples task",
     "weights": """
         options hooks linalg loading architectures anatomy conditioning identity gguf models
-        edits stored spectrum
+        edits stored quantised spectrum
     """,
 }
 """The order inside packages of more than eight modules, lowest first."""
