@@ -63,7 +63,9 @@ INNER = {
     """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "statistics": "scores paired crossed gain power multiplicity metrics harm grids",
-    "tasks": "tables spec prompts choices files splits sources labels examples task",
+    "tasks": """
+        tables spec prompts choices columns files sources labels splits examples task portable
+    """,
     "weights": """
         options hooks linalg loading architectures anatomy conditioning identity gguf models
         edits stored quantised spectrum

@@ -17,6 +17,7 @@ from eckart import Task, export, search
 from eckart.errors import EckartError, EditError, RunError
 from eckart.records import Edit, Split
 from eckart.reports.page import read_report
+from eckart.reports.sentences import UNENDED
 from eckart.scoring.evaluator import Evaluator
 from eckart.selection.course import ALPHA, Budget, log10_threshold
 from eckart.selection.greedy import greedy
@@ -284,6 +285,8 @@ def test_a_search_that_was_killed_anywhere_goes_on_and_ends_the_same(tiny, tmp_p
         killed.left = at
         with pytest.raises(KeyboardInterrupt):
             run_plan(plan, killed, tmp_path / str(number))
+        if at > 1:  # an edit was read
+            assert UNENDED in read_report(tmp_path / str(number), None, "html").summary
         run_plan(plan, rest, tmp_path / str(number))
         assert 10_000 - rest.left == read - at, "nothing is read twice"
         assert without_timings(tmp_path / str(number)) == without_timings(tmp_path / "calm")
@@ -295,6 +298,20 @@ def test_a_greedy_search_is_another_run_and_algorithm_1_the_run_it_always_was(ti
     settings = describe(Plan(strategy="greedy", minutes=2), evaluator)
     assert (settings["strategy"], settings["places"], settings["minutes"]) == ("greedy", 8, 2)
     assert settings["rates"] == [0, 0.5, 0.9, 0.99]
+
+
+def test_a_budget_that_allows_no_look_is_said(tiny, tmp_path):
+    found = run_plan(Plan(**OPTIONS, evaluations=1), Evaluator(*tiny), tmp_path)
+    assert found.edits == ()
+    assert "no candidate was compared with the unpruned model" in found.verdict()
+    assert found.course.sight().startswith("nothing: no candidate was compared")
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"greedy":', b"\xff\xfe"])
+def test_a_result_that_is_damaged_is_none(tiny, tmp_path, content):
+    run_plan(Plan(**OPTIONS), Evaluator(*tiny), tmp_path)
+    (tmp_path / "result.json").write_bytes(content)
+    assert UNENDED in read_report(tmp_path, None, "html").summary
 
 
 def test_what_cannot_be_compared_row_by_row_is_refused(tiny):

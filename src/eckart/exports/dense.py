@@ -213,15 +213,15 @@ def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], fo
 
 def _score_again(result: Tested, scorer: Scorer, folder: Path, target: Path, dtype: str) -> Saved:
     source, before = scorer.model, folder == target
-    tested = result.clipped.trials[0]
-    (scorer,) = Draws.of(scorer, [tested.setting.seed]).testing
+    seeds, templates = (result.settings.get(name, ()) for name in ("seeds", "templates"))
+    scorer, *_ = Draws.of(scorer, seeds, templates).testing
     model = load_model(
         folder,
         dtype=source.dtype,
         device=str(source.model.device),
         trust_remote_code=source.options.trust_remote_code,
     )
-    again, run = _score(scorer.on(model)([], "test")), _score(tested)
+    again, run = _score(scorer.on(model)([], "test")), _score(result.clipped.trials[0])
     change = np.array(again.log_likelihoods) - np.array(run.log_likelihoods)
     largest = float(np.abs(change).max())
     allowed = STORAGE[dtype] + STORAGE[source.dtype]

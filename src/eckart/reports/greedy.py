@@ -30,9 +30,10 @@ COLUMNS = (
 )
 NOTE = (
     "Each step adds the candidate whose e-value against the composition without it reaches what is"
-    " needed, so that with probability 0.95 no step of the whole search makes the model worse or"
-    " leaves it as it is. The gains of what was taken are optimistic: the test rows say what it is"
-    " worth."
+    " needed, so that with probability 0.95 every step of the whole search makes the model better"
+    " on new rows, under the demonstrations that chose, by what it was compared by (of a gain in"
+    " log-probability, a nat a row counts at most). The gains of what was taken are optimistic: the"
+    " test rows say what it is worth."
 )
 
 
@@ -68,9 +69,12 @@ def steps_table(document: Mapping[str, Any]) -> Table:
 
 
 def kept_document(run: Run) -> dict[str, Any] | None:
-    """Return the result that a greedy search's run keeps; None of any other, or unfinished, run."""
-    path = run.folder / "result.json"
-    if run.settings.get("strategy") != "greedy" or not path.exists():
+    """Return the result that a greedy search's run keeps; None of any other, or where it is not
+    written yet, or damaged: the same search, which reads nothing again, writes it."""
+    if run.settings.get("strategy") != "greedy":
         return None
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document
+    try:
+        document = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) and "greedy" in document else None

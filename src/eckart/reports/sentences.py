@@ -23,13 +23,18 @@ if TYPE_CHECKING:
 
 SAID = 6
 """The most choices that are spelled out."""
+UNENDED = (
+    "The search has not ended, or its result.json is damaged: the same command goes on with it,"
+    " reads nothing again that is kept, and says what it chose."
+)
 PARTS = {"attn": "the attention", "mlp": "the MLP", "all": "all matrices"}
 
 
 def summary(findings: Findings) -> list[str]:
     """Return a run's findings in sentences, the most certain first."""
     if not findings.choices:
-        return ["No edit was scored, so there is nothing to compare."]
+        composed = any(trial.edits for trial in findings.run.trials.values())
+        return [UNENDED if composed else "No edit was scored, so there is nothing to compare."]
     sentences = [_sentence(choice, findings) for choice in ordered(findings)[:SAID]]
     if len(findings.choices) == 1:
         screen = screen_of(findings.run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from eckart.algorithm1 import Scored, arms_together, score_test
 from eckart.errors import EditError
@@ -32,16 +32,18 @@ class GreedyResult(Tested):
             factors wherever that is smaller.
     """
 
-    stays: ClassVar[str] = (
-        "no candidate was told to be better than the unpruned model, so nothing is clipped"
-    )
-
     course: Course
     parameters: dict[str, int]
 
     @property
     def compared(self) -> tuple[Scored, ...]:
         return self.course.scored
+
+    @property
+    def stays(self) -> str:
+        if not self.course.looks:
+            return "no candidate was compared with the unpruned model, so nothing is clipped"
+        return "no candidate was told to be better than the unpruned model, so nothing is clipped"
 
     @property
     def place(self) -> str:
@@ -90,6 +92,8 @@ def compose(
     candidates = propose(plan, anatomy, places)
     rows = min(len(own.rows) for own in draws.rows("validation"))  # draws may differ by a few
     foretell(tell, draws, sorted(candidates, key=lambda e: (-e.layer, -e.rate)), rows)
+    if len({edit.layer for edit in candidates}) > 1:
+        tell("that is of the deepest candidate: where another turns more rows, more can be seen")
     course = greedy(
         draws.score,
         candidates,

@@ -174,8 +174,8 @@ class Course:
 
     def sight(self) -> str:
         """Say what the last step could have seen."""
-        if not self.steps:
-            return "nothing: there was no candidate"
+        if not self.looks:
+            return f"nothing: no candidate was compared; {self.ended}"
         last = self.steps[-1]
         rows = last.looks[-1].rows if last.looks else 0
         unit, scale = (" points", 100) if self.metric == "accuracy" else (" nats a row", 1)

@@ -251,15 +251,16 @@ def check_rows(name: str, scorer: Scorer, most: int) -> dict[str, Any]:
 
 
 def spare_rows(scorer: Scorer, most: int, every: Sequence[Scorer] = ()) -> Fitted:
-    """Return the rows that a gradient is taken on: none that is validated or tested under any
-    draw.
+    """Return the rows that a gradient is taken on: none that is shown, validated or tested under
+    any draw.
 
     Raises:
         EditError: the task asks for no labels.
         TaskError: there are none.
     """
-    splits = (each.rows(split) for each in every for split in ("validation", "test"))
-    return _labelled(scorer).spare(most, {row.id for rows in splits for row in rows.rows})
+    tasks = [_labelled(each).task for each in every]
+    taken = (row.id for t in tasks for row in (*t.demonstrations, *t.validation, *t.test))
+    return _labelled(scorer).spare(most, set(taken))
 
 
 def check_parts(scoring: str) -> None:

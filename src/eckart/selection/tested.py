@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from eckart.algorithm1 import Scored
 from eckart.records import Edits, Rows
@@ -42,9 +42,6 @@ class Tested(ABC):
         rivals: the choice beside what costs nothing; None where nobody asked.
         looks: of other runs at these test rows; None where no run is kept, and so none is beside.
     """
-
-    stays: ClassVar[str]
-    """Why nothing is clipped, where that is the choice."""
 
     settings: dict[str, Any]
     labels: tuple[str, ...]
@@ -179,6 +176,11 @@ class Tested(ABC):
             return f"{self.stays} ({shots})"
         paired = self.comparison
         return f"{verdict(paired)} with n = {paired.n} test rows and {shots}"
+
+    @property
+    @abstractmethod
+    def stays(self) -> str:
+        """Why nothing is clipped, where that is the choice."""
 
     def caution(self) -> str:
         """Say that no model does better on the test rows than always giving the most frequent

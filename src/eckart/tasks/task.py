@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,8 @@ from eckart.errors import TaskError
 from eckart.files import home
 from eckart.records import fingerprint, full_name
 from eckart.statistics.scores import METRICS
-from eckart.tasks.examples import find_columns, make_examples, prompt_format, with_template
+from eckart.tasks.columns import find_columns
+from eckart.tasks.examples import make_examples, prompt_format, with_template
 from eckart.tasks.files import bare_name
 from eckart.tasks.labels import find_labels
 from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat
@@ -175,6 +176,14 @@ class Task:
         )
         return self._drawn(source, draw, self.said)
 
+    def sealed_from(self, others: Iterable[Task]) -> Self:
+        """Return the task without test rows that these show or validate on: of rows in one file
+        each draw sets its own demonstrations apart, and so divides the rest a little otherwise. A
+        TaskError where the task was not made by `Task.load`."""
+        source, draw = self._origin
+        chose = {row.id for other in others for row in (*other.demonstrations, *other.validation)}
+        return self._drawn(source, replace(draw, sealed=draw.sealed | chose), self.said)
+
     def reworded(self, variant: str | None) -> Self:
         """Return the task with a variant's prompts, or with its own (None), as many demonstrations
         and the same seed. Its rows are read again.
@@ -200,7 +209,7 @@ class Task:
         return cls(
             name=spec.name or _printable(bare_name(Path(source.where))),
             kind="choices" if spec.choices else "classification",
-            labels=source.names,
+            labels=source.labels.names,
             format=source.format,
             **make_splits(source, draw),
             seed=draw.seed,
@@ -274,7 +283,9 @@ class Task:
         without its label."""
         prefix = self._prefix if shots is None else self.format.prefix(self.demonstrations[:shots])
         context = prefix + example.text
-        return Prompt(example.id, context, self.format.continuations(example), example.label)
+        return Prompt(
+            example.id, context, self.format.continuations(example.choices), example.label
+        )
 
     def null_prompt(
         self, prompt: Prompt, shots: int | None = None, text: str = CONTENT_FREE
@@ -296,11 +307,7 @@ class Task:
     def digest(self) -> str:
         """The SHA-256 of all that prompts depend on besides their rows: template, joins, labels,
         demonstrations."""
-        form = self.format
-        joins = [form.template, form.query_template, form.label_join, form.separator, form.words]
-        if form.label_end:  # tasks without one are known as they always were
-            joins.append(form.label_end)
-        return fingerprint([self.kind, self.labels, joins, self._prefix])
+        return self.format.digest(self.kind, self.labels, self._prefix)
 
 
 def no_task(value: Any) -> TaskError:
@@ -333,10 +340,10 @@ def _gather(spec: TaskSpec, rows: Source, sizes: Mapping[str, Size]) -> Gathered
         plan, notes = plan_splits(labels.count(rows, columns.label), rows.single)
         rows = rows.only(used_splits(plan))
     prompts = prompt_format(spec, labels.names)
-    examples, left_out = make_examples(rows, spec, columns, labels, prompts)
+    examples, left_out = make_examples(rows, columns, labels, prompts)
     kept, repeats = without_repeats(examples, used_splits(plan))
     said = (*rows.notes, *notes, *labels.notes, *left_out, *repeats)
-    return Gathered(spec, kept, plan, sizes, prompts, labels.names, rows.where, said)
+    return Gathered(spec, kept, plan, sizes, prompts, columns, labels, rows.where, said)
 
 
 def _printable(name: str) -> str:
