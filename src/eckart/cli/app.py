@@ -16,7 +16,7 @@ from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
 from eckart.cli.runs import carry_out, run_spectrum, show_plan, show_study
-from eckart.errors import EditError
+from eckart.errors import EditError, ModelError
 from eckart.records import Edit
 from eckart.selection.plan import GuardOptions, Plan, listed
 from eckart.sweeps.grid import Grid
@@ -101,6 +101,7 @@ def spectrum(
 def evaluate(
     model: o.Model,
     edit: o.Edits = None,
+    as_: o.As = None,
     split: o.Split = "validation",
     predictions: o.Predictions = None,
     prompts: o.WithPrompts = False,
@@ -117,12 +118,18 @@ def evaluate(
     chosen = [Edit.parse(text) for text in edit or []]
     if guard.guard and not chosen:
         raise EditError("--guard says what else an edit does, and there is none; add --edit")
+    if guard.guard and as_ is not None:
+        raise ModelError(f"--as {as_} is not guarded: the guard reads the model as it is loaded")
     rows = o.read_task(task)
     if predictions is not None:
         from eckart.files import check_writable, write_whole
 
         check_writable(predictions)
+    from eckart.scoring.scorer import storing
+
     evaluator = _evaluator(model, rows, scoring, reading, loading)
+    if as_ is not None:
+        evaluator = storing(evaluator, as_)
     guarding = o.read_guard(guard, evaluator)
     evaluation = evaluator.evaluate(chosen, split)
     guarded = None if guarding is None else guarding.look(chosen)

@@ -43,6 +43,17 @@ Edits = Annotated[
         ),
     ),
 ]
+As = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        help=(
+            "Quantise the clipped weights to a type of GGUF files, and dequantise them: q8_0, q4_0,"
+            " f16, ..."
+        ),
+        rich_help_panel=RUN,
+    ),
+]
 Split = Annotated[
     str, typer.Option(help="validation, test, or all: every row that is no demonstration.")
 ]

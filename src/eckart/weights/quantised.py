@@ -16,11 +16,17 @@ from torch import Tensor, nn
 from eckart.errors import ModelError, closest
 from eckart.weights.anatomy import Anatomy, Weight
 from eckart.weights.loading.gguf import INSTALL
+from eckart.weights.options import GGUF_TYPES
 
-KINDS = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
-"""The types that the package gguf has a quantiser for, and that files of models are made of."""
 OUTPUT = ("f16", "bf16", "q8_0")
 """The types that an output matrix keeps; of the others it is q8_0."""
+
+RULE = (
+    "the layers' matrices and the token embeddings; norms, biases and positions as they are; the"
+    " output matrix, and embeddings tied to it, Q8_0 of every smaller type"
+)
+"""What is quantised: what llama.cpp does, but that it takes Q6_K for the output matrix where rows
+are multiples of 256. The package gguf has no quantiser for that."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class GgufType:
     name: str
 
     @classmethod
-    def of(cls, name: str, known: Collection[str] = KINDS) -> GgufType:
+    def of(cls, name: str, known: Collection[str] = GGUF_TYPES) -> GgufType:
         """Return a type; a ModelError where there is none of that name, or no package gguf."""
         if name.lower() not in known:
             raise ModelError(
@@ -104,13 +110,8 @@ class GgufType:
 
 @contextmanager
 def quantised(anatomy: Anatomy, kind: GgufType) -> Iterator[None]:
-    """Let a model have the weights, as they are now, of a GGUF file of a type, dequantised, while a
-    `with` block runs; every byte comes back.
-
-    What is quantised is what llama.cpp quantises: the matrices of the layers and the embeddings of
-    tokens; not norms, biases, positions and routers. The output matrix, and embeddings that are
-    tied to it, are Q8_0 of every smaller type, where llama.cpp takes Q6_K (which gguf has no
-    quantiser for), or Q8_0 too where rows are no multiples of 256.
+    """Let a model have its weights as a GGUF file of a type would hold them, dequantised, while a
+    `with` block runs; every byte comes back. `RULE` says which of them.
 
     Raises:
         ModelError: a row is no whole number of blocks, or a number is beyond the type's.
