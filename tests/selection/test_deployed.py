@@ -147,7 +147,8 @@ def test_what_is_said_of_a_choice(model, task, seeds):
 
 def test_what_was_looked_at_is_kept_and_not_looked_at_again(model, task, tmp_path, monkeypatch):
     study, draws = chosen(model, task, ())
-    with RunStore(tmp_path / "run", {"kind": "search"}) as store:
+    settings = {"kind": "search", "shots": 4, "scoring": "sum"}
+    with RunStore(tmp_path / "run", settings) as store:
         for trial in study.run.trials.values():
             store.keep(trial)
         store.keep_rows(study.rows[-1])
