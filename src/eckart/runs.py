@@ -24,9 +24,10 @@ from eckart.statistics.scores import Score
 
 APPLICATION_ID = 0x65636B72  # "eckr"
 SCHEMA_VERSION = 3
-NOTES = ORIGIN, CONTENTS, GUARD, SCREEN, LOOKS = ("origin", "contents", "guard", "screen", "looks")
-"""The rows of the settings that are none: what made the run, what was in a sweep's tasks when it
-began, what guards it, what a screen found, and which other runs had scored the test rows."""
+NOTES = "origin", "contents", "guard", "screen", "looks", "portable"
+ORIGIN, CONTENTS, GUARD, SCREEN, LOOKS, PORTABLE = NOTES
+"""Rows of the settings that are none: what made the run, what a sweep's tasks held, the guard, the
+screen, the other runs that had scored the test rows, and the tasks without theirs."""
 SHOWN = 3
 """How many of the settings that differ a refusal names."""
 _SCHEMA = """
@@ -94,10 +95,9 @@ class RunStore:
 
     def trial(self, key: str) -> Trial | None:
         """Return the trial with this key, if it was ever finished."""
+        query = "SELECT trial, log_likelihoods FROM trials WHERE key = ?"
         with _explained(self.folder):
-            row = self._database.execute(
-                "SELECT trial, log_likelihoods FROM trials WHERE key = ?", [key]
-            ).fetchone()
+            row = self._database.execute(query, [key]).fetchone()
         with _intact(self.folder):
             return None if row is None else _unpacked(*row)
 
@@ -142,7 +142,7 @@ class RunStore:
 
     def spectra(self) -> dict[str, dict[str, Any]]:
         with _explained(self.folder):
-            rows = self._database.execute("SELECT matrix, spectrum FROM spectra").fetchall()
+            rows = self._database.execute("SELECT * FROM spectra").fetchall()
         return {matrix: json.loads(text) for matrix, text in rows}
 
     def model(self, name: str) -> dict[str, Any] | None:
@@ -176,10 +176,8 @@ class RunStore:
             self._database.execute(statement)
         self._database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        self._database.executemany(
-            "INSERT INTO settings VALUES (?, ?)",
-            [(name, json.dumps(value)) for name, value in settings.items()],
-        )
+        values = [(name, json.dumps(value)) for name, value in settings.items()]
+        self._database.executemany("INSERT INTO settings VALUES (?, ?)", values)
 
     def _refuse_other(self, settings: dict[str, Any]) -> None:
         rows = self._database.execute("SELECT * FROM settings")
@@ -223,7 +221,7 @@ class Run:
         guarded, rivals, deployed: the trials of the guard, of a search's free rivals, and of
             weights that went through a type of GGUF files; none of the others.
         screen: what chose the layer, where a screen did; see `Order.to_json`.
-        looks: of a search, what `Looks` counted of the other runs.
+        looks, portable: what `Looks` counted, of a search; each `PortableTask`, by its digest.
 
     Raises:
         RunError: two trials score the same edits on the same split of the same setting.
@@ -242,6 +240,7 @@ class Run:
     rivals: tuple[Trial, ...] = ()
     looks: dict[str, int] = field(default_factory=dict)
     deployed: tuple[Trial, ...] = ()
+    portable: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def asked(self) -> Asked:
@@ -320,6 +319,7 @@ def read_run(folder: str | Path) -> Run:
         rivals=tuple(trial for key, trial in rivals.items() if key not in guarded),
         looks=notes[LOOKS],
         deployed=tuple(deployed.values()),
+        portable=notes[PORTABLE],
     )
 
 

@@ -16,7 +16,7 @@ from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
 from eckart.cli.runs import carry_out, run_spectrum, show_plan, show_study
-from eckart.errors import EditError, ModelError
+from eckart.errors import EditError
 from eckart.records import Edit
 from eckart.selection.plan import GuardOptions, Plan, listed
 from eckart.sweeps.grid import Grid
@@ -118,18 +118,12 @@ def evaluate(
     chosen = [Edit.parse(text) for text in edit or []]
     if guard.guard and not chosen:
         raise EditError("--guard says what else an edit does, and there is none; add --edit")
-    if guard.guard and as_ is not None:
-        raise ModelError(f"--as {as_} is not guarded: the guard reads the model as it is loaded")
     rows = o.read_task(task)
     if predictions is not None:
         from eckart.files import check_writable, write_whole
 
         check_writable(predictions)
-    from eckart.scoring.scorer import storing
-
-    evaluator = _evaluator(model, rows, scoring, reading, loading)
-    if as_ is not None:
-        evaluator = storing(evaluator, as_)
+    evaluator = o.stored(_evaluator(model, rows, scoring, reading, loading), as_)
     guarding = o.read_guard(guard, evaluator)
     evaluation = evaluator.evaluate(chosen, split)
     guarded = None if guarding is None else guarding.look(chosen)
@@ -258,6 +252,91 @@ def sweep(
 
 
 @app.command()
+@with_options()
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(help="A finished run's folder; or a model to clip.", metavar="RUN|MODEL"),
+    ],
+    out: o.Exported,
+    edit: o.Edits = None,
+    choice: o.Choice = None,
+    base: o.Base = None,
+    unclipped: o.Unclipped = False,
+    format_: o.Format = "safetensors",
+    gguf: o.GgufBase = None,
+    type_: o.GgufTypes = "f16",
+    push_to_hub: o.Repository = None,
+    private: o.Private = False,
+    scoring: o.ScoringMethod = None,
+    json_: o.Json = False,
+    *,
+    task: DrawnTask,
+    reading: ReadingOptions,
+    loading: ModelOptions,
+) -> None:
+    """Write a clipped model as files that others load, with its prompt, its recipe and a model
+    card: what a run chose, or one's own edits. Only the clipped matrices are read."""
+    from eckart.cli.results import run_export
+    from eckart.exports.dense import export as write
+    from eckart.exports.ollama import chosen_edits, export_gguf_folder
+
+    o.quieten()
+    scored = task.task is not None or task.data is not None
+    rows = o.read_task(task) if scored else None
+    how = {"scoring": scoring, **reading.only(ReadingOptions)} if scored else {}
+    if o.is_gguf(format_, gguf, push_to_hub):
+        chosen = chosen_edits(source, edit or [], choice, base, rows, scoring)
+        folder = export_gguf_folder(chosen, out, gguf, type_, rows, loading, **how)
+        print_json(folder.to_json()) if json_ else show(str(folder))
+        return
+    saved = write(
+        source,
+        out,
+        base,
+        rows,
+        edits=edit or [],
+        choice=choice,
+        unclipped=unclipped,
+        command=typed(),
+        **loading.only(ModelOptions),
+        **how,
+    )
+    run_export(saved, push_to_hub, private, as_json=json_)
+
+
+@app.command()
+def apply(
+    recipe: Annotated[
+        Path, typer.Argument(help="An eckart.json, or a folder that holds one.", metavar="RECIPE")
+    ],
+    out: o.Exported,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Where the base model lies, if elsewhere.", metavar="[MODEL]"),
+    ] = None,
+    inexact: Annotated[
+        bool,
+        typer.Option(
+            "--inexact", help="Keep clipped matrices that are rounded otherwise on this machine."
+        ),
+    ] = False,
+    json_: o.Json = False,
+    trust_remote_code: o.RemoteCode = False,
+) -> None:
+    """Make an exported folder again, from its recipe and the base model; every byte is checked."""
+    from eckart.exports.folder import apply as make
+
+    o.quieten()
+    code = trust_remote_code
+    made = make(recipe, out, model, trust_remote_code=code, inexact=inexact, tell=say)
+    if json_:
+        print_json({"path": str(out), **made.model_dump(mode="json")})
+        return
+    show(f"{out}: {made.model} with {', '.join(made.edits) or 'nothing'} clipped, as in the recipe")
+
+
+@app.command()
 def power(
     turns: o.Turns,
     rows: o.Rows = None,
@@ -283,22 +362,10 @@ def power(
 
 @app.command()
 def report(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            help="A run's folder; or 'published' for the paper's own record.", metavar="RUN"
-        ),
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="The file; by default report.html in the run's folder.")
-    ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option("--format", help="html (the default), md, csv (the cells) or json."),
-    ] = None,
-    figures: Annotated[
-        Path | None, typer.Option(help="A folder for every figure, as PNG, SVG and PDF.")
-    ] = None,
+    run: o.Reported,
+    out: o.Page = None,
+    format_: o.PageFormat = None,
+    figures: o.Figures = None,
     json_: o.Json = False,
 ) -> None:
     """Write what a search, a sweep or a spectrum found, and how sure it is, as one page that needs

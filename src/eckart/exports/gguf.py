@@ -22,6 +22,7 @@ from eckart.weights.gguf import GgufFile, GgufTensors
 from eckart.weights.loading.gguf import SUFFIX
 from eckart.weights.models import LoadedModel, empty_model
 from eckart.weights.quantised import GgufType
+from eckart.weights.stored import StoredWeights
 
 TYPES = ("f16", "bf16", "q8_0")
 """What edited tensors may be written as."""
@@ -94,7 +95,7 @@ def export_gguf(
     edits: Sequence[Edit],
     target: str | Path,
     type_: str = "f16",
-    model: LoadedModel | None = None,
+    model: str | LoadedModel | None = None,
 ) -> Patched:
     """Write a clipped model as a GGUF file, by patching one that is not.
 
@@ -209,7 +210,10 @@ def _patches(
 
 
 def _distance(
-    tensors: GgufTensors, anatomy: Anatomy, targets: Mapping[Weight, Edit], model: LoadedModel
+    tensors: GgufTensors,
+    anatomy: Anatomy,
+    targets: Mapping[Weight, Edit],
+    model: str | LoadedModel,
 ) -> float:
     """Return how far the matrices to be edited are from a model's, after making sure that they can
     be its.
@@ -217,27 +221,36 @@ def _distance(
     Raises:
         ModelError: another number of layers, other names or shapes, or numbers that are too far.
     """
-    own = Anatomy.of(model.model)
+    stored = _stored(model)
+    own = stored.anatomy
     names, expected = (
         [[(w.name, w.shape) for w in layer] for layer in each.layers] for each in (anatomy, own)
     )
     if names != expected:
-        raise _other_model(tensors, model, f"{_sizes(anatomy)}, and the model {_sizes(own)}")
+        raise _other_model(tensors, stored, f"{_sizes(anatomy)}, and the model {_sizes(own)}")
     found = 0.0
     for weight in targets:
         theirs = weight.of(tensors.read(weight.path)).double()
-        ours = next(w for w in own.layers[weight.layer] if w.name == weight.name).read()
-        ours = ours.double().cpu()
+        mine = next(w for w in own.layers[weight.layer] if w.name == weight.name)
+        ours = next(stored.read([mine])).read().double().cpu()
         far = float((theirs - ours).norm() / ours.norm())
         if not far <= FARTHEST:
             raise _other_model(
-                tensors, model, f"{weight.label} is {far:.0%} of the model's away from it"
+                tensors, stored, f"{weight.label} is {far:.0%} of the model's away from it"
             )
         found = max(found, far)
     return found
 
 
-def _other_model(tensors: GgufTensors, model: LoadedModel, why: str) -> ModelError:
+def _stored(model: str | LoadedModel) -> StoredWeights:
+    """Return the weights that a base is compared with: a live model's, or a checkpoint's, of which
+    one matrix at a time is read."""
+    if isinstance(model, LoadedModel):
+        return StoredWeights(model.name, Anatomy.of(model.model), None)
+    return StoredWeights.of(model)
+
+
+def _other_model(tensors: GgufTensors, model: StoredWeights, why: str) -> ModelError:
     return ModelError(
         f"'{tensors.file.name}' is another model than '{model.name}': it has {why}; give the GGUF"
         " file that was converted from it"

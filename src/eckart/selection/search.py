@@ -23,7 +23,7 @@ from eckart.algorithm1 import (
 from eckart.files import home
 from eckart.published import identify, published_rows
 from eckart.records import RATES, TOP_K, Edit, Split
-from eckart.runs import RunStore
+from eckart.runs import PORTABLE, RunStore
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import check_method
 from eckart.scoring.scorer import Scorer
@@ -52,6 +52,7 @@ from eckart.selection.screens import (
     screened,
 )
 from eckart.selection.settings import describe
+from eckart.tasks.portable import portable
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.edits import droppable
 from eckart.weights.linalg import rank_at
@@ -164,6 +165,8 @@ def run_plan(
     try:
         with RunStore(out, identity, command) if out is not None else nullcontext() as store:
             looks = None if store is None else _looks(store, draws)
+            if store is not None:
+                store.keep_note(PORTABLE, portable([draws.testing[0].task], scorer.scoring))
             carry_out = _compose if plan.greedy else _search
             found = carry_out(plan, replace(draws, ledger=store), store, settings, tell)
             result: SearchResult | GreedyResult = replace(found, looks=looks)
