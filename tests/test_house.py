@@ -51,16 +51,16 @@ INNER = {
         arrays attention duals norms bound claims plainly slips identities inequalities checks
     """,
     "reports": """
-        terminal table guard provenance screens sentences tables claims controls rivals figures
-        results greedy page
+        terminal table deployed guard provenance screens sentences tables claims controls rivals
+        figures results greedy page
     """,
     "scoring": """
         encoding requests fitting forward gradients methods scorer evaluation evaluator labelling
         text
     """,
     "selection": """
-        plan order recorded drawn draws controls looks rivals free guarded guard tested racing
-        power course greedy screens settings composed result search
+        plan order recorded drawn draws controls looks rivals free deployed guarded guard tested
+        racing power course greedy screens settings composed result search
     """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "statistics": "scores paired crossed gain power multiplicity metrics harm grids",
@@ -70,7 +70,7 @@ INNER = {
     """,
     "weights": """
         options hooks linalg loading architectures anatomy conditioning identity gguf models
-        edits stored spectrum
+        edits stored quantised spectrum
     """,
 }
 """The order inside packages of more than eight modules, lowest first."""
