@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
 from eckart.errors import EckartError, EditError, ModelError, StudyError, TaskError, closest
-from eckart.files import Closed
+from eckart.files import Closed, option
 from eckart.records import PARTS, RATES, TOP_K, check_rates
 from eckart.statistics.scores import ALL_METRICS
 from eckart.weights.options import GGUF_TYPES
@@ -168,79 +168,55 @@ class Plan(Closed):
     """What a search looks at."""
 
     wrong = EditError
-    part: Part = Field(
-        default="mlp",
-        description="attn, mlp, all, or one matrix: q k v o gate up down fc_in fc_out.",
+    part: Part = option("mlp", "attn, mlp, all, or one matrix: q k v o gate up down fc_in fc_out.")
+    rates: Rates | None = option(
+        None,
+        f"Clipping rates to try; 0 is always among them. Without, {_written(RATES)}; greedy"
+        f" {_written(GREEDY_RATES)}.",
     )
-    rates: Rates | None = Field(
-        default=None,
-        description=(
-            f"Clipping rates to try; 0 is always among them. Without, {_written(RATES)}; greedy"
-            f" {_written(GREEDY_RATES)}."
-        ),
+    layer: Annotated[int | str | None, BeforeValidator(_read_layer)] = option(
+        None,
+        "A layer, negative from the last; or how to find one: condition-number (the same as"
+        " auto), gradient, validation, last, random:SEED.",
     )
-    layer: Annotated[int | str | None, BeforeValidator(_read_layer)] = Field(
-        default=None,
-        description=(
-            "A layer, negative from the last; or how to find one: condition-number (the same as"
-            " auto), gradient, validation, last, random:SEED."
-        ),
-    )
-    screen_rows: PositiveInt = Field(
-        default=SCREEN_ROWS,
-        description=(
-            "On how many rows, which are no demonstration, validation or test row, --layer gradient"
-            " is taken."
-        ),
+    screen_rows: PositiveInt = option(
+        SCREEN_ROWS,
+        "On how many rows, which are no demonstration, validation or test row, --layer gradient"
+        " is taken.",
     )
     top_k: TopK = TOP_K
     combine: Combine = "geometric"
     metric: Metric = None
-    race: bool = Field(
-        default=False,
-        description=(
-            "Stop reading a rate once it is clearly beaten; the choice is the same, 19 times in 20."
-        ),
+    race: bool = option(
+        False,
+        "Stop reading a rate once it is clearly beaten; the choice is the same, 19 times in 20.",
     )
     controls: Controls = False
-    rivals: bool = Field(
-        default=False,
-        description=(
-            "Test the choice beside what costs nothing: fewer demonstrations, calibration, and"
-            " both."
-        ),
+    rivals: bool = option(
+        False,
+        "Test the choice beside what costs nothing: fewer demonstrations, calibration, and both.",
     )
-    also: Annotated[tuple[str, ...], BeforeValidator(_once(_read_types))] = Field(
-        default=(),
-        description=(
-            "Test the choice at these precisions too: clipped, quantised to q8_0, q4_0, ... and"
-            " dequantised."
-        ),
+    also: Annotated[tuple[str, ...], BeforeValidator(_once(_read_types))] = option(
+        (),
+        "Test the choice at these precisions too: clipped, quantised to q8_0, q4_0, ... and"
+        " dequantised.",
     )
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_once(read_numbers))] = Field(
-        default=(),
-        description=(
-            "Choose by the mean over these draws of demonstrations, 0,1,2 or 0..4, in place of"
-            " --seed."
-        ),
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_once(read_numbers))] = option(
+        (),
+        "Choose by the mean over these draws of demonstrations, 0,1,2 or 0..4, in place of --seed.",
     )
-    templates: Annotated[tuple[str, ...], BeforeValidator(_once(listed))] = Field(
-        default=(),
-        description=(
-            "Choose by the mean over these variants of a task file's prompts; own: those without a"
-            " name; all."
-        ),
+    templates: Annotated[tuple[str, ...], BeforeValidator(_once(listed))] = option(
+        (),
+        "Choose by the mean over these variants of a task file's prompts; own: those without a"
+        " name; all.",
     )
-    strategy: Annotated[str, one_of(STRATEGIES, "strategy")] = Field(
-        default="algorithm1",
-        description=(
-            "algorithm1, the paper's: one edit; or greedy: one after another, each taken once"
-            " validation shows that the model does better with it."
-        ),
+    strategy: Annotated[str, one_of(STRATEGIES, "strategy")] = option(
+        "algorithm1",
+        "algorithm1, the paper's: one edit; or greedy: one after another, each taken once"
+        " validation shows that the model does better with it.",
     )
-    places: PositiveInt = Field(
-        default=PLACES,
-        description="greedy: how many places candidates are at; deepest first, or by --layer.",
+    places: PositiveInt = option(
+        PLACES, "greedy: how many places candidates are at; deepest first, or by --layer."
     )
     evaluations: int | None = Field(
         default=None,
@@ -378,25 +354,19 @@ class GuardOptions(Closed):
     """What else is looked at of an edit; see `eckart.selection.guard.Guard`."""
 
     heading = "The guard"
-    guard: bool = Field(
-        default=False,
-        description=(
-            "Say what else the edit does: how far it moves the model on neutral text, and whether"
-            " other tasks suffer."
-        ),
+    guard: bool = option(
+        False,
+        "Say what else the edit does: how far it moves the model on neutral text, and whether other"
+        " tasks suffer.",
     )
-    guard_text: Annotated[str | None, BeforeValidator(lambda said: said and str(said))] = Field(
-        default=None,
-        description="A file of plain text; without, the text that comes with the package.",
+    guard_text: Annotated[str | None, BeforeValidator(lambda said: said and str(said))] = option(
+        None, "A file of plain text; without, the text that comes with the package."
     )
-    guard_task: Annotated[tuple[str, ...], BeforeValidator(listed)] = Field(
-        default=(),
-        description=(
-            "Another task that must not suffer, a name or a file; may be given several times."
-        ),
+    guard_task: Annotated[tuple[str, ...], BeforeValidator(listed)] = option(
+        (), "Another task that must not suffer, a name or a file; may be given several times."
     )
-    guard_margin: Annotated[float, AfterValidator(check_margin)] = Field(
-        default=MARGIN, description="By how many points of accuracy it may do worse there."
+    guard_margin: Annotated[float, AfterValidator(check_margin)] = option(
+        MARGIN, "By how many points of accuracy it may do worse there."
     )
 
     @model_validator(mode="after")
