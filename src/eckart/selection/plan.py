@@ -9,10 +9,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
-from eckart.errors import EckartError, EditError, StudyError, TaskError, closest
+from eckart.errors import EckartError, EditError, ModelError, StudyError, TaskError, closest
 from eckart.files import Closed
 from eckart.records import PARTS, RATES, TOP_K, check_rates
 from eckart.statistics.scores import ALL_METRICS
+from eckart.weights.options import GGUF_TYPES
 
 
 def listed(value: Any) -> Any:
@@ -103,6 +104,12 @@ def _read_combination(value: Any) -> Any:
 
 def _written(rates: Iterable[float]) -> str:
     return ",".join(f"{rate:g}" for rate in rates if rate)
+
+
+def _read_types(value: Any) -> list[str]:
+    """Read `q4_0,q8_0`; a ModelError where one is no type."""
+    types = [str(one).lower() for one in listed(value)]
+    return [check_known(one, GGUF_TYPES, "GGUF type", ModelError) for one in types]
 
 
 def _once(read: Callable[[Any], Iterable[Any]]) -> Callable[[Any], tuple[Any, ...]]:
@@ -201,6 +208,13 @@ class Plan(Closed):
         description=(
             "Test the choice beside what costs nothing: fewer demonstrations, calibration, and"
             " both."
+        ),
+    )
+    also: Annotated[tuple[str, ...], BeforeValidator(_once(_read_types))] = Field(
+        default=(),
+        description=(
+            "Test the choice at these precisions too: clipped, quantised to q8_0, q4_0, ... and"
+            " dequantised."
         ),
     )
     seeds: Annotated[tuple[int, ...], BeforeValidator(_once(read_numbers))] = Field(
