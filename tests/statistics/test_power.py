@@ -128,7 +128,7 @@ class TestOutlook:
         outlook = Outlook.after(turned, 400)
         assert outlook.design.turns == 3 / 64
         assert "at most 4.7% of the rows turn (none of the first 64" in str(outlook)
-        assert "5 points is more than turns" in str(outlook)
+        assert "5 points is more than turned" in str(outlook)
 
     def test_where_nothing_can_be_told_it_says_so(self):
         assert "no gain is told with 80% power" in str(Outlook.after(LOOKED, 50))
