@@ -183,12 +183,6 @@ def sorting(tmp_path_factory) -> tuple[Path, Path]:
     return task, data
 
 
-def test_the_benchmark_of_clusters(sorting):
-    task, data = sorting
-    out = run("clusters.py", MODEL, "--data", f"{task}={data}", "--rows", 20, "--rates", "0.9")
-    assert "mean over the 4 places, groups less plain" in " ".join(out.split())
-
-
 def test_the_benchmark_of_searches_prints_its_table_again_and_draws_its_figure(sorting, tmp_path):
     task, data = sorting
     sizes = ["--rows", 64, "--test-rows", 20, "--repeats", 1, "--rates", "0.9", "--orders", 1]
