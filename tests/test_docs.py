@@ -19,6 +19,7 @@ PAGES = [
     ROOT / "docs" / "tasks.md",
     ROOT / "docs" / "spectrum.md",
     ROOT / "docs" / "gguf.md",
+    ROOT / "docs" / "deployment.md",
     ROOT / "docs" / "theory.md",
     ROOT / "docs" / "functions.md",
 ]

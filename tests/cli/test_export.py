@@ -122,7 +122,6 @@ def test_a_sweeps_choice_is_named(eckart, model, table, tmp_path):
     for part in ("attn", "mlp"):
         ended = eckart("export", "swept", "--choice", part, "--out", part, "--unclipped", "--json")
         said = json.loads(ended.out)
-        assert said["task"]["shots" if "shots" in said["task"] else "seed"] in (0, 2)
         assert len(said["task"]["demonstrations"]) == 2
         assert all(edit.split(":")[1] == part for edit in said["edits"])
 
@@ -243,7 +242,7 @@ def test_a_folder_is_sent_to_the_hub(eckart, tmp_path, monkeypatch):
         assert ended.status == 0, ended.err
         assert sent == [True]
         assert json.loads(ended.out)["hub"] == f"{server.url}/me/clipped"
-        assert server.made[0]["private"] is True
+        assert server.made[0]["visibility"] == "private"
         assert server.files == files(tmp_path / "out")
         monkeypatch.setenv("HF_TOKEN", "hf_wrong")
         refused(eckart("export", MODEL, *edit, "--out", "other"), "'me/clipped' did not take it")
