@@ -214,7 +214,7 @@ def compare(asked: argparse.Namespace) -> None:
             points.append(measured(arm, grounds, reference))
             reference = points[0][1] if reference is None else reference
             print(f"{arm}, {arm.metric}, {arm.budget}: {points[-1][0].gain:+.2f}", flush=True)
-        name = f"{Path(asked.model).stem}, {asked.task}, {asked.shots} shots"
+        name = f"{Path(asked.model).stem}, {asked.task}, {asked.shots} shots, {asked.part}"
         kept = {"name": name, "points": [asdict(point) for point, _ in points]}
         store.write("searches.json", json.dumps(kept, indent=1) + "\n")
     table(name, [point for point, _ in points], asked)
@@ -268,7 +268,7 @@ def hits(scored: Scored) -> np.ndarray:
 def table(name: str, points: Sequence[Point], asked: argparse.Namespace) -> None:
     adjusted = [1.0, *holm([point.p for point in points[1:]])]
     show(
-        f"{name}: {asked.part}, {asked.draws} draws, {asked.repeats} x ({asked.rows} validation +"
+        f"{name}: {asked.draws} draws, {asked.repeats} x ({asked.rows} validation +"
         f" {asked.test_rows} test) rows; points of accuracy",
         [
             "metric",

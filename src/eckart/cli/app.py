@@ -12,6 +12,7 @@ import typer
 from eckart.cli import options as o
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
 from eckart.cli.flags import parse_numbers, parse_points, with_options
+from eckart.cli.out import apply, export, predict
 from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
@@ -141,7 +142,7 @@ def evaluate(
 
 
 @app.command()
-@with_options()
+@with_options({"rates": None})
 def search(
     model: o.Model,
     out: o.Out = None,
@@ -251,89 +252,8 @@ def sweep(
         carry_out(grid, folder, sources, execute, as_json=json_)
 
 
-@app.command()
-@with_options()
-def export(
-    source: Annotated[
-        str,
-        typer.Argument(help="A finished run's folder; or a model to clip.", metavar="RUN|MODEL"),
-    ],
-    out: o.Exported,
-    edit: o.Edits = None,
-    choice: o.Choice = None,
-    base: o.Base = None,
-    unclipped: o.Unclipped = False,
-    format_: o.Format = "safetensors",
-    gguf: o.GgufBase = None,
-    type_: o.GgufTypes = "f16",
-    push_to_hub: o.Repository = None,
-    private: o.Private = False,
-    scoring: o.ScoringMethod = None,
-    json_: o.Json = False,
-    *,
-    task: DrawnTask,
-    reading: ReadingOptions,
-    loading: ModelOptions,
-) -> None:
-    """Write a clipped model as files that others load, with its prompt, its recipe and a model
-    card: what a run chose, or one's own edits. Only the clipped matrices are read."""
-    from eckart.cli.results import run_export
-    from eckart.exports.dense import export as write
-    from eckart.exports.ollama import chosen_edits, export_gguf_folder
-
-    o.quieten()
-    scored = task.task is not None or task.data is not None
-    rows = o.read_task(task) if scored else None
-    how = {"scoring": scoring, **reading.only(ReadingOptions)} if scored else {}
-    if o.is_gguf(format_, gguf, push_to_hub):
-        chosen = chosen_edits(source, edit or [], choice, base, rows, scoring)
-        folder = export_gguf_folder(chosen, out, gguf, type_, rows, loading, **how)
-        print_json(folder.to_json()) if json_ else show(str(folder))
-        return
-    saved = write(
-        source,
-        out,
-        base,
-        rows,
-        edits=edit or [],
-        choice=choice,
-        unclipped=unclipped,
-        command=typed(),
-        **loading.only(ModelOptions),
-        **how,
-    )
-    run_export(saved, push_to_hub, private, as_json=json_)
-
-
-@app.command()
-def apply(
-    recipe: Annotated[
-        Path, typer.Argument(help="An eckart.json, or a folder that holds one.", metavar="RECIPE")
-    ],
-    out: o.Exported,
-    model: Annotated[
-        str | None,
-        typer.Argument(help="Where the base model lies, if elsewhere.", metavar="[MODEL]"),
-    ] = None,
-    inexact: Annotated[
-        bool,
-        typer.Option(
-            "--inexact", help="Keep clipped matrices that are rounded otherwise on this machine."
-        ),
-    ] = False,
-    json_: o.Json = False,
-    trust_remote_code: o.RemoteCode = False,
-) -> None:
-    """Make an exported folder again, from its recipe and the base model; every byte is checked."""
-    from eckart.exports.folder import apply as make
-
-    o.quieten()
-    code = trust_remote_code
-    made = make(recipe, out, model, trust_remote_code=code, inexact=inexact, tell=say)
-    if json_:
-        print_json({"path": str(out), **made.model_dump(mode="json")})
-        return
-    show(f"{out}: {made.model} with {', '.join(made.edits) or 'nothing'} clipped, as in the recipe")
+for verb in (export, apply, predict):
+    app.command()(verb)
 
 
 @app.command()

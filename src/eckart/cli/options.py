@@ -109,7 +109,7 @@ Base = Annotated[
 Unclipped = Annotated[
     bool, typer.Option("--unclipped", help="Write the model where a run clips nothing, too.")
 ]
-Format = Annotated[
+Written = Annotated[
     str,
     typer.Option(
         "--format", help="safetensors, as the model is; or gguf, for llama.cpp and Ollama."
@@ -134,6 +134,48 @@ Repository = Annotated[
 Private = Annotated[
     bool,
     typer.Option("--private", help="Make that repository a private one.", rich_help_panel=RUN),
+]
+NewRows = Annotated[
+    str | None,
+    typer.Argument(
+        help="A table (CSV, TSV, JSON Lines, parquet), or - for standard input: a table, JSON"
+        " Lines, or a text a line.",
+        metavar="[ROWS]",
+    ),
+]
+Texts = Annotated[list[str] | None, typer.Option("--text", help="A text to label; or several.")]
+Compare = Annotated[
+    bool, typer.Option("--compare", help="The unpruned model's predictions beside the clipped's.")
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="csv, jsonl or table; by default as --out ends, a table on a terminal, or else csv.",
+        rich_help_panel=RUN,
+    ),
+]
+Interactive = Annotated[
+    bool,
+    typer.Option(
+        "--interactive",
+        help="Type texts, or pipe them in, and see what both models make of each, up to an empty"
+        " line.",
+    ),
+]
+Continue = Annotated[
+    int,
+    typer.Option(
+        "--continue", help="Tokens that each model writes after a text, with --interactive.", min=0
+    ),
+]
+Labelled = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        help="The file, new; a stopped command goes on where it was, and it is there once whole.",
+        rich_help_panel=RUN,
+    ),
 ]
 Predictions = Annotated[
     Path | None, typer.Option(help="Write one JSON line a row.", rich_help_panel=RUN)

@@ -27,7 +27,7 @@ from eckart.reports.controls import controls_table
 from eckart.reports.deployed import deployed_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
-from eckart.reports.greedy import kept_document, steps_table
+from eckart.reports.greedy import kept_document, steps_table, tested_tables
 from eckart.reports.guard import guard_tables, guards
 from eckart.reports.provenance import Provenance, provenance
 from eckart.reports.rivals import NOTE, rivals_table
@@ -105,9 +105,9 @@ class Report:
         deployed = Deployed.in_run(run) if run.deployed else None
         order = screen_of(run)
         tables = (
-            *([steps_table(composed)] if composed else []),
+            *([*tested_tables(composed), steps_table(composed)] if composed else []),
             choices_table(findings),
-            controls_table(findings),
+            *([] if composed else [controls_table(findings)]),
             *([rivals_table(rivals, NOTE)] if rivals else []),
             *([deployed_table(deployed)] if deployed else []),
             *guard_tables(run),
