@@ -26,6 +26,9 @@ def export(
     choice: o.Choice = None,
     base: o.Base = None,
     unclipped: o.Unclipped = False,
+    format_: o.Written = "safetensors",
+    gguf: o.GgufBase = None,
+    type_: o.GgufTypes = "f16",
     push_to_hub: o.Repository = None,
     private: o.Private = False,
     scoring: o.ScoringMethod = None,
@@ -39,20 +42,28 @@ def export(
     card: what a run chose, or one's own edits. Only the clipped matrices are read."""
     from eckart.cli.results import run_export
     from eckart.exports.dense import export as write
+    from eckart.exports.ollama import chosen_edits, export_gguf_folder
 
     o.quieten()
     scored = task.task is not None or task.data is not None
+    rows = o.read_task(task) if scored else None
+    how = {"scoring": scoring, **reading.only(ReadingOptions)} if scored else {}
+    if o.is_gguf(format_, gguf, push_to_hub):
+        chosen = chosen_edits(source, edit or [], choice, base, rows, scoring)
+        folder = export_gguf_folder(chosen, out, gguf, type_, rows, loading, **how)
+        print_json(folder.to_json()) if json_ else show(str(folder))
+        return
     saved = write(
         source,
         out,
         base,
-        o.read_task(task) if scored else None,
+        rows,
         edits=edit or [],
         choice=choice,
         unclipped=unclipped,
         command=typed(),
         **loading.only(ModelOptions),
-        **({"scoring": scoring, **reading.only(ReadingOptions)} if scored else {}),
+        **how,
     )
     run_export(saved, push_to_hub, private, as_json=json_)
 

@@ -113,11 +113,14 @@ def _model(name: str) -> Iterator[Read]:
 
 def _task(task: str, data: str | Path | None) -> Iterator[Read]:
     """Yield a task's file and its data, wherever that is named."""
-    from eckart.tasks.spec import find_spec
+    from eckart.tasks.spec import find_spec, parted
 
     config = None
+    harness, task = parted(task)
     if task.lower().endswith((".yaml", ".yml")):
         yield Read("the task file", home(task))
+        if harness:
+            return
         try:
             spec = find_spec(task)
         except EckartError:  # the verb says so itself

@@ -8,6 +8,7 @@ from functools import cached_property, singledispatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from eckart.errors import ModelError, NotANumberError, TaskError
@@ -33,7 +34,7 @@ from eckart.scoring.methods import (
     score,
 )
 from eckart.scoring.requests import build_requests, check_vocabulary
-from eckart.scoring.scorer import Progress, Scorer, silent
+from eckart.scoring.scorer import Progress, Scorer, silent, storing
 from eckart.statistics.scores import Score
 from eckart.tasks.prompts import Example, Prompt
 from eckart.tasks.task import AnyTask, Task, no_task
@@ -260,7 +261,7 @@ class Evaluator(Scorer):
             )
         )
         of_model = self.model.file.notes if self.model.file else ()
-        return (*of_model, *self.task.notes, *said)
+        return (*of_model, *self.storing_notes(), *self.task.notes, *said)
 
     def prepare(self, split: str, scorings: Sequence[str] = ()) -> CheckedReader | CheckedPart:
         """Tokenise a split once, with the prompts without content that these scorings need, and
@@ -310,9 +311,9 @@ class Evaluator(Scorer):
         null_sums = {
             scoring: null.log_likelihoods(start, self._points) for scoring, null in nulls.items()
         }
-        return LogLikelihoods(
-            sums[0], *sizes(reader.requests), null_sums, sums[1] if len(sums) > 1 else None
-        )
+        characters = np.array([prompt.characters for prompt in self.fitted(split).prompts])
+        logits = sums[1] if len(sums) > 1 else None
+        return LogLikelihoods(sums[0], *sizes(reader.requests), characters, null_sums, logits)
 
     def _readable(self, prompts: Sequence[Prompt], what: str) -> CheckedReader:
         """Tokenise prompts, and settle how to read them."""
@@ -359,6 +360,7 @@ def evaluate(
     edits: Edit | Sequence[Edit] = (),
     *,
     split: str = "validation",
+    stored_as: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     tokenizer: Tokenizer | None = None,
@@ -371,6 +373,7 @@ def evaluate(
         task: a `Task`, or the name of one.
         edits: what to clip, all together.
         split: `validation`, `test`, or `all`.
+        stored_as: the type of GGUF files that the clipped weights go through, such as `q4_0`.
         dtype, device, tokenizer: see `load_model`.
         options: passed on to `Evaluator`.
 
@@ -379,6 +382,7 @@ def evaluate(
     """
     task = Task.load(task) if isinstance(task, str) else task
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
-    return Evaluator(loaded, task, **options).evaluate(
-        [edits] if isinstance(edits, Edit) else edits, split
-    )
+    evaluator = Evaluator(loaded, task, **options)
+    if stored_as is not None:
+        evaluator = storing(evaluator, stored_as)
+    return evaluator.evaluate([edits] if isinstance(edits, Edit) else edits, split)

@@ -75,10 +75,10 @@ class PortableTask(BaseModel):
             TaskError: the task asks for numbers, or was not made by `Task.load`.
         """
         source = task.source if isinstance(task, Task) else None
-        if source is None:
+        if source is None or source.spec.template is None:
             raise TaskError(
-                f"task '{task.name}' was not made by Task.load of labelled rows, so nothing says"
-                " how a new row becomes a prompt"
+                f"task '{task.name}' was not made by Task.load of labelled rows and a template, so"
+                " nothing says how a new row becomes a prompt"
             )
         return cls(
             name=task.name,
@@ -150,9 +150,7 @@ class PortableTask(BaseModel):
             )
         query = check_text(self.format.query(fields), candidates, self.format.template, id)
         context = self._prefix if shots is None else self.format.before(self.demonstrations[:shots])
-        return Prompt(
-            id, context + query, self.format.continuations(candidates), self._label(row, id)
-        )
+        return self.format.asked(id, context + query, candidates, self._label(row, id))
 
     def null_prompt(
         self, prompt: Prompt, shots: int | None = None, text: str = CONTENT_FREE

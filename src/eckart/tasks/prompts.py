@@ -218,12 +218,14 @@ class Prompt:
         continuations: one for each label. White space at a word boundary is theirs, because
             tokenisers put it there.
         label: index of the right continuation.
+        characters: the length of each label itself, without what joins it to the context.
     """
 
     id: str
     context: str
     continuations: tuple[str, ...]
     label: int
+    characters: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -282,6 +284,11 @@ class PromptFormat:
     def continuations(self, candidates: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Return what is scored after the query: one string for each candidate, or label."""
         return tuple(self.label_join + word + self.label_end for word in candidates or self.words)
+
+    def asked(self, id: str, context: str, candidates: tuple[str, ...], label: int) -> Prompt:
+        """Return the prompt of a context that ends in the query."""
+        lengths = tuple(map(len, candidates or self.words))
+        return Prompt(id, context, self.continuations(candidates), label, lengths)
 
     def digest(self, kind: str, labels: Sequence[str], prefix: str) -> str:
         """Return the SHA-256 of all that a task's prompts depend on besides their rows."""

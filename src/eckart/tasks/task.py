@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
 
 from eckart.errors import TaskError
 from eckart.files import home
@@ -24,6 +24,7 @@ from eckart.tasks.spec import (
     DrawnTask,
     TaskSpec,
     find_spec,
+    parted,
 )
 from eckart.tasks.splits import (
     Draw,
@@ -149,6 +150,9 @@ class Task:
     @classmethod
     def of(cls, said: DrawnTask) -> Self:
         """Read what `load` reads, of options that are checked."""
+        reader = READERS.get(parted(said.task or "")[0])
+        if reader is not None:
+            return cast("Self", reader(said))
         if said.task is None and said.data is None:
             raise TaskError("no task: name one, such as sst2, or give a task file or data")
         base = TaskSpec() if said.task is None else find_spec(said.task)
@@ -175,6 +179,11 @@ class Task:
             seed=old.seed if seed is None else seed,
         )
         return self._drawn(source, draw, self.said)
+
+    def with_fewer(self, shots: int) -> Self:
+        """Return the task with the first of its demonstrations alone, and the very same rows."""
+        # Not redrawn: that might give a demonstration that is not shown back to the test rows.
+        return replace(self, demonstrations=self.demonstrations[:shots])
 
     def sealed_from(self, others: Iterable[Task]) -> Self:
         """Return the task without test rows that these show or validate on: of rows in one file
@@ -283,9 +292,7 @@ class Task:
         without its label."""
         prefix = self._prefix if shots is None else self.format.prefix(self.demonstrations[:shots])
         context = prefix + example.text
-        return Prompt(
-            example.id, context, self.format.continuations(example.choices), example.label
-        )
+        return self.format.asked(example.id, context, example.choices, example.label)
 
     def null_prompt(
         self, prompt: Prompt, shots: int | None = None, text: str = CONTENT_FREE
@@ -308,6 +315,10 @@ class Task:
         """The SHA-256 of all that prompts depend on besides their rows: template, joins, labels,
         demonstrations."""
         return self.format.digest(self.kind, self.labels, self._prefix)
+
+
+READERS: dict[str, Callable[[DrawnTask], Task]] = {}
+"""Of tasks that others bring, by what stands before their names."""
 
 
 def no_task(value: Any) -> TaskError:
