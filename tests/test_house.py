@@ -52,7 +52,7 @@ INNER = {
     """,
     "reports": """
         terminal table guard provenance screens sentences tables claims controls rivals figures
-        results greedy page
+        results greedy shown page
     """,
     "scoring": """
         encoding requests fitting forward gradients methods scorer evaluation evaluator text
