@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # What is imported is compiled once, when it first is: much of what is installed never is.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check format clean
+.PHONY: demo test types check format clean
 
 demo: $(READY)
 	$(BIN)/eckart demo
@@ -16,11 +16,14 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
 
+types: $(READY)
+	$(BIN)/mypy
+
+# Types beside the tests: mypy alone would leave every core but one idle.
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(MAKE) test
+	$(MAKE) --jobs=2 types test
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

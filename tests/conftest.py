@@ -24,8 +24,12 @@ TENSOR_MODULES = [
     "paper",
 ]
 
-# Here and not in a fixture: what is imported before is not checked.
-check_on_import([f"eckart.{module}" for module in TENSOR_MODULES])
+
+def pytest_configure(config) -> None:
+    """Check types in what runs tests, and not in what hands them out: before any module of tests,
+    since what is imported before is not checked."""
+    if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
+        check_on_import([f"eckart.{module}" for module in TENSOR_MODULES])
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +40,20 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data and models at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def some_rows(shared, tmp_path_factory) -> Path:
+    """200 rows, or a few more, of every file of those data sets; tests/tasks reads all."""
+    import pyarrow.parquet as pq
+
+    out = tmp_path_factory.mktemp("some-rows")
+    for path in (shared / "data").glob("*/*.parquet"):
+        (out / path.parent.name).mkdir(exist_ok=True)
+        rows = pq.read_table(path)
+        some = rows.take([*range(0, len(rows), max(1, len(rows) // 200))])
+        pq.write_table(some, out / path.parent.name / path.name)
+    return out
 
 
 @pytest.fixture(scope="session")

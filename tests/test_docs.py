@@ -53,14 +53,15 @@ def desk(table, tmp_path, monkeypatch):
 def test_every_command_runs(command, desk, model, request):
     arguments = shlex.split(command, comments=True)[1:]
     arguments = [str(model) if a in ("MODEL", "EleutherAI/gpt-j-6b") else a for a in arguments]
-    arguments = [a.replace("26:", "1:") for a in arguments]
+    arguments = [a.replace("26:", "1:").replace("0..4", "0..1") for a in arguments]
     if "sst2" in arguments:
         arguments += [
             "--data",
-            str(request.getfixturevalue("shared") / "data" / "sst2"),
+            str(request.getfixturevalue("some_rows") / "sst2"),
             "--split-sizes",
             "20,20",
         ]
+        arguments += [] if "--shots" in arguments else ["--shots", "2"]
     if arguments[0] == "functions":
         arguments = small(arguments, desk)
     assert run(lambda: app(arguments, standalone_mode=False)) == 0

@@ -1,7 +1,7 @@
 """Each verb on good input: what it prints, what it writes, what others may rely on."""
 
+import io
 import json
-import os
 import re
 import shutil
 import signal
@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eckart import Edit, clip_
+from eckart.cli import main
 from eckart.errors import ModelError
 from eckart.scoring.methods import METHODS
 
@@ -230,7 +231,7 @@ def test_evaluate_shows_prompts_and_scores_in_every_way(eckart, model, own_task,
     assert f"--- {first['id']}\n{first['context']}\n' bad'\n' good'\n--- " in ended.out
     verdict = ended.out.splitlines()[0]
     assert f"{model} on reviews validation, unpruned: accuracy 0." in verdict
-    assert verdict.endswith("; n = 25; one draw of demonstrations, seed 0).")
+    assert verdict.endswith("; n = 12; one draw of demonstrations, seed 0).")
     assert "confusion" not in ended.out
     assert "predicted bad" in ended.out
     words = ["--labels", "good=excellent,bad=bad"]
@@ -433,26 +434,17 @@ def test_a_path_with_a_dollar_is_no_formula(eckart, model, tmp_path):
     assert eckart("spectrum", "./m_$\\frac{x$y", "--plot", "f.png").status == 0
 
 
-def test_an_ascii_terminal_gets_escapes(model, tmp_path):
+def test_an_ascii_terminal_gets_escapes(model, tmp_path, monkeypatch):
     rows = "".join(f"text {i},{('été', '好')[i % 2]}\n" for i in range(40))
     (tmp_path / "d.csv").write_text("review,verdict\n" + rows, encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "eckart",
-        "evaluate",
-        model,
-        "--data",
-        "d.csv",
-        "--text-column",
-        "review",
-    ]
-    ended = subprocess.run(
-        [*command, "--label-column", "verdict", "--shots", "2", "--show", "1"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
-    )
-    assert ended.returncode == 0, ended.stderr
+    task = ["--data", "d.csv", "--text-column", "review", "--label-column", "verdict"]
+    said = ["eckart", "evaluate", model, *task, "--shots", "2", "--show", "1"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(word) for word in said])
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    sys.stdout.flush()
+    assert ended.value.code == 0
+    assert b"\\xe9t\\xe9" in sys.stdout.buffer.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -26,7 +27,7 @@ from eckart.weights.models import load_model
 
 EVERY = {**FAMILIES, **MORE_FAMILIES}
 families = pytest.mark.parametrize("family", EVERY)
-LAYER, ROWS = 1, "test[0:12]"
+LAYER, ROWS = 1, "test[0:5]"
 
 # The modules whose output is what a layer adds: of these names the last that it has. A norm on a
 # part's output comes after the part; BLOOM's modules, and MPT's `ffn`, add the hidden states up
@@ -114,26 +115,29 @@ def kept_by(cut: str, weight: Weight, r: int) -> list[int]:
 
 
 def by_numpy(matrix: Tensor, kept: list[int]) -> np.ndarray:
-    u, s, vt = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
+    return summed(np.linalg.svd(matrix.double().numpy(), full_matrices=False), kept)
+
+
+def summed(svd: Any, kept: list[int]) -> np.ndarray:
+    u, s, vt = svd
     return np.asarray((u[:, kept] * s[kept]) @ vt[kept])
 
 
 @families
-@pytest.mark.parametrize("cut", ["largest", "random", "random5"])
 def test_another_cut_is_numpys_sum_of_the_directions_that_stay(
-    model: PreTrainedModel, anatomy: Anatomy, cut: str
+    model: PreTrainedModel, anatomy: Anatomy
 ) -> None:
     before, factors = bits(model), Factors()
-    originals = {weight: weight.read() for weight in anatomy.select(LAYER, "all")}
-    for rate in (0.2, 0.8):
-        with clip(
-            model, Edit(LAYER, "all", rate, cut), anatomy=anatomy, factors=factors
-        ) as clipped:
+    originals = {weight: weight.read().double().numpy() for weight in anatomy.select(LAYER, "all")}
+    svds = {weight: np.linalg.svd(originals[weight], full_matrices=False) for weight in originals}
+    for cut, rate in product(("largest", "random", "random5"), (0.2, 0.8)):
+        edit = Edit(LAYER, "all", rate, cut)
+        with clip(model, edit, anatomy=anatomy, factors=factors) as clipped:
             for weight, record in zip(originals, clipped, strict=True):
                 r = rank_at(rate, weight.shape)
-                expected = by_numpy(originals[weight], kept_by(cut, weight, r))
+                expected = summed(svds[weight], kept_by(cut, weight, r))
                 np.testing.assert_allclose(weight.read().numpy(), expected, atol=2e-6)
-                energy = (expected**2).sum() / (originals[weight].double().numpy() ** 2).sum()
+                energy = (expected**2).sum() / (originals[weight] ** 2).sum()
                 assert record.rank == r
                 assert record.kept_energy == pytest.approx(energy)
         assert same_bits(model, before)

@@ -29,7 +29,8 @@ from eckart.weights.models import load_model
 
 @pytest.fixture(scope="module")
 def task(table) -> Task:
-    return Task.load(data=table, text_column="review", label_column="verdict", shots=4)
+    how = {"text_column": "review", "label_column": "verdict", "split_sizes": (10, 10)}
+    return Task.load(data=table, **how, shots=4)
 
 
 def loaded(family: str = "llama", seed: int = 0):

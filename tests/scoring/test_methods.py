@@ -218,7 +218,7 @@ def test_batch_does_not_see_labels(task):
 
 def test_batch_needs_all_rows_and_the_same_labels_in_each(task, choices):
     evaluator = Evaluator(load_model(build("llama"), tokenizer=tiny_tokenizer()), task)
-    with pytest.raises(TaskError, match=r"all rows of a split.*'validation\[0:4\]'.*--race"):
+    with pytest.raises(TaskError, match=r"all rows of a split.*'validation\[0:4\]'.*a race"):
         list(evaluator.score([()], "validation[0:4]", ["sum", "batch"]))
     with pytest.raises(TaskError, match="its own candidates"):
         Evaluator(evaluator.model, choices, scoring="batch")
@@ -234,7 +234,7 @@ def test_a_race_by_batch_is_refused_before_anything_is_read(task, tmp_path, monk
         load_model(build("llama"), tokenizer=tiny_tokenizer()), task, scoring="batch"
     )
     monkeypatch.setattr(Reader, "sums", None)
-    with pytest.raises(TaskError, match="leave out --race"):
+    with pytest.raises(TaskError, match="a race, a greedy search"):
         run_plan(Plan(rates=(0.0, 0.5), layer=1, race=True), evaluator, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -15,13 +15,13 @@ from scipy.stats import binom
 
 from eckart import Task, export, search
 from eckart.errors import EckartError, EditError, RunError
-from eckart.records import Edit, Split
+from eckart.records import RATES, Edit, Split
 from eckart.reports.page import read_report
 from eckart.reports.sentences import UNENDED
 from eckart.scoring.evaluator import Evaluator
 from eckart.selection.course import ALPHA, Budget, log10_threshold
 from eckart.selection.greedy import greedy
-from eckart.selection.plan import Plan
+from eckart.selection.plan import GREEDY_RATES, Plan
 from eckart.selection.racing import plan_looks
 from eckart.selection.search import run_plan
 from eckart.selection.settings import describe
@@ -253,6 +253,19 @@ def test_over_several_draws_a_row_is_worth_its_mean(tiny, tmp_path):
     found = search(model, task, **OPTIONS, seeds=[0, 1], out=tmp_path)
     assert found.edits == NOISE
     assert len(found.clipped.trials) == 2
+    look = found.course.steps[0].looks[0]
+    before, after = (
+        next(each for each in found.course.scored if each.edits == edits)
+        for edits in ((), (look.best,))
+    )
+    first, second = (
+        {row.id: now - was for row, was, now in zip(rows, *right, strict=False)}
+        for was, now in zip(before.trials, after.trials, strict=True)
+        if (rows := found.run.rows[was.rows].rows[was.split.slice])
+        and (right := (was.score.right, now.score.right))
+    )
+    shared = [(first[name] + second[name]) / 2 for name in first.keys() & second.keys()]
+    assert look.gain == pytest.approx(np.mean(shared))
     page = read_report(tmp_path, None, "html")
     assert page.summary[0].startswith("Gain with n = 1")
     assert "2 draws of demonstrations" in page.summary[0]
@@ -295,11 +308,27 @@ def test_a_greedy_search_is_another_run_and_algorithm_1_the_run_it_always_was(ti
     assert settings["rates"] == [0, 0.5, 0.9, 0.99]
 
 
+def test_greedy_by_condition_number_begins_at_the_layer_of_algorithm_1(tiny, tmp_path):
+    model, task = tiny
+    options = {**OPTIONS, "layer": "condition-number", "places": 2, "evaluations": 1}
+    found = search(model, task, **options)
+    numbers = search(model, task, part="down", rates=[0.5]).condition_numbers
+    candidates = list(dict.fromkeys(edit.layer for edit in found.course.candidates))
+    assert candidates == sorted(sorted(numbers, key=numbers.get)[-3:])[:0:-1]
+    assert candidates != [5, 4]
+    assert Plan(layer="condition-number") == Plan(layer="auto") == Plan()
+
+
+def test_rates_that_are_named_are_tried_though_they_are_the_default_of_the_other_strategy():
+    assert Plan(strategy="greedy").tried == GREEDY_RATES
+    assert Plan(strategy="greedy", rates=RATES).tried == Plan().tried == RATES
+
+
 def test_a_budget_that_allows_no_look_is_said(tiny, tmp_path):
-    found = run_plan(Plan(**OPTIONS, evaluations=1), Evaluator(*tiny), tmp_path)
-    assert found.edits == ()
-    assert "no candidate was compared with the unpruned model" in found.verdict()
-    assert found.course.sight().startswith("nothing: no candidate was compared")
+    with pytest.raises(
+        EditError, match=r"--evaluations 1 allows no look: the first reads \d+ rows"
+    ):
+        run_plan(Plan(**OPTIONS, evaluations=1), Evaluator(*tiny), tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"{}", b'{"greedy":', b"\xff\xfe"])

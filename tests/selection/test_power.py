@@ -14,7 +14,7 @@ from eckart.selection.plan import Plan
 from eckart.selection.power import largest_first, outlook
 from eckart.selection.recorded import Recorded
 from eckart.selection.search import run_plan
-from eckart.statistics.power import smallest_detectable
+from eckart.statistics.power import Design
 from eckart.weights.models import load_model
 
 PLAN = Plan(rates=(0.5, 0.9), layer=1)
@@ -73,7 +73,7 @@ def test_it_is_what_the_first_rows_show(loaded, many):
     assert (found.turned.rows, found.turned.looked, found.turned.edit) == (turned, 64, "1:mlp:0.99")
     assert found.rows == 30
     share = (turned or 3) / 64
-    assert found.design.smallest(30) == smallest_detectable(30, share)
+    assert found.design.smallest(30) == Design(share).smallest(30)
 
 
 def test_a_rate_that_fails_is_passed_over(loaded, many):

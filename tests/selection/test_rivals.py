@@ -202,9 +202,10 @@ def test_one_rival_that_does_better_is_named_with_what_to_do():
     assert "tell the two apart" not in str(found)
 
 
-def test_an_equal_rival_is_to_be_used_for_it_costs_nothing():
+def test_an_equal_rival_is_enough_to_say_no_and_is_not_advised():
     found = Rivals.in_run(planted(right(24), every(10) | {(1, "batch"): right(24)}))
-    assert "not shown to help: use 1 demonstration with batch calibration" in str(found)
+    assert "highest here comes 1 demonstration with batch calibration" in str(found)
+    assert ": use " not in str(found)
     assert "these rows do not tell the two apart" in str(found)
 
 
@@ -321,6 +322,7 @@ def test_a_run_keeps_them_apart_and_computes_nothing_twice(task, tmp_path, monke
     after = json.loads(report(tmp_path / "run", format="json").read_text())
     del after["tables"]["rivals"]
     after["summary"].remove(str(found.rivals))
+    assert after.pop("command") == f"{before.pop('command')} --rivals"
     assert after == before
     assert "Does clipping beat what costs nothing?" in report(tmp_path / "run").read_text()
 

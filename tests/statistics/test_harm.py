@@ -2,6 +2,7 @@
 windows."""
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -19,6 +20,18 @@ from eckart.statistics.scores import TextReading
 
 def change(low: float, high: float) -> PairedDifference:
     return PairedDifference(500, (low + high) / 2, (low, high), 0.5, fixed=10, broken=10)
+
+
+def verdicts(n: int, margin: float):
+    """Return what says the verdict on `n` rows of which so many were fixed and so many broken."""
+
+    @cache
+    def verdict(fixed: int, broken: int) -> str:
+        rest = [True] * (n - fixed - broken)
+        before, after = [False] * fixed + [True] * broken, [True] * fixed + [False] * broken
+        return harm(paired_difference(before + rest, after + rest), margin)
+
+    return verdict
 
 
 @pytest.mark.parametrize(
@@ -55,13 +68,11 @@ def test_not_worse_is_said_wrongly_at_most_one_time_in_thirty(n, turned, margin)
     draw = np.random.default_rng(0)
     loss = margin / 100
     chances = [(turned - loss) / 2, (turned + loss) / 2, 1 - turned]
-    wrong = 0
-    for fixed, broken, _ in draw.multinomial(n, chances, size=4000):
-        after = np.zeros(n, dtype=bool)
-        before = np.zeros(n, dtype=bool)
-        after[:fixed] = True
-        before[fixed : fixed + broken] = True
-        wrong += harm(paired_difference(before.tolist(), after.tolist()), margin) == "not worse"
+    said = verdicts(n, margin)
+    wrong = sum(
+        said(fixed, broken) == "not worse"
+        for fixed, broken, _ in draw.multinomial(n, chances, size=4000)
+    )
     assert wrong / 4000 <= 1 / 30
     assert wrong / 4000 > 0.005, "a verdict that is never said would prove nothing"
 
@@ -71,13 +82,11 @@ def test_so_many_rows_tell_four_times_in_five():
     seen = paired_difference([True] * 10 + [False] * 190, [False] * 5 + [True] * 10 + [False] * 185)
     n = rows_needed(seen, margin=3)
     share = (seen.fixed + seen.broken + 2) / (seen.n + 2)
-    told = 0
-    for fixed, broken, _ in draw.multinomial(n, [share / 2, share / 2, 1 - share], size=1000):
-        found = paired_difference(
-            [False] * fixed + [True] * broken + [True] * (n - fixed - broken),
-            [True] * fixed + [False] * broken + [True] * (n - fixed - broken),
-        )
-        told += harm(found, margin=3) == "not worse"
+    said = verdicts(n, margin=3)
+    told = sum(
+        said(fixed, broken) == "not worse"
+        for fixed, broken, _ in draw.multinomial(n, [share / 2, share / 2, 1 - share], size=1000)
+    )
     assert told / 1000 == pytest.approx(0.8, abs=0.06)
 
 

@@ -7,8 +7,10 @@ outputs.
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +246,12 @@ SWITCHING: dict[
 
 def build(name: str, *, seed: int = 0) -> PreTrainedModel:
     """Return a fresh random model of a family: float32, evaluation mode, the same for the same
-    seed."""
+    seed. A copy is made in half the time of a model."""
+    return copy.deepcopy(_built(name, seed))
+
+
+@cache
+def _built(name: str, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = (FAMILIES | MORE_FAMILIES | SWITCHING)[name]()

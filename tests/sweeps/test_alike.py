@@ -19,11 +19,11 @@ GRID = {"layers": [0], "parts": ["mlp"], "rates": [0.5], "dtype": "float32"}
 
 @pytest.fixture
 def few(table, tmp_path):
-    """Ten rows to draw from: many seeds draw the same demonstrations."""
+    """Four rows to draw from: seeds 0 and 5 draw the same demonstrations."""
     head, *lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "few").mkdir()
     for name, part in {
-        "train": lines[:10],
+        "train": lines[:4],
         "validation": lines[10:14],
         "test": lines[14:20],
     }.items():
@@ -42,7 +42,7 @@ def readings(monkeypatch):
 
 
 def of_seeds(few, tmp_path):
-    return {"tasks": [few], "shots": [2], "seeds": "0..14"}, 15
+    return {"tasks": [few], "shots": [2], "seeds": "0..5"}, 6
 
 
 def of_no_demonstrations(few, tmp_path):
@@ -89,7 +89,7 @@ def test_units_that_ask_the_same_are_all_shown(few, tmp_path, readings, kind, te
 
 def test_seeds_that_draw_the_same_are_named(model, few, tmp_path):
     with pytest.warns(UserWarning, match=r"seeds .* draw the same demonstrations"):
-        sweep(str(model), few, **GRID, shots=[2], seeds="0..14", test="none", out=tmp_path / "run")
+        sweep(str(model), few, **GRID, shots=[2], seeds="0..5", test="none", out=tmp_path / "run")
 
 
 def in_memory(table, **changed):

@@ -10,6 +10,7 @@ import torch
 from families import build, save_family, tiny_tokenizer
 
 from eckart.errors import ModelError
+from eckart.weights.anatomy import Anatomy
 from eckart.weights.models import empty_model, load_checkpoint, load_model, pick_device, pick_dtype
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -25,21 +26,29 @@ def hub(model, tmp_path):
     return tmp_path
 
 
-def test_a_hub_id_is_loaded_as_from_the_hub(hub, model):
-    program = (
-        "from eckart.weights.models import load_model, empty_model\n"
-        "loaded = load_model('someone/tiny-llama')\n"
-        "print(loaded.name, loaded.fingerprint, empty_model('someone/tiny-llama').num_parameters())"
-    )
+LOADED = """
+from eckart.weights.models import empty_model, load_model
+from eckart.weights.stored import StoredWeights
+loaded, stored = load_model('someone/tiny-llama'), StoredWeights.of('someone/tiny-llama')
+print(loaded.name, loaded.fingerprint, empty_model('someone/tiny-llama').num_parameters())
+layer = stored.read(stored.anatomy.layers[0])
+print(stored.whole, sum(float(weight.read().sum()) for weight in layer))
+"""
+
+
+def test_a_hub_id_is_loaded_as_from_the_hub_whole_or_a_matrix_at_a_time(hub, model):
     environment = {**os.environ, "HF_HOME": str(hub), "HF_HUB_OFFLINE": "1"}
     run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, env=environment
     )
-    local = load_model(model)
+    local = load_model(model, dtype="float32")
+    layer = Anatomy.of(local.model).layers[0]
     assert run.stdout.split() == [
         "someone/tiny-llama",
-        local.fingerprint,
+        load_model(model).fingerprint,
         str(local.model.num_parameters()),
+        "False",
+        str(sum(float(weight.read().sum()) for weight in layer)),
     ]
 
 

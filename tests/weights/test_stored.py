@@ -2,10 +2,6 @@
 whole."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -93,30 +89,6 @@ def test_a_parameter_is_read_once_for_its_matrices_and_let_go(tmp_path, monkeypa
     assert all(weight.parameter.is_meta for weight in all_weights(stored.anatomy)), (
         "nothing stays in memory"
     )
-
-
-def test_a_hub_id_is_read_from_the_cache(model, tmp_path):
-    repository = tmp_path / "models--someone--tiny-llama"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("0" * 40)
-    shutil.copytree(model, repository / "snapshots" / ("0" * 40))
-    program = (
-        "from eckart.weights.stored import StoredWeights\nstored ="
-        " StoredWeights.of('someone/tiny-llama')\nprint(stored.whole, sum(float(w.read().sum()) for"
-        " w in stored.read(stored.anatomy.layers[0])))"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
-    )
-    expected = sum(
-        float(w.read().sum())
-        for w in Anatomy.of(load_model(model, dtype="float32").model).layers[0]
-    )
-    assert run.stdout.split() == ["False", str(expected)]
 
 
 class TestDamage:

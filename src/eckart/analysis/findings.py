@@ -21,7 +21,7 @@ from eckart.statistics.crossed import Estimate, gain_bounds, mean_gain, turned
 from eckart.statistics.gain import verdict
 from eckart.statistics.multiplicity import FOLDS, holm, selected_gain
 from eckart.statistics.paired import PairedDifference
-from eckart.statistics.power import smallest_detectable
+from eckart.statistics.power import Design
 from eckart.statistics.scores import Outcome, Score
 
 Conclusion = Literal["gain", "loss", "cannot tell", "nothing clipped", "not known"]
@@ -352,4 +352,4 @@ def _detectable(choice: Choice, kind: type[Outcome]) -> float | None:
         return None
     if choice.paired is None or kind is not Score:
         return gain.detectable()
-    return smallest_detectable(gain.rows, max(choice.fixed + choice.broken, 1) / gain.rows)
+    return Design(max(choice.fixed + choice.broken, 1) / gain.rows).smallest(gain.rows)

@@ -35,7 +35,7 @@ def summary(findings: Findings) -> list[str]:
     if not findings.choices:
         composed = any(trial.edits for trial in findings.run.trials.values())
         return [UNENDED if composed else "No edit was scored, so there is nothing to compare."]
-    sentences = [_sentence(choice, findings) for choice in ordered(findings)[:SAID]]
+    sentences = [choice_sentence(choice, findings) for choice in ordered(findings)[:SAID]]
     if len(findings.choices) == 1:
         screen = screen_of(findings.run)
         said = [f"Screen {screen}."] if screen else []
@@ -122,7 +122,7 @@ def _span(numbers: list[int]) -> str:
     return span(numbers).replace(",", "")
 
 
-def _sentence(choice: Choice, findings: Findings) -> str:
+def choice_sentence(choice: Choice, findings: Findings) -> str:
     """Say what a choice is worth, and what was tried for it."""
     where = _where(choice, findings)
     part = part_words(choice.part)

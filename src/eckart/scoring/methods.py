@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -32,6 +32,8 @@ from eckart.tasks.task import Task
 
 Method = Literal["sum", "mean", "byte", "character", "prior", "contextual", "batch", "logit"]
 METHODS: tuple[str, ...] = get_args(Method)
+Ranks: TypeAlias = Float[np.ndarray, "prompts labels"]
+"""What ranks each row's labels; their softmax is what the model gives for probabilities."""
 SCORING_VERSION = 2
 """Part of every trial's key: raise it when the same model and rows would score differently."""
 
@@ -101,13 +103,18 @@ def check_method(method: str, kind: str = "classification", split: str = "valida
             " at which tokens a label is made of, so all labels of one token are alike; choose"
             " 'sum'"
         )
+    check_parts(method, split)
+    return method
+
+
+def check_parts(method: str, split: str) -> None:
+    """Refuse to score some rows of a split by a method that needs all of them, by a TaskError."""
     if method in OF_ALL_ROWS and Split(split).is_part:
         raise TaskError(
             f"scoring 'batch' needs all rows of a split together, and '{split}' are some of them; a"
-            " race or a greedy search reads a split in parts: leave out --race or --strategy, or"
-            " choose 'contextual'"
+            " race, a greedy search and --layer validation read a split in parts: leave these out,"
+            " or choose 'contextual'"
         )
-    return method
 
 
 def check_winnable(method: str, kind: str, requests: Requests, prompts: Sequence[Prompt]) -> None:

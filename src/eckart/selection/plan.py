@@ -9,10 +9,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
-from eckart.errors import EckartError, EditError, StudyError, TaskError, closest
-from eckart.files import Closed
+from eckart.errors import EckartError, EditError, ModelError, StudyError, TaskError, closest
+from eckart.files import Closed, option
 from eckart.records import PARTS, RATES, TOP_K, check_rates
 from eckart.statistics.scores import ALL_METRICS
+from eckart.weights.options import GGUF_TYPES
 
 
 def listed(value: Any) -> Any:
@@ -85,9 +86,8 @@ def read_rates(value: Any) -> tuple[float, ...]:
 
 
 def _read_layer(value: Any) -> int | str | None:
-    """Read a number or a screen's name, which `eckart.selection.screens` knows; None is the
-    paper's."""
-    if value in ("auto", "condition-number", None):
+    """Read a number or a screen's name, which `eckart.selection.screens` knows."""
+    if value in ("auto", None):
         return None
     try:
         return int(value)
@@ -102,6 +102,16 @@ def _read_combination(value: Any) -> Any:
     return check_known(value, COMBINATIONS, "combination")
 
 
+def _written(rates: Iterable[float]) -> str:
+    return ",".join(f"{rate:g}" for rate in rates if rate)
+
+
+def _read_types(value: Any) -> list[str]:
+    """Read `q4_0,q8_0`; a ModelError where one is no type."""
+    types = [str(one).lower() for one in listed(value)]
+    return [check_known(one, GGUF_TYPES, "GGUF type", ModelError) for one in types]
+
+
 def _once(read: Callable[[Any], Iterable[Any]]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda value: tuple(dict.fromkeys(read(value)))
 
@@ -110,7 +120,7 @@ SCREEN_ROWS = 100
 """On how many rows a gradient is taken, where nobody says otherwise."""
 STRATEGIES = ("algorithm1", "greedy")
 GREEDY_RATES = (0.0, 0.5, 0.9, 0.99)
-"""Where nobody names other rates."""
+"""What a greedy search tries, where nobody names other rates."""
 COMPOSABLE = ("accuracy", "log_loss")
 """What a greedy search can compare."""
 PLACES = 8
@@ -158,67 +168,55 @@ class Plan(Closed):
     """What a search looks at."""
 
     wrong = EditError
-    part: Part = Field(
-        default="mlp",
-        description="attn, mlp, all, or one matrix: q k v o gate up down fc_in fc_out.",
+    part: Part = option("mlp", "attn, mlp, all, or one matrix: q k v o gate up down fc_in fc_out.")
+    rates: Rates | None = option(
+        None,
+        f"Clipping rates to try; 0 is always among them. Without, {_written(RATES)}; greedy"
+        f" {_written(GREEDY_RATES)}.",
     )
-    rates: Rates = RATES
-    layer: Annotated[int | str | None, BeforeValidator(_read_layer)] = Field(
-        default=None,
-        description=(
-            "A layer, negative from the last; or how to find one: condition-number (the same as"
-            " auto), gradient, validation, last, random:SEED."
-        ),
+    layer: Annotated[int | str | None, BeforeValidator(_read_layer)] = option(
+        None,
+        "A layer, negative from the last; or how to find one: condition-number (the same as"
+        " auto), gradient, validation, last, random:SEED.",
     )
-    screen_rows: PositiveInt = Field(
-        default=SCREEN_ROWS,
-        description=(
-            "On how many rows, which are no demonstration, validation or test row, --layer gradient"
-            " is taken."
-        ),
+    screen_rows: PositiveInt = option(
+        SCREEN_ROWS,
+        "On how many rows, which are no demonstration, validation or test row, --layer gradient"
+        " is taken.",
     )
     top_k: TopK = TOP_K
     combine: Combine = "geometric"
     metric: Metric = None
-    race: bool = Field(
-        default=False,
-        description=(
-            "Stop reading a rate once it is clearly beaten; the choice is the same, 19 times in 20."
-        ),
+    race: bool = option(
+        False,
+        "Stop reading a rate once it is clearly beaten; the choice is the same, 19 times in 20.",
     )
     controls: Controls = False
-    rivals: bool = Field(
-        default=False,
-        description=(
-            "Test the choice beside what costs nothing: fewer demonstrations, calibration, and"
-            " both."
-        ),
+    rivals: bool = option(
+        False,
+        "Test the choice beside what costs nothing: fewer demonstrations, calibration, and both.",
     )
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_once(read_numbers))] = Field(
-        default=(),
-        description=(
-            "Choose by the mean over these draws of demonstrations, 0,1,2 or 0..4, in place of"
-            " --seed."
-        ),
+    also: Annotated[tuple[str, ...], BeforeValidator(_once(_read_types))] = option(
+        (),
+        "Test the choice at these precisions too: clipped, quantised to q8_0, q4_0, ... and"
+        " dequantised.",
     )
-    templates: Annotated[tuple[str, ...], BeforeValidator(_once(listed))] = Field(
-        default=(),
-        description=(
-            "Choose by the mean over these variants of a task file's prompts; own: those without a"
-            " name; all."
-        ),
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_once(read_numbers))] = option(
+        (),
+        "Choose by the mean over these draws of demonstrations, 0,1,2 or 0..4, in place of --seed.",
     )
-    strategy: Annotated[str, one_of(STRATEGIES, "strategy")] = Field(
-        default="algorithm1",
-        description=(
-            "algorithm1, the paper's: one edit; or greedy: one after another, each taken once"
-            " validation shows that the model does better with it. Without --rates greedy tries"
-            " 0.5, 0.9 and 0.99."
-        ),
+    templates: Annotated[tuple[str, ...], BeforeValidator(_once(listed))] = option(
+        (),
+        "Choose by the mean over these variants of a task file's prompts; own: those without a"
+        " name; all.",
     )
-    places: PositiveInt = Field(
-        default=PLACES,
-        description="greedy: how many places candidates are at; deepest first, or by --layer.",
+    strategy: Annotated[str, one_of(STRATEGIES, "strategy")] = option(
+        "algorithm1",
+        "algorithm1, the paper's: one edit; or greedy: one after another, each taken once"
+        " validation shows that the model does better with it.",
+    )
+    places: PositiveInt = option(
+        PLACES, "greedy: how many places candidates are at; deepest first, or by --layer."
     )
     evaluations: int | None = Field(
         default=None,
@@ -240,16 +238,40 @@ class Plan(Closed):
     @property
     def tried(self) -> tuple[float, ...]:
         """The rates of the candidates."""
-        return GREEDY_RATES if self.greedy and self.rates == RATES else self.rates
+        return self.rates or (GREEDY_RATES if self.greedy else RATES)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _papers(cls, said: dict[str, Any]) -> dict[str, Any]:
+        """Algorithm 1 goes by condition numbers, named or not: it is one run."""
+        named = said.get("layer") == "condition-number" and said.get("strategy") != "greedy"
+        return {**said, "layer": None} if named else said
+
+    @model_validator(mode="after")
+    def _heard(self) -> Self:
+        by_number = self.layer == "condition-number" or (self.layer is None and not self.greedy)
+        for names, of, heard, instead in (
+            (("screen_rows",), "a gradient", self.layer == "gradient", "--layer gradient"),
+            (("top_k", "combine"), "condition numbers", by_number, "--layer condition-number"),
+            (
+                ("places", "evaluations", "minutes"),
+                "a greedy search",
+                self.greedy,
+                "--strategy greedy",
+            ),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if not heard and value != Plan.model_fields[name].default:
+                    raise EditError(
+                        f"--{name.replace('_', '-')} {value} is of {of}, and here is none; add"
+                        f" {instead}"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _screened(self) -> Self:
-        if self.screen_rows != SCREEN_ROWS and self.layer != "gradient":
-            raise EditError(
-                f"--screen-rows {self.screen_rows} says on how many rows a gradient is taken, and"
-                " none is; add --layer gradient"
-            )
-        if isinstance(self.layer, str) and not any(self.rates):
+        if isinstance(self.layer, str) and not any(self.tried):
             raise EditError(
                 f"--layer {self.layer} looks for where to cut, and rate 0 cuts nothing; add a rate,"
                 " such as 0.9"
@@ -282,11 +304,6 @@ class Plan(Closed):
             )
         if self.greedy and not any(self.tried):
             raise EditError("rate 0 alone leaves a greedy search without candidates; add others")
-        for name in ("places", "evaluations", "minutes"):
-            if not self.greedy and getattr(self, name) != Plan.model_fields[name].default:
-                raise EditError(
-                    f"--{name} is of a greedy search, and this is none; add --strategy greedy"
-                )
         return self
 
 
@@ -337,25 +354,19 @@ class GuardOptions(Closed):
     """What else is looked at of an edit; see `eckart.selection.guard.Guard`."""
 
     heading = "The guard"
-    guard: bool = Field(
-        default=False,
-        description=(
-            "Say what else the edit does: how far it moves the model on neutral text, and whether"
-            " other tasks suffer."
-        ),
+    guard: bool = option(
+        False,
+        "Say what else the edit does: how far it moves the model on neutral text, and whether other"
+        " tasks suffer.",
     )
-    guard_text: Annotated[str | None, BeforeValidator(lambda said: said and str(said))] = Field(
-        default=None,
-        description="A file of plain text; without, the text that comes with the package.",
+    guard_text: Annotated[str | None, BeforeValidator(lambda said: said and str(said))] = option(
+        None, "A file of plain text; without, the text that comes with the package."
     )
-    guard_task: Annotated[tuple[str, ...], BeforeValidator(listed)] = Field(
-        default=(),
-        description=(
-            "Another task that must not suffer, a name or a file; may be given several times."
-        ),
+    guard_task: Annotated[tuple[str, ...], BeforeValidator(listed)] = option(
+        (), "Another task that must not suffer, a name or a file; may be given several times."
     )
-    guard_margin: Annotated[float, AfterValidator(check_margin)] = Field(
-        default=MARGIN, description="By how many points of accuracy it may do worse there."
+    guard_margin: Annotated[float, AfterValidator(check_margin)] = option(
+        MARGIN, "By how many points of accuracy it may do worse there."
     )
 
     @model_validator(mode="after")

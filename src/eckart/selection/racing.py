@@ -14,8 +14,7 @@ import numpy as np
 from eckart.algorithm1 import ScoreEdits, Searched, candidate, checked_unpruned, rate_of
 from eckart.errors import RunError
 from eckart.records import Edits, Split, Trial, fingerprint
-from eckart.scoring.methods import check_method, join_scores
-from eckart.selection.plan import check_raceable
+from eckart.scoring.methods import join_scores
 from eckart.statistics.paired import log10_e_value
 
 ALPHA = 0.05
@@ -227,17 +226,6 @@ def plan_looks(rows: int) -> tuple[int, ...]:
     while ends[-1] // 2 >= max(FIRST_LOOK, rows // 16):
         ends.append(ends[-1] // 2)
     return tuple(reversed(ends))
-
-
-def check_race(metric: str, scoring: str) -> None:
-    """Refuse to race by anything but accuracy, or by a scoring that needs all rows at once.
-
-    Raises:
-        EditError: the metric is another.
-        TaskError: the scoring cannot read a split in parts.
-    """
-    check_raceable(metric)
-    check_method(scoring, split=Split.part("validation", 0, FIRST_LOOK))
 
 
 def _beaten(right: Mapping[Edits, Sequence[bool]], candidates: int) -> list[Drop]:

@@ -181,7 +181,12 @@ class Rivals:
         if gain < 0 or (self.clipped and gain == 0):
             start = "clipping is not shown to help" if self.clipped else "nothing is clipped"
             doubt = "" if nearest.verdict == "loss" else "; these rows do not tell the two apart"
-            return f"{start}: {_advice(nearest)}: {numbers}{doubt}"
+            if not doubt or not nearest.free:
+                return f"{start}: {_advice(nearest)}: {numbers}{doubt}"
+            return (
+                f"{start}, and nothing that is free is told to be better; highest here comes"
+                f" {nearest.name}: {numbers}{doubt}"
+            )
         if not self.clipped:
             return f"nothing is clipped, and nothing that is free does better than {UNPRUNED}"
         close = [each.name for each in self.each if each.gain and each.verdict != "gain"]

@@ -13,6 +13,7 @@ from eckart.algorithm1 import Scored
 from eckart.records import Edits, Rows, Shown
 from eckart.runs import Run, beside
 from eckart.selection.controls import Against, against, controls_sentence
+from eckart.selection.deployed import Deployed
 from eckart.selection.drawn import Difference, difference, sealed_seeds, summary
 from eckart.selection.guarded import Guarded
 from eckart.selection.looks import Looks
@@ -40,6 +41,7 @@ class Tested(Shown, ABC):
         guarded: what else the choice did; None where nobody asked, or nothing is clipped.
         order: in which a screen put the places that were looked at; None where none did.
         rivals: the choice beside what costs nothing; None where nobody asked.
+        deployed: the choice at other precisions; None where nobody asked, or nothing is clipped.
         looks: of other runs at these test rows; None where no run is kept, and so none is beside.
     """
 
@@ -54,6 +56,7 @@ class Tested(Shown, ABC):
     order: Order | None = None
     rivals: Rivals | None = None
     looks: Looks | None = field(default=None, compare=False)
+    deployed: Deployed | None = None
 
     @property
     @abstractmethod
@@ -120,6 +123,7 @@ class Tested(Shown, ABC):
             **({"guard": self.guarded.to_json()} if self.guarded else {}),
             **({"screen": self.order.to_json()} if self.order else {}),
             **({"rivals": self.rivals.to_json()} if self.rivals else {}),
+            **({"deployed": self.deployed.to_json()} if self.deployed else {}),
             **({"looked_at_before": asdict(self.looks)} if self.looks else {}),
             "labels": list(self.labels),
             "notes": list(self.notes),
@@ -162,6 +166,8 @@ class Tested(Shown, ABC):
             said.append(f"  guard       {self.guarded}")
         if self.rivals:
             said.append(f"  rivals      {self.rivals}")
+        if self.deployed:
+            said.append(f"  deployed    {self.deployed}")
         if self.looks:
             said.append(f"  looks       {self.looks}")
         return "\n".join(filter(None, said))

@@ -21,7 +21,7 @@ def verdict(
 
     A gain or a loss needs both: a p value at the level, adjusted for everything that was tried, and
     an interval on one side of 0. All else is "cannot tell", which is not "no difference":
-    `smallest_detectable` says what could have been seen.
+    `Design.smallest` says what could have been seen.
 
     Arguments:
         found: of the gain.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -20,8 +21,6 @@ from eckart.statistics.paired import wilson_interval
 POWER = 0.8
 GAINS = (0.01, 0.02, 0.05)
 """For which the rows that they need are said."""
-SHARES = (0.05, 0.1, 0.2)
-"""For which it is said what can be seen, where the share of rows that turn is not known."""
 RESTLESS = 0.5
 """By how much draws' gains are taken to differ where nobody knows, as a share of what turns."""
 SHARED = np.linspace(0, 1, 5)
@@ -139,21 +138,6 @@ class Design:
         return float(1 - nctdtr(freedom, seen / np.sqrt(variance), least).max())
 
 
-def smallest_detectable(
-    n: int, discordance: float, power: float = POWER, level: float = LEVEL
-) -> float:
-    """Return the smallest true gain that n rows would show under one draw; see `Design`.
-
-    It is a statement about the experiment, made from n and the discordance alone, and so is no
-    restatement of the p value. The discordance that was seen is itself an estimate, and a coarse
-    one where few rows turned.
-
-    >>> [round(smallest_detectable(n, discordance=0.1), 3) for n in (56, 872)]
-    [inf, 0.031]
-    """
-    return Design(discordance, level=level).smallest(n, power)
-
-
 @dataclass(frozen=True)
 class Turned:
     """How many rows turned of the few that were looked at.
@@ -269,23 +253,10 @@ class Outlook:
 
     def _needs(self, gain: float) -> str:
         if gain > self.design.turns:
-            return "is more than turns"
+            return "is more than turned" if self.turned else "is more than turns"
         rows = (self.alike or self).design.rows(gain, self.chance)
         least = "at least " * (self.alike is not None)
         return "needs more draws" if math.isinf(rows) else f"needs {least}{rows:,.0f} rows"
-
-
-def unmeasured(rows: int, draws: int = 1, level: float = LEVEL, *, why: str) -> str:
-    """Say what so many test rows can show at best where it is not known, and why not, how many of
-    them turn."""
-    between = 0.0 if draws > 1 else None
-    designs = [Design(share, draws, between, level) for share in SHARES]
-    told = (f"{_told(d.smallest(rows))} where {d.turns:.0%} of the rows turn" for d in designs)
-    alike = " that gain alike" * (draws > 1)
-    return (
-        f"with {rows:,} test rows, {draws} draw{'s' * (draws > 1)}{alike} and {POWER:.0%} power at"
-        f" level {level:.2g}: {', '.join(told)}; {why}"
-    )
 
 
 def _draws(design: Design) -> str:
@@ -323,8 +294,4 @@ def _fewest(enough: Callable[[int], bool]) -> float:
         high *= 2
         if high > MOST_ROWS:
             return math.inf
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return bisect_left(range(high + 1), True, lo=high // 2 + 1, key=enough)

@@ -15,7 +15,7 @@ from uuid import uuid4
 from eckart.errors import EckartError, RunError, StudyError
 from eckart.records import Rows, Setting, Trial
 from eckart.statistics.gain import LEVEL
-from eckart.statistics.power import unmeasured
+from eckart.statistics.power import Design, Outlook
 from eckart.sweeps.grid import ModelEntry, Sweep, Unit
 from eckart.sweeps.sources import Outline, Sources, content
 from eckart.sweeps.sweep import Execute, Job, keep_facts, score_unit
@@ -111,18 +111,21 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+EXAMPLE = 0.1
+"""The share of rows that turn of which it is said what can be seen, where none was measured."""
+
+
 def _tell_unread(job: Job, tell: Callable[[str], None]) -> None:
     """Say what can be seen, as far as rows and draws tell: this process reads none of them."""
     sweep, sources = job.sweep, job.sources
-    why = "how many do is not measured on a cluster"
     for unit in sweep.units if sweep.test != "none" else ():
         draws = sweep.draws_of(unit.shots)
         if unit.seed == draws[0]:
             task = sources.task(unit.task, unit.shots, unit.seed)
             model = Outline.of(unit.model, sweep, sources).model
             rows = len(sources.scorer(sweep, task, model).rows("test").rows)
-            seen = unmeasured(rows, len(draws), LEVEL / sweep.choices, why=why)
-            tell(f"{unit}: {seen}")
+            design = Design(EXAMPLE, len(draws), level=LEVEL / sweep.choices)
+            tell(f"{unit}: {Outlook(design, rows)}; how many turn is not measured on a cluster")
 
 
 class _Driver:

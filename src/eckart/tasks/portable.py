@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, Self
@@ -15,7 +15,7 @@ from eckart.tasks.choices import ChoiceList
 from eckart.tasks.columns import Columns, check_text, told_apart
 from eckart.tasks.prompts import CONTENT_FREE, Prompt, PromptFormat, compiled
 from eckart.tasks.spec import label_text
-from eckart.tasks.task import Task
+from eckart.tasks.task import AnyTask, Task
 
 UNLABELLED = -1
 """The label of a prompt whose row has none, or one that the task does not know."""
@@ -167,3 +167,9 @@ class PortableTask(BaseModel):
         except TaskError:
             return UNLABELLED
         return self.values.get(value, UNLABELLED)
+
+
+def portable(tasks: Iterable[AnyTask], scoring: str | None = None) -> dict[str, dict[str, Any]]:
+    """Return the tasks that have prompts for new rows, by their digests, as a run keeps them."""
+    made = [task for task in tasks if isinstance(task, Task) and task.source is not None]
+    return {task.digest: PortableTask.of(task, scoring).to_json() for task in made}

@@ -23,7 +23,7 @@ from eckart.tasks.prompts import Prompt
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.edits import clip
 
-LABELS = (" yes", " no", " maybe so", " maybe not, who can say of it")
+LABELS = (" no", " maybe not, who can say of it")
 PACKED = ("longrope", "dynamic_ntk", "window")
 """Those that the fastest way reads right, each row in its own regime."""
 ROTARY = ("longrope", "longrope_scaled", "dynamic_ntk")
@@ -41,8 +41,8 @@ def prompts(shots: bool) -> list[Prompt]:
     shown = "the bed is good yes\nthe inn no\n" if shots else ""
     words = ["the", "food", "is", "good", "and", "the", "view", "is", "bad", "and", "edited"]
     return [
-        Prompt(f"test:{n}", shown + " ".join((words * 4)[:n]), LABELS, n % 4)
-        for n in (2, 3, 5, 8, 9, 10, 11, 14, 20, 33)
+        Prompt(f"test:{n}", shown + " ".join((words * 4)[:n]), LABELS, n % 2)
+        for n in (2, 5, 8, 9, 10, 11, 20, 33)
     ]
 
 
@@ -85,9 +85,9 @@ def test_rows_on_both_sides_of_a_switch_equal_a_plain_loop(family, shots):
     point = readers.trunk.point([Edit(1, "mlp", 0.5)]) if readers.trunk else None
     points = frozenset([point] if point else [])
     assert np.allclose(rows.sums(None, points, lambda done: None)[0], expected, atol=1e-4)
-    part = rows.part([1, 6, 9])
+    part = rows.part([1, 4, 7])
     assert np.allclose(
-        part.sums(None, points, lambda done: None)[0], expected[[1, 6, 9]], atol=1e-4
+        part.sums(None, points, lambda done: None)[0], expected[[1, 4, 7]], atol=1e-4
     )
     if point is None:
         return
