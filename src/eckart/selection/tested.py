@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart.algorithm1 import Scored
-from eckart.records import Edits, Rows
+from eckart.records import Edits, Rows, Shown
 from eckart.runs import Run, beside
 from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.deployed import Deployed
@@ -25,8 +25,8 @@ from eckart.statistics.paired import predictions_turned
 from eckart.statistics.scores import Score, shown
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tested(ABC):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Tested(Shown, ABC):
     """A choice that was made on validation, and what it is worth on rows that did not make it.
 
     Arguments:

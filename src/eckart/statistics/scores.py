@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from operator import eq
 from typing import Any, ClassVar, TypeAlias
 
@@ -65,9 +65,9 @@ class Score:
     log_loss: float
     majority_rate: float
     confusion: tuple[tuple[int, ...], ...]
-    labels: tuple[int, ...]
-    predictions: tuple[int, ...]
-    log_likelihoods: tuple[tuple[float, ...], ...]
+    labels: tuple[int, ...] = field(repr=False)
+    predictions: tuple[int, ...] = field(repr=False)
+    log_likelihoods: tuple[tuple[float, ...], ...] = field(repr=False)
 
     @property
     def right(self) -> list[bool]:
@@ -136,7 +136,7 @@ class SquaredErrors:
 
     n: int
     squared_error: float
-    errors: tuple[float, ...]
+    errors: tuple[float, ...] = field(repr=False)
 
     @property
     def row_merits(self) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from eckart.algorithm1 import best_edit, control_arms
-from eckart.records import Edit, Setting, Trial
+from eckart.records import Edit, Setting, Shown, Trial
 from eckart.runs import Run, folder_name
 from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.guarded import Guarded
@@ -83,8 +83,8 @@ class Line:
         return f"{found}; test {accuracy}{gain}{beside}{besides}"
 
 
-@dataclass(frozen=True)
-class SweepResult:
+@dataclass(frozen=True, repr=False)
+class SweepResult(Shown):
     """A sweep's run, read back.
 
     Arguments:
