@@ -29,6 +29,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from common import machine, show
+from matplotlib.lines import Line2D
+from matplotlib.ticker import StrMethodFormatter
 from metered import Ground, Meter
 
 from eckart.algorithm1 import Scored, best_edit
@@ -47,6 +49,7 @@ from eckart.weights.models import load_model
 
 METRICS = ("accuracy", "log_loss")
 COLOURS = dict(zip(SCREENS, ("C0", "C1", "C2", "C3", "0.5"), strict=True))
+STYLES = {"best": ("o", "-"), "greedy": ("s", "--")}
 ONE = "one"
 BACK = 4
 """What a gradient costs in readings: forward twice, since a layer runs again before it goes back,
@@ -211,7 +214,7 @@ def compare(asked: argparse.Namespace) -> None:
             points.append(measured(arm, grounds, reference))
             reference = points[0][1] if reference is None else reference
             print(f"{arm}, {arm.metric}, {arm.budget}: {points[-1][0].gain:+.2f}", flush=True)
-        name = f"{Path(asked.model).stem}, {asked.task}, {asked.shots} shots"
+        name = f"{Path(asked.model).stem}, {asked.task}, {asked.shots} shots, {asked.part}"
         kept = {"name": name, "points": [asdict(point) for point, _ in points]}
         store.write("searches.json", json.dumps(kept, indent=1) + "\n")
     table(name, [point for point, _ in points], asked)
@@ -265,14 +268,14 @@ def hits(scored: Scored) -> np.ndarray:
 def table(name: str, points: Sequence[Point], asked: argparse.Namespace) -> None:
     adjusted = [1.0, *holm([point.p for point in points[1:]])]
     show(
-        f"{name}: {asked.part}, {asked.draws} draws, {asked.repeats} x ({asked.rows} validation +"
+        f"{name}: {asked.draws} draws, {asked.repeats} x ({asked.rows} validation +"
         f" {asked.test_rows} test) rows; points of accuracy",
         [
             "metric",
             "budget",
             "strategy, rule",
             "readings",
-            "evaluations",
+            "compositions",
             "looks",
             "s",
             "gain (95%)",
@@ -307,14 +310,23 @@ def figure(asked: argparse.Namespace) -> None:
     """Draw gain against cost: a column a run, a row a metric, a line a strategy and rule."""
     runs = [json.loads((folder / "searches.json").read_text()) for folder in asked.folders]
     drawn, panels = plt.subplots(
-        len(METRICS), len(runs), figsize=(5 * len(runs), 7), squeeze=False, sharey="col"
+        len(METRICS), len(runs), figsize=(4.2 * len(runs), 6.6), squeeze=False, sharey="col"
     )
     for column, run in zip(panels.T, runs, strict=True):
         for panel, metric in zip(column, METRICS, strict=True):
             draw_panel(panel, [p for p in run["points"] if p["arm"]["metric"] == metric])
             panel.set_title(f"{run['name']}\nchosen by {metric.replace('_', '-')}", fontsize=9)
-    panels[0, 0].legend(fontsize=7)
-    drawn.tight_layout()
+    for panel in panels[:, 0]:
+        panel.set_ylabel("gain on test, points of accuracy")
+    for panel in panels[-1]:
+        panel.set_xlabel("cost, in readings of the validation rows")
+    rules = [Line2D([], [], color=colour, label=rule) for rule, colour in COLOURS.items()]
+    styles = [
+        Line2D([], [], color="black", linestyle=line, marker=mark, label=strategy)
+        for strategy, (mark, line) in STYLES.items()
+    ]
+    drawn.legend(handles=[*rules, *styles], loc="lower center", ncols=len(rules) + len(styles))
+    drawn.tight_layout(rect=(0, 0.05, 1, 1))
     drawn.savefig(asked.figure, dpi=110)
 
 
@@ -325,21 +337,13 @@ def draw_panel(panel: Any, points: Sequence[dict[str, Any]]) -> None:
     for (strategy, rule), own in lines.items():
         cost, gain = ([point[name] for point in own] for name in ("readings", "gain"))
         low, high = zip(*(point["interval"] for point in own), strict=True)
-        panel.errorbar(
-            cost,
-            gain,
-            [np.subtract(gain, low), np.subtract(high, gain)],
-            fmt="o-" if strategy == "best" else "s--",
-            color=COLOURS[rule],
-            label=f"{strategy}, {rule}",
-            capsize=2,
-            linewidth=1,
-            markersize=4,
-        )
+        mark, line = STYLES[strategy]
+        look = {"color": COLOURS[rule], "linewidth": 1}
+        panel.plot(cost, gain, marker=mark, linestyle=line, markersize=5, **look)
+        panel.vlines(cost, low, high, alpha=0.4, **look)
     panel.axhline(0, color="0.6", linewidth=0.8)
-    panel.set_xscale("log")
-    panel.set_xlabel("cost, in readings of the validation rows")
-    panel.set_ylabel("gain on test, points")
+    panel.set_xscale("log", base=2)
+    panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 if __name__ == "__main__":

@@ -71,6 +71,12 @@ def test_the_coverage_benchmark():
         assert name in out
 
 
+def test_the_predict_benchmark():
+    printed = " ".join(run("predict.py", "--rows", "60", "--dtype", "float32").split())
+    assert "predict's time by evaluate's" in printed
+    assert "60 rows" in printed
+
+
 def test_the_draws_benchmark():
     assert "covers, same draws" in " ".join(run("draws.py", "--times", "4", "--rows", "60").split())
 

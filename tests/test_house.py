@@ -33,17 +33,18 @@ ORDER = [
     "tasks",
     "scoring",
     "selection",
-    "exports",
     "sweeps",
     "analysis",
     "reports",
+    "exports",
     "demo",
     "paper",
     "cli",
     "__main__",
 ]
 INNER = {
-    "cli": "console paths flags results runs options demo paper app",
+    "cli": "console paths flags results runs options predict out demo paper app",
+    "exports": "recipe card copying choices folder dense gguf ollama predictions harness",
     "paper.functions": """
         classes models options baselines task training curves clipping loading readings cells
         views
@@ -52,22 +53,26 @@ INNER = {
         arrays attention duals norms bound claims plainly slips identities inequalities checks
     """,
     "reports": """
-        terminal table guard provenance screens sentences tables claims controls rivals figures
-        results greedy page
+        terminal table deployed guard provenance screens sentences tables claims controls rivals
+        figures results greedy page
     """,
     "scoring": """
-        encoding requests fitting forward gradients methods scorer evaluation evaluator text
+        encoding requests fitting forward gradients methods scorer evaluation evaluator labelling
+        text
     """,
     "selection": """
-        plan order recorded drawn draws controls looks rivals free guarded guard tested racing
-        power course greedy screens settings composed result search
+        plan order recorded drawn draws controls looks rivals free deployed guarded guard tested
+        racing power course greedy screens settings composed result search
     """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "statistics": "scores paired crossed gain power multiplicity metrics harm grids",
-    "tasks": "tables spec prompts choices files splits sources labels examples task",
+    "tasks": """
+        tables spec prompts choices columns files sources labels splits examples task portable
+        harness_files harness
+    """,
     "weights": """
         options hooks linalg loading architectures anatomy conditioning identity gguf models
-        edits stored spectrum
+        edits stored quantised spectrum
     """,
 }
 """The order inside packages of more than eight modules, lowest first."""

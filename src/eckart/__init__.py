@@ -20,6 +20,7 @@ _HOME = {
     "clip_": "eckart.weights.edits",
     "evaluate": "eckart.scoring.evaluator",
     "export": "eckart.exports.dense",
+    "predict": "eckart.exports.predictions",
     "report": "eckart.reports.page",
     "search": "eckart.selection.search",
     "sweep": "eckart.sweeps.sweep",
@@ -34,6 +35,7 @@ __all__ = [
     "clip_",
     "evaluate",
     "export",
+    "predict",
     "report",
     "search",
     "sweep",
@@ -42,6 +44,7 @@ __all__ = [
 if TYPE_CHECKING:
     from eckart.errors import EckartError
     from eckart.exports.dense import export
+    from eckart.exports.predictions import predict
     from eckart.records import Edit
     from eckart.reports.page import report
     from eckart.scoring.evaluator import evaluate

@@ -320,6 +320,30 @@ def option(default: Any, help: str) -> Any:
     return Field(default=default, description=help)
 
 
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def checked(
+    model: type[ModelT], values: Mapping[str, Any], where: str, wrong: type[EckartError]
+) -> ModelT:
+    """Return values as a model that knows its keys; the error for an unknown key or a value of the
+    wrong kind names it in one line."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        # An unknown key is a misspelt one, which explains what else is missing.
+        first = min(
+            error.errors(), key=lambda e: e["type"] != "extra_forbidden" or len(e["loc"]) > 1
+        )
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = f"; {closest(key, model.model_fields)}" if len(first["loc"]) == 1 else ""
+        raise wrong(f"{where}: unknown key '{key}'{known}")
+    value = repr(first["input"])[:80]
+    why = str(first.get("ctx", {}).get("error") or first["msg"])
+    raise wrong(f"{where}: {key} is {value}: {why[0].lower()}{why[1:]}")
+
+
 class Closed(BaseModel):
     """What a file, a flag or a keyword says: frozen, with no key but its own.
 
@@ -334,20 +358,7 @@ class Closed(BaseModel):
     def of(cls, values: Mapping[str, Any], where: str) -> Self:
         """Return checked values; the error for an unknown key or a value of the wrong kind names it
         in one line."""
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            # An unknown key is a misspelt one, which explains what else is missing.
-            first = min(
-                error.errors(), key=lambda e: e["type"] != "extra_forbidden" or len(e["loc"]) > 1
-            )
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = f"; {closest(key, cls.model_fields)}" if len(first["loc"]) == 1 else ""
-            raise cls.wrong(f"{where}: unknown key '{key}'{known}")
-        value = repr(first["input"])[:80]
-        why = str(first.get("ctx", {}).get("error") or first["msg"])
-        raise cls.wrong(f"{where}: {key} is {value}: {why[0].lower()}{why[1:]}")
+        return checked(cls, values, where, cls.wrong)
 
     @classmethod
     def as_keywords(cls, *but: str) -> Callable[[CalledT], CalledT]:

@@ -271,6 +271,7 @@ class Trial:
             only field that differs between reruns.
         file: the one file that the weights are from, by its digest, and what they are quantised to
             in it; None for every other checkpoint.
+        stored_as: the type of GGUF files that the clipped weights went through; None for no type.
     """
 
     key: str
@@ -283,6 +284,7 @@ class Trial:
     error: str | None = None
     seconds: float = 0.0
     file: str | None = None
+    stored_as: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "split", Split(self.split))
@@ -309,9 +311,7 @@ class Trial:
     def to_json(self) -> dict[str, Any]:
         """Return plain values, ready for `json.dumps`."""
         values = {**asdict(self), "edits": tuple(edit.to_json() for edit in self.edits)}
-        if self.file is None:
-            del values["file"]
-        return values
+        return {k: v for k, v in values.items() if v is not None or k not in ("file", "stored_as")}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Trial:

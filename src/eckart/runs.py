@@ -8,7 +8,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
@@ -24,9 +24,10 @@ from eckart.statistics.scores import Score
 
 APPLICATION_ID = 0x65636B72  # "eckr"
 SCHEMA_VERSION = 3
-NOTES = ORIGIN, CONTENTS, GUARD, SCREEN, LOOKS = ("origin", "contents", "guard", "screen", "looks")
-"""The rows of the settings that are none: what made the run, what was in a sweep's tasks when it
-began, what guards it, what a screen found, and which other runs had scored the test rows."""
+NOTES = "origin", "contents", "guard", "screen", "looks", "portable"
+ORIGIN, CONTENTS, GUARD, SCREEN, LOOKS, PORTABLE = NOTES
+"""Rows of the settings that are none: what made the run, what a sweep's tasks held, the guard, the
+screen, the other runs that had scored the test rows, and the tasks without theirs."""
 SHOWN = 3
 """How many of the settings that differ a refusal names."""
 _SCHEMA = """
@@ -72,7 +73,7 @@ class RunStore:
                 f"run folder '{folder}' cannot be made ({error.strerror}); choose another with"
                 " --out"
             ) from error
-        with self._explained():
+        with _explained(self.folder):
             # The lock belongs to the process and ends with it, however it ends; FULL outlives a
             # power failure too.
             self._database = sqlite3.connect(
@@ -94,16 +95,15 @@ class RunStore:
 
     def trial(self, key: str) -> Trial | None:
         """Return the trial with this key, if it was ever finished."""
-        with self._explained():
-            row = self._database.execute(
-                "SELECT trial, log_likelihoods FROM trials WHERE key = ?", [key]
-            ).fetchone()
+        query = "SELECT trial, log_likelihoods FROM trials WHERE key = ?"
+        with _explained(self.folder):
+            row = self._database.execute(query, [key]).fetchone()
         with _intact(self.folder):
             return None if row is None else _unpacked(*row)
 
     def trials(self) -> Iterator[Trial]:
         """Yield every trial, without its log-likelihoods."""
-        with self._explained():
+        with _explained(self.folder):
             rows = self._database.execute("SELECT trial FROM trials ORDER BY key").fetchall()
         with _intact(self.folder):
             yield from [Trial.from_json(json.loads(text)) for (text,) in rows]
@@ -127,7 +127,7 @@ class RunStore:
         return same
 
     def row_digests(self) -> list[str]:
-        with self._explained():
+        with _explained(self.folder):
             return [digest for (digest,) in self._database.execute("SELECT digest FROM rows")]
 
     def keep_rows(self, rows: Rows) -> None:
@@ -141,8 +141,8 @@ class RunStore:
         self._write("INSERT OR REPLACE INTO spectra VALUES (?, ?)", matrix, json.dumps(spectrum))
 
     def spectra(self) -> dict[str, dict[str, Any]]:
-        with self._explained():
-            rows = self._database.execute("SELECT matrix, spectrum FROM spectra").fetchall()
+        with _explained(self.folder):
+            rows = self._database.execute("SELECT * FROM spectra").fetchall()
         return {matrix: json.loads(text) for matrix, text in rows}
 
     def model(self, name: str) -> dict[str, Any] | None:
@@ -176,10 +176,8 @@ class RunStore:
             self._database.execute(statement)
         self._database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        self._database.executemany(
-            "INSERT INTO settings VALUES (?, ?)",
-            [(name, json.dumps(value)) for name, value in settings.items()],
-        )
+        values = [(name, json.dumps(value)) for name, value in settings.items()]
+        self._database.executemany("INSERT INTO settings VALUES (?, ?)", values)
 
     def _refuse_other(self, settings: dict[str, Any]) -> None:
         rows = self._database.execute("SELECT * FROM settings")
@@ -194,7 +192,7 @@ class RunStore:
             )
 
     def _fetch(self, query: str, *values: Any) -> Any:
-        with self._explained():
+        with _explained(self.folder):
             row = self._database.execute(query, values).fetchone()
         return None if row is None else row[0]
 
@@ -204,11 +202,8 @@ class RunStore:
             return None if text is None else json.loads(text)
 
     def _write(self, statement: str, *values: Any) -> None:
-        with self._explained():
+        with _explained(self.folder):
             self._database.execute(statement, values)
-
-    def _explained(self) -> AbstractContextManager[None]:
-        return _explained(self.folder)
 
 
 @dataclass(frozen=True)
@@ -216,17 +211,17 @@ class Run:
     """A run's folder as it was found.
 
     Arguments:
-        folder: where it lies.
-        settings: what it is about.
+        folder, settings: where it lies, and what it is about.
         trials: every trial, by where it is kept, without log-likelihoods.
         rows: the rows of every split that was scored, by digest.
         spectra: what is known of each matrix's spectrum.
         models: of a sweep, what is known of each model: its fingerprint, dtype, layers and spectra.
         origin: the command and the versions that began it, where they were noted.
         margin: of the guard, in points.
-        guarded, rivals: the trials of the guard and of a search's free rivals, none of the others.
+        guarded, rivals, deployed: the trials of the guard, of a search's free rivals, and of
+            weights that went through a type of GGUF files; none of the others.
         screen: what chose the layer, where a screen did; see `Order.to_json`.
-        looks: of a search, what `Looks` counted of the other runs.
+        looks, portable: what `Looks` counted, of a search; each `PortableTask`, by its digest.
 
     Raises:
         RunError: two trials score the same edits on the same split of the same setting.
@@ -244,6 +239,8 @@ class Run:
     screen: dict[str, Any] | None = None
     rivals: tuple[Trial, ...] = ()
     looks: dict[str, int] = field(default_factory=dict)
+    deployed: tuple[Trial, ...] = ()
+    portable: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def asked(self) -> Asked:
@@ -307,10 +304,11 @@ def read_run(folder: str | Path) -> Run:
         rivals = {k: t for k, t in trials.items() if (t.setting.shots, t.setting.scoring) != own}
     names = notes[GUARD].get("names", ())
     guarded = {key: trial for key, trial in trials.items() if trial.setting.task in names}
+    deployed = {key: trial for key, trial in trials.items() if trial.stored_as}
     return Run(
         path.parent,
         settings,
-        trials={k: t for k, t in trials.items() if k not in guarded and k not in rivals},
+        trials={k: t for k, t in trials.items() if k not in {*guarded, *rivals, *deployed}},
         rows=rows,
         spectra=read["spectra"],
         models=read["models"],
@@ -320,6 +318,8 @@ def read_run(folder: str | Path) -> Run:
         screen=notes[SCREEN] or None,
         rivals=tuple(trial for key, trial in rivals.items() if key not in guarded),
         looks=notes[LOOKS],
+        deployed=tuple(deployed.values()),
+        portable=notes[PORTABLE],
     )
 
 

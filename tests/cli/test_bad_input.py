@@ -256,7 +256,15 @@ SEARCHES = {
     "a screen for nothing": (["--layer", "gradient", "--rates", "0"], "rate 0 cuts nothing"),
     "a screen by a scoring that needs all rows": (
         ["--layer", "validation", "--scoring", "batch"],
-        "first half of the validation rows",
+        "--layer validation read a split in parts",
+    ),
+    "the worst-conditioned of one layer": (
+        ["--layer", "1", "--top-k", "2"],
+        "--top-k 2 is of condition numbers",
+    ),
+    "condition numbers of the deepest": (
+        ["--strategy", "greedy", "--combine", "max"],
+        "add --layer condition-number",
     ),
     "no layers at all": (["--top-k", "0"], "top_k is 0"),
     "no such combination": (["--combine", "median"], "geometric, mean, max, min"),
@@ -270,7 +278,7 @@ SEARCHES = {
     ),
     "greedy by a scoring that needs all rows": (
         ["--strategy", "greedy", "--scoring", "batch"],
-        "greedy search reads a split in parts",
+        "a greedy search and --layer validation read",
     ),
     "greedy by a screen on the rows that test": (
         ["--strategy", "greedy", "--layer", "validation"],
@@ -288,7 +296,7 @@ SEARCHES = {
     "a checkpoint over something": (["--save", "taken"], "not an empty folder"),
     "a race by a scoring that needs all rows": (
         ["--race", "--scoring", "batch"],
-        "leave out --race",
+        "a race, a greedy search",
     ),
     "controls with a value": (["--controls", "random"], "random"),
     "a control arm as a rate": (["--rates", "0.5:random"], "0.5:random"),

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from eckart import Edit, Task, clip, export, search
 from eckart.errors import RunError
-from eckart.exports import dense
+from eckart.exports import folder as written
 from eckart.exports.copying import copy_clipped
 from eckart.scoring.evaluator import scorer_of
 from eckart.weights.edits import clip_
@@ -73,15 +73,16 @@ def test_a_checkpoint_that_scores_differently_is_not_kept(task, tmp_path, monkey
     source = save_family("llama", tmp_path / "source")
     _, save = study_of(source, task)
 
-    real = dense.copy_clipped
+    real = written.copy_clipped
 
-    def spoiled(source, edits, folder):
-        real(source, edits, folder)
+    def spoiled(source, edits, folder, wanted):
+        copied = real(source, edits, folder, wanted)
         tensors = load_file(folder / "model.safetensors")
         tensors["lm_head.weight"].mul_(-1)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return copied
 
-    monkeypatch.setattr(dense, "copy_clipped", spoiled)
+    monkeypatch.setattr(written, "copy_clipped", spoiled)
     with pytest.raises(RunError, match="scores differently"):
         save(tmp_path / "saved")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
@@ -90,11 +91,11 @@ def test_a_checkpoint_that_scores_differently_is_not_kept(task, tmp_path, monkey
 def test_a_full_disk_leaves_nothing_behind(task, tmp_path, monkeypatch):
     _, save = study_of(save_family("llama", tmp_path / "source"), task)
 
-    def full(source, edits, folder):
+    def full(source, edits, folder, wanted):
         (folder / "model.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(dense, "copy_clipped", full)
+    monkeypatch.setattr(written, "copy_clipped", full)
     with pytest.raises(RunError, match="No space left on device"):
         save(tmp_path / "saved")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
@@ -226,8 +227,10 @@ def test_what_belongs_to_a_checkpoint_is_copied_and_other_weights_are_not(task, 
         "modeling_mine.py",
         "tokenizer.json",
         "eckart.json",
+        "README.base.md",
     } <= names
-    assert not {"pytorch_model.bin", "README.md"} & names
+    assert "pytorch_model.bin" not in names
+    assert (tmp_path / "saved" / "README.base.md").read_text() == "x"
 
 
 def test_an_index_under_another_name_is_copied(task, tmp_path):

@@ -43,6 +43,18 @@ def test_a_kill_costs_at_most_the_spectrum_under_way(model, tmp_path):
 
 
 @needs_fork
+def test_labels_that_are_killed_end_as_undisturbed_ones(model, table, tmp_path):
+    found = driven("predict_kills.py", model, table, tmp_path)
+    calm = (tmp_path / "calm.csv").read_bytes()
+    for number in range(1, found["files"] + 1):
+        assert (tmp_path / f"{number}.csv").read_bytes() == calm
+        history = found["history"][number - 1]
+        assert history == sorted(history), "something that was finished was lost"
+    assert any(0 < read < 60 for history in found["history"] for read in history)
+    assert not list(tmp_path.glob("*.part*"))
+
+
+@needs_fork
 def test_a_sweep_that_is_killed_twenty_times_ends_where_an_undisturbed_one_ends(
     model, table, tmp_path
 ):

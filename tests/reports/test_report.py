@@ -106,6 +106,26 @@ def test_an_unfinished_search_says_so(tmp_path):
     assert "unknown" in report.provenance.versions.values()
 
 
+def test_a_search_is_run_again_with_its_whole_plan():
+    settings = {
+        "kind": "search",
+        "task": "moods",
+        "shots": 4,
+        "seed": 0,
+        "seeds": [0, 1],
+        "layer": "gradient",
+        "screen_rows": [64, "digest"],
+        "templates": ["own", "brief"],
+        "race": 0.05,
+        "controls": True,
+    }
+    run = replace(Made(test="none").run(), settings=settings)
+    assert Report.of(run).provenance.command == (
+        "eckart search made/tiny --task moods --shots 4 --layer gradient --screen-rows 64 --race"
+        " --controls --seeds 0,1 --templates own,brief"
+    )
+
+
 def test_a_search_wants_every_rate_and_a_race_what_it_read():
     rates = (0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995)
     run = Made(seeds=(0,), layers=(3,), rates=rates, test="none").run()

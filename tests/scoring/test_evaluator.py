@@ -384,6 +384,7 @@ def test_prior_takes_away_what_an_empty_prompt_gives(task):
         ("sum", [-6.0, -4.0]),
         ("mean", [-2.0, -4.0]),
         ("byte", [-0.5, -2.0]),
+        ("character", [-0.6, -4.0]),
         ("prior", [-5.0, -1.0]),
         ("logit", [3.0, 6.0]),
     ],
@@ -391,7 +392,9 @@ def test_prior_takes_away_what_an_empty_prompt_gives(task):
 def test_what_ranks_the_labels(method, expected):
     sums, tokens, lengths = np.array([[-6.0, -4.0]]), np.array([[3, 1]]), np.array([[12, 2]])
     reading = LogLikelihoods(
-        sums, tokens, lengths, {"prior": np.array([[[-1.0, -3.0]]])}, np.array([[9.0, 6.0]])
+        *(sums, tokens, lengths, np.array([[10, 1]])),
+        {"prior": np.array([[[-1.0, -3.0]]])},
+        np.array([[9.0, 6.0]]),
     )
     assert combine(method, reading).tolist() == [expected]
 

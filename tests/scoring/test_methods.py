@@ -234,7 +234,7 @@ def test_a_race_by_batch_is_refused_before_anything_is_read(task, tmp_path, monk
         load_model(build("llama"), tokenizer=tiny_tokenizer()), task, scoring="batch"
     )
     monkeypatch.setattr(Reader, "sums", None)
-    with pytest.raises(TaskError, match="leave out --race"):
+    with pytest.raises(TaskError, match="a race, a greedy search"):
         run_plan(Plan(rates=(0.0, 0.5), layer=1, race=True), evaluator, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

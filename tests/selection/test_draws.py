@@ -25,6 +25,7 @@ from eckart.runs import RunStore, read_run
 from eckart.scoring.evaluator import Evaluator
 from eckart.selection.drawn import Drawn, difference
 from eckart.selection.draws import Draws, drawn_tasks
+from eckart.selection.power import foresee
 from eckart.statistics.crossed import seed_and_row_mean
 from eckart.statistics.gain import verdict
 from eckart.weights.models import load_model
@@ -157,10 +158,9 @@ def test_draws_that_share_factors_and_states_are_the_draws_one_by_one(family, ta
     draws = Draws.of(Evaluator(loaded, task), [4, 5])
     edits = [(), (Edit(0, "all", 0.5),), (Edit(2, "mlp", 0.9),)]
     for split, seeds in (("validation", [4, 5]), ("test", [6, 7])):
+        assert [scorer.task.seed for scorer in draws.on(split)] == seeds
         for drawn in draws.score(edits, split):
-            alone = [
-                Evaluator(loaded, task.redrawn(seed=seed))(drawn.edits, split) for seed in seeds
-            ]
+            alone = [Evaluator(loaded, each.task)(drawn.edits, split) for each in draws.on(split)]
             assert [t.key for t in drawn.trials] == [t.key for t in alone]
             for shared, own in zip(drawn.trials, alone, strict=True):
                 for a, b in zip(
@@ -190,6 +190,38 @@ def test_rows_that_only_some_draws_have_are_missing_under_the_others(tmp_path):
     assert means.mean() == pytest.approx(unpruned.score.merits["accuracy"])
     losses = np.nanmean(unpruned.row_values("log_loss"), axis=1).mean()
     assert losses == pytest.approx(unpruned.score.merits["log_loss"])
+
+
+def test_of_one_file_no_row_is_tested_that_a_draw_chose_with(tmp_path):
+    """Each draw sets its own demonstrations apart, so that the border between validation and test
+    moves."""
+    table = tmp_path / "one.csv"
+    table.write_text("text,label\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(300)))
+    how = {"template": "{{ text }}", "label_column": "label"}
+    task = Task.load(data=table, **how, shots=10)
+    loaded = load_model(build("llama"), tokenizer=tiny_tokenizer(), dtype="float32")
+    draws = Draws.of(Evaluator(loaded, task), [0, 1, 2])
+    chose = {
+        row.id
+        for scorer in draws.choosing
+        for row in (*scorer.task.demonstrations, *scorer.task.validation)
+    }
+    bare = {row.id for seed in OTHERS for row in task.redrawn(seed=seed).test}
+    assert bare & chose
+    for scorer in draws.testing:
+        assert scorer.task.test
+        assert chose.isdisjoint(row.id for row in scorer.task.test)
+        again = scorer.task.redrawn(shots=4)
+        assert chose.isdisjoint(row.id for row in again.test)
+
+
+def test_several_prompts_of_one_draw_are_one_draw_to_what_can_be_seen(varied):
+    draws = Draws.of(
+        Evaluator(load_model(MODEL, dtype="float32"), varied), templates=["own", "bare", "input"]
+    )
+    found = foresee(draws, [Edit(1, "mlp", 0.99)])
+    assert len(draws.testing) == 3
+    assert found.to_json()["draws"] == 1
 
 
 def test_functions_are_searched_over_draws_of_examples():

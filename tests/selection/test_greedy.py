@@ -15,16 +15,17 @@ from scipy.stats import binom
 
 from eckart import Task, export, search
 from eckart.errors import EckartError, EditError, RunError
-from eckart.records import Edit, Split
+from eckart.records import RATES, Edit, Split
 from eckart.reports.page import read_report
+from eckart.reports.sentences import UNENDED
 from eckart.scoring.evaluator import Evaluator
 from eckart.selection.course import ALPHA, Budget, log10_threshold
 from eckart.selection.greedy import greedy
-from eckart.selection.plan import Plan
+from eckart.selection.plan import GREEDY_RATES, Plan
 from eckart.selection.racing import plan_looks
 from eckart.selection.search import run_plan
 from eckart.selection.settings import describe
-from eckart.statistics.paired import log_e_value, log_mean_e_value
+from eckart.statistics.paired import log10_e_value
 from eckart.weights.models import load_model
 
 CANDIDATES = tuple(Edit(layer, "mlp", rate) for layer in (3, 2, 1, 0) for rate in (0.5, 0.9, 0.99))
@@ -105,8 +106,8 @@ def test_what_a_search_says_of_itself():
     assert len({*world.asked}) == len(world.asked), "no composition reads a row twice"
     assert first.log10_threshold == pytest.approx(math.log10(2 * 12 / ALPHA))
     assert second.log10_threshold == pytest.approx(math.log10(4 * 12 * 11 / ALPHA))
-    assert log_e_value(last.turned_rows, 0) >= last.log10_threshold * math.log(10)
-    assert last.turned_rows < last.three_in_four
+    n = last.turned_rows
+    assert log10_e_value(np.ones(n - 1)) < last.log10_threshold <= log10_e_value(np.ones(n))
     assert f"{last.turned_rows} turned rows" in found.sight()
     assert json.loads(json.dumps(found.to_json()))["row_passes"] == found.passes
 
@@ -155,22 +156,17 @@ def test_a_candidate_that_fails_is_out_and_what_was_taken_may_not():
         greedy(Broken(PLANTED, 400), CANDIDATES, 400)
 
 
-@pytest.mark.parametrize(("worse", "better"), [(0, 0), (1, 0), (0, 7), (5, 2), (40, 31), (3, 260)])
-def test_of_rows_that_turn_it_is_the_e_value_of_a_race(worse, better):
-    differences = np.array([1.0] * worse + [-1.0] * better + [0.0] * 9)
-    assert log_mean_e_value(differences) == pytest.approx(log_e_value(worse, better), abs=1e-9)
-
-
 def test_another_row_adds_no_evidence_on_average():
     draw = np.random.default_rng(0)
     for rows in (0, 5, 100):
         seen = draw.uniform(-1, 1, rows)
         up, down = draw.uniform(0.01, 1), draw.uniform(0.01, 1)
         p = down / (up + down)  # so that the mean of the next is 0
-        following = p * math.exp(log_mean_e_value(np.append(seen, up))) + (1 - p) * math.exp(
-            log_mean_e_value(np.append(seen, -down))
+        higher, lower, so_far = (
+            10 ** log10_e_value(rows)
+            for rows in (np.append(seen, up), np.append(seen, -down), seen)
         )
-        assert following == pytest.approx(math.exp(log_mean_e_value(seen)))
+        assert p * higher + (1 - p) * lower == pytest.approx(so_far)
 
 
 def test_looking_often_errs_as_seldom_as_promised():
@@ -178,10 +174,10 @@ def test_looking_often_errs_as_seldom_as_promised():
     draw, errs = np.random.default_rng(0), 0
     for _ in range(400):
         rows = np.where(draw.random(240) < 0.9, 0.1, -0.9)
-        errs += any(log_mean_e_value(rows[:n]) >= math.log(20) for n in range(30, 241, 30))
+        errs += any(log10_e_value(rows[:n]) >= math.log10(20) for n in range(30, 241, 30))
     assert errs <= 400 * ALPHA
     with pytest.raises(EckartError, match="beyond -1 to 1"):
-        log_mean_e_value(np.array([0.0, 1.5]))
+        log10_e_value(np.array([0.0, 1.5]))
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +253,19 @@ def test_over_several_draws_a_row_is_worth_its_mean(tiny, tmp_path):
     found = search(model, task, **OPTIONS, seeds=[0, 1], out=tmp_path)
     assert found.edits == NOISE
     assert len(found.clipped.trials) == 2
+    look = found.course.steps[0].looks[0]
+    before, after = (
+        next(each for each in found.course.scored if each.edits == edits)
+        for edits in ((), (look.best,))
+    )
+    first, second = (
+        {row.id: now - was for row, was, now in zip(rows, *right, strict=False)}
+        for was, now in zip(before.trials, after.trials, strict=True)
+        if (rows := found.run.rows[was.rows].rows[was.split.slice])
+        and (right := (was.score.right, now.score.right))
+    )
+    shared = [(first[name] + second[name]) / 2 for name in first.keys() & second.keys()]
+    assert look.gain == pytest.approx(np.mean(shared))
     page = read_report(tmp_path, None, "html")
     assert page.summary[0].startswith("Gain with n = 1")
     assert "2 draws of demonstrations" in page.summary[0]
@@ -284,6 +293,8 @@ def test_a_search_that_was_killed_anywhere_goes_on_and_ends_the_same(tiny, tmp_p
         killed.left = at
         with pytest.raises(KeyboardInterrupt):
             run_plan(plan, killed, tmp_path / str(number))
+        if at > 1:  # an edit was read
+            assert UNENDED in read_report(tmp_path / str(number), None, "html").summary
         run_plan(plan, rest, tmp_path / str(number))
         assert 10_000 - rest.left == read - at, "nothing is read twice"
         assert without_timings(tmp_path / str(number)) == without_timings(tmp_path / "calm")
@@ -295,6 +306,36 @@ def test_a_greedy_search_is_another_run_and_algorithm_1_the_run_it_always_was(ti
     settings = describe(Plan(strategy="greedy", minutes=2), evaluator)
     assert (settings["strategy"], settings["places"], settings["minutes"]) == ("greedy", 8, 2)
     assert settings["rates"] == [0, 0.5, 0.9, 0.99]
+
+
+def test_greedy_by_condition_number_begins_at_the_layer_of_algorithm_1(tiny, tmp_path):
+    model, task = tiny
+    options = {**OPTIONS, "layer": "condition-number", "places": 2, "evaluations": 1}
+    found = search(model, task, **options)
+    numbers = search(model, task, part="down", rates=[0.5]).condition_numbers
+    candidates = list(dict.fromkeys(edit.layer for edit in found.course.candidates))
+    assert candidates == sorted(sorted(numbers, key=numbers.get)[-3:])[:0:-1]
+    assert candidates != [5, 4]
+    assert Plan(layer="condition-number") == Plan(layer="auto") == Plan()
+
+
+def test_rates_that_are_named_are_tried_though_they_are_the_default_of_the_other_strategy():
+    assert Plan(strategy="greedy").tried == GREEDY_RATES
+    assert Plan(strategy="greedy", rates=RATES).tried == Plan().tried == RATES
+
+
+def test_a_budget_that_allows_no_look_is_said(tiny, tmp_path):
+    with pytest.raises(
+        EditError, match=r"--evaluations 1 allows no look: the first reads \d+ rows"
+    ):
+        run_plan(Plan(**OPTIONS, evaluations=1), Evaluator(*tiny), tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"greedy":', b"\xff\xfe"])
+def test_a_result_that_is_damaged_is_none(tiny, tmp_path, content):
+    run_plan(Plan(**OPTIONS), Evaluator(*tiny), tmp_path)
+    (tmp_path / "result.json").write_bytes(content)
+    assert UNENDED in read_report(tmp_path, None, "html").summary
 
 
 def test_what_cannot_be_compared_row_by_row_is_refused(tiny):

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from samples import SETTING
 from samples import trial as sample
@@ -46,9 +46,9 @@ def test_runs_and_distinct_edits_are_counted_and_not_to_clip_is_none(tmp_path):
     other(tmp_path / "three", CLIP, model="another model")
     other(tmp_path / "four", ())
     found = before(tmp_path / "own")
-    assert found == Looks(runs=4, edits=3)
+    assert found == Looks(runs=4, edits=3, rows=4)
     assert str(found).startswith(
-        "These test rows were looked at before: 4 runs beside this one scored 3 edits on them."
+        "These test rows were looked at before: 4 runs beside this one scored 3 edits on 4 of them."
     )
 
 
@@ -60,7 +60,7 @@ def test_rows_are_known_by_their_texts_and_others_are_not_meant(tmp_path):
     other(tmp_path / "elsewhere", CLIP, rows=elsewhere)
     other(tmp_path / "candidates", CLIP, rows=candidates)
     other(tmp_path / "nothing yet")
-    assert before(tmp_path / "own") == Looks(runs=1, edits=1)
+    assert before(tmp_path / "own") == Looks(runs=1, edits=1, rows=1)
 
 
 def test_what_cannot_be_read_is_counted_left_alone_and_no_reason_to_stop(tmp_path):
@@ -100,11 +100,11 @@ def test_a_run_under_another_name_is_itself(tmp_path):
 
 def test_others_are_counted_until_a_run_looks_itself(tmp_path):
     other(tmp_path / "one", CLIP)
-    assert before(tmp_path / "own") == Looks(1, 1)
+    assert before(tmp_path / "own") == Looks(1, 1, rows=4)
     other(tmp_path / "two", CLIP)
-    assert before(tmp_path / "own") == Looks(2, 1)
+    assert before(tmp_path / "own") == Looks(2, 1, rows=4)
     other(tmp_path / "three", CLIP)
-    assert before(tmp_path / "own", looked=True) == Looks(2, 1)
+    assert before(tmp_path / "own", looked=True) == Looks(2, 1, rows=4)
     # What looked before anybody counted is left as it was.
     assert before(tmp_path / "old", looked=True) == Looks()
     with RunStore(tmp_path / "old", {"kind": "search"}) as store:
@@ -118,7 +118,7 @@ def test_the_same_search_in_another_dtype_or_seed_looks_again_and_says_so(task, 
     assert "looked at once (n" in as_text(search_report(first))
     assert "looked_at_before" not in first.to_json()
     second = search(MODEL, task, dtype="bfloat16", out=tmp_path / "second", **options)
-    assert second.looks == Looks(1, 1)
+    assert second.looks == Looks(1, 1, rows=60)
     # Other demonstrations make other splits, most of whose rows are the same.
     third = search(MODEL, task.redrawn(seed=5), dtype="float32", out=tmp_path / "third", **options)
     assert third.looks.runs == 2
@@ -127,7 +127,8 @@ def test_the_same_search_in_another_dtype_or_seed_looks_again_and_says_so(task, 
     assert "These test rows were looked at before: 2 runs beside this one scored" in said
     assert f"looks       {third.looks}" in str(third)
     kept = json.loads((tmp_path / "third" / "result.json").read_text())
-    assert kept["looked_at_before"] == {"runs": 2, "edits": third.looks.edits, "unread": 0}
+    assert kept["looked_at_before"] == asdict(third.looks)
+    assert third.looks.rows > 30
     assert (
         str(third.looks)
         in json.loads(report(tmp_path / "third", format="json").read_text())["summary"]

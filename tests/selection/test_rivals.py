@@ -22,7 +22,7 @@ from eckart.runs import Run, RunStore, read_run
 from eckart.scoring.evaluator import Evaluator
 from eckart.selection.free import beside_rivals
 from eckart.selection.plan import Plan
-from eckart.selection.rivals import MAJORITY, NOT_READ, UNPRUNED, Rivals, ways
+from eckart.selection.rivals import MAJORITY, NOT_READ, UNPRUNED, Rival, Rivals, ways
 from eckart.selection.search import run_plan
 from eckart.statistics.crossed import Estimate, seed_and_row_mean
 from eckart.statistics.multiplicity import holm
@@ -68,10 +68,28 @@ def test_half_of_none_and_of_one_demonstration_is_none():
     assert list(ways(1, "sum", choices=False)) == [1, 0]
     assert ways(0, "sum", choices=False) == {0: ("contextual", "batch")}
     assert ways(4, "contextual", choices=True) == {
-        4: (),
-        2: ("contextual",),
-        0: ("contextual",),
+        4: ("mean",),
+        2: ("contextual", "mean"),
+        0: ("contextual", "mean"),
     }
+
+
+def test_plain_scores_are_a_rival_of_calibrated_ones(task):
+    found = search(MODEL, task, scoring="contextual", rivals=True, **OPTIONS)
+    by_name = {each.name: each for each in found.rivals.each}
+    own = Evaluator(load_model(MODEL, dtype="float32"), task)((), "test")
+    assert by_name["plain scores"].accuracy == pytest.approx(own.score.merits["accuracy"])
+    assert {"batch calibration", "0 demonstrations with plain scores"} <= set(by_name)
+
+
+def test_a_rival_that_is_told_to_be_better_is_named_before_one_that_is_not():
+    told = Rival(
+        "told", True, 0.87, 0.8, Estimate(-0.07, (-0.1, -0.04), 0.015, 399.0, 1e-5, 1, 400), 1e-4
+    )
+    more = Rival("more", True, 0.90, 0.8, Estimate(-0.1, (-0.3, 0.1), 0.1, 399.0, 0.3, 1, 400), 0.6)
+    said = str(Rivals(True, 400, (more, told)))
+    assert "use told" in said
+    assert "do not tell the two apart" not in said
 
 
 def test_without_rivals_a_search_is_what_it_was(task, found):
@@ -184,9 +202,10 @@ def test_one_rival_that_does_better_is_named_with_what_to_do():
     assert "tell the two apart" not in str(found)
 
 
-def test_an_equal_rival_is_to_be_used_for_it_costs_nothing():
+def test_an_equal_rival_is_enough_to_say_no_and_is_not_advised():
     found = Rivals.in_run(planted(right(24), every(10) | {(1, "batch"): right(24)}))
-    assert "not shown to help: use 1 demonstration with batch calibration" in str(found)
+    assert "highest here comes 1 demonstration with batch calibration" in str(found)
+    assert ": use " not in str(found)
     assert "these rows do not tell the two apart" in str(found)
 
 
@@ -303,6 +322,7 @@ def test_a_run_keeps_them_apart_and_computes_nothing_twice(task, tmp_path, monke
     after = json.loads(report(tmp_path / "run", format="json").read_text())
     del after["tables"]["rivals"]
     after["summary"].remove(str(found.rivals))
+    assert after.pop("command") == f"{before.pop('command')} --rivals"
     assert after == before
     assert "Does clipping beat what costs nothing?" in report(tmp_path / "run").read_text()
 

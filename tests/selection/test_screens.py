@@ -298,7 +298,7 @@ def test_a_scoring_that_needs_all_rows(task):
     scorer = Evaluator(
         load_model(build("llama"), tokenizer=tiny_tokenizer()), task, scoring="batch"
     )
-    with pytest.raises(EditError, match="first half of the validation rows"):
+    with pytest.raises(TaskError, match="--layer validation read a split in parts"):
         run_plan(Plan(layer="validation"), scorer)
 
 

@@ -455,7 +455,7 @@ def test_null_prompt_keeps_all_but_the_input(tmp_path: Path) -> None:
     prompt = task.prompts("test")[0]
     shown = "".join(task.format.demonstration(example) + "\n" for example in task.demonstrations)
     expected = Prompt(
-        f"{prompt.id}:null", f"{shown}review: N/A\nverdict:", (" 0", " 1"), prompt.label
+        f"{prompt.id}:null", f"{shown}review: N/A\nverdict:", (" 0", " 1"), prompt.label, (1, 1)
     )
     assert task.null_prompt(prompt) == expected
 

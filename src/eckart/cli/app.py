@@ -12,6 +12,7 @@ import typer
 from eckart.cli import options as o
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
 from eckart.cli.flags import parse_numbers, parse_points, with_options
+from eckart.cli.out import apply, export, predict
 from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
@@ -101,6 +102,7 @@ def spectrum(
 def evaluate(
     model: o.Model,
     edit: o.Edits = None,
+    as_: o.As = None,
     split: o.Split = "validation",
     predictions: o.Predictions = None,
     prompts: o.WithPrompts = False,
@@ -122,7 +124,7 @@ def evaluate(
         from eckart.files import check_writable, write_whole
 
         check_writable(predictions)
-    evaluator = _evaluator(model, rows, scoring, reading, loading)
+    evaluator = o.stored(_evaluator(model, rows, scoring, reading, loading), as_)
     guarding = o.read_guard(guard, evaluator)
     evaluation = evaluator.evaluate(chosen, split)
     guarded = None if guarding is None else guarding.look(chosen)
@@ -140,7 +142,7 @@ def evaluate(
 
 
 @app.command()
-@with_options()
+@with_options({"rates": None})
 def search(
     model: o.Model,
     out: o.Out = None,
@@ -250,6 +252,10 @@ def sweep(
         carry_out(grid, folder, sources, execute, as_json=json_)
 
 
+for verb in (export, apply, predict):
+    app.command()(verb)
+
+
 @app.command()
 def power(
     turns: o.Turns,
@@ -276,22 +282,10 @@ def power(
 
 @app.command()
 def report(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            help="A run's folder; or 'published' for the paper's own record.", metavar="RUN"
-        ),
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="The file; by default report.html in the run's folder.")
-    ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option("--format", help="html (the default), md, csv (the cells) or json."),
-    ] = None,
-    figures: Annotated[
-        Path | None, typer.Option(help="A folder for every figure, as PNG, SVG and PDF.")
-    ] = None,
+    run: o.Reported,
+    out: o.Page = None,
+    format_: o.PageFormat = None,
+    figures: o.Figures = None,
     json_: o.Json = False,
 ) -> None:
     """Write what a search, a sweep or a spectrum found, and how sure it is, as one page that needs

@@ -41,7 +41,7 @@ INTERRUPTED = 130
 PIPE = 160
 """The width of a table that is read by a program or kept in a file."""
 
-_runs: list[Path] = []  # of the command that is running
+_kept: list[Path] = []  # what is there as soon as the command that is running has kept something
 
 # What is printed is data: a label such as [bold] or :smile: is shown as it is.
 errors = Console(stderr=True, markup=False, emoji=False)
@@ -69,14 +69,15 @@ def bar() -> Progress:
 
 
 @contextmanager
-def progress_bar(what: str, rows: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(what: str, rows: int | None) -> Iterator[Callable[[int], None]]:
     """Show a bar with rows per second on standard error; where that is no terminal, one line when
     done."""
     with bar() as progress:
         job = progress.add_task(what, total=rows)
         yield lambda done: progress.advance(job, done)
         speed = progress.tasks[0].finished_speed or progress.tasks[0].speed or 0
-    say(f"{what}: {rows} done" + (f", {speed:,.0f}/s" if speed else ""))
+        done = int(progress.tasks[0].completed) if rows is None else rows
+    say(f"{what}: {done} done" + (f", {speed:,.0f}/s" if speed else ""))
 
 
 def say(text: str) -> None:
@@ -91,8 +92,13 @@ def say_error(text: str) -> None:
 
 def say_run(folder: Path) -> None:
     """Tell where a run is kept; what an interruption leaves behind is told by it."""
-    _runs.append(folder)
+    note_kept(folder / "run.sqlite")
     say(f"run: {folder}")
+
+
+def note_kept(file: Path) -> None:
+    """Tell what is there once something is kept, for whoever interrupts."""
+    _kept.append(file)
 
 
 def check_plot(plot: Path | None) -> None:
@@ -137,7 +143,7 @@ def run(command: Callable[[], Any]) -> int:
     """Run a command and return its exit status: 0, 2 for the user's input, 130 when interrupted, 1
     for our fault."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    _runs.clear()
+    _kept.clear()
     with _noticing_interrupts() as interrupts:
         try:
             result = command()
@@ -200,7 +206,7 @@ def _noticing_interrupts() -> Iterator[list[int]]:
 
 
 def _interrupted() -> str:
-    if any((folder / "run.sqlite").exists() for folder in _runs):
+    if any(file.exists() for file in _kept):
         return "interrupted; what was finished is kept, and the same command goes on from there"
     return "interrupted; nothing was kept"
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from eckart.cli.flags import declared
-from eckart.errors import TaskError
+from eckart.errors import EckartError, ModelError, TaskError
 from eckart.selection.plan import GuardOptions, Plan
 from eckart.tasks.spec import DrawnTask
 from eckart.weights.options import ModelOptions
 
 if TYPE_CHECKING:
+    from eckart.scoring.evaluator import Evaluator
     from eckart.scoring.scorer import Scorer
     from eckart.selection.guard import Guard
     from eckart.tasks import Task
@@ -41,6 +42,17 @@ Edits = Annotated[
             "LAYER:PART:RATE, such as 26:mlp:0.95; several are clipped together. Control arms:"
             " 26:mlp:0.95:random, or random1, ..., or largest; 26:mlp:drop."
         ),
+    ),
+]
+As = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        help=(
+            "Quantise the clipped weights to a type of GGUF files, and dequantise them: q8_0, q4_0,"
+            " f16, ..."
+        ),
+        rich_help_panel=RUN,
     ),
 ]
 Split = Annotated[
@@ -82,6 +94,88 @@ Out = Annotated[
 Save = Annotated[
     Path | None,
     typer.Option(help="Write the clipped model here, as a checkpoint.", rich_help_panel=RUN),
+]
+Exported = Annotated[
+    Path,
+    typer.Option("--out", help="The folder to write: a new one, or empty.", rich_help_panel=RUN),
+]
+Choice = Annotated[
+    str | None,
+    typer.Option(help="Which of a sweep's choices, by words of its name: 'sst2, 10 shots, mlp'."),
+]
+Base = Annotated[
+    str | None, typer.Option(help="Where a run's model lies now, if not where it was.")
+]
+Unclipped = Annotated[
+    bool, typer.Option("--unclipped", help="Write the model where a run clips nothing, too.")
+]
+Written = Annotated[
+    str,
+    typer.Option(
+        "--format", help="safetensors, as the model is; or gguf, for llama.cpp and Ollama."
+    ),
+]
+GgufBase = Annotated[
+    str | None,
+    typer.Option("--gguf", help="The GGUF file to patch, where the model is none: the same model."),
+]
+GgufTypes = Annotated[
+    str, typer.Option("--type", help="Of edited tensors in a GGUF file: f16, bf16 or q8_0.")
+]
+Repository = Annotated[
+    str | None,
+    typer.Option(
+        "--push-to-hub",
+        help="Send the folder to this repository of the hub (NAME or OWNER/NAME), with the token"
+        " of `hf auth login` or HF_TOKEN.",
+        rich_help_panel=RUN,
+    ),
+]
+Private = Annotated[
+    bool,
+    typer.Option("--private", help="Make that repository a private one.", rich_help_panel=RUN),
+]
+NewRows = Annotated[
+    str | None,
+    typer.Argument(
+        help="A table (CSV, TSV, JSON Lines, parquet), or - for standard input: a table, JSON"
+        " Lines, or a text a line.",
+        metavar="[ROWS]",
+    ),
+]
+Texts = Annotated[list[str] | None, typer.Option("--text", help="A text to label; or several.")]
+Compare = Annotated[
+    bool, typer.Option("--compare", help="The unpruned model's predictions beside the clipped's.")
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="csv, jsonl or table; by default as --out ends, a table on a terminal, or else csv.",
+        rich_help_panel=RUN,
+    ),
+]
+Interactive = Annotated[
+    bool,
+    typer.Option(
+        "--interactive",
+        help="Type texts, or pipe them in, and see what both models make of each, up to an empty"
+        " line.",
+    ),
+]
+Continue = Annotated[
+    int,
+    typer.Option(
+        "--continue", help="Tokens that each model writes after a text, with --interactive.", min=0
+    ),
+]
+Labelled = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        help="The file, new; a stopped command goes on where it was, and it is there once whole.",
+        rich_help_panel=RUN,
+    ),
 ]
 Predictions = Annotated[
     Path | None, typer.Option(help="Write one JSON line a row.", rich_help_panel=RUN)
@@ -127,6 +221,21 @@ Gains = Annotated[str, typer.Option("--gain", help="Gains in points, joined by c
 Chance = Annotated[float, typer.Option("--power", help="The probability of telling a gain.")]
 Level = Annotated[
     float, typer.Option(help="Of the two-sided test; divide 0.05 by the number of choices.")
+]
+Reported = Annotated[
+    Path,
+    typer.Argument(
+        help="A run's folder; or 'published' for the paper's own record.", metavar="RUN"
+    ),
+]
+Page = Annotated[
+    Path | None, typer.Option(help="The file; by default report.html in the run's folder.")
+]
+PageFormat = Annotated[
+    str | None, typer.Option("--format", help="html (the default), md, csv (the cells) or json.")
+]
+Figures = Annotated[
+    Path | None, typer.Option(help="A folder for every figure, as PNG, SVG and PDF.")
 ]
 Rates = Annotated[str, declared(Plan, "rates")]
 Metric = Annotated[str | None, declared(Plan, "metric")]
@@ -174,10 +283,37 @@ def read_draws(task: DrawnTask, plan: Plan) -> Task:
     return cast("Task", first)
 
 
+def is_gguf(format_: str, base: str | None, repository: str | None) -> bool:
+    """Say whether an export is a GGUF file; an EckartError where what was said does not go
+    together."""
+    if format_ not in ("safetensors", "gguf"):
+        raise EckartError(f"no format '{format_}' of models; there are safetensors and gguf")
+    if format_ == "gguf" and repository is not None:
+        raise EckartError(
+            f"--push-to-hub {repository} sends a folder of safetensors; send a GGUF file with"
+            " `hf upload`"
+        )
+    if format_ != "gguf" and base is not None:
+        raise EckartError(f"--gguf {base} is a file to patch; add --format gguf")
+    return format_ == "gguf"
+
+
+def stored(evaluator: Evaluator, kind: str | None) -> Evaluator:
+    """Return an evaluator of the weights as a type of GGUF files has them, if one was named."""
+    from eckart.scoring.scorer import storing
+
+    return evaluator if kind is None else storing(evaluator, kind)
+
+
 def read_guard(said: GuardOptions, scorer: Scorer) -> Guard | None:
     """Return the guard that was asked for, ready to read edits; None where there is none."""
     if not said.guard:
         return None
+    if scorer.stored_as:
+        raise ModelError(
+            f"--as {scorer.stored_as} is not guarded: the guard reads the model as it is loaded;"
+            " leave out one of the two"
+        )
     from eckart.selection.guard import Guard
 
     return Guard(scorer, said.guard_text, said.guard_task, said.guard_margin)

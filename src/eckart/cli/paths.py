@@ -19,7 +19,7 @@ from eckart.files import BESIDE_WEIGHTS, KEPT, WEIGHTS, Read, check_outputs, hom
 if TYPE_CHECKING:
     import typer
 
-NAMED = ("model", "models", "source", "task", "guard_text", "guard_task")
+NAMED = ("model", "models", "source", "rows", "base", "task", "guard_text", "guard_task")
 """Options and arguments that are text, because what they name need not be a path."""
 WRITTEN = ("predictions", "plot", "figures", "save", "out")
 RUN_FILES = (*KEPT, "result.txt", "validation.png")
@@ -82,6 +82,8 @@ def _read(said: Mapping[str, Any]) -> Iterator[Read]:
         yield from _task(task.strip(), said.get("data"))
     for task in said.get("guard_task") or ():
         yield from _task(task, None)
+    if said.get("rows"):
+        yield Read("the rows", Path(str(said["rows"])))
     if said.get("guard_text"):
         yield Read("the guard text", Path(said["guard_text"]))
     for run in [said.get("run"), *(said.get("runs") or [])]:
@@ -111,11 +113,14 @@ def _model(name: str) -> Iterator[Read]:
 
 def _task(task: str, data: str | Path | None) -> Iterator[Read]:
     """Yield a task's file and its data, wherever that is named."""
-    from eckart.tasks.spec import find_spec
+    from eckart.tasks.spec import find_spec, parted
 
     config = None
+    harness, task = parted(task)
     if task.lower().endswith((".yaml", ".yml")):
         yield Read("the task file", home(task))
+        if harness:
+            return
         try:
             spec = find_spec(task)
         except EckartError:  # the verb says so itself

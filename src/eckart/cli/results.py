@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eckart.cli.console import print_json, say, show
+from eckart.cli.console import print_json, say, show, typed
 from eckart.errors import RunError
 from eckart.files import write_whole
 from eckart.reports.claims import published_table
@@ -40,7 +40,7 @@ def finish_search(
     if save is not None:
         from eckart.exports.dense import save_clipped  # torch, which a report does without
 
-        kept = save_clipped(result, scorer, save)
+        kept = save_clipped(result, scorer, save, typed())
     if as_json:
         print_json(
             {
@@ -59,6 +59,7 @@ def finish_search(
 def saved_sentences(saved: Saved, result: Tested) -> str:
     """Say where a model was saved, and what clipping turned apart from what rounding to the stored
     dtype turned."""
+    assert saved.score is not None
     n, dtype = saved.score.n, result.settings["dtype"]
     clipping = (
         f"clipping turned {result.turned} of {n} (unpruned against clipped, both in {dtype})"
@@ -76,6 +77,7 @@ def saved_sentences(saved: Saved, result: Tested) -> str:
 
 
 def _document(saved: Saved, result: Tested) -> dict[str, Any]:
+    assert saved.score is not None
     return {
         "path": str(saved.path),
         "dtype": saved.dtype,
@@ -85,6 +87,30 @@ def _document(saved: Saved, result: Tested) -> dict[str, Any]:
         "largest_change": saved.largest_change,
         "written_before": saved.before,
     }
+
+
+def run_export(saved: Saved, repo: str | None, private: bool, as_json: bool) -> None:
+    """Send an exported folder to the hub, if it is to go there, and say what was written."""
+    from eckart.exports.folder import push
+
+    recipe = saved.recipe
+    assert recipe is not None
+    address = None if repo is None else push(saved.path, repo, private=private)
+    for note in saved.notes:
+        say(f"note: {note}")
+    if as_json:
+        sent = {} if address is None else {"hub": address}
+        print_json({"path": str(saved.path), **sent, **recipe.model_dump(mode="json")})
+        return
+    for sentence in recipe.scores.says if recipe.scores else ():
+        show(sentence)
+    clipped = ", ".join(recipe.edits) or "nothing"
+    show(
+        f"{saved.path}: {recipe.model} with {clipped} clipped, stored in {saved.dtype};"
+        f" {len(recipe.files) + 2} files, by their SHA-256 in SHA256SUMS"
+    )
+    if address is not None:
+        show(f"on the hub: {address}")
 
 
 def result_report(result: SearchResult | GreedyResult) -> RenderableType:

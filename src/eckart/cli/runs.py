@@ -66,7 +66,8 @@ def show_plan(plan: Plan, scorer: Scorer, folder: Path, as_json: bool) -> None:
     layers = study.layers_of(scorer.anatomy) or [len(scorer.anatomy.layers) - 1]
     edits = largest_first(max(layers), plan.part, plan.tried)
     found = foresee(Draws.of(scorer, plan.seeds, plan.templates), edits)
-    _show_cost(cost, {} if found is None else {folder.name: found}, as_json)
+    name = folder.name if isinstance(plan.layer, int) else f"{folder.name}, at its deepest layer"
+    _show_cost(cost, {} if found is None else {name: found}, as_json)
 
 
 def show_study(study: Sweep, folder: Path, sources: Sources, as_json: bool) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
+import os
 import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -16,38 +18,91 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from eckart.files import BESIDE_WEIGHTS
+from eckart.errors import ModelError
+from eckart.exports.card import BASE_CARD, CARD, PROMPT, USE
+from eckart.exports.recipe import RECIPE, SUMS
+from eckart.files import BESIDE_WEIGHTS, home
 from eckart.records import Edit
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.edits import clip_, dropped_biases, edit_, targets_of
 from eckart.weights.identity import raw_bytes
-from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor
+from eckart.weights.loading.failures import explained
+from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor, found
 from eckart.weights.models import LoadedModel, Model
 from eckart.weights.stored import StoredWeights
 
 NOTICES = ("LICENSE*", "NOTICE*")
+CALLED = {CARD: BASE_CARD}
+"""What a file of the base model is called in the folder, where it has another name there."""
+MADE = (RECIPE, SUMS, CARD, BASE_CARD, PROMPT, USE)
+"""What an export puts beside the weights."""
+BLOCK = 1 << 20
 
 Change = tuple[StoredTensor, Tensor]
 
 
-def copy_clipped(source: LoadedModel, edits: Sequence[Edit], folder: Path) -> None:
+@dataclass(frozen=True)
+class Copied:
+    """What was copied of a checkpoint.
+
+    Arguments:
+        base: the SHA-256 of each file, by its name there.
+        kept: the same of those that lie in the folder as they are, by their names in it.
+    """
+
+    base: dict[str, str]
+    kept: dict[str, str]
+
+
+def copy_clipped(
+    source: LoadedModel,
+    edits: Sequence[Edit],
+    folder: Path,
+    wanted: Mapping[str, str] | None = None,
+) -> Copied:
     """Write a clipped model, into an empty folder, as the files of the checkpoint that it was
     loaded from: every tensor keeps its name, its dtype, and its bytes.
 
     Only clipped matrices change. They are truncations of the stored numbers, whatever the model
-    runs in.
+    runs in, and one of them is in memory at a time, unless the library joins them on loading.
+
+    Arguments:
+        source: may be without its weights, for these are read from the files.
+        wanted: the digests of the only files to copy, or all that belong to the checkpoint.
+
+    Raises:
+        ModelError: a file is not the one that is wanted.
     """
-    checkpoint = Checkpoint(source.name)
-    for shard in checkpoint.shards:
-        shutil.copyfile(shard, folder / shard.name)
-    _copy_beside(checkpoint, folder)
+    with explained(source.name):
+        files = _files(Checkpoint(source.name))
+    base = {}
+    for name in files if wanted is None else wanted:
+        if name not in files:
+            raise ModelError(f"'{source.name}' is not the recipe's base model: it has no {name}")
+        base[name] = copied(files[name], folder / CALLED.get(name, name))
+        if wanted is not None and base[name] != wanted[name]:
+            raise ModelError(
+                f"'{source.name}' is not the recipe's base model: the SHA-256 of its {name} is"
+                f" {base[name][:12]}, and of the recipe's {wanted[name][:12]}; give the model, in"
+                " the revision, that was exported"
+            )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # to be loaded whole is what saving always was
         stored = StoredWeights.of(source.name, source.options)
     if stored.places is None:
-        _write_joined(source.name, stored.anatomy, edits, folder)
+        changed = _write_joined(source.name, stored.anatomy, edits, folder)
     else:
-        _overwrite_(folder, _clipped(stored, edits))
+        changed = _overwrite_(folder, _clipped(stored, edits))
+    return Copied(base, {n: d for n, d in base.items() if n not in changed and n != CARD})
+
+
+def revision(source: LoadedModel) -> str | None:
+    """Return the commit of the hub that a checkpoint's files are of; None for a folder."""
+    if source.live or source.file is not None or home(source.name).is_dir():
+        return None
+    listing = Checkpoint(source.name).listing
+    inside = listing is not None and listing.parent.parent.name == "snapshots"
+    return listing.parent.name if listing is not None and inside else None
 
 
 def stored_dtype(source: LoadedModel) -> str:
@@ -70,18 +125,35 @@ def save(model: Model, folder: Path) -> None:
         model.save_pretrained(folder, safe_serialization=True)
 
 
-def _copy_beside(checkpoint: Checkpoint, folder: Path) -> None:
-    """Copy what else belongs to the checkpoint, from its folder or the hub's cache.
+def _files(checkpoint: Checkpoint) -> dict[str, Path]:
+    """Return the files of a checkpoint by their names, in its folder or the hub's cache, the small
+    ones first.
 
-    Weights in other formats stay behind: they would be those of the unclipped model.
+    Weights in other formats stay behind: they would be those of the unclipped model. So does what
+    an earlier export put beside them.
     """
-    assert checkpoint.listing is not None
-    if checkpoint.listing not in checkpoint.shards:
-        shutil.copyfile(checkpoint.listing, folder / checkpoint.listing.name)
-    for pattern in (*BESIDE_WEIGHTS, *NOTICES):
-        for path in checkpoint.listing.parent.glob(pattern):
-            if path.is_file():
-                shutil.copyfile(path, folder / path.name)
+    listing = checkpoint.listing
+    assert listing is not None
+    patterns = (*BESIDE_WEIGHTS, *NOTICES)
+    beside = [p for pattern in patterns for p in sorted(listing.parent.glob(pattern))]
+    small = {path.name: path for path in beside if path.is_file() and path.name not in MADE}
+    card = found(checkpoint.name, CARD)
+    large = {path.name: path for path in (listing, *checkpoint.shards)}
+    return {**small, **({CARD: Path(card)} if card else {}), **large}
+
+
+def copied(path: Path, target: Path) -> str:
+    """Copy a file in constant memory, holes as holes, and return its SHA-256."""
+    digest = hashlib.sha256()
+    with path.open("rb") as source, target.open("wb") as file:
+        while block := source.read(BLOCK):
+            digest.update(block)
+            if block.count(0) == len(block):
+                file.seek(len(block), os.SEEK_CUR)
+            else:
+                file.write(block)
+        file.truncate()
+    return digest.hexdigest()
 
 
 def _clipped(stored: StoredWeights, edits: Sequence[Edit]) -> Iterator[Change]:
@@ -104,9 +176,9 @@ def _clipped(stored: StoredWeights, edits: Sequence[Edit]) -> Iterator[Change]:
         yield from ((place, torch.zeros(place.shape)) for place in stored.places[path])
 
 
-def _write_joined(name: str, anatomy: Anatomy, edits: Sequence[Edit], folder: Path) -> None:
+def _write_joined(name: str, anatomy: Anatomy, edits: Sequence[Edit], folder: Path) -> set[str]:
     """Write a checkpoint whose tensors the library joins on loading: it parts them again when it
-    writes them.
+    writes them. Returns the names of the files that changed.
 
     Where it then gives them other names than the checkpoint's, its own files are kept: every
     number, if not its dtype.
@@ -116,12 +188,13 @@ def _write_joined(name: str, anatomy: Anatomy, edits: Sequence[Edit], folder: Pa
         save(anatomy.model, Path(scratch))
         written, originals = Checkpoint(scratch).tensors, Checkpoint(name).tensors
         if written.keys() <= originals.keys():
-            _overwrite_(folder, _different(originals, written))
-            return
-        for path in folder.glob("*.safetensors*"):
+            return _overwrite_(folder, _different(originals, written))
+        old, new = list(folder.glob("*.safetensors*")), list(Path(scratch).glob("*.safetensors*"))
+        for path in old:
             path.unlink()
-        for path in Path(scratch).glob("*.safetensors*"):
+        for path in new:
             path.rename(folder / path.name)
+        return {path.name for path in (*old, *new)}
 
 
 def _different(
@@ -139,9 +212,10 @@ def _read(place: StoredTensor) -> Tensor:
         return file.get_tensor(place.key)
 
 
-def _overwrite_(folder: Path, changes: Iterable[Change]) -> None:
+def _overwrite_(folder: Path, changes: Iterable[Change]) -> set[str]:
     """Set tensors' bytes in copies of their files: 8 bytes of length, a header that says where each
-    lies, the bytes."""
+    lies, the bytes. Returns the names of the files that changed."""
+    changed = set()
     for place, numbers in changes:
         with (folder / place.file.name).open("r+b") as opened:
             length = int.from_bytes(opened.read(8), "little")
@@ -150,3 +224,5 @@ def _overwrite_(folder: Path, changes: Iterable[Change]) -> None:
             assert len(content) == end - start
             opened.seek(8 + length + start)
             opened.write(content)
+        changed.add(place.file.name)
+    return changed

@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
-from eckart.errors import RunError
-from eckart.exports.copying import copy_clipped, save, stored_dtype
-from eckart.files import clear_drafts, drafted, home
+from eckart.errors import EditError, RunError
+from eckart.exports.choices import Chosen, is_run
+from eckart.exports.copying import revision, stored_dtype
+from eckart.exports.folder import (
+    free_target,
+    is_taken,
+    source_of,
+    taken,
+    write_folder,
+    writing,
+)
+from eckart.exports.recipe import RECIPE, Recipe, versions
+from eckart.files import clear_drafts, home
 from eckart.records import Edit, Trial
-from eckart.scoring.evaluator import scorer_of
+from eckart.scoring.evaluator import Evaluator, scorer_of
 from eckart.scoring.scorer import Scorer
 from eckart.selection.draws import Draws, drawn_tasks
 from eckart.selection.tested import Tested
 from eckart.statistics.scores import Score
 from eckart.tasks.task import AnyTask, Task
-from eckart.weights.edits import clip, clip_
-from eckart.weights.identity import tokenizer_text
+from eckart.weights.anatomy import Anatomy
+from eckart.weights.edits import canonical, targets_of
 from eckart.weights.models import (
+    DTYPES,
     LoadedModel,
     Model,
     Tokenizer,
-    load_checkpoint,
     load_model,
-    load_tokenizer,
     needed_tokenizer,
 )
+from eckart.weights.options import ModelOptions
+from eckart.weights.stored import StoredWeights, stored_fingerprint
 
-ABOUT = "eckart.json"
-"""What a saved model is, beside it."""
 SAME = ("eckart", "weights", "edits", "dtype")
 """What two saved models that are the same agree on."""
 
@@ -47,64 +54,159 @@ trusted."""
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that was written, loaded again and scored again on the test rows.
+    """A checkpoint that was written; of a result in memory, loaded and scored again on the test
+    rows.
 
     Arguments:
         path: its folder.
         dtype: of the stored weights; where they are of several, the one of most numbers.
-        score: the reloaded model's score, in the run's dtype.
+        score: the reloaded model's score, in the run's dtype; None where it was not loaded.
         changed: on how many rows the reloaded model predicts otherwise than the run's clipped one:
             what rounding did, since a run clips the weights that it has in memory, and a checkpoint
             is clipped as it is stored.
         largest_change: of any ranked value by that rounding, in nats.
         before: whether the same command had written it already, so that it was only scored again.
+        notes: what the user should know of it.
+        recipe: what it is.
     """
 
     path: Path
     dtype: str
-    score: Score
-    changed: int
-    largest_change: float
+    score: Score | None = None
+    changed: int = 0
+    largest_change: float = 0.0
     before: bool = False
+    notes: tuple[str, ...] = ()
+    recipe: Recipe | None = field(default=None, compare=False, repr=False)
 
 
 def export(
-    result: Tested,
+    result: Tested | str | Path,
     directory: str | Path,
-    model: str | Path | Model | LoadedModel,
-    task: AnyTask | str,
+    model: str | Path | Model | LoadedModel | None = None,
+    task: AnyTask | str | None = None,
     *,
+    edits: Sequence[Edit | str] = (),
+    choice: str | None = None,
     device: str = "auto",
     tokenizer: Tokenizer | None = None,
+    unclipped: bool = False,
+    command: str | None = None,
     **options: Any,
 ) -> Saved:
-    """Write a result's clipped model as a dense checkpoint with its tokenizer, and check it by
-    scoring it again.
+    """Write a clipped model as an ordinary checkpoint with its tokenizer, its recipe, its prompt
+    and a model card.
 
     The checkpoint's own files are copied, and only the clipped matrices change; each keeps its
-    stored dtype. The folder appears only once the reloaded model has given the run's scores again.
-    A folder that holds this very model, written by the same version, is scored again and left as it
-    is.
+    stored dtype. The folder appears only once it is whole. A result in memory is checked by loading
+    the folder and scoring it again, and where the folder holds this very model, written by the same
+    version, it is scored again and left as it is; all else needs the memory of one matrix, unless
+    there is a task to score.
 
     Arguments:
-        result: what `search` returned.
-        directory: a folder that does not exist yet, or is empty, or that the same export has
-            written.
-        model, task, device, tokenizer, options: as `search` was given them.
+        result: what `search` returned; or the folder of a finished run; or a model to clip.
+        directory: a folder that does not exist yet, or is empty.
+        model: of a result, as `search` was given it; of a run, where it lies now, if elsewhere.
+        task: of a result, as `search` was given it; of a model, what to score the edits on.
+        edits: of a model: `Edit`s, or texts such as `26:mlp:0.95`.
+        choice: which of a sweep's choices, by words of its name.
+        device, tokenizer, options: as `search` was given them; of a model with a task, as
+            `evaluate`.
+        unclipped: write the model where nothing was chosen to be clipped, too.
+        command: what the recipe notes as what made it.
 
     Raises:
-        RunError: the model or the task is not the result's, the folder is taken or cannot be
-            written, or the reloaded model scores differently.
-        ModelError: the model reads numbers.
+        RunError: the model or the task is not the result's, the run makes no choice or clips
+            nothing, the folder is taken or cannot be written, or the reloaded model scores
+            differently.
+        EditError: there is no edit, or the model has no such matrix.
+        ModelError: the model reads numbers, or there is none.
     """
-    task = Task.load(task) if isinstance(task, str) else task
-    settings = result.settings
-    task = drawn_tasks(task, settings.get("seeds", ()), settings.get("templates", ()))[0]
-    loaded = load_model(model, dtype=settings["dtype"], device=device, tokenizer=tokenizer)
-    return save_clipped(result, scorer_of(task, loaded, **options), directory)
+    if not isinstance(result, str | Path):
+        if model is None or task is None:
+            raise RunError("a result is exported with the model and the task that were searched")
+        task = Task.load(task) if isinstance(task, str) else task
+        settings = result.settings
+        task = drawn_tasks(task, settings.get("seeds", ()), settings.get("templates", ()))[0]
+        loaded = load_model(model, dtype=settings["dtype"], device=device, tokenizer=tokenizer)
+        return save_clipped(result, scorer_of(task, loaded, **options), directory, command)
+    target = free_target(directory)
+    loading = ModelOptions(trust_remote_code=options.pop("trust_remote_code", False))
+    if is_run(result):
+        if edits or task is not None:
+            raise EditError(
+                f"'{result}' is a run, which has its own edits and task; leave them out, or give"
+                " the model in its place"
+            )
+        chosen = Chosen.of_run(result, choice)
+        source = _base_of(chosen, model, loading)
+    else:
+        chosen, source = _own(str(result), edits, task, loading, device, options)
+    if not chosen.edits and not unclipped:
+        raise EditError(
+            f"'{result}' chose to clip nothing, so there is no other model than '{source.name}';"
+            " --unclipped writes that one, with its recipe"
+        )
+    with writing(target) as draft:
+        recipe = write_folder(source, _recipe(source, chosen, command), draft)
+    return Saved(target, recipe.dtype, notes=chosen.known, recipe=recipe)
 
 
-def save_clipped(result: Tested, scorer: Scorer, directory: str | Path) -> Saved:
+def _own(
+    name: str,
+    edits: Sequence[Edit | str],
+    task: AnyTask | str | None,
+    loading: ModelOptions,
+    device: str,
+    options: dict[str, Any],
+) -> tuple[Chosen, LoadedModel]:
+    """Return edits of one's own, scored where there is a task, and the model that they are of."""
+    said = [Edit.parse(edit) if isinstance(edit, str) else edit for edit in edits]
+    if not said:
+        raise EditError(
+            f"no edit of '{name}': give one, such as --edit 26:mlp:0.95, or a run's folder"
+        )
+    if task is None:
+        source = source_of(name, loading)
+        edits_ = canonical(Anatomy.of(source.model), said)
+        targets_of(source.model, edits_)
+        return Chosen(name, edits_), source
+    made = Task.load(task) if isinstance(task, str) else task
+    about = {"dtype": options.pop("dtype", "auto"), "device": device}
+    loaded = load_model(name, **about, trust_remote_code=loading.trust_remote_code)
+    scorer = scorer_of(made, loaded, **options)
+    if not isinstance(scorer, Evaluator):
+        raise RunError(f"task '{made.name}' asks for numbers, so there is no prompt to export")
+    return Chosen.of_evaluation(scorer.evaluate(said, "test"), loaded.fingerprint), loaded
+
+
+def _base_of(
+    chosen: Chosen, model: str | Path | Model | LoadedModel | None, loading: ModelOptions
+) -> LoadedModel:
+    """Return the model that a run was of; a RunError where it is another now."""
+    if model is not None and not isinstance(model, str | Path):
+        raise RunError("a run's model is exported from its files: name the folder or hub id")
+    source = source_of(str(model or chosen.model), loading)
+    found = None
+    if source.file is None:
+        stored = StoredWeights.of(source.name, loading)
+        found = stored_fingerprint(stored, source.tokenizer, DTYPES[chosen.scored_in])
+    if chosen.weights and found != chosen.weights:  # not to be had from the files alone, perhaps
+        loaded = load_model(
+            source.name, dtype=chosen.scored_in, trust_remote_code=loading.trust_remote_code
+        )
+        found = loaded.fingerprint
+    if chosen.weights and found != chosen.weights:
+        raise RunError(
+            f"the run's weights are {chosen.weights[:12]}, and those of '{source.name}' are"
+            f" {str(found)[:12]}; give the model that was searched (--base)"
+        )
+    return source
+
+
+def save_clipped(
+    result: Tested, scorer: Scorer, directory: str | Path, command: str | None = None
+) -> Saved:
     """Write a result's clipped model; see `export`.
 
     Arguments:
@@ -119,23 +221,19 @@ def save_clipped(result: Tested, scorer: Scorer, directory: str | Path) -> Saved
                 f"the result's {name} are {result.settings[name][:12]}, and these are"
                 f" {digest[:12]}; give the model and the task that were searched"
             )
-    about, target = _about(source, result.edits), check_target(directory, source)
-    if _is_taken(target):
+    seeds, templates = (result.settings.get(name, ()) for name in ("seeds", "templates"))
+    again, *_ = Draws.of(scorer, seeds, templates).testing
+    recipe = _recipe(source, Chosen.of_result(result, again.task), command)
+    target = check_target(directory, source)
+    if is_taken(target):
         there = _written(target)
-        if any(there.get(name) != about[name] for name in SAME):
-            raise _taken(directory)
+        if any(there.get(name) != json.loads(recipe.text())[name] for name in SAME):
+            raise taken(directory)
         clear_drafts(target)
-        return _score_again(result, scorer, target, target, about["dtype"])
-    try:
-        with drafted(target) as draft:
-            draft.mkdir()
-            _write(source, result.edits, about, draft)
-            saved = _score_again(result, scorer, draft, target, about["dtype"])
-    except (OSError, SafetensorError) as error:
-        raise RunError(
-            f"checkpoint '{target}' cannot be written ({error}); check space and permissions"
-        ) from error
-    return saved
+        return _score_again(result, again, target, target, recipe)
+    with writing(target) as draft:
+        recipe = write_folder(source, recipe, draft)
+        return _score_again(result, again, draft, target, recipe)
 
 
 def check_target(directory: str | Path, model: LoadedModel | None = None) -> Path:
@@ -143,85 +241,53 @@ def check_target(directory: str | Path, model: LoadedModel | None = None) -> Pat
     wrote, of that model where one is given; a RunError where it is a file, holds something else, or
     cannot be made."""
     target = home(directory).absolute()
-    if _is_taken(target):
-        there = _written(target)
-        if there.get("eckart") != version("eckart") or (
-            model and there.get("weights") != model.fingerprint
-        ):
-            raise _taken(directory)
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"'{target.parent}' cannot be made ({error.strerror}); name another folder"
-        ) from error
-    if not os.access(target.parent, os.W_OK):
-        raise RunError(f"'{target.parent}' cannot be written to; name another folder")
+    if not is_taken(target):
+        return free_target(directory)
+    there = _written(target)
+    if there.get("eckart") != version("eckart") or (
+        model and there.get("weights") != model.fingerprint
+    ):
+        raise taken(directory)
     return target
 
 
-def _is_taken(target: Path) -> bool:
-    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
-
-
-def _taken(directory: str | Path) -> RunError:
-    return RunError(
-        f"'{directory}' exists and is not an empty folder, nor what this command writes; name a new"
-        " one, nothing is overwritten"
+def _recipe(source: LoadedModel, chosen: Chosen, command: str | None) -> Recipe:
+    """Return what tells an exported model from every other, but for its digests."""
+    return Recipe(
+        eckart=version("eckart"),
+        model=source.name,
+        revision=revision(source),
+        weights=chosen.weights,
+        edits=tuple(map(str, chosen.edits)),
+        dtype=stored_dtype(source),
+        scored_in=chosen.scored_in,
+        task=chosen.task,
+        scores=chosen.scores,
+        versions=versions(),
+        command=command,
     )
-
-
-def _about(source: LoadedModel, edits: Sequence[Edit]) -> dict[str, Any]:
-    """Return what tells a saved model from every other."""
-    return {
-        "eckart": version("eckart"),
-        "model": source.name,
-        "weights": source.fingerprint,
-        "edits": [str(edit) for edit in edits],
-        "dtype": stored_dtype(source),
-    }
 
 
 def _written(target: Path) -> dict[str, Any]:
     """Return what a folder says of the model in it; nothing where it is no export's."""
     try:
-        about = json.loads((target / ABOUT).read_text(encoding="utf-8"))
+        about = json.loads((target / RECIPE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return about if isinstance(about, dict) else {}
 
 
-def _write(source: LoadedModel, edits: Sequence[Edit], about: dict[str, Any], folder: Path) -> None:
-    """Save the clipped model, every tensor in the dtype that it is stored in."""
-    tokenizer = needed_tokenizer(source)
-    if source.live:
-        with clip(source.model, edits):
-            save(source.model, folder)
-        tokenizer.save_pretrained(folder)
-    elif source.file is not None:
-        exact = load_checkpoint(source.name, None, source.options)
-        clip_(exact, edits)
-        save(exact, folder)
-        tokenizer.save_pretrained(folder)
-    else:
-        copy_clipped(source, edits, folder)
-        if tokenizer_text(tokenizer) != tokenizer_text(load_tokenizer(source.name, source.options)):
-            tokenizer.save_pretrained(folder)  # another one than the checkpoint's was asked for
-    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-
-
-def _score_again(result: Tested, scorer: Scorer, folder: Path, target: Path, dtype: str) -> Saved:
-    source, before = scorer.model, folder == target
-    tested = result.clipped.trials[0]
-    (scorer,) = Draws.of(scorer, [tested.setting.seed]).testing
+def _score_again(
+    result: Tested, scorer: Scorer, folder: Path, target: Path, recipe: Recipe
+) -> Saved:
+    source, before, dtype = scorer.model, folder == target, recipe.dtype
     model = load_model(
         folder,
         dtype=source.dtype,
         device=str(source.model.device),
         trust_remote_code=source.options.trust_remote_code,
     )
-    again, run = _score(scorer.on(model)([], "test")), _score(tested)
+    again, run = _score(scorer.on(model)([], "test")), _score(result.clipped.trials[0])
     change = np.array(again.log_likelihoods) - np.array(run.log_likelihoods)
     largest = float(np.abs(change).max())
     allowed = STORAGE[dtype] + STORAGE[source.dtype]
@@ -232,7 +298,7 @@ def _score_again(result: Tested, scorer: Scorer, folder: Path, target: Path, dty
             f" {'what this command writes' if before else 'kept'}"
         )
     changed = sum(a != b for a, b in zip(run.predictions, again.predictions, strict=True))
-    return Saved(target, dtype, again, changed, largest, before)
+    return Saved(target, dtype, again, changed, largest, before, recipe=recipe)
 
 
 def _score(trial: Trial) -> Score:

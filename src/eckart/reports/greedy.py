@@ -28,11 +28,28 @@ COLUMNS = (
     Column("dropped", "dropped", "count"),
     Column("fate", ""),
 )
+OUTCOME = (
+    Column("name", ""),
+    Column("accuracy", "accuracy", "share"),
+    Column("interval", "95% interval", "shares"),
+    Column("balanced_accuracy", "balanced", "share"),
+    Column("macro_f1", "macro-F1", "share"),
+    Column("log_loss", "log-loss", "share"),
+)
+ARMS = (
+    Column("edit", "arm"),
+    Column("value", "accuracy", "share"),
+    Column("difference", "choice less arm, points", "points"),
+    Column("interval", "95% interval", "range"),
+    Column("p_adjusted", "p, Holm", "p"),
+    Column("choice", "the choice"),
+)
 NOTE = (
     "Each step adds the candidate whose e-value against the composition without it reaches what is"
-    " needed, so that with probability 0.95 no step of the whole search makes the model worse or"
-    " leaves it as it is. The gains of what was taken are optimistic: the test rows say what it is"
-    " worth."
+    " needed, so that with probability 0.95 every step of the whole search makes the model better"
+    " on new rows, under the demonstrations that chose, by what it was compared by (of a gain in"
+    " log-probability, a nat a row counts at most). The gains of what was taken are optimistic: the"
+    " test rows say what it is worth."
 )
 
 
@@ -67,10 +84,32 @@ def steps_table(document: Mapping[str, Any]) -> Table:
     return Table("steps", title, NOTE, COLUMNS, rows)
 
 
+def tested_tables(document: Mapping[str, Any]) -> list[Table]:
+    """Return how a composition did on the test rows, and beside its control arms."""
+    test = document["test"]
+    scored = ["baseline", *(["clipped"] if document["edits"] else [])]
+    outcome = [{**test[name], "name": {"baseline": "unpruned"}.get(name, name)} for name in scored]
+    majority = f"majority {test['baseline']['majority_rate']:.4f}"
+    controls = document.get("controls") or {"says": "", "arms": []}
+    arms = [
+        {**arm, **(arm["choice_less_arm"] or {}), "choice": arm["error"] or arm["choice"]}
+        for arm in controls["arms"]
+    ]
+    title = f"The test rows (n = {test['baseline']['n']}; {majority})"
+    beside = "Does the composition beat its control arms?"
+    return [
+        Table("outcome", title, "", OUTCOME, outcome),
+        Table("controls", beside, f"{controls['says'].capitalize()}.", ARMS, arms),
+    ]
+
+
 def kept_document(run: Run) -> dict[str, Any] | None:
-    """Return the result that a greedy search's run keeps; None of any other, or unfinished, run."""
-    path = run.folder / "result.json"
-    if run.settings.get("strategy") != "greedy" or not path.exists():
+    """Return the result that a greedy search's run keeps; None of any other, or where it is not
+    written yet, or damaged: the same search, which reads nothing again, writes it."""
+    if run.settings.get("strategy") != "greedy":
         return None
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document
+    try:
+        document = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) and "greedy" in document else None

@@ -24,9 +24,10 @@ from eckart.reports.claims import (
     steadiness_table,
 )
 from eckart.reports.controls import controls_table
+from eckart.reports.deployed import deployed_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
-from eckart.reports.greedy import kept_document, steps_table
+from eckart.reports.greedy import kept_document, steps_table, tested_tables
 from eckart.reports.guard import guard_tables, guards
 from eckart.reports.provenance import Provenance, provenance
 from eckart.reports.rivals import NOTE, rivals_table
@@ -43,6 +44,7 @@ from eckart.reports.tables import (
     spectra_table,
 )
 from eckart.runs import Run, read_run
+from eckart.selection.deployed import Deployed
 from eckart.selection.looks import Looks
 from eckart.selection.rivals import Rivals
 from eckart.statistics.scores import Outcome, Score
@@ -100,12 +102,14 @@ class Report:
         origin = provenance(run)
         composed = kept_document(run)
         rivals = Rivals.in_run(run) if run.rivals else None
+        deployed = Deployed.in_run(run) if run.deployed else None
         order = screen_of(run)
         tables = (
-            *([steps_table(composed)] if composed else []),
+            *([*tested_tables(composed), steps_table(composed)] if composed else []),
             choices_table(findings),
-            controls_table(findings),
+            *([] if composed else [controls_table(findings)]),
             *([rivals_table(rivals, NOTE)] if rivals else []),
+            *([deployed_table(deployed)] if deployed else []),
             *guard_tables(run),
             published_table(findings),
             calibration_table(findings),
@@ -123,7 +127,7 @@ class Report:
         return cls(
             title=origin.title,
             summary=tuple(
-                [*origin.warnings, *_found(findings, composed), *_beside(run, rivals)]
+                [*origin.warnings, *_found(findings, composed), *_beside(run, rivals, deployed)]
                 if findings.cells
                 else origin.warnings or _nothing(run)
             ),
@@ -288,10 +292,10 @@ def _flipped(findings: Findings, choice: Choice) -> Flipped:
     return Flipped(choice_name(choice), split, rows, rows_broken, len(turned), shown)
 
 
-def _beside(run: Run, rivals: Rivals | None) -> list[str]:
-    """Say whether clipping helps beyond what is free, who else looked at the test rows, and what
-    else each choice did, as far as it was looked at."""
-    own = [str(rivals)] if rivals else []
+def _beside(run: Run, rivals: Rivals | None, deployed: Deployed | None) -> list[str]:
+    """Say whether clipping helps beyond what is free, and at other precisions; who else looked at
+    the test rows, and what else each choice did, as far as it was looked at."""
+    own = [str(each) for each in (rivals, deployed) if each]
     looks = [str(looks)] if (looks := Looks(**run.looks)) else []
     several = len({trial.setting.model for trial in run.guarded}) > 1
     guarded = [f"{f'{model}: ' * several}{said}" for model, said in guards(run)[:MOST_FLIPPED]]

@@ -12,14 +12,11 @@ import yaml
 from eckart.analysis.outcomes import short_name
 from eckart.errors import RunError
 from eckart.runs import Run
+from eckart.selection.plan import Plan
 
 VERSIONS = ("eckart", "torch", "transformers", "python")
-SEARCHED = (
-    *("task", "part", "rates", "layer", "top_k", "combine", "metric"),
-    *("strategy", "places", "evaluations", "minutes"),
-    *("shots", "seed", "scoring", "dtype"),
-)
-"""The settings of a search that its command line says."""
+SCORED = ("task", "shots", "seed", "scoring", "dtype")
+"""The settings of a search that its command line says beside those of its plan."""
 
 
 @dataclass(frozen=True)
@@ -177,15 +174,26 @@ def _command(run: Run, kind: str) -> str:
         )
     model = next((trial.setting.model for trial in run.trials.values()), "MODEL")
     if kind == "search":
-        return shlex.join(["eckart", "search", model, *_search_options(run.settings)])
+        return shlex.join(["eckart", "search", model, *_search_options(run)])
     return shlex.join(["eckart", "spectrum", model])
 
 
-def _search_options(settings: dict[str, Any]) -> list[str]:
-    rates = ",".join(f"{rate:g}" for rate in settings.get("rates") or [])
+def _search_options(run: Run) -> list[str]:
+    said = {**run.settings, "rivals": bool(run.rivals)}
+    if "seeds" in said:
+        del said["seed"]
+    if "screen_rows" in said:
+        said["screen_rows"] = said["screen_rows"][0]  # beside their digest
     options = []
-    for name in SEARCHED:
-        value = rates if name == "rates" else settings.get(name)
-        if value not in (None, ""):
-            options += [f"--{name.replace('_', '-')}", str(value)]
-    return [*options, *(["--race"] if settings.get("race") else [])]
+    for name in (*SCORED, *Plan.model_fields):
+        value, flag = said.get(name), f"--{name.replace('_', '-')}"
+        if name in Plan.model_fields and Plan.model_fields[name].annotation is bool:
+            options += [flag] if value else []
+        elif isinstance(value, list):
+            options += [
+                flag,
+                ",".join(f"{each:g}" if name == "rates" else str(each) for each in value),
+            ]
+        elif value is not None:
+            options += [flag, str(value)]
+    return options

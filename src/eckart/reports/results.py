@@ -12,6 +12,7 @@ from rich.text import Text
 
 from eckart.analysis.findings import find
 from eckart.reports.controls import controls_report
+from eckart.reports.deployed import deployed_table
 from eckart.reports.rivals import rivals_table
 from eckart.reports.screens import screen_list
 from eckart.reports.sentences import evaluation_verdict, race_summary, summary
@@ -83,6 +84,7 @@ def tested_report(result: Tested) -> list[RenderableType]:
         outcome_table(result),
         Said(f"{LEGEND}\n", "dim"),
         *([rivals_table(result.rivals)] if result.rivals else []),
+        *([deployed_table(result.deployed)] if result.deployed else []),
         *(controls_report(result) if result.beside() else []),
     ]
 
@@ -132,8 +134,7 @@ def _candidate(result: SearchResult, candidate: Candidate) -> dict[str, Any]:
 
 
 def outcome_table(result: Tested) -> Table:
-    """Return the test set's outcome: unpruned and clipped on the same rows; unpruned alone where
-    nothing is clipped."""
+    """Return the test set's outcome, of the clipped model too where anything is clipped."""
     columns = (
         Column("name", ""),
         Column("accuracy", "accuracy", "written"),
@@ -378,8 +379,7 @@ def _facts(matrix: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def printable(text: str) -> str:
-    """Return a text whose control characters, line breaks apart, are spelled out: data does not
-    steer a terminal."""
+    """Spell out a text's control characters but line breaks: data does not steer a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 

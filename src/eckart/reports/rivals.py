@@ -29,7 +29,10 @@ NOTE = (
 def rivals_table(rivals: Rivals, note: str = "") -> Table:
     """Return one row a rival."""
     rows = list(map(_row, rivals.each))
-    return Table("rivals", "Does clipping beat what costs nothing?", note, COLUMNS, rows)
+    title = "Does clipping beat what costs nothing?"
+    if not rivals.clipped:
+        title = "Nothing is clipped: the unpruned model beside what costs nothing"
+    return Table("rivals", title, note, COLUMNS, rows)
 
 
 def _row(rival: Rival) -> dict[str, Any]:

@@ -23,14 +23,19 @@ if TYPE_CHECKING:
 
 SAID = 6
 """The most choices that are spelled out."""
+UNENDED = (
+    "The search has not ended, or its result.json is damaged: the same command goes on with it,"
+    " reads nothing again that is kept, and says what it chose."
+)
 PARTS = {"attn": "the attention", "mlp": "the MLP", "all": "all matrices"}
 
 
 def summary(findings: Findings) -> list[str]:
     """Return a run's findings in sentences, the most certain first."""
     if not findings.choices:
-        return ["No edit was scored, so there is nothing to compare."]
-    sentences = [_sentence(choice, findings) for choice in ordered(findings)[:SAID]]
+        composed = any(trial.edits for trial in findings.run.trials.values())
+        return [UNENDED if composed else "No edit was scored, so there is nothing to compare."]
+    sentences = [choice_sentence(choice, findings) for choice in ordered(findings)[:SAID]]
     if len(findings.choices) == 1:
         screen = screen_of(findings.run)
         said = [f"Screen {screen}."] if screen else []
@@ -117,7 +122,7 @@ def _span(numbers: list[int]) -> str:
     return span(numbers).replace(",", "")
 
 
-def _sentence(choice: Choice, findings: Findings) -> str:
+def choice_sentence(choice: Choice, findings: Findings) -> str:
     """Say what a choice is worth, and what was tried for it."""
     where = _where(choice, findings)
     part = part_words(choice.part)

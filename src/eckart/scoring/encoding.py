@@ -28,6 +28,9 @@ WORTH = 16
 PLACES = 200
 """Tokens from the end among which a place is looked for."""
 
+LOOKED_AT = 256
+"""Rows of a split whose tokens are compared with what tokenizer.json gives."""
+
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -171,6 +174,21 @@ def _tokens_in_front(tokenizer: Tokenizer, text: str) -> Tokens:
     special = set(tokenizer.all_special_ids)
     first = next((place for place, token in enumerate(dressed) if token not in special), 0)
     return dressed[: next(starts, first)]
+
+
+def token_notes(split: str, prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[str]:
+    """Say where tokenizer.json and the tokenizer's class differ on a split's own rows."""
+    looked = prompts[:: max(1, len(prompts) // LOOKED_AT)]
+    texts = [prompt.context + prompt.continuations[prompt.label] for prompt in looked]
+    shared = len(shared_text(looked)) if len(looked) > 1 else 0
+    differ = differently_encoded(tokenizer, [texts[0], *(text[shared:] for text in texts[1:])])
+    name = type(tokenizer).__name__
+    return [
+        f"{split}: tokenizer.json and {name}, which transformers takes for it, give other"
+        f" tokens for {differ} of {len(looked)} rows that were compared; the model reads those"
+        f' of {name}. For the file\'s, write "tokenizer_class": "PreTrainedTokenizerFast" into'
+        " tokenizer_config.json"
+    ] * bool(differ)
 
 
 def differently_encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> int:

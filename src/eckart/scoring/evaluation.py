@@ -68,6 +68,7 @@ class Evaluation:
             "seed": self.task.seed,
             "scoring": self.scoring,
             "dtype": self.dtype,
+            **({"as": self.trial.stored_as} if self.trial.stored_as else {}),
             "seconds": self.trial.seconds,
             "notes": list(self.notes),
             **self._beside(),

@@ -8,11 +8,12 @@ from functools import cached_property, singledispatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from eckart.errors import ModelError, NotANumberError, TaskError
 from eckart.records import Edit, Edits, Rows, Split
-from eckart.scoring.encoding import differently_encoded, shared_text
+from eckart.scoring.encoding import token_notes
 from eckart.scoring.evaluation import Evaluation
 from eckart.scoring.fitting import Fitted, fit
 from eckart.scoring.forward.fastest import BOTTOM, CheckedPart, CheckedReader, Readers
@@ -24,6 +25,7 @@ from eckart.scoring.methods import (
     INPUTS,
     LogLikelihoods,
     Nulls,
+    Ranks,
     check_finite,
     check_method,
     check_winnable,
@@ -32,7 +34,7 @@ from eckart.scoring.methods import (
     score,
 )
 from eckart.scoring.requests import build_requests, check_vocabulary
-from eckart.scoring.scorer import Progress, Scorer, silent
+from eckart.scoring.scorer import Progress, Scorer, silent, storing
 from eckart.statistics.scores import Score
 from eckart.tasks.prompts import Example, Prompt
 from eckart.tasks.task import AnyTask, Task, no_task
@@ -40,9 +42,6 @@ from eckart.weights.anatomy import Weight
 from eckart.weights.loading.config import context_window
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model, needed_tokenizer
 from eckart.weights.options import ReadingOptions
-
-LOOKED_AT = 256
-"""Rows of a split whose tokens are compared with what tokenizer.json gives."""
 
 BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
 """The most tokens in a batch where nobody says otherwise."""
@@ -142,13 +141,19 @@ class Evaluator(Scorer):
             rows.forget()
 
     def outcomes(self, edits: Edits, split: str, scorings: Sequence[str]) -> list[Score]:
-        split = Split(split)
-        reading = self._read(split, scorings, edits)
         prompts = self.fitted(split).prompts
         labels, ids = [p.label for p in prompts], [p.id for p in prompts]
+        return [score(ranks, labels, ids) for ranks in self.ranks(edits, split, scorings)]
+
+    def ranks(self, edits: Edits, split: str, scorings: Sequence[str]) -> list[Ranks]:
+        """Read a prepared split through the model as it is now, and return by each scoring what
+        ranks its labels, in nats."""
+        split = Split(split)
+        reading = self._read(split, scorings, edits)
+        ids = [prompt.id for prompt in self.fitted(split).prompts]
         for values in reading.measured:
             check_finite(values, ids, self.model.dtype)
-        return [score(combine(scoring, reading), labels, ids) for scoring in scorings]
+        return [combine(scoring, reading) for scoring in scorings]
 
     def tokens(self, split: str, scorings: Sequence[str] = ()) -> int:
         for scoring in scorings:
@@ -250,27 +255,13 @@ class Evaluator(Scorer):
         said = (
             note
             for split in splits
-            for note in (*self.fitted(split).notes, *self._token_notes(split))
+            for note in (
+                *self.fitted(split).notes,
+                *token_notes(split, self.fitted(split).prompts, self.tokenizer),
+            )
         )
         of_model = self.model.file.notes if self.model.file else ()
-        return (*of_model, *self.task.notes, *said)
-
-    def _token_notes(self, split: str) -> list[str]:
-        """Say where tokenizer.json and the tokenizer's class differ on a split's own rows."""
-        prompts = self.fitted(split).prompts
-        looked = prompts[:: max(1, len(prompts) // LOOKED_AT)]
-        texts = [prompt.context + prompt.continuations[prompt.label] for prompt in looked]
-        shared = len(shared_text(looked)) if len(looked) > 1 else 0
-        differ = differently_encoded(
-            self.tokenizer, [texts[0], *(text[shared:] for text in texts[1:])]
-        )
-        name = type(self.tokenizer).__name__
-        return [
-            f"{split}: tokenizer.json and {name}, which transformers takes for it, give other"
-            f" tokens for {differ} of {len(looked)} rows that were compared; the model reads those"
-            f' of {name}. For the file\'s, write "tokenizer_class": "PreTrainedTokenizerFast" into'
-            " tokenizer_config.json"
-        ] * bool(differ)
+        return (*of_model, *self.storing_notes(), *self.task.notes, *said)
 
     def prepare(self, split: str, scorings: Sequence[str] = ()) -> CheckedReader | CheckedPart:
         """Tokenise a split once, with the prompts without content that these scorings need, and
@@ -320,9 +311,9 @@ class Evaluator(Scorer):
         null_sums = {
             scoring: null.log_likelihoods(start, self._points) for scoring, null in nulls.items()
         }
-        return LogLikelihoods(
-            sums[0], *sizes(reader.requests), null_sums, sums[1] if len(sums) > 1 else None
-        )
+        characters = np.array([prompt.characters for prompt in self.fitted(split).prompts])
+        logits = sums[1] if len(sums) > 1 else None
+        return LogLikelihoods(sums[0], *sizes(reader.requests), characters, null_sums, logits)
 
     def _readable(self, prompts: Sequence[Prompt], what: str) -> CheckedReader:
         """Tokenise prompts, and settle how to read them."""
@@ -369,6 +360,7 @@ def evaluate(
     edits: Edit | Sequence[Edit] = (),
     *,
     split: str = "validation",
+    stored_as: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     tokenizer: Tokenizer | None = None,
@@ -381,6 +373,7 @@ def evaluate(
         task: a `Task`, or the name of one.
         edits: what to clip, all together.
         split: `validation`, `test`, or `all`.
+        stored_as: the type of GGUF files that the clipped weights go through, such as `q4_0`.
         dtype, device, tokenizer: see `load_model`.
         options: passed on to `Evaluator`.
 
@@ -389,6 +382,7 @@ def evaluate(
     """
     task = Task.load(task) if isinstance(task, str) else task
     loaded = load_model(model, dtype=dtype, device=device, tokenizer=tokenizer)
-    return Evaluator(loaded, task, **options).evaluate(
-        [edits] if isinstance(edits, Edit) else edits, split
-    )
+    evaluator = Evaluator(loaded, task, **options)
+    if stored_as is not None:
+        evaluator = storing(evaluator, stored_as)
+    return evaluator.evaluate([edits] if isinstance(edits, Edit) else edits, split)

@@ -3,7 +3,7 @@ none fit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -80,30 +80,59 @@ def fit(
     """
     rows = task.examples(split) if examples is None else examples
     prompts = tuple(map(task.prompt, rows))
-    if window is None or not (truncate or drop):
-        return Fitted(prompts, _described(task, rows), (task.shots,) * len(prompts))
-    encoder = Encoder(tokenizer, prompts)
-    fitting = range(task.shots - 1, -1, -1) if truncate else range(0)
-    kept: list[tuple[Example, Prompt, int]] = []
-    for example, prompt, length in zip(rows, prompts, fed_lengths(prompts, encoder), strict=True):
-        choices = ((task.prompt(example, shots), shots) for shots in fitting)
-        shorter = ((p, shots) for p, shots in choices if fed_lengths([p], encoder)[0] <= window)
-        found = (prompt, task.shots) if length <= window else next(shorter, None)
-        if found or not drop:
-            kept.append(
-                (example, *(found or (prompt, task.shots)))
-            )  # one that is still too long is refused by name later
+    kept = within(
+        prompts,
+        lambda place, shots: task.prompt(rows[place], shots),
+        task.shots,
+        tokenizer,
+        window,
+        truncate=truncate,
+        drop=drop,
+    )
     if not kept:
         raise TaskError(
             f"no {split} row fits into the {window} tokens that the model reads; use fewer --shots"
         )
-    fitting_rows, fitted, shots = zip(*kept, strict=True)
+    places, fitted, shots = zip(*kept, strict=True)
     return Fitted(
         fitted,
-        _described(task, fitting_rows),
+        _described(task, [rows[place] for place in places]),
         shots,
         _notes(split, shots, task.shots, len(prompts), window),
     )
+
+
+def within(
+    prompts: Sequence[Prompt],
+    again: Callable[[int, int], Prompt],
+    shots: int,
+    tokenizer: Tokenizer,
+    window: int | None,
+    *,
+    truncate: bool,
+    drop: bool,
+) -> list[tuple[int, Prompt, int]]:
+    """Return the prompts that are kept, each with its place and its number of demonstrations.
+
+    Arguments:
+        prompts: with all demonstrations.
+        again: makes the prompt at a place again, with fewer of them.
+        shots: how many all are.
+        tokenizer, window, truncate, drop: see `fit`.
+    """
+    if window is None or not (truncate or drop):
+        return [(place, prompt, shots) for place, prompt in enumerate(prompts)]
+    encoder = Encoder(tokenizer, prompts)
+    fitting = range(shots - 1, -1, -1) if truncate else range(0)
+    kept: list[tuple[int, Prompt, int]] = []
+    lengths = fed_lengths(prompts, encoder)
+    for place, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+        choices = ((again(place, fewer), fewer) for fewer in fitting)
+        shorter = ((p, fewer) for p, fewer in choices if fed_lengths([p], encoder)[0] <= window)
+        found = (prompt, shots) if length <= window else next(shorter, None)
+        if found or not drop:  # one that is still too long is refused by name later
+            kept.append((place, *(found or (prompt, shots))))
+    return kept
 
 
 def _described(task: Task, examples: Sequence[Example]) -> Rows:
@@ -111,7 +140,7 @@ def _described(task: Task, examples: Sequence[Example]) -> Rows:
 
 
 def _notes(
-    split: str, shots: tuple[int, ...], full: int, rows: int, window: int
+    split: str, shots: tuple[int, ...], full: int, rows: int, window: int | None
 ) -> tuple[str, ...]:
     shorter = sum(n < full for n in shots)
     left_out = rows - len(shots)

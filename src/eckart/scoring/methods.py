@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -30,8 +30,10 @@ from eckart.statistics.scores import Score
 from eckart.tasks.prompts import CONTENT_FREE, Prompt
 from eckart.tasks.task import Task
 
-Method = Literal["sum", "mean", "byte", "prior", "contextual", "batch", "logit"]
+Method = Literal["sum", "mean", "byte", "character", "prior", "contextual", "batch", "logit"]
 METHODS: tuple[str, ...] = get_args(Method)
+Ranks: TypeAlias = Float[np.ndarray, "prompts labels"]
+"""What ranks each row's labels; their softmax is what the model gives for probabilities."""
 SCORING_VERSION = 2
 """Part of every trial's key: raise it when the same model and rows would score differently."""
 
@@ -53,6 +55,7 @@ class LogLikelihoods:
     Arguments:
         sums: the log-likelihood of every continuation, in nats.
         tokens, lengths: each continuation's number of tokens and of UTF-8 bytes.
+        characters: of each label itself, without what joins it to the prompt.
         null_sums: log-likelihoods of the same continuations after content-free inputs, for the
             methods that need them.
         logit_sums: the sum over its positions of the mean over the vocabulary of the logits there,
@@ -62,6 +65,7 @@ class LogLikelihoods:
     sums: Float[np.ndarray, "prompts labels"]
     tokens: Int[np.ndarray, "prompts labels"]
     lengths: Int[np.ndarray, "prompts labels"]
+    characters: Int[np.ndarray, "prompts labels"]
     null_sums: Mapping[str, Float[np.ndarray, "inputs prompts labels"]] = field(
         default_factory=dict
     )
@@ -99,13 +103,18 @@ def check_method(method: str, kind: str = "classification", split: str = "valida
             " at which tokens a label is made of, so all labels of one token are alike; choose"
             " 'sum'"
         )
+    check_parts(method, split)
+    return method
+
+
+def check_parts(method: str, split: str) -> None:
+    """Refuse to score some rows of a split by a method that needs all of them, by a TaskError."""
     if method in OF_ALL_ROWS and Split(split).is_part:
         raise TaskError(
             f"scoring 'batch' needs all rows of a split together, and '{split}' are some of them; a"
-            " race or a greedy search reads a split in parts: leave out --race or --strategy, or"
-            " choose 'contextual'"
+            " race, a greedy search and --layer validation read a split in parts: leave these out,"
+            " or choose 'contextual'"
         )
-    return method
 
 
 def check_winnable(method: str, kind: str, requests: Requests, prompts: Sequence[Prompt]) -> None:
@@ -148,6 +157,7 @@ def combine(method: str, likelihoods: LogLikelihoods) -> Float[np.ndarray, "prom
         method: `sum`, over the tokens: the log-probability of the whole label, what classification
             uses; `mean`, per token, which the paper states for multiple choice (Table 1);
             `byte`, per byte of the continuation's text, which does not depend on the tokenizer;
+            `character`, per character of the label itself: `acc_norm` of lm-evaluation-harness;
             `prior`, the sum less that under a prompt without content (Zhao et al. 2021; Holtzman et
             al. 2021); `contextual`, the label's log-probability among the labels, less the log of
             its mean probability under three prompts without content (Zhao et al. 2021);
@@ -161,6 +171,8 @@ def combine(method: str, likelihoods: LogLikelihoods) -> Float[np.ndarray, "prom
         return likelihoods.sums / likelihoods.tokens
     if method == "byte":
         return likelihoods.sums / likelihoods.lengths
+    if method == "character":
+        return likelihoods.sums / likelihoods.characters
     if method == "prior":
         return likelihoods.sums - likelihoods.null_sums[method][0]
     if method == "contextual":

@@ -6,10 +6,10 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from eckart.errors import NotANumberError
 from eckart.records import ATTENTION, PARTS, Edit, Edits, Rows, Setting, Split, Trial, fingerprint
@@ -21,6 +21,7 @@ from eckart.weights.edits import Factors, canonical, clip
 from eckart.weights.hooks import HALF
 from eckart.weights.models import LoadedModel
 from eckart.weights.options import ReadingOptions
+from eckart.weights.quantised import RULE, GgufType, check_rows, quantised
 
 Candidates: TypeAlias = Iterable[Sequence[Edit]] | Mapping[Edits, Sequence[str]]
 """Edits that are clipped together, and where they differ in that by which scorings."""
@@ -52,6 +53,8 @@ class Scorer(ABC):
 
     reading = ReadingOptions()
     """How rows are read, where the kind of task leaves a choice."""
+    stored_as: str | None = None
+    """The type of GGUF files that the clipped weights go through; None for no type."""
     _budget: int | None = None
     """The most tokens in a batch; None where no outcome depends on it."""
 
@@ -143,6 +146,7 @@ class Scorer(ABC):
             "method": scoring or self.scoring,
             "scoring": SCORING_VERSION,
             **self.reading_key,
+            **({"stored_as": self.stored_as} if self.stored_as else {}),
         }
         return fingerprint(parts)
 
@@ -221,6 +225,21 @@ class Scorer(ABC):
             raise NotANumberError(trial.error)
         return trial
 
+    def storing_notes(self) -> tuple[str, ...]:
+        """Return what a reader should know about weights that went through a type."""
+        if self.stored_as is None:
+            return ()
+        kind, dtype, file = GgufType(self.stored_as), self.model.dtype, self.model.file
+        said = [f"the weights are clipped, quantised to {kind.label} and dequantised: {RULE}"]
+        if file is not None:
+            said.append(f"they were quantised before, and are again: {file.origin}")
+        if dtype != "float32":
+            said.append(
+                f"the dequantised numbers are rounded to {dtype}, which the model computes in;"
+                " --dtype float32 keeps them"
+            )
+        return tuple(said)
+
     def share_factors(self, other: Scorer) -> None:
         """Use another scorer's factorisations of the same model's matrices, and let it use
         these."""
@@ -261,6 +280,7 @@ class Scorer(ABC):
             rows=self.rows(split).digest,
             edits=edits,
             file=self.model.file.origin if self.model.file else None,
+            stored_as=self.stored_as,
             **made,
         )
 
@@ -278,12 +298,33 @@ class Scorer(ABC):
 
     @contextmanager
     def _clipped(self, edits: Edits) -> Iterator[None]:
-        if not edits:  # a model that cannot be taken apart can still be scored
+        """Let the model be as a candidate has it: clipped, and then as it is stored."""
+        with ExitStack() as stack:
+            if edits or self.stored_as:  # a model that cannot be taken apart can still be scored
+                stack.enter_context(self.model.identity.restored())
+                model, anatomy = self.model.model, self.anatomy
+                stack.enter_context(clip(model, edits, anatomy=anatomy, factors=self._factors))
+            if self.stored_as:
+                stack.enter_context(quantised(self.anatomy, GgufType(self.stored_as)))
             yield
-            return
-        clipped = clip(self.model.model, edits, anatomy=self.anatomy, factors=self._factors)
-        with self.model.identity.restored(), clipped:
-            yield
+
+
+ScorerT = TypeVar("ScorerT", bound=Scorer)
+
+
+def storing(scorer: ScorerT, kind: str) -> ScorerT:
+    """Return a scorer that does the same with weights that are clipped first, and then quantised
+    to a type of GGUF files and dequantised.
+
+    Raises:
+        ModelError: there is no such type, or a row of the model is no whole number of its blocks.
+    """
+    other = scorer.on(scorer.model)
+    assert isinstance(other, type(scorer))
+    other.stored_as = GgufType.of(kind).name
+    check_rows(other.anatomy, GgufType(other.stored_as))
+    other.share_factors(scorer)
+    return other
 
 
 def _place(edits: Edits) -> tuple[float, bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from eckart.algorithm1 import Scored, arms_together, score_test
 from eckart.errors import EditError
@@ -12,9 +12,10 @@ from eckart.records import Edit, Edits
 from eckart.selection.course import Budget, Course, listed
 from eckart.selection.draws import Draws
 from eckart.selection.greedy import greedy
-from eckart.selection.order import Place
+from eckart.selection.order import Order, Place
 from eckart.selection.plan import Plan
 from eckart.selection.power import foretell
+from eckart.selection.racing import plan_looks
 from eckart.selection.tested import Tested
 from eckart.statistics.gain import sentence
 from eckart.weights.anatomy import Anatomy
@@ -32,16 +33,18 @@ class GreedyResult(Tested):
             factors wherever that is smaller.
     """
 
-    stays: ClassVar[str] = (
-        "no candidate was told to be better than the unpruned model, so nothing is clipped"
-    )
-
     course: Course
     parameters: dict[str, int]
 
     @property
     def compared(self) -> tuple[Scored, ...]:
         return self.course.scored
+
+    @property
+    def stays(self) -> str:
+        if not self.course.looks:
+            return "no candidate was compared with the unpruned model, so nothing is clipped"
+        return "no candidate was told to be better than the unpruned model, so nothing is clipped"
 
     @property
     def place(self) -> str:
@@ -75,21 +78,34 @@ class GreedyResult(Tested):
 def compose(
     plan: Plan,
     draws: Draws,
-    places: Sequence[Place],
+    order: Order | None,
     settings: dict[str, Any],
     tell: Callable[[str], None],
 ) -> GreedyResult:
     """Search greedily, and look at the test rows once.
 
     Arguments:
-        places: in a screen's order; where there are none, the plan's layer, or the deepest first.
+        order: a screen's of all places; None for the plan's layer, or the deepest first.
         settings: the run's.
         tell: is told of every look.
+
+    Raises:
+        EditError: the plan's budget allows no look.
     """
     anatomy = draws.first.anatomy
-    candidates = propose(plan, anatomy, places)
+    candidates = propose(plan, anatomy, tuple(order.scores) if order else ())
     rows = min(len(own.rows) for own in draws.rows("validation"))  # draws may differ by a few
+    first = plan_looks(rows)[0]
+    least = first * (1 + len(candidates))
+    if plan.evaluations is not None and plan.evaluations < least:
+        raise EditError(
+            f"--evaluations {plan.evaluations} allows no look: the first reads {first} rows by"
+            f" {len(candidates)} candidates and the unpruned model, {least:,} row passes; give"
+            " more, or fewer --places or --rates"
+        )
     foretell(tell, draws, sorted(candidates, key=lambda e: (-e.layer, -e.rate)), rows)
+    if len({edit.layer for edit in candidates}) > 1:
+        tell("that is of the deepest candidate: where another turns more rows, more can be seen")
     course = greedy(
         draws.score,
         candidates,
@@ -108,6 +124,7 @@ def compose(
         controls=tuple(beside),
         notes=draws.notes(),
         rows=(*draws.rows("validation"), *draws.rows("test")),
+        order=order,
         course=course,
         parameters=parameters(anatomy, course.edits),
     )

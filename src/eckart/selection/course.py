@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from eckart.algorithm1 import Scored
 from eckart.records import Edit, Edits
-from eckart.statistics.paired import log_e_value
+from eckart.statistics.paired import log10_e_value
 
 ALPHA = 0.05
 """With at most this probability a greedy search takes any step that makes the model no better."""
@@ -43,7 +45,6 @@ class Look:
         best: the candidate with the strongest evidence; None where none could be scored.
         gain: its mean gain a row: of the share that is right, or in nats.
         log10_e: the decimal logarithm of its e-value.
-        spread: the root of the mean of its squared gains.
         dropped: what is not read further in this step.
         failed: why candidates could not be scored.
     """
@@ -54,7 +55,6 @@ class Look:
     best: Edit | None = None
     gain: float = 0.0
     log10_e: float = 0.0
-    spread: float = 0.0
     dropped: Edits = ()
     failed: Mapping[Edit, str] = field(default_factory=dict)
 
@@ -66,7 +66,6 @@ class Look:
             "best": self.best and str(self.best),
             "gain": self.gain,
             "log10_e": self.log10_e,
-            "spread": self.spread,
             "dropped": list(map(str, self.dropped)),
             "failed": {str(edit): cause for edit, cause in self.failed.items()},
         }
@@ -91,42 +90,15 @@ class Step:
     @property
     def turned_rows(self) -> int:
         """How many rows a candidate must turn to be taken, all of them for the better."""
-        return self._needed(0.0)
-
-    @property
-    def three_in_four(self) -> int:
-        """How many rows a candidate must turn to be taken, three in four for the better."""
-        return self._needed(0.25)
-
-    def _needed(self, broken: float) -> int:
-        for n in itertools.count(1):
-            worse = int(broken * n)
-            if log10(log_e_value(n - worse, worse)) >= self.log10_threshold:
-                return n
-        raise AssertionError
-
-    @property
-    def visible_gain(self) -> float | None:
-        """About which mean gain a row would have been told on all rows that were read, with the
-        spread of the last look's best; None where that one differed on no row.
-
-        The best bet on a mean m with spread s is m / s^2, but at most 1, and makes about b m - b^2
-        s^2 / 2 nats a row.
-        """
-        last = self.looks[-1] if self.looks else None
-        if last is None or not last.spread:
-            return None
-        wanted = math.log(10) * self.log10_threshold / last.rows
-        gain = last.spread * math.sqrt(2 * wanted)
-        return gain if gain <= last.spread**2 else wanted + last.spread**2 / 2
+        return next(
+            n for n in itertools.count(1) if log10_e_value(np.ones(n)) >= self.log10_threshold
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
             "step": self.number,
             "log10_threshold": self.log10_threshold,
             "turned_rows": self.turned_rows,
-            "three_in_four": self.three_in_four,
-            "visible_gain": self.visible_gain,
             "taken": self.taken and str(self.taken),
             "looks": [look.to_json() for look in self.looks],
         }
@@ -174,22 +146,12 @@ class Course:
 
     def sight(self) -> str:
         """Say what the last step could have seen."""
-        if not self.steps:
-            return "nothing: there was no candidate"
+        if not self.looks:
+            return f"nothing: no candidate was compared; {self.ended}"
         last = self.steps[-1]
-        rows = last.looks[-1].rows if last.looks else 0
-        unit, scale = (" points", 100) if self.metric == "accuracy" else (" nats a row", 1)
-        gain = last.visible_gain
-        about = (
-            ""
-            if gain is None
-            else f"; with {rows} rows that spread as its best candidate's did, a gain of about"
-            f" {scale * gain:.2g}{unit}"
-        )
         return (
             f"step {last.number} is taken from e = 10^{last.log10_threshold:.1f} on, which takes"
-            f" {last.turned_rows} turned rows if all turn for the better, and"
-            f" {last.three_in_four} if three in four do{about}"
+            f" {last.turned_rows} turned rows if all turn for the better"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -221,8 +183,3 @@ def listed(edits: Edits) -> str:
     ('3:mlp:0.5, 7:q:0.9', 'nothing')
     """
     return ", ".join(map(str, edits)) or "nothing"
-
-
-def log10(nats: float) -> float:
-    """Return a natural logarithm as a decimal one."""
-    return nats / math.log(10)

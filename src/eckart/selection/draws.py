@@ -59,9 +59,10 @@ def _reworded(task: AnyTask, templates: Sequence[str]) -> list[AnyTask]:
             f"task '{task.name}' has its own prompts alone; for --templates name others under"
             " variants in a task file"
         )
-    named = [OWN, *task.variants] if "all" in templates else dict.fromkeys(templates)
+    every = (OWN, *task.variants)
+    named = (name for said in templates for name in (every if said == "all" else (said,)))
     found: list[AnyTask] = []
-    for name in named:
+    for name in dict.fromkeys(named):
         prompt = task.reworded(None if name == OWN else name)
         if len(prompt.labels) != len(task.labels):
             raise TaskError(
@@ -76,6 +77,12 @@ def _reworded(task: AnyTask, templates: Sequence[str]) -> list[AnyTask]:
             )
         found.append(prompt)
     return found
+
+
+def _sealed(task: AnyTask, chose: Sequence[AnyTask]) -> AnyTask:
+    if not isinstance(task, Task):
+        return task  # each of its draws makes rows of its own
+    return task.sealed_from(other for other in chose if isinstance(other, Task))
 
 
 def alike(tasks: Iterable[AnyTask]) -> list[str]:
@@ -128,11 +135,10 @@ class Draws:
         if len(seeds) < 2:
             testing = choosing
         else:
-            prompts = [each for each in choosing if each.task.seed == seeds[0]]
-            testing = tuple(
-                scores(each.task.redrawn(seed=seed))
-                for each, seed in product(prompts, sealed_seeds(seeds))
-            )
+            chose = [each.task for each in choosing]
+            prompts = [task for task in chose if task.seed == seeds[0]]
+            drawn = (t.redrawn(seed=seed) for t, seed in product(prompts, sealed_seeds(seeds)))
+            testing = tuple(scores(_sealed(task, chose)) for task in drawn)
         if len(testing) > 1 and any(len(each.rows("test").rows) < 2 for each in testing):
             raise TaskError(
                 "one test row has no spread, so several draws cannot be compared on it; give more"

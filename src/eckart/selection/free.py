@@ -58,8 +58,7 @@ def beside_rivals(run: Run, scorers: Sequence[Scorer], ledger: Ledger | None) ->
 def _with_fewer(scorer: Scorer, task: Task, shots: int) -> Scorer:
     if shots == task.shots:
         return scorer
-    # Not redrawn: that might give a demonstration that is not shown back to the test rows.
-    return scorer_like(scorer, replace(task, demonstrations=task.demonstrations[:shots]))
+    return scorer_like(scorer, task.with_fewer(shots))
 
 
 def _read_rivals(scorer: Scorer, scorings: Sequence[str], ledger: Ledger | None) -> Iterator[Trial]:

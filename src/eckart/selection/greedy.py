@@ -23,18 +23,17 @@ from eckart.selection.course import (
     Look,
     Step,
     listed,
-    log10,
     log10_threshold,
 )
 from eckart.selection.racing import plan_looks
-from eckart.statistics.paired import log_mean_e_value
+from eckart.statistics.paired import log10_e_value
 
 MOST = 1.0
 """A row's gain in log-loss counts up to so many nats, and so does its loss: bets are on bounded
 gains."""
 
-CLEARLY = math.log(1 / ALPHA)
-"""From which log e-value on a candidate is dropped."""
+CLEARLY = math.log10(1 / ALPHA)
+"""From which decimal log of an e-value on a candidate is dropped."""
 
 Tell = Callable[[str], None]
 Values = Float[np.ndarray, " rows"]
@@ -179,13 +178,13 @@ class _Search:
             return look
         values = {edit: self._values(_with(base, edit), number) for edit in read}
         gains = {edit: _gains(own, self._values(base, number)) for edit, own in values.items()}
-        logs = {edit: log_mean_e_value(own) for edit, own in gains.items()}
+        logs = {edit: log10_e_value(own) for edit, own in gains.items()}
         best = max(read, key=lambda edit: (compared(logs[edit]), -edit.rate, edit.layer))
         late = 2 * look.rows >= self.rows
-        worse = {edit for edit in read if log_mean_e_value(-gains[edit]) >= CLEARLY}
+        worse = {edit for edit in read if log10_e_value(-gains[edit]) >= CLEARLY}
         behind = {edit for edit in read if late and gains[edit].sum() <= 0}
         beaten = {
-            edit for edit in read if log_mean_e_value(_gains(values[best], values[edit])) >= CLEARLY
+            edit for edit in read if log10_e_value(_gains(values[best], values[edit])) >= CLEARLY
         }
         self.hopeless |= worse
         dropped = {*look.failed, *worse, *behind, *beaten}
@@ -193,8 +192,7 @@ class _Search:
             look,
             best=best,
             gain=float(gains[best].mean()),
-            log10_e=log10(logs[best]),
-            spread=math.sqrt(float((gains[best] ** 2).mean())),
+            log10_e=logs[best],
             dropped=tuple(edit for edit in look.read if edit in dropped),
         )
 

@@ -33,11 +33,13 @@ class Looks:
         runs: that did, of those that lie beside it.
         edits: distinct ones that they scored there, of each model; not to clip is none.
         unread: runs that could not be read: in use, damaged, or made by something else.
+        rows: how many of the test rows any of them had scored; 0 in what older versions noted.
     """
 
     runs: int = 0
     edits: int = 0
     unread: int = 0
+    rows: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.runs or self.unread)
@@ -46,10 +48,15 @@ class Looks:
         unread = f"; {self.unread:,} more could not be read" if self.unread else ""
         if not self.runs:
             return f"No other run beside this one is known to have scored its test rows{unread}."
+        some = f"{self.rows:,} of them" if self.rows else "them"
+        scored = _counted(self.edits, "edit") if self.edits else "the unpruned model alone"
+        warned = (
+            " Who goes by the best of several runs has chosen on the test rows, and its gain is too"
+            " high." * bool(self.edits)
+        )
         return (
             f"These test rows were looked at before: {_counted(self.runs, 'run')} beside this one"
-            f" scored {_counted(self.edits, 'edit')} on them{unread}. Who goes by the best of"
-            " several runs has chosen on the test rows, and its gain is too high."
+            f" scored {scored} on {some}{unread}.{warned}"
         )
 
 
@@ -72,29 +79,32 @@ def looks_before(store: RunStore, rows: Iterable[Rows], looked: bool) -> Looks:
 
 def _count(own: Path, texts: set[_Text]) -> Looks:
     found: set[tuple[str, str]] = set()
+    shared: set[_Text] = set()
     runs = unread = 0
     for path in sorted(own.parent.glob("*/run.sqlite")):
         if path.parent.resolve() == own:
             continue
         try:
-            looked = _looked(path.resolve(), texts)
+            looked, on = _looked(path.resolve(), texts)
         except (EckartError, sqlite3.Error, ValueError, KeyError, TypeError):
             unread += 1
             continue
         runs += bool(looked)
         found |= looked
-    return Looks(runs, sum(edits != "[]" for _, edits in found), unread)
+        shared |= on if looked else set()
+    return Looks(runs, sum(edits != "[]" for _, edits in found), unread, len(shared))
 
 
-def _looked(path: Path, texts: set[_Text]) -> set[tuple[str, str]]:
-    """Return the models and edits that a run scored on any of these rows, without waiting for it or
-    changing anything."""
+def _looked(path: Path, texts: set[_Text]) -> tuple[set[tuple[str, str]], set[_Text]]:
+    """Return the models and edits that a run scored on any of these rows, and which these are,
+    without waiting for it or changing anything."""
     # A journal that a killed process left is played back by whoever may write, which is not us.
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)) as database:
         check_kind(database, path.parent)
         splits = database.execute("SELECT digest, rows FROM rows")
-        shared = [digest for digest, rows in splits if not texts.isdisjoint(_read(rows))]
-        return set(database.execute(_LOOKED, [json.dumps(shared)]))
+        shared = {digest: own for digest, rows in splits if (own := texts & _read(rows))}
+        looked = set(database.execute(_LOOKED, [json.dumps(list(shared))]))
+        return looked, set().union(*shared.values())
 
 
 def _read(rows: str) -> set[_Text]:

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
-from eckart.errors import EckartError, EditError, StudyError, TaskError, closest
+from eckart.errors import EckartError, EditError, ModelError, StudyError, TaskError, closest
 from eckart.files import Closed
 from eckart.records import PARTS, RATES, TOP_K, check_rates
 from eckart.statistics.scores import ALL_METRICS
+from eckart.weights.options import GGUF_TYPES
 
 
 def listed(value: Any) -> Any:
@@ -85,9 +86,8 @@ def read_rates(value: Any) -> tuple[float, ...]:
 
 
 def _read_layer(value: Any) -> int | str | None:
-    """Read a number or a screen's name, which `eckart.selection.screens` knows; None is the
-    paper's."""
-    if value in ("auto", "condition-number", None):
+    """Read a number or a screen's name, which `eckart.selection.screens` knows."""
+    if value in ("auto", None):
         return None
     try:
         return int(value)
@@ -102,6 +102,16 @@ def _read_combination(value: Any) -> Any:
     return check_known(value, COMBINATIONS, "combination")
 
 
+def _written(rates: Iterable[float]) -> str:
+    return ",".join(f"{rate:g}" for rate in rates if rate)
+
+
+def _read_types(value: Any) -> list[str]:
+    """Read `q4_0,q8_0`; a ModelError where one is no type."""
+    types = [str(one).lower() for one in listed(value)]
+    return [check_known(one, GGUF_TYPES, "GGUF type", ModelError) for one in types]
+
+
 def _once(read: Callable[[Any], Iterable[Any]]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda value: tuple(dict.fromkeys(read(value)))
 
@@ -110,7 +120,7 @@ SCREEN_ROWS = 100
 """On how many rows a gradient is taken, where nobody says otherwise."""
 STRATEGIES = ("algorithm1", "greedy")
 GREEDY_RATES = (0.0, 0.5, 0.9, 0.99)
-"""Where nobody names other rates."""
+"""What a greedy search tries, where nobody names other rates."""
 COMPOSABLE = ("accuracy", "log_loss")
 """What a greedy search can compare."""
 PLACES = 8
@@ -162,7 +172,13 @@ class Plan(Closed):
         default="mlp",
         description="attn, mlp, all, or one matrix: q k v o gate up down fc_in fc_out.",
     )
-    rates: Rates = RATES
+    rates: Rates | None = Field(
+        default=None,
+        description=(
+            f"Clipping rates to try; 0 is always among them. Without, {_written(RATES)}; greedy"
+            f" {_written(GREEDY_RATES)}."
+        ),
+    )
     layer: Annotated[int | str | None, BeforeValidator(_read_layer)] = Field(
         default=None,
         description=(
@@ -194,6 +210,13 @@ class Plan(Closed):
             " both."
         ),
     )
+    also: Annotated[tuple[str, ...], BeforeValidator(_once(_read_types))] = Field(
+        default=(),
+        description=(
+            "Test the choice at these precisions too: clipped, quantised to q8_0, q4_0, ... and"
+            " dequantised."
+        ),
+    )
     seeds: Annotated[tuple[int, ...], BeforeValidator(_once(read_numbers))] = Field(
         default=(),
         description=(
@@ -212,8 +235,7 @@ class Plan(Closed):
         default="algorithm1",
         description=(
             "algorithm1, the paper's: one edit; or greedy: one after another, each taken once"
-            " validation shows that the model does better with it. Without --rates greedy tries"
-            " 0.5, 0.9 and 0.99."
+            " validation shows that the model does better with it."
         ),
     )
     places: PositiveInt = Field(
@@ -240,16 +262,40 @@ class Plan(Closed):
     @property
     def tried(self) -> tuple[float, ...]:
         """The rates of the candidates."""
-        return GREEDY_RATES if self.greedy and self.rates == RATES else self.rates
+        return self.rates or (GREEDY_RATES if self.greedy else RATES)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _papers(cls, said: dict[str, Any]) -> dict[str, Any]:
+        """Algorithm 1 goes by condition numbers, named or not: it is one run."""
+        named = said.get("layer") == "condition-number" and said.get("strategy") != "greedy"
+        return {**said, "layer": None} if named else said
+
+    @model_validator(mode="after")
+    def _heard(self) -> Self:
+        by_number = self.layer == "condition-number" or (self.layer is None and not self.greedy)
+        for names, of, heard, instead in (
+            (("screen_rows",), "a gradient", self.layer == "gradient", "--layer gradient"),
+            (("top_k", "combine"), "condition numbers", by_number, "--layer condition-number"),
+            (
+                ("places", "evaluations", "minutes"),
+                "a greedy search",
+                self.greedy,
+                "--strategy greedy",
+            ),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if not heard and value != Plan.model_fields[name].default:
+                    raise EditError(
+                        f"--{name.replace('_', '-')} {value} is of {of}, and here is none; add"
+                        f" {instead}"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _screened(self) -> Self:
-        if self.screen_rows != SCREEN_ROWS and self.layer != "gradient":
-            raise EditError(
-                f"--screen-rows {self.screen_rows} says on how many rows a gradient is taken, and"
-                " none is; add --layer gradient"
-            )
-        if isinstance(self.layer, str) and not any(self.rates):
+        if isinstance(self.layer, str) and not any(self.tried):
             raise EditError(
                 f"--layer {self.layer} looks for where to cut, and rate 0 cuts nothing; add a rate,"
                 " such as 0.9"
@@ -282,11 +328,6 @@ class Plan(Closed):
             )
         if self.greedy and not any(self.tried):
             raise EditError("rate 0 alone leaves a greedy search without candidates; add others")
-        for name in ("places", "evaluations", "minutes"):
-            if not self.greedy and getattr(self, name) != Plan.model_fields[name].default:
-                raise EditError(
-                    f"--{name} is of a greedy search, and this is none; add --strategy greedy"
-                )
         return self
 
 

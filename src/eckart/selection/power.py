@@ -70,7 +70,8 @@ def foresee(draws: Draws, edits: Iterable[Edit], raced: int | None = None) -> Ou
     """
     first = Split.part("validation", 0, plan_looks(raced)[0]) if raced else None
     recorded = Recorded(draws.first, draws.ledger, shared=len(draws.every) > 1)
-    return outlook(recorded, edits, first, draws=len(draws.testing))
+    drawn = {scorer.task.seed for scorer in draws.testing}  # several prompts of one are one draw
+    return outlook(recorded, edits, first, draws=len(drawn))
 
 
 def foretell(

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from eckart.algorithm1 import ScoreEdits, Searched, candidate, checked_unpruned, rate_of
 from eckart.errors import RunError
 from eckart.records import Edits, Split, Trial, fingerprint
-from eckart.scoring.methods import check_method, join_scores
-from eckart.selection.plan import check_raceable
-from eckart.statistics.paired import log_e_value
+from eckart.scoring.methods import join_scores
+from eckart.statistics.paired import log10_e_value
 
 ALPHA = 0.05
 """With at most this probability a race ends in another choice than Algorithm 1 on all rows."""
@@ -33,7 +34,7 @@ class Drop:
         candidate, rival: what each clips.
         rows: after how many rows.
         worse, better: on how many of them only the rival was right, and only the candidate.
-        log10_e: the decimal logarithm of the e-value; see `log_e_value`.
+        log10_e: the decimal logarithm of the e-value; see `log10_e_value`.
     """
 
     candidate: Edits
@@ -227,17 +228,6 @@ def plan_looks(rows: int) -> tuple[int, ...]:
     return tuple(reversed(ends))
 
 
-def check_race(metric: str, scoring: str) -> None:
-    """Refuse to race by anything but accuracy, or by a scoring that needs all rows at once.
-
-    Raises:
-        EditError: the metric is another.
-        TaskError: the scoring cannot read a split in parts.
-    """
-    check_raceable(metric)
-    check_method(scoring, split=Split.part("validation", 0, FIRST_LOOK))
-
-
 def _beaten(right: Mapping[Edits, Sequence[bool]], candidates: int) -> list[Drop]:
     """Return the candidates that a rival outdoes clearly, each with the rival that does so most
     clearly."""
@@ -252,7 +242,8 @@ def _beaten(right: Mapping[Edits, Sequence[bool]], candidates: int) -> list[Drop
 def _compare(edits: Edits, rival: Edits, right: Mapping[Edits, Sequence[bool]]) -> Drop:
     pairs = list(zip(right[edits], right[rival], strict=True))
     worse, better = pairs.count((False, True)), pairs.count((True, False))
-    return Drop(edits, rival, len(pairs), worse, better, log_e_value(worse, better) / math.log(10))
+    evidence = log10_e_value(np.repeat([1.0, -1.0], [worse, better]))
+    return Drop(edits, rival, len(pairs), worse, better, evidence)
 
 
 def _right(looks: Iterable[Trial]) -> list[bool]:

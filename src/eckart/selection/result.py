@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from eckart.algorithm1 import Scored
 from eckart.records import Edit, or_null
@@ -51,8 +51,6 @@ class SearchResult(Tested):
         race: what a race read; None where every rate was read to the end.
     """
 
-    stays: ClassVar[str] = "no clipping rate did better than not clipping, so nothing is clipped"
-
     part: str
     layer: int
     rate: float
@@ -75,6 +73,10 @@ class SearchResult(Tested):
     @property
     def place(self) -> str:
         return f"layer {self.layer}, {self.part}"
+
+    @property
+    def stays(self) -> str:
+        return "no clipping rate did better than not clipping, so nothing is clipped"
 
     @property
     def compared(self) -> tuple[Scored, ...]:

@@ -41,7 +41,8 @@ def ways(shots: int, scoring: str, choices: bool) -> dict[int, tuple[str, ...]]:
     >>> ways(0, "mean", choices=True)
     {0: ('contextual',)}
     """
-    scorings = dict.fromkeys((scoring, *CALIBRATIONS[: 1 if choices else None]))
+    plain, calibrated = ("mean", CALIBRATIONS[:1]) if choices else ("sum", CALIBRATIONS)
+    scorings = dict.fromkeys((scoring, plain, *calibrated))
     return {
         fewer: tuple(way for way in scorings if (fewer, way) != (shots, scoring))
         for fewer in dict.fromkeys((shots, shots // 2, 0))
@@ -139,8 +140,9 @@ class Rivals:
 
     @property
     def nearest(self) -> Rival:
-        """The rival over which the choice gains least."""
-        return min(self.compared, key=lambda each: _gain(each).mean)
+        """The rival over which the choice gains least; one that is told to be better comes before
+        one that is not."""
+        return min(self.compared, key=lambda each: (each.verdict != "loss", _gain(each).mean))
 
     @property
     def helps(self) -> bool:
@@ -179,7 +181,12 @@ class Rivals:
         if gain < 0 or (self.clipped and gain == 0):
             start = "clipping is not shown to help" if self.clipped else "nothing is clipped"
             doubt = "" if nearest.verdict == "loss" else "; these rows do not tell the two apart"
-            return f"{start}: {_advice(nearest)}: {numbers}{doubt}"
+            if not doubt or not nearest.free:
+                return f"{start}: {_advice(nearest)}: {numbers}{doubt}"
+            return (
+                f"{start}, and nothing that is free is told to be better; highest here comes"
+                f" {nearest.name}: {numbers}{doubt}"
+            )
         if not self.clipped:
             return f"nothing is clipped, and nothing that is free does better than {UNPRUNED}"
         close = [each.name for each in self.each if each.gain and each.verdict != "gain"]
@@ -278,8 +285,8 @@ def _draw(trial: Trial) -> _Draw:
 
 def _name(shots: int, scoring: str, own_shots: int, own_scoring: str) -> str:
     fewer = [f"{shots} demonstration{'s' * (shots != 1)}"] * (shots != own_shots)
-    calibrated = [f"{scoring} calibration"] * (scoring != own_scoring)
-    return " with ".join(fewer + calibrated)
+    how = f"{scoring} calibration" if scoring in CALIBRATIONS else "plain scores"
+    return " with ".join(fewer + [how] * (scoring != own_scoring))
 
 
 def _advice(rival: Rival) -> str:

@@ -20,10 +20,9 @@ from eckart.records import TOP_K, Edit, Edits, Split, Trial, or_null
 from eckart.runs import SCREEN, RunStore
 from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.fitting import Fitted
-from eckart.scoring.methods import OF_ALL_ROWS
 from eckart.scoring.scorer import Scorer
 from eckart.selection.order import Order, Place
-from eckart.selection.plan import SCREEN_ROWS
+from eckart.selection.plan import SCREEN_ROWS, Plan
 from eckart.selection.racing import Drop, run_race
 from eckart.weights.anatomy import Weight
 from eckart.weights.conditioning import layer_condition_numbers
@@ -235,44 +234,29 @@ def screened(name: str, asked: Screening) -> Order:
     return order
 
 
-def check_rows(name: str, scorer: Scorer, most: int) -> dict[str, Any]:
+def screen_settings(plan: Plan, scorer: Scorer) -> dict[str, Any]:
     """Return what else a run's settings hold of a screen: the rows that a gradient is taken on.
 
     Raises:
-        EditError, TaskError: as of `screened`.
+        EditError, TaskError: as `spare_rows`.
     """
-    kind, _ = check_screen(name)
-    if kind == "validation":
-        check_parts(scorer.scoring)
-    if kind != "gradient":
+    if plan.layer != "gradient":
         return {}
-    rows = spare_rows(scorer, most)
+    rows = spare_rows(scorer, plan.screen_rows)
     return {"screen_rows": [len(rows.prompts), rows.digest]}
 
 
 def spare_rows(scorer: Scorer, most: int, every: Sequence[Scorer] = ()) -> Fitted:
-    """Return the rows that a gradient is taken on: none that is validated or tested under any
-    draw.
+    """Return the rows that a gradient is taken on: none that is shown, validated or tested under
+    any draw.
 
     Raises:
         EditError: the task asks for no labels.
         TaskError: there are none.
     """
-    splits = (each.rows(split) for each in every for split in ("validation", "test"))
-    return _labelled(scorer).spare(most, {row.id for rows in splits for row in rows.rows})
-
-
-def check_parts(scoring: str) -> None:
-    """Refuse a scoring that needs all rows at once.
-
-    Raises:
-        EditError: so it does.
-    """
-    if scoring in OF_ALL_ROWS:
-        raise EditError(
-            "--layer validation reads the first half of the validation rows, and scoring"
-            f" '{scoring}' needs all of them together; choose 'contextual', or another --layer"
-        )
+    tasks = [_labelled(each).task for each in every]
+    taken = (row.id for t in tasks for row in (*t.demonstrations, *t.validation, *t.test))
+    return _labelled(scorer).spare(most, set(taken))
 
 
 def condition_numbers(

@@ -22,12 +22,13 @@ from eckart.algorithm1 import (
 )
 from eckart.files import home
 from eckart.published import identify, published_rows
-from eckart.records import RATES, TOP_K, Edit, Split
-from eckart.runs import RunStore
+from eckart.records import TOP_K, Edit, Split
+from eckart.runs import PORTABLE, RunStore
 from eckart.scoring.evaluator import scorer_of
-from eckart.scoring.methods import check_method
+from eckart.scoring.methods import check_parts
 from eckart.scoring.scorer import Scorer
 from eckart.selection.composed import GreedyResult, compose, parameters
+from eckart.selection.deployed import deployed
 from eckart.selection.draws import Draws, drawn_tasks
 from eckart.selection.free import beside_rivals, check_rivalled
 from eckart.selection.guard import Guard, keep_guard
@@ -40,9 +41,10 @@ from eckart.selection.plan import (
     Plan,
     check_composable,
     check_known,
+    check_raceable,
 )
 from eckart.selection.power import foretell, largest_first, nobody
-from eckart.selection.racing import Race, check_race, race_rates
+from eckart.selection.racing import Race, race_rates
 from eckart.selection.result import Candidate, SearchResult
 from eckart.selection.screens import (
     Screening,
@@ -51,10 +53,12 @@ from eckart.selection.screens import (
     screened,
 )
 from eckart.selection.settings import describe
+from eckart.tasks.portable import portable
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.edits import droppable
 from eckart.weights.linalg import rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
+from eckart.weights.quantised import GgufType, check_rows
 
 
 def search(
@@ -62,7 +66,7 @@ def search(
     task: AnyTask | str,
     *,
     part: str = "mlp",
-    rates: Iterable[float] = RATES,
+    rates: Iterable[float] | None = None,
     top_k: int = TOP_K,
     layer: int | str | None = None,
     screen_rows: int = SCREEN_ROWS,
@@ -75,6 +79,7 @@ def search(
     evaluations: int | None = None,
     minutes: float | None = None,
     rivals: bool = False,
+    also: Iterable[str] | str = (),
     guard: bool = False,
     guard_text: str | Path | None = None,
     guard_task: Sequence[Task | str | Path] = (),
@@ -93,8 +98,8 @@ def search(
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, screen_rows, combine, metric, race, controls, rivals, seeds,
-            templates, strategy, places, evaluations, minutes: see `Plan`.
+        part, rates, top_k, layer, screen_rows, combine, metric, race, controls, rivals, also,
+            seeds, templates, strategy, places, evaluations, minutes: see `Plan`.
         guard: say what else the choice does, on a text and on tasks that did not choose it;
             `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
@@ -110,7 +115,7 @@ def search(
     plan = Plan.of(
         {
             "part": part,
-            "rates": list(rates),
+            "rates": rates if rates is None else list(rates),
             "top_k": top_k,
             "layer": layer,
             "screen_rows": screen_rows,
@@ -123,6 +128,7 @@ def search(
             "evaluations": evaluations,
             "minutes": minutes,
             "rivals": rivals,
+            "also": also if isinstance(also, str) else list(also),
             "seeds": seeds if isinstance(seeds, str) else list(seeds),
             "templates": templates if isinstance(templates, str) else list(templates),
         },
@@ -160,6 +166,8 @@ def run_plan(
     try:
         with RunStore(out, identity, command) if out is not None else nullcontext() as store:
             looks = None if store is None else _looks(store, draws)
+            if store is not None:
+                store.keep_note(PORTABLE, portable([draws.testing[0].task], scorer.scoring))
             carry_out = _compose if plan.greedy else _search
             found = carry_out(plan, replace(draws, ledger=store), store, settings, tell)
             result: SearchResult | GreedyResult = replace(found, looks=looks)
@@ -169,6 +177,9 @@ def run_plan(
                 result = replace(result, guarded=guard.look(result.edits, store))
             if plan.rivals:
                 result = replace(result, rivals=beside_rivals(result.run, draws.testing, store))
+            if plan.also:
+                there = deployed(result.run, draws.testing, plan.also, store)
+                result = replace(result, deployed=there)
             if store is not None:
                 store.write("result.json", json.dumps(result.to_json(), indent=2) + "\n")
     finally:
@@ -187,13 +198,17 @@ def check_plan(plan: Plan, scorer: Scorer) -> None:
             with what was asked for.
     """
     check_known(plan.metric, scorer.task.metrics, "metric")
+    metric = plan.metric or scorer.task.metric
     if plan.race:
-        check_race(plan.metric or scorer.task.metric, scorer.scoring)
+        check_raceable(metric)
     if plan.greedy:
-        check_composable(plan.metric or scorer.task.metric)
-        check_method(scorer.scoring, split=Split.part("validation", 0, 1))
+        check_composable(metric)
+    if plan.race or plan.greedy or plan.layer == "validation":
+        check_parts(scorer.scoring, Split.part("validation", 0, 1))
     if plan.rivals:
         check_rivalled(scorer.task)
+    for kind in plan.also:
+        check_rows(scorer.anatomy, GgufType.of(kind))
     first = scorer.anatomy.layer_index(plan.layer if isinstance(plan.layer, int) else 0)
     scorer.anatomy.select(first, plan.part)
 
@@ -213,7 +228,7 @@ def _search(
     scorer = draws.first
     layers, order = _layers(plan, draws, store, tell)
     rows = draws.size("validation")
-    edits = largest_first(worst_layer(layers, plan.top_k), plan.part, plan.rates)
+    edits = largest_first(worst_layer(layers, plan.top_k), plan.part, plan.tried)
     foretell(tell, draws, edits, rows if plan.race else None)
 
     def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
@@ -223,14 +238,14 @@ def _search(
         draws.score,
         layers,
         plan.part,
-        plan.rates,
+        plan.tried,
         plan.top_k,
         settings["metric"],
         race if plan.race else search_all,
         partial(control_arms, droppable=droppable(scorer.anatomy)) if plan.controls else no_arms,
     )
     raced = found.rates if isinstance(found.rates, Race) else None
-    seen = raced.seen if raced else (rows,) * len(plan.rates)
+    seen = raced.seen if raced else (rows,) * len(plan.tried)
     weights = scorer.anatomy.select(found.layer, plan.part)
     shapes = {weight.name: weight.shape for weight in weights}
     candidates = tuple(
@@ -296,9 +311,8 @@ def _compose(
     settings: dict[str, Any],
     tell: Callable[[str], None],
 ) -> GreedyResult:
-    screened = isinstance(plan.layer, str)
-    places = _order(plan, draws, store, tell).scores if screened else ()
-    return compose(plan, draws, tuple(places), settings, tell)
+    order = _order(plan, draws, store, tell) if isinstance(plan.layer, str) else None
+    return compose(plan, draws, order, settings, tell)
 
 
 def _published(scorer: Scorer, part: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from eckart.scoring.scorer import Scorer
 from eckart.selection.draws import OWN, drawn_tasks
 from eckart.selection.plan import Plan
 from eckart.selection.racing import ALPHA
-from eckart.selection.screens import check_rows
+from eckart.selection.screens import screen_settings
 from eckart.tasks.task import AnyTask
 
 
@@ -56,7 +56,7 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         # Only where there is one: a run of Algorithm 1 as written goes on whatever made it.
         **({"race": ALPHA} if plan.race else {}),
         **({"controls": True} if plan.controls else {}),
-        **(check_rows(plan.layer, scorer, plan.screen_rows) if isinstance(plan.layer, str) else {}),
+        **screen_settings(plan, scorer),
         **_greedy_settings(plan),
         **_draws(plan, task),
         **scorer.reading_key,

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from eckart.algorithm1 import Scored
 from eckart.records import Edits, Rows
 from eckart.runs import Run, beside
 from eckart.selection.controls import Against, against, controls_sentence
+from eckart.selection.deployed import Deployed
 from eckart.selection.drawn import Difference, difference, sealed_seeds, summary
 from eckart.selection.guarded import Guarded
 from eckart.selection.looks import Looks
@@ -40,11 +41,9 @@ class Tested(ABC):
         guarded: what else the choice did; None where nobody asked, or nothing is clipped.
         order: in which a screen put the places that were looked at; None where none did.
         rivals: the choice beside what costs nothing; None where nobody asked.
+        deployed: the choice at other precisions; None where nobody asked, or nothing is clipped.
         looks: of other runs at these test rows; None where no run is kept, and so none is beside.
     """
-
-    stays: ClassVar[str]
-    """Why nothing is clipped, where that is the choice."""
 
     settings: dict[str, Any]
     labels: tuple[str, ...]
@@ -57,6 +56,7 @@ class Tested(ABC):
     order: Order | None = None
     rivals: Rivals | None = None
     looks: Looks | None = field(default=None, compare=False)
+    deployed: Deployed | None = None
 
     @property
     @abstractmethod
@@ -123,6 +123,7 @@ class Tested(ABC):
             **({"guard": self.guarded.to_json()} if self.guarded else {}),
             **({"screen": self.order.to_json()} if self.order else {}),
             **({"rivals": self.rivals.to_json()} if self.rivals else {}),
+            **({"deployed": self.deployed.to_json()} if self.deployed else {}),
             **({"looked_at_before": asdict(self.looks)} if self.looks else {}),
             "labels": list(self.labels),
             "notes": list(self.notes),
@@ -165,6 +166,8 @@ class Tested(ABC):
             said.append(f"  guard       {self.guarded}")
         if self.rivals:
             said.append(f"  rivals      {self.rivals}")
+        if self.deployed:
+            said.append(f"  deployed    {self.deployed}")
         if self.looks:
             said.append(f"  looks       {self.looks}")
         return "\n".join(filter(None, said))
@@ -179,6 +182,11 @@ class Tested(ABC):
             return f"{self.stays} ({shots})"
         paired = self.comparison
         return f"{verdict(paired)} with n = {paired.n} test rows and {shots}"
+
+    @property
+    @abstractmethod
+    def stays(self) -> str:
+        """Why nothing is clipped, where that is the choice."""
 
     def caution(self) -> str:
         """Say that no model does better on the test rows than always giving the most frequent

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import gammaln, logsumexp
+from scipy.special import logsumexp
 from scipy.stats import binomtest, norm, t, ttest_rel
 
 from eckart.errors import EckartError
@@ -101,58 +101,18 @@ def mcnemar_exact(fixed: int, broken: int) -> float:
     return float(binomtest(fixed, fixed + broken, 0.5).pvalue)
 
 
-def log_e_value(worse: int, better: int) -> float:
-    """Return the log of the evidence that a candidate is less accurate than its rival, at any
+def log10_e_value(differences: Float[np.ndarray, " rows"]) -> float:
+    """Return the decimal log of the evidence that a mean of bounded differences is above 0, at any
     number of looks.
-
-    Let p be the probability that a row on which exactly one of the two is right favours the rival.
-    The hypothesis is p <= 1/2: the candidate is at least as accurate. Against it stands the uniform
-    mixture over [1/2, 1]:
-
-        e = 2^(worse + better + 1) * integral from 1/2 to 1 of p^worse (1 - p)^better dp
-          = sum over k = 0 .. worse of  worse! better! / (k! (worse + better + 1 - k)!).
-
-    It starts at 1. One more such row multiplies each 2^n p^worse (1 - p)^better, p >= 1/2, by 2p or
-    by 2(1 - p), which is 1 on average where the hypothesis holds with equality and at most 1 where
-    it holds with room. So e is a non-negative supermartingale, and by Ville's inequality the
-    probability that e *ever* reaches 1 / alpha is at most alpha, however often one looks (Ville
-    1939, Etude critique de la notion de collectif; Robbins 1970, Ann. Math. Stat. 41, 1397-1409;
-    Shafer et al. 2011, Stat. Sci. 26, 84-101; Ramdas et al. 2023, Stat. Sci. 38, 576-601).
-
-    The same holds for alpha <= 1/2 where the rows are a finite set in random order, and the
-    hypothesis is about that set: docs/algorithm1.md has the proof.
-
-    Arguments:
-        worse: rows that the rival has right and the candidate wrong.
-        better: rows that the candidate has right and the rival wrong.
-
-    Returns:
-        log e, in nats; the hypothesis may be rejected at level alpha once it reaches log(1 /
-        alpha).
-
-    Raises:
-        EckartError: a count is negative.
-
-    >>> round(math.exp(log_e_value(worse=10, better=0)), 2), log_e_value(worse=0, better=0)
-    (186.09, 0.0)
-    """
-    if min(worse, better) < 0:
-        raise EckartError(f"{worse} rows worse and {better} better: counts are at least 0")
-    k = np.arange(worse + 1)
-    terms = gammaln(k + 1) + gammaln(worse + better + 2 - k)
-    return float(gammaln(worse + 1) + gammaln(better + 1) + logsumexp(-terms))
-
-
-def log_mean_e_value(differences: Float[np.ndarray, " rows"]) -> float:
-    """Return the log of the evidence that a mean of bounded differences is above 0, at any number
-    of looks.
 
     The hypothesis is that each row's difference is at most 0 on average, given those before it.
     Against it stands a gambler who bets the same share b of all that there is on every row:
     product over rows of (1 + b d), which is never negative, and 1 on average or less. So is the
     mean over b, uniform in [0, 1]; it bets what pays best as soon as it shows (Waudby-Smith and
-    Ramdas 2024, J. R. Stat. Soc. B 86, 1-27, section 4; arXiv 2010.09686). Where d is -1, 0 or 1
-    it is `log_e_value`, with p = (1 + b) / 2.
+    Ramdas 2024, J. R. Stat. Soc. B 86, 1-27, section 4; arXiv 2010.09686). It starts at 1, and by
+    Ville's inequality the probability that it *ever* reaches 1 / alpha is at most alpha, however
+    often one looks. Where d is -1, 0 or 1 that holds, for alpha <= 1/2, of a finite set of rows in
+    random order too: docs/algorithm1.md has the closed form and the proof.
 
     The mean is taken over the nodes of Gauss and Legendre: exactly the integral up to 511 rows
     that differ, and such a mean of bets, with the same guarantee, beyond.
@@ -161,13 +121,12 @@ def log_mean_e_value(differences: Float[np.ndarray, " rows"]) -> float:
         differences: a row's, in [-1, 1].
 
     Returns:
-        log e, in nats; the hypothesis may be rejected at level alpha once it reaches log(1 /
-        alpha).
+        log10 e; the hypothesis may be rejected at level alpha once it reaches log10(1 / alpha).
 
     Raises:
         EckartError: a difference is outside [-1, 1], or no number.
 
-    >>> round(math.exp(log_mean_e_value(np.array([1.0] * 10 + [0.0] * 90))), 2)
+    >>> round(10 ** log10_e_value(np.array([1.0] * 10 + [0.0] * 90)), 2)
     186.09
     """
     if not (np.abs(differences) <= 1).all():
@@ -175,7 +134,7 @@ def log_mean_e_value(differences: Float[np.ndarray, " rows"]) -> float:
     bets, shares = _bets()
     moved = differences[differences != 0]
     wealth = np.log1p(bets[:, None] * moved).sum(axis=1)
-    return float(logsumexp(wealth, b=shares))
+    return float(logsumexp(wealth, b=shares)) / math.log(10)
 
 
 @cache

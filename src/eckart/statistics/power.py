@@ -269,7 +269,7 @@ class Outlook:
 
     def _needs(self, gain: float) -> str:
         if gain > self.design.turns:
-            return "is more than turns"
+            return "is more than turned" if self.turned else "is more than turns"
         rows = (self.alike or self).design.rows(gain, self.chance)
         least = "at least " * (self.alike is not None)
         return "needs more draws" if math.isinf(rows) else f"needs {least}{rows:,.0f} rows"

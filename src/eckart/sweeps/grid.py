@@ -34,7 +34,7 @@ from eckart.selection.plan import (
     one_of,
     read_numbers,
 )
-from eckart.tasks.spec import TaskOptions
+from eckart.tasks.spec import TaskOptions, parted
 from eckart.weights.options import ModelOptions, ReadingOptions
 
 if TYPE_CHECKING:
@@ -329,7 +329,9 @@ def _absolute(entry: Mapping[str, Any], keys: Sequence[str], folder: Path) -> di
         said = found.get(key)
         if not isinstance(said, str) or found.get("live"):
             continue
+        before, said = parted(said)
         path = folder / home(said)
         if path.exists() or key == "data" or said.startswith((".", "/", "~")):
-            found[key] = os.path.normpath(path.absolute())
+            there = os.path.normpath(path.absolute())
+            found[key] = f"{before}:{there}" if before else there
     return found

@@ -11,13 +11,14 @@ from typing import Any
 from eckart.errors import RunError
 from eckart.files import home
 from eckart.records import RATES, TOP_K, Trial, fingerprint
-from eckart.runs import CONTENTS, RunStore, folder_name, read_run
+from eckart.runs import CONTENTS, PORTABLE, RunStore, folder_name, read_run
 from eckart.selection.guard import keep_guard
 from eckart.selection.recorded import Ledger, Recorded
 from eckart.sweeps.grid import Sweep, Unit, located
 from eckart.sweeps.result import SweepResult
 from eckart.sweeps.sources import Sources, check_names, contents, settle
 from eckart.sweeps.units import Facts, foresee_unit, look_at, run_unit
+from eckart.tasks.portable import portable
 from eckart.tasks.task import AnyTask
 from eckart.weights.models import LoadedModel, Model, load_model
 
@@ -226,6 +227,8 @@ def run_sweep(
     asked = contents(sweep, sources)
     with RunStore(folder, sweep.settings) as store:
         _keep_contents(store, asked)
+        drawn = [sources.task(unit.task, unit.shots, unit.seed) for unit in sweep.units]
+        store.keep_note(PORTABLE, portable(drawn))
         if sweep.guard:
             keep_guard(store, sweep.guard_margin, sources.guards(sweep))
         if not (sources.models or sources.tasks):

@@ -64,7 +64,7 @@ class ChoiceList:
             return names.index(said), len(texts)
         place = (
             ord(said.upper()) - ord("A")
-            if self.letters and said == value and not names
+            if self.letters and said == value and not names and len(said) == 1
             else _whole(said)
         )
         if not names and 0 <= place < len(texts):

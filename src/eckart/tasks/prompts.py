@@ -4,7 +4,7 @@ become the strings that are scored."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -16,6 +16,7 @@ from jinja2.filters import do_round
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from eckart.errors import TaskError
+from eckart.records import fingerprint
 
 MOST_CHARACTERS = 20_000
 """In a template's source."""
@@ -217,12 +218,14 @@ class Prompt:
         continuations: one for each label. White space at a word boundary is theirs, because
             tokenisers put it there.
         label: index of the right continuation.
+        characters: the length of each label itself, without what joins it to the context.
     """
 
     id: str
     context: str
     continuations: tuple[str, ...]
     label: int
+    characters: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -271,15 +274,28 @@ class PromptFormat:
 
     def prefix(self, demonstrations: Sequence[Example]) -> str:
         """Return all that stands before the query."""
-        parts = [self.instruction] if self.instruction else []
-        parts += [self.demonstration(example) for example in demonstrations]
+        return self.before(map(self.demonstration, demonstrations))
+
+    def before(self, demonstrations: Iterable[str]) -> str:
+        """Return the same of demonstrations that are texts already."""
+        parts = ([self.instruction] if self.instruction else []) + [*demonstrations]
         return "".join(part + self.separator for part in parts)
 
-    def continuations(self, example: Example) -> tuple[str, ...]:
-        """Return what is scored after the query: one string for each label or candidate."""
-        return tuple(
-            self.label_join + word + self.label_end for word in example.choices or self.words
-        )
+    def continuations(self, candidates: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Return what is scored after the query: one string for each candidate, or label."""
+        return tuple(self.label_join + word + self.label_end for word in candidates or self.words)
+
+    def asked(self, id: str, context: str, candidates: tuple[str, ...], label: int) -> Prompt:
+        """Return the prompt of a context that ends in the query."""
+        lengths = tuple(map(len, candidates or self.words))
+        return Prompt(id, context, self.continuations(candidates), label, lengths)
+
+    def digest(self, kind: str, labels: Sequence[str], prefix: str) -> str:
+        """Return the SHA-256 of all that a task's prompts depend on besides their rows."""
+        joins = [self.template, self.query_template, self.label_join, self.separator, self.words]
+        if self.label_end:  # tasks without one are known as they always were
+            joins.append(self.label_end)
+        return fingerprint([kind, labels, joins, prefix])
 
     def null_query(self, text: str = CONTENT_FREE) -> str:
         """Return a query that says nothing: every input is `text`."""

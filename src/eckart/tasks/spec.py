@@ -25,6 +25,10 @@ LONGEST_NAME = 120
 DEFAULT_SHOTS = 10
 """The number of demonstrations where the task does not say otherwise (C.3)."""
 
+HARNESS, HARNESS_CODE = "lm-eval", "lm-eval+code"
+"""What stands before the name or file of a task of lm-evaluation-harness, and of one whose code may
+run."""
+
 TYPED = ("template", "instruction", "label_join", "label_end", "separator")
 """Texts of a prompt, in which a shell cannot type a line break."""
 
@@ -105,7 +109,9 @@ class TaskOptions(Closed):
 
     heading = "The task"
     task: Place | None = option(
-        None, "sst2, ag_news, emo, mrpc, rte, cb, copa, or a task file (YAML)."
+        None,
+        "sst2, ag_news, emo, mrpc, rte, cb, copa, or a task file (YAML); or lm-eval:NAME, one of"
+        " lm-evaluation-harness.",
     )
     data: Place | None = option(
         None, "Parquet, Arrow, JSON or CSV, or a folder with train, validation and test files."
@@ -257,6 +263,16 @@ class TaskSpec(PromptSpec):
             known = ", ".join(self.variants) or "none"
             raise TaskError(f"task '{self.name}' has no variant '{name}'; it has {known}")
         return self.overridden(self.variants[name])
+
+
+def parted(task: str) -> tuple[str, str]:
+    """Return what stands before a task's name or file, and that.
+
+    >>> parted("lm-eval:copa"), parted("sst2")
+    (('lm-eval', 'copa'), ('', 'sst2'))
+    """
+    prefix, _, name = task.partition(":")
+    return (prefix, name) if prefix in (HARNESS, HARNESS_CODE) else ("", task)
 
 
 def parse_spec(text: str, where: str) -> TaskSpec:

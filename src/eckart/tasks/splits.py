@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 
 from eckart.errors import TaskError
+from eckart.tasks.columns import Columns
+from eckart.tasks.labels import Labels
 from eckart.tasks.prompts import Example, PromptFormat, counted
 from eckart.tasks.spec import SplitSpec, TaskSpec
 
@@ -29,7 +31,8 @@ class Gathered:
     plan: SplitSpec
     sizes: Mapping[str, Size]
     format: PromptFormat
-    names: tuple[str, ...]
+    columns: Columns
+    labels: Labels
     where: str
     notes: tuple[str, ...]
 
@@ -44,6 +47,7 @@ class Draw:
             the same for all numbers of shots up to it.
         seed, split_seed: choose the demonstrations and their order; validation and test.
         balanced: as many demonstrations of each class, or at random.
+        sealed: the ids of rows that are not tested, because another draw chose with them.
     """
 
     shots: int
@@ -51,6 +55,7 @@ class Draw:
     seed: int = 0
     split_seed: int = 0
     balanced: bool = True
+    sealed: frozenset[str] = frozenset()
 
 
 def used_splits(plan: SplitSpec) -> tuple[str, ...]:
@@ -161,7 +166,7 @@ def make_splits(source: Gathered, draw: Draw) -> dict[str, tuple[Example, ...]]:
     """
     kept, plan = source.examples, source.plan
     shown = plan.demonstrations
-    reserved = _draw_demonstrations(kept[shown], draw, source.names, shown)
+    reserved = _draw_demonstrations(kept[shown], draw, source.labels.names, shown)
     apart = {example.id for example in reserved}
     pools = {
         name: [row for row in _shuffled(rows, f"split {draw.split_seed}") if row.id not in apart]
@@ -172,7 +177,7 @@ def make_splits(source: Gathered, draw: Draw) -> dict[str, tuple[Example, ...]]:
     return {
         "demonstrations": tuple(reserved[: draw.shots]),
         "validation": tuple(validation),
-        "test": tuple(test),
+        "test": tuple(row for row in test if row.id not in draw.sealed),
         "all": tuple(
             row for name in reversed(used_splits(plan)) for row in kept[name] if row.id not in seen
         ),

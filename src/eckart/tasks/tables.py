@@ -6,9 +6,11 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 from eckart.errors import TaskError
@@ -29,62 +31,154 @@ class FileTable:
     notes: tuple[str, ...] = ()
 
 
+Lines = Callable[[], Iterable[str]]
+"""Opens a text anew: its lines, each with the line break that it ends in."""
+
+RECORDS = 1024
+"""Lines that are split at a time."""
+
+
 @dataclass(frozen=True)
 class _Dialect:
     separator: str
     quoting: Any = csv.QUOTE_MINIMAL
     skip_spaces: bool = False
 
-    def records(self, text: str) -> list[tuple[int, list[str]]]:
-        """Return the fields of every line that holds any, and its number."""
+    def records(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        """Yield the fields of every line that holds any, and its number."""
         reader = csv.reader(
-            io.StringIO(text, newline=""),
+            lines,
             delimiter=self.separator,
             quoting=self.quoting,
             skipinitialspace=self.skip_spaces,
             strict=True,
         )
-        try:
-            with _any_field_size(len(text)):
-                return [(reader.line_num, fields) for fields in reader if fields]
-        except csv.Error as error:
-            raise TaskError(f"line {reader.line_num}: {error}") from None
+        while True:
+            try:
+                with _any_field_size():
+                    found = [(reader.line_num, fields) for fields in islice(reader, RECORDS)]
+            except csv.Error as error:
+                raise TaskError(f"line {reader.line_num}: {error}") from None
+            if not found:
+                return
+            yield from (record for record in found if record[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Separated:
+    """A text of separated values, whose rows are read as they are asked for.
+
+    Arguments:
+        lines: opens it.
+        head: what its first line says, of as many columns as have a name, or a value.
+        kept: which of these they are.
+        size: the number of rows.
+        marks: whether a value holds the quotation marks that stood around it.
+        notes: how it is read, where that is not what its name says.
+    """
+
+    lines: Lines
+    dialect: _Dialect
+    head: tuple[str, ...] = ()
+    kept: tuple[int, ...] = ()
+    size: int = 0
+    marks: bool = False
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, lines: Lines, dialect: _Dialect) -> Separated:
+        """Look through a text once; a TaskError, which begins with the line, where it is no
+        table."""
+        records = dialect.records(lines())
+        first = next(records, None)
+        if first is None:
+            return cls(lines, dialect)
+        head = [name.strip() for name in first[1]]
+        # A spreadsheet writes the empty columns to the right of a table as columns without a name.
+        width = max((place for place, name in enumerate(head, start=1) if name), default=0)
+        held = [bool(name) for name in head[:width]]
+        nameless = [place for place in range(width) if not head[place]]
+        size, marks = 0, False
+        for line, fields in records:
+            cells = _cells(fields, head, width, line)
+            size += 1
+            marks = marks or any(c[:1] == " " and c.lstrip()[:1] == '"' for c in cells)
+            for place in nameless:
+                held[place] = held[place] or bool(cells[place].strip())
+        kept = tuple(place for place in range(width) if held[place])
+        _unique([head[place] for place in kept])
+        return cls(lines, dialect, tuple(head), kept, size, marks)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple(self.head[place] for place in self.kept)
+
+    def __iter__(self) -> Iterator[Row]:
+        names, width = self.columns, max(self.kept, default=-1) + 1
+        for line, fields in islice(self.dialect.records(self.lines()), 1, None):
+            cells = _cells(fields, self.head, width, line)
+            yield dict(zip(names, (cells[place] for place in self.kept), strict=True))
 
 
 def read_table(text: str, separator: str) -> FileTable:
-    """Read a table whose values are separated by `separator`, or by another mark if that one makes
-    no table of it. A TaskError, if none does, begins with the line."""
-    said = re.match(r"sep=(.)\r?\n", text)  # Excel's own way to name a separator
+    """Read a table whose values are separated by `separator`; see `open_table`."""
+    table = open_table(lambda: io.StringIO(text, newline=""), separator)
+    return FileTable(list(table), notes=table.notes)
+
+
+def open_table(lines: Lines, separator: str) -> Separated:
+    """Look through a table whose values are separated by `separator`, or by another mark if that
+    one makes no table of it. A TaskError, if none does, begins with the line."""
+    first = next(iter(lines()), "")
+    said = re.match(r"sep=(.)\r?\n", first)  # Excel's own way to name a separator
     if said:
-        separator, text = said[1], text[said.end() :]
-    rows, failure = _reading(text, separator)
-    if rows is not None and (len(rows) == 0 or len(rows[0]) > 1):
-        return FileTable(rows)
+        whole = lines
+
+        def lines() -> Iterable[str]:
+            return islice(whole(), 1, None)
+
+        separator, first = said[1], next(iter(lines()), "")
+    table, failure = _reading(lines, separator)
+    if table is not None and (not table.size or len(table.kept) > 1):
+        return table
     others = {
         mark: found
         for mark in SEPARATORS
-        if mark != separator and (found := _reading(text, mark)[0])
+        if mark != separator and (found := _reading(lines, mark)[0]) and found.size
     }
-    wide = [mark for mark, found in others.items() if len(found[0]) > 1]
+    wide = [mark for mark, found in others.items() if len(found.kept) > 1]
     if len(wide) == 1:
-        return FileTable(others[wide[0]], notes=(f"read as separated by {SEPARATORS[wide[0]]}",))
+        return replace(others[wide[0]], notes=(f"read as separated by {SEPARATORS[wide[0]]}",))
     if len(wide) > 1:
         marks = " or ".join(SEPARATORS[mark] for mark in wide)
         raise TaskError(
             f"line 1 can be separated by {marks}; separate the columns by commas (pandas: sep=',')"
         )
-    first = text.split("\n", 1)[0]
     other = next((mark for mark in SEPARATORS if mark in first and separator not in first), None)
     if other is not None:
-        _, failure = _reading(text, other)
+        _, failure = _reading(lines, other)
         raise TaskError(f"{failure} (the first line is separated by {SEPARATORS[other]})")
-    if rows is None:
+    if table is None:
         raise failure
-    return FileTable(rows)
+    return table
 
 
-def _reading(text: str, separator: str) -> tuple[list[Row] | None, TaskError]:
-    """Return the rows, or why there are none, under the custom of quoting that makes most sense of
+def passing_table(first: str, rest: Iterable[str], needed: Collection[str]) -> Separated | None:
+    """Return the table whose first line names these columns, read but once, as it passes by; None
+    where the line does not name them."""
+    for mark in SEPARATORS:
+        dialect = _Dialect(mark)
+        names = [name.strip() for _, fields in dialect.records([first]) for name in fields]
+        if set(needed) <= set(names):
+            _unique(names)
+            passing = partial(chain, [first], rest)
+            return Separated(passing, dialect, tuple(names), tuple(range(len(names))))
+    return None
+
+
+def _reading(lines: Lines, separator: str) -> tuple[Separated | None, TaskError]:
+    """Return the table, or why there is none, under the custom of quoting that makes most sense of
     the text."""
     # Two customs share a name where tabs separate: quoted as in CSV, and not quoted at all, where a
     # lone quotation mark is text. Read as quoted, a file of the second custom does not come out
@@ -92,45 +186,24 @@ def _reading(text: str, separator: str) -> tuple[list[Row] | None, TaskError]:
     customs = [_Dialect(separator)]
     if separator == "\t":
         customs.append(_Dialect(separator, csv.QUOTE_NONE))
-    found: list[list[Row]] = []
+    found: list[Separated] = []
     failure = TaskError("line 1: no table")
     for custom in customs:
         try:
-            found.append(_rows(custom.records(text)))
+            found.append(Separated.of(lines, custom))
         except TaskError as error:
             failure = error
-    best = max(found, key=len) if found else None
-    if re.search(rf'{re.escape(separator)}[ ]+"', text) and (
-        best is None or any(map(_keeps_marks, best))
-    ):
+    best = max(found, key=lambda table: table.size) if found else None
+    spaced = re.compile(rf'{re.escape(separator)}[ ]+"')
+    if (best is None or best.marks) and any(map(spaced.search, lines())):
         # `"text", "label"`: after a space, a quotation mark is no quotation to the csv module, and
         # would be kept.
         with suppress(TaskError):
-            best = _rows(_Dialect(separator, skip_spaces=True).records(text))
+            best = Separated.of(lines, _Dialect(separator, skip_spaces=True))
     return best, failure
 
 
-def _keeps_marks(row: Row) -> bool:
-    return any(value[:1] == " " and value.lstrip()[:1] == '"' for value in row.values())
-
-
-def _rows(records: Sequence[tuple[int, list[str]]]) -> list[Row]:
-    if not records:
-        return []
-    head = [name.strip() for name in records[0][1]]
-    # A spreadsheet writes the empty columns to the right of a table as columns without a name.
-    width = max((place for place, name in enumerate(head, start=1) if name), default=0)
-    cells = [_cells(fields, head, width, line) for line, fields in records[1:]]
-    kept = [
-        place
-        for place in range(width)
-        if head[place] or any(fields[place].strip() for fields in cells)
-    ]
-    names = _unique([head[place] for place in kept])
-    return [dict(zip(names, (fields[place] for place in kept), strict=True)) for fields in cells]
-
-
-def _cells(fields: list[str], head: list[str], width: int, line: int) -> list[str]:
+def _cells(fields: list[str], head: Sequence[str], width: int, line: int) -> list[str]:
     """Return a line's values under the columns with names."""
     fits = len(fields) == len(head) or width <= len(fields) < len(head)
     if not fits or any(field.strip() for field in fields[width:]):
@@ -138,14 +211,14 @@ def _cells(fields: list[str], head: list[str], width: int, line: int) -> list[st
             f"line {line}: {len(fields)} fields, where the first line has {width}"
             f"{' with a name' if width < len(head) else ''}; unquoted text?"
         )
-    if width > 1 and [field.strip("\ufeff \t") for field in fields[:width]] == head[:width]:
+    if width > 1 and [field.strip("\ufeff \t") for field in fields[:width]] == [*head[:width]]:
         raise TaskError(
             f"line {line}: repeats the first line; where tables were put together, take it out"
         )
     return fields[:width]
 
 
-def _unique(names: list[str]) -> list[str]:
+def _unique(names: list[str]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice == "":
         raise TaskError(
@@ -153,14 +226,13 @@ def _unique(names: list[str]) -> list[str]:
         )
     if twice is not None:
         raise TaskError(f"line 1: two columns of one name: {', '.join(names)}; rename one of them")
-    return names
 
 
 @contextmanager
-def _any_field_size(size: int) -> Iterator[None]:
+def _any_field_size() -> Iterator[None]:
     # The csv module refuses fields above 128 KiB, and only a limit for the whole process can be
     # set.
-    before = csv.field_size_limit(max(size, csv.field_size_limit()))
+    before = csv.field_size_limit(2**31 - 1)
     try:
         yield
     finally:
@@ -181,10 +253,14 @@ ABOUT = frozenset(
 def read_lines(text: str) -> list[Row]:
     """Read JSON Lines; a TaskError begins with the line that is no object."""
     # Not str.splitlines: a JSON text may hold U+2028, which that takes for the end of a line.
-    lines = (
-        (number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()
-    )
-    return [_object(_parsed(line, f"line {n}"), f"line {n}") for n, line in lines]
+    return list(rows_of_lines(text.split("\n")))
+
+
+def rows_of_lines(lines: Iterable[str]) -> Iterator[Row]:
+    """Yield the object of every line that is not empty; see `read_lines`."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _object(_parsed(line, f"line {number}"), f"line {number}")
 
 
 def read_json(text: str) -> list[Row]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
 
 from eckart.errors import TaskError
 from eckart.files import home
 from eckart.records import fingerprint, full_name
 from eckart.statistics.scores import METRICS
-from eckart.tasks.examples import find_columns, make_examples, prompt_format, with_template
+from eckart.tasks.columns import find_columns
+from eckart.tasks.examples import make_examples, prompt_format, with_template
 from eckart.tasks.files import bare_name
 from eckart.tasks.labels import find_labels
 from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat
@@ -23,6 +24,7 @@ from eckart.tasks.spec import (
     DrawnTask,
     TaskSpec,
     find_spec,
+    parted,
 )
 from eckart.tasks.splits import (
     Draw,
@@ -148,6 +150,9 @@ class Task:
     @classmethod
     def of(cls, said: DrawnTask) -> Self:
         """Read what `load` reads, of options that are checked."""
+        reader = READERS.get(parted(said.task or "")[0])
+        if reader is not None:
+            return cast("Self", reader(said))
         if said.task is None and said.data is None:
             raise TaskError("no task: name one, such as sst2, or give a task file or data")
         base = TaskSpec() if said.task is None else find_spec(said.task)
@@ -175,6 +180,19 @@ class Task:
         )
         return self._drawn(source, draw, self.said)
 
+    def with_fewer(self, shots: int) -> Self:
+        """Return the task with the first of its demonstrations alone, and the very same rows."""
+        # Not redrawn: that might give a demonstration that is not shown back to the test rows.
+        return replace(self, demonstrations=self.demonstrations[:shots])
+
+    def sealed_from(self, others: Iterable[Task]) -> Self:
+        """Return the task without test rows that these show or validate on: of rows in one file
+        each draw sets its own demonstrations apart, and so divides the rest a little otherwise. A
+        TaskError where the task was not made by `Task.load`."""
+        source, draw = self._origin
+        chose = {row.id for other in others for row in (*other.demonstrations, *other.validation)}
+        return self._drawn(source, replace(draw, sealed=draw.sealed | chose), self.said)
+
     def reworded(self, variant: str | None) -> Self:
         """Return the task with a variant's prompts, or with its own (None), as many demonstrations
         and the same seed. Its rows are read again.
@@ -200,7 +218,7 @@ class Task:
         return cls(
             name=spec.name or _printable(bare_name(Path(source.where))),
             kind="choices" if spec.choices else "classification",
-            labels=source.names,
+            labels=source.labels.names,
             format=source.format,
             **make_splits(source, draw),
             seed=draw.seed,
@@ -274,7 +292,7 @@ class Task:
         without its label."""
         prefix = self._prefix if shots is None else self.format.prefix(self.demonstrations[:shots])
         context = prefix + example.text
-        return Prompt(example.id, context, self.format.continuations(example), example.label)
+        return self.format.asked(example.id, context, example.choices, example.label)
 
     def null_prompt(
         self, prompt: Prompt, shots: int | None = None, text: str = CONTENT_FREE
@@ -296,11 +314,11 @@ class Task:
     def digest(self) -> str:
         """The SHA-256 of all that prompts depend on besides their rows: template, joins, labels,
         demonstrations."""
-        form = self.format
-        joins = [form.template, form.query_template, form.label_join, form.separator, form.words]
-        if form.label_end:  # tasks without one are known as they always were
-            joins.append(form.label_end)
-        return fingerprint([self.kind, self.labels, joins, self._prefix])
+        return self.format.digest(self.kind, self.labels, self._prefix)
+
+
+READERS: dict[str, Callable[[DrawnTask], Task]] = {}
+"""Of tasks that others bring, by what stands before their names."""
 
 
 def no_task(value: Any) -> TaskError:
@@ -333,10 +351,10 @@ def _gather(spec: TaskSpec, rows: Source, sizes: Mapping[str, Size]) -> Gathered
         plan, notes = plan_splits(labels.count(rows, columns.label), rows.single)
         rows = rows.only(used_splits(plan))
     prompts = prompt_format(spec, labels.names)
-    examples, left_out = make_examples(rows, spec, columns, labels, prompts)
+    examples, left_out = make_examples(rows, columns, labels, prompts)
     kept, repeats = without_repeats(examples, used_splits(plan))
     said = (*rows.notes, *notes, *labels.notes, *left_out, *repeats)
-    return Gathered(spec, kept, plan, sizes, prompts, labels.names, rows.where, said)
+    return Gathered(spec, kept, plan, sizes, prompts, columns, labels, rows.where, said)
 
 
 def _printable(name: str) -> str:

@@ -14,7 +14,7 @@ import hashlib
 import io
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -261,14 +261,41 @@ class GgufTensors:
         """Whether transformers' loader takes a family's tensors one by one, by a table of names."""
         return plain(self.file.family) not in map(plain, converted())
 
-    def covers(self, paths: Iterator[str]) -> bool:
+    def covers(self, paths: Iterable[str]) -> bool:
         """Whether every one of these parameters is a tensor of its own."""
         return self.one_for_one and all(path in self._places for path in paths)
+
+    def tensor(self, path: str) -> Any:
+        """Return the tensor that is a parameter, as gguf's reader gives it; a ModelError where none
+        is."""
+        if not self.covers([path]):
+            raise ModelError(
+                f"'{self.file.name}' holds no one tensor that is {path}, as where experts' gate and"
+                " up projections lie apart, and cannot be patched there; export the model's folder"
+                " with safetensors"
+            )
+        return self._places[path]
 
     def read(self, path: str) -> Tensor:
         """Return a parameter, dequantised, in float32 and in the model's orientation."""
         tensor = self._places[path]
         return self._turned(self._dequantised(tensor), tensor.name)
+
+    def laid_out(self, path: str, numbers: Tensor) -> np.ndarray:
+        """Return a parameter's numbers in the order and the shape that its tensor has in the file:
+        what `read` undoes, done again. A ModelError where that is not a matter of order alone."""
+        tensor = self._places[path]
+        shape = tuple(reversed(tensor.shape.tolist()))
+        counted = np.arange(numbers.numel()).reshape(shape)
+        places = self._turned(counted, tensor.name)
+        found = np.empty(shape, dtype=np.float32)
+        found.reshape(-1)[places.reshape(-1).numpy()] = numbers.reshape(-1).numpy()
+        if not torch.equal(self._turned(found, tensor.name), numbers):
+            raise ModelError(
+                f"{tensor.name} of '{self.file.name}' is not {path} in another order, and cannot be"
+                " written; export the model's folder with safetensors"
+            )
+        return found
 
     def steps(self, path: str) -> Tensor:
         """Return how far apart the numbers lie that the quantisation could have put in each place

@@ -29,6 +29,8 @@ class ModelOptions(Closed):
 
 
 PLAIN = ModelOptions()
+GGUF_TYPES = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+"""The types of GGUF files that the package gguf has a quantiser for, and models come in."""
 
 
 class FitOptions(Closed):

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from eckart.weights.anatomy import Anatomy, Weight
 from eckart.weights.gguf import GgufFile, GgufTensors
+from eckart.weights.identity import identify
 from eckart.weights.loading.accounts import refuse_left_out
 from eckart.weights.loading.failures import explained
 from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor
-from eckart.weights.models import LoadedModel, empty_model, load_checkpoint
+from eckart.weights.models import LoadedModel, Tokenizer, empty_model, load_checkpoint
 from eckart.weights.options import PLAIN, ModelOptions
 
 
@@ -103,6 +104,26 @@ def rounded(loaded: LoadedModel) -> bool:
     with explained(loaded.name):
         stored = torch.float32 if loaded.file else Checkpoint(loaded.name).exact_dtype
     return torch.promote_types(stored, loaded.model.dtype) != loaded.model.dtype
+
+
+def stored_fingerprint(
+    stored: StoredWeights, tokenizer: Tokenizer | None, dtype: torch.dtype
+) -> str | None:
+    """Return the fingerprint of a checkpoint as it would be loaded in a dtype, with one tensor in
+    memory at a time; None where its files do not hold every tensor one for one."""
+    model = stored.anatomy.model
+    named = dict(model.named_parameters(remove_duplicate=False))
+    places = {id(named[path]): place[0] for path, place in (stored.places or {}).items()}
+    if any(id(named.get(name)) not in places for name in model.state_dict()):
+        return None
+
+    def read(name: str, _: Tensor) -> Tensor:
+        place = places[id(named[name])]
+        with safe_open(place.file, framework="pt") as file:
+            return file.get_tensor(place.key).to(dtype)
+
+    with explained(stored.name):
+        return identify(model, tokenizer, read=read)
 
 
 def _places(

@@ -1,0 +1,169 @@
+"""A folder for llama.cpp and Ollama: the file, the prompt, and what the file scores as written."""
+
+import json
+
+import gguf_files
+import numpy as np
+import pytest
+from families import tiny_tokenizer
+from typer.testing import CliRunner
+
+from eckart import Edit, Task, search
+from eckart.cli.app import app
+from eckart.errors import EckartError, EditError, ModelError, RunError
+from eckart.exports.choices import Chosen
+from eckart.exports.ollama import chosen_edits, export_gguf_folder, modelfile
+from eckart.scoring.evaluator import Evaluator
+from eckart.tasks.portable import PortableTask
+from eckart.weights.edits import clip_
+from eckart.weights.models import load_model
+
+EDITS = (Edit(1, "mlp", 0.5),)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return gguf_files.write(tmp_path_factory.mktemp("gguf") / "tiny.Q4_0.gguf", kind="Q4_0")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The same model as a folder with safetensors."""
+    path = tmp_path_factory.mktemp("models") / "llama"
+    gguf_files.build("llama").save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def task(table) -> Task:
+    return Task.load(data=table, text_column="review", label_column="verdict", shots=4)
+
+
+def asked(table, *more):
+    said = ("--data", table, "--text-column", "review", "--label-column", "verdict", "--shots", 4)
+    return list(map(str, (*said, *more)))
+
+
+def read(text):
+    """Return what Ollama's parser makes of a Modelfile: comments left out, quotes taken away."""
+    found, lines = {}, iter(text.splitlines(keepends=True))
+    for line in lines:
+        if line.startswith("#"):
+            continue
+        while line.count('"""') == 1:
+            line += next(lines)
+        words = line.split(" ", 2) if line.startswith("PARAMETER") else line.split(" ", 1)
+        found[" ".join(words[:-1])] = words[-1].strip().removeprefix('"""').removesuffix('"""')
+    return found
+
+
+def filled(template, prompt):
+    """Return what Go's templates make of one that has strings and the prompt alone."""
+    for piece, text in {
+        '{{ "{{" }}': "\0",
+        '{{ "}}" }}': "\1",
+        '{{ "\\"" }}': '"',
+        "{{ .Prompt }}": prompt,
+    }.items():
+        template = template.replace(piece, text)
+    return template.replace("\0", "{{").replace("\1", "}}")
+
+
+def test_the_command_writes_the_file_the_prompt_and_what_it_scores(base, table, task, tmp_path):
+    out = tmp_path / "out"
+    said = ["export", str(base), "--format", "gguf", "--edit", "1:mlp:0.5", "--out", str(out)]
+    done = CliRunner().invoke(app, [*said, *asked(table, "--json")])
+    document = json.loads(done.stdout)
+    assert sorted(p.name for p in out.iterdir()) == [
+        "Modelfile",
+        "gguf.json",
+        "tiny.Q4_0.clipped.gguf",
+    ]
+    assert json.loads((out / "gguf.json").read_text()) == document
+    assert document["gguf"]["path"] == str(out / "tiny.Q4_0.clipped.gguf")
+    patched, before = (
+        Evaluator(load_model(path, dtype="float32"), task)([], "test").labelled
+        for path in (out, base)
+    )
+    assert document["test"]["patched"]["accuracy"] == patched.accuracy
+    assert document["test"]["base"]["accuracy"] == before.accuracy
+    assert document["test"]["gain"]["n"] == patched.n
+    edited = load_model(base, dtype="float32")
+    clip_(edited.model, EDITS)
+    near = Evaluator(load_model(edited.model, tokenizer=edited.tokenizer), task)([], "test")
+    moved = np.array(near.labelled.log_likelihoods) - np.array(patched.log_likelihoods)
+    assert np.abs(moved).max() < 0.01  # of F16 alone
+    found = read((out / "Modelfile").read_text())
+    assert found["FROM"] == "./tiny.Q4_0.clipped.gguf"
+    assert found["PARAMETER temperature"] == "0"
+    assert found["PARAMETER stop"] == "\n"
+    example = task.test[0]
+    words = example.fields["text"]
+    context = PortableTask.of(task).prompt({"review": words}, "it").context
+    assert filled(found["TEMPLATE"], words) == context
+
+
+def test_a_run_on_the_folder_patches_the_gguf_file_of_the_same_model(
+    base, folder, table, task, tmp_path
+):
+    study = search(folder, task, rates=[0.5], layer=1, dtype="float32", out=tmp_path / "run")
+    chosen = chosen_edits(str(tmp_path / "run"), [], task=task)
+    assert chosen.edits == study.edits
+    chosen = Chosen(str(folder), EDITS, task=chosen.task)
+    found = export_gguf_folder(chosen, tmp_path / "out", base, "q8_0", task)
+    assert 0.01 < found.patched.distance < 0.2
+    assert {tensor.after for tensor in found.patched.tensors} == {"Q8_0"}
+    assert "test rows through both files as they are written, dequantised" in str(found)
+    other = Task.load(data=table, text_column="review", label_column="verdict", shots=2)
+    with pytest.raises(RunError, match="searched other prompts"):
+        chosen_edits(str(tmp_path / "run"), [], task=other)
+    with pytest.raises(EditError, match="has its own edits"):
+        chosen_edits(str(tmp_path / "run"), ["1:mlp:0.5"])
+
+
+@pytest.mark.parametrize("word", ['say """ "so"', "{{ .Prompt }}", "}} a {{", "\tas\tis "])
+def test_a_modelfile_holds_any_demonstration(word, task, base):
+    made = PortableTask.of(task).model_copy(update={"demonstrations": (f"review: {word}",)})
+    text = modelfile("a.gguf", Chosen("a model", EDITS, task=made))
+    prompt = made.prompt({"review": "fine"}, "it").context
+    assert filled(read(text)["TEMPLATE"], "fine") == prompt
+    assert read(modelfile("a.gguf", Chosen("m", EDITS)))["TEMPLATE"] == "{{ .Prompt }}"
+
+
+def test_a_prompt_of_several_columns_is_asked_whole(table, tmp_path):
+    task = Task.load(
+        data=table, template="{{ review }} ({{ note }}):", label_column="verdict", shots=1
+    )
+    made = PortableTask.of(task)
+    text = modelfile("a.gguf", Chosen("a model", EDITS, task=made))
+    assert "# A prompt is a whole query" in text
+    query = "good food (n1):"
+    prompt = made.prompt({"review": "good food", "note": "n1"}, "it").context
+    assert filled(read(text)["TEMPLATE"], query) == prompt
+
+
+REFUSED = {
+    "no base": ({}, ModelError, "is no GGUF file; give the one to patch with --gguf"),
+    "a format": ({"--format": "onnx"}, EckartError, "no format 'onnx'"),
+    "a base without a use": (
+        {"--format": "safetensors", "--gguf": "a.gguf"},
+        EckartError,
+        "add --format gguf",
+    ),
+    "the hub": ({"--push-to-hub": "me/it"}, EckartError, "send a GGUF file with"),
+    "a type": ({"--type": "q2_k"}, ModelError, "no GGUF type 'q2_k'"),
+    "no edit": ({"--edit": None}, EditError, "give one, such as --edit"),
+    "nothing clipped": ({"--edit": "1:mlp:0"}, EditError, "is clipped"),
+}
+
+
+@pytest.mark.parametrize(("said", "wrong", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_is_refused_in_a_line(said, wrong, words, folder, tmp_path):
+    flags = {"--format": "gguf", "--edit": "1:mlp:0.5", "--out": str(tmp_path / "out"), **said}
+    words_ = [part for flag, value in flags.items() if value for part in (flag, value)]
+    done = CliRunner().invoke(app, ["export", str(folder), *words_])
+    assert isinstance(done.exception, wrong)
+    assert words in str(done.exception)
+    assert "\n" not in str(done.exception)
+    assert not list(tmp_path.iterdir())
