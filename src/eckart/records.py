@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib import import_module
 from typing import Any, Literal, TypeAlias
 
 from eckart.errors import EckartError, EditError
@@ -129,18 +128,6 @@ def check_rates(rates: Iterable[float]) -> tuple[float, ...]:
     """Return the candidate rates in ascending order, each once, with 0 among them: not to clip is
     always an answer. An EditError where one is outside [0, 1)."""
     return tuple(sorted({0.0, *(check_rate(rate) for rate in rates)}))
-
-
-class Shown:
-    """A result, which a notebook shows as a terminal does, and otherwise by its first words."""
-
-    def __repr__(self) -> str:
-        said = next(filter(None, str(self).splitlines()), "")
-        return f"<{type(self).__name__}: {said}>"
-
-    def _repr_html_(self) -> str:
-        # By its name: what shows results stands above them.
-        return import_module("eckart.reports.shown").html(self)
 
 
 Edits: TypeAlias = tuple[Edit, ...]

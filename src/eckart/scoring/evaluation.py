@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from eckart.records import Shown, Trial
+from eckart.records import Trial
 from eckart.statistics.paired import PairedDifference, accuracy_interval, compare
-from eckart.statistics.scores import Score
+from eckart.statistics.scores import Score, Shown
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart.algorithm1 import Scored
-from eckart.records import Edits, Rows, Shown
+from eckart.records import Edits, Rows
 from eckart.runs import Run, beside
 from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.deployed import Deployed
@@ -22,7 +22,7 @@ from eckart.selection.rivals import Rivals
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import sentence, verdict
 from eckart.statistics.paired import predictions_turned
-from eckart.statistics.scores import Score, shown
+from eckart.statistics.scores import Score, Shown, shown
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

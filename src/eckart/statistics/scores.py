@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from operator import eq
 from typing import Any, ClassVar, TypeAlias
 
@@ -28,6 +29,18 @@ DIVERGENCES = "divergences"
 
 TEXT_PREFIX = "(text) "
 """What a `Setting` puts before the name of a text; no task's name begins so."""
+
+
+class Shown:
+    """A result, which a notebook shows as a terminal does, and otherwise by its first words."""
+
+    def __repr__(self) -> str:
+        said = next(filter(None, str(self).splitlines()), "")
+        return f"<{type(self).__name__}: {said}>"
+
+    def _repr_html_(self) -> str:
+        # By its name: what shows results stands above them.
+        return import_module("eckart.reports.shown").html(self)
 
 
 @dataclass(frozen=True)

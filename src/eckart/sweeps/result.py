@@ -9,13 +9,13 @@ from functools import cached_property
 from typing import Any
 
 from eckart.algorithm1 import best_edit, control_arms
-from eckart.records import Edit, Setting, Shown, Trial
+from eckart.records import Edit, Setting, Trial
 from eckart.runs import Run, folder_name
 from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.guarded import Guarded
 from eckart.statistics.gain import counted, sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare
-from eckart.statistics.scores import SQUARED_ERROR, shown
+from eckart.statistics.scores import SQUARED_ERROR, Shown, shown
 
 Trials = Mapping[tuple[Edit, ...], Trial]
 
