@@ -320,8 +320,9 @@ def test_the_product_stands_without_the_paper(tmp_path):
 REWRITTEN = "ignore::pytest.PytestAssertRewriteWarning"
 IN_ANOTHER_HOUSE = """
 import json, pytest, sys
+ended = pytest.main(json.load(sys.stdin))
 from eckart.cli.app import app
 for command in sys.argv[1:]:
     app(command.split(), standalone_mode=False)
-sys.exit(pytest.main(json.load(sys.stdin)))
+sys.exit(ended)
 """
