@@ -9,6 +9,7 @@ from pathlib import Path
 import gguf_files
 import pytest
 
+from eckart import Task, export, search
 from eckart.cli.app import app
 from eckart.cli.console import run
 
@@ -19,6 +20,7 @@ PAGES = [
     ROOT / "docs" / "tasks.md",
     ROOT / "docs" / "spectrum.md",
     ROOT / "docs" / "gguf.md",
+    ROOT / "docs" / "deployment.md",
     ROOT / "docs" / "theory.md",
     ROOT / "docs" / "functions.md",
 ]
@@ -64,6 +66,11 @@ def test_every_command_runs(command, desk, model, request):
         arguments += [] if "--shots" in arguments else ["--shots", "2"]
     if arguments[0] == "functions":
         arguments = small(arguments, desk)
+    if arguments[0] == "apply":
+        export(model, "clipped", edits=["1:mlp:0.5"])
+    if arguments[:2] == ["export", "runs/mine"]:
+        own = Task.load(data="reviews.csv", text_column="review", label_column="verdict", shots=2)
+        search(model, own, layer=1, rates=[0.5], out="runs/mine")
     assert run(lambda: app(arguments, standalone_mode=False)) == 0
 
 

@@ -231,7 +231,7 @@ def test_evaluate_shows_prompts_and_scores_in_every_way(eckart, model, own_task,
     assert f"--- {first['id']}\n{first['context']}\n' bad'\n' good'\n--- " in ended.out
     verdict = ended.out.splitlines()[0]
     assert f"{model} on reviews validation, unpruned: accuracy 0." in verdict
-    assert verdict.endswith("; n = 12; one draw of demonstrations, seed 0).")
+    assert verdict.endswith("; n = 25; one draw of demonstrations, seed 0).")
     assert "confusion" not in ended.out
     assert "predicted bad" in ended.out
     words = ["--labels", "good=excellent,bad=bad"]

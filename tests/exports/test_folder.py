@@ -28,7 +28,13 @@ EVERY = bool(os.environ.get("ECKART_EVERY_DTYPE"))
 EDITS = ("1:mlp:0.5", "-1:q:0.75")
 
 
+MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
+"""In half precision torch multiplies no experts as narrow as these."""
+
+
 def made(family: str) -> tuple[str, ...]:
+    if family in MIXTURES:
+        return DTYPES[:1]
     if EVERY or family in ("llama", "gpt2", "qwen2"):
         return DTYPES
     return (DTYPES[zlib.crc32(family.encode()) % 3],)
@@ -96,7 +102,6 @@ def told() -> dict[Path, list[str]]:
     return {}
 
 
-@pytest.mark.filterwarnings("ignore:test rows are read one by one")  # of experts in float16
 @pytest.mark.parametrize(("family", "dtype"), CASES)
 def test_a_family_goes_out_and_its_recipe_makes_it_again(family, dtype, task, told, tmp_path):
     source = stored(tmp_path / "source", family, dtype)

@@ -113,6 +113,17 @@ def test_places_keep_to_an_alignment_of_their_own(tmp_path):
     )
 
 
+def test_a_tensor_that_loading_would_leave_out_is_copied(tmp_path):
+    """As of Llama 3.1, whose rotary factors transformers has no place for."""
+
+    def factors(made, held):
+        held["rope_freqs.weight"] = np.ones(4, dtype=np.float32)
+
+    base = gguf_files.write(tmp_path / "base.gguf", kind="Q8_0", change=factors)
+    patched = export_gguf(base, [Edit(0, "q", 0.5)], tmp_path / "patched.gguf")
+    assert pieces(patched.path)[1]["rope_freqs.weight"] == pieces(base)[1]["rope_freqs.weight"]
+
+
 def test_a_dropped_part_adds_nothing(tmp_path):
     base = gguf_files.write(tmp_path / "base.gguf", "gpt2", "F16")
     patched = export_gguf(base, [Edit(1, "mlp", cut="drop")], tmp_path / "patched.gguf")

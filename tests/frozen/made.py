@@ -78,12 +78,18 @@ def replace(run: Path, words: Mapping[str, str]) -> None:
         database.execute("VACUUM")
 
 
+ADDED = ("portable",)
+"""Notes that today's code adds to a run which it goes on with; what the run keeps stays."""
+
+
 def contents(run: Path) -> dict[str, dict[str, tuple[object, ...]]]:
     """Return everything that a run keeps, by table and key."""
     with closing(sqlite3.connect(run / "run.sqlite")) as database:
         return {
             table: {
-                row[0]: row[1:] for row in database.execute(f"SELECT * FROM {table} ORDER BY 1")
+                row[0]: row[1:]
+                for row in database.execute(f"SELECT * FROM {table} ORDER BY 1")
+                if row[0] not in ADDED
             }
             for table in NAMES
         }

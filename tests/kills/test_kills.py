@@ -72,6 +72,21 @@ def test_a_sweep_that_is_killed_twenty_times_ends_where_an_undisturbed_one_ends(
     assert any(0 < n < found["trials"] for history in found["history"] for n in history)
 
 
+@needs_fork
+def test_a_kill_leaves_nothing_of_an_export_but_a_draft_that_the_next_one_clears(model, tmp_path):
+    found = driven("export_kills.py", model, tmp_path, 8)
+    assert found["ended"] == 0
+    assert found["left"] == ["out"]
+    assert [".out.draft"] in found["seen"], "a kill fell in the middle"
+    assert all(set(names) <= {".out.draft", "out"} for names in found["seen"])
+    whole = files(tmp_path / "calm")
+    assert all(files(path) == whole for path in [*tmp_path.glob("done-*"), tmp_path / "desk/out"])
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def timeless(folder: Path) -> str:
     """Return a run's trials by key as they lie in the store, but for their timings."""
     with sqlite3.connect(folder / "run.sqlite") as database:

@@ -14,6 +14,7 @@ import pytest
 from eckart import EckartError, Edit, Task, evaluate, search
 from eckart.errors import TaskError
 from eckart.exports.harness import parse_edits, register
+from eckart.exports.recipe import Recipe
 from eckart.tasks import harness_files
 
 needs_harness = pytest.mark.skipif(
@@ -107,11 +108,14 @@ def its_own(model, task, shots, seed=1234, name="hf", **options):
 @pytest.mark.parametrize(
     ("name", "shots"), [("pick", None), ("sort", 0), ("sort", 3), ("follow", 1)]
 )
-def test_ours_are_its_own_numbers(tasks, model, name, shots):
+def test_ours_are_its_own_numbers(tasks, model, name, shots, tmp_path):
     file = tasks / f"{name}.yaml"
     task = Task.load(f"lm-eval:{file}", shots=shots)
     assert task.shots == (2 if shots is None else shots)
-    for edits, its in (((), {}), ((EDIT,), {"name": "eckart", "edits": str(EDIT)})):
+    recipe = Recipe(eckart="0.1.0", model=str(model), edits=(str(EDIT),), dtype="float32")
+    (tmp_path / "eckart.json").write_text(recipe.text(), encoding="utf-8")
+    said = {"edits": str(EDIT)} if shots else {"recipe": str(tmp_path)}
+    for edits, its in (((), {}), ((EDIT,), {"name": "eckart", **said})):
         acc, acc_norm, values = its_own(model, file, shots, **its)
         ours = {
             scoring: evaluate(model, task, edits, split="all", scoring=scoring, dtype="float32")

@@ -9,8 +9,6 @@ import sys
 import warnings
 from pathlib import Path
 
-sys.modules["eckart"] = None
-
 
 def labels(folder: str, rows: str) -> list[str]:
     said = io.StringIO()
@@ -22,5 +20,6 @@ def labels(folder: str, rows: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    sys.modules["eckart"] = None
     for place in sys.argv[2:]:
         print(json.dumps(labels(place, sys.argv[1])))

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from eckart.cli.console import print_json, progress_bar, say, say_run, show
 from eckart.cli.options import read_model
-from eckart.cli.results import result_report, write_search
+from eckart.cli.results import write_search
 from eckart.demo import MODEL
 from eckart.demo.corpus import TEMPLATE, tasks, write
 from eckart.errors import RunError, TaskError
 from eckart.reports.figures import condition_curves, draw_condition_numbers, save_figure
+from eckart.reports.shown import report_of
 from eckart.scoring.evaluator import Evaluator
 from eckart.selection.plan import Plan
 from eckart.selection.search import run_plan
@@ -60,7 +61,7 @@ def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None
             }
         )
         return
-    show(result_report(result))
+    show(report_of(result))
     show(
         f"Does the model read its demonstrations? Unpruned, on {by_shots[0].n} validation rows, it"
         f" is right in {by_shots[0].accuracy:.3f} of them without demonstrations, and in"

@@ -11,17 +11,15 @@ from eckart.errors import RunError
 from eckart.files import write_whole
 from eckart.reports.claims import published_table
 from eckart.reports.figures import draw_rates, rate_points, save_figure
-from eckart.reports.greedy import greedy_report
 from eckart.reports.page import published_page, read_report
-from eckart.reports.results import record_report, search_report
+from eckart.reports.results import record_report
+from eckart.reports.shown import report_of
 from eckart.reports.terminal import as_text
 from eckart.selection.composed import GreedyResult
 from eckart.selection.result import SearchResult
 from eckart.selection.tested import Tested
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from eckart.exports.dense import Saved
     from eckart.scoring.scorer import Scorer
 
@@ -50,7 +48,7 @@ def finish_search(
             }
         )
         return
-    show(result_report(result))
+    show(report_of(result))
     say(f"run: {folder} (result.json, {', '.join(written)})")
     if kept:
         say(saved_sentences(kept, result))
@@ -113,14 +111,9 @@ def run_export(saved: Saved, repo: str | None, private: bool, as_json: bool) -> 
         show(f"on the hub: {address}")
 
 
-def result_report(result: SearchResult | GreedyResult) -> RenderableType:
-    """Return everything that a search found, by whatever strategy."""
-    return greedy_report(result) if isinstance(result, GreedyResult) else search_report(result)
-
-
 def write_search(result: SearchResult | GreedyResult, folder: Path) -> list[str]:
     """Write `result.txt`, and of Algorithm 1 `validation.png`; return their names."""
-    write_whole(folder / "result.txt", as_text(result_report(result)).encode())
+    write_whole(folder / "result.txt", as_text(report_of(result)).encode())
     if isinstance(result, GreedyResult):
         return ["result.txt"]
     score = result.chosen.trial.score

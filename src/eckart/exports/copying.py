@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 import warnings
@@ -27,7 +26,7 @@ from eckart.weights.anatomy import Anatomy
 from eckart.weights.edits import clip_, dropped_biases, edit_, targets_of
 from eckart.weights.identity import raw_bytes
 from eckart.weights.loading.failures import explained
-from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor, found
+from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor, found, place_in
 from eckart.weights.models import LoadedModel, Model
 from eckart.weights.stored import StoredWeights
 
@@ -213,16 +212,14 @@ def _read(place: StoredTensor) -> Tensor:
 
 
 def _overwrite_(folder: Path, changes: Iterable[Change]) -> set[str]:
-    """Set tensors' bytes in copies of their files: 8 bytes of length, a header that says where each
-    lies, the bytes. Returns the names of the files that changed."""
+    """Set tensors' bytes in copies of their files; return the names of the files that changed."""
     changed = set()
     for place, numbers in changes:
+        content = raw_bytes(numbers.to(FLOATS[place.dtype]))
         with (folder / place.file.name).open("r+b") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            start, end = json.loads(opened.read(length))[place.key]["data_offsets"]
-            content = raw_bytes(numbers.to(FLOATS[place.dtype]))
-            assert len(content) == end - start
-            opened.seek(8 + length + start)
+            start, size = place_in(opened, place.key)
+            assert len(content) == size
+            opened.seek(start)
             opened.write(content)
         changed.add(place.file.name)
     return changed

@@ -131,7 +131,8 @@ def export(
         loaded = load_model(model, dtype=settings["dtype"], device=device, tokenizer=tokenizer)
         return save_clipped(result, scorer_of(task, loaded, **options), directory, command)
     target = free_target(directory)
-    loading = ModelOptions(trust_remote_code=options.pop("trust_remote_code", False))
+    said = {name: options.pop(name) for name in ModelOptions.model_fields if name in options}
+    loading = ModelOptions.of(said, "the model")
     if is_run(result):
         if edits or task is not None:
             raise EditError(
@@ -172,8 +173,7 @@ def _own(
         targets_of(source.model, edits_)
         return Chosen(name, edits_), source
     made = Task.load(task) if isinstance(task, str) else task
-    about = {"dtype": options.pop("dtype", "auto"), "device": device}
-    loaded = load_model(name, **about, trust_remote_code=loading.trust_remote_code)
+    loaded = load_model(name, **{**loading.only(ModelOptions), "device": device})
     scorer = scorer_of(made, loaded, **options)
     if not isinstance(scorer, Evaluator):
         raise RunError(f"task '{made.name}' asks for numbers, so there is no prompt to export")

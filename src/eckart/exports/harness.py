@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from eckart.errors import EckartError, EditError
+from eckart.exports.recipe import Recipe
 from eckart.records import Edit
 
 NAME = "eckart"
@@ -49,14 +50,21 @@ def _model_class() -> type[Any]:
         Arguments:
             pretrained: a hub id or a folder.
             edits: what is clipped, such as `26:mlp:0.95`; several are joined by `+`.
+            recipe: `eckart.json`, or the folder of one, whose base model and edits these are.
             options: those of its model `hf`: dtype, batch_size, trust_remote_code, ...
         """
 
-        def __init__(self, pretrained: Any = None, edits: str = "", **options: Any) -> None:
+        def __init__(
+            self, pretrained: Any = None, edits: str = "", recipe: str = "", **options: Any
+        ) -> None:
+            if recipe:
+                read = Recipe.read(recipe)
+                pretrained, edits = pretrained or read.model, JOINED_BY.join(read.edits)
+                options = {"revision": read.revision or "main", **options}
             if not edits:
                 raise EditError(
                     "no edits for lm-evaluation-harness's model 'eckart': give them as"
-                    " edits=26:mlp:0.95, or take its model 'hf' for the unpruned one"
+                    " edits=26:mlp:0.95 or recipe=FOLDER, or take its model 'hf'"
                 )
             chosen = parse_edits(edits)
             super().__init__(pretrained, **options)

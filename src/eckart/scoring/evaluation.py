@@ -9,13 +9,13 @@ from typing import Any
 
 from eckart.records import Trial
 from eckart.statistics.paired import PairedDifference, accuracy_interval, compare
-from eckart.statistics.scores import Score
+from eckart.statistics.scores import Score, Shown
 from eckart.tasks.prompts import Prompt
 from eckart.tasks.task import Task
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown):
     """A trial together with the rows it was scored on.
 
     Arguments:
@@ -53,6 +53,13 @@ class Evaluation:
     def comparison(self) -> PairedDifference | None:
         """Clipped against unpruned, on the same rows; None where nothing is clipped."""
         return None if self.before is None else compare(self.before, self.score)
+
+    def __str__(self) -> str:
+        edits = ", ".join(map(str, self.trial.edits)) or "unpruned"
+        return (
+            f"{self.model} on {self.task.full_name} {self.trial.split}, {edits}: accuracy"
+            f" {self.score.accuracy:.4f}, n = {self.score.n}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the one document that `eckart evaluate --json` prints."""

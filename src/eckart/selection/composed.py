@@ -23,7 +23,7 @@ from eckart.weights.edits import droppable
 from eckart.weights.linalg import factored_size
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class GreedyResult(Tested):
     """A finished greedy search.
 

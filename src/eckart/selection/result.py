@@ -36,7 +36,7 @@ class Candidate:
         return {"rate": self.rate, "ranks": self.ranks, "seen": self.seen, "validation": validation}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SearchResult(Tested):
     """A finished search by Algorithm 1.
 

@@ -22,11 +22,11 @@ from eckart.selection.rivals import Rivals
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import sentence, verdict
 from eckart.statistics.paired import predictions_turned
-from eckart.statistics.scores import Score, shown
+from eckart.statistics.scores import Score, Shown, shown
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tested(ABC):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Tested(Shown, ABC):
     """A choice that was made on validation, and what it is worth on rows that did not make it.
 
     Arguments:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from operator import eq
 from typing import Any, ClassVar, TypeAlias
 
@@ -28,6 +29,18 @@ DIVERGENCES = "divergences"
 
 TEXT_PREFIX = "(text) "
 """What a `Setting` puts before the name of a text; no task's name begins so."""
+
+
+class Shown:
+    """A result, which a notebook shows as a terminal does, and otherwise by its first words."""
+
+    def __repr__(self) -> str:
+        said = next(filter(None, str(self).splitlines()), "")
+        return f"<{type(self).__name__}: {said}>"
+
+    def _repr_html_(self) -> str:
+        # By its name: what shows results stands above them.
+        return import_module("eckart.reports.shown").html(self)
 
 
 @dataclass(frozen=True)
@@ -65,9 +78,9 @@ class Score:
     log_loss: float
     majority_rate: float
     confusion: tuple[tuple[int, ...], ...]
-    labels: tuple[int, ...]
-    predictions: tuple[int, ...]
-    log_likelihoods: tuple[tuple[float, ...], ...]
+    labels: tuple[int, ...] = field(repr=False)
+    predictions: tuple[int, ...] = field(repr=False)
+    log_likelihoods: tuple[tuple[float, ...], ...] = field(repr=False)
 
     @property
     def right(self) -> list[bool]:
@@ -136,7 +149,7 @@ class SquaredErrors:
 
     n: int
     squared_error: float
-    errors: tuple[float, ...]
+    errors: tuple[float, ...] = field(repr=False)
 
     @property
     def row_merits(self) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.guarded import Guarded
 from eckart.statistics.gain import counted, sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare
-from eckart.statistics.scores import SQUARED_ERROR, shown
+from eckart.statistics.scores import SQUARED_ERROR, Shown, shown
 
 Trials = Mapping[tuple[Edit, ...], Trial]
 
@@ -83,8 +83,8 @@ class Line:
         return f"{found}; test {accuracy}{gain}{beside}{besides}"
 
 
-@dataclass(frozen=True)
-class SweepResult:
+@dataclass(frozen=True, repr=False)
+class SweepResult(Shown):
     """A sweep's run, read back.
 
     Arguments:

@@ -10,7 +10,6 @@ from itertools import groupby
 from operator import attrgetter
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from eckart.weights.anatomy import Anatomy, Weight
@@ -18,7 +17,7 @@ from eckart.weights.gguf import GgufFile, GgufTensors
 from eckart.weights.identity import identify
 from eckart.weights.loading.accounts import refuse_left_out
 from eckart.weights.loading.failures import explained
-from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor
+from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor, read_tensor
 from eckart.weights.models import LoadedModel, Tokenizer, empty_model, load_checkpoint
 from eckart.weights.options import PLAIN, ModelOptions
 
@@ -92,8 +91,8 @@ class StoredWeights:
             return self.tensors.read(path), self.tensors.steps(path)
         assert self.places is not None
         place = self.places[path][0]
-        with explained(self.name), safe_open(place.file, framework="pt") as file:
-            return file.get_tensor(place.key), None
+        with explained(self.name):
+            return read_tensor(place), None
 
 
 def rounded(loaded: LoadedModel) -> bool:
@@ -118,9 +117,7 @@ def stored_fingerprint(
         return None
 
     def read(name: str, _: Tensor) -> Tensor:
-        place = places[id(named[name])]
-        with safe_open(place.file, framework="pt") as file:
-            return file.get_tensor(place.key).to(dtype)
+        return read_tensor(places[id(named[name])]).to(dtype)
 
     with explained(stored.name):
         return identify(model, tokenizer, read=read)

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 from transformers.utils.hub import cached_file
 
 from eckart.errors import ModelError
@@ -198,8 +199,29 @@ def found(name: str, file: str) -> str | None:
         )
 
 
+def place_in(file: IO[bytes], key: str) -> tuple[int, int]:
+    """Return where a tensor's bytes begin in a safetensors file, and how many they are: 8 bytes of
+    length stand before a header that says where each lies, and the bytes."""
+    length = int.from_bytes(file.read(8), "little")
+    start, end = json.loads(file.read(length))[key]["data_offsets"]
+    return 8 + length + start, end - start
+
+
+def read_tensor(place: StoredTensor) -> Tensor:
+    """Return a tensor of `FLOATS`, with nothing else of its file in memory: the library maps the
+    whole file, which a limit of memory takes for the process's own."""
+    with place.file.open("rb") as file:
+        start, size = place_in(file, place.key)
+        content = bytearray(size)
+        file.seek(start)
+        if file.readinto(content) < size:
+            raise OSError(f"{place.file.name} ends before {place.key} does")
+    numbers = torch.frombuffer(content, dtype=FLOATS[place.dtype]) if size else torch.empty(0)
+    return numbers.reshape(place.shape)
+
+
 def _tensors(file: Path) -> list[StoredTensor]:
-    with safe_open(file, framework="pt") as header:
+    with safe_open(file, framework="numpy") as header:  # of torch's the whole file is mapped
         names = header.keys()
         slices = {key: header.get_slice(key) for key in names}
         return [
