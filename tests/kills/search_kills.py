@@ -33,7 +33,8 @@ def run(model: str, data: str, folder: Path, layer: str, seeds: str) -> None:
         rates=[0, 0.25, 0.5, 0.75, 0.9, 0.95],
         layer=layer,
         seeds=seeds,
-        top_k=1,  # a layer where some rate is chosen, so that there is something to guard
+        # A layer where some rate is chosen, so that there is something to guard.
+        **({"top_k": 1} if layer == "auto" else {}),
         guard=True,
         guard_text=text,
         guard_task=[other],

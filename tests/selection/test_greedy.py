@@ -310,7 +310,7 @@ def test_a_greedy_search_is_another_run_and_algorithm_1_the_run_it_always_was(ti
 
 def test_greedy_by_condition_number_begins_at_the_layer_of_algorithm_1(tiny, tmp_path):
     model, task = tiny
-    options = {**OPTIONS, "layer": "condition-number", "places": 2, "evaluations": 1}
+    options = {**OPTIONS, "layer": "condition-number", "places": 2, "minutes": 1e-9}
     found = search(model, task, **options)
     numbers = search(model, task, part="down", rates=[0.5]).condition_numbers
     candidates = list(dict.fromkeys(edit.layer for edit in found.course.candidates))

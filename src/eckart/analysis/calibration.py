@@ -15,7 +15,7 @@ from eckart.records import Edit
 from eckart.statistics.crossed import Estimate, mean_gain
 from eckart.statistics.scores import Score
 
-PLAIN = ("sum", "mean", "byte", "logit")
+PLAIN = ("sum", "mean", "byte", "character", "logit")
 """Scorings that correct nothing; the first of them that was run is what calibrating is compared
 with."""
 CALIBRATED = ("prior", "contextual", "batch")
