@@ -61,7 +61,7 @@ INNER = {
         text
     """,
     "selection": """
-        plan order recorded drawn draws controls looks rivals free deployed guarded guard tested
+        plan order recorded drawn draws controls looks rivals deployed free guarded guard tested
         racing power course greedy screens settings composed result search
     """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",

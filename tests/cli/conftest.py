@@ -43,6 +43,4 @@ def own_task(table) -> list[str]:
         "verdict",
         "--shots",
         "4",
-        "--split-sizes",
-        "12,12",
     ]

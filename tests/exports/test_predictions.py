@@ -122,15 +122,17 @@ def test_rows_that_are_left_out_are_counted(model, task, rows):
 
 def test_a_run_and_an_export_label_as_the_trial_does(model, table, task, rows, tmp_path):
     run = tmp_path / "run"
-    result = eckart.search(str(model), task, layer=0, rates=[0.75], top_k=1, out=run)
+    result = eckart.search(str(model), task, layer=0, rates=[0.25, 0.5, 0.75, 0.9], out=run)
     new = of_split(task, rows)
     trial = result.clipped.trials[0].labelled
     expected = [task.labels[i] for i in trial.predictions]
     assert said(eckart.predict(run, new)) == expected
-    if result.edits:
-        folder = tmp_path / "exported"
-        eckart.export(result, folder, str(model), task)
-        assert said(eckart.predict(folder, new)) == expected
+    assert result.edits
+    folder = tmp_path / "exported"
+    eckart.export(result, folder, str(model), task)
+    assert said(eckart.predict(folder, new)) == expected
+    with pytest.raises(EckartError, match="nothing to compare"):
+        eckart.predict(folder, new, compare=True)
 
 
 BAD = {

@@ -29,8 +29,7 @@ from eckart.weights.models import load_model
 
 @pytest.fixture(scope="module")
 def task(table) -> Task:
-    how = {"text_column": "review", "label_column": "verdict", "split_sizes": (10, 10)}
-    return Task.load(data=table, **how, shots=4)
+    return Task.load(data=table, text_column="review", label_column="verdict", shots=4)
 
 
 def loaded(family: str = "llama", seed: int = 0):

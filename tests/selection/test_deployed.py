@@ -19,8 +19,9 @@ from eckart.reports.page import Report
 from eckart.runs import RunStore, read_run
 from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.scorer import storing
-from eckart.selection.deployed import Deployed, deployed
+from eckart.selection.deployed import Deployed
 from eckart.selection.draws import Draws
+from eckart.selection.free import deployed
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.edits import clip_
 from eckart.weights.models import load_model

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from eckart.algorithm1 import Scored
 from eckart.records import SMALLEST, Trial
 from eckart.runs import Run
-from eckart.scoring.scorer import Scorer, storing
 from eckart.selection.drawn import Difference, Drawn, difference, summary
-from eckart.selection.recorded import Ledger, Recorded
 from eckart.statistics.gain import sentence, verdict
 
 
@@ -102,35 +100,6 @@ class Deployed:
             lost = [one.name for one in self.each if one.name not in self.survives]
             first = f"the gain is not told any more at {', '.join(lost)}"
         return f"{first}; {'; '.join(map(str, self.each))}"
-
-
-def deployed(
-    run: Run, scorers: Sequence[Scorer], kinds: Sequence[str], ledger: Ledger | None
-) -> Deployed | None:
-    """Read the unpruned model and a choice on the test rows once more, at other precisions, unless
-    the ledger knows; None where nothing is clipped.
-
-    Arguments:
-        run: holds the choice and the unpruned model, as they were tested.
-        scorers: the search's, one a draw of demonstrations.
-        kinds: types of GGUF files.
-        ledger: see `Recorded`.
-
-    Raises:
-        ModelError: a row of the model is no whole number of a type's blocks.
-    """
-    tested = (trial for trial in run.trials.values() if trial.split == "test")
-    edits = next((t.edits for t in tested if t.edits), ())
-    if not edits:
-        return None
-    trials: list[Trial] = []
-    for kind in kinds:
-        for scorer in scorers:
-            stored = storing(scorer, kind)
-            shared = len(scorers) > 1
-            trials += Recorded(stored, ledger, shared=shared).score([(), edits], "test")
-            stored.forget()
-    return Deployed.in_run(replace(run, deployed=tuple(trials)))
 
 
 def _at(run: Run, name: str, trials: Sequence[Trial]) -> AtPrecision | None:

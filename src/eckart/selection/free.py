@@ -1,5 +1,5 @@
-"""Reading the free rivals of a search on its test rows: the unpruned model with fewer
-demonstrations and by other scorings."""
+"""What is read on the test rows beside a search's choice: its free rivals, which are the unpruned
+model with fewer demonstrations and by other scorings; and both models at other precisions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from eckart.errors import EckartError, TaskError
 from eckart.records import Split, Trial
 from eckart.runs import Run
 from eckart.scoring.evaluator import scorer_like
-from eckart.scoring.scorer import Scorer
+from eckart.scoring.scorer import Scorer, storing
+from eckart.selection.deployed import Deployed
 from eckart.selection.recorded import Ledger, Recorded
 from eckart.selection.rivals import Rivals, ways
 from eckart.tasks.task import AnyTask, Task
@@ -82,3 +83,32 @@ def _unreadable(scorer: Scorer, scoring: str, error: str, ledger: Ledger | None)
         ledger.keep_rows(scorer.rows("test"))
         ledger.keep(trial)
     return trial
+
+
+def deployed(
+    run: Run, scorers: Sequence[Scorer], kinds: Sequence[str], ledger: Ledger | None
+) -> Deployed | None:
+    """Read the unpruned model and a choice on the test rows once more, at other precisions, unless
+    the ledger knows; None where nothing is clipped.
+
+    Arguments:
+        run: holds the choice and the unpruned model, as they were tested.
+        scorers: the search's, one a draw of demonstrations.
+        kinds: types of GGUF files.
+        ledger: see `Recorded`.
+
+    Raises:
+        ModelError: a row of the model is no whole number of a type's blocks.
+    """
+    tested = (trial for trial in run.trials.values() if trial.split == "test")
+    edits = next((t.edits for t in tested if t.edits), ())
+    if not edits:
+        return None
+    trials: list[Trial] = []
+    for kind in kinds:
+        for scorer in scorers:
+            stored = storing(scorer, kind)
+            shared = len(scorers) > 1
+            trials += Recorded(stored, ledger, shared=shared).score([(), edits], "test")
+            stored.forget()
+    return Deployed.in_run(replace(run, deployed=tuple(trials)))

@@ -28,9 +28,8 @@ from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import check_parts
 from eckart.scoring.scorer import Scorer
 from eckart.selection.composed import GreedyResult, compose, parameters
-from eckart.selection.deployed import deployed
 from eckart.selection.draws import Draws, drawn_tasks
-from eckart.selection.free import beside_rivals, check_rivalled
+from eckart.selection.free import beside_rivals, check_rivalled, deployed
 from eckart.selection.guard import Guard, keep_guard
 from eckart.selection.looks import Looks, looks_before
 from eckart.selection.order import Order, Place

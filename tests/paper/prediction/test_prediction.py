@@ -41,7 +41,7 @@ GRID = {"layers": "all", "parts": ["attn", "mlp"], "rates": [0.5, 0.9], "shots":
 
 def entry(table: Path, name: str) -> dict[str, object]:
     said = {"data": str(table), "text_column": "review", "label_column": "verdict", "name": name}
-    return {**said, "split_seed": TASKS.index(name), "split_sizes": "10,12"}
+    return {**said, "split_seed": TASKS.index(name), "split_sizes": "16,20"}
 
 
 @pytest.fixture(scope="module")
