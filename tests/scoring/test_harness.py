@@ -11,8 +11,9 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from eckart import EckartError, Edit, Task, evaluate, search
+from eckart import EckartError, Edit, Task, evaluate, search, sweep
 from eckart.errors import TaskError
+from eckart.exports.choices import Chosen
 from eckart.exports.harness import parse_edits, register
 from eckart.exports.recipe import Recipe
 from eckart.tasks import harness_files
@@ -163,8 +164,9 @@ def test_rows_to_choose_with_are_none_of_those_that_are_tested(tasks):
 
 @needs_harness
 def test_a_search_and_its_guard(tasks, model, tmp_path):
+    task = Task.load(f"lm-eval:{tasks / 'sort.yaml'}", shots=2)
     result = search(
-        *(str(model), Task.load(f"lm-eval:{tasks / 'sort.yaml'}", shots=2)),
+        *(str(model), task),
         rates=[0.5],
         layer="0",
         guard=True,
@@ -174,6 +176,19 @@ def test_a_search_and_its_guard(tasks, model, tmp_path):
         dtype="float32",
     )
     assert "lm-eval-sort" in str(result)
+    assert Chosen.of_result(result, task).task is None  # no recipe says how its rows are asked
+    named = {"task": f"lm-eval:{tasks / 'sort.yaml'}"}
+    grid = sweep(
+        *(str(model), named),
+        layers=[0],
+        parts="mlp",
+        rates=[0.5],
+        shots=[0, 2],
+        out=tmp_path / "grid",
+        dtype="float32",
+    )
+    assert {line.setting.task for line in grid.lines} == {"lm-eval-sort"}
+    assert {line.setting.shots for line in grid.lines} == {0, 2}
 
 
 @needs_harness

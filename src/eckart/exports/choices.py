@@ -19,7 +19,7 @@ from eckart.scoring.evaluation import Evaluation
 from eckart.selection.composed import GreedyResult
 from eckart.selection.tested import Tested
 from eckart.tasks.portable import PortableTask
-from eckart.tasks.task import AnyTask, Task
+from eckart.tasks.task import AnyTask
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,12 @@ class Chosen:
         """Return what a search chose, whose first draw that tested is of this task."""
         settings, values = result.settings, json.loads(json.dumps(result.to_json()["test"]))
         says = result.sentences() if isinstance(result, GreedyResult) else _sentences(result.run)
-        made = task if isinstance(task, Task) and task.source is not None else None
         return cls(
             settings["model"],
             result.edits,
             settings["weights"],
             settings["dtype"],
-            None if made is None else PortableTask.of(made, settings["scoring"]),
+            PortableTask.if_any(task, settings["scoring"]),
             _tested(values, says),
         )
 
@@ -70,7 +69,7 @@ class Chosen:
             evaluation.trial.edits,
             weights,
             evaluation.dtype,
-            PortableTask.of(evaluation.task, evaluation.scoring),
+            PortableTask.if_any(evaluation.task, evaluation.scoring),
             Scores(
                 says=(evaluation_verdict(evaluation),),
                 split=str(evaluation.trial.split),

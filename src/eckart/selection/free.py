@@ -1,5 +1,5 @@
-"""What is read on the test rows beside a search's choice: its free rivals, which are the unpruned
-model with fewer demonstrations and by other scorings; and both models at other precisions."""
+"""Readings of the test rows beside a search's choice: its free rivals, which are the unpruned model
+with fewer demonstrations and by other scorings; and both models at other precisions."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from eckart.tasks.choices import ChoiceList
 from eckart.tasks.columns import Columns, check_text, told_apart
 from eckart.tasks.prompts import CONTENT_FREE, Prompt, PromptFormat, compiled
 from eckart.tasks.spec import label_text
+from eckart.tasks.splits import Gathered
 from eckart.tasks.task import AnyTask, Task
 
 UNLABELLED = -1
@@ -74,8 +75,8 @@ class PortableTask(BaseModel):
         Raises:
             TaskError: the task asks for numbers, or was not made by `Task.load`.
         """
-        source = task.source if isinstance(task, Task) else None
-        if source is None or source.spec.template is None:
+        source = _templated(task)
+        if source is None:
             raise TaskError(
                 f"task '{task.name}' was not made by Task.load of labelled rows and a template, so"
                 " nothing says how a new row becomes a prompt"
@@ -93,6 +94,11 @@ class PortableTask(BaseModel):
             scoring=scoring or task.default_score,
             seed=task.seed,
         )
+
+    @classmethod
+    def if_any(cls, task: AnyTask, scoring: str | None = None) -> Self | None:
+        """Return the same; None where nothing says how a new row becomes a prompt."""
+        return cls.of(task, scoring) if isinstance(task, Task) and _templated(task) else None
 
     @classmethod
     def from_json(cls, values: Any, where: str = "the task") -> Self:
@@ -169,7 +175,12 @@ class PortableTask(BaseModel):
         return self.values.get(value, UNLABELLED)
 
 
+def _templated(task: Task) -> Gathered | None:
+    source = task.source if isinstance(task, Task) else None
+    return source if source is not None and source.spec.template is not None else None
+
+
 def portable(tasks: Iterable[AnyTask], scoring: str | None = None) -> dict[str, dict[str, Any]]:
     """Return the tasks that have prompts for new rows, by their digests, as a run keeps them."""
-    made = [task for task in tasks if isinstance(task, Task) and task.source is not None]
-    return {task.digest: PortableTask.of(task, scoring).to_json() for task in made}
+    made = {task.digest: PortableTask.if_any(task, scoring) for task in tasks}
+    return {digest: each.to_json() for digest, each in made.items() if each is not None}
