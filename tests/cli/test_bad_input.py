@@ -145,7 +145,10 @@ TASKS = {
     "an empty folder": (["--data", "nothing", *OWN], "nothing"),
     "no such variant": (["--task", "sst2", "--variant", "mine", "--data", "TABLE"], "released"),
     "no such split": (["--data", "TABLE", *OWN, "--split", "dev"], "validation, test, all"),
-    "no such scoring": (["--data", "TABLE", *OWN, "--scoring", "best"], "sum, mean, byte, character, prior"),
+    "no such scoring": (
+        ["--data", "TABLE", *OWN, "--scoring", "best"],
+        "sum, mean, byte, character, prior",
+    ),
     "the mean over rows that are not alike": (
         ["--task", "goals.yaml", "--scoring", "batch"],
         "its own candidates",
