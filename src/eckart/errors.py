@@ -73,6 +73,15 @@ def about(what: object) -> Iterator[None]:
         raise type(error)(f"{what}: {error}") from error
 
 
+def reason(error: Exception, most: int) -> str:
+    """Write an error of somebody else's in a line of at most so many characters.
+
+    >>> reason(ValueError("no\\n  such row"), 300)
+    'ValueError: no such row'
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split())[:most]
+
+
 def changes(was: Any, now: Any, name: str = "") -> Iterator[str]:
     """Say what differs, by the innermost names: what has the same form is compared part by part.
 

@@ -87,8 +87,9 @@ def steps_table(document: Mapping[str, Any]) -> Table:
 def tested_tables(document: Mapping[str, Any]) -> list[Table]:
     """Return how a composition did on the test rows, and beside its control arms."""
     test = document["test"]
-    scored = ["baseline", *(["clipped"] if document["edits"] else [])]
-    outcome = [{**test[name], "name": {"baseline": "unpruned"}.get(name, name)} for name in scored]
+    outcome = [{**test["baseline"], "name": "unpruned"}]
+    if document["edits"]:
+        outcome.append({**test["clipped"], "name": "clipped"})
     majority = f"majority {test['baseline']['majority_rate']:.4f}"
     controls = document.get("controls") or {"says": "", "arms": []}
     arms = [
@@ -97,9 +98,10 @@ def tested_tables(document: Mapping[str, Any]) -> list[Table]:
     ]
     title = f"The test rows (n = {test['baseline']['n']}; {majority})"
     beside = "Does the composition beat its control arms?"
+    says = f"{controls['says'][:1].upper()}{controls['says'][1:]}."
     return [
         Table("outcome", title, "", OUTCOME, outcome),
-        Table("controls", beside, f"{controls['says'].capitalize()}.", ARMS, arms),
+        Table("controls", beside, says, ARMS, arms),
     ]
 
 

@@ -15,7 +15,7 @@ import yaml
 from jinja2 import StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 
-from eckart.errors import EckartError, TaskError
+from eckart.errors import EckartError, TaskError, reason
 from eckart.files import home, read_text
 from eckart.tasks.spec import HARNESS_CODE, parted
 
@@ -35,9 +35,8 @@ def understood(task: str) -> Iterator[None]:
         raise
     # It raises whatever Python, its templates and the hub's client raise.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise TaskError(
-            f"lm-evaluation-harness cannot read task '{task}' ({reason[:300]}); does its own"
+            f"lm-evaluation-harness cannot read task '{task}' ({reason(error, 300)}); does its own"
             " command read it?"
         ) from None
 

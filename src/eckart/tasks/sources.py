@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from eckart.errors import TaskError
+from eckart.errors import TaskError, reason
 from eckart.tasks.files import bare_name, read_file, readable, split_words
 from eckart.tasks.tables import FileTable, Row
 
@@ -102,10 +102,9 @@ def read_hub(hub: str, config: str | None) -> Source:
     # The hub's client raises a dozen unrelated kinds of error; each means that the data could not
     # be had.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise TaskError(
-            f"cannot load '{hub}' from the hub ({reason[:200]}); with the data on this machine,"
-            " give it as --data"
+            f"cannot load '{hub}' from the hub ({reason(error, 200)}); with the data on this"
+            " machine, give it as --data"
         ) from None
     tables = {
         str(name): FileTable(split.to_list(), _hub_classes(split.features))
