@@ -41,7 +41,7 @@ def main(model: str, data: str, folder: str) -> None:
         out = Path(folder) / f"{len(history)}.csv"
         ended = in_a_child(partial(run, out), after=dice.uniform(0.1, 0.6) * whole)
         assert ended in (0, signal.SIGKILL), ended
-        if ended == 0:
+        if ended == 0 or out.exists():  # the kill came after the file was whole
             history.append([])
         else:
             history[-1].append(kept(out))
