@@ -1,4 +1,4 @@
-"""What a search found: Algorithm 1's choice with every candidate, or a greedy composition with its
+"""The results of searches: Algorithm 1's choice with every candidate, a greedy composition with its
 course."""
 
 from __future__ import annotations
