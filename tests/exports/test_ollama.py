@@ -5,6 +5,7 @@ import json
 import gguf_files
 import numpy as np
 import pytest
+from chats import INST, MODES, chatting
 from families import tiny_tokenizer
 from typer.testing import CliRunner
 
@@ -129,6 +130,16 @@ def test_a_modelfile_holds_any_demonstration(word, task, base):
     prompt = made.prompt({"review": "fine"}, "it").context
     assert filled(read(text)["TEMPLATE"], "fine") == prompt
     assert read(modelfile("a.gguf", Chosen("m", EDITS)))["TEMPLATE"] == "{{ .Prompt }}"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_modelfile_holds_the_conversation(mode, table):
+    said = {"text_column": "review", "label_column": "verdict", "shots": 2, "chat": mode}
+    made = PortableTask.of(Task.load(data=table, **said)).for_tokenizer(chatting(INST))
+    found = read(modelfile("a.gguf", Chosen("a model", EDITS, task=made)))
+    prompt = made.prompt({"review": "fine"}, "it").context
+    assert "<bos>" + filled(found["TEMPLATE"], "fine") == prompt  # which llama.cpp puts there
+    assert "PARAMETER stop" not in found  # a turn ends in the end of text
 
 
 def test_a_prompt_of_several_columns_is_asked_whole(table, tmp_path):

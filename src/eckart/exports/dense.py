@@ -253,6 +253,7 @@ def check_target(directory: str | Path, model: LoadedModel | None = None) -> Pat
 
 def _recipe(source: LoadedModel, chosen: Chosen, command: str | None) -> Recipe:
     """Return what tells an exported model from every other, but for its digests."""
+    task = chosen.task and chosen.task.for_tokenizer(needed_tokenizer(source))
     return Recipe(
         eckart=version("eckart"),
         model=source.name,
@@ -261,7 +262,7 @@ def _recipe(source: LoadedModel, chosen: Chosen, command: str | None) -> Recipe:
         edits=tuple(map(str, chosen.edits)),
         dtype=stored_dtype(source),
         scored_in=chosen.scored_in,
-        task=chosen.task,
+        task=task,
         scores=chosen.scores,
         versions=versions(),
         command=command,

@@ -210,7 +210,7 @@ def _checked(stream: RowStream, task: PortableTask, compare: bool) -> RowStream:
     if first is None:
         raise TaskError("there are no rows to label; is the input empty?")
     if has_input(task, first):
-        task.prompt(first, f"{stream.name}:0")
+        task.query(first, f"{stream.name}:0")
     taken = next((name for name in added(task, compare) if name in first), None)
     if taken is not None:
         raise TaskError(
