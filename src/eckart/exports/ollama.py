@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from eckart.errors import EditError, RunError
-from eckart.exports.choices import Chosen, is_run
+from eckart.exports.choices import Chosen, chosen_of, is_run, no_edit
 from eckart.exports.folder import free_target, writing
 from eckart.exports.gguf import Patched, export_gguf
-from eckart.records import Edit
 from eckart.scoring.evaluator import Evaluator
 from eckart.statistics.gain import sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare
@@ -98,23 +97,21 @@ def chosen_edits(
     Raises:
         EckartError: there is no edit, or a run has its own edits, another task, or no choice.
     """
+    chosen = chosen_of(source, edits, choice, moved)
     if not is_run(source):
         if not edits:
-            raise EditError(f"no edit of '{source}': give one, such as --edit 26:mlp:0.95")
+            raise no_edit(source)
         prompt = None if task is None else PortableTask.of(task, scoring)
-        said = tuple(edit for edit in map(Edit.parse, edits) if edit.rate)
-        return Chosen(source, said, task=prompt)
-    if edits:
-        raise EditError(f"'{source}' is a run, which has its own edits; leave out --edit")
-    chosen = Chosen.of_run(source, choice)
+        clipped = tuple(edit for edit in chosen.edits if edit.rate)
+        return replace(chosen, edits=clipped, task=prompt)
     if task is not None and task.format.chat is not None:
-        task = task.for_tokenizer(load_tokenizer(moved or chosen.model))
+        task = task.for_tokenizer(load_tokenizer(chosen.model))
     if task is not None and chosen.task is not None and task.digest != chosen.task.digest:
         raise RunError(
             f"run '{source}' searched other prompts ({chosen.task.full_name}, {chosen.task.shots}"
             f" shots, seed {chosen.task.seed}) than those to be scored; name its own"
         )
-    return chosen if moved is None else replace(chosen, model=moved)
+    return chosen
 
 
 def export_gguf_folder(
