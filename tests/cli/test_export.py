@@ -161,6 +161,7 @@ def test_what_export_refuses(eckart, finished, model, tmp_path):
         ([MODEL, "--edit", "mlp", *out], "is not LAYER:PART:RATE"),
         (["./nosuch", *edit, *out], "no model folder './nosuch'"),
         ([finished, *edit, *out], "is a run"),
+        ([MODEL, *edit, "--choice", "mlp", *out], "is no run's folder", "leave it out"),
         ([finished, "--base", model, *out], "the run's weights are", "--base"),
         (["spectra", *out], "of kind spectrum"),
         (["unfinished", *out], "is not finished"),

@@ -1,10 +1,12 @@
 """A folder for llama.cpp and Ollama: the file, the prompt, and what the file scores as written."""
 
 import json
+from dataclasses import replace
 
 import gguf_files
 import numpy as np
 import pytest
+from chats import INST, MODES, chatting
 from families import tiny_tokenizer
 from typer.testing import CliRunner
 
@@ -118,7 +120,7 @@ def test_a_run_on_the_folder_patches_the_gguf_file_of_the_same_model(
     other = Task.load(data=table, text_column="review", label_column="verdict", shots=2)
     with pytest.raises(RunError, match="searched other prompts"):
         chosen_edits(str(tmp_path / "run"), [], task=other)
-    with pytest.raises(EditError, match="has its own edits"):
+    with pytest.raises(EditError, match="whose choice is what is clipped"):
         chosen_edits(str(tmp_path / "run"), ["1:mlp:0.5"])
 
 
@@ -129,6 +131,32 @@ def test_a_modelfile_holds_any_demonstration(word, task, base):
     prompt = made.prompt({"review": "fine"}, "it").context
     assert filled(read(text)["TEMPLATE"], "fine") == prompt
     assert read(modelfile("a.gguf", Chosen("m", EDITS)))["TEMPLATE"] == "{{ .Prompt }}"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_modelfile_holds_the_conversation(mode, table):
+    said = {"text_column": "review", "label_column": "verdict", "shots": 2, "chat": mode}
+    made = PortableTask.of(Task.load(data=table, **said)).for_tokenizer(chatting(INST))
+    found = read(modelfile("a.gguf", Chosen("a model", EDITS, task=made)))
+    prompt = made.prompt({"review": "fine"}, "it").context
+    assert "<bos>" + filled(found["TEMPLATE"], "fine") == prompt  # which llama.cpp puts there
+    assert "PARAMETER stop" not in found  # a turn ends in the end of text
+
+
+def test_a_gguf_file_is_asked_in_its_own_template(table, tmp_path):
+    file = tmp_path / "talks.gguf"
+    gguf_files.write(file, change=lambda writer, held: writer.add_chat_template(INST))
+    said = {"text_column": "review", "label_column": "verdict", "shots": 4, "chat": "multiturn"}
+    task = Task.load(data=table, **said)
+    search(file, task, rates=[0.5], layer=1, dtype="float32", out=tmp_path / "run")
+    kept = chosen_edits(str(tmp_path / "run"), [], task=task)  # the same prompts
+    own = chosen_edits(str(file), ["1:mlp:0.5"], task=task)
+    for place, chosen in (("a", replace(kept, edits=EDITS)), ("b", own)):
+        export_gguf_folder(chosen, tmp_path / place)
+        found = read((tmp_path / place / "Modelfile").read_text())["TEMPLATE"]
+        read_, *_ = Evaluator(load_model(file), task).fitted("test").prompts
+        text = read_.context.rpartition("review: ")[2].partition("\n")[0]
+        assert "<bos>" + filled(found, text) == read_.context
 
 
 def test_a_prompt_of_several_columns_is_asked_whole(table, tmp_path):

@@ -43,7 +43,7 @@ for row in map(json.loads, sys.stdin):
 {%- endif %}
     context = prompt.render(fields){{ rstrip }}
     words = {{ words }}
-    ends = [form["label_join"] + word + form["label_end"] for word in words]
+    ends = [{{ join }} + word + form["label_end"] for word in words]
     tokens = [encode(context + end) for end in ends]
     start, values = len(os.path.commonprefix([encode(context), *tokens])), []
     for row, end in zip(tokens, ends):
@@ -59,10 +59,16 @@ for row in map(json.loads, sys.stdin):
 
 def prompt_text(task: PortableTask) -> str:
     """Return the prompt as a Jinja2 template of a row's columns, demonstrations verbatim."""
-    before = task.format.before(task.demonstrations)
-    if any(mark in before for mark in ("{{", "{%", "{#")):
-        before = f"{{{{ {json.dumps(before)} }}}}"
-    return before + (task.format.query_template or task.format.template)
+    frame, query = task.frame, task.format.query_template or task.format.template
+    if frame.chat:
+        query = f"{{% filter trim %}}{query}{{% endfilter %}}"
+    return _verbatim(frame.before) + query + _verbatim(frame.after)
+
+
+def _verbatim(text: str) -> str:
+    if any(mark in text for mark in ("{{", "{%", "{#")):
+        return f"{{{{ {json.dumps(text)} }}}}"
+    return text
 
 
 def program(task: PortableTask, tokenizer: Tokenizer, dtype: str) -> str:
@@ -70,13 +76,15 @@ def program(task: PortableTask, tokenizer: Tokenizer, dtype: str) -> str:
     cells = '(row[column] for column in columns["choices"])'
     if len(task.columns.choices) == 1:
         cells = f"row[{task.columns.choices[0]!r}]"
-    front = _front(tokenizer, task.format.before(task.demonstrations) or "a")
+    front = [] if task.frame.chat else _front(tokenizer, task.frame.before or "a")
+    strips = not task.frame.chat and task.format.query_template is None
     return _PROGRAM.render(
         dtype=dtype,
         front=f"{front} + " if front else "",
         strip=".strip()" if task.columns.strip else "",
-        rstrip=".rstrip()" if task.format.query_template is None else "",
+        rstrip=".rstrip()" if strips else "",
         row=task.columns.row,
+        join=repr(task.frame.join),
         words=f"[clean(c) for c in {cells}]" if task.columns.choices else 'task["labels"]',
         per=PER[task.scoring],
     )

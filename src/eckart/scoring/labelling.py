@@ -25,7 +25,7 @@ from eckart.statistics.paired import paired_difference, wilson_interval
 from eckart.tasks.portable import UNLABELLED, PortableTask
 from eckart.tasks.prompts import CONTENT_FREE, Prompt
 from eckart.tasks.task import Task
-from eckart.weights.models import LoadedModel
+from eckart.weights.models import LoadedModel, Tokenizer, needed_tokenizer
 
 NEW = Split("new")
 LONG, EMPTY = "longer than the model reads", "without an input"
@@ -148,6 +148,9 @@ class _Rowless(Task):
     def digest(self) -> str:
         return self.portable.digest
 
+    def for_tokenizer(self, tokenizer: Tokenizer) -> _Rowless:
+        return self
+
     def null_prompt(
         self, prompt: Prompt, shots: int | None = None, text: str = CONTENT_FREE
     ) -> Prompt:
@@ -174,6 +177,7 @@ class Labeller(Evaluator):
         compare: bool = False,
         **reading: Any,
     ) -> None:
+        task = task.for_tokenizer(needed_tokenizer(model))
         super().__init__(model, _Rowless.like(task), scoring=task.scoring, **reading)
         self.portable = task
         self.edits = self.canonical(edits)
