@@ -62,14 +62,14 @@ def read(text):
 
 def filled(template, prompt):
     """Return what Go's templates make of one that has strings and the prompt alone."""
-    for piece, text in {
-        '{{ "{{" }}': "\0",
-        '{{ "}}" }}': "\1",
-        '{{ "\\"" }}': '"',
-        "{{ .Prompt }}": prompt,
-    }.items():
-        template = template.replace(piece, text)
-    return template.replace("\0", "{{").replace("\1", "}}")
+    found = ""
+    while "{{" in template:
+        before, _, rest = template.partition("{{")
+        action, _, template = rest.partition("}}")
+        action = action.strip()
+        assert action == ".Prompt" or action.startswith('"'), action
+        found += before + (prompt if action == ".Prompt" else json.loads(action))
+    return found + template
 
 
 def test_the_command_writes_the_file_the_prompt_and_what_it_scores(base, table, task, tmp_path):
@@ -124,13 +124,17 @@ def test_a_run_on_the_folder_patches_the_gguf_file_of_the_same_model(
         chosen_edits(str(tmp_path / "run"), ["1:mlp:0.5"])
 
 
-@pytest.mark.parametrize("word", ['say """ "so"', "{{ .Prompt }}", "}} a {{", "\tas\tis "])
+@pytest.mark.parametrize(
+    "word", ['say """ "so"', "{{ .Prompt }}", "}} a {{", "\tas\tis ", '{"film": {"good": 1}}']
+)
 def test_a_modelfile_holds_any_demonstration(word, task, base):
     made = PortableTask.of(task).model_copy(update={"demonstrations": (f"review: {word}",)})
     text = modelfile("a.gguf", Chosen("a model", EDITS, task=made))
     prompt = made.prompt({"review": "fine"}, "it").context
     assert filled(read(text)["TEMPLATE"], "fine") == prompt
-    assert read(modelfile("a.gguf", Chosen("m", EDITS)))["TEMPLATE"] == "{{ .Prompt }}"
+    assert read(modelfile("a.gguf", Chosen("m\nFROM x", EDITS))) == {
+        **{"FROM": "./a.gguf", "PARAMETER temperature": "0", "TEMPLATE": "{{ .Prompt }}"}
+    }
 
 
 @pytest.mark.parametrize("mode", MODES)

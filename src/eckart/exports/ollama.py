@@ -4,6 +4,7 @@ what the file scores as it was written."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,7 +151,7 @@ def export_gguf_folder(
     said = loading or ModelOptions()
     said = said if said.dtype != "auto" else said.model_copy(update={"dtype": "float32"})
     file = GgufFile.of(start)
-    name = f"{file.path.stem if file else 'model'}.clipped.gguf"
+    name = f"{_line(file.path.stem) if file else 'model'}.clipped.gguf"
     with writing(target) as draft:
         patched = export_gguf(
             start, chosen.edits, draft / name, type_, None if own else chosen.model
@@ -174,7 +175,7 @@ def modelfile(name: str, chosen: Chosen) -> str:
     make it.
     """
     lines = [
-        f"# {chosen.model} with {', '.join(map(str, chosen.edits))} clipped by eckart.",
+        f"# {_line(chosen.model)} with {', '.join(map(str, chosen.edits))} clipped by eckart.",
         "# ollama create NAME -f Modelfile; ollama run NAME 'the text of a row'",
         f"FROM ./{name}",
         "PARAMETER temperature 0",
@@ -190,7 +191,7 @@ def modelfile(name: str, chosen: Chosen) -> str:
     before = before if chat is None else chat.without_bos(before)
     template = f"{_escaped(before)}{HERE}{_escaped(after)}"
     stop = task.format.label_end or ("" if chat else task.format.separator or "\n")
-    longest = max(map(len, task.labels))
+    longest = max(len(label.encode()) for label in task.labels)  # a token is a byte or more
     return (
         "\n".join(
             [
@@ -204,15 +205,15 @@ def modelfile(name: str, chosen: Chosen) -> str:
     )
 
 
+def _line(name: str) -> str:
+    """Return a name in which no line ends: the next would be a command of the file's."""
+    return " ".join(name.split())
+
+
 def _escaped(text: str) -> str:
     """Write a text so that neither the Modelfile's quotes nor the template's braces end in it."""
-    pieces = {"{{": '{{ "{{" }}', "}}": '{{ "}}" }}', '"': '{{ "\\"" }}'}
-    found, place = "", 0
-    while place < len(text):
-        piece = next((p for p in pieces if text.startswith(p, place)), text[place])
-        found += pieces.get(piece, piece)
-        place += len(piece)
-    return found
+    # Every brace that opens: one alone would join those of an action behind it.
+    return re.sub(r'[{"]', lambda mark: f"{{{{ {json.dumps(mark[0])} }}}}", text)
 
 
 def _check_searched(chosen: Chosen) -> None:

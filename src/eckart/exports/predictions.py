@@ -121,8 +121,9 @@ def _labeller(
     model = load_model(chosen.model if named else source, **{**loading, "dtype": dtype})
     if chosen.weights not in (None, model.fingerprint):
         raise RunError(
-            f"the weights of '{model.name}' are not those that run '{source}' was made with; give"
-            " --base where these lie now"
+            f"the weights of '{model.name}' in {model.dtype} are not those that run '{source}' was"
+            f" made with in {chosen.scored_in}; leave out --dtype, or give --base where these lie"
+            " now"
         )
     return Labeller(model, needed_task(chosen), chosen.edits, **how)
 
@@ -211,13 +212,17 @@ def _checked(stream: RowStream, task: PortableTask, compare: bool) -> RowStream:
         raise TaskError("there are no rows to label; is the input empty?")
     if has_input(task, first):
         task.query(first, f"{stream.name}:0")
-    taken = next((name for name in added(task, compare) if name in first), None)
+    _check_free(first, added(task, compare), stream.name)
+    return replace(stream, rows=chain([first], rows))
+
+
+def _check_free(row: Mapping[str, Any], names: Iterable[str], where: str) -> None:
+    taken = next((name for name in names if name in row), None)
     if taken is not None:
         raise TaskError(
-            f"the rows of '{stream.name}' have a column '{taken}' already, which predictions are"
-            " named; rename it"
+            f"the rows of '{where}' have a column '{taken}' already, which predictions are named;"
+            " rename it"
         )
-    return replace(stream, rows=chain([first], rows))
 
 
 def _of_model(said: str, task: PortableTask) -> tuple[str, ...]:
@@ -283,6 +288,8 @@ class Predictions(Iterator[dict[str, Any]]):
         """Yield the rows a chunk at a time, whole; an empty one where all of it are left out."""
         while rows := list(islice(self._rows, self._chunk)):
             start = self.tally.read
+            for row in rows:
+                _check_free(row, self.added, self.stream.name)
             self.tally.note(rows)
             names = (f"{self.stream.name}:{start + place}" for place in range(len(rows)))
             ranked = self.labeller.rank(list(zip(names, rows, strict=True)))

@@ -22,8 +22,8 @@ from eckart.tasks.task import AnyTask, Task
 if TYPE_CHECKING:
     from eckart.weights.models import Tokenizer
 
-UNLABELLED = -1
-"""The label of a prompt whose row has none, or one that the task does not know."""
+UNLABELLED, UNKNOWN = -1, -2
+"""The label of a prompt whose row has none, and of one that the task does not know."""
 
 
 class PortableTask(BaseModel):
@@ -140,7 +140,8 @@ class PortableTask(BaseModel):
 
     def prompt(self, row: Mapping[str, Any], id: str, shots: int | None = None) -> Prompt:
         """Return the prompt of a row, after all demonstrations or the first `shots`; its label is
-        `UNLABELLED` where the row says none that the task knows. The rest is as in `query`."""
+        `UNLABELLED` where the row says none, and `UNKNOWN` where none that the task knows. The rest
+        is as in `query`."""
         query, candidates = self.query(row, id)
         return self.format.asked(id, self._framed(shots), query, candidates, self._label(row, id))
 
@@ -189,8 +190,8 @@ class PortableTask(BaseModel):
             if value and self.listed is not None:
                 return self.listed.place(row, value, id)[0]
         except TaskError:
-            return UNLABELLED
-        return self.values.get(value, UNLABELLED)
+            return UNKNOWN
+        return self.values.get(value, UNKNOWN) if value else UNLABELLED
 
 
 def _templated(task: Task) -> Gathered | None:
