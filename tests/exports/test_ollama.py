@@ -133,7 +133,9 @@ def test_a_modelfile_holds_any_demonstration(word, task, base):
     prompt = made.prompt({"review": "fine"}, "it").context
     assert filled(read(text)["TEMPLATE"], "fine") == prompt
     assert read(modelfile("a.gguf", Chosen("m\nFROM x", EDITS))) == {
-        **{"FROM": "./a.gguf", "PARAMETER temperature": "0", "TEMPLATE": "{{ .Prompt }}"}
+        "FROM": "./a.gguf",
+        "PARAMETER temperature": "0",
+        "TEMPLATE": "{{ .Prompt }}",
     }
 
 

@@ -15,7 +15,7 @@ from eckart.tasks.chat import Frame, Shown
 from eckart.tasks.choices import ChoiceList
 from eckart.tasks.columns import Columns, check_text, told_apart
 from eckart.tasks.prompts import CONTENT_FREE, Prompt, PromptFormat, compiled
-from eckart.tasks.spec import label_text
+from eckart.tasks.spec import is_missing, label_text
 from eckart.tasks.splits import Gathered
 from eckart.tasks.task import AnyTask, Task
 
@@ -185,8 +185,11 @@ class PortableTask(BaseModel):
         return self.frame if shots is None else self.format.frame(self.demonstrations[:shots])
 
     def _label(self, row: Mapping[str, Any], id: str) -> int:
+        said = row.get(self.columns.label)
+        if is_missing(said):
+            return UNLABELLED
         try:
-            value = label_text(row.get(self.columns.label))
+            value = label_text(said)
             if value and self.listed is not None:
                 return self.listed.place(row, value, id)[0]
         except TaskError:
