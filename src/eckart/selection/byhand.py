@@ -97,7 +97,7 @@ def tested_once(scorer: Scorer, edits: Sequence[Edit], guard: Guard, store: RunS
     looks = looks_before(store, [scorer.rows("test")], bool(tested))
     store.keep_note(PORTABLE, portable([scorer.task], scorer.scoring))
     known = seen(store, scorer, "validation")
-    unpruned, clipped = score_test(Recorded(scorer, store).score, choice)
+    unpruned, clipped, *_ = score_test(Recorded(scorer, store).score, choice)
     keep_guard(store, guard.margin, guard.read)
     result = HandResult(
         settings=by_hand(scorer),

@@ -73,7 +73,8 @@ class Elsewhere:
         yield ""
         yield f"task = eckart.Task.load({', '.join([*name, *_keywords(task)])})"
         clipped = ", ".join(f"eckart.Edit.parse({str(edit)!r})" for edit in edits)
-        yield f"print(eckart.evaluate({', '.join([model, 'task', f'[{clipped}]', *_keywords(how)])}))"
+        given = ", ".join([model, "task", f"[{clipped}]", *_keywords(how)])
+        yield f"print(eckart.evaluate({given}))"
 
 
 def _keywords(said: dict[str, Any]) -> Iterator[str]:

@@ -41,7 +41,7 @@ TOKENS = 24
 """How many tokens each model writes after a text."""
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Nobody waits for this any more."""
 
 
@@ -57,13 +57,13 @@ class Watch:
     def check(self, done: int = 0) -> None:
         self.done += done
         if self.stop.is_set():
-            raise Stopped
+            raise StoppedError
 
 
 class Explorer:
     """Looks at edits of a model on a task's validation rows, and keeps every look in a run.
 
-    It is used by one thread at a time; what is asked may be stopped, and then raises `Stopped`.
+    It is used by one thread at a time; what is stopped raises `StoppedError`.
 
     Arguments:
         evaluator: of the model and the task; its progress is `watched` from here on.

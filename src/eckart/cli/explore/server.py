@@ -17,7 +17,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from eckart.cli.console import print_json, say, show
-from eckart.cli.explore.explorer import Explorer, Stopped
+from eckart.cli.explore.explorer import Explorer, StoppedError
 from eckart.errors import EckartError
 from eckart.records import Edit
 
@@ -106,7 +106,7 @@ class Desk:
                 stop.set()
         try:
             return JSONResponse(answer.result(), headers=HEADERS)
-        except Stopped:
+        except StoppedError:
             return _refused("stopped", 409)
         except EckartError as error:
             return _refused(str(error), 422)
