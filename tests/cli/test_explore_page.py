@@ -22,7 +22,7 @@ def evil(tmp_path_factory):
         writer.writerow(["review", "verdict"])
         for i in range(120):
             text = " ".join(words[(i * step) % 8] for step in (1, 3, 5, 7, 11))
-            writer.writerow([f"{EVIL} {text} {i}", ["<b>good</b>", "bad"][i % 2]])
+            writer.writerow([f"{EVIL} {text} {i}", ["<b>", "<i>"][i % 2]])
     return path
 
 
@@ -115,22 +115,22 @@ def test_a_person_moves_a_rate_composes_asks_and_tests(page, explorer, address):
 
 def test_rows_that_turned_are_text_and_are_filtered(page):
     page.select_option("#part-0", "all")
-    page.evaluate("document.getElementById('layer-0').value = 0")
+    page.evaluate("document.getElementById('layer-0').value = 1")
     page.dispatch_event("#layer-0", "input")
     moved(page, 0.99)
     rows = page.locator("#turned li")
     assert rows.count() > 3
     assert EVIL in rows.first.inner_text()
     assert page.title().startswith("tiny-llama on")
-    assert page.locator("#seen img, #seen b:text-is('good')").count() == 0
+    assert page.locator("#seen img, #seen td b, #seen td i").count() == 0
     kinds = page.locator("#turned .tag").all_inner_texts()
     for kind in ("fixed", "broken"):
         page.select_option("#kind", kind)
         assert page.locator("#turned .tag").all_inner_texts() == [kind] * kinds.count(kind)
     page.select_option("#kind", "")
-    page.select_option("#label", "<b>good</b>")
+    page.select_option("#label", "<b>")
     told = page.locator("#turned .turn").all_inner_texts()
-    assert all(text.endswith("right: <b>good</b>") for text in told)
+    assert all(text.endswith("right: <b>") for text in told)
     page.fill("#words", "no such words")
     assert rows.count() == 0
 

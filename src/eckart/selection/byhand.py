@@ -13,13 +13,14 @@ from eckart.errors import EditError, RunError
 from eckart.records import Edit, Trial
 from eckart.runs import PORTABLE, RunStore
 from eckart.scoring.scorer import Scorer
-from eckart.selection.composed import Composed, parameters
 from eckart.selection.course import listed
 from eckart.selection.guard import Guard, keep_guard
 from eckart.selection.looks import looks_before
 from eckart.selection.recorded import Recorded
+from eckart.selection.result import Composed
 from eckart.selection.settings import by_hand
 from eckart.tasks.portable import portable
+from eckart.weights.edits import parameters
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
