@@ -8,6 +8,7 @@ import pytest
 from served import ask, chromium, explorer_of, opened, serving, settled
 
 from eckart import Edit, evaluate
+from eckart.cli.explore.explorer import StoppedError
 
 EVIL = "<img src=x onerror=\"document.title='taken'\">"
 
@@ -152,7 +153,7 @@ def test_a_closed_tab_stops_the_work_that_it_asked_for(browser, address, explore
     def look(edits, stop):
         begun.set()
         ended.set() if stop.wait(20) else None
-        raise AssertionError("nobody reads this")
+        raise StoppedError
 
     tab = opened(browser, address)
     monkeypatch.setattr(explorer, "look", look)
@@ -176,8 +177,7 @@ def test_what_is_wrong_is_said_beside_the_form(page):
     page.wait_for_selector("#status:not(.wrong)")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
 def test_it_is_for_everybody(browser, address, width, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing")
     size = {"width": width, "height": 800}

@@ -139,7 +139,7 @@ class Explorer:
             cuts = self.evaluator.cuts(evaluation.trial.edits)
             return {
                 **evaluation.to_json(),
-                "says": _said(evaluation),
+                **_said(evaluation),
                 "turned": list(self._turned(evaluation)),
                 "cuts": [_drawn(cut) for cut in cuts[:MATRICES]],
                 "matrices": len(cuts),
@@ -255,14 +255,14 @@ class Explorer:
         return {"edits": found["edits"], "says": found["says"], "run": str(self.folder)}
 
 
-def _said(found: Evaluation) -> str:
-    """Say what was gained on the rows that were looked at; nothing where nothing is clipped."""
-    scores = {"unpruned": found.before, "clipped": found.score}
+def _said(found: Evaluation) -> dict[str, str]:
+    """Say what was gained on the rows that were looked at, and whether anything was learned."""
+    both = {"unpruned": found.before, "clipped": found.score}
+    caution = nothing_learned({name: score for name, score in both.items() if score})
     if found.comparison is None:
-        return nothing_learned({"unpruned": found.score})
-    said = f"{verdict(found.comparison)}: {sentence(found.comparison, 'accuracy')}."
-    learned = nothing_learned({name: score for name, score in scores.items() if score})
-    return f"{said[0].upper()}{said[1:]} {learned}".rstrip()
+        return {"caution": caution}
+    gain = sentence(found.comparison, "accuracy")
+    return {"verdict": verdict(found.comparison), "gain": gain, "caution": caution}
 
 
 def _drawn(cut: Cut) -> dict[str, Any]:

@@ -94,12 +94,13 @@ function soon() {
   waiting = setTimeout(see, PAUSE);
 }
 async function see() {
-  const now = chosen();
+  const now = chosen(), begun = Date.now();
   busy("Reading…");
   try {
     look = await ask("look", { edits: now });
   } catch (error) { return wrong(error); }
   busy("");
+  $("status").textContent = `Read in ${((Date.now() - begun) / 1000).toFixed(1)} s.`;
   accuracy(); confusion(); spectra(); turned(); times(); sealed(about.tested);
   $("command").textContent = look.elsewhere.command;
   $("python").textContent = look.elsewhere.python;
@@ -118,7 +119,10 @@ function accuracy() {
     return el("div", { className: `interval ${name}` }, el("b", {}, name), el("div", { className: "track", "aria-hidden": "true" }, most, bar, mark),
       el("span", { className: "value" }, `${share(found.accuracy)}, 95% interval ${share(from)} to ${share(to)}`));
   };
-  $("verdict").textContent = look.says || "Nothing is clipped.";
+  const [points, how] = (look.gain || "Nothing is clipped").split(" (");
+  fill("verdict", el("b", {}, `${look.verdict ? `${look.verdict[0].toUpperCase()}${look.verdict.slice(1)}: ` : ""}${points}`), ...how ? [el("br"), el("span", { className: "soft" }, how.replace(/\)$/, "."))] : []);
+  $("caution").textContent = look.caution;
+  $("brief").textContent = clipped ? `${share(look.accuracy)} clipped, ${share(before.accuracy)} unpruned: ${look.verdict}` : `${share(before.accuracy)} unpruned`;
   fill("intervals", line("unpruned", before), ...clipped ? [line("clipped", look)] : [],
     el("div", { className: "axis", "aria-hidden": "true" }, el("span", {}, low.toFixed(2)), el("span", {}, high.toFixed(2))),
     el("p", { className: "soft" }, `Dotted: always the most frequent label, ${share(before.majority_rate)}.`));
@@ -142,7 +146,7 @@ function spectra() {
     const [width, height, left] = [240, 120, 34], floor = Math.min(-1, Math.floor(Math.log10(Math.max(1e-6, Math.min(...cut.values)))));
     const x = place => left + (width - left - 4) * (place + .5) / cut.full, y = value => 8 + (height - 30) * Math.min(1, Math.log10(Math.max(value, 1e-6)) / floor);
     const bars = kept => cut.places.map((place, at) => cut.kept[at] === kept ? `M${x(place).toFixed(1)} ${height - 22}V${y(cut.values[at]).toFixed(1)}` : "").join("");
-    const thick = Math.max(.8, (width - left) / cut.places.length);
+    const thick = 1.2 * (width - left) / cut.places.length;
     const line = has => el("path", { "stroke-width": thick, ...has });
     const edge = cut.kept.findIndex((kept, at) => at && kept !== cut.kept[at - 1]), once = cut.kept.filter((kept, at) => at && kept !== cut.kept[at - 1]).length === 1;
     const at = edge > 0 && once ? x(cut.kept[0] ? cut.rank - .5 : cut.full - cut.rank - .5) : null;
