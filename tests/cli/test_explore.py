@@ -38,7 +38,9 @@ def edits(*texts):
     return [Edit.parse(text) for text in texts]
 
 
-@pytest.mark.parametrize("texts", [(), ("1:mlp:0.75",), ("0:q:0.5", "1:mlp:0.9:largest"), ("1:all:0.99",)])
+@pytest.mark.parametrize(
+    "texts", [(), ("1:mlp:0.75",), ("0:q:0.5", "1:mlp:0.9:largest"), ("1:all:0.99",)]
+)
 def test_a_look_is_an_evaluation(explorer, model, texts):
     explorer.look(edits("1:attn:0.5"), Event())  # states of other looks are at hand
     found = explorer.look(edits(*texts), Event())
