@@ -16,7 +16,7 @@ from eckart.records import Edit, Edits
 from eckart.reports.sentences import choice_name, choice_sentence, evaluation_verdict, summary
 from eckart.runs import Run, read_run
 from eckart.scoring.evaluation import Evaluation
-from eckart.selection.result import GreedyResult
+from eckart.selection.result import Composed
 from eckart.selection.tested import Tested
 from eckart.tasks.portable import PortableTask
 from eckart.tasks.task import AnyTask
@@ -48,7 +48,7 @@ class Chosen:
     def of_result(cls, result: Tested, task: AnyTask) -> Chosen:
         """Return what a search chose, whose first draw that tested is of this task."""
         settings, values = result.settings, json.loads(json.dumps(result.to_json()["test"]))
-        says = result.sentences() if isinstance(result, GreedyResult) else _sentences(result.run)
+        says = result.sentences() if isinstance(result, Composed) else _sentences(result.run)
         return cls(
             settings["model"],
             result.edits,

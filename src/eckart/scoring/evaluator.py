@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, singledispatch
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from eckart.errors import ModelError, NotANumberError, TaskError
-from eckart.records import Edit, Edits, Rows, Split
+from eckart.records import Edit, Edits, Rows, Split, Trial
 from eckart.scoring.encoding import token_notes
 from eckart.scoring.evaluation import Evaluation
 from eckart.scoring.fitting import Fitted, fit
@@ -175,8 +175,17 @@ class Evaluator(Scorer):
         Raises:
             NotANumberError: the outputs are no numbers.
         """
-        found = list(self.score(list(dict.fromkeys([(), self.canonical(edits)])), split))
-        trial = found[-1]  # the unpruned model is the first
+        return self.evaluation(self.score([(), self.canonical(edits)], split), split)
+
+    def evaluation(self, trials: Iterable[Trial], split: str) -> Evaluation:
+        """Return the outcome of the unpruned model's trial on a split and at most one other's,
+        together with their rows.
+
+        Raises:
+            NotANumberError: the outputs are no numbers.
+        """
+        found = sorted(trials, key=lambda trial: trial.edits)  # the unpruned model is the first
+        trial = found[-1]
         for each in found:
             if each.score is None:
                 raise NotANumberError(each.error)
