@@ -5,10 +5,12 @@ import csv
 import json
 import runpy
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+import eckart
 from eckart import Edit, Task, evaluate
 from eckart.demo import MODEL
 from eckart.demo.corpus import rows
@@ -68,6 +70,34 @@ def test_the_notebook(desk):
     assert len(repr(task)) < 2000
     assert [type(each).__name__ for each in cut] == ["Clipped"] * len(cut)
     assert cut
+
+
+def test_a_notebook_shows_a_result_once(table, monkeypatch, capsys):
+    """Rich shows whatever it writes by itself where it takes its place for a notebook."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    task = Task.load(data=table, text_column="review", label_column="verdict")
+    found = eckart.search(MODEL, task, rates=[0.5], dtype="float32")
+    capsys.readouterr()
+    assert "*4:" in found._repr_html_()  # the condition numbers are no table
+    assert capsys.readouterr().out == ""
+
+
+def test_bars_of_rows_and_of_trials(table, tmp_path, capsys):
+    task = Task.load(data=table, text_column="review", label_column="verdict")
+    cut, seen = [Edit(0, "mlp", 0.5)], []
+
+    @contextmanager
+    def counting(what, rows):
+        seen.append([what, rows, 0])
+        yield lambda done: seen[-1].__setitem__(2, seen[-1][2] + done)
+
+    evaluate(MODEL, task, cut, dtype="float32", progress=eckart.progress)
+    assert "validation 0:mlp:0.5" in capsys.readouterr().err
+    asked = {"layers": [0], "parts": "mlp", "rates": [0, 0.5], "out": tmp_path / "run"}
+    eckart.sweep(MODEL, task, **asked, dtype="float32", progress=counting)
+    ((what, expected, done),) = seen
+    assert what == "trials"
+    assert 2 < done <= expected
 
 
 def test_what_is_shown_is_escaped_and_short(table):

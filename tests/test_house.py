@@ -62,7 +62,7 @@ INNER = {
     """,
     "selection": """
         plan order recorded drawn draws controls looks rivals deployed free guarded guard tested
-        racing power course greedy screens settings composed result search
+        racing power course result greedy screens settings search
     """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "statistics": "scores paired crossed gain power multiplicity metrics harm grids",

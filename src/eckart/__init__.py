@@ -21,6 +21,7 @@ _HOME = {
     "evaluate": "eckart.scoring.evaluator",
     "export": "eckart.exports.dense",
     "predict": "eckart.exports.predictions",
+    "progress": "eckart.scoring.scorer",
     "report": "eckart.reports.page",
     "search": "eckart.selection.search",
     "sweep": "eckart.sweeps.sweep",
@@ -36,6 +37,7 @@ __all__ = [
     "evaluate",
     "export",
     "predict",
+    "progress",
     "report",
     "search",
     "sweep",
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from eckart.records import Edit
     from eckart.reports.page import report
     from eckart.scoring.evaluator import evaluate
+    from eckart.scoring.scorer import progress
     from eckart.selection.search import search
     from eckart.sweeps.sweep import sweep
     from eckart.tasks import Task

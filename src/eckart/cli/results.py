@@ -15,8 +15,7 @@ from eckart.reports.page import published_page, read_report
 from eckart.reports.results import record_report
 from eckart.reports.shown import report_of
 from eckart.reports.terminal import as_text
-from eckart.selection.composed import GreedyResult
-from eckart.selection.result import SearchResult
+from eckart.selection.result import GreedyResult, SearchResult
 from eckart.selection.tested import Tested
 
 if TYPE_CHECKING:

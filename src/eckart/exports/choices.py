@@ -16,7 +16,7 @@ from eckart.records import Edit, Edits
 from eckart.reports.sentences import choice_name, choice_sentence, evaluation_verdict, summary
 from eckart.runs import Run, read_run
 from eckart.scoring.evaluation import Evaluation
-from eckart.selection.composed import GreedyResult
+from eckart.selection.result import GreedyResult
 from eckart.selection.tested import Tested
 from eckart.tasks.portable import PortableTask
 from eckart.tasks.task import AnyTask

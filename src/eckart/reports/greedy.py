@@ -14,7 +14,7 @@ from eckart.reports.terminal import Said
 from eckart.runs import Run
 
 if TYPE_CHECKING:
-    from eckart.selection.composed import GreedyResult
+    from eckart.selection.result import GreedyResult
 
 COLUMNS = (
     Column("step", "step", "count"),

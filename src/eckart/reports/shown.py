@@ -14,8 +14,7 @@ from eckart.reports.results import evaluation_report, search_report
 from eckart.reports.table import Table
 from eckart.reports.terminal import Said, as_text
 from eckart.scoring.evaluation import Evaluation
-from eckart.selection.composed import GreedyResult
-from eckart.selection.result import SearchResult
+from eckart.selection.result import GreedyResult, SearchResult
 from eckart.sweeps.result import SweepResult
 
 WIDE = 160

@@ -170,7 +170,7 @@ def _shared(least: Sequence[int], wanted: Sequence[int], spare: int) -> list[int
 def as_text(what: RenderableType, width: int = 80) -> str:
     """Return what a terminal of a width shows, as plain text."""
     file = io.StringIO()
-    Console(file=file, width=width, markup=False, emoji=False).print(
-        what, highlight=False, crop=False
-    )
+    # In a notebook rich would show it at once, in a cell's output of its own.
+    console = Console(file=file, width=width, markup=False, emoji=False, force_jupyter=False)
+    console.print(what, highlight=False, crop=False)
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())

@@ -34,6 +34,23 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 done."""
 
 
+@contextmanager
+def progress(what: str, rows: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar in a terminal or a notebook, until the job is done.
+
+    >>> import eckart
+    >>> eckart.search(model, task, progress=eckart.progress)  # doctest: +SKIP
+    """
+    from tqdm.auto import tqdm
+
+    with tqdm(total=rows, desc=what, leave=False) as bar:
+
+        def advance(done: int) -> None:
+            bar.update(done)
+
+        yield advance
+
+
 def silent(what: str, rows: int) -> AbstractContextManager[Callable[[int], None]]:
     """Report nothing."""
     return nullcontext(lambda done: None)

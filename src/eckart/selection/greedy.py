@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from eckart.algorithm1 import Scored, ScoreEdits, compared
+from eckart.algorithm1 import Scored, ScoreEdits, arms_together, compared, score_test
 from eckart.errors import EditError, RunError
 from eckart.records import PARTS, Edit, Edits, Split
 from eckart.selection.course import (
@@ -25,8 +25,15 @@ from eckart.selection.course import (
     listed,
     log10_threshold,
 )
+from eckart.selection.draws import Draws
+from eckart.selection.order import Order, Place
+from eckart.selection.plan import Plan
+from eckart.selection.power import foretell
 from eckart.selection.racing import plan_looks
+from eckart.selection.result import GreedyResult
 from eckart.statistics.paired import log10_e_value
+from eckart.weights.anatomy import Anatomy
+from eckart.weights.edits import droppable, parameters
 
 MOST = 1.0
 """A row's gain in log-loss counts up to so many nats, and so does its loss: bets are on bounded
@@ -45,6 +52,81 @@ class RowValued(Protocol):
 
     def row_values(self, metric: str) -> Any:
         """Return a value a row; with several draws an array [draws, rows]."""
+
+
+def compose(
+    plan: Plan,
+    draws: Draws,
+    order: Order | None,
+    settings: dict[str, Any],
+    tell: Tell,
+) -> GreedyResult:
+    """Search greedily, and look at the test rows once.
+
+    Arguments:
+        order: a screen's of all places; None for the plan's layer, or the deepest first.
+        settings: the run's.
+        tell: is told of every look.
+
+    Raises:
+        EditError: the plan's budget allows no look.
+    """
+    anatomy = draws.first.anatomy
+    candidates = propose(plan, anatomy, tuple(order.scores) if order else ())
+    rows = min(len(own.rows) for own in draws.rows("validation"))  # draws may differ by a few
+    first = plan_looks(rows)[0]
+    least = first * (1 + len(candidates))
+    if plan.evaluations is not None and plan.evaluations < least:
+        raise EditError(
+            f"--evaluations {plan.evaluations} allows no look: the first reads {first} rows by"
+            f" {len(candidates)} candidates and the unpruned model, {least:,} row passes; give"
+            " more, or fewer --places or --rates"
+        )
+    foretell(tell, draws, sorted(candidates, key=lambda e: (-e.layer, -e.rate)), rows)
+    if len({edit.layer for edit in candidates}) > 1:
+        tell("that is of the deepest candidate: where another turns more rows, more can be seen")
+    course = greedy(
+        draws.score,
+        candidates,
+        rows,
+        settings["metric"],
+        Budget(plan.evaluations, plan.minutes),
+        tell,
+    )
+    arms = arms_together(course.edits, droppable(anatomy)) if plan.controls else ()
+    unpruned, clipped, *beside = score_test(draws.score, course.edits, arms)
+    return GreedyResult(
+        settings=settings,
+        labels=tuple(draws.first.task.labels),
+        baseline=unpruned,
+        clipped=clipped,
+        controls=tuple(beside),
+        notes=draws.notes(),
+        rows=(*draws.rows("validation"), *draws.rows("test")),
+        order=order,
+        course=course,
+        parameters=parameters(anatomy, course.edits),
+    )
+
+
+def propose(plan: Plan, anatomy: Anatomy, places: Sequence[Place] = ()) -> Edits:
+    """Return a greedy search's candidates: the rates at each of the first places.
+
+    Raises:
+        EditError: the model has no such layer or part.
+    """
+    if isinstance(plan.layer, int):
+        places = [Place(anatomy.layer_index(plan.layer), plan.part)]
+    deepest = (Place(layer, plan.part) for layer in reversed(range(len(anatomy.layers))))
+    first = [place for place in places or deepest if _has(anatomy, *place)][: plan.places]
+    return tuple(Edit(*place, rate) for place in first for rate in plan.tried if rate)
+
+
+def _has(anatomy: Anatomy, layer: int, part: str) -> bool:
+    try:
+        return bool(anatomy.select(layer, part))
+    except EditError:
+        return False
 
 
 def greedy(

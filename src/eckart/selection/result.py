@@ -1,4 +1,5 @@
-"""The result of Algorithm 1: its choice, and every candidate."""
+"""The results of searches: Algorithm 1's choice with every candidate, a greedy composition with its
+course."""
 
 from __future__ import annotations
 
@@ -7,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from eckart.algorithm1 import Scored
 from eckart.records import Edit, or_null
+from eckart.selection.course import Course, listed
 from eckart.selection.drawn import summary
 from eckart.selection.tested import Tested
+from eckart.statistics.gain import sentence
 
 if TYPE_CHECKING:
     from eckart.selection.racing import Race
@@ -44,8 +47,6 @@ class SearchResult(Tested):
         part, layer, rate: the choice. A rate of 0 means that no clipping did better on validation.
         condition_numbers: by layer; empty when the layer was given.
         candidates: by ascending rate.
-        parameters: of the part in the chosen layer: `dense`, and `factored` when each matrix is
-            stored as two factors wherever that is smaller.
         published: rows of the paper's tables and the authors' logs about the same model, task and
             part.
         race: what a race read; None where every rate was read to the end.
@@ -56,7 +57,6 @@ class SearchResult(Tested):
     rate: float
     condition_numbers: dict[int, float]
     candidates: tuple[Candidate, ...]
-    parameters: dict[str, int]
     published: tuple[dict[str, Any], ...]
     race: Race | None = None
 
@@ -92,7 +92,6 @@ class SearchResult(Tested):
             "candidates": [candidate.to_json() for candidate in self.candidates],
             "candidates_tried": len(self.candidates),
             "race": self.race.to_json() if self.race else None,
-            "parameters": self.parameters,
             "published": list(self.published),
             **super().to_json(),
         }
@@ -107,3 +106,51 @@ class SearchResult(Tested):
         """Say how many candidates there were; not to clip is none of them."""
         clipped = sum(candidate.rate > 0 for candidate in self.candidates)
         return f"{clipped} clipping rate{'s' * (clipped != 1)}"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class GreedyResult(Tested):
+    """A finished greedy search.
+
+    Arguments:
+        course: what it did on validation.
+    """
+
+    course: Course
+
+    @property
+    def compared(self) -> tuple[Scored, ...]:
+        return self.course.scored
+
+    @property
+    def stays(self) -> str:
+        if not self.course.looks:
+            return "no candidate was compared with the unpruned model, so nothing is clipped"
+        return "no candidate was told to be better than the unpruned model, so nothing is clipped"
+
+    @property
+    def place(self) -> str:
+        return "the same of every edit, all at once"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "says": self.sentences(),
+            "edits": list(map(str, self.edits)),
+            "greedy": self.course.to_json(),
+            **super().to_json(),
+        }
+
+    def choice(self) -> str:
+        return f"{listed(self.edits)} ({self.course.read()})"
+
+    def sentences(self) -> list[str]:
+        """Say what was found and what it is worth, what was read for it, and what could be seen."""
+        said = self.verdict()
+        if self.edits:
+            gain = sentence(self.comparison, "accuracy")
+            said += f": clipping {listed(self.edits)} changes test accuracy by {gain}"
+        told = (f"{said[0].upper()}{said[1:]}.", f"Read: {self.course.read()}.")
+        return [*filter(None, [self.caution()]), *told, f"It could see: {self.course.sight()}."]
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), f"  could see   {self.course.sight()}"])

@@ -27,9 +27,9 @@ from eckart.runs import PORTABLE, RunStore
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import check_parts
 from eckart.scoring.scorer import Scorer
-from eckart.selection.composed import GreedyResult, compose, parameters
 from eckart.selection.draws import Draws, drawn_tasks
 from eckart.selection.free import beside_rivals, check_rivalled, deployed
+from eckart.selection.greedy import compose
 from eckart.selection.guard import Guard, keep_guard
 from eckart.selection.looks import Looks, looks_before
 from eckart.selection.order import Order, Place
@@ -44,7 +44,7 @@ from eckart.selection.plan import (
 )
 from eckart.selection.power import foretell, largest_first, nobody
 from eckart.selection.racing import Race, race_rates
-from eckart.selection.result import Candidate, SearchResult
+from eckart.selection.result import Candidate, GreedyResult, SearchResult
 from eckart.selection.screens import (
     Screening,
     check_layer,
@@ -54,7 +54,7 @@ from eckart.selection.screens import (
 from eckart.selection.settings import describe
 from eckart.tasks.portable import portable
 from eckart.tasks.task import AnyTask, Task
-from eckart.weights.edits import droppable
+from eckart.weights.edits import droppable, parameters
 from eckart.weights.linalg import rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.weights.quantised import GgufType, check_rows

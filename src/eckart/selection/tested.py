@@ -34,6 +34,8 @@ class Tested(Shown, ABC):
         labels: of the task, in the order of the confusion matrices.
         baseline, clipped: the unpruned model and the choice on the test set; one and the same where
             nothing is clipped.
+        parameters: of the clipped matrices: `dense`, and `factored` when each is stored as two
+            factors wherever that is smaller.
         notes: what the user should know about the data and the run.
         rows: those of the validation and the test split, under each draw.
         controls: the choice's control arms on the test set, where they were asked for; none where
@@ -49,6 +51,7 @@ class Tested(Shown, ABC):
     labels: tuple[str, ...]
     baseline: Scored
     clipped: Scored
+    parameters: dict[str, int]
     notes: tuple[str, ...]
     rows: tuple[Rows, ...] = field(repr=False)
     controls: tuple[Scored, ...] = ()
@@ -119,6 +122,7 @@ class Tested(Shown, ABC):
                 "baseline": summary(self.baseline),
                 "clipped": summary(self.clipped),
             },
+            "parameters": self.parameters,
             **self._controls_json(),
             **({"guard": self.guarded.to_json()} if self.guarded else {}),
             **({"screen": self.order.to_json()} if self.order else {}),

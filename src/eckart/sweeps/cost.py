@@ -12,8 +12,8 @@ from eckart.algorithm1 import RANDOM_ARMS
 from eckart.records import Split
 from eckart.runs import read_run
 from eckart.scoring.scorer import Scorer
-from eckart.selection.composed import propose
 from eckart.selection.draws import drawn_tasks
+from eckart.selection.greedy import propose
 from eckart.selection.plan import Plan
 from eckart.selection.recorded import Recorded
 from eckart.statistics.power import Outlook

@@ -163,7 +163,8 @@ class SweepResult(Shown):
         }
         others = [f"{count} {what}" for what, count in rest.items() if count]
         tested = [f"{told} on test rows"] if told else []
-        return f"{len(self.lines)} choices: {', '.join([*tested, *others])}"
+        size = len(self.lines)
+        return f"{size} choice{'s' * (size != 1)}: {', '.join([*tested, *others])}"
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.lines))

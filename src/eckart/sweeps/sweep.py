@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from eckart.errors import RunError
 from eckart.files import home
 from eckart.records import RATES, TOP_K, Trial, fingerprint
 from eckart.runs import CONTENTS, PORTABLE, RunStore, folder_name, read_run
+from eckart.scoring.scorer import Progress, silent
 from eckart.selection.guard import keep_guard
 from eckart.selection.recorded import Ledger, Recorded
+from eckart.sweeps.cost import expected_trials
 from eckart.sweeps.grid import Sweep, Unit, located
 from eckart.sweeps.result import SweepResult
 from eckart.sweeps.sources import Sources, check_names, contents, settle
@@ -110,6 +113,7 @@ def sweep(
     dtype: str = "auto",
     device: str = "auto",
     execute: Execute = locally,
+    progress: Progress = silent,
     **options: Any,
 ) -> SweepResult:
     """Run a grid of trials over models, tasks, layers, parts, rates, shots, seeds and scorings,
@@ -128,6 +132,7 @@ def sweep(
         dtype, device: of the models that are given by name.
         execute: where units are scored: in this process, or on a cluster
             (`eckart.sweeps.cluster.on_cluster`).
+        progress: shows how many trials are done, such as `eckart.progress`.
         options: the other fields of `Sweep`: `spectra`, `truncate_demonstrations`,
             `drop_long_rows`, `batch_tokens`, `cache_memory`, `guard`, `guard_text`, `guard_task`,
             `guard_margin`.
@@ -167,7 +172,14 @@ def sweep(
         {task.full_name: task for _, task in own if task is not None},
     )
     grid = settle(Sweep.of(located(values, Path.cwd()), "the sweep"), sources)
-    return run_sweep(grid, out, sources, execute)
+    folder = home(out) if out is not None else default_folder(grid)
+    with progress("trials", expected_trials(grid, folder, sources)) as advance:
+        return run_sweep(grid, folder, sources, execute, partial(_count, advance))
+
+
+def _count(advance: Callable[[int], None], event: Event) -> None:
+    if isinstance(event, Trial) and not event.split.is_part:  # a first look is not expected
+        advance(1)
 
 
 def _models(

@@ -16,7 +16,7 @@ from eckart.errors import EditError
 from eckart.records import DROP, LARGEST, SMALLEST, Edit
 from eckart.weights.anatomy import Anatomy, Weight
 from eckart.weights.architectures import table
-from eckart.weights.linalg import Factor, Order, rank_at
+from eckart.weights.linalg import Factor, Order, factored_size, rank_at
 
 Factors = dict[str, Factor]
 """One factorisation a matrix, by `Weight.key`: passed again, it makes every further rate cost one
@@ -144,6 +144,19 @@ def canonical(anatomy: Anatomy, edits: Iterable[Edit]) -> tuple[Edit, ...]:
     values; an EditError where the model has no such layer."""
     resolved = [replace(edit, layer=anatomy.layer_index(edit.layer)) for edit in edits]
     return tuple(sorted(edit for edit in resolved if edit.rate > 0))
+
+
+def parameters(anatomy: Anatomy, edits: Iterable[Edit]) -> dict[str, int]:
+    """Count the parameters of what edits clip, dense and with each matrix as two factors wherever
+    that is smaller."""
+    shapes = [
+        (weight.shape, edit.rate)
+        for edit in edits
+        for weight in anatomy.select(edit.layer, edit.part)
+    ]
+    dense = sum(m * n for (m, n), _ in shapes)
+    factored = sum(min(m * n, factored_size(rate, (m, n))) for (m, n), rate in shapes)
+    return {"dense": dense, "factored": factored, "saved": dense - factored}
 
 
 def targets_of(
