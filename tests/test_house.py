@@ -67,7 +67,7 @@ INNER = {
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "statistics": "scores paired crossed gain power multiplicity metrics harm grids",
     "tasks": """
-        tables spec prompts choices columns files sources labels splits examples task portable
+        tables chat spec prompts choices columns files sources labels splits examples task portable
         harness_files harness
     """,
     "weights": """

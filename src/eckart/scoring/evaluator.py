@@ -78,9 +78,9 @@ class Evaluator(Scorer):
         **reading: Any,
     ) -> None:
         chosen = check_method(scoring or task.default_score, task.kind)
-        super().__init__(model, task, chosen, progress)
-        self.task: Task = task
         self.tokenizer = needed_tokenizer(model)
+        self.task: Task = task.for_tokenizer(self.tokenizer)
+        super().__init__(model, self.task, chosen, progress)
         self.window = context_window(model.model.config)
         self.reading = ReadingOptions.of(reading, "the reading")
         self._budget: int = most_tokens(model, self.reading.batch_tokens)
@@ -270,7 +270,9 @@ class Evaluator(Scorer):
             )
         )
         of_model = self.model.file.notes if self.model.file else ()
-        return (*of_model, *self.storing_notes(), *self.task.notes, *said)
+        chat = self.task.format.chat
+        told = () if chat is None else (str(chat),)
+        return (*of_model, *self.storing_notes(), *told, *self.task.notes, *said)
 
     def prepare(self, split: str, scorings: Sequence[str] = ()) -> CheckedReader | CheckedPart:
         """Tokenise a split once, with the prompts without content that these scorings need, and
