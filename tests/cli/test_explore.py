@@ -106,6 +106,7 @@ def test_the_test_rows_are_looked_at_once(explorer, eckart):
     for rate in (0.5, 0.9):
         explorer.look(edits(f"1:mlp:{rate}"), Event())
     assert explorer.about(Event())["tested"] is None
+    assert eckart("report", explorer.folder).out.startswith("No choice was tested yet.")
     with pytest.raises(EckartError, match="nothing is clipped"):
         explorer.test((), Event())
     choice = edits("1:mlp:0.9", "0:attn:0.5")

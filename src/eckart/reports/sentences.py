@@ -11,6 +11,7 @@ from eckart.analysis.findings import Choice, Conclusion, Findings
 from eckart.analysis.outcomes import short_name, span
 from eckart.reports.screens import screen_of
 from eckart.reports.table import UNITS
+from eckart.selection.plan import BY_HAND
 from eckart.selection.tested import drawn
 from eckart.statistics.crossed import nothing_learned
 from eckart.statistics.gain import counted, sentence, verdict
@@ -27,11 +28,17 @@ UNENDED = (
     "The search has not ended, or its result.json is damaged: the same command goes on with it,"
     " reads nothing again that is kept, and says what it chose."
 )
+UNTESTED = (
+    "No choice was tested yet. What stands here was looked at on validation rows, and the best of"
+    " it looks better than it is: the test rows say what a choice is worth, once."
+)
 PARTS = {"attn": "the attention", "mlp": "the MLP", "all": "all matrices"}
 
 
 def summary(findings: Findings) -> list[str]:
     """Return a run's findings in sentences, the most certain first."""
+    if findings.run.settings.get("strategy") == BY_HAND:
+        return [UNTESTED]
     if not findings.choices:
         composed = any(trial.edits for trial in findings.run.trials.values())
         return [UNENDED if composed else "No edit was scored, so there is nothing to compare."]

@@ -24,7 +24,8 @@ const chosen = () => edits.filter(edit => edit.cut === "drop" || edit.rate > 0).
 async function ask(what, more = {}) {
   asked[what]?.abort();
   const control = asked[what] = new AbortController();
-  const answer = await fetch(`ask/${what}`, { method: "POST", signal: control.signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ tab, ...more }) });
+  const answer = await fetch(`ask/${what}`, { method: "POST", signal: control.signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ tab, ...more }) })
+    .catch(error => { throw stopped(error) ? error : new Error("eckart does not answer: it was ended. The same command goes on with this run, at a new address."); });
   const said = await answer.json();
   if (answer.status === 409) throw new DOMException("stopped", "AbortError");
   if (!answer.ok) throw new Error(said.error);
@@ -122,7 +123,8 @@ function accuracy() {
   const [points, how] = (look.gain || "Nothing is clipped").split(" (");
   fill("verdict", el("b", {}, `${look.verdict ? `${look.verdict[0].toUpperCase()}${look.verdict.slice(1)}: ` : ""}${points}`), ...how ? [el("br"), el("span", { className: "soft" }, how.replace(/\)$/, "."))] : []);
   $("caution").textContent = look.caution;
-  $("brief").textContent = clipped ? `${share(look.accuracy)} clipped, ${share(before.accuracy)} unpruned: ${look.verdict}` : `${share(before.accuracy)} unpruned`;
+  fill("notes", ...look.notes.map(note => el("li", {}, note)));
+  $("brief").textContent = clipped ? `${share(look.accuracy)} clipped, ${share(before.accuracy)} unpruned` : `${share(before.accuracy)} unpruned`;
   fill("intervals", line("unpruned", before), ...clipped ? [line("clipped", look)] : [],
     el("div", { className: "axis", "aria-hidden": "true" }, el("span", {}, low.toFixed(2)), el("span", {}, high.toFixed(2))),
     el("p", { className: "soft" }, `Dotted: always the most frequent label, ${share(before.majority_rate)}.`));
