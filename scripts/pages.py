@@ -67,7 +67,9 @@ def described(path: str, command) -> Iterator[str]:
             continue
         argument = parameter.param_type_name == "argument"
         heading = "Arguments" if argument else getattr(parameter, "rich_help_panel", None)
-        name = (parameter.metavar or parameter.name.upper()) if argument else ", ".join(parameter.opts)
+        name = (
+            (parameter.metavar or parameter.name.upper()) if argument else ", ".join(parameter.opts)
+        )
         said = f" (default `{parameter.default}`)" if shown(parameter.default) else ""
         panels.setdefault(heading or "Options", []).append(
             f"| `{name}` | {escaped(parameter.help or '')}{said} |"
@@ -75,6 +77,10 @@ def described(path: str, command) -> Iterator[str]:
     for heading, rows in panels.items():
         yield f"\n| {heading} | is |\n| --- | --- |"
         yield from rows
+    if command.epilog:
+        yield "\n```sh"
+        yield from (line for line in command.epilog.splitlines() if line.startswith("eckart "))
+        yield "```"
 
 
 def shown(default: object) -> bool:

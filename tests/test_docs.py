@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gguf_files
 import pytest
+import typer.main
 
 from eckart import Task, export, search
 from eckart.cli.app import app
@@ -22,9 +23,13 @@ IN_ORDER = [
 ]
 """Pages whose commands go on from each other."""
 ONE_BY_ONE = [
-    ROOT / "docs" / f"{name}.md"
-    for name in "reports tasks spectrum gguf deployment theory functions predict search".split()
+    ROOT / "docs" / page
+    for page in (
+        *("reports.md", "tasks.md", "spectrum.md", "gguf.md", "deployment.md"),
+        *("theory.md", "functions.md", "predict.md", "search.md"),
+    )
 ]
+
 
 def blocks(page: Path, language: str) -> list[str]:
     """Return a page's listings in a language, also those inside a list, at the left margin."""
@@ -42,6 +47,13 @@ def commands(page: Path) -> list[str]:
 def said_in_passing() -> list[str]:
     """Return the README's commands that stand in its sentences."""
     return re.findall(r"`(eckart [^`]+)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def in_helps() -> list[str]:
+    """Return the examples below the verbs' helps."""
+    verbs = typer.main.get_command(app).commands.values()
+    lines = [line for verb in verbs for line in (verb.epilog or "").splitlines()]
+    return [line for line in lines if line.startswith("eckart ")]
 
 
 @pytest.fixture
@@ -86,7 +98,10 @@ def test_the_commands_of_a_page_run_in_their_order(page, desk, model, request):
 
 
 @pytest.mark.parametrize(
-    "command", [*(line for page in ONE_BY_ONE for line in commands(page)), *said_in_passing()]
+    "command",
+    dict.fromkeys(
+        [*(c for page in ONE_BY_ONE for c in commands(page)), *said_in_passing(), *in_helps()]
+    ),
 )
 def test_every_command_runs(command, desk, model, request):
     arguments = small(command, model, request)

@@ -30,8 +30,10 @@ def site(tmp_path_factory) -> Path:
 
 
 def test_every_link_of_the_site_leads_somewhere_inside_it(site):
-    pages = {page: page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
-    marks = {page.resolve(): set(re.findall(r'\bid="([^"]+)"', text)) for page, text in pages.items()}
+    pages = {page: page.read_text(encoding="utf-8") for page in site.resolve().rglob("*.html")}
+    marks = {
+        page.resolve(): set(re.findall(r'\bid="([^"]+)"', text)) for page, text in pages.items()
+    }
     lost = []
     for page, text in pages.items():
         if page.name == "404.html":
@@ -40,10 +42,14 @@ def test_every_link_of_the_site_leads_somewhere_inside_it(site):
             if re.match(r"https?:|mailto:|data:|javascript:", link):
                 continue
             path, _, mark = link.partition("#")
-            target = (page.parent / unquote(path.partition("?")[0])).resolve() if path else page.resolve()
+            target = (
+                (page.parent / unquote(path.partition("?")[0])).resolve()
+                if path
+                else page.resolve()
+            )
             known = mark in ("", "__skip", "__comments") or unquote(mark) in marks.get(target, ())
             if not (target.exists() and known):
-                lost.append(f"{page.relative_to(site)}: {link}")
+                lost.append(f"{page.relative_to(site.resolve())}: {link}")
     assert lost == []
 
 
@@ -55,7 +61,7 @@ def test_the_reference_has_every_verb_and_every_public_name(site):
     for command in app.registered_commands:
         assert f">eckart {command.name or command.callback.__name__}<" in commands
     python = (site / "reference" / "python.html").read_text(encoding="utf-8")
-    assert {name for name in eckart.__all__ if f".{name}\"" not in python} == set()
+    assert {name for name in eckart.__all__ if f'.{name}"' not in python} == set()
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,11 @@ DEFAULT_RATES = ",".join(f"{rate:g}" for rate in RATES)
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 
+def such_as(*examples: str) -> str:
+    """Return what stands below a verb's help; the tests run each."""
+    return "\n\n".join(["Such as:", *examples])
+
+
 def parse_labels(text: str) -> dict[str, str]:
     r"""Read `0=bad,1=good`.
 
@@ -195,7 +200,10 @@ def declared(kind: type[Closed], name: str, help_: str | None = None) -> Any:
     bases = [base for base in kind.__mro__ if _is_kind(base)]
     where = next(base for base in bases if name in base.__annotations__)
     said = help_ or how.help or kind.model_fields[name].description
-    return typer.Option(*flags, help=said, min=how.least, rich_help_panel=where.heading)
+    number = None if how.least is None else "N"  # a range's name pushes long flags out of the help
+    return typer.Option(
+        *flags, help=said, min=how.least, metavar=number, rich_help_panel=where.heading
+    )
 
 
 @dataclass(frozen=True)
