@@ -258,7 +258,24 @@ class _Group:
             for name, value in typed.items()
             if value is not None and value is not False
         }
-        return read if self.said else self.kinds[0].of(read, where)
+        if self.said:
+            return read
+        kind = self.kinds[0]
+        try:
+            return kind.of(read, where)
+        except EckartError as error:
+            raise type(error)(_as_typed(str(error), f"{where}: ")) from error
+
+
+def _as_typed(said: str, where: str) -> str:
+    """Name the flag, and not the option that it sets.
+
+    >>> _as_typed("the command line: top_k is 0: it must be more than 0", "the command line: ")
+    '--top-k is 0: it must be more than 0'
+    """
+    name, middle, rest = said.removeprefix(where).partition(" is ")
+    whole = said.startswith(where) and bool(middle)
+    return f"--{name.replace('_', '-')} is {rest}" if whole else said
 
 
 def _is_kind(kind: Any) -> TypeGuard[type[Closed]]:

@@ -175,6 +175,8 @@ def run_plan(
                 if store is not None:  # first: what is kept from here on is none of the search's
                     keep_guard(store, guard.margin, guard.read)
                 result = replace(result, guarded=guard.look(result.edits, store))
+                if not result.edits:
+                    tell("the guard read nothing: nothing is clipped, so nothing else is changed")
             if plan.rivals:
                 result = replace(result, rivals=beside_rivals(result.run, draws.testing, store))
             if plan.also:
