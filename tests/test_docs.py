@@ -26,7 +26,7 @@ ONE_BY_ONE = [
     ROOT / "docs" / page
     for page in (
         *("reports.md", "tasks.md", "spectrum.md", "gguf.md", "deployment.md"),
-        *("theory.md", "functions.md", "predict.md", "search.md"),
+        *("theory.md", "functions.md", "predict.md", "search.md", "explore.md"),
     )
 ]
 
@@ -103,8 +103,10 @@ def test_the_commands_of_a_page_run_in_their_order(page, desk, model, request):
         [*(c for page in ONE_BY_ONE for c in commands(page)), *said_in_passing(), *in_helps()]
     ),
 )
-def test_every_command_runs(command, desk, model, request):
+def test_every_command_runs(command, desk, model, request, monkeypatch):
     arguments = small(command, model, request)
+    if arguments[0] == "explore":  # tests/cli/test_explore.py serves pages
+        monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: None)
     if arguments[0] == "functions":
         arguments = few_functions(arguments, desk)
     if {"clipped", "clipped/eckart.json"} & {*arguments[:3]}:

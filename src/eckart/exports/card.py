@@ -27,15 +27,18 @@ PER = {"sum": "", "mean": " / len(row[start:])", "byte": " / len(end.encode())"}
 _PROGRAM = Template(
     '''\
 """Label rows (JSON, one a line, on standard input) as they were scored, with transformers alone."""
-import json, os, pathlib, sys, jinja2, torch, transformers as hf
+import json, os, pathlib, sys, jinja2.sandbox, torch, transformers as hf
 here = pathlib.Path(__file__).parent
 task = json.loads((here / "eckart.json").read_text(encoding="utf-8"))["task"]
 form, columns = task["format"], task["columns"]
 tokenizer = hf.AutoTokenizer.from_pretrained(here)
 model = hf.AutoModelForCausalLM.from_pretrained(here, dtype=torch.{{ dtype }}).eval()
-prompt = jinja2.Template((here / "prompt.jinja").read_text("utf-8"), keep_trailing_newline=True)
+sandbox = jinja2.sandbox.SandboxedEnvironment(keep_trailing_newline=True)
+prompt = sandbox.from_string((here / "prompt.jinja").read_text("utf-8"))
 encode = lambda text: {{ front }}tokenizer(text, add_special_tokens=False)["input_ids"]
-clean = lambda value: "" if value is None else str(value){{ strip }}
+def clean(value):
+    if isinstance(value, (list, dict)): return value
+    return "" if value is None else str(value){{ strip }}
 for row in map(json.loads, sys.stdin):
     fields = {name: clean(row[column]) for name, column in columns["fields"].items()}
 {%- if row %}
@@ -43,7 +46,7 @@ for row in map(json.loads, sys.stdin):
 {%- endif %}
     context = prompt.render(fields){{ rstrip }}
     words = {{ words }}
-    ends = [form["label_join"] + word + form["label_end"] for word in words]
+    ends = [{{ join }} + word + form["label_end"] for word in words]
     tokens = [encode(context + end) for end in ends]
     start, values = len(os.path.commonprefix([encode(context), *tokens])), []
     for row, end in zip(tokens, ends):
@@ -59,10 +62,24 @@ for row in map(json.loads, sys.stdin):
 
 def prompt_text(task: PortableTask) -> str:
     """Return the prompt as a Jinja2 template of a row's columns, demonstrations verbatim."""
-    before = task.format.before(task.demonstrations)
-    if any(mark in before for mark in ("{{", "{%", "{#")):
-        before = f"{{{{ {json.dumps(before)} }}}}"
-    return before + (task.format.query_template or task.format.template)
+    frame, query = task.frame, _closed(task.format.query_template or task.format.template)
+    if frame.chat:
+        query = f"{{% filter trim %}}{query}{{% endfilter %}}"
+    return _verbatim(frame.before) + query + _verbatim(frame.after)
+
+
+def _verbatim(text: str) -> str:
+    """Write what Jinja2 would read as its own, across the seam too, or would change: its line
+    ends."""
+    if text.endswith("{") or any(mark in text for mark in ("{{", "{%", "{#", "\r")):
+        return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"
+    return text
+
+
+def _closed(template: str) -> str:
+    """Return a template whose last braces, which are text, open nothing with what comes behind."""
+    plain = template.rstrip("{")
+    return plain + _verbatim(template[len(plain) :]) if plain != template else template
 
 
 def program(task: PortableTask, tokenizer: Tokenizer, dtype: str) -> str:
@@ -70,13 +87,15 @@ def program(task: PortableTask, tokenizer: Tokenizer, dtype: str) -> str:
     cells = '(row[column] for column in columns["choices"])'
     if len(task.columns.choices) == 1:
         cells = f"row[{task.columns.choices[0]!r}]"
-    front = _front(tokenizer, task.format.before(task.demonstrations) or "a")
+    front = [] if task.frame.chat else _front(tokenizer, task.frame.before or "a")
+    strips = not task.frame.chat and task.format.query_template is None
     return _PROGRAM.render(
         dtype=dtype,
         front=f"{front} + " if front else "",
         strip=".strip()" if task.columns.strip else "",
-        rstrip=".rstrip()" if task.format.query_template is None else "",
+        rstrip=".rstrip()" if strips else "",
         row=task.columns.row,
+        join=repr(task.frame.join),
         words=f"[clean(c) for c in {cells}]" if task.columns.choices else 'task["labels"]',
         per=PER[task.scoring],
     )
