@@ -102,7 +102,8 @@ def test_axe_finds_nothing_serious_and_nobody_outside_is_asked(site, browser, sc
 def test_the_search_answers_without_a_network(site, browser):
     page = browser.new_page()
     page.goto((site / "index.html").as_uri())
-    page.locator("[data-md-component=search-query]").first.fill("McNemar")
-    page.wait_for_selector(".md-search-result__link", timeout=10_000)
+    page.keyboard.press("/")
+    page.keyboard.type("McNemar")
+    page.wait_for_selector(".md-search-result__link", timeout=20_000)
     assert page.locator(".md-search-result__link").count() > 0
     page.close()
