@@ -79,10 +79,14 @@ Cluster = Annotated[
     ),
 ]
 Cpus = Annotated[
-    float, typer.Option(help="On a cluster: processors a unit takes.", min=0, rich_help_panel=RUN)
+    float,
+    typer.Option(
+        help="On a cluster: processors a unit takes.", metavar="N", min=0, rich_help_panel=RUN
+    ),
 ]
 Gpus = Annotated[
-    float, typer.Option(help="On a cluster: GPUs a unit takes.", min=0, rich_help_panel=RUN)
+    float,
+    typer.Option(help="On a cluster: GPUs a unit takes.", metavar="N", min=0, rich_help_panel=RUN),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Out = Annotated[
@@ -174,7 +178,10 @@ Interactive = Annotated[
 Continue = Annotated[
     int,
     typer.Option(
-        "--continue", help="Tokens that each model writes after a text, with --interactive.", min=0
+        "--continue",
+        help="Tokens that each model writes after a text, with --interactive.",
+        metavar="N",
+        min=0,
     ),
 ]
 Labelled = Annotated[
@@ -199,6 +206,7 @@ ShowPrompts = Annotated[
     typer.Option(
         "--show",
         help="Print the first N prompts as the model reads them.",
+        metavar="N",
         min=0,
         rich_help_panel=RUN,
     ),
@@ -219,8 +227,10 @@ Turns = Annotated[
         help="The share of rows that turn, right to wrong or back, such as 0.05; a search says it."
     ),
 ]
-Rows = Annotated[int | None, typer.Option(help="Test rows.", min=1)]
-Draws = Annotated[int, typer.Option(help="Draws of demonstrations that are tested.", min=1)]
+Rows = Annotated[int | None, typer.Option(help="Test rows.", metavar="N", min=1)]
+Draws = Annotated[
+    int, typer.Option(help="Draws of demonstrations that are tested.", metavar="N", min=1)
+]
 Between = Annotated[
     float | None,
     typer.Option(help="The standard deviation of the gain between draws, in points, if known."),
