@@ -132,7 +132,8 @@ GgufBase = Annotated[
     typer.Option("--gguf", help="The GGUF file to patch, where the model is none: the same model."),
 ]
 GgufTypes = Annotated[
-    str, typer.Option("--type", help="Of edited tensors in a GGUF file: f16, bf16 or q8_0.")
+    str | None,
+    typer.Option("--type", help="Of edited tensors in a GGUF file: f16 (default), bf16 or q8_0."),
 ]
 Repository = Annotated[
     str | None,
@@ -301,19 +302,32 @@ def read_draws(task: DrawnTask, plan: Plan) -> Task:
     return cast("Task", first)
 
 
-def is_gguf(format_: str, base: str | None, repository: str | None) -> bool:
+def is_gguf(
+    format_: str,
+    base: str | None,
+    type_: str | None,
+    unclipped: bool,
+    repository: str | None,
+    private: bool,
+) -> bool:
     """Say whether an export is a GGUF file; an EckartError where what was said does not go
     together."""
     if format_ not in ("safetensors", "gguf"):
         raise EckartError(f"no format '{format_}' of models; there are safetensors and gguf")
-    if format_ == "gguf" and repository is not None:
+    if private and repository is None:
+        raise EckartError("--private is of a repository; add --push-to-hub, or leave it out")
+    gguf = format_ == "gguf"
+    if gguf and repository is not None:
         raise EckartError(
             f"--push-to-hub {repository} sends a folder of safetensors; send a GGUF file with"
             " `hf upload`"
         )
-    if format_ != "gguf" and base is not None:
-        raise EckartError(f"--gguf {base} is a file to patch; add --format gguf")
-    return format_ == "gguf"
+    if gguf and unclipped:
+        raise EckartError("--unclipped writes the base model, whose GGUF file is there already")
+    for flag, said in (("--gguf", base), ("--type", type_)):
+        if not gguf and said is not None:
+            raise EckartError(f"{flag} {said} is of GGUF files; add --format gguf")
+    return gguf
 
 
 def stored(evaluator: Evaluator, kind: str | None) -> Evaluator:
