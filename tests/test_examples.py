@@ -45,9 +45,9 @@ def test_a_better_model(desk, monkeypatch, capsys, tmp_path):
         writer = csv.DictWriter(file, ["text", "label"])
         writer.writeheader()
         writer.writerows(noisy)
-    said = ran(monkeypatch, capsys, "better_model", MODEL, "topics.csv", "text", "label", "better")
+    said = ran(monkeypatch, capsys, "better_model", MODEL, "topics.csv", "text", "label", "other")
     assert "saved:" in said
-    assert (tmp_path / "better" / "config.json").is_file()
+    assert (tmp_path / "other" / "config.json").is_file()
     assert "on test" in said
 
 
