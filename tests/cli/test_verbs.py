@@ -394,7 +394,15 @@ def test_the_default_run_folder_belongs_to_its_settings(eckart, model, own_task,
 
 def test_version(eckart):
     assert eckart("--version").out.count(".") == 2
-    assert "Usage" in eckart().out
+
+
+def test_alone_it_says_what_to_try_first_and_h_is_help_everywhere(eckart):
+    alone = eckart()
+    assert alone.status == 0
+    assert "eckart demo" in alone.out
+    for verb in ([], ["search"], ["theory", "check"], ["functions", "train"]):
+        assert "Usage" in eckart(*verb, "-h").out
+    assert "Such as:" in eckart("predict", "-h").out
 
 
 @pytest.mark.parametrize("labels", ["good=[/x],bad=[bold]yes", "good=:smile:,bad=\x1b[31mred"])

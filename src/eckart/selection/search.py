@@ -97,9 +97,8 @@ def search(
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, screen_rows, combine, metric, race, controls, rivals: see
-            `Plan`.
-        also, seeds, templates, strategy, places, evaluations, minutes: see `Plan`.
+        part, rates, top_k, layer, screen_rows, combine, metric, race, controls: see `Plan`.
+        rivals, also, seeds, templates, strategy, places, evaluations, minutes: see `Plan`.
         guard: say what else the choice does, on a text and on tasks that did not choose it;
             `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
