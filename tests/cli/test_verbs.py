@@ -85,7 +85,7 @@ def test_spectrum_equals_numpy_and_draws_the_figure(eckart, model, tmp_path):
     assert found["loaded_whole"] is False
     assert json.loads((tmp_path / "runs/tiny-llama-spectrum/result.json").read_text()) == found
     assert "sigma min" in eckart("spectrum", model, "--part", "attn").out
-    assert (tmp_path / "tiny-llama-condition-numbers.png").stat().st_size > 1000
+    assert (tmp_path / "runs/tiny-llama-spectrum/condition-numbers.png").stat().st_size > 1000
 
 
 def test_spectrum_goes_on_where_it_was(eckart, model, monkeypatch):

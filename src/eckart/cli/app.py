@@ -97,15 +97,16 @@ def spectrum(
     goes on.
     """
     chosen = parse_numbers(layers, "--layers", "0,1,-1")
-    figure = plot or Path(f"{Path(model).name}-condition-numbers.png")
     from eckart.reports.figures import check_figure_path
     from eckart.runs import folder_name
     from eckart.weights.stored import StoredWeights
 
-    check_figure_path(figure)
+    folder = out or Path("runs") / f"{folder_name(model)}-spectrum"
+    figure = plot or folder / "condition-numbers.png"
+    if plot is not None:
+        check_figure_path(plot)
     o.quieten()
     stored = StoredWeights.of(model, ModelOptions(trust_remote_code=trust_remote_code))
-    folder = out or Path("runs") / f"{folder_name(model)}-spectrum"
     run_spectrum(stored, part, chosen, device, folder, figure, as_json=json_)
 
 
