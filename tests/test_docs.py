@@ -53,7 +53,7 @@ def desk(table, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command", commands())
-def test_every_command_runs(command, desk, model, request):
+def test_every_command_runs(command, desk, model, request, monkeypatch):
     arguments = shlex.split(command, comments=True)[1:]
     arguments = [str(model) if a in ("MODEL", "EleutherAI/gpt-j-6b") else a for a in arguments]
     arguments = [a.replace("26:", "1:").replace("0..4", "0..1") for a in arguments]
@@ -67,6 +67,8 @@ def test_every_command_runs(command, desk, model, request):
         arguments += [] if "--shots" in arguments else ["--shots", "2"]
     if arguments[0] == "functions":
         arguments = small(arguments, desk)
+    if arguments[0] == "explore":  # tests/cli/test_explore.py serves pages
+        monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: None)
     if arguments[0] == "apply":
         export(model, "clipped", edits=["1:mlp:0.5"])
     if arguments[:2] == ["export", "runs/mine"]:

@@ -43,7 +43,7 @@ ORDER = [
     "__main__",
 ]
 INNER = {
-    "cli": "console paths flags results runs options predict out demo paper app",
+    "cli": "console paths flags results runs options predict out demo explore paper app",
     "exports": "recipe card copying choices folder dense gguf ollama predictions harness",
     "paper.functions": """
         classes models options baselines task training curves clipping loading readings cells
@@ -62,12 +62,12 @@ INNER = {
     """,
     "selection": """
         plan order recorded drawn draws controls looks rivals deployed free guarded guard tested
-        racing power course result greedy screens settings search
+        racing power course result greedy screens settings byhand search
     """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "statistics": "scores paired crossed gain power multiplicity metrics harm grids",
     "tasks": """
-        tables spec prompts choices columns files sources labels splits examples task portable
+        tables chat spec prompts choices columns files sources labels splits examples task portable
         harness_files harness
     """,
     "weights": """

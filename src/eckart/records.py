@@ -390,7 +390,7 @@ class Asked:
             readings=len(tasks) * ways * max(1, len(study.get("scorings") or ())),
             metrics={full_name(task["name"], task["variant"]): task["metric"] for task in tasks},
             own_metric=settings.get("metric") or "accuracy",
-            raced=bool(settings.get("race")) or settings.get("strategy") == "greedy",
+            raced=bool(settings.get("race") or settings.get("strategy")),
             draws=len(settings.get("draws") or [""]),
             prompts=len(settings.get("templates") or [""]),
         )

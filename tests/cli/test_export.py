@@ -74,7 +74,7 @@ def test_the_program_predicts_what_the_run_predicted(eckart, finished, tmp_path,
     monkeypatch.setitem(sys.modules, "eckart", None)
     found = labels(str(tmp_path / "out"), str(tmp_path / "rows.jsonl"))
     assert found == [asked.labels[label] for label in trial.score.predictions]
-    assert len((tmp_path / "out" / "use.py").read_text().splitlines()) < 30
+    assert len((tmp_path / "out" / "use.py").read_text().splitlines()) == 17
 
 
 def test_the_card_says_the_verdict_first_and_carries_the_licence(eckart, finished, tmp_path):
@@ -161,6 +161,7 @@ def test_what_export_refuses(eckart, finished, model, tmp_path):
         ([MODEL, "--edit", "mlp", *out], "is not LAYER:PART:RATE"),
         (["./nosuch", *edit, *out], "no model folder './nosuch'"),
         ([finished, *edit, *out], "is a run"),
+        ([MODEL, *edit, "--choice", "mlp", *out], "is no run's folder", "leave it out"),
         ([finished, "--base", model, *out], "the run's weights are", "--base"),
         (["spectra", *out], "of kind spectrum"),
         (["unfinished", *out], "is not finished"),
@@ -203,6 +204,8 @@ def test_what_apply_refuses(eckart, recipe, model, tmp_path):
             {"eckart": "0.0.1", "model": "m", "weights": "", "edits": [], "dtype": ""},
             "eckart 0.0.1",
         ),
+        ({**said, "scored_in": "float32).__class__"}, "scored_in"),
+        ("[" * 100_000, "is damaged: it is no JSON"),
         ({**said, "recipe": 7}, "in another form (7, and this version reads 1)"),
         ({**said, "edits": ["x"]}, "edits.0 is 'x'"),
         ({**said, "nosuch": 1}, "unknown key 'nosuch'"),
@@ -227,6 +230,7 @@ def test_what_is_rounded_otherwise_is_kept_where_asked(eckart, recipe, tmp_path)
     ended = eckart("apply", recipe, "--out", "out", "--inexact")
     assert ended.status == 0, ended.err
     assert "not as in the recipe, and kept: model.safetensors" in ended.err
+    assert "clipped, not byte for byte as in the recipe" in ended.out
     written = json.loads((tmp_path / "out" / "eckart.json").read_text())
     assert written["files"]["model.safetensors"] != "0" * 64
 
@@ -238,15 +242,23 @@ def test_a_folder_is_sent_to_the_hub(eckart, tmp_path, monkeypatch):
         monkeypatch.setenv("HF_TOKEN", hub.TOKEN)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         sent = push_to(server, monkeypatch)
+        server.files = {"model-00002-of-00002.safetensors": b"another model's", "notes": b"mine"}
         ended = eckart("export", MODEL, *edit, "--private", "--out", "out", "--json")
         assert ended.status == 0, ended.err
         assert sent == [True]
         assert json.loads(ended.out)["hub"] == f"{server.url}/me/clipped"
         assert server.made[0]["visibility"] == "private"
-        assert server.files == files(tmp_path / "out")
+        assert server.files == {**files(tmp_path / "out"), "notes": b"mine"}
+        server.public = True
+        again = eckart("export", MODEL, *edit, "--private", "--out", "again")
+        refused(again, "written and not sent", "is there, and public")
+        server.files.clear()
         monkeypatch.setenv("HF_TOKEN", "hf_wrong")
         refused(eckart("export", MODEL, *edit, "--out", "other"), "'me/clipped' did not take it")
         assert (tmp_path / "other" / "eckart.json").is_file()
+        wrong = ["--edit", "1:mlp:0.5", "--push-to-hub", "no//name", "--out", "none"]
+        refused(eckart("export", MODEL, *wrong), "no repository can be called 'no//name'")
+        assert not (tmp_path / "none").exists()
 
 
 def push_to(server: hub.Hub, monkeypatch) -> list[bool]:

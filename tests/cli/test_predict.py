@@ -19,8 +19,9 @@ EDIT = ["--edit", "0:mlp:0.75"]
 def piped(monkeypatch):
     """Put a text on standard input."""
 
-    def pipe(text: str) -> None:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    def pipe(text: str | bytes) -> None:
+        content = text if isinstance(text, bytes) else text.encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
     return pipe
 
@@ -82,6 +83,23 @@ def test_standard_input(label, piped, text):
     ]
     piped(text)
     assert [row["prediction"] for row in rows_of(label("-").out)] == expected
+
+
+def test_a_first_line_that_may_be_a_heading_is_said_to_be_one(label, piped):
+    piped("review, the plot\na great film, it is\n")
+    ended = label("-")
+    assert "note: read as a table, whose columns are review, the plot" in ended.err
+    assert [row["review"] for row in rows_of(ended.out)] == ["a great film"]
+
+
+def test_own_columns_come_back_as_they_were(label, tmp_path):
+    own = {"review": "the food is good", "price": 1.23456789e-7, "n": 1234567.123456789}
+    (tmp_path / "new.jsonl").write_text(json.dumps(own) + "\n")
+    found = json.loads(label("new.jsonl", "--format", "jsonl").out)
+    assert {name: found[name] for name in own} == own
+    with (tmp_path / "new.jsonl").open("a") as file:
+        file.write(json.dumps({**own, "prediction": "mine"}) + "\n")
+    refused(label("new.jsonl"), "have a column 'prediction' already")
 
 
 def stopped_after(chunks: int, patch: pytest.MonkeyPatch) -> None:
@@ -182,6 +200,8 @@ def test_what_is_refused(label, tmp_path, arguments, words):
 def test_empty_input_is_refused(label, piped):
     piped("")
     refused(label("-"), "no rows to label")
+    piped(b"the food is good\nh\xe9llo\n")
+    refused(label("-"), "standard input is no UTF-8 text", "convert it")
 
 
 def test_a_folder_without_a_recipe_needs_a_task(eckart, model):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from eckart import Edit, Task, clip, export, search
-from eckart.errors import RunError
+from eckart.errors import ModelError, RunError
 from eckart.exports import folder as written
 from eckart.exports.copying import copy_clipped
 from eckart.scoring.evaluator import scorer_of
@@ -242,6 +242,19 @@ def test_an_index_under_another_name_is_copied(task, tmp_path):
     (source / "config.json").write_text(json.dumps(named))
     study_of(source, task)[1](tmp_path / "saved")
     assert (tmp_path / "saved" / "mine.safetensors.index.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["a/model.safetensors", "../outside.safetensors", "README.md"])
+def test_an_index_that_names_other_places_is_refused(name, tmp_path):
+    source = save_family("llama", tmp_path / "source")
+    (source / name).parent.mkdir(exist_ok=True)
+    (source / "model.safetensors").rename(source / name)
+    keys = Checkpoint(str(save_family("llama", tmp_path / "other"))).tensors
+    index = {"metadata": {}, "weight_map": dict.fromkeys(keys, name)}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="keeps weights in"):
+        export(source, tmp_path / "out", edits=[Edit(0, "mlp", 0.5)])
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_tokenizer_that_was_asked_for_is_saved(task, tmp_path):

@@ -1,10 +1,12 @@
 """A folder for llama.cpp and Ollama: the file, the prompt, and what the file scores as written."""
 
 import json
+from dataclasses import replace
 
 import gguf_files
 import numpy as np
 import pytest
+from chats import INST, MODES, chatting
 from families import tiny_tokenizer
 from typer.testing import CliRunner
 
@@ -60,14 +62,14 @@ def read(text):
 
 def filled(template, prompt):
     """Return what Go's templates make of one that has strings and the prompt alone."""
-    for piece, text in {
-        '{{ "{{" }}': "\0",
-        '{{ "}}" }}': "\1",
-        '{{ "\\"" }}': '"',
-        "{{ .Prompt }}": prompt,
-    }.items():
-        template = template.replace(piece, text)
-    return template.replace("\0", "{{").replace("\1", "}}")
+    found = ""
+    while "{{" in template:
+        before, _, rest = template.partition("{{")
+        action, _, template = rest.partition("}}")
+        action = action.strip()
+        assert action == ".Prompt" or action.startswith('"'), action
+        found += before + (prompt if action == ".Prompt" else json.loads(action))
+    return found + template
 
 
 def test_the_command_writes_the_file_the_prompt_and_what_it_scores(base, table, task, tmp_path):
@@ -118,17 +120,49 @@ def test_a_run_on_the_folder_patches_the_gguf_file_of_the_same_model(
     other = Task.load(data=table, text_column="review", label_column="verdict", shots=2)
     with pytest.raises(RunError, match="searched other prompts"):
         chosen_edits(str(tmp_path / "run"), [], task=other)
-    with pytest.raises(EditError, match="has its own edits"):
+    with pytest.raises(EditError, match="whose choice is what is clipped"):
         chosen_edits(str(tmp_path / "run"), ["1:mlp:0.5"])
 
 
-@pytest.mark.parametrize("word", ['say """ "so"', "{{ .Prompt }}", "}} a {{", "\tas\tis "])
+@pytest.mark.parametrize(
+    "word", ['say """ "so"', "{{ .Prompt }}", "}} a {{", "\tas\tis ", '{"film": {"good": 1}}']
+)
 def test_a_modelfile_holds_any_demonstration(word, task, base):
     made = PortableTask.of(task).model_copy(update={"demonstrations": (f"review: {word}",)})
     text = modelfile("a.gguf", Chosen("a model", EDITS, task=made))
     prompt = made.prompt({"review": "fine"}, "it").context
     assert filled(read(text)["TEMPLATE"], "fine") == prompt
-    assert read(modelfile("a.gguf", Chosen("m", EDITS)))["TEMPLATE"] == "{{ .Prompt }}"
+    assert read(modelfile("a.gguf", Chosen("m\nFROM x", EDITS))) == {
+        "FROM": "./a.gguf",
+        "PARAMETER temperature": "0",
+        "TEMPLATE": "{{ .Prompt }}",
+    }
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_modelfile_holds_the_conversation(mode, table):
+    said = {"text_column": "review", "label_column": "verdict", "shots": 2, "chat": mode}
+    made = PortableTask.of(Task.load(data=table, **said)).for_tokenizer(chatting(INST))
+    found = read(modelfile("a.gguf", Chosen("a model", EDITS, task=made)))
+    prompt = made.prompt({"review": "fine"}, "it").context
+    assert "<bos>" + filled(found["TEMPLATE"], "fine") == prompt  # which llama.cpp puts there
+    assert "PARAMETER stop" not in found  # a turn ends in the end of text
+
+
+def test_a_gguf_file_is_asked_in_its_own_template(table, tmp_path):
+    file = tmp_path / "talks.gguf"
+    gguf_files.write(file, change=lambda writer, held: writer.add_chat_template(INST))
+    said = {"text_column": "review", "label_column": "verdict", "shots": 4, "chat": "multiturn"}
+    task = Task.load(data=table, **said)
+    search(file, task, rates=[0.5], layer=1, dtype="float32", out=tmp_path / "run")
+    kept = chosen_edits(str(tmp_path / "run"), [], task=task)  # the same prompts
+    own = chosen_edits(str(file), ["1:mlp:0.5"], task=task)
+    for place, chosen in (("a", replace(kept, edits=EDITS)), ("b", own)):
+        export_gguf_folder(chosen, tmp_path / place)
+        found = read((tmp_path / place / "Modelfile").read_text())["TEMPLATE"]
+        read_, *_ = Evaluator(load_model(file), task).fitted("test").prompts
+        text = read_.context.rpartition("review: ")[2].partition("\n")[0]
+        assert "<bos>" + filled(found, text) == read_.context
 
 
 def test_a_prompt_of_several_columns_is_asked_whole(table, tmp_path):

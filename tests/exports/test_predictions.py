@@ -107,6 +107,15 @@ def test_labels_that_are_there_are_counted(model, task, rows):
     assert bare.tally.accuracy() == []
 
 
+def test_labels_that_the_task_does_not_know_are_said(model, task, rows):
+    odd = [{**rows[0], "verdict": rows[0]["verdict"].upper()}, *rows[1:4], *unlabelled(rows[4:6])]
+    found = eckart.predict(load_model(model), odd, task)
+    assert len(list(found)) == 6
+    assert (found.tally.labelled, found.tally.unknown) == (3, 1)
+    (said,) = found.tally.notes()
+    assert said.startswith("1 rows have a label that the task does not know")
+
+
 def test_rows_that_are_left_out_are_counted(model, task, rows):
     live = load_model(model)
     odd = [rows[0], {"review": " "}, {"review": "the food " * 4000}, rows[1]]

@@ -62,7 +62,7 @@ def shares(values: np.ndarray) -> np.ndarray:
 def after(model, task, prompts, text: str) -> np.ndarray:
     """Score the prompts' continuations after the demonstrations and a query whose every input is
     `text`."""
-    empty = task.format.prefix(task.demonstrations) + task.format.query(
+    empty = task.format.frame(task.shown).before + task.format.query(
         dict.fromkeys(("text", "goal"), text)
     )
     return plain(model, [type(p)(p.id, empty, p.continuations, p.label) for p in prompts])

@@ -17,6 +17,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.made: list[dict] = []
         self.files: dict[str, bytes] = {}
+        self.public = False
 
     @property
     def url(self) -> str:
@@ -51,14 +52,26 @@ class _Handler(BaseHTTPRequestHandler):
                 if line["key"] == "file":
                     said = line["value"]
                     self.server.files[said["path"]] = base64.b64decode(said["content"])
+                elif line["key"] == "deletedFile":
+                    del self.server.files[line["value"]["path"]]
             self.answer({"commitUrl": f"{self.server.url}/me/clipped/commit/1", "commitOid": "1"})
         else:
             self.answer({"errors": [], "warnings": []})  # of the card's metadata
 
     def do_GET(self) -> None:
-        self.answer({"error": "Repository not found"}, 404)
+        if self.path.partition("?")[0] == "/api/models/me/clipped":
+            self.answer({"id": "me/clipped", "private": not self.server.public})
+        elif "/tree/main" in self.path:
+            files = self.server.files.items()
+            listed = [
+                {"type": "file", "path": name, "size": len(content), "oid": "0"}
+                for name, content in files
+            ]
+            self.answer(listed)
+        else:
+            self.answer({"error": "Repository not found"}, 404)
 
-    def answer(self, values: dict, status: int = 200) -> None:
+    def answer(self, values: dict | list, status: int = 200) -> None:
         content = json.dumps(values).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -130,8 +130,8 @@ class Findings:
     @property
     def targets(self) -> list[Target]:
         """Every condition with every part that was clipped in it, sorted; none of a search that
-        composed edits, which chose no single one."""
-        if self.run.settings.get("strategy") == "greedy":
+        composed edits, or of a choice by hand, which chose no single one by its merits."""
+        if self.run.settings.get("strategy"):
             return []
         return sorted({Target(where, edit.part) for where, edit in self.cells if edit is not None})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -250,6 +251,37 @@ def sweep(
         show_study(grid, folder, sources, as_json=json_)
     else:
         carry_out(grid, folder, sources, execute, as_json=json_)
+
+
+@app.command()
+@with_options()
+def explore(
+    model: o.Model,
+    out: o.Out = None,
+    host: o.Host = "127.0.0.1",
+    port: o.Port = 0,
+    open_: o.Open = False,
+    rows: o.Looked = 400,
+    scoring: o.ScoringMethod = None,
+    json_: o.Json = False,
+    *,
+    task: DrawnTask,
+    reading: ReadingOptions,
+    loading: ModelOptions,
+) -> None:
+    """Open a page on this machine to play with: move a rate, see at once what it does to a task's
+    validation rows, and test one choice."""
+    from eckart.cli.explore.server import listening, serve
+
+    with listening(host, port) as bound:
+        read = o.read_task(task)
+        from eckart.cli.explore.elsewhere import Elsewhere
+        from eckart.cli.explore.explorer import Explorer
+
+        same = Elsewhere(tuple(sys.argv[1:]), model, task, scoring, reading, loading)
+        explorer = Explorer(_evaluator(model, read, scoring, reading, loading), same, out, rows)
+        say_run(explorer.folder)
+        serve(explorer, bound, open_, as_json=json_)
 
 
 for verb in (export, apply, predict):

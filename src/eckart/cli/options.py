@@ -95,6 +95,14 @@ Save = Annotated[
     Path | None,
     typer.Option(help="Write the clipped model here, as a checkpoint.", rich_help_panel=RUN),
 ]
+Host = Annotated[str, typer.Option(help="Where the page is served: an address of loopback.")]
+Port = Annotated[
+    int, typer.Option(help="The page's port; 0 is any that is free.", min=0, max=65535)
+]
+Looked = Annotated[
+    int, typer.Option(help="How many validation rows a look reads: the first, at random.", min=2)
+]
+Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
 Exported = Annotated[
     Path,
     typer.Option("--out", help="The folder to write: a new one, or empty.", rich_help_panel=RUN),

@@ -42,9 +42,12 @@ def export(
     card: what a run chose, or one's own edits. Only the clipped matrices are read."""
     from eckart.cli.results import run_export
     from eckart.exports.dense import export as write
+    from eckart.exports.folder import check_repository
     from eckart.exports.ollama import chosen_edits, export_gguf_folder
 
     o.quieten()
+    if push_to_hub is not None:
+        check_repository(push_to_hub)
     scored = task.task is not None or task.data is not None
     rows = o.read_task(task) if scored else None
     how = {"scoring": scoring, **reading.only(ReadingOptions)} if scored else {}
@@ -91,11 +94,15 @@ def apply(
 
     o.quieten()
     code = trust_remote_code
-    made = make(recipe, out, model, trust_remote_code=code, inexact=inexact, tell=say)
+    other: list[str] = []
+    made = make(recipe, out, model, trust_remote_code=code, inexact=inexact, tell=other.append)
+    for line in other:
+        say(line)
     if json_:
         print_json({"path": str(out), **made.model_dump(mode="json")})
         return
-    show(f"{out}: {made.model} with {', '.join(made.edits) or 'nothing'} clipped, as in the recipe")
+    how = "not byte for byte as in the recipe" if other else "byte for byte as in the recipe"
+    show(f"{out}: {made.model} with {', '.join(made.edits) or 'nothing'} clipped, {how}")
 
 
 @with_options()

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -75,7 +75,7 @@ def new_rows(rows: str | None, texts: Sequence[str]) -> Any:
 def standard_input(task: PortableTask) -> RowStream:
     """Return the rows of standard input: JSON Lines; a table, whose first line names the columns
     that prompts are made of; or else a text a line."""
-    text = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
+    text = _decoded(io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline=""))
     first = next(text, "")
     needed = task.columns.needed
     name = "standard input"
@@ -83,7 +83,8 @@ def standard_input(task: PortableTask) -> RowStream:
         return RowStream(name, rows_of_lines(_joined(first, text)))
     table = passing_table(first, text, needed) if needed else None
     if table is not None:
-        return RowStream(name, table)
+        said = " ".join(first.split())
+        return RowStream(name, table, notes=(f"read as a table, whose columns are {said}",))
     if len(needed) != 1:
         raise TaskError(
             f"the first line of standard input is no JSON object and does not name the columns"
@@ -91,6 +92,15 @@ def standard_input(task: PortableTask) -> RowStream:
         )
     lines = _joined(first, text) if first else ()
     return RowStream(name, ({needed[0]: line.rstrip("\r\n")} for line in lines))
+
+
+def _decoded(lines: Iterable[str]) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        raise TaskError(
+            f"standard input is no UTF-8 text ({error.reason}); convert it first, as iconv does"
+        ) from None
 
 
 def _joined(first: str, rest: Iterator[str]) -> Iterator[str]:
@@ -114,7 +124,7 @@ def run_predict(predictions: Predictions, out: Path | None, form: str, as_json: 
     if out is not None:
         _write(predictions, out, form)
     else:
-        writer = _Writer(form)
+        writer = _Writer(form, predictions.added)
         for rows in _watched(predictions):
             if as_json:
                 kept += rows
@@ -153,7 +163,7 @@ def _write(predictions: Predictions, out: Path, form: str) -> None:
         if file.state:
             predictions.pass_over(file.state["tally"])
             say(f"going on behind the first {predictions.tally.read:,} rows")
-        writer = _Writer(form, file.state.get("columns"))
+        writer = _Writer(form, predictions.added, file.state.get("columns"))
         for rows in _watched(predictions):
             text = writer.text(rows)
             file.add(text, {"tally": asdict(predictions.tally), "columns": writer.columns})
@@ -180,22 +190,12 @@ def run_interactive(labeller: Labeller, tokens: int, as_json: bool) -> None:
         )
     task = labeller.portable
     as_row("", task)  # refused before anything is typed
-    names = ("unpruned", "clipped") if len(labeller.candidates) > 1 else ("model",)
     for number, text in enumerate(_texts()):
         try:
-            ranked = labeller.rank([(f"text:{number}", as_row(text, task))])
+            said = answers(labeller, f"text:{number}", as_row(text, task), tokens)
         except TaskError as error:  # the next text may be a better one
             say_error(str(error))
             continue
-        (prompt,) = ranked.prompts
-        written = labeller.continued(prompt, tokens) if tokens else [None] * len(names)
-        said = []
-        for name, ranks, more in zip(names, ranked.ranks, written, strict=True):
-            shares = dict(zip(task.labels, softmax(ranks[0]).tolist(), strict=True))
-            label = task.labels[int(ranks[0].argmax())]
-            said.append(
-                {"model": name, "prediction": label, "probabilities": shares, "continues": more}
-            )
         if as_json:
             sys.stdout.write(json.dumps({"text": text, "models": said}, ensure_ascii=False) + "\n")
             sys.stdout.flush()
@@ -203,6 +203,32 @@ def run_interactive(labeller: Labeller, tokens: int, as_json: bool) -> None:
         show(_table([_flat(one) for one in said]))
         for one in said if tokens else ():
             show(f"{one['model']} continues: {one['continues']!r}")
+
+
+def answers(
+    labeller: Labeller, name: str, row: Mapping[str, Any], tokens: int
+) -> list[dict[str, Any]]:
+    """Return what each model makes of a row: the probability of each label, and, unless no tokens
+    are asked for, what it writes after the prompt.
+
+    Raises:
+        TaskError: the row lacks a column, is empty or too long, or its scoring needs more rows.
+    """
+    task = labeller.portable
+    ranked = labeller.rank([(name, row)])
+    if not ranked.prompts:
+        raise TaskError(f"{name} cannot be read: it is {', '.join(ranked.left_out)}")
+    names = ("unpruned", "clipped") if len(labeller.candidates) > 1 else ("model",)
+    (prompt,) = ranked.prompts
+    written = labeller.continued(prompt, tokens) if tokens else [None] * len(names)
+    said = []
+    for model, ranks, more in zip(names, ranked.ranks, written, strict=True):
+        shares = dict(zip(task.labels, softmax(ranks[0]).tolist(), strict=True))
+        label = task.labels[int(ranks[0].argmax())]
+        said.append(
+            {"model": model, "prediction": label, "probabilities": shares, "continues": more}
+        )
+    return said
 
 
 def _flat(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -314,17 +340,21 @@ class _Writer:
 
     Arguments:
         form: `csv` or `jsonl`.
+        added: which columns are predictions'; all others stay as they are.
         columns: those of the lines that stand there already; None where there are none.
     """
 
-    def __init__(self, form: str, columns: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, form: str, added: Collection[str], columns: Sequence[str] | None = None
+    ) -> None:
         self.form = form
+        self.added = added
         self.columns = columns
 
     def text(self, rows: Sequence[Mapping[str, Any]]) -> str:
         """Return the lines of some rows; the first ones' stand under a heading, where the format
         has one."""
-        plain = [{name: _written(value) for name, value in row.items()} for row in rows]
+        plain = [{name: self._written(name, row[name]) for name in row} for row in rows]
         if self.form == "jsonl":
             lines = (json.dumps(row, ensure_ascii=False, default=str) for row in plain)
             return "".join(f"{line}\n" for line in lines)
@@ -346,9 +376,9 @@ class _Writer:
             ) from None
         return text.getvalue()
 
-
-def _written(value: Any) -> Any:
-    return round(value, DIGITS) if isinstance(value, float) else value
+    def _written(self, name: str, value: Any) -> Any:
+        rounded = name in self.added and isinstance(value, float)
+        return round(value, DIGITS) if rounded else value
 
 
 def _cell(value: Any) -> Any:

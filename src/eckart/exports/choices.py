@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eckart.analysis.findings import Choice, Findings, find
-from eckart.errors import RunError
+from eckart.errors import EditError, RunError
 from eckart.exports.recipe import Scores
 from eckart.files import home
 from eckart.records import Edit, Edits
 from eckart.reports.sentences import choice_name, choice_sentence, evaluation_verdict, summary
 from eckart.runs import Run, read_run
 from eckart.scoring.evaluation import Evaluation
-from eckart.selection.result import GreedyResult
+from eckart.selection.result import Composed
 from eckart.selection.tested import Tested
 from eckart.tasks.portable import PortableTask
 from eckart.tasks.task import AnyTask
@@ -48,7 +48,7 @@ class Chosen:
     def of_result(cls, result: Tested, task: AnyTask) -> Chosen:
         """Return what a search chose, whose first draw that tested is of this task."""
         settings, values = result.settings, json.loads(json.dumps(result.to_json()["test"]))
-        says = result.sentences() if isinstance(result, GreedyResult) else _sentences(result.run)
+        says = result.sentences() if isinstance(result, Composed) else _sentences(result.run)
         return cls(
             settings["model"],
             result.edits,
@@ -219,5 +219,46 @@ def _unkept(kept: object, run: Run) -> tuple[str, ...]:
 
 
 def is_run(source: str | Path) -> bool:
-    """Say whether what is to be exported is a run's folder, and not a model."""
+    """Say whether a name is a run's folder, and not a model."""
     return (home(source) / "run.sqlite").is_file()
+
+
+def chosen_of(
+    source: str | Path,
+    edits: Sequence[Edit | str] = (),
+    choice: str | None = None,
+    base: str | Path | None = None,
+) -> Chosen:
+    """Return what a run chose, or one's own edits of a model.
+
+    Arguments:
+        source: the run's folder, or the model.
+        edits: of a model.
+        choice: which of a sweep's choices, by words of its name.
+        base: where a run's model lies now, if not where it was.
+
+    Raises:
+        EditError: an edit is none, or is said of a run; a choice or a base is said of a model.
+        RunError: the run makes no choice, or several.
+    """
+    said = tuple(Edit.parse(edit) if isinstance(edit, str) else edit for edit in edits)
+    if not is_run(source):
+        if choice is not None or base is not None:
+            raise EditError(
+                f"'{source}' is no run's folder, and a choice ({choice}) or base ({base}) is a"
+                " run's; leave it out, or name the run"
+            )
+        return Chosen(str(source), said)
+    if said:
+        raise EditError(
+            f"'{source}' is a run, whose choice is what is clipped; for other edits name its model:"
+            " MODEL --edit LAYER:PART:RATE"
+        )
+    found = Chosen.of_run(source, choice)
+    return found if base is None else replace(found, model=str(base))
+
+
+def no_edit(model: str) -> EditError:
+    return EditError(
+        f"no edit of '{model}': give one, such as --edit 26:mlp:0.95, or a run's folder"
+    )

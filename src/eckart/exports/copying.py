@@ -78,6 +78,8 @@ def copy_clipped(
     for name in files if wanted is None else wanted:
         if name not in files:
             raise ModelError(f"'{source.name}' is not the recipe's base model: it has no {name}")
+        if not files[name].is_file():
+            raise ModelError(f"'{source.name}' has no {name}; copy all of its files again")
         base[name] = copied(files[name], folder / CALLED.get(name, name))
         if wanted is not None and base[name] != wanted[name]:
             raise ModelError(
@@ -133,6 +135,13 @@ def _files(checkpoint: Checkpoint) -> dict[str, Path]:
     """
     listing = checkpoint.listing
     assert listing is not None
+    for name in sorted(set(checkpoint.index.values())):
+        if Path(name).name != name or "\\" in name or name in MADE:
+            raise ModelError(
+                f"model '{checkpoint.name}' has an index that keeps weights in {name!r}, which an"
+                " exported folder has no such place for; save it anew (save_pretrained), and export"
+                " that"
+            )
     patterns = (*BESIDE_WEIGHTS, *NOTICES)
     beside = [p for pattern in patterns for p in sorted(listing.parent.glob(pattern))]
     small = {path.name: path for path in beside if path.is_file() and path.name not in MADE}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from eckart.errors import EditError, RunError
-from eckart.exports.choices import Chosen, is_run
+from eckart.exports.choices import Chosen, chosen_of, is_run, no_edit
 from eckart.exports.copying import revision, stored_dtype
 from eckart.exports.folder import (
     free_target,
@@ -133,16 +133,15 @@ def export(
     target = free_target(directory)
     said = {name: options.pop(name) for name in ModelOptions.model_fields if name in options}
     loading = ModelOptions.of(said, "the model")
-    if is_run(result):
-        if edits or task is not None:
-            raise EditError(
-                f"'{result}' is a run, which has its own edits and task; leave them out, or give"
-                " the model in its place"
-            )
-        chosen = Chosen.of_run(result, choice)
-        source = _base_of(chosen, model, loading)
+    if model is not None and not isinstance(model, str | Path):
+        raise RunError("a run's model is exported from its files: name the folder or hub id")
+    chosen = chosen_of(result, edits, choice, model)
+    if not is_run(result):
+        chosen, source = _own(chosen, task, loading, device, options)
+    elif task is None:
+        source = _base_of(chosen, loading)
     else:
-        chosen, source = _own(str(result), edits, task, loading, device, options)
+        raise EditError(f"'{result}' is a run, which has its own task; leave out the other one")
     if not chosen.edits and not unclipped:
         raise EditError(
             f"'{result}' chose to clip nothing, so there is no other model than '{source.name}';"
@@ -154,39 +153,32 @@ def export(
 
 
 def _own(
-    name: str,
-    edits: Sequence[Edit | str],
+    own: Chosen,
     task: AnyTask | str | None,
     loading: ModelOptions,
     device: str,
     options: dict[str, Any],
 ) -> tuple[Chosen, LoadedModel]:
     """Return edits of one's own, scored where there is a task, and the model that they are of."""
-    said = [Edit.parse(edit) if isinstance(edit, str) else edit for edit in edits]
-    if not said:
-        raise EditError(
-            f"no edit of '{name}': give one, such as --edit 26:mlp:0.95, or a run's folder"
-        )
+    name = own.model
+    if not own.edits:
+        raise no_edit(name)
     if task is None:
         source = source_of(name, loading)
-        edits_ = canonical(Anatomy.of(source.model), said)
-        targets_of(source.model, edits_)
-        return Chosen(name, edits_), source
+        edits = canonical(Anatomy.of(source.model), own.edits)
+        targets_of(source.model, edits)
+        return replace(own, edits=edits), source
     made = Task.load(task) if isinstance(task, str) else task
     loaded = load_model(name, **{**loading.only(ModelOptions), "device": device})
     scorer = scorer_of(made, loaded, **options)
     if not isinstance(scorer, Evaluator):
         raise RunError(f"task '{made.name}' asks for numbers, so there is no prompt to export")
-    return Chosen.of_evaluation(scorer.evaluate(said, "test"), loaded.fingerprint), loaded
+    return Chosen.of_evaluation(scorer.evaluate(own.edits, "test"), loaded.fingerprint), loaded
 
 
-def _base_of(
-    chosen: Chosen, model: str | Path | Model | LoadedModel | None, loading: ModelOptions
-) -> LoadedModel:
+def _base_of(chosen: Chosen, loading: ModelOptions) -> LoadedModel:
     """Return the model that a run was of; a RunError where it is another now."""
-    if model is not None and not isinstance(model, str | Path):
-        raise RunError("a run's model is exported from its files: name the folder or hub id")
-    source = source_of(str(model or chosen.model), loading)
+    source = source_of(chosen.model, loading)
     found = None
     if source.file is None:
         stored = StoredWeights.of(source.name, loading)
@@ -253,6 +245,7 @@ def check_target(directory: str | Path, model: LoadedModel | None = None) -> Pat
 
 def _recipe(source: LoadedModel, chosen: Chosen, command: str | None) -> Recipe:
     """Return what tells an exported model from every other, but for its digests."""
+    task = chosen.task and chosen.task.for_tokenizer(needed_tokenizer(source))
     return Recipe(
         eckart=version("eckart"),
         model=source.name,
@@ -261,7 +254,7 @@ def _recipe(source: LoadedModel, chosen: Chosen, command: str | None) -> Recipe:
         edits=tuple(map(str, chosen.edits)),
         dtype=stored_dtype(source),
         scored_in=chosen.scored_in,
-        task=chosen.task,
+        task=task,
         scores=chosen.scores,
         versions=versions(),
         command=command,

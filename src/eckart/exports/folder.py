@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from safetensors import SafetensorError
 
 from eckart.errors import ModelError, RunError
@@ -30,6 +32,7 @@ from eckart.weights.models import (
 )
 from eckart.weights.options import PLAIN, ModelOptions
 
+WEIGHTS = ["*.safetensors", "*.bin", "*.gguf", "*.index.json"]
 WRITTEN = (CARD, USE)
 """What is worded by the version that writes it."""
 
@@ -114,6 +117,8 @@ def writing(target: Path) -> Iterator[Path]:
             draft.mkdir()
             yield draft
     except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) in (errno.ENOTEMPTY, errno.EEXIST):
+            raise taken(target) from error  # by another command, meanwhile
         raise RunError(
             f"checkpoint '{target}' cannot be written ({error}); check space and permissions"
         ) from error
@@ -220,6 +225,14 @@ def _compare(said: Recipe, made: Recipe, inexact: bool, tell: Callable[[str], No
         tell(f"not as in the recipe, and kept: {', '.join(other)}")
 
 
+def check_repository(repo: str) -> None:
+    """Refuse a name that no repository of the hub can have."""
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise RunError(f"no repository can be called '{repo}': {first_line(error)}") from None
+
+
 def push(
     folder: Path,
     repo: str,
@@ -228,11 +241,12 @@ def push(
     token: str | None = None,
     endpoint: str | None = None,
 ) -> str:
-    """Send an exported folder to the hub, and return its address.
+    """Send an exported folder to the hub, and return its address. Weights that lay there go: they
+    would be another model's.
 
     Arguments:
         repo: `name` or `owner/name`, made where there is none.
-        private: of a repository that is made.
+        private: nobody else may see it; a repository that is there and public is refused.
         token: the hub's; by default that of `hf auth login` or HF_TOKEN.
         endpoint: of the hub.
 
@@ -242,12 +256,21 @@ def push(
     api = HfApi(endpoint=endpoint, token=token)
     try:
         made = api.create_repo(repo, private=private, exist_ok=True)
+        if private and not api.repo_info(made.repo_id).private:
+            raise RunError(
+                f"'{folder}' was written and not sent: '{made.repo_id}' is there, and public; leave"
+                " out --private, or name another"
+            )
         api.upload_folder(
-            repo_id=made.repo_id, folder_path=folder, commit_message="Exported by eckart"
+            repo_id=made.repo_id,
+            folder_path=folder,
+            commit_message="Exported by eckart",
+            delete_patterns=WEIGHTS,
         )
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise RunError(
             f"'{folder}' was written, but '{repo}' did not take it ({first_line(error)}); log in"
-            " with `hf auth login`, or set HF_TOKEN, and check the name"
+            " with `hf auth login`, or set HF_TOKEN, check the name, and send it with `hf upload"
+            f" {repo} {folder}`"
         ) from error
     return str(made)

@@ -4,31 +4,31 @@ what the file scores as it was written."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eckart.errors import EditError, RunError
-from eckart.exports.choices import Chosen, is_run
+from eckart.exports.choices import Chosen, chosen_of, is_run, no_edit
 from eckart.exports.folder import free_target, writing
 from eckart.exports.gguf import Patched, export_gguf
-from eckart.records import Edit
 from eckart.scoring.evaluator import Evaluator
 from eckart.statistics.gain import sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare
 from eckart.statistics.scores import Score
+from eckart.tasks.chat import MARK
 from eckart.tasks.portable import PortableTask
 from eckart.tasks.task import Task
 from eckart.weights.gguf import GgufFile
-from eckart.weights.models import load_model
+from eckart.weights.models import load_model, load_tokenizer
 from eckart.weights.options import ModelOptions
 
 MODELFILE = "Modelfile"
 ABOUT = "gguf.json"
 """What the folder holds, and what it scored."""
 HERE = "{{ .Prompt }}"
-_MARK = "\ufffc"  # stands for the row's text, which no template holds
 
 
 @dataclass(frozen=True)
@@ -98,21 +98,21 @@ def chosen_edits(
     Raises:
         EckartError: there is no edit, or a run has its own edits, another task, or no choice.
     """
+    chosen = chosen_of(source, edits, choice, moved)
     if not is_run(source):
         if not edits:
-            raise EditError(f"no edit of '{source}': give one, such as --edit 26:mlp:0.95")
+            raise no_edit(source)
         prompt = None if task is None else PortableTask.of(task, scoring)
-        said = tuple(edit for edit in map(Edit.parse, edits) if edit.rate)
-        return Chosen(source, said, task=prompt)
-    if edits:
-        raise EditError(f"'{source}' is a run, which has its own edits; leave out --edit")
-    chosen = Chosen.of_run(source, choice)
+        clipped = tuple(edit for edit in chosen.edits if edit.rate)
+        return replace(chosen, edits=clipped, task=prompt)
+    if task is not None and task.format.chat is not None:
+        task = task.for_tokenizer(load_tokenizer(chosen.model))
     if task is not None and chosen.task is not None and task.digest != chosen.task.digest:
         raise RunError(
             f"run '{source}' searched other prompts ({chosen.task.full_name}, {chosen.task.shots}"
             f" shots, seed {chosen.task.seed}) than those to be scored; name its own"
         )
-    return chosen if moved is None else replace(chosen, model=moved)
+    return chosen
 
 
 def export_gguf_folder(
@@ -151,11 +151,14 @@ def export_gguf_folder(
     said = loading or ModelOptions()
     said = said if said.dtype != "auto" else said.model_copy(update={"dtype": "float32"})
     file = GgufFile.of(start)
-    name = f"{file.path.stem if file else 'model'}.clipped.gguf"
+    name = f"{_line(file.path.stem) if file else 'model'}.clipped.gguf"
     with writing(target) as draft:
         patched = export_gguf(
             start, chosen.edits, draft / name, type_, None if own else chosen.model
         )
+        if chosen.task is not None and chosen.task.format.chat is not None:
+            told = chosen.task.for_tokenizer(load_tokenizer(start, said))
+            chosen = replace(chosen, task=told)
         text = modelfile(name, chosen)
         (draft / MODELFILE).write_text(text, encoding="utf-8", newline="")
         scored = None if task is None else _scored(start, draft / name, task, said, reading)
@@ -165,36 +168,36 @@ def export_gguf_folder(
 
 
 def modelfile(name: str, chosen: Chosen) -> str:
-    """Return an Ollama Modelfile of a GGUF file: greedy, with the task's demonstrations before what
-    is asked, in place of a chat template.
+    """Return an Ollama Modelfile of a GGUF file: greedy, with the task's prompt around what is
+    asked, in place of a chat template.
 
     Where a row is one text, that is what is asked; otherwise the whole query, as the template would
     make it.
     """
     lines = [
-        f"# {chosen.model} with {', '.join(map(str, chosen.edits))} clipped by eckart.",
+        f"# {_line(chosen.model)} with {', '.join(map(str, chosen.edits))} clipped by eckart.",
         "# ollama create NAME -f Modelfile; ollama run NAME 'the text of a row'",
         f"FROM ./{name}",
         "PARAMETER temperature 0",
     ]
     if chosen.task is None:
         return "\n".join([*lines, f'TEMPLATE """{HERE}"""']) + "\n"
-    task = chosen.task
-    query = task.format.null_query(_MARK)
-    single = query.count(_MARK) == 1
+    task, frame, chat = chosen.task, chosen.task.frame, chosen.task.format.chat
+    query = task.format.null_query(MARK)
+    single = query.count(MARK) == 1
     if not single:
         lines.append(f"# A prompt is a whole query: {json.dumps(task.format.template)} filled in.")
-    before, _, after = query.partition(_MARK) if single else ("", "", "")
-    prefix = task.format.before(task.demonstrations)
-    template = f"{_escaped(prefix + before)}{HERE}{_escaped(after)}"
-    stop = task.format.label_end or task.format.separator or "\n"
-    longest = max(map(len, task.labels))
+    before, _, after = frame.around(query if single else MARK).rpartition(MARK)
+    before = before if chat is None else chat.without_bos(before)
+    template = f"{_escaped(before)}{HERE}{_escaped(after)}"
+    stop = task.format.label_end or ("" if chat else task.format.separator or "\n")
+    longest = max(len(label.encode()) for label in task.labels)  # a token is a byte or more
     return (
         "\n".join(
             [
                 *lines,
                 f"PARAMETER num_predict {longest + 2}",
-                f'PARAMETER stop """{stop}"""',
+                *([f'PARAMETER stop """{stop}"""'] if stop else []),  # a turn ends by itself
                 f'TEMPLATE """{template}"""',
             ]
         )
@@ -202,15 +205,15 @@ def modelfile(name: str, chosen: Chosen) -> str:
     )
 
 
+def _line(name: str) -> str:
+    """Return a name in which no line ends: the next would be a command of the file's."""
+    return " ".join(name.split())
+
+
 def _escaped(text: str) -> str:
     """Write a text so that neither the Modelfile's quotes nor the template's braces end in it."""
-    pieces = {"{{": '{{ "{{" }}', "}}": '{{ "}}" }}', '"': '{{ "\\"" }}'}
-    found, place = "", 0
-    while place < len(text):
-        piece = next((p for p in pieces if text.startswith(p, place)), text[place])
-        found += pieces.get(piece, piece)
-        place += len(piece)
-    return found
+    # Every brace that opens: one alone would join those of an action behind it.
+    return re.sub(r'[{"]', lambda mark: f"{{{{ {json.dumps(mark[0])} }}}}", text)
 
 
 def _check_searched(chosen: Chosen) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from scipy.special import softmax
 
 from eckart.errors import EditError, RunError, TaskError
-from eckart.exports.choices import Chosen, is_run
+from eckart.exports.choices import Chosen, chosen_of, is_run
 from eckart.exports.recipe import RECIPE, Recipe
 from eckart.files import home
 from eckart.records import Edit
@@ -121,8 +121,9 @@ def _labeller(
     model = load_model(chosen.model if named else source, **{**loading, "dtype": dtype})
     if chosen.weights not in (None, model.fingerprint):
         raise RunError(
-            f"the weights of '{model.name}' are not those that run '{source}' was made with; give"
-            " --base where these lie now"
+            f"the weights of '{model.name}' in {model.dtype} are not those that run '{source}' was"
+            f" made with in {chosen.scored_in}; leave out --dtype, or give --base where these lie"
+            " now"
         )
     return Labeller(model, needed_task(chosen), chosen.edits, **how)
 
@@ -145,27 +146,27 @@ def _found(
     edits = (edits,) if isinstance(edits, Edit) else tuple(edits)
     said = Task.load(task) if isinstance(task, str) else task
     made = PortableTask.of(said) if isinstance(said, Task) else said
-    if isinstance(source, str | Path) and is_run(source):
-        if edits:
-            raise EditError(
-                f"'{source}' is a run, whose choice is what is clipped; for other edits name its"
-                " model: MODEL --edit LAYER:PART:RATE --task ..."
-            )
-        chosen = Chosen.of_run(source, choice)
-        found = replace(chosen, model=str(base or chosen.model), task=made or chosen.task)
-        why = "; ".join(chosen.known)
+    if isinstance(source, str | Path):
+        found = chosen_of(source, edits, choice, base)
+        if not is_run(source):
+            found = _as_exported(found) if made is None else replace(found, scored_in="auto")
     else:
-        name = str(source) if isinstance(source, str | Path) else type(source).__name__
-        found = Chosen(name, edits, scored_in="auto", task=made)
-        if made is None and isinstance(source, str | Path) and (home(source) / RECIPE).is_file():
-            recipe = Recipe.read(source)
-            found = replace(found, task=recipe.task, scored_in=recipe.scored_in)
-        why = f"'{name}' is no run, and has no recipe ({RECIPE}) with one"
+        found = Chosen(type(source).__name__, edits, scored_in="auto", known=("it is a model",))
+    found, why = replace(found, task=made or found.task), "; ".join(found.known)
     if found.task is None:
         raise TaskError(f"nothing makes prompts of new rows: {why}; give a task (--task or --data)")
     if scoring is None:
         return found
     return replace(found, task=found.task.model_copy(update={"scoring": scoring}))
+
+
+def _as_exported(model: Chosen) -> Chosen:
+    """Return a model with the task and dtype of its recipe, where it is a folder that has one."""
+    if not (home(model.model) / RECIPE).is_file():
+        why = f"'{model.model}' is no run, and has no recipe ({RECIPE}) with one"
+        return replace(model, scored_in="auto", known=(why,))
+    recipe = Recipe.read(model.model)
+    return replace(model, task=recipe.task, scored_in=recipe.scored_in)
 
 
 def _stream(rows: Rows, task: PortableTask) -> RowStream:
@@ -210,14 +211,18 @@ def _checked(stream: RowStream, task: PortableTask, compare: bool) -> RowStream:
     if first is None:
         raise TaskError("there are no rows to label; is the input empty?")
     if has_input(task, first):
-        task.prompt(first, f"{stream.name}:0")
-    taken = next((name for name in added(task, compare) if name in first), None)
+        task.query(first, f"{stream.name}:0")
+    _check_free(first, added(task, compare), stream.name)
+    return replace(stream, rows=chain([first], rows))
+
+
+def _check_free(row: Mapping[str, Any], names: Iterable[str], where: str) -> None:
+    taken = next((name for name in names if name in row), None)
     if taken is not None:
         raise TaskError(
-            f"the rows of '{stream.name}' have a column '{taken}' already, which predictions are"
-            " named; rename it"
+            f"the rows of '{where}' have a column '{taken}' already, which predictions are named;"
+            " rename it"
         )
-    return replace(stream, rows=chain([first], rows))
 
 
 def _of_model(said: str, task: PortableTask) -> tuple[str, ...]:
@@ -283,6 +288,8 @@ class Predictions(Iterator[dict[str, Any]]):
         """Yield the rows a chunk at a time, whole; an empty one where all of it are left out."""
         while rows := list(islice(self._rows, self._chunk)):
             start = self.tally.read
+            for row in rows:
+                _check_free(row, self.added, self.stream.name)
             self.tally.note(rows)
             names = (f"{self.stream.name}:{start + place}" for place in range(len(rows)))
             ranked = self.labeller.rank(list(zip(names, rows, strict=True)))

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from eckart.errors import EckartError, RunError
 from eckart.files import checked, home, read_text
@@ -21,6 +21,7 @@ RECIPE = "eckart.json"
 """The recipe, beside the weights."""
 SUMS = "SHA256SUMS"
 """The digest of every file, as `sha256sum --check` reads them."""
+Dtype = Annotated[str, Field(pattern="^(float64|float32|float16|bfloat16)$")]
 FORM: Literal[1] = 1
 """Of recipes: raise it when what this version writes is not what an earlier one read."""
 
@@ -80,8 +81,8 @@ class Recipe(BaseModel):
     weights: str | None = None
     base: dict[str, str] = {}
     edits: tuple[Annotated[str, AfterValidator(_edit)], ...]
-    dtype: str
-    scored_in: str = "float32"
+    dtype: Dtype
+    scored_in: Dtype = "float32"
     task: PortableTask | None = None
     scores: Scores | None = None
     versions: dict[str, str] = {}
@@ -109,7 +110,7 @@ class Recipe(BaseModel):
         text = read_text(place, "recipe", RunError, "is it one?")
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RunError(f"recipe '{place}' is damaged: it is no JSON ({error})") from None
         if not isinstance(values, dict) or "eckart" not in values:
             raise RunError(f"'{place}' is no recipe: nothing in it says which eckart wrote it")

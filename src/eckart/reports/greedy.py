@@ -66,7 +66,8 @@ def greedy_report(result: GreedyResult) -> RenderableType:
 
 
 def steps_table(document: Mapping[str, Any]) -> Table:
-    """Return a row a look."""
+    """Return a row a look; none of a choice by hand, which took no steps."""
+    course = document.get("greedy") or {"metric": "", "steps": []}
     rows = [
         {
             **look,
@@ -77,10 +78,10 @@ def steps_table(document: Mapping[str, Any]) -> Table:
             "dropped": len(look["dropped"]),
             "fate": "taken" if step["taken"] and look is step["looks"][-1] else "",
         }
-        for step in document["greedy"]["steps"]
+        for step in course["steps"]
         for look in step["looks"]
     ]
-    title = f"validation: steps, by {document['greedy']['metric'].replace('_', '-')}"
+    title = f"validation: steps, by {course['metric'].replace('_', '-')}"
     return Table("steps", title, NOTE, COLUMNS, rows)
 
 
@@ -106,12 +107,13 @@ def tested_tables(document: Mapping[str, Any]) -> list[Table]:
 
 
 def kept_document(run: Run) -> dict[str, Any] | None:
-    """Return the result that a greedy search's run keeps; None of any other, or where it is not
-    written yet, or damaged: the same search, which reads nothing again, writes it."""
-    if run.settings.get("strategy") != "greedy":
+    """Return the result that the run of a composition keeps, greedy or by hand; None of any other,
+    or where it is not written yet, or damaged: the same search, which reads nothing again, writes
+    it."""
+    if not run.settings.get("strategy"):
         return None
     try:
         document = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return document if isinstance(document, dict) and "greedy" in document else None
+    return document if isinstance(document, dict) and "edits" in document else None

@@ -97,7 +97,7 @@ def _warnings(run: Run, kind: str) -> list[str]:
         said.append(
             f"{failed} of {len(run.trials)} trials failed; they are listed below and count nowhere."
         )
-    if several and run.settings.get("strategy") != "greedy":
+    if several and not run.settings.get("strategy"):
         said.append(f"{several} trials clip several places at once, and are left out.")
     return said
 

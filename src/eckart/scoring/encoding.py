@@ -79,7 +79,7 @@ class _Cut:
 
 class Encoder:
     """Text to tokens, with what the tokenizer puts in front (BOS) exactly once, and nothing at the
-    end.
+    end; of a chat, with what its template puts there.
 
     Arguments:
         tokenizer: the model's own.
@@ -92,6 +92,8 @@ class Encoder:
         self._shared = shared_text(prompts)
         self._front: Tokens | None = None
         for prompt in prompts[:1]:
+            if prompt.whole:
+                self._front = ()
             self._look_in_front([prompt.context + prompt.continuations[0]])
         self._cut = self._find_cut(self._shared)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, singledispatch
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from eckart.errors import ModelError, NotANumberError, TaskError
-from eckart.records import Edit, Edits, Rows, Split
+from eckart.records import Edit, Edits, Rows, Split, Trial
 from eckart.scoring.encoding import token_notes
 from eckart.scoring.evaluation import Evaluation
 from eckart.scoring.fitting import Fitted, fit
@@ -78,9 +78,9 @@ class Evaluator(Scorer):
         **reading: Any,
     ) -> None:
         chosen = check_method(scoring or task.default_score, task.kind)
-        super().__init__(model, task, chosen, progress)
-        self.task: Task = task
         self.tokenizer = needed_tokenizer(model)
+        self.task: Task = task.for_tokenizer(self.tokenizer)
+        super().__init__(model, self.task, chosen, progress)
         self.window = context_window(model.model.config)
         self.reading = ReadingOptions.of(reading, "the reading")
         self._budget: int = most_tokens(model, self.reading.batch_tokens)
@@ -175,8 +175,17 @@ class Evaluator(Scorer):
         Raises:
             NotANumberError: the outputs are no numbers.
         """
-        found = list(self.score(list(dict.fromkeys([(), self.canonical(edits)])), split))
-        trial = found[-1]  # the unpruned model is the first
+        return self.evaluation(self.score([(), self.canonical(edits)], split), split)
+
+    def evaluation(self, trials: Iterable[Trial], split: str) -> Evaluation:
+        """Return the outcome of the unpruned model's trial on a split and at most one other's,
+        together with their rows.
+
+        Raises:
+            NotANumberError: the outputs are no numbers.
+        """
+        found = sorted(trials, key=lambda trial: trial.edits)  # the unpruned model is the first
+        trial = found[-1]
         for each in found:
             if each.score is None:
                 raise NotANumberError(each.error)
@@ -261,7 +270,9 @@ class Evaluator(Scorer):
             )
         )
         of_model = self.model.file.notes if self.model.file else ()
-        return (*of_model, *self.storing_notes(), *self.task.notes, *said)
+        chat = self.task.format.chat
+        told = () if chat is None else (str(chat),)
+        return (*of_model, *self.storing_notes(), *told, *self.task.notes, *said)
 
     def prepare(self, split: str, scorings: Sequence[str] = ()) -> CheckedReader | CheckedPart:
         """Tokenise a split once, with the prompts without content that these scorings need, and

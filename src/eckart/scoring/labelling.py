@@ -22,10 +22,10 @@ from eckart.scoring.fitting import Fitted, within
 from eckart.scoring.methods import OF_ALL_ROWS, Ranks
 from eckart.statistics.gain import sentence
 from eckart.statistics.paired import paired_difference, wilson_interval
-from eckart.tasks.portable import UNLABELLED, PortableTask
+from eckart.tasks.portable import UNKNOWN, PortableTask
 from eckart.tasks.prompts import CONTENT_FREE, Prompt
 from eckart.tasks.task import Task
-from eckart.weights.models import LoadedModel
+from eckart.weights.models import LoadedModel, Tokenizer, needed_tokenizer
 
 NEW = Split("new")
 LONG, EMPTY = "longer than the model reads", "without an input"
@@ -61,7 +61,8 @@ class Tally:
         left_out: how many were not labelled, by why.
         shortened: how many show fewer demonstrations, to fit.
         labelled: how many had a label of their own.
-        right: how many of these each model has right, the unpruned one first.
+        unknown: how many had one that the task does not know.
+        right: how many of the labelled each model has right, the unpruned one first.
         fixed, broken: how many the clipped model alone has right, and the unpruned one alone.
     """
 
@@ -70,6 +71,7 @@ class Tally:
     left_out: dict[str, int] = field(default_factory=dict)
     shortened: int = 0
     labelled: int = 0
+    unknown: int = 0
     right: list[int] = field(default_factory=list)
     fixed: int = 0
     broken: int = 0
@@ -85,7 +87,8 @@ class Tally:
         self.left_out = dict(Counter(self.left_out) + ranked.left_out)
         self.shortened += ranked.shortened
         labels = np.array([prompt.label for prompt in ranked.prompts])
-        known = labels != UNLABELLED
+        known = labels >= 0
+        self.unknown += int((labels == UNKNOWN).sum())
         right = [ranks.argmax(axis=1)[known] == labels[known] for ranks in ranked.ranks]
         self.labelled += int(known.sum())
         counts = [int(found.sum()) for found in right] or self.right
@@ -99,6 +102,11 @@ class Tally:
         said = [f"left out {count:,} rows {why}" for why, count in self.left_out.items()]
         if self.shortened:
             said.append(f"{self.shortened:,} rows show fewer demonstrations, to fit")
+        if self.unknown:
+            said.append(
+                f"{self.unknown:,} rows have a label that the task does not know (as it is written"
+                " counts), so no accuracy counts them"
+            )
         return said
 
     def accuracy(self) -> list[str]:
@@ -148,6 +156,9 @@ class _Rowless(Task):
     def digest(self) -> str:
         return self.portable.digest
 
+    def for_tokenizer(self, tokenizer: Tokenizer) -> _Rowless:
+        return self
+
     def null_prompt(
         self, prompt: Prompt, shots: int | None = None, text: str = CONTENT_FREE
     ) -> Prompt:
@@ -174,6 +185,7 @@ class Labeller(Evaluator):
         compare: bool = False,
         **reading: Any,
     ) -> None:
+        task = task.for_tokenizer(needed_tokenizer(model))
         super().__init__(model, _Rowless.like(task), scoring=task.scoring, **reading)
         self.portable = task
         self.edits = self.canonical(edits)

@@ -17,7 +17,7 @@ from eckart.scoring.methods import SCORING_VERSION
 from eckart.statistics.scores import Outcome
 from eckart.tasks.task import AnyTask
 from eckart.weights.anatomy import Anatomy
-from eckart.weights.edits import Factors, canonical, clip
+from eckart.weights.edits import Cut, Factors, canonical, clip, cut_of, resolve
 from eckart.weights.hooks import HALF
 from eckart.weights.models import LoadedModel
 from eckart.weights.options import ReadingOptions
@@ -256,6 +256,15 @@ class Scorer(ABC):
                 " --dtype float32 keeps them"
             )
         return tuple(said)
+
+    def cuts(self, edits: Sequence[Edit]) -> list[Cut]:
+        """Return what edits take away of each matrix that they clip.
+
+        Raises:
+            EditError: the model has no such layer or part, or a matrix is named twice.
+        """
+        found = resolve(self.anatomy, self.canonical(edits)) if edits else {}
+        return [cut_of(weight, edit, self._factors) for weight, edit in found.items()]
 
     def share_factors(self, other: Scorer) -> None:
         """Use another scorer's factorisations of the same model's matrices, and let it use

@@ -3,6 +3,7 @@ course."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,40 @@ class SearchResult(Tested):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class GreedyResult(Tested):
+class Composed(Tested):
+    """A choice of any number of edits, all at once."""
+
+    @property
+    def place(self) -> str:
+        return "the same of every edit, all at once"
+
+    @abstractmethod
+    def course_json(self) -> dict[str, Any]:
+        """Return how the choice was made, under a name of its own."""
+
+    @abstractmethod
+    def read(self) -> list[str]:
+        """Say what was read to choose."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "says": self.sentences(),
+            "edits": list(map(str, self.edits)),
+            **self.course_json(),
+            **super().to_json(),
+        }
+
+    def sentences(self) -> list[str]:
+        """Say what was found and what it is worth, and what was read for it."""
+        said = self.verdict()
+        if self.edits:
+            gain = sentence(self.comparison, "accuracy")
+            said += f": clipping {listed(self.edits)} changes test accuracy by {gain}"
+        return [*filter(None, [self.caution()]), f"{said[0].upper()}{said[1:]}.", *self.read()]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class GreedyResult(Composed):
     """A finished greedy search.
 
     Arguments:
@@ -128,29 +162,14 @@ class GreedyResult(Tested):
             return "no candidate was compared with the unpruned model, so nothing is clipped"
         return "no candidate was told to be better than the unpruned model, so nothing is clipped"
 
-    @property
-    def place(self) -> str:
-        return "the same of every edit, all at once"
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "says": self.sentences(),
-            "edits": list(map(str, self.edits)),
-            "greedy": self.course.to_json(),
-            **super().to_json(),
-        }
+    def course_json(self) -> dict[str, Any]:
+        return {"greedy": self.course.to_json()}
 
     def choice(self) -> str:
         return f"{listed(self.edits)} ({self.course.read()})"
 
-    def sentences(self) -> list[str]:
-        """Say what was found and what it is worth, what was read for it, and what could be seen."""
-        said = self.verdict()
-        if self.edits:
-            gain = sentence(self.comparison, "accuracy")
-            said += f": clipping {listed(self.edits)} changes test accuracy by {gain}"
-        told = (f"{said[0].upper()}{said[1:]}.", f"Read: {self.course.read()}.")
-        return [*filter(None, [self.caution()]), *told, f"It could see: {self.course.sight()}."]
+    def read(self) -> list[str]:
+        return [f"Read: {self.course.read()}.", f"It could see: {self.course.sight()}."]
 
     def __str__(self) -> str:
         return "\n".join([super().__str__(), f"  could see   {self.course.sight()}"])

@@ -14,11 +14,17 @@ from eckart.selection.racing import ALPHA
 from eckart.selection.screens import screen_settings
 from eckart.tasks.task import AnyTask
 
+BY_HAND = "by hand"
+
 
 def default_folder(plan: Plan, scorer: Scorer) -> Path:
     """Name a run by its settings: the same search goes on where it stopped, another one never meets
     it."""
-    settings = describe(plan, scorer)
+    return folder_of(describe(plan, scorer), scorer, plan.part)
+
+
+def folder_of(settings: dict[str, Any], scorer: Scorer, what: str) -> Path:
+    """Return where a run with these settings lies by default."""
     digest = fingerprint(settings)[:8]
     # A task's name is no path: it may come from a task file of somebody else's.
     task = (
@@ -26,7 +32,7 @@ def default_folder(plan: Plan, scorer: Scorer) -> Path:
         .encode("utf-8", "ignore")[:80]
         .decode("utf-8", "ignore")
     )
-    return Path("runs") / f"{folder_name(scorer.model.name)}-{task}-{plan.part}-{digest}"
+    return Path("runs") / f"{folder_name(scorer.model.name)}-{task}-{what}-{digest}"
 
 
 def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
@@ -62,6 +68,13 @@ def describe(plan: Plan, scorer: Scorer) -> dict[str, Any]:
         **scorer.reading_key,
         **({"file": scorer.model.file.origin} if scorer.model.file else {}),
     }
+
+
+def by_hand(scorer: Scorer) -> dict[str, Any]:
+    """Return the settings of a run whose edits somebody chooses by looking at them."""
+    said = describe(Plan(), scorer)
+    planned = ("part", "rates", "layer", "top_k", "combine")
+    return {k: v for k, v in said.items() if k not in planned} | {"strategy": BY_HAND}
 
 
 def _greedy_settings(plan: Plan) -> dict[str, Any]:

@@ -202,7 +202,7 @@ class Sweep(GuardOptions, ReadingOptions, Grid):
         if not self.controls:  # runs that were begun before there were any go on
             del study["controls"]
         for task in study["tasks"]:
-            for name in ("label_join", "label_end", "separator"):
+            for name in ("label_join", "label_end", "separator", "chat"):
                 if task[name] is None:  # runs that were begun before there was one go on
                     del task[name]
         return {"kind": "sweep", "study": study}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eckart.errors import TaskError, closest
+from eckart.tasks.chat import Chat
 from eckart.tasks.columns import Columns, check_text, told_apart
 from eckart.tasks.labels import Labels, missing_reason
 from eckart.tasks.prompts import Example, PromptFormat, counted, joined
@@ -158,4 +159,5 @@ def prompt_format(spec: TaskSpec, names: tuple[str, ...]) -> PromptFormat:
         words=() if spec.choices else names,
         shown=() if spec.choices else shown_words(spec, names),
         shown_join=shown,
+        chat=None if spec.chat is None else Chat(spec.chat),
     )

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from eckart.errors import TaskError, closest
 from eckart.files import checked
+from eckart.tasks.chat import Frame, Shown
 from eckart.tasks.choices import ChoiceList
 from eckart.tasks.columns import Columns, check_text, told_apart
 from eckart.tasks.prompts import CONTENT_FREE, Prompt, PromptFormat, compiled
-from eckart.tasks.spec import label_text
+from eckart.tasks.spec import is_missing, label_text
 from eckart.tasks.splits import Gathered
 from eckart.tasks.task import AnyTask, Task
 
-UNLABELLED = -1
-"""The label of a prompt whose row has none, or one that the task does not know."""
+if TYPE_CHECKING:
+    from eckart.weights.models import Tokenizer
+
+UNLABELLED, UNKNOWN = -1, -2
+"""The label of a prompt whose row has none, and of one that the task does not know."""
 
 
 class PortableTask(BaseModel):
@@ -31,7 +35,7 @@ class PortableTask(BaseModel):
         labels: the label words, or the columns or places of the candidates.
         values: a value of the label column -> its index in `labels`.
         format: how a row becomes a prompt.
-        demonstrations: the text of each, as every prompt shows it.
+        demonstrations: each as every prompt shows it: its text, or two turns of a chat.
         columns: which columns hold what; a row's label is not needed.
         listed: how a row's label names one of its candidates, where one column lists these.
         scoring: how continuations are ranked: `sum`, `mean`, ...
@@ -45,7 +49,7 @@ class PortableTask(BaseModel):
     labels: tuple[str, ...] = Field(min_length=2)
     values: dict[str, int]
     format: PromptFormat
-    demonstrations: tuple[str, ...]
+    demonstrations: tuple[Shown, ...]
     columns: Columns
     listed: ChoiceList | None = None
     scoring: str
@@ -88,7 +92,7 @@ class PortableTask(BaseModel):
             labels=task.labels,
             values=dict(source.labels.index),
             format=task.format,
-            demonstrations=tuple(map(task.format.demonstration, task.demonstrations)),
+            demonstrations=task.shown,
             columns=source.columns,
             listed=source.labels.choices,
             scoring=scoring or task.default_score,
@@ -119,21 +123,34 @@ class PortableTask(BaseModel):
     @property
     def digest(self) -> str:
         """What the `Task` calls its digest."""
-        return self.format.digest(self.kind, self.labels, self._prefix)
+        return self.format.digest(self.kind, self.labels, self.demonstrations)
 
     @cached_property
-    def _prefix(self) -> str:
-        return self.format.before(self.demonstrations)
+    def frame(self) -> Frame:
+        """All that a prompt has besides its query."""
+        return self.format.frame(self.demonstrations)
+
+    def for_tokenizer(self, tokenizer: Tokenizer) -> Self:
+        """Return the task as a model reads it; one whose chat template is known stays as it is."""
+        chat = self.format.chat
+        if chat is None or chat.template is not None:
+            return self
+        format = replace(self.format, chat=chat.of(tokenizer))
+        return self.model_copy(update={"format": format})
 
     def prompt(self, row: Mapping[str, Any], id: str, shots: int | None = None) -> Prompt:
-        """Return the prompt of a row, after all demonstrations or the first `shots`.
+        """Return the prompt of a row, after all demonstrations or the first `shots`; its label is
+        `UNLABELLED` where the row says none, and `UNKNOWN` where none that the task knows. The rest
+        is as in `query`."""
+        query, candidates = self.query(row, id)
+        return self.format.asked(id, self._framed(shots), query, candidates, self._label(row, id))
+
+    def query(self, row: Mapping[str, Any], id: str) -> tuple[str, tuple[str, ...]]:
+        """Return what is asked of a row, and its candidates where it has its own.
 
         Arguments:
             row: a column's name -> its value; the label column may be missing.
             id: what messages call the row.
-
-        Returns:
-            The prompt; its label is `UNLABELLED` where the row says none that the task knows.
 
         Raises:
             TaskError: the row has no such columns, nothing in them, or candidates that cannot be
@@ -154,25 +171,30 @@ class PortableTask(BaseModel):
                 f"{id} has not {len(self.labels)} candidates, as the task's rows have, none empty"
                 " and no two equal"
             )
-        query = check_text(self.format.query(fields), candidates, self.format.template, id)
-        context = self._prefix if shots is None else self.format.before(self.demonstrations[:shots])
-        return self.format.asked(id, context + query, candidates, self._label(row, id))
+        query = self.format.query(fields)
+        return check_text(query, candidates, self.format.template, id), candidates
 
     def null_prompt(
         self, prompt: Prompt, shots: int | None = None, text: str = CONTENT_FREE
     ) -> Prompt:
         """Return the prompt with `text` for every input; see `Task.null_prompt`."""
-        context = self.format.before(self.demonstrations[:shots]) + self.format.null_query(text)
+        context = self._framed(shots).around(self.format.null_query(text))
         return replace(prompt, id=f"{prompt.id}:null", context=context)
 
+    def _framed(self, shots: int | None) -> Frame:
+        return self.frame if shots is None else self.format.frame(self.demonstrations[:shots])
+
     def _label(self, row: Mapping[str, Any], id: str) -> int:
+        said = row.get(self.columns.label)
+        if is_missing(said):
+            return UNLABELLED
         try:
-            value = label_text(row.get(self.columns.label))
+            value = label_text(said)
             if value and self.listed is not None:
                 return self.listed.place(row, value, id)[0]
         except TaskError:
-            return UNLABELLED
-        return self.values.get(value, UNLABELLED)
+            return UNKNOWN
+        return self.values.get(value, UNKNOWN) if value else UNLABELLED
 
 
 def _templated(task: Task) -> Gathered | None:

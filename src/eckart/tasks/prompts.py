@@ -4,19 +4,21 @@ become the strings that are scored."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import jinja2
 import jinja2.meta
 from jinja2 import nodes
 from jinja2.filters import do_round
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import Field
 
 from eckart.errors import TaskError
 from eckart.records import fingerprint
+from eckart.tasks.chat import Chat, Frame, Shown
 
 MOST_CHARACTERS = 20_000
 """In a template's source."""
@@ -219,6 +221,8 @@ class Prompt:
             tokenisers put it there.
         label: index of the right continuation.
         characters: the length of each label itself, without what joins it to the context.
+        whole: whether a chat template made the context, so that the tokenizer puts nothing in
+            front of it.
     """
 
     id: str
@@ -226,6 +230,7 @@ class Prompt:
     continuations: tuple[str, ...]
     label: int
     characters: tuple[int, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -247,6 +252,8 @@ class PromptFormat:
         words: the label words; none for multiple choice, where each example brings its own
             candidates.
         shown: the words as the demonstrations show them.
+        chat: makes conversations of prompts; None for plain text. Joins and separator are then for
+            what stands in one turn.
     """
 
     template: str
@@ -258,6 +265,8 @@ class PromptFormat:
     shown: tuple[str, ...] = ()
     shown_join: str | None = None
     label_end: str = ""
+    # Where there is none, nothing is written: recipes and runs are as they always were.
+    chat: Annotated[Chat | None, Field(exclude_if=lambda chat: chat is None)] = None
 
     def query(self, fields: Mapping[str, Any]) -> str:
         """Return the text of a row that is asked about."""
@@ -265,37 +274,42 @@ class PromptFormat:
             return compiled(self.query_template).render(fields)
         return compiled(self.template).render(fields).rstrip()
 
-    def demonstration(self, example: Example) -> str:
-        """Return the text of a labelled row that is shown."""
+    def demonstration(self, example: Example) -> Shown:
+        """Return a labelled row as it is shown."""
         text = compiled(self.template).render(example.fields).rstrip()
+        word = (example.choices or self.shown or self.words)[example.label]
+        if self.chat is not None and self.chat.mode == "multiturn":
+            return text.strip(), word + self.label_end
         join = self.label_join if self.shown_join is None else self.shown_join
         end = "" if self.separator.startswith(self.label_end) else self.label_end
-        return text + join + (example.choices or self.shown or self.words)[example.label] + end
+        return text + join + word + end
 
-    def prefix(self, demonstrations: Sequence[Example]) -> str:
-        """Return all that stands before the query."""
-        return self.before(map(self.demonstration, demonstrations))
+    def frame(self, shown: Sequence[Shown]) -> Frame:
+        """Return all that a prompt has besides its query."""
+        texts = [each for each in shown if isinstance(each, str)]
+        parts = ([self.instruction] if self.instruction else []) + texts
+        before = "".join(part + self.separator for part in parts)
+        if self.chat is None:
+            return Frame(before, join=self.label_join)
+        return self.chat.frame(before, [each for each in shown if not isinstance(each, str)])
 
-    def before(self, demonstrations: Iterable[str]) -> str:
-        """Return the same of demonstrations that are texts already."""
-        parts = ([self.instruction] if self.instruction else []) + [*demonstrations]
-        return "".join(part + self.separator for part in parts)
+    def asked(
+        self, id: str, frame: Frame, query: str, candidates: tuple[str, ...], label: int
+    ) -> Prompt:
+        """Return the prompt of a query."""
+        words = candidates or self.words
+        ends = tuple(frame.join + word + self.label_end for word in words)
+        return Prompt(id, frame.around(query), ends, label, tuple(map(len, words)), frame.chat)
 
-    def continuations(self, candidates: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """Return what is scored after the query: one string for each candidate, or label."""
-        return tuple(self.label_join + word + self.label_end for word in candidates or self.words)
-
-    def asked(self, id: str, context: str, candidates: tuple[str, ...], label: int) -> Prompt:
-        """Return the prompt of a context that ends in the query."""
-        lengths = tuple(map(len, candidates or self.words))
-        return Prompt(id, context, self.continuations(candidates), label, lengths)
-
-    def digest(self, kind: str, labels: Sequence[str], prefix: str) -> str:
+    def digest(self, kind: str, labels: Sequence[str], shown: Sequence[Shown]) -> str:
         """Return the SHA-256 of all that a task's prompts depend on besides their rows."""
         joins = [self.template, self.query_template, self.label_join, self.separator, self.words]
         if self.label_end:  # tasks without one are known as they always were
             joins.append(self.label_end)
-        return fingerprint([kind, labels, joins, prefix])
+        if self.chat is None:
+            return fingerprint([kind, labels, joins, self.frame(shown).before])
+        chat = [self.chat.mode, self.chat.template, self.chat.tokens, self.instruction]
+        return fingerprint([kind, labels, joins, shown, chat])
 
     def null_query(self, text: str = CONTENT_FREE) -> str:
         """Return a query that says nothing: every input is `text`."""

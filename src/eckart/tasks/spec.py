@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_
 
 from eckart.errors import TaskError, closest
 from eckart.files import Closed, home, option, parse_yaml, read_text
+from eckart.tasks.chat import Mode
 
 LONGEST_NAME = 120
 """A task's name is a part of a folder's name."""
@@ -142,6 +143,11 @@ class TaskOptions(Closed):
     separator: str | None = option(
         None, "Stands between demonstrations, and before the query; a line break."
     )
+    chat: Mode | None = option(
+        None,
+        "Ask in the model's own chat template: multiturn, demonstrations as turns; or single, all"
+        " in one turn.",
+    )
     name: str | None = option(None, "What reports call the task.")
     split_seed: int = option(0, "Draws validation and test rows.")
     split_sizes: Any = option(  # read by `parse_sizes`
@@ -230,6 +236,7 @@ class TaskSpec(PromptSpec):
     choices: tuple[str, ...] | None = Field(default=None, min_length=1)
     """The columns that hold the candidates, for multiple choice; or the one whose cells are lists
     of them."""
+    chat: Mode | None = None
     splits: SplitSpec | None = None
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"] = "accuracy"
     """What a search compares; the paper's evaluation index is accuracy."""

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast, runtime_checkable
 
 from eckart.errors import TaskError
 from eckart.files import home
 from eckart.records import fingerprint, full_name
 from eckart.statistics.scores import METRICS
+from eckart.tasks.chat import Chat, Frame, Shown
 from eckart.tasks.columns import find_columns
 from eckart.tasks.examples import make_examples, prompt_format, with_template
 from eckart.tasks.files import bare_name
@@ -37,6 +38,9 @@ from eckart.tasks.splits import (
     used_splits,
     without_repeats,
 )
+
+if TYPE_CHECKING:
+    from eckart.weights.models import Tokenizer
 
 Kind = Literal["classification", "choices"]
 SPLITS = ("validation", "test", "all")
@@ -205,7 +209,7 @@ class Task:
         if self.said is None:
             raise TaskError(f"task '{self.name}' was not made by Task.load, so it has no variants")
         drawn = {"variant": variant, "shots": self.shots, "seed": self.seed}
-        return self.of(self.said.model_copy(update=drawn))
+        return self.of(self.said.model_copy(update=drawn))._in_chat(self.format.chat)
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -290,9 +294,8 @@ class Task:
     def prompt(self, example: Example, shots: int | None = None) -> Prompt:
         """Return the prompt of one example: the first `shots` demonstrations, then the example
         without its label."""
-        prefix = self._prefix if shots is None else self.format.prefix(self.demonstrations[:shots])
-        context = prefix + example.text
-        return self.format.asked(example.id, context, example.choices, example.label)
+        frame = self._framed(shots)
+        return self.format.asked(example.id, frame, example.text, example.choices, example.label)
 
     def null_prompt(
         self, prompt: Prompt, shots: int | None = None, text: str = CONTENT_FREE
@@ -303,18 +306,43 @@ class Task:
         The continuations stay as they are, and so do the demonstrations, or the first `shots` of
         them (Zhao et al. 2021, Calibrate Before Use).
         """
-        context = self.format.prefix(self.demonstrations[:shots]) + self.format.null_query(text)
+        context = self._framed(shots).around(self.format.null_query(text))
         return replace(prompt, id=f"{prompt.id}:null", context=context)
 
+    def for_tokenizer(self, tokenizer: Tokenizer) -> Self:
+        """Return the task with the prompts that a model reads: in its chat template, where the task
+        is a chat, and else the very same.
+
+        Raises:
+            TaskError: there is no such template.
+        """
+        chat = self.format.chat
+        return self if chat is None else self._in_chat(chat.of(tokenizer))
+
+    def _in_chat(self, chat: Chat | None) -> Self:
+        if chat == self.format.chat:
+            return self
+        format = replace(self.format, chat=chat)
+        source = None if self.source is None else replace(self.source, format=format)
+        return replace(self, format=format, source=source)
+
+    def _framed(self, shots: int | None) -> Frame:
+        return self._frame if shots is None else self.format.frame(self.shown[:shots])
+
     @cached_property
-    def _prefix(self) -> str:
-        return self.format.prefix(self.demonstrations)
+    def _frame(self) -> Frame:
+        return self.format.frame(self.shown)
+
+    @cached_property
+    def shown(self) -> tuple[Shown, ...]:
+        """The demonstrations as prompts show them."""
+        return tuple(map(self.format.demonstration, self.demonstrations))
 
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of all that prompts depend on besides their rows: template, joins, labels,
         demonstrations."""
-        return self.format.digest(self.kind, self.labels, self._prefix)
+        return self.format.digest(self.kind, self.labels, self.shown)
 
 
 READERS: dict[str, Callable[[DrawnTask], Task]] = {}

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from random import Random
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from eckart.errors import EditError
@@ -48,6 +49,33 @@ class Clipped:
     shape: tuple[int, int]
     kept_energy: float
     factored_parameters: int
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """What an edit takes away of one matrix, singular value by singular value.
+
+    Arguments:
+        weight: the matrix.
+        values: its singular values, descending, float64.
+        kept: which of them stay.
+    """
+
+    weight: Weight
+    values: Float[Tensor, " k"]
+    kept: Bool[Tensor, " k"]
+
+    @property
+    def rank(self) -> int:
+        """The rank that stays."""
+        return int(self.kept.sum())
+
+    @property
+    def gone_energy(self) -> float:
+        """The share of the squared Frobenius norm that goes, in [0, 1]."""
+        energies = (self.values / self.values[0].clamp_min(1e-300)).square()
+        whole = float(energies.sum())
+        return float(energies[~self.kept].sum()) / whole if whole else 0.0
 
 
 OUTPUTS = ("o", "down", "fc_out")
@@ -199,6 +227,17 @@ def edit_(
         weight.write_(changed)
     size = rank * sum(weight.shape)
     return Clipped(weight.layer, weight.name, edit.rate, rank, weight.shape, kept_energy, size)
+
+
+def cut_of(weight: Weight, edit: Edit, factors: Factors | None = None) -> Cut:
+    """Return what an edit takes away of a matrix, which is left as it is; see `edit_`."""
+    factor = _factor(weight, factors)
+    kept = torch.zeros(len(factor.s), dtype=torch.bool)
+    if edit.cut != DROP:
+        order = _order(weight, edit)
+        kept[: factor.rank(edit.rate)] = True
+        kept = kept if order is None else torch.zeros_like(kept).index_put((order,), kept)
+    return Cut(weight, factor.s.cpu(), kept)
 
 
 def dropped_biases(

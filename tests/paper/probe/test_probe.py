@@ -135,7 +135,7 @@ def test_the_demonstrations_tokens_are_those_of_their_text(task: Task, bos: bool
     instructed = replace(task, format=replace(task.format, instruction="Judge the food."))
     for shown in (task, instructed):
         prober = Prober(loaded("llama", add_bos=bos), shown, prompts=3)
-        text = shown.format.prefix(shown.demonstrations)
+        text = shown.format.frame(shown.shown).before
         for row, example in zip(prober.rows, task.validation, strict=False):
             decode = prober.model.tokenizer.decode
             instruction = "Judge the food.\n" if shown is instructed else ""

@@ -105,7 +105,8 @@ class Prober:
                 f"task {task.name} shows no demonstrations, and the probe reads what they do; use"
                 " --shots 4, say"
             )
-        self.model, self.task, self.split, self.floor = model, task, split, floor
+        self.model, self.split, self.floor = model, split, floor
+        self.task = task.for_tokenizer(needed_tokenizer(model))
         self.anatomy = Anatomy.of(model.model)
         self.recorder = Recorder(self.anatomy)
         self.tolerance = TOLERANCES.get(model.model.dtype, EXACT)
@@ -161,8 +162,8 @@ class Prober:
         rows = []
         for (first, *_), shots in zip(requests.continuations, fitted.shots, strict=True):
             tokens = requests.rows[first.row][: first.start + 1]
-            examples = (), self.task.demonstrations[:shots]
-            prefixes = encoder([self.task.format.prefix(shown) for shown in examples])
+            frames = map(self.task.format.frame, ((), self.task.shown[:shots]))
+            prefixes = encoder([frame.before for frame in frames])
             start, stop = (len(common_prefix([tokens, prefix])) for prefix in prefixes)
             rows.append(_Row(tokens, start, stop))
         return tuple(rows)

@@ -1,0 +1,1 @@
+"""The page to play with: edits of one model on one task, seen as they are moved."""

@@ -1,0 +1,218 @@
+"""The server of the page: loopback alone, a token in the address, one thing at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import secrets
+import socket
+import sys
+import traceback
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib import resources
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from eckart.cli.console import print_json, say, show
+from eckart.cli.explore.explorer import Explorer, StoppedError
+from eckart.errors import EckartError
+from eckart.records import Edit
+
+try:
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.responses import JSONResponse, PlainTextResponse, Response
+    from starlette.routing import Route
+except ImportError as error:
+    raise EckartError(
+        f"explore needs a package that is not installed ({error.name});"
+        " pip install 'eckart[explore]'"
+    ) from error
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+FILES = {
+    "": ("index.html", "text/html"),
+    "style.css": ("style.css", "text/css"),
+    "explore.js": ("explore.js", "text/javascript"),
+}
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+        " img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+LONGEST = 1_000_000
+"""The most bytes of a request."""
+PROGRESS = "progress"
+GLANCE = 0.05
+"""Seconds between two looks at whether the tab still waits."""
+
+Ask = Callable[[Mapping[str, Any], Event], Any]
+
+
+class Desk:
+    """One worker for all tabs: what a tab asks again, or no longer waits for, is stopped."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        self.explorer = explorer
+        self.worker = ThreadPoolExecutor(1, "explore")
+        self.waiting: dict[tuple[str, str], Event] = {}
+        self.asks: dict[str, Ask] = {
+            "about": lambda said, stop: explorer.about(stop),
+            "look": lambda said, stop: explorer.look(_edits(said), stop),
+            "guard": lambda said, stop: explorer.guarded(_edits(said), stop),
+            "text": lambda said, stop: explorer.text(_edits(said), _fields(said), stop),
+            "test": lambda said, stop: explorer.test(_edits(said), stop),
+        }
+
+    async def ask(self, request: Request) -> Response:
+        """Answer a question of a tab, unless it asks another of the kind first, or is closed."""
+        what = request.path_params["what"]
+        if what not in (PROGRESS, *self.asks):
+            return _refused("there is no such question", 404)
+        if int(request.headers.get("content-length", LONGEST)) >= LONGEST:
+            return _refused("this is too long", 413)
+        try:
+            said = dict(await request.json())
+        except (ValueError, TypeError):
+            return _refused("this is no question, but something else", 400)
+        if what == PROGRESS:  # it waits for nothing
+            watch = self.explorer.watch
+            far = {"what": watch.what, "rows": watch.rows, "done": watch.done}
+            return JSONResponse(far, headers=HEADERS)
+        stop, place = Event(), (str(said.get("tab")), what)
+        self.waiting.get(place, Event()).set()
+        self.waiting[place] = stop
+        try:
+            return await self._answered(request, self.asks[what], said, stop)
+        finally:
+            if self.waiting.get(place) is stop:
+                del self.waiting[place]
+
+    async def _answered(
+        self, request: Request, ask: Ask, said: Mapping[str, Any], stop: Event
+    ) -> Response:
+        answer = asyncio.wrap_future(self.worker.submit(ask, said, stop))
+        while not (await asyncio.wait([answer], timeout=GLANCE))[0]:
+            if await request.is_disconnected():
+                stop.set()
+        try:
+            return JSONResponse(answer.result(), headers=HEADERS)
+        except StoppedError:
+            return _refused("stopped", 409)
+        except EckartError as error:
+            return _refused(str(error), 422)
+        except Exception:
+            traceback.print_exc()
+            return _refused("this is a fault of eckart's; its terminal says more", 500)
+
+
+def _refused(why: str, status: int) -> Response:
+    return JSONResponse({"error": why}, status, headers=HEADERS)
+
+
+def _edits(said: Mapping[str, Any]) -> list[Edit]:
+    return [Edit.parse(str(text)) for text in said.get("edits") or ()]
+
+
+def _fields(said: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): str(text) for name, text in dict(said.get("fields") or {}).items()}
+
+
+def application(explorer: Explorer, token: str) -> Starlette:
+    """Return the page and its questions; whoever has not the token gets neither."""
+    desk = Desk(explorer)
+    folder = resources.files("eckart.cli.explore") / "page"
+
+    def known(request: Request) -> bool:
+        return secrets.compare_digest(request.path_params["token"].encode(), token.encode())
+
+    async def file(request: Request) -> Response:
+        name = request.path_params.get("name", "")
+        if not known(request):
+            return PlainTextResponse("wrong token: use the address as eckart printed it", 403)
+        if name not in FILES:
+            return PlainTextResponse("there is no such file", 404)
+        path, kind = FILES[name]
+        return Response((folder / path).read_bytes(), headers=HEADERS, media_type=kind)
+
+    async def ask(request: Request) -> Response:
+        return await desk.ask(request) if known(request) else _refused("wrong token", 403)
+
+    return Starlette(
+        routes=[
+            Route("/{token}/", file),
+            Route("/{token}/{name}", file),
+            Route("/{token}/ask/{what}", ask, methods=["POST"]),
+        ]
+    )
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on loopback; port 0 is any that is free.
+
+    Raises:
+        EckartError: the host is not loopback, or the port is taken.
+    """
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise EckartError(
+            f"--host {host} is not this machine alone, and whoever reaches the page reads the data;"
+            " leave it out, and come from elsewhere through a tunnel (ssh -L)"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        bound.listen()
+    except (OSError, OverflowError) as error:
+        bound.close()
+        raise EckartError(
+            f"port {port} of {host} cannot be used ({error}); name another with --port, or leave it"
+            " out for any that is free"
+        ) from None
+    return bound
+
+
+def serve(explorer: Explorer, bound: socket.socket, browse: bool, as_json: bool) -> None:
+    """Serve the page until it is interrupted, and say where it is."""
+    with served(explorer, bound) as (address, server):
+        print_json({"address": address, "run": str(explorer.folder)}) if as_json else show(address)
+        sys.stdout.flush()
+        say("open this address in a browser on this machine; Ctrl-C ends it")
+        if browse:
+            webbrowser.open(address)
+        server.run(sockets=[bound])
+
+
+@contextmanager
+def served(explorer: Explorer, bound: socket.socket) -> Iterator[tuple[str, uvicorn.Server]]:
+    """Give the page's address, and the server whose `run` serves it until it is interrupted."""
+    token = secrets.token_urlsafe(16)
+    host, port = bound.getsockname()[:2]
+    config = uvicorn.Config(
+        application(explorer, token),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=2,
+    )
+    try:
+        yield (
+            f"http://{f'[{host}]' if ':' in host else host}:{port}/{token}/",
+            uvicorn.Server(config),
+        )
+    finally:
+        explorer.close()

@@ -1,0 +1,273 @@
+"""The explorer and its server, without a browser: what a look says, what is stopped, the one look
+at the test rows, and who is let in."""
+
+import http.client
+import json
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from threading import Event
+
+import pytest
+from served import ask, explorer_of, serving
+
+import eckart as package
+from eckart import EckartError, Edit
+from eckart.cli.explore.explorer import StoppedError
+from eckart.cli.explore.server import FILES, listening
+from eckart.weights.edits import clip
+
+
+@pytest.fixture
+def explorer(model, table, tmp_path):
+    made = explorer_of(model, table, tmp_path / "run")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def address(explorer):
+    with serving(explorer) as where:
+        yield where
+
+
+def edits(*texts):
+    return [Edit.parse(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "texts", [(), ("1:mlp:0.75",), ("0:q:0.5", "1:mlp:0.9:largest"), ("1:all:0.99",)]
+)
+def test_a_look_is_an_evaluation(explorer, model, texts):
+    explorer.look(edits("1:attn:0.5"), Event())  # states of other looks are at hand
+    found = explorer.look(edits(*texts), Event())
+    same = package.evaluate(
+        model, explorer.evaluator.task, edits(*texts), dtype="float32"
+    ).to_json()
+    for name in ("accuracy", "confusion", "interval", "n", "edits", "comparison"):
+        assert found.get(name) == same.get(name), name
+    turned = found["turned"]
+    if texts:
+        fixed, broken = (sum(row["kind"] == kind for row in turned) for kind in ("fixed", "broken"))
+        assert (fixed, broken) == (same["comparison"]["fixed"], same["comparison"]["broken"])
+        assert all(row["before"] != row["after"] for row in turned)
+
+
+def test_some_rows_alone_are_looked_at_and_the_command_says_so(model, table, tmp_path, eckart):
+    explorer = explorer_of(model, table, tmp_path / "run", rows=7)
+    found = explorer.look(edits("1:mlp:0.75"), Event())
+    assert found["n"] == 7
+    words = found["elsewhere"]["command"].replace("'", "").split()
+    assert "--port" not in words
+    assert not any(word.startswith(("--out", "--rows", "--open")) for word in words)
+    ended = eckart(*words[1:], "--json")
+    assert json.loads(ended.out)["accuracy"] == found["accuracy"]
+    names = {}
+    exec(found["elsewhere"]["python"].replace("print(", "found = ("), names)
+    assert names["found"].score.accuracy == found["accuracy"]
+
+
+@pytest.mark.parametrize(
+    "text", ["1:mlp:0.75", "1:mlp:0.75:random", "0:q:0.5:largest", "1:mlp:drop"]
+)
+def test_the_cut_is_what_clipping_does(explorer, text):
+    cuts = explorer.evaluator.cuts(edits(text))
+    with clip(explorer.evaluator.model.model, edits(text)) as clipped:
+        for cut, done in zip(cuts, clipped, strict=True):
+            assert (cut.weight.name, cut.rank) == (done.name, done.rank)
+            assert cut.gone_energy == pytest.approx(1 - done.kept_energy)
+    drawn = explorer.look(edits(text), Event())["cuts"]
+    assert [sum(each["kept"]) for each in drawn] == [cut.rank for cut in cuts]
+
+
+def test_what_nobody_waits_for_is_stopped_and_leaves_the_model_as_it_was(explorer, monkeypatch):
+    before = explorer.look((), Event())["accuracy"]
+    stop = Event()
+    with explorer.evaluator.progress("rows", 1) as advance:
+        advance(1)
+    monkeypatch.setattr(explorer.evaluator, "outcomes", lambda *_: stop.set() or _read(explorer))
+    with pytest.raises(StoppedError):
+        explorer.look(edits("1:mlp:0.9"), stop)
+    monkeypatch.undo()
+    found = explorer.look(edits("1:mlp:0.5"), Event())
+    assert found["unpruned"]["accuracy"] == before
+    assert [one["edits"] for one in found["looks"]] == [[], ["1:mlp:0.5"]]
+
+
+def _read(explorer):
+    with explorer.evaluator.progress("rows", 1) as advance:
+        advance(1)
+
+
+def test_the_test_rows_are_looked_at_once(explorer, eckart):
+    for rate in (0.5, 0.9):
+        explorer.look(edits(f"1:mlp:{rate}"), Event())
+    assert explorer.about(Event())["tested"] is None
+    with pytest.raises(EckartError, match="nothing is clipped"):
+        explorer.test((), Event())
+    choice = edits("1:mlp:0.9", "0:attn:0.5")
+    found = explorer.test(choice, Event())
+    assert "made by hand, after 2 edits had been looked at on validation" in " ".join(found["says"])
+    assert explorer.test(choice, Event()) == found == explorer.about(Event())["tested"]
+    with pytest.raises(EckartError, match=r"looked at already, for 0:attn:0\.5, 1:mlp:0\.9"):
+        explorer.test(edits("1:mlp:0.5"), Event())
+
+    ended = eckart("report", explorer.folder)
+    assert ended.status == 0, ended.err
+    assert "made by hand" in ended.out
+    assert "1 trials clip several" not in ended.out
+    rows = eckart("predict", explorer.folder, "--text", "the food is good", "--format", "jsonl")
+    assert json.loads(rows.out)["prediction"] in ("good", "bad")
+    kept = json.loads((explorer.folder / "result.json").read_text())
+    same = explorer.evaluator.evaluate(choice, "test").to_json()
+    assert kept["test"]["clipped"]["accuracy"] == same["accuracy"]
+    assert kept["by_hand"] == {"looks": 2}
+    assert kept["guard"]["text"]["name"] == "neutral"
+
+
+def test_a_run_goes_on(explorer, model, table):
+    explorer.look(edits("1:mlp:0.5"), Event())
+    again = explorer_of(model, table, explorer.folder)
+    assert [one["edits"] for one in again.about(Event())["looks"]] == [[], ["1:mlp:0.5"]]
+    with pytest.raises(EckartError, match="was made with other settings"):
+        explorer_of(model, table, explorer.folder, shots=4)
+
+
+def test_a_text_and_the_guard(explorer):
+    both = explorer.text(edits("1:mlp:0.9"), {"review": "the food is good"}, Event())
+    assert [one["model"] for one in both] == ["unpruned", "clipped"]
+    for one in both:
+        assert sum(one["probabilities"].values()) == pytest.approx(1)
+        assert isinstance(one["continues"], str)
+    assert [one["model"] for one in explorer.text((), {"review": "no"}, Event())] == ["model"]
+    with pytest.raises(EckartError, match="your text cannot be read: it is without an input"):
+        explorer.text((), {"review": " "}, Event())
+    found = explorer.guarded(edits("1:mlp:0.9"), Event())
+    assert found["text"]["divergence"] > 0
+    assert found["says"].startswith("What else 1:mlp:0.9 did")
+    assert explorer.guarded((), Event()) == {}
+
+
+def test_who_has_not_the_token_gets_nothing(address):
+    where, _, _ = address.rstrip("/").rpartition("/")
+    for path in (*FILES, "ask/about"):
+        data = b"{}" if "ask" in path else None
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{where}/guessed/{path}", data)
+        with refused.value:
+            assert refused.value.code == 403
+    for path, kind in (("", "text/html"), ("style.css", "text/css")):
+        with urllib.request.urlopen(f"{address}{path}") as answer:
+            assert answer.headers["Content-Type"].startswith(kind)
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{address}explorer.py")
+    with refused.value:
+        assert refused.value.code == 404
+
+
+def test_wrong_questions_are_refused_in_a_line(address):
+    assert ask(address, "look", edits=["9:mlp:0.5"])[0] == 422
+    status, said = ask(address, "look", edits=["1:mlp:2"])
+    assert (status, "outside [0, 1)" in said["error"]) == (422, True)
+    assert ask(address, "look", edits=["1:mlp:0.5", "1:up:0.9"])[0] == 422
+    assert ask(address, "weather")[0] == 404
+    for body in (b"no JSON", b"[1]", b"{}" + b" " * 1_000_000):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{address}ask/look", body)
+        with refused.value:
+            assert refused.value.code in (400, 413)
+
+
+@pytest.fixture
+def slow(explorer, monkeypatch):
+    """Looks that go on until nobody waits for them; who began and who was stopped."""
+    begun, ended = [], []
+
+    def look(edits, stop):
+        begun.append(str(edits[0]))
+        while not stop.is_set() and str(edits[0]) != "1:mlp:0.9":
+            time.sleep(0.01)
+        ended.append(str(edits[0]))
+        if stop.is_set():
+            raise StoppedError
+        return {"edits": list(map(str, edits))}
+
+    monkeypatch.setattr(explorer, "look", look)
+    return begun, ended
+
+
+def waited(what):
+    for _ in range(500):
+        if what():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_newer_look_of_a_tab_takes_the_place_of_an_older_one(slow, address):
+    begun, _ = slow
+    answers = {}
+
+    def first():
+        answers["first"] = ask(address, "look", edits=["1:mlp:0.5"])
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert waited(lambda: begun)
+    status, far = ask(address, "progress")
+    assert (status, set(far)) == (200, {"what", "rows", "done"})
+    assert ask(address, "look", edits=["1:mlp:0.9"]) == (200, {"edits": ["1:mlp:0.9"]})
+    thread.join()
+    assert answers["first"] == (409, {"error": "stopped"})
+
+
+def test_a_closed_tab_stops_its_own_work_alone(slow, address):
+    begun, ended = slow
+    host, _, path = address.removeprefix("http://").partition("/")
+    tab = http.client.HTTPConnection(host)
+    tab.request("POST", f"/{path}ask/look", json.dumps({"tab": "two", "edits": ["1:mlp:0.5"]}))
+    assert waited(lambda: begun)
+    assert not ended
+    other = {}
+    thread = threading.Thread(
+        target=lambda: other.update(it=ask(address, "look", edits=["1:mlp:0.9"]))
+    )
+    thread.start()
+    time.sleep(0.2)
+    assert not ended  # another tab waits for its turn, and stops nothing
+    tab.close()
+    assert waited(lambda: ended)
+    thread.join()
+    assert other["it"] == (200, {"edits": ["1:mlp:0.9"]})
+
+
+def test_the_page_is_for_this_machine_alone(eckart, model, own_task):
+    for host in ("0.0.0.0", "192.168.1.1", "example.org"):
+        ended = eckart("explore", model, *own_task, "--host", host)
+        assert ended.status == 2
+        assert f"--host {host} is not this machine alone" in ended.err
+    with listening("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        ended = eckart("explore", model, *own_task, "--port", port)
+        assert ended.status == 2
+        assert f"port {port} of 127.0.0.1 cannot be used" in ended.err
+    assert not (model.parent / "runs").exists()
+
+
+def test_without_the_extra_it_says_what_to_install(eckart, model, own_task, monkeypatch):
+    monkeypatch.delitem(sys.modules, "eckart.cli.explore.server")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    ended = eckart("explore", model, *own_task)
+    assert ended.status == 2
+    assert "pip install 'eckart[explore]'" in ended.err
+
+
+def test_an_address_of_the_newer_kind():
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 on this machine")
+    with listening("::1", 0) as bound:
+        assert bound.getsockname()[0] == "::1"

@@ -1,0 +1,101 @@
+"""The explorer's page, served as the verb serves it, and a browser to look at it."""
+
+import json
+import shutil
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+
+from eckart import Task
+from eckart.cli.explore.elsewhere import Elsewhere
+from eckart.cli.explore.explorer import Explorer
+from eckart.cli.explore.server import listening, served
+from eckart.scoring.evaluator import Evaluator
+from eckart.tasks.spec import DrawnTask
+from eckart.weights.models import load_model
+from eckart.weights.options import ModelOptions, ReadingOptions
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+def explorer_of(model, table, folder, rows=400, **said) -> Explorer:
+    own = {"data": str(table), "text_column": "review", "label_column": "verdict", "shots": 2}
+    said = DrawnTask.of({**own, **said}, "the test")
+    evaluator = Evaluator(load_model(model, dtype="float32"), Task.of(said))
+    words = ("explore", str(model), "--data", str(table), "--text-column", "review")
+    words = (*words, "--label-column", "verdict", "--shots", "2", "--dtype", "float32")
+    elsewhere = Elsewhere(
+        (*words, "--port", "0", "--open", f"--out={folder}", "--rows", str(rows)),
+        str(model),
+        said,
+        None,
+        ReadingOptions(),
+        ModelOptions(dtype="float32"),
+    )
+    return Explorer(evaluator, elsewhere, folder, rows)
+
+
+@contextmanager
+def serving(explorer):
+    """Serve a page in a thread, and give its address."""
+    with listening("127.0.0.1", 0) as bound, served(explorer, bound) as (address, server):
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield address
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def ask(address, what, **said):
+    """Return the status and the answer to what a tab asks."""
+    request = urllib.request.Request(
+        f"{address}ask/{what}",
+        json.dumps({"tab": "one", **said}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, json.load(refused)
+
+
+@contextmanager
+def chromium():
+    """Give a browser; the test is skipped where there is none."""
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine")
+    with sync.sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def opened(browser, address, **how):
+    """Return a page, once the unpruned model was read, that notes what it said and asked for."""
+    page = browser.new_page(**how)
+    page.said, page.asked = [], []
+    page.on("console", lambda message: page.said.append(message.text))
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.goto(address)
+    settled(page)
+    return page
+
+
+def settled(page):
+    """Wait until a look has ended."""
+    page.wait_for_timeout(300)
+    page.wait_for_selector("body:not(.busy) #verdict:not(:empty)")
