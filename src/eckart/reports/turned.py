@@ -90,7 +90,11 @@ def _confusions(findings: Findings, choice: Choice, split: str) -> tuple[Table, 
     block = findings.blocks.get((choice.condition, split))
     if block is None or block.kind is not Score:
         return ()
-    picks = {seed: edit for seed, edit in choice.picks.items() if (edit, seed) in block.trials}
+    picks = {
+        seed: edit
+        for seed, edit in choice.picks.items()
+        if {(edit, seed), (None, seed)} <= block.trials.keys()  # a run may have been interrupted
+    }
     labels = findings.run.rows[next(iter(block.trials.values()))[0].rows].labels
     counts = [_counts(block, dict.fromkeys(picks)), _counts(block, picks)]
     if (
