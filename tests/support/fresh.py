@@ -11,12 +11,16 @@ from pathlib import Path
 
 
 def labels(folder: str, rows: str) -> list[str]:
+    return [row["label"] for row in rows_of(folder, rows)]
+
+
+def rows_of(folder: str, rows: str) -> list[dict]:
     said = io.StringIO()
     sys.stdin = io.StringIO(Path(rows).read_text(encoding="utf-8"))
     with contextlib.redirect_stdout(said), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         runpy.run_path(str(Path(folder) / "use.py"))
-    return [json.loads(line)["label"] for line in said.getvalue().splitlines()]
+    return [json.loads(line) for line in said.getvalue().splitlines()]
 
 
 if __name__ == "__main__":

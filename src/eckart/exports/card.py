@@ -21,40 +21,36 @@ CARD, BASE_CARD = "README.md", "README.base.md"
 PROMPT, USE = "prompt.jinja", "use.py"
 CARRIED = ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag")
 """What the base model's card says that holds for this one too."""
-PER = {"sum": "", "mean": " / len(row[start:])", "byte": " / len(end.encode())"}
-"""The scorings that one row is enough for, as the program has them."""
+PER = {
+    "sum": "",
+    "mean": " / len(text[start:])",
+    "byte": " / len({end}.encode())",
+    "character": " / len(word)",
+}
+"""The scorings that one row is enough for, as the program divides a label's log-likelihood."""
 
 _PROGRAM = Template(
     '''\
 """Label rows (JSON, one a line, on standard input) as they were scored, with transformers alone."""
 import json, os, pathlib, sys, jinja2.sandbox, torch, transformers as hf
 here = pathlib.Path(__file__).parent
-task = json.loads((here / "eckart.json").read_text(encoding="utf-8"))["task"]
-form, columns = task["format"], task["columns"]
 tokenizer = hf.AutoTokenizer.from_pretrained(here)
-model = hf.AutoModelForCausalLM.from_pretrained(here, dtype=torch.{{ dtype }}).eval()
+model = hf.AutoModelForCausalLM.from_pretrained(here, dtype=torch.{{ dtype }}).requires_grad_(False)
 sandbox = jinja2.sandbox.SandboxedEnvironment(keep_trailing_newline=True)
 prompt = sandbox.from_string((here / "prompt.jinja").read_text("utf-8"))
 encode = lambda text: {{ front }}tokenizer(text, add_special_tokens=False)["input_ids"]
-def clean(value):
-    if isinstance(value, (list, dict)): return value
-    return "" if value is None else str(value){{ strip }}
-for row in map(json.loads, sys.stdin):
-    fields = {name: clean(row[column]) for name, column in columns["fields"].items()}
-{%- if row %}
-    fields["row"] = {name: clean(row[name]) for name in row if name != columns["label"]}
+clean = lambda v: v if isinstance(v, (list, dict)) else "" if v is None else str(v){{ strip }}
+{%- if listed %}
+bare = lambda cell: cell["text"] if isinstance(cell, dict) else cell
 {%- endif %}
-    context = prompt.render(fields){{ rstrip }}
-    words = {{ words }}
-    ends = [{{ join }} + word + form["label_end"] for word in words]
-    tokens = [encode(context + end) for end in ends]
-    start, values = len(os.path.commonprefix([encode(context), *tokens])), []
-    for row, end in zip(tokens, ends):
-        with torch.no_grad():
-            said = model(torch.tensor([row])).logits[0, start - 1 : -1].float().log_softmax(-1)
-        values.append(said.gather(1, torch.tensor(row[start:])[:, None]).sum().item(){{ per }})
-    label = words[max(range(len(words)), key=values.__getitem__)]
-    print(json.dumps({"label": label, "values": values}), flush=True)
+for row in map(json.loads, sys.stdin):
+    words, context = {{ words }}, prompt.render({{ fields }}){{ rstrip }}
+    texts = [encode(context + {{ end }}) for word in words]
+    start, values = len(os.path.commonprefix([encode(context), *texts])), []
+    for word, text in zip(words, texts):
+        said = model(torch.tensor([text])).logits[0, start - 1 : -1].float().log_softmax(-1)
+        values.append(said[range(len(text) - start), text[start:]].sum().item(){{ per }})
+    print(json.dumps({"label": words[values.index(max(values))], "values": values}), flush=True)
 ''',
     keep_trailing_newline=True,
 )
@@ -84,21 +80,35 @@ def _closed(template: str) -> str:
 
 def program(task: PortableTask, tokenizer: Tokenizer, dtype: str) -> str:
     """Return the program that scores rows as they were scored, in the dtype of the scores."""
-    cells = '(row[column] for column in columns["choices"])'
-    if len(task.columns.choices) == 1:
-        cells = f"row[{task.columns.choices[0]!r}]"
     front = [] if task.frame.chat else _front(tokenizer, task.frame.before or "a")
     strips = not task.frame.chat and task.format.query_template is None
+    end = " + ".join(filter(None, (_text(task.frame.join), "word", _text(task.format.label_end))))
+    words, cells = repr(list(task.labels)), ", ".join(f"row[{c!r}]" for c in task.columns.choices)
+    if cells:  # a list may give its candidates names, of each or of all
+        words = (
+            f"[clean(bare(c)) for c in bare({cells})]"
+            if task.listed
+            else f"[*map(clean, [{cells}])]"
+        )
+    named = [f"{name!r}: clean(row[{cell!r}])" for name, cell in task.columns.fields.items()]
+    if task.columns.row:
+        others = f"for name in row if name != {task.columns.label!r}"
+        named.append(f"'row': {{name: clean(row[name]) {others}}}")
     return _PROGRAM.render(
         dtype=dtype,
+        listed=task.listed,
         front=f"{front} + " if front else "",
         strip=".strip()" if task.columns.strip else "",
         rstrip=".rstrip()" if strips else "",
-        row=task.columns.row,
-        join=repr(task.frame.join),
-        words=f"[clean(c) for c in {cells}]" if task.columns.choices else 'task["labels"]',
-        per=PER[task.scoring],
+        fields="{" + ", ".join(named) + "}",
+        words=words,
+        end=end,
+        per=PER[task.scoring].replace("{end}", f"({end})"),
     )
+
+
+def _text(text: str) -> str:
+    return repr(text) if text else ""
 
 
 def _front(tokenizer: Tokenizer, text: str) -> list[int]:
