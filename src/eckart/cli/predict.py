@@ -15,8 +15,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from scipy.special import softmax
-
 from eckart.cli.console import (
     errors,
     note_kept,
@@ -188,7 +186,7 @@ def run_interactive(labeller: Labeller, tokens: int, as_json: bool) -> None:
     as_row("", task)  # refused before anything is typed
     for number, text in enumerate(_texts()):
         try:
-            said = answers(labeller, f"text:{number}", as_row(text, task), tokens)
+            said = labeller.answers(f"text:{number}", as_row(text, task), tokens)
         except TaskError as error:  # the next text may be a better one
             say_error(str(error))
             continue
@@ -199,32 +197,6 @@ def run_interactive(labeller: Labeller, tokens: int, as_json: bool) -> None:
         show(_table([_flat(one) for one in said]))
         for one in said if tokens else ():
             show(f"{one['model']} continues: {one['continues']!r}")
-
-
-def answers(
-    labeller: Labeller, name: str, row: Mapping[str, Any], tokens: int
-) -> list[dict[str, Any]]:
-    """Return what each model makes of a row: the probability of each label, and, unless no tokens
-    are asked for, what it writes after the prompt.
-
-    Raises:
-        TaskError: the row lacks a column, is empty or too long, or its scoring needs more rows.
-    """
-    task = labeller.portable
-    ranked = labeller.rank([(name, row)])
-    if not ranked.prompts:
-        raise TaskError(f"{name} cannot be read: it is {', '.join(ranked.left_out)}")
-    names = ("unpruned", "clipped") if len(labeller.candidates) > 1 else ("model",)
-    (prompt,) = ranked.prompts
-    written = labeller.continued(prompt, tokens) if tokens else [None] * len(names)
-    said = []
-    for model, ranks, more in zip(names, ranked.ranks, written, strict=True):
-        shares = dict(zip(task.labels, softmax(ranks[0]).tolist(), strict=True))
-        label = task.labels[int(ranks[0].argmax())]
-        said.append(
-            {"model": model, "prediction": label, "probabilities": shares, "continues": more}
-        )
-    return said
 
 
 def _flat(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -229,6 +229,7 @@ async function main() {
     event.preventDefault();
     const fields = Object.fromEntries([...document.querySelectorAll("#fields textarea")].map(field => [field.name, field.value])), now = chosen();
     fill("answers", el("p", { className: "soft" }, "Reading…"));
+    asked.guard?.abort(); // it takes longer, and is asked again afterwards
     try {
       const said = await ask("text", { edits: now, fields });
       fill("answers", ...said.map(one => el("div", { className: "answer" }, el("h3", {}, `${one.model === "clipped" ? `clipped (${now.join(", ")})` : "unpruned"}: ${one.prediction}`),
@@ -238,6 +239,7 @@ async function main() {
           return el("div", { className: "chance" }, el("span", {}, label), el("div", { "aria-hidden": "true" }, bar), el("span", {}, chance.toFixed(3)));
         }), el("p", { className: "soft" }, "It goes on:"), el("p", { className: "goes" }, one.continues))));
     } catch (error) { if (!stopped(error)) fill("answers", el("p", { className: "wrong" }, error.message)); else fill("answers"); }
+    if (String(now) === String(chosen())) guard(now);
   };
   $("test").onclick = async () => {
     const now = chosen();
