@@ -11,10 +11,9 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
-
-from scipy.special import softmax
 
 from eckart.cli.console import (
     errors,
@@ -80,7 +79,7 @@ def standard_input(task: PortableTask) -> RowStream:
     needed = task.columns.needed
     name = "standard input"
     if first.lstrip().startswith("{"):
-        return RowStream(name, rows_of_lines(_joined(first, text)))
+        return RowStream(name, rows_of_lines(chain([first], text)))
     table = passing_table(first, text, needed) if needed else None
     if table is not None:
         said = " ".join(first.split())
@@ -90,7 +89,7 @@ def standard_input(task: PortableTask) -> RowStream:
             f"the first line of standard input is no JSON object and does not name the columns"
             f" {', '.join(needed)}, which a prompt is made of; give a table, or JSON Lines"
         )
-    lines = _joined(first, text) if first else ()
+    lines = chain([first], text) if first else ()
     return RowStream(name, ({needed[0]: line.rstrip("\r\n")} for line in lines))
 
 
@@ -101,11 +100,6 @@ def _decoded(lines: Iterable[str]) -> Iterator[str]:
         raise TaskError(
             f"standard input is no UTF-8 text ({error.reason}); convert it first, as iconv does"
         ) from None
-
-
-def _joined(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
 
 
 def run_predict(predictions: Predictions, out: Path | None, form: str, as_json: bool) -> None:
@@ -192,7 +186,7 @@ def run_interactive(labeller: Labeller, tokens: int, as_json: bool) -> None:
     as_row("", task)  # refused before anything is typed
     for number, text in enumerate(_texts()):
         try:
-            said = answers(labeller, f"text:{number}", as_row(text, task), tokens)
+            said = labeller.answers(f"text:{number}", as_row(text, task), tokens)
         except TaskError as error:  # the next text may be a better one
             say_error(str(error))
             continue
@@ -203,32 +197,6 @@ def run_interactive(labeller: Labeller, tokens: int, as_json: bool) -> None:
         show(_table([_flat(one) for one in said]))
         for one in said if tokens else ():
             show(f"{one['model']} continues: {one['continues']!r}")
-
-
-def answers(
-    labeller: Labeller, name: str, row: Mapping[str, Any], tokens: int
-) -> list[dict[str, Any]]:
-    """Return what each model makes of a row: the probability of each label, and, unless no tokens
-    are asked for, what it writes after the prompt.
-
-    Raises:
-        TaskError: the row lacks a column, is empty or too long, or its scoring needs more rows.
-    """
-    task = labeller.portable
-    ranked = labeller.rank([(name, row)])
-    if not ranked.prompts:
-        raise TaskError(f"{name} cannot be read: it is {', '.join(ranked.left_out)}")
-    names = ("unpruned", "clipped") if len(labeller.candidates) > 1 else ("model",)
-    (prompt,) = ranked.prompts
-    written = labeller.continued(prompt, tokens) if tokens else [None] * len(names)
-    said = []
-    for model, ranks, more in zip(names, ranked.ranks, written, strict=True):
-        shares = dict(zip(task.labels, softmax(ranks[0]).tolist(), strict=True))
-        label = task.labels[int(ranks[0].argmax())]
-        said.append(
-            {"model": model, "prediction": label, "probabilities": shares, "continues": more}
-        )
-    return said
 
 
 def _flat(said: Mapping[str, Any]) -> dict[str, Any]:

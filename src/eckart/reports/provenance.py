@@ -12,7 +12,7 @@ import yaml
 from eckart.analysis.outcomes import short_name
 from eckart.errors import RunError
 from eckart.runs import Run
-from eckart.selection.plan import Plan
+from eckart.selection.plan import BY_HAND, Plan
 
 VERSIONS = ("eckart", "torch", "transformers", "python")
 SCORED = ("task", "shots", "seed", "scoring", "dtype")
@@ -88,7 +88,7 @@ def _warnings(run: Run, kind: str) -> list[str]:
     several = sum(len(trial.edits) > 1 for trial in run.trials.values())
     said = []
     there, wanted = progress(run)
-    if there < wanted:
+    if there < wanted and run.settings.get("strategy") != BY_HAND:
         said.append(
             f"This {kind} is unfinished: {there:,} of {wanted:,} trials are there. The report is of"
             " these; the same command goes on with the rest."

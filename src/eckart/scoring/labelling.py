@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from transformers import GenerationConfig
 
 from eckart.errors import TaskError
@@ -225,6 +226,29 @@ class Labeller(Evaluator):
             self._let_go()
         shortened = sum(n < self.portable.shots for n in shots)
         return Ranked(tuple(read[index] for index in indices), prompts, ranks, +left_out, shortened)
+
+    def answers(self, name: str, row: Mapping[str, Any], tokens: int) -> list[dict[str, Any]]:
+        """Return what each candidate's model makes of a row, as JSON values: the probability of
+        each label, and, unless no tokens are asked for, what it writes after the prompt.
+
+        Raises:
+            TaskError: the row lacks a column, is empty or too long, or its scoring needs more rows.
+        """
+        ranked = self.rank([(name, row)])
+        if not ranked.prompts:
+            raise TaskError(f"{name} cannot be read: it is {', '.join(ranked.left_out)}")
+        names = ("unpruned", "clipped") if len(self.candidates) > 1 else ("model",)
+        (prompt,), labels = ranked.prompts, self.portable.labels
+        written = self.continued(prompt, tokens) if tokens else [None] * len(names)
+        return [
+            {
+                "model": model,
+                "prediction": labels[int(ranks[0].argmax())],
+                "probabilities": dict(zip(labels, softmax(ranks[0]).tolist(), strict=True)),
+                "continues": more,
+            }
+            for model, ranks, more in zip(names, ranked.ranks, written, strict=True)
+        ]
 
     def continued(self, prompt: Prompt, tokens: int) -> list[str]:
         """Return what each candidate's model writes after a prompt: the likeliest tokens, so many

@@ -119,6 +119,8 @@ def _once(read: Callable[[Any], Iterable[Any]]) -> Callable[[Any], tuple[Any, ..
 SCREEN_ROWS = 100
 """On how many rows a gradient is taken, where nobody says otherwise."""
 STRATEGIES = ("algorithm1", "greedy")
+BY_HAND = "by hand"
+"""The strategy of a run whose edits somebody chose by looking at them."""
 GREEDY_RATES = (0.0, 0.5, 0.9, 0.99)
 """What a greedy search tries, where nobody names other rates."""
 COMPOSABLE = ("accuracy", "log_loss")

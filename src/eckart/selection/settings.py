@@ -9,12 +9,10 @@ from eckart.records import fingerprint
 from eckart.runs import folder_name
 from eckart.scoring.scorer import Scorer
 from eckart.selection.draws import OWN, drawn_tasks
-from eckart.selection.plan import Plan
+from eckart.selection.plan import BY_HAND, Plan
 from eckart.selection.racing import ALPHA
 from eckart.selection.screens import screen_settings
 from eckart.tasks.task import AnyTask
-
-BY_HAND = "by hand"
 
 
 def default_folder(plan: Plan, scorer: Scorer) -> Path:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from eckart.cli.explore.elsewhere import Elsewhere
-from eckart.cli.predict import answers
 from eckart.errors import TaskError
 from eckart.records import Edit, Row, Split
 from eckart.runs import RunStore
@@ -173,7 +172,7 @@ class Explorer:
                 **how,
             )
             labeller.share_factors(self.evaluator)
-            return answers(labeller, "your text", fields, TOKENS)
+            return labeller.answers("your text", fields, TOKENS)
 
     def test(self, edits: Sequence[Edit], stop: Event) -> dict[str, Any]:
         """Look at the test rows, once; see `tested_once`."""

@@ -94,6 +94,7 @@ class Desk:
         try:
             return await self._answered(request, self.asks[what], said, stop)
         finally:
+            stop.set()  # the server may be ending, which waits for its worker
             if self.waiting.get(place) is stop:
                 del self.waiting[place]
 
@@ -207,7 +208,7 @@ def served(explorer: Explorer, bound: socket.socket) -> Iterator[tuple[str, uvic
         log_level="warning",
         access_log=False,
         lifespan="off",
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=1,
     )
     try:
         yield (

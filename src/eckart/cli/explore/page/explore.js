@@ -24,7 +24,8 @@ const chosen = () => edits.filter(edit => edit.cut === "drop" || edit.rate > 0).
 async function ask(what, more = {}) {
   asked[what]?.abort();
   const control = asked[what] = new AbortController();
-  const answer = await fetch(`ask/${what}`, { method: "POST", signal: control.signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ tab, ...more }) });
+  const answer = await fetch(`ask/${what}`, { method: "POST", signal: control.signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ tab, ...more }) })
+    .catch(error => { throw stopped(error) ? error : new Error("eckart does not answer: it was ended. The same command goes on with this run, at a new address."); });
   const said = await answer.json();
   if (answer.status === 409) throw new DOMException("stopped", "AbortError");
   if (!answer.ok) throw new Error(said.error);
@@ -122,7 +123,8 @@ function accuracy() {
   const [points, how] = (look.gain || "Nothing is clipped").split(" (");
   fill("verdict", el("b", {}, `${look.verdict ? `${look.verdict[0].toUpperCase()}${look.verdict.slice(1)}: ` : ""}${points}`), ...how ? [el("br"), el("span", { className: "soft" }, how.replace(/\)$/, "."))] : []);
   $("caution").textContent = look.caution;
-  $("brief").textContent = clipped ? `${share(look.accuracy)} clipped, ${share(before.accuracy)} unpruned: ${look.verdict}` : `${share(before.accuracy)} unpruned`;
+  fill("notes", ...look.notes.map(note => el("li", {}, note)));
+  $("brief").textContent = clipped ? `${share(look.accuracy)} clipped, ${share(before.accuracy)} unpruned` : `${share(before.accuracy)} unpruned`;
   fill("intervals", line("unpruned", before), ...clipped ? [line("clipped", look)] : [],
     el("div", { className: "axis", "aria-hidden": "true" }, el("span", {}, low.toFixed(2)), el("span", {}, high.toFixed(2))),
     el("p", { className: "soft" }, `Dotted: always the most frequent label, ${share(before.majority_rate)}.`));
@@ -227,6 +229,7 @@ async function main() {
     event.preventDefault();
     const fields = Object.fromEntries([...document.querySelectorAll("#fields textarea")].map(field => [field.name, field.value])), now = chosen();
     fill("answers", el("p", { className: "soft" }, "Reading…"));
+    asked.guard?.abort(); // it takes longer, and is asked again afterwards
     try {
       const said = await ask("text", { edits: now, fields });
       fill("answers", ...said.map(one => el("div", { className: "answer" }, el("h3", {}, `${one.model === "clipped" ? `clipped (${now.join(", ")})` : "unpruned"}: ${one.prediction}`),
@@ -236,6 +239,7 @@ async function main() {
           return el("div", { className: "chance" }, el("span", {}, label), el("div", { "aria-hidden": "true" }, bar), el("span", {}, chance.toFixed(3)));
         }), el("p", { className: "soft" }, "It goes on:"), el("p", { className: "goes" }, one.continues))));
     } catch (error) { if (!stopped(error)) fill("answers", el("p", { className: "wrong" }, error.message)); else fill("answers"); }
+    if (String(now) === String(chosen())) guard(now);
   };
   $("test").onclick = async () => {
     const now = chosen();
