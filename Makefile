@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # What is imported is compiled once, when it first is: much of what is installed never is.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test types check format clean
+.PHONY: demo test types check docs format clean
 
 demo: $(READY)
 	$(BIN)/eckart demo
@@ -25,6 +25,10 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(MAKE) --jobs=2 types test
 
+# The site, in site/index.html, to be read without a network.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -37,4 +41,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist site

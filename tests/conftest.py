@@ -1,7 +1,9 @@
 """Shapes and types are checked while the tests run; what several test files share."""
 
 import csv
+import gc
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,14 @@ def pytest_configure(config) -> None:
     since what is imported before is not checked."""
     if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
         check_on_import([f"eckart.{module}" for module in TENSOR_MODULES])
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Spare every full collection of garbage a walk through the imported libraries."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

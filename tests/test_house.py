@@ -54,7 +54,7 @@ INNER = {
     """,
     "reports": """
         terminal table deployed guard provenance screens sentences tables claims controls rivals
-        figures results greedy shown page
+        turned figures results opening glossary greedy shown page
     """,
     "scoring": """
         encoding requests fitting forward gradients methods scorer evaluation evaluator labelling

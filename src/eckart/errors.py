@@ -104,3 +104,32 @@ def changes(was: Any, now: Any, name: str = "") -> Iterator[str]:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:35]}...{text[-22:]}"
+
+
+PLAIN = (
+    (r"^input should be (an? valid )?", "it must be "),
+    (r", (unable to parse|got) .*", ""),
+    ("greater than or equal to", "at least"),
+    ("less than or equal to", "at most"),
+    ("greater than", "more than"),
+    ("it must be integer", "it must be a whole number"),
+    ("it must be dictionary", "it must be values under keys, such as {0: bad}"),
+    ("it must be boolean", "it must be true or false"),
+    ("it must be string", "it must be text"),
+    ("it must be (number|list|tuple)", r"it must be a \1"),
+)
+"""How the validator speaks, and how we do."""
+
+
+def plainly(why: str) -> str:
+    """Say what a value must be without the validator's words.
+
+    >>> plainly("Input should be a valid integer, unable to parse string as an integer")
+    'it must be a whole number'
+    >>> plainly("Input should be greater than or equal to 0")
+    'it must be at least 0'
+    """
+    why = why[0].lower() + why[1:]
+    for pattern, words in PLAIN:
+        why = re.sub(pattern, words, why)
+    return why

@@ -18,7 +18,7 @@ from typing import IO, Any, ClassVar, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eckart.errors import EckartError, RunError, TaskError, closest
+from eckart.errors import EckartError, RunError, TaskError, closest, plainly
 
 KEPT = ("run.sqlite", "study.yaml", "result.json")
 """The files of a run's folder that no other command makes again."""
@@ -339,9 +339,11 @@ def checked(
     if first["type"] == "extra_forbidden":
         known = f"; {closest(key, model.model_fields)}" if len(first["loc"]) == 1 else ""
         raise wrong(f"{where}: unknown key '{key}'{known}")
+    if first["type"] == "missing":
+        raise wrong(f"{where}: {key} is missing")
     value = repr(first["input"])[:80]
     why = str(first.get("ctx", {}).get("error") or first["msg"])
-    raise wrong(f"{where}: {key} is {value}: {why[0].lower()}{why[1:]}")
+    raise wrong(f"{where}: {key} is {value}: {plainly(why)}")
 
 
 class Closed(BaseModel):

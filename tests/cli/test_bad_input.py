@@ -254,7 +254,7 @@ SEARCHES = {
     "a draw without a seed": (["--layer", "random"], "random:0"),
     "a seed of what is not drawn": (["--layer", "last:1"], "the others without"),
     "rows for no gradient": (["--layer", "last", "--screen-rows", "5"], "add --layer gradient"),
-    "no rows for a gradient": (["--layer", "gradient", "--screen-rows", "0"], "screen_rows is 0"),
+    "no rows for a gradient": (["--layer", "gradient", "--screen-rows", "0"], "--screen-rows is 0"),
     "no rows left for a gradient": (["--layer", "gradient", "--shots", "10"], "none is left"),
     "a screen for nothing": (["--layer", "gradient", "--rates", "0"], "rate 0 cuts nothing"),
     "a screen by a scoring that needs all rows": (
@@ -269,7 +269,7 @@ SEARCHES = {
         ["--strategy", "greedy", "--combine", "max"],
         "add --layer condition-number",
     ),
-    "no layers at all": (["--top-k", "0"], "top_k is 0"),
+    "no layers at all": (["--top-k", "0"], "--top-k is 0"),
     "no such combination": (["--combine", "median"], "geometric, mean, max, min"),
     "no such metric": (["--metric", "bleu"], "accuracy, balanced_accuracy, macro_f1"),
     "a race by log-loss": (["--race", "--metric", "log_loss"], "leave out --race"),

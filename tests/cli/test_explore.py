@@ -176,11 +176,17 @@ def test_wrong_questions_are_refused_in_a_line(address):
     assert (status, "outside [0, 1)" in said["error"]) == (422, True)
     assert ask(address, "look", edits=["1:mlp:0.5", "1:up:0.9"])[0] == 422
     assert ask(address, "weather")[0] == 404
-    for body in (b"no JSON", b"[1]", b"{}" + b" " * 1_000_000):
+    for body in (b"no JSON", b"[1]"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{address}ask/look", body)
         with refused.value:
-            assert refused.value.code in (400, 413)
+            assert refused.value.code == 400
+    # It may hang up before all of what is too long was sent.
+    with pytest.raises((urllib.error.URLError, ConnectionError)) as refused:
+        urllib.request.urlopen(f"{address}ask/look", b"{}" + b" " * 1_000_000)
+    if isinstance(refused.value, urllib.error.HTTPError):
+        with refused.value:
+            assert refused.value.code == 413
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_spectrum_equals_numpy_and_draws_the_figure(eckart, model, tmp_path):
     assert found["loaded_whole"] is False
     assert json.loads((tmp_path / "runs/tiny-llama-spectrum/result.json").read_text()) == found
     assert "sigma min" in eckart("spectrum", model, "--part", "attn").out
-    assert (tmp_path / "tiny-llama-condition-numbers.png").stat().st_size > 1000
+    assert (tmp_path / "runs/tiny-llama-spectrum/condition-numbers.png").stat().st_size > 1000
 
 
 def test_spectrum_goes_on_where_it_was(eckart, model, monkeypatch):
@@ -295,14 +295,8 @@ def test_whatever_an_interrupt_breaks_is_an_interrupt(eckart, model, own_task, m
             raise error("an import half done") from None
 
     monkeypatch.setattr("eckart.weights.models.load_model", interrupted)
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a job in the background ignores it
-    try:
-        ended = eckart("evaluate", model, *own_task)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    ended = eckart("evaluate", model, *own_task)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert (ended.status, ended.out) == (130, "")
     assert "fault" not in ended.err
 
@@ -400,7 +394,15 @@ def test_the_default_run_folder_belongs_to_its_settings(eckart, model, own_task,
 
 def test_version(eckart):
     assert eckart("--version").out.count(".") == 2
-    assert "Usage" in eckart().out
+
+
+def test_alone_it_says_what_to_try_first_and_h_is_help_everywhere(eckart):
+    alone = eckart()
+    assert alone.status == 0
+    assert "eckart demo" in alone.out
+    for verb in ([], ["search"], ["theory", "check"], ["functions", "train"]):
+        assert "Usage" in eckart(*verb, "-h").out
+    assert "Such as:" in eckart("predict", "-h").out
 
 
 @pytest.mark.parametrize("labels", ["good=[/x],bad=[bold]yes", "good=:smile:,bad=\x1b[31mred"])

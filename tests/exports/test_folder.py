@@ -102,13 +102,21 @@ def told() -> dict[Path, list[str]]:
     return {}
 
 
-@pytest.mark.parametrize(("family", "dtype"), CASES)
-def test_a_family_goes_out_and_its_recipe_makes_it_again(family, dtype, task, told, tmp_path):
-    source = stored(tmp_path / "source", family, dtype)
-    written = tmp_path / "written"
+def gone_out(family: str, dtype: str, task: Task, told: dict, folder: Path) -> tuple[Path, Path]:
+    """Export a clipped model, note what its trial predicted, and return where both lie."""
+    source = stored(folder / "source", family, dtype)
+    written = folder / "written"
     edits = [Edit.parse(edit) for edit in EDITS]
     model = load_model(source, dtype=dtype)
     saved = export(source, written, task=task, edits=edits, dtype=dtype, batch_tokens=4096)
+    trial = Evaluator(model, task, batch_tokens=4096).evaluate(saved.recipe.parsed, "test")
+    told[written] = [task.labels[label] for label in trial.score.predictions]
+    return source, written
+
+
+@pytest.mark.parametrize(("family", "dtype"), CASES)
+def test_a_family_goes_out_and_its_recipe_makes_it_again(family, dtype, task, told, tmp_path):
+    source, written = gone_out(family, dtype, task, told, tmp_path)
 
     before, after = tensors(source), tensors(written)
     assert before.keys() == after.keys()
@@ -119,11 +127,8 @@ def test_a_family_goes_out_and_its_recipe_makes_it_again(family, dtype, task, to
     apply(written / "eckart.json", tmp_path / "again")
     assert files(tmp_path / "again") == files(written)
 
-    trial = Evaluator(model, task, batch_tokens=4096).evaluate(saved.recipe.parsed, "test")
-    told[written] = [task.labels[label] for label in trial.score.predictions]
 
-
-def test_plain_transformers_says_the_same_in_a_fresh_process(told, rows):
-    if not told:
-        pytest.skip("the tests above export what this one reads")
+def test_plain_transformers_says_the_same_in_a_fresh_process(task, told, rows, tmp_path):
+    """Of every folder that the tests above made in this process, and of one of its own."""
+    gone_out("llama", "bfloat16", task, told, tmp_path)
     assert dict(zip(told, fresh(rows, *told), strict=True)) == told

@@ -185,6 +185,13 @@ REFUSED = {
         EckartError,
         "add --format gguf",
     ),
+    "a type without a file": (
+        {"--format": "safetensors", "--type": "bf16"},
+        EckartError,
+        "--type bf16 is of GGUF files; add --format gguf",
+    ),
+    "private alone": ({"--private": True}, EckartError, "add --push-to-hub"),
+    "the base": ({"--unclipped": True}, EckartError, "is there already"),
     "the hub": ({"--push-to-hub": "me/it"}, EckartError, "send a GGUF file with"),
     "a type": ({"--type": "q2_k"}, ModelError, "no GGUF type 'q2_k'"),
     "no edit": ({"--edit": None}, EditError, "give one, such as --edit"),
@@ -195,7 +202,8 @@ REFUSED = {
 @pytest.mark.parametrize(("said", "wrong", "words"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused_is_refused_in_a_line(said, wrong, words, folder, tmp_path):
     flags = {"--format": "gguf", "--edit": "1:mlp:0.5", "--out": str(tmp_path / "out"), **said}
-    words_ = [part for flag, value in flags.items() if value for part in (flag, value)]
+    given = {flag: value for flag, value in flags.items() if value}
+    words_ = [part for said in given.items() for part in said if part is not True]
     done = CliRunner().invoke(app, ["export", str(folder), *words_])
     assert isinstance(done.exception, wrong)
     assert words in str(done.exception)

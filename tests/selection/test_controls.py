@@ -87,6 +87,8 @@ def test_holm_corrects_over_the_arms_that_can_be_compared():
     (worse,) = against(arms[3], [replace(choice, edits=(Edit(1, "mlp", cut="drop"),))])
     assert controls_sentence([worse]) == "the choice is beaten by drop (paired, Holm over 1)"
     assert compared[-1].to_json()["choice"] == "not compared"
+    alike = against(choice, [replace(choice, edits=arm.edits) for arm in arms[:2]])
+    assert "all of them do exactly what the choice does" in controls_sentence(alike)
 
 
 def test_without_controls_a_search_is_what_it_was(task, found):

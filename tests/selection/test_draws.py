@@ -3,6 +3,7 @@ stopped."""
 
 import csv
 import random
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -180,12 +181,20 @@ def test_rows_that_only_some_draws_have_are_missing_under_the_others(tmp_path):
         data=tmp_path / "few.csv", template="{{ text }}", label_column="label", shots=4
     )
     loaded = load_model(build("llama"), tokenizer=tiny_tokenizer(), dtype="float32")
-    draws = Draws.of(Evaluator(loaded, task), [0, 1])
+    jobs = []
+
+    def noted(what, rows):
+        jobs.append(what)
+        return nullcontext(lambda done: None)
+
+    draws = Draws.of(Evaluator(loaded, task, progress=noted), [0, 1])
     (unpruned,) = draws.score([()], "test")
     assert isinstance(unpruned, Drawn)
     values = unpruned.row_values("accuracy")
     assert values.shape == (2, draws.size("test"))
     assert np.isnan(values).any()
+    assert {job.partition(":")[0] for job in jobs} == {"seed 2", "seed 3"}
+    assert any(note.startswith(f"test has {values.shape[1]} rows") for note in draws.notes())
     means = np.nanmean(values, axis=1)
     assert means.mean() == pytest.approx(unpruned.score.merits["accuracy"])
     losses = np.nanmean(unpruned.row_values("log_loss"), axis=1).mean()

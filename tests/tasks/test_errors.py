@@ -226,9 +226,7 @@ def test_labels(data: Path, tmp_path: Path) -> None:
     assert "is no column of the choices" in own(
         data, choices=["review", "verdict"], labels={"good": "x", "bad": "review"}
     )
-    assert "the task: labels is 'good': input should be a valid dictionary" in own(
-        data, labels="good"
-    )
+    assert "the task: labels is 'good': it must be values under keys" in own(data, labels="good")
     one = tmp_path / "one.csv"
     one.write_text("review,verdict\n" + "".join(f"film {i},good\n" for i in range(40)))
     assert own(one).endswith(
@@ -279,9 +277,7 @@ def test_split_sizes(data: Path, sizes: Any, message: str) -> None:
 
 
 def test_shots(data: Path) -> None:
-    assert (
-        own(data, shots=-1) == "the task: shots is -1: input should be greater than or equal to 0"
-    )
+    assert own(data, shots=-1) == "the task: shots is -1: it must be at least 0"
     assert "shots is 2.5" in own(data, shots=2.5)
 
 
@@ -307,10 +303,10 @@ YAML = {
     "": "is no task file",
     "just words\n": "is no task file",
     "lable: verdict\n": "unknown key 'lable'; did you mean 'label'",
-    "splits: {train: x}\n": "splits.demonstrations is {'train': 'x'}: field required",
-    "shots: many\n": "shots is 'many': input should be a valid integer",
-    "shots: -1\n": "shots is '-1': input should be greater than or equal to 0",
-    "labels: good\n": "labels is 'good': input should be a valid dictionary",
+    "splits: {train: x}\n": "splits.demonstrations is missing",
+    "shots: many\n": "shots is 'many': it must be a whole number",
+    "shots: -1\n": "shots is '-1': it must be at least 0",
+    "labels: good\n": "labels is 'good': it must be values under keys",
     "choices: [one]\n": "choices is",
     "variants: {a: {temple: x}}\n": "unknown key 'variants.a.temple'",
     "label: verdict\n": "task 'task' says neither data nor hub",

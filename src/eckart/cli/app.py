@@ -12,7 +12,7 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
-from eckart.cli.flags import parse_numbers, parse_points, with_options
+from eckart.cli.flags import parse_numbers, parse_points, such_as, with_options
 from eckart.cli.out import apply, export, predict
 from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
@@ -35,11 +35,22 @@ app = typer.Typer(
         "Make a language model better at your task, without training, by cutting singular values;"
         " and know honestly whether it helped."
     ),
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 app.add_typer(theory)
 app.add_typer(functions)
+
+FIRST = """eckart clips singular values out of a model's matrices, and says whether that helped.
+
+Try first:
+  eckart demo                     a whole search, on a model that comes with the package
+  eckart inspect MODEL            a hub id, a folder, or a GGUF file: its layers and matrices
+  eckart evaluate MODEL --data reviews.csv --text-column review --label-column verdict --show 2
+                                  what the model reads of your table, and how often it is right
+  eckart search -h                what a search may be asked; `eckart -h` lists all verbs
+
+eckart --install-completion completes verbs and options in your shell."""
 
 
 @app.callback(invoke_without_command=True)
@@ -50,10 +61,10 @@ def _root(
     if version:
         typer.echo(metadata.version("eckart"))
     elif context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        typer.echo(FIRST)
 
 
-@app.command()
+@app.command(epilog=such_as("eckart inspect MODEL"))
 def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCode = False) -> None:
     """Show a model's layers and matrices: parts, shapes, what is fused or tied. Reads no
     weights."""
@@ -69,7 +80,7 @@ def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCo
     show(anatomy_table(document))
 
 
-@app.command()
+@app.command(epilog=such_as("eckart spectrum MODEL --part mlp --plot condition-numbers.png"))
 def spectrum(
     model: o.Model,
     part: o.Part = "all",
@@ -86,19 +97,25 @@ def spectrum(
     goes on.
     """
     chosen = parse_numbers(layers, "--layers", "0,1,-1")
-    figure = plot or Path(f"{Path(model).name}-condition-numbers.png")
     from eckart.reports.figures import check_figure_path
     from eckart.runs import folder_name
     from eckart.weights.stored import StoredWeights
 
-    check_figure_path(figure)
+    folder = out or Path("runs") / f"{folder_name(model)}-spectrum"
+    figure = plot or folder / "condition-numbers.png"
+    if plot is not None:
+        check_figure_path(plot)
     o.quieten()
     stored = StoredWeights.of(model, ModelOptions(trust_remote_code=trust_remote_code))
-    folder = out or Path("runs") / f"{folder_name(model)}-spectrum"
     run_spectrum(stored, part, chosen, device, folder, figure, as_json=json_)
 
 
-@app.command()
+@app.command(
+    epilog=such_as(
+        "eckart evaluate MODEL --data reviews.csv --text-column review --label-column verdict",
+        "eckart evaluate MODEL --task sst2 --edit 26:mlp:0.95",
+    )
+)
 @with_options()
 def evaluate(
     model: o.Model,
@@ -142,7 +159,12 @@ def evaluate(
     show(evaluation_report(evaluation, show_prompts, guarded))
 
 
-@app.command()
+@app.command(
+    epilog=such_as(
+        "eckart search MODEL --task sst2 --dry-run",
+        "eckart search MODEL --task verdicts.yaml --shots 4 --rivals --out runs/verdicts",
+    )
+)
 @with_options({"rates": None})
 def search(
     model: o.Model,
@@ -201,7 +223,11 @@ def _evaluator(
     )
 
 
-@app.command()
+@app.command(
+    epilog=such_as(
+        "eckart sweep MODEL --task verdicts.yaml --layers 0,-1 --rates 0.5,0.9 --dry-run",
+    )
+)
 @with_options(helps={"data": "The task's data; of several tasks, a folder with one for each."})
 def sweep(
     source: Annotated[
@@ -253,7 +279,7 @@ def sweep(
         carry_out(grid, folder, sources, execute, as_json=json_)
 
 
-@app.command()
+@app.command(epilog=such_as("eckart explore MODEL --task sst2 --shots 4"))
 @with_options()
 def explore(
     model: o.Model,
@@ -284,11 +310,15 @@ def explore(
         serve(explorer, bound, open_, as_json=json_)
 
 
-for verb in (export, apply, predict):
-    app.command()(verb)
+for verb, example in (
+    (export, "eckart export RUN --out written --unclipped"),
+    (apply, "eckart apply clipped/eckart.json --out again"),
+    (predict, "eckart predict RUN new.csv --out labelled.csv"),
+):
+    app.command(epilog=such_as(example))(verb)
 
 
-@app.command()
+@app.command(epilog=such_as("eckart power --rows 500 --turns 0.1"))
 def power(
     turns: o.Turns,
     rows: o.Rows = None,
@@ -312,7 +342,7 @@ def power(
         show(line)
 
 
-@app.command()
+@app.command(epilog=such_as("eckart report RUN", "eckart report published --out paper.html"))
 def report(
     run: o.Reported,
     out: o.Page = None,
@@ -334,7 +364,9 @@ def report(
 def demo(
     task: Annotated[str, typer.Option(help="mood, topic, weather, who, or time.")] = "mood",
     part: o.Part = "mlp",
-    shots: Annotated[int, typer.Option(help="Demonstrations in the prompt.", min=0, max=10)] = 2,
+    shots: Annotated[
+        int, typer.Option(help="Demonstrations in the prompt.", metavar="N", min=0, max=10)
+    ] = 2,
     out: Annotated[Path, typer.Option(help="Where data, run and figures go.")] = Path(
         "eckart-demo"
     ),

@@ -29,7 +29,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from eckart.errors import EckartError
+from eckart.errors import EckartError, plainly
 from eckart.reports.terminal import Said, print_on
 
 # Newer typers bring their own click, older ones share the installed one: ask typer for its
@@ -228,7 +228,12 @@ def _refuse(message: str) -> int:
 
 
 def _message(error: Any) -> str:
-    return error.format_message()
+    what, middle, why = error.format_message().partition(": ")
+    return (
+        f"{what}{middle}{plainly(why)}"
+        if why.startswith("Input should be")
+        else what + middle + why
+    )
 
 
 def _path(error: Any) -> str:

@@ -27,6 +27,11 @@ DEFAULT_RATES = ",".join(f"{rate:g}" for rate in RATES)
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 
+def such_as(*examples: str) -> str:
+    """Return what stands below a verb's help; the tests run each."""
+    return "\n\n".join(["Such as:", *examples])
+
+
 def parse_labels(text: str) -> dict[str, str]:
     r"""Read `0=bad,1=good`.
 
@@ -195,7 +200,10 @@ def declared(kind: type[Closed], name: str, help_: str | None = None) -> Any:
     bases = [base for base in kind.__mro__ if _is_kind(base)]
     where = next(base for base in bases if name in base.__annotations__)
     said = help_ or how.help or kind.model_fields[name].description
-    return typer.Option(*flags, help=said, min=how.least, rich_help_panel=where.heading)
+    number = None if how.least is None else "N"  # a range's name pushes long flags out of the help
+    return typer.Option(
+        *flags, help=said, min=how.least, metavar=number, rich_help_panel=where.heading
+    )
 
 
 @dataclass(frozen=True)
@@ -250,7 +258,24 @@ class _Group:
             for name, value in typed.items()
             if value is not None and value is not False
         }
-        return read if self.said else self.kinds[0].of(read, where)
+        if self.said:
+            return read
+        kind = self.kinds[0]
+        try:
+            return kind.of(read, where)
+        except EckartError as error:
+            raise type(error)(_as_typed(str(error), f"{where}: ")) from error
+
+
+def _as_typed(said: str, where: str) -> str:
+    """Name the flag, and not the option that it sets.
+
+    >>> _as_typed("the command line: top_k is 0: it must be more than 0", "the command line: ")
+    '--top-k is 0: it must be more than 0'
+    """
+    name, middle, rest = said.removeprefix(where).partition(" is ")
+    whole = said.startswith(where) and bool(middle)
+    return f"--{name.replace('_', '-')} is {rest}" if whole else said
 
 
 def _is_kind(kind: Any) -> TypeGuard[type[Closed]]:

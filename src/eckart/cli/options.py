@@ -79,10 +79,14 @@ Cluster = Annotated[
     ),
 ]
 Cpus = Annotated[
-    float, typer.Option(help="On a cluster: processors a unit takes.", min=0, rich_help_panel=RUN)
+    float,
+    typer.Option(
+        help="On a cluster: processors a unit takes.", metavar="N", min=0, rich_help_panel=RUN
+    ),
 ]
 Gpus = Annotated[
-    float, typer.Option(help="On a cluster: GPUs a unit takes.", min=0, rich_help_panel=RUN)
+    float,
+    typer.Option(help="On a cluster: GPUs a unit takes.", metavar="N", min=0, rich_help_panel=RUN),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Out = Annotated[
@@ -128,7 +132,8 @@ GgufBase = Annotated[
     typer.Option("--gguf", help="The GGUF file to patch, where the model is none: the same model."),
 ]
 GgufTypes = Annotated[
-    str, typer.Option("--type", help="Of edited tensors in a GGUF file: f16, bf16 or q8_0.")
+    str | None,
+    typer.Option("--type", help="Of edited tensors in a GGUF file: f16 (default), bf16 or q8_0."),
 ]
 Repository = Annotated[
     str | None,
@@ -174,7 +179,10 @@ Interactive = Annotated[
 Continue = Annotated[
     int,
     typer.Option(
-        "--continue", help="Tokens that each model writes after a text, with --interactive.", min=0
+        "--continue",
+        help="Tokens that each model writes after a text, with --interactive.",
+        metavar="N",
+        min=0,
     ),
 ]
 Labelled = Annotated[
@@ -199,6 +207,7 @@ ShowPrompts = Annotated[
     typer.Option(
         "--show",
         help="Print the first N prompts as the model reads them.",
+        metavar="N",
         min=0,
         rich_help_panel=RUN,
     ),
@@ -219,8 +228,10 @@ Turns = Annotated[
         help="The share of rows that turn, right to wrong or back, such as 0.05; a search says it."
     ),
 ]
-Rows = Annotated[int | None, typer.Option(help="Test rows.", min=1)]
-Draws = Annotated[int, typer.Option(help="Draws of demonstrations that are tested.", min=1)]
+Rows = Annotated[int | None, typer.Option(help="Test rows.", metavar="N", min=1)]
+Draws = Annotated[
+    int, typer.Option(help="Draws of demonstrations that are tested.", metavar="N", min=1)
+]
 Between = Annotated[
     float | None,
     typer.Option(help="The standard deviation of the gain between draws, in points, if known."),
@@ -291,19 +302,32 @@ def read_draws(task: DrawnTask, plan: Plan) -> Task:
     return cast("Task", first)
 
 
-def is_gguf(format_: str, base: str | None, repository: str | None) -> bool:
+def is_gguf(
+    format_: str,
+    base: str | None,
+    type_: str | None,
+    unclipped: bool,
+    repository: str | None,
+    private: bool,
+) -> bool:
     """Say whether an export is a GGUF file; an EckartError where what was said does not go
     together."""
     if format_ not in ("safetensors", "gguf"):
         raise EckartError(f"no format '{format_}' of models; there are safetensors and gguf")
-    if format_ == "gguf" and repository is not None:
+    if private and repository is None:
+        raise EckartError("--private is of a repository; add --push-to-hub, or leave it out")
+    gguf = format_ == "gguf"
+    if gguf and repository is not None:
         raise EckartError(
             f"--push-to-hub {repository} sends a folder of safetensors; send a GGUF file with"
             " `hf upload`"
         )
-    if format_ != "gguf" and base is not None:
-        raise EckartError(f"--gguf {base} is a file to patch; add --format gguf")
-    return format_ == "gguf"
+    if gguf and unclipped:
+        raise EckartError("--unclipped writes the base model, whose GGUF file is there already")
+    for flag, said in (("--gguf", base), ("--type", type_)):
+        if not gguf and said is not None:
+            raise EckartError(f"{flag} {said} is of GGUF files; add --format gguf")
+    return gguf
 
 
 def stored(evaluator: Evaluator, kind: str | None) -> Evaluator:

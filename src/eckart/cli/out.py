@@ -28,7 +28,7 @@ def export(
     unclipped: o.Unclipped = False,
     format_: o.Written = "safetensors",
     gguf: o.GgufBase = None,
-    type_: o.GgufTypes = "f16",
+    type_: o.GgufTypes = None,
     push_to_hub: o.Repository = None,
     private: o.Private = False,
     scoring: o.ScoringMethod = None,
@@ -51,9 +51,9 @@ def export(
     scored = task.task is not None or task.data is not None
     rows = o.read_task(task) if scored else None
     how = {"scoring": scoring, **reading.only(ReadingOptions)} if scored else {}
-    if o.is_gguf(format_, gguf, push_to_hub):
+    if o.is_gguf(format_, gguf, type_, unclipped, push_to_hub, private):
         chosen = chosen_edits(source, edit or [], choice, base, rows, scoring)
-        folder = export_gguf_folder(chosen, out, gguf, type_, rows, loading, **how)
+        folder = export_gguf_folder(chosen, out, gguf, type_ or "f16", rows, loading, **how)
         print_json(folder.to_json()) if json_ else show(str(folder))
         return
     saved = write(

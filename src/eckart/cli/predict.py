@@ -11,6 +11,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def standard_input(task: PortableTask) -> RowStream:
     needed = task.columns.needed
     name = "standard input"
     if first.lstrip().startswith("{"):
-        return RowStream(name, rows_of_lines(_joined(first, text)))
+        return RowStream(name, rows_of_lines(chain([first], text)))
     table = passing_table(first, text, needed) if needed else None
     if table is not None:
         said = " ".join(first.split())
@@ -88,7 +89,7 @@ def standard_input(task: PortableTask) -> RowStream:
             f"the first line of standard input is no JSON object and does not name the columns"
             f" {', '.join(needed)}, which a prompt is made of; give a table, or JSON Lines"
         )
-    lines = _joined(first, text) if first else ()
+    lines = chain([first], text) if first else ()
     return RowStream(name, ({needed[0]: line.rstrip("\r\n")} for line in lines))
 
 
@@ -99,11 +100,6 @@ def _decoded(lines: Iterable[str]) -> Iterator[str]:
         raise TaskError(
             f"standard input is no UTF-8 text ({error.reason}); convert it first, as iconv does"
         ) from None
-
-
-def _joined(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
 
 
 def run_predict(predictions: Predictions, out: Path | None, form: str, as_json: bool) -> None:

@@ -11,8 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from eckart.analysis.findings import Choice, Findings, find
-from eckart.analysis.flips import Flip, flips
+from eckart.analysis.findings import Findings, find
 from eckart.analysis.outcomes import short_name
 from eckart.errors import RunError
 from eckart.files import KEPT, Read, check_outputs, check_writable, home, write_whole
@@ -27,12 +26,14 @@ from eckart.reports.controls import controls_table
 from eckart.reports.deployed import deployed_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
+from eckart.reports.glossary import GLOSSARY, anchor, explained, words_of
 from eckart.reports.greedy import kept_document, steps_table, tested_tables
 from eckart.reports.guard import guard_tables, guards
+from eckart.reports.opening import Opening, opening
 from eckart.reports.provenance import Provenance, provenance
 from eckart.reports.rivals import NOTE, rivals_table
 from eckart.reports.screens import screen_of, screen_table
-from eckart.reports.sentences import Headline, choice_name, ordered, summary, verdicts, worst_matrix
+from eckart.reports.sentences import Headline, ordered, summary, verdicts, worst_matrix
 from eckart.reports.table import UNITS, Table, Units, escaped
 from eckart.reports.tables import (
     calibration_table,
@@ -43,6 +44,7 @@ from eckart.reports.tables import (
     spectra_by_model,
     spectra_table,
 )
+from eckart.reports.turned import Flipped, flipped
 from eckart.runs import Run, read_run
 from eckart.selection.deployed import Deployed
 from eckart.selection.looks import Looks
@@ -52,23 +54,12 @@ from eckart.statistics.scores import Outcome, Score
 MOST_VERDICTS = 24
 MOST_ROWS = 400
 MOST_FIGURES = 10
-MOST_FLIPS = 40
+MOST_FLIPS = 1000
 MOST_FLIPPED = 12
 """How many verdicts, rows of a table, figures, and flipped rows of how many choices a page
 shows."""
-
-
-@dataclass(frozen=True)
-class Flipped:
-    """A choice's flips on a split: the first of them, how many there are, and how many rows were
-    fixed and broken."""
-
-    name: str
-    split: str
-    fixed: int
-    broken: int
-    turned: int
-    shown: tuple[Flip, ...]
+MOST_WRITTEN = 40
+"""How many flipped rows of a choice Markdown has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +75,7 @@ class Report:
         flipped: which rows the choices turned.
         provenance: settings, versions, cost, the command.
         kind: of its outcomes: on labels, or on numbers.
+        opening: the first screen; None where nothing was chosen.
     """
 
     title: str
@@ -94,6 +86,7 @@ class Report:
     flipped: tuple[Flipped, ...]
     provenance: Provenance
     kind: type[Outcome] = Score
+    opening: Opening | None = None
 
     @classmethod
     def of(cls, run: Run) -> Report:
@@ -123,7 +116,7 @@ class Report:
             spectra_table(run),
         )
         chosen = [choice for choice in ordered(findings) if choice.edit]
-        flipped = [_flipped(findings, choice) for choice in chosen[:MOST_FLIPPED]]
+        rows = [flipped(findings, choice) for choice in chosen[:MOST_FLIPPED]]
         return cls(
             title=origin.title,
             summary=tuple(
@@ -134,7 +127,8 @@ class Report:
             verdicts=tuple(verdicts(findings)),
             tables={table.name: table for table in tables if table.rows},
             pictures=tuple(gallery(findings)),
-            flipped=tuple(entry for entry in flipped if entry.fixed or entry.broken),
+            flipped=tuple(entry for entry in rows if entry.fixed or entry.broken),
+            opening=opening(findings, rivals, rows),
             provenance=origin,
             kind=findings.kind,
         )
@@ -153,7 +147,7 @@ class Report:
             "figures": [
                 {"name": p.name, "title": p.title, "caption": p.caption} for p in self.pictures
             ],
-            "flips": [asdict(entry) for entry in self.flipped],
+            "flips": [entry.to_json() for entry in self.flipped],
             **self.provenance.to_json(),
         }
 
@@ -169,7 +163,10 @@ class Report:
     def to_html(self) -> str:
         """Return the page: one file that needs nothing from anywhere."""
         return _render(
-            "report.html", report=self, figures=[_embedded(p) for p in self.pictures[:MOST_FIGURES]]
+            "report.html",
+            report=self,
+            insets=[_embedded(p) for p in self.opening.insets] if self.opening else [],
+            figures=[_embedded(p) for p in self.pictures[:MOST_FIGURES]],
         )
 
     def to_markdown(self) -> str:
@@ -177,12 +174,15 @@ class Report:
         return _render("report.md", report=self)
 
     def write(self, path: Path, format: str) -> None:
-        """Write the report into one file, in one of `FORMATS`.
+        """Write the report into one file, in one of `FORMATS`; beside a page its first picture, a
+        PNG.
 
         Raises:
             RunError: the file cannot be written, or is to be a table and there is none.
         """
         write_whole(path, FORMATS[format](self).encode())
+        if format == "html" and self.opening and self.opening.picture:
+            save_figure(self.opening.picture.titled(), path.with_suffix(".png"))
 
     def write_figures(self, folder: Path) -> list[Path]:
         """Write every figure as PNG, SVG and PDF.
@@ -278,20 +278,6 @@ def published_page(format: str) -> str:
     return table.to_csv() if format == "csv" else _render(f"published.{format}", data=table)
 
 
-def _flipped(findings: Findings, choice: Choice) -> Flipped:
-    split = findings.split(choice)
-    turned = flips(findings, choice, split)
-    fixed = [flip for flip in turned if flip.kind == "fixed"]
-    broken = [flip for flip in turned if flip.kind == "broken"]
-    half = MOST_FLIPS // 2
-    shown = (
-        *fixed[: max(half, MOST_FLIPS - len(broken))],
-        *broken[: max(half, MOST_FLIPS - len(fixed))],
-    )
-    rows, rows_broken = (len({flip.id for flip in kind}) for kind in (fixed, broken))
-    return Flipped(choice_name(choice), split, rows, rows_broken, len(turned), shown)
-
-
 def _beside(run: Run, rivals: Rivals | None, deployed: Deployed | None) -> list[str]:
     """Say whether clipping helps beyond what is free, and at other precisions; who else looked at
     the test rows, and what else each choice did, as far as it was looked at."""
@@ -329,6 +315,14 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(most_rows=MOST_ROWS, most_verdicts=MOST_VERDICTS, slips=slips())
-    environment.filters["cell"] = escaped
+    environment.globals.update(
+        most_rows=MOST_ROWS,
+        most_verdicts=MOST_VERDICTS,
+        most_flips=MOST_FLIPS,
+        most_written=MOST_WRITTEN,
+        slips=slips(),
+        glossary=GLOSSARY,
+        words_of=words_of,
+    )
+    environment.filters.update(cell=escaped, explained=explained, anchor=anchor)
     return environment.get_template(f"{template}.j2").render(**values)

@@ -17,7 +17,8 @@ from eckart.reports.rivals import rivals_table
 from eckart.reports.screens import screen_list
 from eckart.reports.sentences import evaluation_verdict, race_summary, summary
 from eckart.reports.table import Column, Table
-from eckart.reports.terminal import Said, listed, titled
+from eckart.reports.terminal import Said, listed, printable, titled
+from eckart.reports.turned import WIDEST, confusion_table
 from eckart.selection.drawn import interval
 from eckart.selection.tested import Tested
 from eckart.statistics.scores import Score
@@ -51,8 +52,6 @@ ROUNDING_NOTE = (
     "* within rounding: storage in this dtype, or a GGUF file's quantisation, may move a singular"
     " value by as much as this one is, so how close to singular the matrix was before is not known"
 )
-WIDEST = 8
-"""The most labels whose confusion matrix is printed."""
 
 
 def search_report(result: SearchResult) -> RenderableType:
@@ -226,17 +225,7 @@ def score_report(score: Score, labels: Sequence[str], title: str) -> RenderableT
     metrics = Table("metrics", title, "", columns, [vars(score)])
     if len(labels) > WIDEST:
         return Group(metrics, Said(f"confusion of {len(labels)} labels: see --json", "dim"))
-    return Group(metrics, _confusion(score, labels))
-
-
-def _confusion(score: Score, labels: Sequence[str]) -> Table:
-    shown = [" ".join(printable(label).split()) for label in labels]
-    predicted = (Column(str(i), f"predicted {label}", "count") for i, label in enumerate(shown))
-    rows = [
-        {"label": label, **{str(i): count for i, count in enumerate(counts)}}
-        for label, counts in zip(shown, score.confusion, strict=True)
-    ]
-    return Table("confusion", "", "", (Column("label", "label"), *predicted), rows)
+    return Group(metrics, confusion_table(score.confusion, labels))
 
 
 def evaluation_report(
@@ -376,11 +365,6 @@ def _alike(layers: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[st
 
 def _facts(matrix: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(matrix[key] for key in ("name", "part", "shape", "fused", "tied"))
-
-
-def printable(text: str) -> str:
-    """Spell out a text's control characters but line breaks: data does not steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def condition(value: float) -> str:

@@ -55,12 +55,12 @@ def summary(findings: Findings) -> list[str]:
 def _caution(choice: Choice, findings: Findings) -> list[str]:
     """Say under one seed that no model does better than always giving the most frequent label, if
     so it is."""
-    scores = _test_scores(choice, findings)
+    scores = tested_scores(choice, findings)
     said = nothing_learned(scores) if scores else ""
     return [said] if said else []
 
 
-def _test_scores(choice: Choice, findings: Findings) -> dict[str, Score]:
+def tested_scores(choice: Choice, findings: Findings) -> dict[str, Score]:
     """Return the unpruned and the clipped model's scores on the test rows, under the only seed."""
     _, test = findings.pair(choice.condition)
     if test is None or len(test.seeds) > 1 or choice.prompts > 1:
@@ -105,16 +105,16 @@ def _numbers(choice: Choice, findings: Findings) -> str:
         return choice.missing
     text = UNITS[findings.kind].text
     low, high = map(text, choice.gain.interval)
-    return f"{text(choice.gain.mean)} ({low} to {high}), {_sample(choice, findings)}"
+    return f"{text(choice.gain.mean)} ({low} to {high}), {sample_words(choice, findings)}"
 
 
-def _sample(choice: Choice, findings: Findings) -> str:
+def sample_words(choice: Choice, findings: Findings) -> str:
     """Write on how many rows and seeds a choice's gain was measured."""
     assert choice.gain is not None
-    return f"n = {_rows(choice, findings, 'rows')}, {_count(choice.gain.seeds, 'seed')}"
+    return f"n = {rows_words(choice, findings, 'rows')}, {_count(choice.gain.seeds, 'seed')}"
 
 
-def _rows(choice: Choice, findings: Findings, noun: str) -> str:
+def rows_words(choice: Choice, findings: Findings, noun: str) -> str:
     """Write how many rows a choice's gain was measured on; both where seeds scored different
     ones."""
     assert choice.gain is not None
@@ -144,23 +144,24 @@ def choice_sentence(choice: Choice, findings: Findings) -> str:
         )
     if choice.gain is None:
         return (
-            f"{where}Clipping {_clipped(choice)} was chosen; too few rows were scored to say what"
-            f" it gains. {tried}"
+            f"{where}Clipping {clipped_words(choice)} was chosen; too few rows were scored to say"
+            f" what it gains. {tried}"
         )
     word = choice.conclusion if where else choice.conclusion.capitalize()
     split = findings.split(choice)
     return (
-        f"{where}{word} with n = {_rows(choice, findings, f'{split} rows')} and {draws}: clipping"
-        f" {_clipped(choice)} {_changes(choice, findings)}.{_power(choice, findings)} {tried}"
+        f"{where}{word} with n = {rows_words(choice, findings, f'{split} rows')} and {draws}:"
+        f" clipping {clipped_words(choice)} {changes(choice, findings)}."
+        f"{power_sentence(choice, findings)} {tried}"
     )
 
 
-def _changes(choice: Choice, findings: Findings) -> str:
+def changes(choice: Choice, findings: Findings) -> str:
     """Say by how much a choice changes what was measured, and how surely."""
     found = choice.paired or choice.gain
     assert found is not None
     p = None if len(findings.choices) == 1 else choice.p_adjusted
-    split, kind, scores = findings.split(choice), findings.kind, _test_scores(choice, findings)
+    split, kind, scores = findings.split(choice), findings.kind, tested_scores(choice, findings)
     facts = []
     if choice.basis == "cross-validated":
         facts = ["corrected for having been chosen on these rows"]
@@ -200,14 +201,14 @@ def _where(choice: Choice, findings: Findings) -> str:
     return f"{said}: " if said else ""
 
 
-def _clipped(choice: Choice) -> str:
+def clipped_words(choice: Choice) -> str:
     assert choice.edit is not None
     if choice.agreed:
         return f"{part_words(choice.part)} of layer {choice.edit.layer} at {choice.edit.rate:g}"
     return f"{part_words(choice.part)} as each seed chose ({picks_text(choice)})"
 
 
-def _power(choice: Choice, findings: Findings) -> str:
+def power_sentence(choice: Choice, findings: Findings) -> str:
     """Say what an experiment like this one could have found, where it cannot tell."""
     if choice.conclusion != "cannot tell":
         return ""

@@ -174,3 +174,8 @@ def as_text(what: RenderableType, width: int = 80) -> str:
     console = Console(file=file, width=width, markup=False, emoji=False, force_jupyter=False)
     console.print(what, highlight=False, crop=False)
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+
+
+def printable(text: str) -> str:
+    """Spell out a text's control characters but line breaks: data does not steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

@@ -100,6 +100,8 @@ def controls_sentence(found: Sequence[Against]) -> str:
     ]
     failed = [each.cut for each in found if not each.difference]
     said += [f"is not compared with {joined(failed)}, which gave no numbers"] if failed else []
+    if len(compared) > 1 and all(each.difference.mean == 0 for each in compared):  # type: ignore[union-attr]
+        said.append("all of them do exactly what the choice does, whatever they cut")
     return f"the choice {'; '.join(said)} (paired, Holm over {len(compared)})"
 
 

@@ -124,11 +124,14 @@ class Draws:
             TaskError: as `drawn_tasks`; or several draws are tested on a single row.
         """
 
+        show = scorer.progress
+
         def scores(task: AnyTask) -> Scorer:
-            if task is scorer.task:
-                return scorer
-            other = scorer_like(scorer, task)
-            other.share_factors(scorer)
+            other = scorer if task is scorer.task else scorer_like(scorer, task)
+            if len(seeds) > 1:
+                other.progress = lambda what, rows: show(f"seed {task.seed}: {what}", rows)
+            if other is not scorer:
+                other.share_factors(scorer)
             return other
 
         choosing = tuple(map(scores, drawn_tasks(scorer.task, seeds, templates)))
@@ -195,7 +198,8 @@ class Draws:
         if len(self.every) == 1:
             return self.first.notes(*splits)
         said = [note for split in splits for each in self.on(split) for note in each.notes(split)]
-        return tuple(dict.fromkeys([*said, *alike(each.task for each in self.every), *self._who()]))
+        told = (*alike(each.task for each in self.every), *self._who(), *self._sizes())
+        return tuple(dict.fromkeys([*said, *told]))
 
     def _who(self) -> Iterator[str]:
         chose, tested = (
@@ -204,6 +208,16 @@ class Draws:
         )
         if chose != tested:
             yield f"seeds {chose} chose; seeds {tested}, which chose nothing, tested the choice"
+
+    def _sizes(self) -> Iterator[str]:
+        for split in ("validation", "test"):
+            sizes = {len(rows.rows) for rows in self.rows(split)}
+            if self.size(split) > max(sizes):
+                of_each = " or ".join(map(str, sorted(sizes)))
+                yield (
+                    f"{split} has {self.size(split)} rows over all draws and {of_each} under each:"
+                    " what one draw shows or leaves out is a row of another"
+                )
 
     def prepare(self) -> None:
         """Do what need be done once, whatever is scored.

@@ -97,8 +97,8 @@ def search(
     Arguments:
         model: a hub id, a local folder, or a live `PreTrainedModel`.
         task: a `Task`, the name of one, or a `FunctionTask`.
-        part, rates, top_k, layer, screen_rows, combine, metric, race, controls, rivals, also,
-            seeds, templates, strategy, places, evaluations, minutes: see `Plan`.
+        part, rates, top_k, layer, screen_rows, combine, metric, race, controls: see `Plan`.
+        rivals, also, seeds, templates, strategy, places, evaluations, minutes: see `Plan`.
         guard: say what else the choice does, on a text and on tasks that did not choose it;
             `guard_text`, `guard_task` and `guard_margin` are what `Guard` takes.
         out: the run's folder; every trial is kept there, and an interrupted search goes on from it.
@@ -174,6 +174,8 @@ def run_plan(
                 if store is not None:  # first: what is kept from here on is none of the search's
                     keep_guard(store, guard.margin, guard.read)
                 result = replace(result, guarded=guard.look(result.edits, store))
+                if not result.edits:
+                    tell("the guard read nothing: nothing is clipped, so nothing else is changed")
             if plan.rivals:
                 result = replace(result, rivals=beside_rivals(result.run, draws.testing, store))
             if plan.also:

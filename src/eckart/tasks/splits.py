@@ -293,9 +293,11 @@ def _rows(size: Size | None, pool: Sequence[Example], where: str) -> int | None:
 
 
 def _too_few(wanted: int, pool: Sequence[Example], where: str) -> TaskError:
+    half = len(pool) // 2
     return TaskError(
         f"validation and test want {wanted:,} rows of {where}, which has {len(pool):,} without"
-        " repeats and demonstrations; give other split sizes (--split-sizes)"
+        " repeats and demonstrations; give split sizes that it has, such as --split-sizes"
+        f" {half},{len(pool) - half}"
     )
 
 

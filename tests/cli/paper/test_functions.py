@@ -116,10 +116,10 @@ def test_an_interrupted_training_is_kept_and_goes_on(eckart, monkeypatch):
 WRONG_TRAINING = {
     "function": (["--function", "cubic"], "no function class 'cubic'; the classes are linear"),
     "heads": (["--heads", "5"], "width 8 is not a multiple of 5 heads"),
-    "rate": (["--rate", "-1"], "training: rate is -1.0: input should be greater than 0"),
+    "rate": (["--rate", "-1"], "--rate is -1.0: it must be more than 0"),
     "dimension": (["--dimension", "0"], "dimension is 0"),
     "points": (["--points", "1"], "points is 1"),
-    "model": (["--model", "rnn"], "model is 'rnn': input should be 'gpt2' or 'linear'"),
+    "model": (["--model", "rnn"], "model is 'rnn': it must be 'gpt2' or 'linear'"),
     "layout": (["--layout", "odd"], "layout is 'odd'"),
     "seed": (["--seed", "-1"], "seed is -1"),
     "checkpoints": (["--checkpoints", "a,b"], "--checkpoints 'a,b' are not whole numbers"),

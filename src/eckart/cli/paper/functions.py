@@ -101,14 +101,18 @@ def train(
 def evaluate(
     model: FunctionModel,
     function: Function = None,
-    prompts: Annotated[int, typer.Option(help="How many, that no training draws.", min=2)] = 2000,
+    prompts: Annotated[
+        int, typer.Option(help="How many, that no training draws.", metavar="N", min=2)
+    ] = 2000,
     points: Annotated[
         int | None,
         typer.Option(
-            help="Of a prompt, the asked one included; all that the model reads by default.", min=1
+            help="Of a prompt, the asked one included; all that the model reads by default.",
+            metavar="N",
+            min=1,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws the prompts.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Draws the prompts.", metavar="N", min=0)] = 0,
     baselines: Annotated[
         str | None,
         typer.Option(
@@ -202,11 +206,13 @@ def clip(
     shots: Annotated[
         int | None,
         typer.Option(
-            help="Examples before the asked point; by default all that the model reads.", min=0
+            help="Examples before the asked point; by default all that the model reads.",
+            metavar="N",
+            min=0,
         ),
     ] = None,
     rows: Annotated[
-        int, typer.Option(help="Functions of each split, validation and test.", min=2)
+        int, typer.Option(help="Functions of each split, validation and test.", metavar="N", min=2)
     ] = 1000,
     seeds: Annotated[str, typer.Option(help="Draw the examples: 0..4, or 0,1,2.")] = "0..4",
     parts: Annotated[
@@ -252,13 +258,16 @@ def trajectory(
         ),
     ],
     function: Function = None,
-    prompts: Annotated[int, typer.Option(help="Functions drawn.", min=2)] = 500,
+    prompts: Annotated[int, typer.Option(help="Functions drawn.", metavar="N", min=2)] = 500,
     examples: Annotated[
         int | None,
-        typer.Option(help="N, the examples of each; by default all that the model reads.", min=2),
+        typer.Option(
+            help="N, the examples of each; by default all that the model reads.", metavar="N", min=2
+        ),
     ] = None,
     shots: Annotated[
-        int | None, typer.Option(help="b of Theorem 2, below N; by default half of N.", min=1)
+        int | None,
+        typer.Option(help="b of Theorem 2, below N; by default half of N.", metavar="N", min=1),
     ] = None,
     floor: Annotated[
         float, typer.Option(help="Variance of the noise beside C_t's, above 0.")
@@ -267,7 +276,7 @@ def trajectory(
     rates: Annotated[
         str, typer.Option(help="Clip each matrix of each layer at each of these rates.")
     ] = "0.15,0.3,0.5,0.65,0.8",
-    seed: Annotated[int, typer.Option(help="Of the prompts.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the prompts.", metavar="N", min=0)] = 0,
     plot: o.Plot = None,
     json_: o.Json = False,
 ) -> None:

@@ -24,9 +24,9 @@ theory = typer.Typer(
 @theory.command()
 def check(
     instances: Annotated[
-        int, typer.Option(help="Random instances for each statement.", min=10)
+        int, typer.Option(help="Random instances for each statement.", metavar="N", min=10)
     ] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the random instances.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the random instances.", metavar="N", min=0)] = 0,
     json_: o.Json = False,
 ) -> None:
     """Check every statement of the paper's Section 3 and Appendix B; end with 1 if one is not as it
@@ -60,7 +60,7 @@ def probe(
     edit: o.Edits = None,
     split: o.Split = "validation",
     prompts: Annotated[
-        int, typer.Option(help="Rows of the split to read, from its beginning.", min=1)
+        int, typer.Option(help="Rows of the split to read, from its beginning.", metavar="N", min=1)
     ] = 8,
     floor: Annotated[
         float,
@@ -113,8 +113,12 @@ def predicts(
             metavar="RUN...",
         ),
     ],
-    prompts: Annotated[int, typer.Option(help="Validation prompts read for each draw.", min=1)] = 4,
-    seeds: Annotated[int, typer.Option(help="Draws of demonstrations read, at most.", min=1)] = 2,
+    prompts: Annotated[
+        int, typer.Option(help="Validation prompts read for each draw.", metavar="N", min=1)
+    ] = 4,
+    seeds: Annotated[
+        int, typer.Option(help="Draws of demonstrations read, at most.", metavar="N", min=1)
+    ] = 2,
     floors: Annotated[
         str,
         typer.Option(

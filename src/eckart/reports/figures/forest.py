@@ -1,0 +1,122 @@
+"""The gains of choices as one picture: each interval against zero, to be read alone in a chat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import fill
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from eckart.analysis.findings import Conclusion
+from eckart.reports.figures.base import plain_text
+from eckart.reports.table import Units
+
+WIDE, NARROW = 8.0, 4.4
+"""Inches: on a desk and in a chat, and on a phone."""
+PLAIN_LETTERS, NAME_LETTERS, TITLE_LETTERS = 13.0, 4.4, 7.6
+"""How many letters of a sample, a line's name and a title go into an inch of the width."""
+INK = {"gain": "#00684a", "loss": "#a63c06"}
+UNSURE = "#4a525c"
+
+
+@dataclass(frozen=True)
+class GainLine:
+    """A choice's gain beside the model that it is against.
+
+    Arguments:
+        name: of the choice.
+        outcome: its verdict.
+        gain, interval: in the units of what was measured; above 0 is better.
+        before: what the unpruned model reaches.
+        majority: what always answering the most frequent label reaches; None of numbers.
+    """
+
+    name: str
+    outcome: Conclusion
+    gain: float
+    interval: tuple[float, float]
+    before: float
+    majority: float | None = None
+
+
+@plain_text
+def draw_gains(
+    lines: Sequence[GainLine], units: Units, title: str, sample: str, width: float = WIDE
+) -> Figure:
+    """Draw gains with their 95% intervals against zero, the most frequent label marked.
+
+    Arguments:
+        lines: from the top.
+        units: of the gains.
+        title: what was found, in a few words; none where they stand beside the picture.
+        sample: what it was found on.
+        width: in inches.
+    """
+    words = fill(sample, round(PLAIN_LETTERS * width))
+    heights = 0.42 * len(lines), 0.17 * words.count("\n"), 0.35 * bool(title)
+    figure = Figure(figsize=(width, 1.55 + sum(heights)), layout="constrained")
+    axes = figure.add_subplot()
+    if title:
+        letters = round(TITLE_LETTERS * width)
+        about: dict[str, Any] = {"x": 0.012, "ha": "left", "fontsize": 13, "weight": "bold"}
+        figure.suptitle(fill(title, letters), color=INK.get(lines[0].outcome, "black"), **about)
+    axes.set_title(words, loc="left", x=0, fontsize=8.5, color="0.3")
+    least, most = _reach(lines, units)
+    for place, line in enumerate(lines):
+        _draw(axes, -place, line, units, (least, most))
+    zero = f"unpruned {lines[0].before:.4f}" if len(lines) == 1 else "unpruned"
+    axes.axvline(0, color="black", linewidth=1.1, zorder=1, label=zero)
+    axes.set(xlim=(least, most), ylim=(-len(lines) + 0.4, 0.6))
+    names = [fill(line.name, round(NAME_LETTERS * width)) for line in lines]
+    axes.set_yticks([-place for place in range(len(lines))], names)
+    axes.tick_params(axis="y", length=0, labelsize=8.5)
+    axes.tick_params(axis="x", labelsize=8.5)
+    axes.spines[["top", "left", "right"]].set_visible(False)
+    axes.set_xlabel(f"gain{units.column}, 95% interval", size=8.5)
+    axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+    return figure
+
+
+def _reach(lines: Sequence[GainLine], units: Units) -> tuple[float, float]:
+    """Return the ends of the axis: the intervals and zero, and the most frequent label where it
+    does not squeeze them."""
+    ends = [0.0, *(units.scale * end for line in lines for end in line.interval)]
+    span = max(ends) - min(ends) or 1.0
+    near = [at for line in lines if (at := _label(line, units)) is not None]
+    ends += [at for at in near if min(ends) - 2 * span <= at <= max(ends) + 2 * span]
+    margin = 0.08 * (max(ends) - min(ends))
+    return min(ends) - margin, max(ends) + margin
+
+
+def _label(line: GainLine, units: Units) -> float | None:
+    return None if line.majority is None else units.scale * (line.majority - line.before)
+
+
+def _draw(
+    axes: Axes, height: int, line: GainLine, units: Units, reach: tuple[float, float]
+) -> None:
+    colour = INK.get(line.outcome, UNSURE)
+    low, high = (units.scale * end for end in line.interval)
+    axes.plot([low, high], [height, height], color=colour, linewidth=2.6, solid_capstyle="butt")
+    axes.plot(units.scale * line.gain, height, marker="o", markersize=8, color=colour)
+    text = f"{line.outcome}, {units.text(line.gain)}"
+    axes.annotate(
+        text, (units.scale * line.gain, height), (0, 8), textcoords="offset points", ha="center",
+        size=8.5, color=colour, weight="bold",
+    )  # fmt: skip
+    at = _label(line, units)
+    if at is None:
+        return
+    inside = reach[0] <= at <= reach[1]
+    marker, place = ("D", at) if inside else ("<", reach[0]) if at < 0 else (">", reach[1])
+    name = "always the most frequent label" + ("" if inside else ", beyond the picture")
+    known = axes.get_legend_handles_labels()[1]
+    axes.plot(
+        place, height, marker=marker, markersize=7, color="0.45", markerfacecolor="white",
+        linestyle="none", clip_on=False, zorder=3, label="" if name in known else name,
+    )  # fmt: skip
