@@ -205,7 +205,7 @@ def served(explorer: Explorer, bound: socket.socket) -> Iterator[tuple[str, uvic
     host, port = bound.getsockname()[:2]
     config = uvicorn.Config(
         application(explorer, token),
-        log_level="warning",
+        log_level="critical",  # what goes wrong is said by `Desk`
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=1,
