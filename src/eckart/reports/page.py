@@ -26,7 +26,7 @@ from eckart.reports.controls import controls_table
 from eckart.reports.deployed import deployed_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
-from eckart.reports.glossary import GLOSSARY, anchor, explained, words_of
+from eckart.reports.glossary import GLOSSARY, anchor, explained, words_in, words_of
 from eckart.reports.greedy import kept_document, steps_table, tested_tables
 from eckart.reports.guard import guard_tables, guards
 from eckart.reports.opening import Opening, opening
@@ -329,8 +329,20 @@ def _render(template: str, **values: Any) -> str:
         most_flips=MOST_FLIPS,
         most_written=MOST_WRITTEN,
         slips=slips(),
-        glossary=GLOSSARY,
-        words_of=words_of,
     )
-    environment.filters.update(cell=escaped, explained=explained, anchor=anchor)
+    met: set[str] = set()  # the page's end explains the words that stand on it, and no others
+
+    def marked(text: str) -> str:
+        met.update(words_in(text))
+        return explained(text)
+
+    def marked_words(table: Table) -> list[str]:
+        met.update(words_of(table))
+        return words_of(table)
+
+    environment.globals.update(
+        words_of=marked_words,
+        glossary=lambda: {word: said for word, said in GLOSSARY.items() if word in met},
+    )
+    environment.filters.update(cell=escaped, explained=marked, anchor=anchor)
     return environment.get_template(f"{template}.j2").render(**values)
