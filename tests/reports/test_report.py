@@ -447,3 +447,9 @@ def test_confusions_count_every_row_before_and_after(folder):
     for table in entry.confusions:
         total = sum(row[key] for row in table.rows for key in ("0", "1"))
         assert total == 3 * 59
+
+
+def test_nothing_sticks_out_of_a_sheet(page):
+    page.set_viewport_size({"width": 690, "height": 1000})  # A4 within its margins
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 690
