@@ -85,3 +85,18 @@ def test_what_is_refused_is_said_in_one_line(eckart, tmp_path):
         assert (ended.status, ended.out) == (2, ""), arguments
         assert says in ended.err
         assert ended.err.count("\n") == 1
+
+
+def test_several_runs_are_one_page_and_a_picture(eckart, tmp_path, monkeypatch):
+    plain, better = (Made(rows=30, base=base).write(tmp_path / f"{base}") for base in (0.6, 0.7))
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: not opened.append(address))
+    out = tmp_path / "both.html"
+    ended = eckart("report", str(plain), str(better), "--out", str(out), "--open")
+    assert ended.status == 0
+    assert opened == [out.as_uri()]
+    assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+    ended = eckart("report", str(plain), str(better), "--json")
+    assert json.loads(ended.out)["tables"]["compared"][0]["run"] == "0.7"
+    refused = eckart("report", str(plain), "--json", "--open")
+    assert (refused.status, "--open shows a page" in refused.err) == (2, True)

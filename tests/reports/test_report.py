@@ -378,3 +378,72 @@ def test_the_page_in_a_browser(page):
 def test_nothing_sticks_out_of_the_page(page, width):
     page.set_viewport_size({"width": width, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_fault(page, scheme):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe is not installed"
+    )
+    page.emulate_media(color_scheme=scheme)
+    found = axe.Axe().run(page).response["violations"]
+    assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found] == []
+
+
+def test_rows_that_turned_are_filtered_and_searched(page):
+    entry = page.locator("#flips ~ details").first
+    rows = entry.locator(".sortable tbody tr:visible")
+    every = rows.count()
+    turned, label = (entry.locator("select").nth(place) for place in (0, 1))
+    label.select_option("good")
+    assert 0 < rows.count() < every
+    assert {*rows.locator("td:nth-child(4)").all_inner_texts()} == {"good"}
+    assert entry.locator("output").inner_text() == f"{rows.count()} shown"
+    turned.select_option("broken")
+    assert rows.count() == 0, "the planted edit breaks no row"
+    turned.select_option("fixed")
+    name = rows.first.locator("td:nth-child(2)").inner_text()
+    entry.get_by_role("searchbox").fill(name.upper())
+    assert name in rows.locator("td:nth-child(2)").all_inner_texts()
+    assert rows.count() < every
+
+
+def test_a_word_is_explained_where_it_stands_by_keyboard(page):
+    word = page.locator(".answers .word", has_text="points").first
+    word.focus()
+    page.keyboard.press("Enter")
+    meaning = page.locator("#word-points")
+    assert meaning.is_visible()
+    assert "Percentage points" in meaning.inner_text()
+    page.keyboard.press("Escape")
+    assert not meaning.is_visible()
+
+
+def test_the_first_screen_answers(folder, tmp_path):
+    first = Report.of(read_run(folder)).opening
+    (choice,) = find(read_run(folder)).choices
+    said = dict(first.answers)
+    assert first.title.startswith(
+        f"{choice.conclusion.capitalize()}: {100 * choice.gain.mean:+.2f} points"
+    )
+    asked = "Did it help? By how much? How sure? What else changed? Which rows? What now?"
+    assert " ".join(said) == asked
+    assert "most frequent label" in said["By how much?"]
+    assert "--guard" in said["What else changed?"]
+    eckart.report(folder, tmp_path / "page.html")
+    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_draw_is_no_licence():
+    first = Report.of(
+        Made(gain=lambda *_: 0.3, seeds=(0,), layers=(6,), rates=(0.9,)).run()
+    ).opening
+    assert first.outcome == "gain"
+    assert "one draw of demonstrations alone" in dict(first.answers)["What now?"]
+
+
+def test_confusions_count_every_row_before_and_after(folder):
+    (entry,) = Report.of(read_run(folder)).flipped
+    for table in entry.confusions:
+        total = sum(row[key] for row in table.rows for key in ("0", "1"))
+        assert total == 3 * 59

@@ -344,20 +344,21 @@ def power(
 
 @app.command(epilog=such_as("eckart report RUN", "eckart report published --out paper.html"))
 def report(
-    run: o.Reported,
+    runs: o.Reported,
     out: o.Page = None,
     format_: o.PageFormat = None,
     figures: o.Figures = None,
+    open_: o.Open = False,
     json_: o.Json = False,
 ) -> None:
     """Write what a search, a sweep or a spectrum found, and how sure it is, as one page that needs
-    no network."""
+    no network; or put several runs beside the first."""
     from eckart.cli.results import run_published, run_report
 
-    if str(run) == "published" and not run.exists():
+    if [*map(str, runs)] == ["published"] and not runs[0].exists():
         run_published(out, format_, figures, as_json=json_)
         return
-    run_report(run, out, format_ or "html", figures, as_json=json_)
+    run_report(runs, out, format_ or "html", figures, json_, open_)
 
 
 @app.command()

@@ -242,13 +242,18 @@ Level = Annotated[
     float, typer.Option(help="Of the two-sided test; divide 0.05 by the number of choices.")
 ]
 Reported = Annotated[
-    Path,
+    list[Path],
     typer.Argument(
-        help="A run's folder; or 'published' for the paper's own record.", metavar="RUN"
+        help="A run's folder, or several to compare with the first; or 'published' for the paper's"
+        " own record.",
+        metavar="RUN...",
     ),
 ]
 Page = Annotated[
-    Path | None, typer.Option(help="The file; by default report.html in the run's folder.")
+    Path | None,
+    typer.Option(
+        help="The file; by default report.html in the run's folder (of several: comparison.html)."
+    ),
 ]
 PageFormat = Annotated[
     str | None, typer.Option("--format", help="html (the default), md, csv (the cells) or json.")

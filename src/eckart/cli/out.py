@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import print_json, say, show, typed
+from eckart.cli.console import print_json, progress_bar, say, show, typed
 from eckart.cli.flags import with_options
 from eckart.records import Edit
 from eckart.tasks.spec import DrawnTask
@@ -50,7 +50,9 @@ def export(
         check_repository(push_to_hub)
     scored = task.task is not None or task.data is not None
     rows = o.read_task(task) if scored else None
-    how = {"scoring": scoring, **reading.only(ReadingOptions)} if scored else {}
+    how: dict[str, Any] = {}
+    if scored:
+        how = {"scoring": scoring, "progress": progress_bar, **reading.only(ReadingOptions)}
     if o.is_gguf(format_, gguf, type_, unclipped, push_to_hub, private):
         chosen = chosen_edits(source, edit or [], choice, base, rows, scoring)
         folder = export_gguf_folder(chosen, out, gguf, type_ or "f16", rows, loading, **how)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ from eckart.cli.console import print_json, say, show, typed
 from eckart.errors import RunError
 from eckart.files import write_whole
 from eckart.reports.claims import published_table
+from eckart.reports.compared import read_comparison
 from eckart.reports.figures import draw_rates, rate_points, save_figure
 from eckart.reports.page import published_page, read_report
 from eckart.reports.results import record_report
@@ -125,21 +128,35 @@ def write_search(result: SearchResult | GreedyResult, folder: Path) -> list[str]
     return ["result.txt", "validation.png"]
 
 
-def run_report(run: Path, out: Path | None, name: str, figures: Path | None, as_json: bool) -> None:
-    """Write a run's report and figures, and say what was found.
+def run_report(
+    runs: Sequence[Path],
+    out: Path | None,
+    name: str,
+    figures: Path | None,
+    as_json: bool,
+    open_: bool = False,
+) -> None:
+    """Write a run's report and figures, or several runs', and say what was found.
 
     Arguments:
-        run: the run's folder.
-        out: the file; by default `report.html` (or `.md`, `.csv`, `.json`) in the run's folder.
+        runs: their folders; the others are compared with the first.
+        out: the file; by default `report.html` (or `.md`, `.csv`, `.json`) in the run's folder,
+            `comparison.html` in the first's where there are several.
         name: the format.
         figures: a folder for every figure; None for none.
         as_json: print everything as one JSON document, and write only what was asked for by name.
+        open_: show the page in the browser.
 
     Raises:
-        RunError: there is no run, it is damaged or in use, or a file cannot be written.
+        RunError: there is no run, it is damaged or in use, or a file cannot be written; or what is
+            to be opened is no page.
     """
-    path = out or (None if as_json else run / f"report.{name}")
-    report = read_report(run, path, name)
+    stem = "report" if len(runs) == 1 else "comparison"
+    path = out or (None if as_json else runs[0] / f"{stem}.{name}")
+    if open_ and (path is None or name != "html"):
+        raise RunError("--open shows a page; leave out --json, and --format but for html")
+    one = len(runs) == 1
+    report = read_report(runs[0], path, name) if one else read_comparison(runs, path, name)
     if path is not None:
         report.write(path, name)
         say(f"report: {path}")
@@ -151,6 +168,8 @@ def run_report(run: Path, out: Path | None, name: str, figures: Path | None, as_
         return
     for sentence in report.summary:
         show(sentence)
+    if open_ and path is not None and not webbrowser.open(path.resolve().as_uri()):
+        say(f"note: no browser was found here; open {path}")
 
 
 def run_published(out: Path | None, name: str | None, figures: Path | None, as_json: bool) -> None:

@@ -77,8 +77,12 @@ def opening(findings: Findings, rivals: Rivals | None, turned: Sequence[Flipped]
         ("Which rows?", _which(shown, turned)),
         ("What now?", _now(shown[0], findings)),
     )
-    lines = [line for choice in choices if (line := gain_line(choice, findings, several))]
-    outcome: Conclusion = first.conclusion
+    models = len({choice.condition.model for choice in choices})
+    names = [_short(choice, models) if several else "" for choice in choices]
+    named = zip(choices, names, strict=True)
+    lines = [line for choice, name in named if (line := gain_line(choice, findings, name))]
+    outcomes = {choice.conclusion for choice in told} or {first.conclusion}
+    outcome: Conclusion = outcomes.pop() if len(outcomes) == 1 else "cannot tell"
     if not lines:
         return Opening(outcome, title, answers)
     draw = partial(draw_gains, lines[:MOST_LINES], UNITS[findings.kind])
@@ -92,13 +96,19 @@ def opening(findings: Findings, rivals: Rivals | None, turned: Sequence[Flipped]
     return Opening(outcome, title, answers, alone, tuple(insets))
 
 
-def gain_line(choice: Choice, findings: Findings, named: bool) -> GainLine | None:
+def _short(choice: Choice, models: int) -> str:
+    """Name a choice; without its model, where there is but one."""
+    name = choice_name(choice)
+    return name.removeprefix(f"{short_name(choice.condition.model)}, ") if models == 1 else name
+
+
+def gain_line(choice: Choice, findings: Findings, name: str = "") -> GainLine | None:
     """Return a choice's gain as it is drawn; None where there is none."""
     before = findings.measured(choice.condition, None, findings.split(choice))
     if choice.gain is None or before is None:
         return None
     about = choice.gain.mean, choice.gain.interval, before.mean, before.others.get("majority_rate")
-    return GainLine(choice_name(choice) if named else "", choice.conclusion, *about)
+    return GainLine(name, choice.conclusion, *about)
 
 
 def _where(choices: Sequence[Choice], findings: Findings) -> str:
@@ -157,7 +167,7 @@ def _how_much(shown: Sequence[Choice], findings: Findings, several: bool) -> str
 
 def _amount(choice: Choice, findings: Findings, named: bool) -> str:
     where = f"{choice_name(choice)}: " if named else ""
-    line = gain_line(choice, findings, named)
+    line = gain_line(choice, findings)
     if line is None:
         return f"{where}there is no gain to measure."
     units = UNITS[findings.kind]

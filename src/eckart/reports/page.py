@@ -26,7 +26,7 @@ from eckart.reports.controls import controls_table
 from eckart.reports.deployed import deployed_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
-from eckart.reports.glossary import GLOSSARY, anchor, explained, words_of
+from eckart.reports.glossary import GLOSSARY, anchor, explained, words_in, words_of
 from eckart.reports.greedy import kept_document, steps_table, tested_tables
 from eckart.reports.guard import guard_tables, guards
 from eckart.reports.opening import Opening, opening
@@ -152,8 +152,10 @@ class Report:
         }
 
     def to_csv(self) -> str:
-        """Return the table of cells, or of spectra where nothing was scored, as CSV."""
-        table = self.tables.get("cells") or self.tables.get("spectra")
+        """Return the table of cells as CSV; of spectra where nothing was scored, of all choices
+        where there are several runs."""
+        known = map(self.tables.get, ("cells", "spectra", "leaderboard"))
+        table = next(filter(None, known), None)
         if table is None:
             raise RunError(
                 "the run holds no trial and no spectrum yet, so there is no table to write"
@@ -182,7 +184,7 @@ class Report:
         """
         write_whole(path, FORMATS[format](self).encode())
         if format == "html" and self.opening and self.opening.picture:
-            save_figure(self.opening.picture.titled(), path.with_suffix(".png"))
+            save_figure(self.opening.picture.titled(), path.with_name(f"{path.stem}.png"))
 
     def write_figures(self, folder: Path) -> list[Path]:
         """Write every figure as PNG, SVG and PDF.
@@ -256,22 +258,28 @@ def read_report(run: str | Path, path: Path | None, format: str) -> Report:
         RunError: there is no run, it is damaged or in use, the format is unknown, or the file
             cannot be written.
     """
-    _check_format(format)
+    check_format(format)
+    return Report.of(checked_run(run, path))
+
+
+def checked_run(run: str | Path, path: Path | None) -> Run:
+    """Read a run, once it is sure that a report may be written to a path, if it is to be."""
     kept = read_run(run)
     if path is not None:
         check_outputs([("out", path)], [Read("the run", kept.folder / name) for name in KEPT])
         check_writable(path)
-    return Report.of(kept)
+    return kept
 
 
-def _check_format(name: str) -> None:
+def check_format(name: str) -> None:
+    """Refuse a format that there is not."""
     if name not in FORMATS:
         raise RunError(f"no report format '{name}'; the formats are {', '.join(FORMATS)}")
 
 
 def published_page(format: str) -> str:
     """Return the whole published record with its certainty, in one of the formats of `report`."""
-    _check_format(format)
+    check_format(format)
     table = published_table()
     if format == "json":
         return json.dumps({"published": table.to_json(), "slips": slips()}, indent=2) + "\n"
@@ -321,8 +329,20 @@ def _render(template: str, **values: Any) -> str:
         most_flips=MOST_FLIPS,
         most_written=MOST_WRITTEN,
         slips=slips(),
-        glossary=GLOSSARY,
-        words_of=words_of,
     )
-    environment.filters.update(cell=escaped, explained=explained, anchor=anchor)
+    met: set[str] = set()  # the page's end explains the words that stand on it, and no others
+
+    def marked(text: str) -> str:
+        met.update(words_in(text))
+        return explained(text)
+
+    def marked_words(table: Table) -> list[str]:
+        met.update(words_of(table))
+        return words_of(table)
+
+    environment.globals.update(
+        words_of=marked_words,
+        glossary=lambda: {word: said for word, said in GLOSSARY.items() if word in met},
+    )
+    environment.filters.update(cell=escaped, explained=marked, anchor=anchor)
     return environment.get_template(f"{template}.j2").render(**values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -66,7 +67,9 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     """Return a figure as a file of a kind: png, svg or pdf."""
     content = io.BytesIO()
     dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with mpl.rc_context(SAVED):
+    with mpl.rc_context(SAVED), warnings.catch_warnings():
+        # Of a slow machine: it says that finding a place for a legend took a second.
+        warnings.filterwarnings("ignore", message="Creating legend with loc=")
         figure.savefig(content, format=kind, dpi=160, metadata=dated.get(kind))
     return content.getvalue()
 

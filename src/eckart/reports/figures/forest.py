@@ -44,7 +44,12 @@ class GainLine:
 
 @plain_text
 def draw_gains(
-    lines: Sequence[GainLine], units: Units, title: str, sample: str, width: float = WIDE
+    lines: Sequence[GainLine],
+    units: Units,
+    title: str,
+    sample: str,
+    width: float = WIDE,
+    reference: str = "unpruned",
 ) -> Figure:
     """Draw gains with their 95% intervals against zero, the most frequent label marked.
 
@@ -54,6 +59,7 @@ def draw_gains(
         title: what was found, in a few words; none where they stand beside the picture.
         sample: what it was found on.
         width: in inches.
+        reference: what stands at zero.
     """
     words = fill(sample, round(PLAIN_LETTERS * width))
     heights = 0.42 * len(lines), 0.17 * words.count("\n"), 0.35 * bool(title)
@@ -62,12 +68,13 @@ def draw_gains(
     if title:
         letters = round(TITLE_LETTERS * width)
         about: dict[str, Any] = {"x": 0.012, "ha": "left", "fontsize": 13, "weight": "bold"}
-        figure.suptitle(fill(title, letters), color=INK.get(lines[0].outcome, "black"), **about)
+        colour = INK.get(lines[0].outcome, "black") if len(lines) == 1 else "black"
+        figure.suptitle(fill(title, letters), color=colour, **about)
     axes.set_title(words, loc="left", x=0, fontsize=8.5, color="0.3")
     least, most = _reach(lines, units)
     for place, line in enumerate(lines):
         _draw(axes, -place, line, units, (least, most))
-    zero = f"unpruned {lines[0].before:.4f}" if len(lines) == 1 else "unpruned"
+    zero = f"{reference} {lines[0].before:.4f}" if len(lines) == 1 else reference
     axes.axvline(0, color="black", linewidth=1.1, zorder=1, label=zero)
     axes.set(xlim=(least, most), ylim=(-len(lines) + 0.4, 0.6))
     names = [fill(line.name, round(NAME_LETTERS * width)) for line in lines]
@@ -108,6 +115,7 @@ def _draw(
     axes.annotate(
         text, (units.scale * line.gain, height), (0, 8), textcoords="offset points", ha="center",
         size=8.5, color=colour, weight="bold",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
     )  # fmt: skip
     at = _label(line, units)
     if at is None:

@@ -1,0 +1,88 @@
+"""Several runs beside each other: paired on the rows that both were asked."""
+
+import numpy as np
+import pytest
+from made_runs import Made
+
+from eckart.analysis.beside import beside
+from eckart.analysis.findings import find
+from eckart.errors import RunError
+from eckart.records import Edit
+from eckart.reports.compared import read_comparison
+
+
+def better(setting, edit):
+    return 0.25 if edit == Edit(6, "mlp", 0.9) else 0.0
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A run that gains, one that does not, and one of another task."""
+    folder = tmp_path_factory.mktemp("runs")
+    small = {"layers": (6,), "rates": (0.9,), "rows": 60}
+    made = {
+        "better": Made(gain=better, **small),
+        "plain": Made(**small),
+        "elsewhere": Made(tasks=("topics",), **small),
+    }
+    return {name: each.write(folder / name) for name, each in made.items()}
+
+
+def test_runs_on_the_same_rows_are_paired(folders):
+    report = read_comparison([folders["plain"], folders["better"]], None, "html")
+    (row,) = report.tables["compared"].to_json()
+    first, second = (
+        find(Made(gain=gain, layers=(6,), rates=(0.9,), rows=60).run())
+        for gain in (lambda *_: 0.0, better)
+    )
+    blocks = [f.blocks[f.choices[0].condition, "test"] for f in (first, second)]
+    chosen = [b.row_merits(f.choices[0].edit) for b, f in zip(blocks, (first, second), strict=True)]
+    gains = chosen[1] - chosen[0]
+    assert row["gain"] == pytest.approx(np.nanmean(np.nanmean(gains, axis=1)))
+    assert (row["rows"], row["asked"]) == (60, 60)
+    assert "less plain, on 60 rows that both were asked" in report.summary[0]
+    assert [line["run"] for line in report.tables["leaderboard"].to_json()] == ["better", "plain"]
+
+
+def test_a_row_that_reads_otherwise_is_another_row():
+    one = find(Made(layers=(6,), rates=(0.9,), rows=40).run())
+    other = find(Made(layers=(6,), rates=(0.9,), rows=40, text="another film {}").run())
+    (pair,) = beside(one, other)
+    assert (pair.shared, pair.gain, pair.why_not) == (0, None, "they were asked different rows")
+
+
+def test_fewer_rows_are_said():
+    one = find(Made(layers=(6,), rates=(0.9,), rows=40).run())
+    more = find(Made(layers=(6,), rates=(0.9,), rows=50).run())
+    (pair,) = beside(one, more)
+    assert (pair.shared, pair.asked) == (40, 50) if pair.gain else pair.shared < pair.asked
+
+
+def test_other_draws_are_not_paired():
+    one, other = (
+        find(Made(layers=(6,), rates=(0.9,), seeds=seeds).run()) for seeds in ((0, 1), (2, 3))
+    )
+    (pair,) = beside(one, other)
+    assert pair.why_not == "they have no draw of demonstrations in common"
+
+
+def test_without_demonstrations_a_run_stands_beside_every_draw():
+    none = find(Made(layers=(6,), rates=(0.9,), shots=(0,), seeds=(0,)).run())
+    drawn = find(Made(layers=(6,), rates=(0.9,), seeds=(0, 1, 2)).run())
+    (pair,) = beside(none, drawn)
+    assert pair.gain is not None
+    assert pair.gain.seeds == 3
+
+
+def test_other_tasks_make_a_leaderboard(folders):
+    report = read_comparison([folders["plain"], folders["elsewhere"]], None, "html")
+    assert "Not compared with plain: elsewhere (topics" in report.summary[-1]
+    assert {row["task"] for row in report.tables["leaderboard"].rows} == {"moods", "topics"}
+    assert report.to_csv().startswith("task,run,model")
+    assert "All choices, task by task" in report.to_html()
+    assert "All choices, task by task" in report.to_markdown()
+
+
+def test_a_run_is_not_compared_with_itself(folders):
+    with pytest.raises(RunError, match="is named twice"):
+        read_comparison([folders["plain"], folders["plain"]], None, "html")
