@@ -204,3 +204,10 @@ def test_what_a_search_reads_is_counted_with_its_trunk_reused():
     assert products([(), deep, deep], rows=10, depth=4) == 10 * (4 + 1 + 1)
     assert products([deep, shallow], rows=10, depth=4) == 10 * (4 + 3)
     assert products([], rows=10, depth=4) == 0
+
+
+def test_the_benchmark_of_looks(sorting):
+    task, _ = sorting
+    printed = " ".join(run("explore.py", "--task", task, "--rows", 20, "--layers", 2).split())
+    assert "further rates, s" in printed
+    assert "20 rows" in printed
