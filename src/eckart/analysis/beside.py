@@ -13,7 +13,7 @@ from eckart.records import Row
 from eckart.runs import Run
 from eckart.statistics.crossed import Estimate, mean_gain
 from eckart.statistics.gain import Verdict, verdict
-from eckart.statistics.multiplicity import holm
+from eckart.statistics.multiplicity import holm_of_known
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def beside(first: Findings, second: Findings) -> list[Beside]:
 
 def adjusted(compared: Sequence[Beside]) -> list[Beside]:
     """Adjust the p values for everything that is compared."""
-    p = iter(holm([each.gain.p_value for each in compared if each.gain]))
-    return [replace(e, p_adjusted=float(next(p))) if e.gain else e for e in compared]
+    p = holm_of_known([each.gain.p_value if each.gain else None for each in compared])
+    return [replace(each, p_adjusted=own) for each, own in zip(compared, p, strict=True)]
 
 
 def _like(choice: Choice, first: Findings, second: Findings) -> Choice | None:

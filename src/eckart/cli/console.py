@@ -228,12 +228,9 @@ def _refuse(message: str) -> int:
 
 
 def _message(error: Any) -> str:
-    what, middle, why = error.format_message().partition(": ")
-    return (
-        f"{what}{middle}{plainly(why)}"
-        if why.startswith("Input should be")
-        else what + middle + why
-    )
+    said = error.format_message()
+    what, _, why = said.partition(": ")
+    return f"{what}: {plainly(why)}" if why.startswith("Input should be") else said
 
 
 def _path(error: Any) -> str:

@@ -151,11 +151,11 @@ def run_report(
         RunError: there is no run, it is damaged or in use, or a file cannot be written; or what is
             to be opened is no page.
     """
-    stem = "report" if len(runs) == 1 else "comparison"
+    one = len(runs) == 1
+    stem = "report" if one else "comparison"
     path = out or (None if as_json else runs[0] / f"{stem}.{name}")
     if open_ and (path is None or name != "html"):
         raise RunError("--open shows a page; leave out --json, and --format but for html")
-    one = len(runs) == 1
     report = read_report(runs[0], path, name) if one else read_comparison(runs, path, name)
     if path is not None:
         report.write(path, name)

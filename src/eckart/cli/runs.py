@@ -130,9 +130,9 @@ def _conditions(name: str, part: str, values: dict[str, float | None]) -> str:
 @contextmanager
 def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[[Event], None]]:
     """Show trials done and the time left; where standard error is no terminal, a line a unit."""
-    from eckart.records import Trial
     from eckart.sweeps.cost import expected_trials
     from eckart.sweeps.grid import Unit
+    from eckart.sweeps.sweep import is_expected
 
     total = expected_trials(study, folder, sources)
     units = len(list(study.units))
@@ -144,9 +144,7 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
 
         def watch(event: Event) -> None:
             nonlocal done, trials
-            if isinstance(event, Trial):
-                if event.split.is_part:
-                    return  # a first look, which is none of those that were expected
+            if is_expected(event):
                 trials += 1
                 shown.advance(job)
             elif isinstance(event, Unit):

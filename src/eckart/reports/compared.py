@@ -12,9 +12,8 @@ from eckart.analysis.beside import Beside, adjusted, beside
 from eckart.analysis.findings import Choice, Findings, find
 from eckart.analysis.outcomes import short_name
 from eckart.errors import RunError
-from eckart.reports.figures.forest import NARROW, WIDE, GainLine, draw_gains
-from eckart.reports.figures.gallery import Picture
-from eckart.reports.opening import CAPTION, MOST_LINES, Opening, gain_line
+from eckart.reports.figures.forest import GainLine, draw_gains
+from eckart.reports.opening import CAPTION, MOST_LINES, Opening, gain_line, pictured
 from eckart.reports.page import Report, check_format, checked_run
 from eckart.reports.provenance import Provenance, provenance
 from eckart.reports.sentences import choice_name, clipped_words
@@ -123,16 +122,10 @@ def _opening(first: str, found: Named, compared: Sequence[tuple[str, Beside]]) -
             else "Every line has its 95% interval; adjusted p is over its own run's choices.",
         ),
     )
-    if not lines:
-        return Opening("cannot tell", title, answers)
     words = f"{len(lines)} gains" + f", the highest {MOST_LINES} drawn" * (len(lines) > MOST_LINES)
-    draw = partial(draw_gains, lines[:MOST_LINES], units, reference=zero)
-    insets = tuple(
-        Picture("opening", title, CAPTION, partial(draw, title="", sample=words, width=width))
-        for width in (WIDE, NARROW)
-    )
-    alone = Picture("opening", title, CAPTION, partial(draw, title=title, sample=words))
-    return Opening("cannot tell", title, answers, alone, insets)
+    draw = partial(draw_gains, lines[:MOST_LINES], units, sample=words, reference=zero)
+    opened = Opening("cannot tell", title, answers)
+    return pictured(opened, draw, CAPTION) if lines else opened
 
 
 def _own_lines(found: Named) -> list[GainLine]:

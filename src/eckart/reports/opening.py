@@ -3,11 +3,13 @@ now."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from shlex import quote
 from typing import get_args
+
+from matplotlib.figure import Figure
 
 from eckart.analysis.findings import Choice, Conclusion, Findings
 from eckart.analysis.outcomes import short_name
@@ -83,17 +85,21 @@ def opening(findings: Findings, rivals: Rivals | None, turned: Sequence[Flipped]
     lines = [line for choice, name in named if (line := gain_line(choice, findings, name))]
     outcomes = {choice.conclusion for choice in told} or {first.conclusion}
     outcome: Conclusion = outcomes.pop() if len(outcomes) == 1 else "cannot tell"
-    if not lines:
-        return Opening(outcome, title, answers)
-    draw = partial(draw_gains, lines[:MOST_LINES], UNITS[findings.kind])
     where = _where(choices, findings)
     if len(lines) > MOST_LINES:
         where += f"; the {MOST_LINES} most certain of {len(lines)} gains"
-    caption = CAPTION + LABEL * (lines[0].majority is not None)
-    about = "opening", title, caption
-    insets = (Picture(*about, partial(draw, "", where, width)) for width in (WIDE, NARROW))
-    alone = Picture(*about, partial(draw, title, where))
-    return Opening(outcome, title, answers, alone, tuple(insets))
+    labelled = any(line.majority is not None for line in lines[:1])
+    draw = partial(draw_gains, lines[:MOST_LINES], UNITS[findings.kind], sample=where)
+    found = Opening(outcome, title, answers)
+    return pictured(found, draw, CAPTION + LABEL * labelled) if lines else found
+
+
+def pictured(found: Opening, draw: Callable[..., Figure], caption: str) -> Opening:
+    """Return a first screen with its picture: alone under its title, and without for a page."""
+    about = "opening", found.title, caption
+    insets = (Picture(*about, partial(draw, title="", width=width)) for width in (WIDE, NARROW))
+    alone = Picture(*about, partial(draw, title=found.title))
+    return replace(found, picture=alone, insets=tuple(insets))
 
 
 def _short(choice: Choice, models: int) -> str:

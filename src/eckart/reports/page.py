@@ -323,13 +323,6 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(
-        most_rows=MOST_ROWS,
-        most_verdicts=MOST_VERDICTS,
-        most_flips=MOST_FLIPS,
-        most_written=MOST_WRITTEN,
-        slips=slips(),
-    )
     met: set[str] = set()  # the page's end explains the words that stand on it, and no others
 
     def marked(text: str) -> str:
@@ -337,10 +330,16 @@ def _render(template: str, **values: Any) -> str:
         return explained(text)
 
     def marked_words(table: Table) -> list[str]:
-        met.update(words_of(table))
-        return words_of(table)
+        found = words_of(table)
+        met.update(found)
+        return found
 
     environment.globals.update(
+        most_rows=MOST_ROWS,
+        most_verdicts=MOST_VERDICTS,
+        most_flips=MOST_FLIPS,
+        most_written=MOST_WRITTEN,
+        slips=slips(),
         words_of=marked_words,
         glossary=lambda: {word: said for word, said in GLOSSARY.items() if word in met},
     )

@@ -10,7 +10,7 @@ from eckart.algorithm1 import Scored
 from eckart.records import Edits
 from eckart.selection.drawn import Difference, difference
 from eckart.statistics.gain import Verdict, verdict
-from eckart.statistics.multiplicity import holm
+from eckart.statistics.multiplicity import holm_of_known
 from eckart.statistics.scores import shown
 
 WORDS: dict[Verdict, str] = {
@@ -83,11 +83,8 @@ def against(choice: Scored, arms: Iterable[Scored]) -> tuple[Against, ...]:
         metric = arm.score.headline
         merit = shown(metric, arm.score.merits[metric])
         found.append(Against(arm.edits, merit, difference(arm, choice)))
-    p = holm([each.difference.p_value for each in found if each.difference])
-    adjusted = iter(p.tolist())
-    return tuple(
-        replace(each, p_adjusted=next(adjusted)) if each.difference else each for each in found
-    )
+    p = holm_of_known([each.difference.p_value if each.difference else None for each in found])
+    return tuple(replace(each, p_adjusted=own) for each, own in zip(found, p, strict=True))
 
 
 def controls_sentence(found: Sequence[Against]) -> str:
@@ -100,7 +97,7 @@ def controls_sentence(found: Sequence[Against]) -> str:
     ]
     failed = [each.cut for each in found if not each.difference]
     said += [f"is not compared with {joined(failed)}, which gave no numbers"] if failed else []
-    if len(compared) > 1 and all(each.difference.mean == 0 for each in compared):  # type: ignore[union-attr]
+    if len(compared) > 1 and not any(each.difference.mean for each in found if each.difference):
         said.append("all of them do exactly what the choice does, whatever they cut")
     return f"the choice {'; '.join(said)} (paired, Holm over {len(compared)})"
 

@@ -127,11 +127,12 @@ class Draws:
         show = scorer.progress
 
         def scores(task: AnyTask) -> Scorer:
-            other = scorer if task is scorer.task else scorer_like(scorer, task)
+            if task is scorer.task and len(seeds) < 2:
+                return scorer
+            other = scorer_like(scorer, task)
+            other.share_factors(scorer)
             if len(seeds) > 1:
                 other.progress = lambda what, rows: show(f"seed {task.seed}: {what}", rows)
-            if other is not scorer:
-                other.share_factors(scorer)
             return other
 
         choosing = tuple(map(scores, drawn_tasks(scorer.task, seeds, templates)))

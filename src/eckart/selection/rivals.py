@@ -15,7 +15,7 @@ from eckart.runs import Run
 from eckart.selection.controls import WORDS, joined
 from eckart.statistics.crossed import Estimate, mean_gain
 from eckart.statistics.gain import Verdict, sentence, verdict
-from eckart.statistics.multiplicity import holm
+from eckart.statistics.multiplicity import holm_of_known
 from eckart.statistics.scores import Score
 
 CALIBRATIONS = ("contextual", "batch")
@@ -270,8 +270,8 @@ def _gain(rival: Rival) -> Estimate:
 
 
 def _corrected(free: Sequence[Rival]) -> list[Rival]:
-    p = iter(holm([each.gain.p_value for each in free if each.gain]).tolist())
-    return [replace(each, p_adjusted=next(p)) if each.gain else each for each in free]
+    p = holm_of_known([each.gain.p_value if each.gain else None for each in free])
+    return [replace(each, p_adjusted=own) for each, own in zip(free, p, strict=True)]
 
 
 def _score(trial: Trial) -> Score:

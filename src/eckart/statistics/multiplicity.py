@@ -37,6 +37,16 @@ def holm(p_values: Sequence[float] | Float[np.ndarray, " tests"]) -> Float[np.nd
     return np.minimum(adjusted, 1.0)[np.argsort(order, kind="stable")]
 
 
+def holm_of_known(p_values: Sequence[float | None]) -> list[float]:
+    """Return the same of the tests that there are, and 1 for what could not be tested.
+
+    >>> holm_of_known([0.04, None, 0.01])
+    [0.04, 1.0, 0.02]
+    """
+    adjusted = iter(holm([p for p in p_values if p is not None]).tolist())
+    return [1.0 if p is None else next(adjusted) for p in p_values]
+
+
 def false_discovery(
     p_values: Sequence[float] | Float[np.ndarray, " tests"],
 ) -> Float[np.ndarray, " tests"]:

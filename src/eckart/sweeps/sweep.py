@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,14 +171,27 @@ def sweep(
         {task.full_name: task for _, task in own if task is not None},
     )
     grid = settle(Sweep.of(located(values, Path.cwd()), "the sweep"), sources)
+    if progress is silent:  # counting what is to come opens every model
+        return run_sweep(grid, out, sources, execute)
+    return _watched(grid, out, sources, execute, progress)
+
+
+def _watched(
+    grid: Sweep, out: str | Path | None, sources: Sources, execute: Execute, progress: Progress
+) -> SweepResult:
     folder = home(out) if out is not None else default_folder(grid)
     with progress("trials", expected_trials(grid, folder, sources)) as advance:
-        return run_sweep(grid, folder, sources, execute, partial(_count, advance))
+
+        def watch(event: Event) -> None:
+            if is_expected(event):
+                advance(1)
+
+        return run_sweep(grid, folder, sources, execute, watch)
 
 
-def _count(advance: Callable[[int], None], event: Event) -> None:
-    if isinstance(event, Trial) and not event.split.is_part:  # a first look is not expected
-        advance(1)
+def is_expected(event: Event) -> bool:
+    """Whether an event is a trial that `expected_trials` counts: a first look is none."""
+    return isinstance(event, Trial) and not event.split.is_part
 
 
 def _models(
