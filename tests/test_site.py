@@ -3,7 +3,6 @@ finds nothing serious on it."""
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from html import unescape
@@ -11,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from browsing import chromium, faults, noting, serious
 
 ROOT = Path(__file__).parents[1]
 MAIN = ("index", "tutorial", "howto/csv", "reference/commands", "reference/python", "search")
@@ -66,36 +66,23 @@ def test_the_reference_has_every_verb_and_every_public_name(site):
 
 @pytest.fixture(scope="module")
 def browser():
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
-    path = next(found, None)
-    if path is None:
-        pytest.skip("no Chromium on this machine")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync.sync_playwright() as player:
-        opened = player.chromium.launch(executable_path=path, args=flags)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_and_nobody_outside_is_asked(site, browser, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page = browser.new_page(color_scheme=scheme)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page = noting(browser, color_scheme=scheme)
     for name in MAIN:
         page.goto((site / f"{name}.html").as_uri())
         shown = page.locator("body").get_attribute("data-md-color-scheme")
         assert shown == {"light": "default", "dark": "slate"}[scheme]
-        faults = axe.run(page).response["violations"]
-        serious = {
+        found = {
             fault["id"]: [node["html"] for node in fault["nodes"]][:3]
-            for fault in faults
-            if fault["impact"] in ("serious", "critical")
+            for fault in serious(faults(page))
         }
-        assert serious == {}, name
-    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+        assert found == {}, name
+    assert [url for url in page.asked if not url.startswith(("file:", "data:", "blob:"))] == []
     page.close()
 
 

@@ -4,10 +4,10 @@ import csv
 import io
 import json
 import re
-import shutil
 from dataclasses import replace
 
 import pytest
+from browsing import chromium, faults, noting
 from made_runs import Made
 
 import eckart
@@ -336,25 +336,12 @@ def test_a_format_that_there_is_not(folder):
 @pytest.fixture
 def page(folder, tmp_path):
     """The report in a browser, and what it said and asked for."""
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    browser_path = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if browser_path is None:
-        pytest.skip("no Chromium on this machine")
-    path = eckart.report(folder, tmp_path / "report.html")
-    with sync.sync_playwright() as player:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = player.chromium.launch(executable_path=browser_path, args=flags)
-        opened = browser.new_page(viewport={"width": 1280, "height": 900})
-        opened.said, opened.asked = [], []
-        opened.on("console", lambda message: opened.said.append(message.text))
-        opened.on("pageerror", lambda error: opened.said.append(str(error)))
+    with chromium() as browser:
+        path = eckart.report(folder, tmp_path / "report.html")
+        opened = noting(browser, viewport={"width": 1280, "height": 900})
         opened.on("dialog", lambda dialog: opened.said.append(dialog.message))
-        opened.on("request", lambda request: opened.asked.append(request.url))
         opened.goto(path.as_uri())
         yield opened
-        browser.close()
 
 
 def test_the_page_in_a_browser(page):
@@ -382,12 +369,8 @@ def test_nothing_sticks_out_of_the_page(page, width):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_fault(page, scheme):
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="axe is not installed"
-    )
     page.emulate_media(color_scheme=scheme)
-    found = axe.Axe().run(page).response["violations"]
-    assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found] == []
+    assert [(fault["id"], fault["nodes"][0]["html"]) for fault in faults(page)] == []
 
 
 def test_rows_that_turned_are_filtered_and_searched(page):

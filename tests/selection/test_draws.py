@@ -187,7 +187,9 @@ def test_rows_that_only_some_draws_have_are_missing_under_the_others(tmp_path):
         jobs.append(what)
         return nullcontext(lambda done: None)
 
-    draws = Draws.of(Evaluator(loaded, task, progress=noted), [0, 1])
+    scorer = Evaluator(loaded, task, progress=noted)
+    draws = Draws.of(scorer, [0, 1])
+    assert scorer.progress is noted
     (unpruned,) = draws.score([()], "test")
     assert isinstance(unpruned, Drawn)
     values = unpruned.row_values("accuracy")

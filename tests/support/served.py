@@ -1,14 +1,13 @@
-"""The explorer's page, served as the verb serves it, and a browser to look at it."""
+"""The explorer's page, served as the verb serves it, and opened in a browser."""
 
 import json
-import shutil
 import threading
 import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
 
-import pytest
+from browsing import noting
 
 from eckart import Task
 from eckart.cli.explore.elsewhere import Elsewhere
@@ -18,8 +17,6 @@ from eckart.scoring.evaluator import Evaluator
 from eckart.tasks.spec import DrawnTask
 from eckart.weights.models import load_model
 from eckart.weights.options import ModelOptions, ReadingOptions
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 def explorer_of(model, table, folder, rows=400, **said) -> Explorer:
@@ -69,27 +66,9 @@ def ask(address, what, **said):
             return refused.code, json.load(refused)
 
 
-@contextmanager
-def chromium():
-    """Give a browser; the test is skipped where there is none."""
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine")
-    with sync.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 def opened(browser, address, **how):
     """Return a page, once the unpruned model was read, that notes what it said and asked for."""
-    page = browser.new_page(**how)
-    page.said, page.asked = [], []
-    page.on("console", lambda message: page.said.append(message.text))
-    page.on("pageerror", lambda error: page.said.append(str(error)))
-    page.on("request", lambda request: page.asked.append(request.url))
+    page = noting(browser, **how)
     page.goto(address)
     settled(page)
     return page
