@@ -65,7 +65,9 @@ def result(folder: Path) -> dict:
 
 def test_it_is_what_the_first_rows_show(loaded, many):
     scorer = Counted(loaded, many)
-    found = outlook(Recorded(scorer, None), largest_first(1, "mlp", (0.0, 0.5, 0.99)))
+    found = outlook(
+        Recorded(scorer, None), largest_first(scorer.anatomy, 1, "mlp", (0.0, 0.5, 0.99))
+    )
     assert read_by(scorer) == [("validation[0:64]",), ("validation[0:64]", "1:mlp:0.99")]
     before, after = scorer([], "validation").score, scorer([Edit(1, "mlp", 0.99)], "validation")
     pairs = list(zip(before.right, after.score.right, strict=True))[:64]
@@ -79,7 +81,7 @@ def test_it_is_what_the_first_rows_show(loaded, many):
 def test_a_rate_that_fails_is_passed_over(loaded, many):
     scorer = Counted(loaded, many)
     scorer.broken = (0.99,)
-    edits = largest_first(1, "mlp", (0.5, 0.99))
+    edits = largest_first(scorer.anatomy, 1, "mlp", (0.5, 0.99))
     assert outlook(Recorded(scorer, None), edits).turned.edit == "1:mlp:0.5"
     scorer.broken = (0.5, 0.99)
     assert outlook(Recorded(scorer, None), edits) is None

@@ -64,7 +64,7 @@ def show_plan(plan: Plan, scorer: Scorer, folder: Path, as_json: bool) -> None:
     study, sources = as_sweep(plan, scorer)
     cost = estimate(study, folder, sources)
     layers = study.layers_of(scorer.anatomy) or [len(scorer.anatomy.layers) - 1]
-    edits = largest_first(max(layers), plan.part, plan.tried)
+    edits = largest_first(scorer.anatomy, max(layers), plan.part, plan.tried)
     found = foresee(Draws.of(scorer, plan.seeds, plan.templates), edits)
     name = folder.name if isinstance(plan.layer, int) else f"{folder.name}, at its deepest layer"
     _show_cost(cost, {} if found is None else {name: found}, as_json)

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable
 
 from eckart.records import Edit, Split
 from eckart.scoring.methods import OF_ALL_ROWS
+from eckart.selection.alike import apart
 from eckart.selection.draws import Draws
 from eckart.selection.racing import FIRST_LOOK, plan_looks
 from eckart.selection.recorded import Recorded
 from eckart.statistics.gain import LEVEL
 from eckart.statistics.power import Outlook, Turned
 from eckart.statistics.scores import SQUARED_ERROR
+from eckart.weights.anatomy import Anatomy
 
 
 def outlook(
@@ -87,13 +89,14 @@ def nobody(line: str) -> None:
     """Hear nothing."""
 
 
-def largest_first(layer: int, part: str, rates: Iterable[float]) -> list[Edit]:
+def largest_first(anatomy: Anatomy, layer: int, part: str, rates: Iterable[float]) -> list[Edit]:
     """Return the candidates of a layer in the order in which they are looked at.
 
     The largest rate turns the most rows, and the more turn, the larger a gain must be to be told:
     what is said of it holds for the smaller rates too.
     """
-    return [Edit(layer, part, rate) for rate in sorted(rates, reverse=True) if rate]
+    edits = [Edit(layer, part, rate) for rate in sorted(rates) if rate]
+    return apart(anatomy, edits)[::-1]
 
 
 def _first_rows(recorded: Recorded, edit: Edit, scoring: str) -> str:

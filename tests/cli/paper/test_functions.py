@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+from results import refused
 
 from eckart.paper.functions import training as library
 from eckart.paper.functions.training import Training, kept_models, read_losses
@@ -36,17 +37,6 @@ def trained(tmp_path_factory):
     )
     library.train(tiny, folder, checkpoints=[2, 4], device="cpu")
     return folder
-
-
-def refused(ended, *words: str) -> None:
-    """Check that a command ended with one line that says these words."""
-    assert ended.status == 2, ended.err
-    errors = [line for line in ended.err.splitlines() if not line.startswith("run: ")]
-    assert len(errors) == 1, ended.err
-    assert errors[0].startswith("error: ")
-    assert ended.out == ""
-    for word in words:
-        assert word in errors[0], ended.err
 
 
 def test_train_says_where_the_model_is_and_goes_on(eckart, tmp_path):
@@ -219,6 +209,25 @@ def test_evaluations_that_are_refused(eckart, trained, tmp_path, wrong, words):
         eckart("functions", "evaluate", *[str(trained) if a == "TRAINED" else a for a in wrong]),
         words,
     )
+    assert not list(tmp_path.iterdir())
+
+
+ELSEWHERE = {
+    "evaluate": "evaluate TRAINED --data TABLE --text-column review --label-column verdict",
+    "search": "search TRAINED --data TABLE --text-column review --label-column verdict",
+    "sweep": "sweep TRAINED --data TABLE --text-column review --label-column verdict --dry-run",
+    "inspect": "inspect TRAINED",
+    "spectrum": "spectrum TRAINED",
+    "export": "export TRAINED --out written",
+    "predict": "predict TRAINED --text good",
+}
+
+
+@pytest.mark.parametrize("line", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_every_other_verb_says_what_measures_a_training(eckart, trained, table, tmp_path, line):
+    names = {"TRAINED": trained, "TABLE": table}
+    ended = eckart(*[names.get(word, word) for word in line.split()])
+    refused(ended, f"`eckart functions evaluate {trained}` measures")
     assert not list(tmp_path.iterdir())
 
 
