@@ -275,7 +275,7 @@ def test_interrupting_ends_with_130_and_a_fault_of_ours_with_1(
     assert "the same command goes on" in ended.err
     ended = eckart("evaluate", model, *own_task)
     assert ended.status == 130
-    assert "interrupted; nothing was kept" in ended.err
+    assert "interrupted; nothing new was kept" in ended.err
 
     def fault(*_, **__):
         raise ZeroDivisionError

@@ -151,8 +151,8 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
                 done += 1
                 shown.update(job, description=f"{done} of {units} units, trials")
                 say(
-                    f"{done} of {units} units: {event}: {trials} trials,"
-                    f" {time.perf_counter() - start:.0f} s"
+                    f"{done} of {units} units: {event}: {trials} trials;"
+                    f" {time.perf_counter() - start:.0f} s since the start"
                 )
                 trials = 0
 

@@ -103,6 +103,28 @@ def test_an_interrupted_training_is_kept_and_goes_on(eckart, monkeypatch):
     assert torch.equal(read_losses("run"), read_losses("calm"))
 
 
+def test_a_log_is_told_now_and_then_where_training_is(eckart, monkeypatch):
+    monkeypatch.setattr("eckart.cli.console.SILENCE", 0.0)
+    ended = eckart("functions", "train", *TINY, "--steps", "3", "--out", "run")
+    told = [line for line in ended.err.splitlines() if line.startswith("step ")]
+    assert [line.split(":")[0] for line in told] == [f"step {i} of 3" for i in (1, 2, 3)]
+    assert all("loss " in line for line in told)
+
+
+def test_interrupting_before_a_training_goes_on_does_not_deny_what_is_kept(eckart, monkeypatch):
+    arguments = ["functions", "train", *TINY, "--steps", "2", "--out", "run"]
+    assert eckart(*arguments).status == 0
+
+    def interrupted(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Training, "of", interrupted)  # nothing is read of the folder yet
+    ended = eckart(*arguments)
+    assert ended.status == 130
+    assert "what was finished is kept" in ended.err
+    assert "nothing new was kept" in eckart(*arguments[:-2]).err
+
+
 WRONG_TRAINING = {
     "function": (["--function", "cubic"], "no function class 'cubic'; the classes are linear"),
     "heads": (["--heads", "5"], "width 8 is not a multiple of 5 heads"),
