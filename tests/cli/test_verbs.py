@@ -310,8 +310,6 @@ def test_search_gives_all_it_promises(eckart, model, own_task, tmp_path):
         "0,0.5,0.9",
         "--out",
         "run",
-        "--save",
-        "clipped",
         "--json",
     )
     found = document(ended)
@@ -333,10 +331,18 @@ def test_search_gives_all_it_promises(eckart, model, own_task, tmp_path):
     )
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test"] == test
     assert (tmp_path / "run" / "validation.png").stat().st_size > 1000
-    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "clipped")
-    assert AutoTokenizer.from_pretrained(tmp_path / "clipped")("good")["input_ids"]
-    assert len(saved.model.layers) == 3
-    assert found["saved"]["accuracy"] == test["clipped"]["accuracy"]
+    assert "saved" not in found
+
+
+def test_where_nothing_is_clipped_nothing_is_saved(eckart, model, own_task, tmp_path):
+    line = ["search", model, *own_task, "--rates", "0", "--layer", "0", "--save", "copy"]
+    ended = eckart(*line, "--out", "run")
+    assert ended.status == 0, ended.err
+    said = " ".join(ended.err.split())
+    assert "nothing was clipped, so nothing was saved" in said
+    assert document(eckart(*line, "--out", "run", "--json"))["saved"] is None
+    assert not (tmp_path / "copy").exists()
+    assert eckart("export", "run", "--out", "copy", "--unclipped").status == 0
 
 
 def test_a_search_that_is_asked_again_recomputes_nothing(

@@ -84,12 +84,14 @@ def _show_cost(cost: Cost, seen: Mapping[str, Outlook], as_json: bool) -> None:
         power = [{"of": name, **found.to_json()} for name, found in seen.items()]
         print_json({**cost.to_json(), "power": power})
         return
+    from eckart.selection.power import lasting
+
     for name, found in seen.items():
         show(f"{name}: {found}")
     show(
         f"{cost.units} units, up to {cost.trials} trials, {cost.kept} of them kept already; fewer"
         f" where no edit is chosen for the test rows\n{cost.rows:,} rows, {cost.tokens:,} tokens in"
-        f" the unpruned passes\nabout {cost.seconds / 60:.1f} minutes for what is left, one unit"
+        f" the unpruned passes\n{lasting(cost.seconds)} for what is left, one unit"
         f" after the other, on this machine\ndisk: about {cost.disk / 1e6:.1f} MB for the run;"
         f" states of up to {cost.states / 1e6:.1f} MB at a time, in memory (--cache-memory) or a"
         " temporary file"

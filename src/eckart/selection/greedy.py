@@ -84,9 +84,10 @@ def compose(
             f" {len(candidates)} candidates and the unpruned model, {least:,} row passes; give"
             " more, or fewer --places or --rates"
         )
-    foretell(tell, draws, sorted(candidates, key=lambda e: (-e.layer, -e.rate)), rows)
+    deepest = sorted(candidates, key=lambda e: (-e.layer, -e.rate))
+    foretell(tell, draws, deepest, rows, step="how long a step takes")
     if len({edit.layer for edit in candidates}) > 1:
-        tell("that is of the deepest candidate: where another turns more rows, more can be seen")
+        tell("both go by the deepest candidate: others may turn more rows, and take longer")
     course = greedy(
         draws.score,
         candidates,

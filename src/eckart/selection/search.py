@@ -233,7 +233,9 @@ def _search(
     layer = worst_layer(layers, plan.top_k)
     edits = largest_first(scorer.anatomy, layer, plan.part, plan.tried)
     rates = (*(edit.rate for edit in edits), 0.0)
-    foretell(tell, draws, edits, rows if plan.race else None)
+    arms = partial(control_arms, droppable=droppable(scorer.anatomy)) if plan.controls else no_arms
+    beside = len(arms(edits[0])) if edits else 0
+    foretell(tell, draws, edits, rows if plan.race else None, beside)
 
     def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
         return race_rates(score, layer, part, rates, rows, tell)
@@ -246,7 +248,7 @@ def _search(
         plan.top_k,
         settings["metric"],
         race if plan.race else search_all,
-        partial(control_arms, droppable=droppable(scorer.anatomy)) if plan.controls else no_arms,
+        arms,
     )
     raced = found.rates if isinstance(found.rates, Race) else None
     seen = raced.seen if raced else (rows,) * len(rates)
