@@ -226,6 +226,7 @@ def _evaluator(
 @app.command(
     epilog=such_as(
         "eckart sweep MODEL --task verdicts.yaml --layers 0,-1 --rates 0.5,0.9 --dry-run",
+        "eckart sweep figure3-small --model MODEL",
     )
 )
 @with_options(helps={"data": "The task's data; of several tasks, a folder with one for each."})
@@ -243,6 +244,7 @@ def sweep(
     metric: o.Metric = None,
     out: o.Out = None,
     dry_run: o.DryRun = False,
+    quick: o.Quick = False,
     cluster: o.Cluster = None,
     cpus: o.Cpus = 1,
     gpus: o.Gpus = 0,
@@ -253,7 +255,7 @@ def sweep(
     """Run a grid over models, tasks, layers, parts, rates, shots, seeds and scorings; stop and go
     on at will."""
     from eckart.sweeps.cluster import on_cluster
-    from eckart.sweeps.files import is_study, read_study, with_model
+    from eckart.sweeps.files import QUICK, is_study, read_study, with_model
     from eckart.sweeps.sources import Sources, settle
     from eckart.sweeps.sweep import default_folder, locally
 
@@ -263,7 +265,7 @@ def sweep(
     if source is not None and not is_study(source):
         said = with_model(source, said)
         source = None
-    grid = read_study(source, said)
+    grid = read_study(source, {**QUICK, **said} if quick else said)
     execute = locally if cluster is None else on_cluster(cluster, cpus, gpus)
     o.quieten()
     say(

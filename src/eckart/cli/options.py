@@ -72,6 +72,15 @@ DryRun = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick",
+        help="A first look: one draw, rates 0.5 and 0.9, 40 and 60 rows, where you do not say"
+        " otherwise.",
+        rich_help_panel=RUN,
+    ),
+]
 Cluster = Annotated[
     str | None,
     typer.Option(
