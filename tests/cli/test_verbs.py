@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 from families import build, save_family
+from results import refused
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -229,7 +230,7 @@ def test_evaluate_shows_prompts_and_scores_in_every_way(eckart, model, own_task,
     assert ended.status == 0
     first = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])
     assert f"--- {first['id']}\n{first['context']}\n' bad'\n' good'\n--- " in ended.out
-    verdict = ended.out.splitlines()[0]
+    (verdict,) = [line for line in ended.out.splitlines() if ", unpruned: accuracy" in line]
     assert f"{model} on reviews validation, unpruned: accuracy 0." in verdict
     assert verdict.endswith("; n = 25; one draw of demonstrations, seed 0).")
     assert "confusion" not in ended.out
@@ -242,6 +243,25 @@ def test_evaluate_shows_prompts_and_scores_in_every_way(eckart, model, own_task,
     ]
     assert [found["scoring"] for found in ways] == methods
     assert len({found["log_loss"] for found in ways}) == len(methods)
+
+
+def test_rows_are_shown_before_the_model_reads_any(eckart, model, own_task, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eckart.scoring.evaluator.Evaluator.outcomes", interrupt)
+    ended = eckart("evaluate", model, *own_task, "--show", "1")
+    assert ended.status == 130
+    assert ended.out.startswith("--- ")
+    assert ended.out.rstrip().endswith("' bad'\n' good'")
+
+
+def test_a_limit_reads_the_first_rows_alone(eckart, model, own_task):
+    line = ["evaluate", model, *own_task, "--edit", "0:mlp:0.9", "--json"]
+    few = document(eckart(*line, "--limit", "7"))
+    assert (few["n"], few["split"]) == (7, "validation[0:7]")
+    assert document(eckart(*line, "--limit", "99"))["split"] == "validation"
+    refused(eckart(*line, "--limit", "7", "--scoring", "batch"), "--limit")
 
 
 PROMISED = {

@@ -58,6 +58,10 @@ As = Annotated[
 Split = Annotated[
     str, typer.Option(help="validation, test, or all: every row that is no demonstration.")
 ]
+Limit = Annotated[
+    int | None,
+    typer.Option(help="Read the first N rows of the split alone.", metavar="N", min=1),
+]
 Layers = Annotated[
     str | None, typer.Option(help="Only these layers, such as 0,1,-1: negative ones from the last.")
 ]
