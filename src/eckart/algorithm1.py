@@ -5,12 +5,13 @@ It knows no model and no file: whatever scores edits on a split, here or elsewhe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 from eckart.errors import EditError, RunError
-from eckart.records import DROP, LARGEST, PARTS, TOP_K, Edit, Edits, Trial
+from eckart.records import DROP, LARGEST, PARTS, TOP_K, Edit, Edits, Trial, check_rate
 
 RANDOM_ARMS = ("random", "random1", "random2")
 """As many draws of random directions as a choice is compared with."""
@@ -256,6 +257,18 @@ def arms_together(edits: Edits, droppable: bool) -> tuple[Edits, ...]:
     (4, ['3:q:0.9:largest', '5:mlp:0.5:largest'])
     """
     return tuple(zip(*(control_arms(edit, droppable) for edit in edits), strict=False))
+
+
+def rank_at(rate: float, shape: tuple[int, int]) -> int:
+    """Return the rank r in 1..min(m, n) that a clipping rate keeps, where xi = 1 - r / min(m, n)
+    (Section 2): `max(1, floor((1 - rate) * min(m, n) + 1e-9))`; an EditError where the rate is not
+    in [0, 1).
+
+    >>> rank_at(0.95, (4096, 16384)), rank_at(0.9, (10, 10)), rank_at(0, (7, 5))
+    (204, 1, 5)
+    """
+    # Without 1e-9, (1 - 0.9) * 10 = 0.9999999999999998 would floor to 0.
+    return max(1, math.floor((1 - check_rate(rate)) * min(shape) + 1e-9))
 
 
 def candidate(layer: int, part: str, rate: float) -> Edits:

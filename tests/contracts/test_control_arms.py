@@ -16,13 +16,14 @@ from families import FAMILIES, MORE_FAMILIES, VOCAB, bits, build, same_bits, tin
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from eckart.algorithm1 import rank_at
 from eckart.errors import EditError
 from eckart.records import Edit
 from eckart.scoring.evaluator import Evaluator
 from eckart.tasks import Task
 from eckart.weights.anatomy import Anatomy, Weight
 from eckart.weights.edits import Clipped, Factors, clip, clip_
-from eckart.weights.linalg import Factor, rank_at
+from eckart.weights.linalg import Factor
 from eckart.weights.models import load_model
 
 EVERY = {**FAMILIES, **MORE_FAMILIES}

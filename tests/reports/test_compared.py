@@ -1,14 +1,17 @@
 """Several runs beside each other: paired on the rows that both were asked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from made_runs import Made
+from made_runs import Made, write
 
 from eckart.analysis.beside import beside
 from eckart.analysis.findings import find
 from eckart.errors import RunError
 from eckart.records import Edit
 from eckart.reports.compared import read_comparison
+from eckart.sweeps.grid import Sweep
 
 
 def better(setting, edit):
@@ -40,8 +43,51 @@ def test_runs_on_the_same_rows_are_paired(folders):
     gains = chosen[1] - chosen[0]
     assert row["gain"] == pytest.approx(np.nanmean(np.nanmean(gains, axis=1)))
     assert (row["rows"], row["asked"]) == (60, 60)
-    assert "less plain, on 60 rows that both were asked" in report.summary[0]
+    assert "less 'plain', on 60 rows that both were asked" in report.summary[0]
     assert [line["run"] for line in report.tables["leaderboard"].to_json()] == ["better", "plain"]
+
+
+def test_the_first_screen_opens_with_the_verdict(folders):
+    first = read_comparison([folders["plain"], folders["better"]], None, "html").opening
+    said = dict(first.answers)
+    assert first.title.startswith("'better' did better than 'plain': +16.38 points")
+    assert said["How sure?"].startswith("'better' (moods, 4 shots, sum, mlp): Quite sure: 95%")
+    assert "of one choice, not adjusted; 60 rows, 3 draws" in said["How sure?"]
+    assert first.cautions == ()
+    assert said["What now?"].startswith("Prefer it")
+
+
+def test_what_differs_besides_the_choice_is_a_caution(folders, tmp_path):
+    other = Made(gain=better, layers=(6,), rates=(0.9,), rows=50, scorings=("batch",), seeds=(0, 1))
+    run = other.write(tmp_path / "other")
+    first = read_comparison([folders["plain"], run], None, "html").opening
+    (caution,) = first.cautions
+    assert caution == (
+        "They differ from 'plain' in more than what they clip: scoring sum there, batch in 'other';"
+        " draws 3 there, 2 in 'other'; rows 60 there, 50 in 'other'."
+    )
+
+
+def test_an_unfinished_run_is_marked_on_the_leaderboard(folders, tmp_path):
+    whole = Made(gain=better, tasks=("topics",), layers=(6,), rates=(0.9,)).run()
+    study = {
+        "models": ["made/tiny"],
+        "tasks": [{"task": "topics", "name": "topics", "metric": "accuracy"}],
+        "layers": [6],
+        "parts": ["mlp"],
+        "rates": [0.9],
+        "seeds": [0, 1, 2, 3],
+        "test": "all",
+    }
+    settings = Sweep.of(study, "the study").settings
+    models = {"made/tiny": {"layers": {"mlp": [6]}, "spectra": []}}
+    run = tmp_path / "half"
+    write(replace(whole, settings=settings, models=models), run)
+    report = read_comparison([folders["plain"], run], None, "html")
+    states = {row["run"]: row["state"] for row in report.tables["leaderboard"].rows}
+    assert states == {"plain": None, "half": "unfinished"}
+    names = [line.name for line in report.opening.picture.draw.args[0]]
+    assert "'half' (unfinished): topics, 4 shots, sum, mlp, n = 80" in names
 
 
 def test_a_row_that_reads_otherwise_is_another_row():
@@ -76,7 +122,7 @@ def test_without_demonstrations_a_run_stands_beside_every_draw():
 
 def test_other_tasks_make_a_leaderboard(folders):
     report = read_comparison([folders["plain"], folders["elsewhere"]], None, "html")
-    assert "Not compared with plain: elsewhere (topics" in report.summary[-1]
+    assert "Not compared with 'plain': 'elsewhere' (topics" in report.summary[-1]
     assert {row["task"] for row in report.tables["leaderboard"].rows} == {"moods", "topics"}
     assert report.to_csv().startswith("task,run,model")
     assert "All choices, task by task" in report.to_html()

@@ -21,6 +21,7 @@ from eckart.reports.provenance import progress
 from eckart.reports.table import Column, Table
 from eckart.runs import RunStore, read_run
 from eckart.statistics.paired import mcnemar_exact
+from eckart.statistics.power import Design
 from eckart.sweeps.grid import Sweep
 
 EVIL = (
@@ -173,7 +174,7 @@ def test_an_unfinished_sweep_says_how_much_is_there():
     assert report.summary[0].startswith("This sweep is unfinished: 50 of 78 trials are there.")
     assert "choices" in report.tables
     page = replace(report, pictures=()).to_html()
-    first = re.search(r'id="summary"[^>]*>\s*<p[^>]*>([^<]*)', page)
+    first = re.search(r'class="warning">([^<]*)', page)
     assert first.group(1) == report.summary[0]
 
 
@@ -345,7 +346,7 @@ def page(folder, tmp_path):
 
 
 def test_the_page_in_a_browser(page):
-    assert page.title() == "Sweep: tiny on moods"
+    assert page.title() == "sweep: moods, better"
     column = "#cells ~ .scroll"
     head = page.locator(f"{column} >> nth=0").locator("th", has_text="test: gain, points")
     index = head.evaluate("th => th.cellIndex")
@@ -406,23 +407,87 @@ def test_the_first_screen_answers(folder, tmp_path):
     first = Report.of(read_run(folder)).opening
     (choice,) = find(read_run(folder)).choices
     said = dict(first.answers)
-    assert first.title.startswith(
-        f"{choice.conclusion.capitalize()}: {100 * choice.gain.mean:+.2f} points"
-    )
+    assert first.title.startswith(f"It got better: {100 * choice.gain.mean:+.2f} points")
+    assert first.title.endswith("by clipping the MLP of layer 6 at 0.9")
     asked = "Did it help? By how much? How sure? What else changed? Which rows? What now?"
     assert " ".join(said) == asked
     assert "most frequent label" in said["By how much?"]
+    assert "the smallest 90% of its singular values are set to 0." in said["By how much?"]
+    assert said["How sure?"].startswith("Quite sure: 95% interval")
+    assert "of one choice, not adjusted" in said["How sure?"]
     assert "--guard" in said["What else changed?"]
     eckart.report(folder, tmp_path / "page.html")
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_fixed_less_broken_is_the_gain(seeds):
+    run = Made(gain=planted, seeds=seeds).run()
+    (choice,) = find(run).choices
+    told = re.search(r"([\d.]+) fixed, ([\d.]+) broken of (\d+) rows", answers(run)["Which rows?"])
+    fixed, broken, rows = map(float, told.groups())
+    assert (fixed - broken) / rows == pytest.approx(choice.gain.mean, abs=0.1 / rows)
+
+
+def answers(run):
+    return dict(Report.of(run).opening.answers)
+
+
+def test_a_rate_says_how_many_singular_values_go():
+    shapes = {"up": [48, 32], "gate": [48, 32], "down": [32, 40], "q": [32, 32]}
+    rest = {"sigma_max": 8.0, "sigma_min": 2.0, "condition_number": 4.0, "singular": False}
+    spectra = {
+        f"6.{name}": {**rest, "layer": 6, "name": name, "path": name, "shape": shape}
+        | {"rank": 32, "rounding": 0.0, "resolved": True}
+        for name, shape in shapes.items()
+    }
+    small = Made(gain=planted, shots=(0,), seeds=(0,), layers=(6,), rates=(0.9,))
+    facts = {"spectra": list(spectra), "layers": {"mlp": [6]}, "condition_numbers": {}}
+    run = replace(small.run(), spectra=spectra, models={"made/tiny": facts})
+    assert "set to 0 (29 of 32 in gate, up and down)." in answers(run)["By how much?"]
+
+
 def test_one_draw_is_no_licence():
-    first = Report.of(
-        Made(gain=lambda *_: 0.3, seeds=(0,), layers=(6,), rates=(0.9,)).run()
-    ).opening
+    run = Made(gain=lambda *_: 0.3, seeds=(0,), layers=(6,), rates=(0.9,)).run()
+    first = Report.of(run).opening
     assert first.outcome == "gain"
-    assert "one draw of demonstrations alone" in dict(first.answers)["What now?"]
+    assert first.cautions[0].startswith("One draw of demonstrations alone")
+    assert "where a coin would share them evenly" in dict(first.answers)["How sure?"]
+
+
+def test_what_learned_nothing_is_said_first_of_several_draws_too():
+    first = Report.of(Made(base=0.5, layers=(6,), rates=(0.9,)).run()).opening
+    assert first.title.startswith("Learned nothing. ")
+    assert first.cautions[0].startswith("Learned nothing here, as far as accuracy on n = ")
+
+
+def test_what_cannot_be_told_says_how_many_rows_would_do():
+    small = Made(gain=lambda *_: 0.08, shots=(0,), seeds=(0,), layers=(6,), rates=(0.9,))
+    (choice,) = find(small.run()).choices
+    assert choice.conclusion == "cannot tell"
+    rows = int(re.search(r"`--split-sizes 79,(\d+)`", answers(small.run())["What now?"])[1])
+    design = Design((choice.fixed + choice.broken) / choice.gain.rows)
+    told = [design.power(choice.gain.mean, n) >= 0.8 for n in (choice.gain.rows, rows)]
+    assert told == [False, True]
+
+
+def test_several_choices_say_over_how_many_p_is_adjusted():
+    run = Made(gain=planted, tasks=("moods", "topics", "words"), layers=(6,), rates=(0.9,)).run()
+    first = Report.of(run).opening
+    assert first.title.startswith("3 choices: 1 better, 2 cannot tell")
+    assert "adjusted for all 3 choices" in dict(first.answers)["How sure?"]
+
+
+def test_a_caution_stands_whole_on_a_phones_first_screen(tmp_path):
+    made = Made(gain=lambda *_: 0.3, seeds=(0,), layers=(6,), rates=(0.9,))
+    path = eckart.report(made.write(tmp_path / "run"), tmp_path / "page.html")
+    with chromium() as browser:
+        page = noting(browser, viewport={"width": 390, "height": 844})
+        page.goto(path.as_uri())
+        box = page.locator(".warning").bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+        assert box["y"] + box["height"] <= 844
 
 
 def test_confusions_count_every_row_before_and_after(folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,29 @@ from eckart.analysis.findings import Choice, Findings, find
 from eckart.analysis.outcomes import short_name
 from eckart.errors import RunError
 from eckart.reports.figures.forest import GainLine, draw_gains
-from eckart.reports.opening import CAPTION, MOST_LINES, Opening, gain_line, pictured
+from eckart.reports.opening import (
+    CAPTION,
+    MOST_LINES,
+    Opening,
+    found_words,
+    gain_line,
+    pictured,
+    short_choice,
+)
 from eckart.reports.page import Report, check_format, checked_run
-from eckart.reports.provenance import Provenance, provenance
-from eckart.reports.sentences import choice_name, clipped_words
+from eckart.reports.provenance import Provenance, progress, provenance
+from eckart.reports.sentences import PLAIN, clipped_words, sureness
 from eckart.reports.table import UNITS, Column, Table, Units
 from eckart.reports.tables import WHERE
-from eckart.statistics.gain import counted, sentence
+from eckart.selection.controls import joined
+from eckart.statistics.gain import sentence
 
 Named = dict[str, Findings]
 """Findings by the run's name; the first is the one that others are compared with."""
-SAID = 6
+Pair = tuple[str, Beside]
+"""A run's name, and its choice beside the first run's."""
+SAID, SHOWN = 6, 3
+OWN = "The table of choices has each with its interval, and p adjusted for its own run's choices."
 
 
 def read_comparison(runs: Sequence[Path], path: Path | None, format: str) -> Report:
@@ -46,7 +58,7 @@ def read_comparison(runs: Sequence[Path], path: Path | None, format: str) -> Rep
     judged = adjusted([each for _, each in lines])
     compared = [(name, each) for (name, _), each in zip(lines, judged, strict=True)]
     tables = (_compared_table(found, compared), _leaderboard(found))
-    warnings = [f"{n}: {w}" for n, o in zip(names, origins, strict=True) for w in o.warnings]
+    warnings = [f"'{n}': {w}" for n, o in zip(names, origins, strict=True) for w in o.warnings]
     return Report(
         title=f"{len(found)} runs: {', '.join(found)}",
         summary=(*warnings, *_sentences(first, found, compared)),
@@ -77,14 +89,17 @@ def _origin(
     return Provenance(", ".join(names), "comparison", warnings, about, {}, {}, command)
 
 
-def _sentences(first: str, found: Named, compared: Sequence[tuple[str, Beside]]) -> list[str]:
-    paired = sorted(
-        ((name, each) for name, each in compared if each.gain), key=lambda pair: pair[1].p_adjusted
-    )
-    said = [_sentence(first, found, *pair) for pair in paired[:SAID]]
+def _sentences(first: str, found: Named, compared: Sequence[Pair]) -> list[str]:
+    said = [_sentence(first, found, *pair) for pair in _paired(compared)[:SAID]]
     left = [f"{_name(name, each)} ({each.why_not})" for name, each in compared if not each.gain]
     more = f", and {len(left) - SAID} more" if len(left) > SAID else ""
-    return said + [f"Not compared with {first}: {', '.join(left[:SAID])}{more}."] * bool(left)
+    return said + [f"Not compared with '{first}': {', '.join(left[:SAID])}{more}."] * bool(left)
+
+
+def _paired(compared: Sequence[Pair]) -> list[Pair]:
+    """Return what could be compared, the most certain first."""
+    paired = [pair for pair in compared if pair[1].gain]
+    return sorted(paired, key=lambda pair: pair[1].p_adjusted)
 
 
 def _sentence(first: str, found: Named, name: str, each: Beside) -> str:
@@ -92,76 +107,166 @@ def _sentence(first: str, found: Named, name: str, each: Beside) -> str:
     told = sentence(each.gain, found[name].kind.headline, p=each.p_adjusted)
     rows = f"{each.shared:,} rows that both were asked"
     missing = f" (of {each.asked:,})" if each.shared < each.asked else ""
-    return f"{_name(name, each)} less {first}, on {rows}{missing}: {each.verdict}, {told}."
+    return f"{_name(name, each)} less '{first}', on {rows}{missing}: {each.verdict}, {told}."
 
 
 def _name(name: str, each: Beside) -> str:
     where = each.second.condition
-    return f"{name} ({where.task}, {where.shots} shots, {where.scoring}, {each.second.part})"
+    return f"'{name}' ({where.task}, {where.shots} shots, {where.scoring}, {each.second.part})"
 
 
-def _opening(first: str, found: Named, compared: Sequence[tuple[str, Beside]]) -> Opening:
-    units = UNITS[next(iter(found.values())).kind]
-    paired = [(name, each) for name, each in compared if each.gain]
-    said = counted(each.verdict for _, each in paired)
-    own = counted(choice.conclusion for each in found.values() for choice in each.choices)
-    lines = [line for pair in paired if (line := _line(*pair))] if paired else _own_lines(found)
-    lines.sort(key=lambda line: -line.gain)
-    against = (
-        f"paired with {first}: {said}" if paired else f"each against its unpruned model: {own}"
-    )
-    title = f"{len(found)} runs, {against}"
+def _opening(first: str, found: Named, compared: Sequence[Pair]) -> Opening:
+    units = UNITS[found[first].kind]
+    paired = _paired(compared)
     zero = first if paired else "unpruned"
+    lines = list(map(_line, paired)) if paired else _own_lines(found)
+    told = [pair for pair in paired if pair[1].verdict != "cannot tell"]
+    shown = (told or paired)[:SHOWN]
+    title = _title(first, paired, units) if paired else _own_title(found)
+    differ = _differ(found[first], paired)
     answers = (
-        ("Which did better?", _best(lines, units, zero)),
-        ("On the same rows?", _shared(first, compared)),
         (
-            "How sure?",
-            "Every line has its 95% interval, and an adjusted p over all lines of this page."
-            if paired
-            else "Every line has its 95% interval; adjusted p is over its own run's choices.",
+            "Which did better?",
+            _each(shown, partial(_better, units)) or "None can be said to: they share no rows.",
         ),
+        ("How sure?", _each(shown, partial(_how_sure, units, len(paired))) or OWN),
+        ("On the same rows?", _shared(first, compared)),
+        ("What now?", _now(first, [pair[1].verdict for pair in paired])),
     )
-    words = f"{len(lines)} gains" + f", the highest {MOST_LINES} drawn" * (len(lines) > MOST_LINES)
+    outcomes = {pair[1].verdict for pair in told}
+    opened = Opening(
+        outcome=outcomes.pop() if len(outcomes) == 1 else "cannot tell",
+        title=title,
+        answers=answers,
+        cautions=(differ,) if differ else (),
+        tab=f"{', '.join(found)}: {title}",
+    )
+    rows = {each.shared for _, each in paired}
+    same = f", n = {rows.pop()} rows" if len(rows) == 1 else ""
+    against = f"with '{first}'" if paired else "of a run with its own unpruned model"
+    words = f"{len(lines)} comparison{'s' * (len(lines) != 1)} {against}{same}"
+    if len(lines) > MOST_LINES:
+        words += f", the {MOST_LINES} {'most certain' if paired else 'highest'} drawn"
     draw = partial(draw_gains, lines[:MOST_LINES], units, sample=words, reference=zero)
-    opened = Opening("cannot tell", title, answers)
     return pictured(opened, draw, CAPTION) if lines else opened
 
 
+def _title(first: str, paired: Sequence[Pair], units: Units) -> str:
+    """Say what was found against the first run."""
+    if len(paired) > 1:
+        said = found_words([each.verdict for _, each in paired])
+        return f"Against '{first}', {len(paired)} comparisons: {said}"
+    ((name, each),) = paired
+    assert each.gain is not None
+    told = units.told(each.gain.mean, each.gain.interval)
+    if each.verdict == "cannot tell":
+        return f"Cannot tell '{name}' from '{first}': {told}"
+    return f"'{name}' did {PLAIN[each.verdict]} than '{first}': {told}"
+
+
+def _own_title(found: Named) -> str:
+    own = [choice.conclusion for each in found.values() for choice in each.choices]
+    return f"{len(found)} runs, each against its own unpruned model: {found_words(own)}"
+
+
 def _own_lines(found: Named) -> list[GainLine]:
-    choices = [(name, f, choice) for name, f in found.items() for choice in f.choices]
-    lines = (gain_line(choice, f, f"{name}: {choice_name(choice)}") for name, f, choice in choices)
-    return [line for line in lines if line]
+    models = len({c.condition.model for each in found.values() for c in each.choices})
+    lines = (
+        gain_line(c, f, f"'{name}'{_state(f)}: {short_choice(c, models)}, n = {c.gain.rows}")
+        for name, f in found.items()
+        for c in f.choices
+        if c.gain
+    )
+    return sorted(filter(None, lines), key=lambda line: -line.gain)
 
 
-def _best(lines: Sequence[GainLine], units: Units, zero: str) -> str:
-    if not lines:
-        return "None can be said to."
-    top, low = lines[0], lines[-1]
-    said = [f"Highest is {top.name}: {top.outcome}, {units.text(top.gain)}{units.unit}"]
-    if low is not top:
-        said.append(f"lowest {low.name}: {low.outcome}, {units.text(low.gain)}{units.unit}")
-    return f"{'; '.join(said)}; each against {zero}."
+def _state(findings: Findings) -> str:
+    there, wanted = progress(findings.run)
+    return " (unfinished)" if there < wanted else ""
 
 
-def _shared(first: str, compared: Sequence[tuple[str, Beside]]) -> str:
-    paired = [each for _, each in compared if each.gain]
+def _each(shown: Sequence[Pair], say: Callable[[Beside], str]) -> str:
+    return " ".join(f"{_name(*pair)}: {say(pair[1])}" for pair in shown)
+
+
+def _better(units: Units, each: Beside) -> str:
+    assert each.gain is not None
+    told = f"{PLAIN[each.verdict]}, {units.text(each.gain.mean)}{units.unit}"
+    return f"{told}: {units.metric} {each.after:.4f} against {each.before:.4f}."
+
+
+def _how_sure(units: Units, among: int, each: Beside) -> str:
+    assert each.gain is not None
+    seeds = each.gain.seeds
+    about = each.verdict, each.gain, units, each.p_adjusted, among
+    return sureness(*about, f"{each.shared} rows, {seeds} draw{'s' * (seeds > 1)}")
+
+
+def _shared(first: str, compared: Sequence[Pair]) -> str:
+    paired = _paired(compared)
     left = len(compared) - len(paired)
-    partly = sum(each.shared < each.asked for each in paired)
-    said = [f"{len(paired)} of {len(compared)} choices share rows with {first} and are paired."]
+    partly = sum(each.shared < each.asked for _, each in paired)
+    said = [f"{len(paired)} of {len(compared)} choices are paired, on rows of '{first}' too."]
     said += [f"In {partly} only some rows are shared; the others are left out."] * bool(partly)
     said += [f"{left} are not compared: the sentences say why."] * bool(left)
     return " ".join(said)
 
 
-def _line(name: str, each: Beside) -> GainLine | None:
-    if each.gain is None:
-        return None
-    about = each.gain.mean, each.gain.interval, each.before
-    return GainLine(_name(name, each), each.verdict, *about)
+def _differ(first: Findings, paired: Sequence[Pair]) -> str:
+    """Say in what the runs differ besides what they clip."""
+    found: dict[tuple[str, Any, Any], list[str]] = {}
+    for name, each in paired:
+        for fact, one, other in _facts(each, first):
+            if one != other:
+                found.setdefault((fact, one, other), []).append(f"'{name}'")
+    said = [
+        f"{fact} {one} there, {other} in {joined(list(dict.fromkeys(names)))}"
+        for (fact, one, other), names in found.items()
+    ]
+    more = f"from '{first.run.folder.name}' in more than what they clip: {'; '.join(said)}."
+    return f"They differ {more}" if said else ""
 
 
-def _compared_table(found: Named, compared: Sequence[tuple[str, Beside]]) -> Table:
+def _facts(each: Beside, first: Findings) -> list[tuple[str, Any, Any]]:
+    assert each.first is not None  # as of all that is paired
+    one, other = each.first, each.second
+    a, b = one.condition, other.condition
+    split = first.split(one) if one.edit else "test"
+    asked = len(first.blocks[a, split].ids)
+    return [
+        ("model", short_name(a.model), short_name(b.model)),
+        ("shots", a.shots, b.shots),
+        ("scoring", a.scoring, b.scoring),
+        ("part", one.part, other.part),
+        ("draws", len(one.picks), len(other.picks)),
+        ("rows", asked, each.asked),
+    ]
+
+
+def _now(first: str, verdicts: Sequence[str]) -> str:
+    if not verdicts:
+        return (
+            "Score the runs on the same rows: the same task, `--split-sizes` and `--seeds`; then"
+            " compare again."
+        )
+    better = verdicts.count("gain")
+    if better == len(verdicts) == 1:
+        return "Prefer it; its own report says whether clipping helps it at all."
+    if better:
+        return f"Prefer these {better} where their conditions are yours; keep '{first}' elsewhere."
+    worse = "gain nothing" if "cannot tell" in verdicts else "do worse"
+    return f"Keep '{first}': the others {worse} that these rows can show."
+
+
+def _line(pair: Pair) -> GainLine:
+    name, each = pair
+    assert each.gain is not None
+    return GainLine(
+        _name(name, each), each.verdict, each.gain.mean, each.gain.interval, each.before
+    )
+
+
+def _compared_table(found: Named, compared: Sequence[Pair]) -> Table:
     units = UNITS[next(iter(found.values())).kind]
     first = next(iter(found))
     columns = (
@@ -223,6 +328,7 @@ def _leaderboard(found: Named) -> Table:
         Column("outcome", "verdict"),
         Column("rows", "rows", "count"),
         Column("seeds", "seeds", "count"),
+        Column("state", "state"),
     )
     rows = [
         _leader(name, findings, c) for name, findings in found.items() for c in findings.choices
@@ -243,6 +349,7 @@ def _leader(name: str, findings: Findings, choice: Choice) -> dict[str, Any]:
         **vars(where),
         "model": short_name(where.model),
         "run": name,
+        "state": _state(findings).strip(" ()") or None,
         "part": choice.part,
         "edit": clipped_words(choice) if choice.edit else "nothing",
         "unpruned": before.mean if before else None,

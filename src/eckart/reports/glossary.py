@@ -46,6 +46,8 @@ GLOSSARY = {
     "seed x row": "A row counted once for every seed that scored it.",
     "shots": "How many demonstrations stand in the prompt.",
     "singular": "Of a matrix: its smallest singular value is 0.",
+    "singular values": "How much a matrix stretches along each of its directions; the smallest"
+    " matter least.",
     "spread over seeds": "How much the unpruned model's result alone moves from one draw of"
     " demonstrations to the next (standard deviation).",
     "unpruned": "The model as it was, nothing clipped.",
@@ -57,6 +59,10 @@ _WORDS = re.compile(
     + r")(?![\w-])",
     re.IGNORECASE,
 )
+_FIGURES = re.compile(r"\b(n|p) = ")
+_TYPED = re.compile("`([^`]+)`")
+_EDGES = re.compile(r"(?<=\()(?=<button)|(?<=</button>)(?=[,.;:)])")
+"""Where a line would break beside a button, and not beside a word."""
 _NAMES = {word.lower(): word for word in GLOSSARY}
 
 
@@ -81,7 +87,7 @@ def anchor(word: str) -> str:
 
 def explained(text: str) -> str:
     """Return a text as HTML whose words of the glossary open their meaning, each where it stands
-    first."""
+    first; what is typed is set apart, and no number parts from what it is of."""
     seen: set[str] = set()
 
     def button(match: re.Match[str]) -> str:
@@ -92,4 +98,7 @@ def explained(text: str) -> str:
         about = f'type="button" class="word" popovertarget="{anchor(word)}"'
         return f"<button {about}>{match[0]}</button>"
 
-    return _WORDS.sub(button, escape(text))
+    marked = _WORDS.sub(
+        button, escape(_FIGURES.sub("\\1\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", text))
+    )
+    return _TYPED.sub(r"<code>\1</code>", _EDGES.sub("&#8288;", marked))

@@ -3,43 +3,54 @@ now."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from shlex import quote
-from typing import get_args
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from eckart.analysis.findings import Choice, Conclusion, Findings
+from eckart.algorithm1 import rank_at
+from eckart.analysis.findings import Choice, Conclusion, Findings, picked_gains
 from eckart.analysis.outcomes import short_name
+from eckart.records import PARTS
 from eckart.reports.figures.forest import NARROW, WIDE, GainLine, draw_gains
 from eckart.reports.figures.gallery import Picture
 from eckart.reports.guard import guards
 from eckart.reports.sentences import (
-    changes,
+    PLAIN,
+    RATE,
     choice_name,
     clipped_words,
+    learned_nothing,
+    mcnemar_words,
     ordered,
     power_sentence,
     rows_words,
-    sample_words,
-    tested_scores,
+    sureness,
 )
 from eckart.reports.table import UNITS
-from eckart.reports.turned import Flipped
+from eckart.reports.tables import spectra_by_model
+from eckart.selection.controls import joined
 from eckart.selection.rivals import Rivals
 from eckart.selection.tested import drawn
-from eckart.statistics.crossed import nothing_learned
-from eckart.statistics.gain import counted
+from eckart.statistics.gain import LEVEL, counted
+from eckart.statistics.power import LEAST_GAIN, Design
+from eckart.statistics.scores import Score
 
-MOST_LINES = 12
+MOST_LINES = 10
 TELLING = ("gain", "loss")
 CAPTION = (
-    "Each gain with its 95% interval: where the interval is clear of zero and p, adjusted for all"
-    " choices, is at most 0.05, a gain or a loss is said."
+    "A dot is the change that was measured, its line the 95% interval. Better or worse is said"
+    " where the line is clear of zero and p, adjusted for all that is compared, is at most 0.05."
 )
 LABEL = " A diamond: what always answering the most frequent label would reach."
+ONE_DRAW = (
+    "One draw of demonstrations alone: others may say otherwise. Search again with `--seeds"
+    " 0,1,2,3,4` before you rely on it."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,48 +61,66 @@ class Opening:
         outcome: the verdict that colours it.
         title: what was found, in a few words.
         answers: question and answer.
-        picture: gains against zero; None where there is no gain to draw.
+        cautions: what a reader must know beside the title.
+        tab: run, task and verdict, for a browser's tab.
+        picture: changes against zero; None where there is none to draw.
         insets: the same without its title, for a desk and for a phone.
     """
 
     outcome: Conclusion
     title: str
     answers: tuple[tuple[str, str], ...]
+    cautions: tuple[str, ...] = ()
+    tab: str = ""
     picture: Picture | None = None
     insets: tuple[Picture, ...] = ()
 
 
-def opening(findings: Findings, rivals: Rivals | None, turned: Sequence[Flipped]) -> Opening | None:
+def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
     """Return a run's first screen; None where nothing was chosen."""
     choices = ordered(findings)
     if not choices:
         return None
     first, several = choices[0], len(choices) > 1
-    said = counted((choice.conclusion for choice in choices), get_args(Conclusion))
-    title = f"{len(choices)} choices: {said}" if several else _title(first, findings)
+    models = len({choice.condition.model for choice in choices})
+    names = {choice.target: short_choice(choice, models) if several else "" for choice in choices}
     told = [choice for choice in choices if choice.conclusion in TELLING]
     shown = (told or [choice for choice in choices if choice.gain])[:3] or [first]
+    unlearned = [said for choice in choices if (said := learned_nothing(choice, findings))]
+
+    def each(say: Callable[[Choice, Findings], str], none: str = "") -> str:
+        said = [(names[choice.target], say(choice, findings)) for choice in shown]
+        return (
+            " ".join(f"{name}: {words}" if name else words for name, words in said if words) or none
+        )
+
     answers = (
-        ("Did it help?", _helped(choices, findings, rivals)),
-        ("By how much?", _how_much(shown, findings, several)),
-        ("How sure?", _how_sure(shown, findings, several)),
+        ("Did it help?", _helped(choices, rivals)),
+        ("By how much?", each(_amount, "Nothing was gained.")),
+        ("How sure?", each(_how_sure, "Nothing was tested on other rows than those that chose.")),
         ("What else changed?", _elsewhere(shown, findings)),
-        ("Which rows?", _which(shown, turned)),
+        ("Which rows?", each(_which, "None turned.")),
         ("What now?", _now(shown[0], findings)),
     )
-    models = len({choice.condition.model for choice in choices})
-    names = [_short(choice, models) if several else "" for choice in choices]
-    named = zip(choices, names, strict=True)
-    lines = [line for choice, name in named if (line := gain_line(choice, findings, name))]
+    lines = [line for c in choices if (line := gain_line(c, findings, names[c.target]))]
     outcomes = {choice.conclusion for choice in told} or {first.conclusion}
-    outcome: Conclusion = outcomes.pop() if len(outcomes) == 1 else "cannot tell"
+    verdict = found_words(choice.conclusion for choice in choices)
+    title = f"{len(choices)} choices: {verdict}" if several else _title(first, findings)
+    found = Opening(
+        outcome=outcomes.pop() if len(outcomes) == 1 else "cannot tell",
+        title="Learned nothing. " * (len(unlearned) == len(choices)) + title,
+        answers=answers,
+        cautions=(*_unlearned(unlearned, len(choices)), *[ONE_DRAW] * any(map(_one_draw, told))),
+        tab=f"{findings.run.folder.name}: {_tasks(choices)}, {verdict}",
+    )
+    if not lines:
+        return found
     where = _where(choices, findings)
     if len(lines) > MOST_LINES:
-        where += f"; the {MOST_LINES} most certain of {len(lines)} gains"
+        where += f"; the {MOST_LINES} most certain of {len(lines)}"
     labelled = any(line.majority is not None for line in lines[:1])
     draw = partial(draw_gains, lines[:MOST_LINES], UNITS[findings.kind], sample=where)
-    found = Opening(outcome, title, answers)
-    return pictured(found, draw, CAPTION + LABEL * labelled) if lines else found
+    return pictured(found, draw, CAPTION + LABEL * labelled)
 
 
 def pictured(found: Opening, draw: Callable[..., Figure], caption: str) -> Opening:
@@ -102,7 +131,13 @@ def pictured(found: Opening, draw: Callable[..., Figure], caption: str) -> Openi
     return replace(found, picture=alone, insets=tuple(insets))
 
 
-def _short(choice: Choice, models: int) -> str:
+def found_words(conclusions: Iterable[Conclusion]) -> str:
+    """Say how many of each verdict there are, in plain words; the one there is without a number."""
+    said = [PLAIN[conclusion] for conclusion in conclusions]
+    return said[0] if len(said) == 1 else counted(said, PLAIN.values())
+
+
+def short_choice(choice: Choice, models: int) -> str:
     """Name a choice; without its model, where there is but one."""
     name = choice_name(choice)
     return name.removeprefix(f"{short_name(choice.condition.model)}, ") if models == 1 else name
@@ -117,87 +152,114 @@ def gain_line(choice: Choice, findings: Findings, name: str = "") -> GainLine | 
     return GainLine(name, choice.conclusion, *about)
 
 
+def _tasks(choices: Sequence[Choice]) -> str:
+    return ", ".join(sorted({choice.condition.task for choice in choices}))
+
+
 def _where(choices: Sequence[Choice], findings: Findings) -> str:
     """Say what was measured, on what."""
-    first = choices[0]
-    if len(choices) == 1:
-        on = f"{sample_words(first, findings)} ({findings.split(first)})" if first.gain else ""
-        edit = f"; clipped {clipped_words(first)}" if first.edit else ""
-        return f"{choice_name(first)}{edit}; {on}"
-    names = {short_name(choice.condition.model) for choice in choices}
-    model = names.pop() if len(names) == 1 else f"{len(names)} models"
-    return f"{model} on " + ", ".join(sorted({choice.condition.task for choice in choices}))
+    models = sorted({short_name(choice.condition.model) for choice in choices})
+    on = f"{models[0] if len(models) == 1 else f'{len(models)} models'} on {_tasks(choices)}"
+    rows = {rows_words(choice, findings, "rows") for choice in choices if choice.gain}
+    said = f"; n = {rows.pop()}" if len(rows) == 1 else ""
+    if len(choices) > 1:
+        return f"{on}{said}"
+    (choice,) = choices
+    where = choice.condition
+    draws = drawn(where.shots, tuple(choice.picks), choice.prompts)
+    return f"{on}, {where.shots} shots, scoring {where.scoring}{said}, {draws}"
 
 
 def _title(choice: Choice, findings: Findings) -> str:
-    word = choice.conclusion.capitalize()
+    words = {"gain": "It got better", "loss": "It got worse"}
+    word = words.get(choice.conclusion, choice.conclusion.capitalize())
     if choice.gain is None:
         return word
-    units, (low, high) = UNITS[findings.kind], choice.gain.interval
-    told = f"{units.text(choice.gain.mean)}{units.unit}"
-    return f"{word}: {told} (95% interval {units.text(low)} to {units.text(high)})"
+    told = UNITS[findings.kind].told(choice.gain.mean, choice.gain.interval)
+    return f"{word}: {told} by clipping {clipped_words(choice)}"
 
 
-def _helped(choices: Sequence[Choice], findings: Findings, rivals: Rivals | None) -> str:
+def _unlearned(said: Sequence[str], of: int) -> list[str]:
+    """Say first where clipping leaves nothing that beats always answering the most frequent
+    label."""
+    if len(said) <= 1 == of:
+        return list(said)
+    some = f"In {len(said)} of {of} choices the clipped model does no better than always answering"
+    return [f"{some} the most frequent label, as far as these rows show."] * bool(said)
+
+
+def _one_draw(choice: Choice) -> bool:
+    return choice.condition.shots > 0 and len(choice.picks) == 1
+
+
+def _helped(choices: Sequence[Choice], rivals: Rivals | None) -> str:
     if rivals:
         return str(rivals)
     if len(choices) > 1:
-        found = {w: sum(c.conclusion == w for c in choices) for w in get_args(Conclusion)}
-        unsure = len(choices) - found["gain"] - found["loss"]
+        found = [choice.conclusion for choice in choices]
+        helped, harmed = found.count("gain"), found.count("loss")
         return (
-            f"In {found['gain']} of {len(choices)} choices it did, in {found['loss']} it did harm;"
-            f" of {unsure} neither can be said. A choice is made for each model, task, number of"
-            " shots, scoring and part."
+            f"In {helped} of {len(found)} choices it did, in {harmed} it did harm; of"
+            f" {len(found) - helped - harmed} neither can be said. A choice is made for each model,"
+            f" task, number of shots, scoring and part. {RATE}"
         )
     (choice,) = choices
-    scores = tested_scores(choice, findings)
-    learned = nothing_learned(scores) if scores else ""
-    return f"{learned} {_in_words(choice)}".lstrip()
-
-
-def _in_words(choice: Choice) -> str:
-    if choice.conclusion == "not known":
-        return f"Not known: {choice.missing}."
-    if choice.edit is None:
-        return "No edit did better than the unpruned model on validation, so nothing is clipped."
-    clipping = f"clipping {clipped_words(choice)}"
     return {
-        "gain": f"Yes: {clipping} made the answers better.",
-        "loss": f"No: {clipping} made the answers worse.",
-    }.get(choice.conclusion, f"Cannot tell: what {clipping} changed may be chance.")
+        "not known": f"Not known: {choice.missing}.",
+        "nothing clipped": "No edit did better than the unpruned model on validation, so nothing"
+        " is clipped.",
+        "gain": "Yes: the answers are better.",
+        "loss": "No: the answers are worse.",
+        "cannot tell": "Cannot tell: the change may be chance.",
+    }[choice.conclusion]
 
 
-def _how_much(shown: Sequence[Choice], findings: Findings, several: bool) -> str:
-    return " ".join(_amount(choice, findings, several) for choice in shown) or "Nothing was gained."
-
-
-def _amount(choice: Choice, findings: Findings, named: bool) -> str:
-    where = f"{choice_name(choice)}: " if named else ""
+def _amount(choice: Choice, findings: Findings) -> str:
     line = gain_line(choice, findings)
     if line is None:
-        return f"{where}there is no gain to measure."
+        return ""
     units = UNITS[findings.kind]
     after = line.before + units.sign * line.gain
     most = "" if line.majority is None else f" (most frequent label: {line.majority:.4f})"
     return (
-        f"{where}{units.text(line.gain)}{units.unit}: {units.metric} from {line.before:.4f} to"
-        f" {after:.4f}{most}."
+        f"{units.text(line.gain)}{units.unit}: {units.metric} from {line.before:.4f} to"
+        f" {after:.4f}{most}. {_cut(choice, findings)}"
     )
 
 
-def _how_sure(shown: Sequence[Choice], findings: Findings, several: bool) -> str:
-    said = []
-    for choice in shown:
-        if choice.gain is None:
-            continue
-        where = f"{choice_name(choice)}: " if several else ""
-        draws = drawn(choice.condition.shots, tuple(choice.picks), choice.prompts)
-        change = changes(choice, findings)
-        said.append(
-            f"{where}{change[0].upper()}{change[1:]}, on {rows_words(choice, findings, 'rows')} and"
-            f" {draws}.{power_sentence(choice, findings)}"
-        )
-    return " ".join(said) or "Nothing was tested on other rows than those that chose."
+def _cut(choice: Choice, findings: Findings) -> str:
+    """Say what a rate does to the matrices: how many of how many singular values go, where the run
+    knows their shapes."""
+    edit = choice.edit
+    if edit is None:
+        return ""
+    if not choice.agreed:
+        return RATE
+    spectra = spectra_by_model(findings.run)
+    names: dict[tuple[int, int], list[str]] = {}
+    for matrix in spectra.get(choice.condition.model) or spectra.get("") or []:
+        name = matrix["name"].split("[")[0]
+        if matrix["layer"] == edit.layer and name in PARTS[edit.part]:
+            size = min(matrix["shape"]), rank_at(edit.rate, tuple(matrix["shape"]))
+            names.setdefault(size, []).append(matrix["name"])
+    sizes = [f"{of - kept:,} of {of:,} in {joined(own)}" for (of, kept), own in names.items()]
+    known = f" ({'; '.join(sizes)})" if sizes else ""
+    share = f"{100 * edit.rate:.4g}%"
+    return f"At {edit.rate:g} the smallest {share} of its singular values are set to 0{known}."
+
+
+def _how_sure(choice: Choice, findings: Findings) -> str:
+    if choice.gain is None:
+        return ""
+    draws = drawn(choice.condition.shots, tuple(choice.picks), choice.prompts)
+    facts = [f"{rows_words(choice, findings, 'rows')}, {draws}"]
+    if choice.paired and findings.kind is Score:
+        facts.insert(0, mcnemar_words(choice.fixed, choice.broken))
+    if choice.basis == "cross-validated":
+        facts.append("corrected for having been chosen on these rows")
+    about = choice.conclusion, choice.gain, UNITS[findings.kind]
+    sure = sureness(*about, choice.p_adjusted, len(findings.choices), *facts)
+    return f"{sure}{power_sentence(choice, findings)}"
 
 
 def _elsewhere(shown: Sequence[Choice], findings: Findings) -> str:
@@ -212,38 +274,70 @@ def _elsewhere(shown: Sequence[Choice], findings: Findings) -> str:
     if not any(choice.edit for choice in shown):
         return "Nothing: the model is as it was."
     return (
-        "It was not looked at. A search with --guard says how far a choice moves the model on plain"
-        " text and on other tasks."
+        "It was not looked at. A search with `--guard` says how far a choice moves the model on"
+        " plain text and on other tasks."
     )
 
 
-def _which(shown: Sequence[Choice], rows: Sequence[Flipped]) -> str:
-    names = [choice_name(choice) for choice in shown]
-    said = [
-        f"{f'{entry.name}: ' * (len(names) > 1)}{entry.fixed} fixed, {entry.broken} broken on"
-        f" {entry.split}{entry.under}."
-        for entry in rows
-        if entry.name in names
-    ]
-    return " ".join(said) or "None turned."
+def _gains(choice: Choice, findings: Findings) -> np.ndarray:
+    """Return the choice's gains by draw and row, where it is shown."""
+    block = findings.blocks[choice.condition, findings.split(choice)]
+    known = {s: e for s, e in choice.picks.items() if s in block.seeds and block.has(e)}
+    return picked_gains(block, known)
+
+
+def _which(choice: Choice, findings: Findings) -> str:
+    """Say how many rows turned under a draw, on average: so that fixed less broken is the gain."""
+    if choice.gain is None:
+        return ""
+    gains = _gains(choice, findings)
+    sizes = gains if findings.kind is Score else np.sign(gains)
+    fixed, broken = (np.nansum(np.maximum(way * sizes, 0), axis=1).mean() for way in (1, -1))
+    rows, names = rows_words(choice, findings, "rows"), findings.kind.turned
+    draws = "In an average draw " * (len(gains) > 1)
+    chosen = " These rows also chose." * (choice.basis == "cross-validated")
+    return f"{draws}{_count(fixed)} {names[0]}, {_count(broken)} {names[1]} of {rows}.{chosen}"
+
+
+def _count(rows: float) -> str:
+    return f"{rows:.1f}".removesuffix(".0")
 
 
 def _now(choice: Choice, findings: Findings) -> str:
     """Say what follows from the most certain choice."""
-    one_draw = choice.condition.shots > 0 and len(choice.picks) == 1
-    if choice.conclusion == "gain" and one_draw:
-        return (
-            "It holds for one draw of demonstrations alone. Search again with --seeds 0,1,2,3,4"
-            " before you rely on it."
-        )
     name = "" if len(findings.choices) == 1 else f" --choice '{choice_name(choice)}'"
     return {
-        "gain": "Look at the rows that it broke; then eckart export"
-        f" {quote(str(findings.run.folder))}{name} --out DIR writes the clipped model.",
+        "gain": "Look at the rows that it broke; then `eckart export"
+        f" {quote(str(findings.run.folder))}{name} --out DIR` writes the clipped model.",
         "loss": "Keep the model as it is: what looked best on the rows that chose did worse on"
         " others.",
-        "cannot tell": "Keep the model as it is, or ask more: half the gain needs about four times"
-        " the rows (eckart power says how many).",
+        "cannot tell": f"Keep the model as it is{_more(choice, findings)}.",
         "nothing clipped": "Keep the model as it is; other layers, parts or rates may be tried.",
         "not known": "The same command goes on with what is missing.",
     }[choice.conclusion]
+
+
+def _more(choice: Choice, findings: Findings) -> str:
+    """Say on how many rows a change like the one that was seen would be told from chance."""
+    gain = choice.gain
+    if gain is None or gain.mean < LEAST_GAIN or findings.kind is not Score:
+        return ""
+    gains = _gains(choice, findings)
+    turns = float(np.nanmean(np.abs(gains)))
+    by_draw = np.nanmean(gains, axis=1)
+    between = min(float(by_draw.std(ddof=1)), turns) if len(gains) > 1 else None
+    level = LEVEL / len(findings.choices)
+    rows = Design(turns, len(gains), between, level).rows(gain.mean)
+    seen = f"if the true gain is the {100 * gain.mean:.1f} points seen here"
+    if math.isinf(rows):
+        return (
+            f", or test on more draws of demonstrations: {seen}, no number of rows tells it from"
+            f" chance under {len(gains)}; the same command with `--seeds 0..{2 * len(gains) - 1}`"
+            " takes twice as many"
+        )
+    validation, _ = findings.pair(choice.condition)
+    chose = f"{max(validation.row_counts, default=0)}," if validation else ""
+    return (
+        f", or test on more rows: {seen}, {rows:,.0f} test rows show it four times in five. Run the"
+        f" same command with `--split-sizes {chose}{rows:.0f}`"
+    )

@@ -33,7 +33,7 @@ from eckart.reports.opening import Opening, opening
 from eckart.reports.provenance import Provenance, provenance
 from eckart.reports.rivals import NOTE, rivals_table
 from eckart.reports.screens import screen_of, screen_table
-from eckart.reports.sentences import Headline, ordered, summary, verdicts, worst_matrix
+from eckart.reports.sentences import PLAIN, Headline, ordered, summary, verdicts, worst_matrix
 from eckart.reports.table import UNITS, Table, Units, escaped
 from eckart.reports.tables import (
     calibration_table,
@@ -128,10 +128,15 @@ class Report:
             tables={table.name: table for table in tables if table.rows},
             pictures=tuple(gallery(findings)),
             flipped=tuple(entry for entry in rows if entry.fixed or entry.broken),
-            opening=opening(findings, rivals, rows),
+            opening=opening(findings, rivals),
             provenance=origin,
             kind=findings.kind,
         )
+
+    @property
+    def tab(self) -> str:
+        """What the browser's tab says."""
+        return self.opening.tab if self.opening else self.title
 
     @property
     def units(self) -> Units:
@@ -343,5 +348,7 @@ def _render(template: str, **values: Any) -> str:
         words_of=marked_words,
         glossary=lambda: {word: said for word, said in GLOSSARY.items() if word in met},
     )
-    environment.filters.update(cell=escaped, explained=marked, anchor=anchor)
+    environment.filters.update(
+        cell=escaped, explained=marked, anchor=anchor, plain=lambda word: PLAIN.get(word, word)
+    )
     return environment.get_template(f"{template}.j2").render(**values)

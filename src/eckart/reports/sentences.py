@@ -7,13 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from eckart.analysis.findings import Choice, Conclusion, Findings
+import numpy as np
+
+from eckart.analysis.findings import Choice, Conclusion, Findings, picked
 from eckart.analysis.outcomes import short_name, span
 from eckart.reports.screens import screen_of
-from eckart.reports.table import UNITS
+from eckart.reports.table import UNITS, Units, p_text
 from eckart.selection.plan import BY_HAND
 from eckart.selection.tested import drawn
-from eckart.statistics.crossed import nothing_learned
+from eckart.statistics.crossed import (
+    Estimate,
+    below_majority,
+    merit_interval,
+    nothing_learned,
+)
 from eckart.statistics.gain import counted, sentence, verdict
 from eckart.statistics.paired import accuracy_interval, predictions_turned
 from eckart.statistics.scores import Score
@@ -32,6 +39,13 @@ UNTESTED = (
     "No choice was tested yet. What stands here was looked at on validation rows, and the best of"
     " it looks better than it is: the test rows say what a choice is worth, once."
 )
+PLAIN: dict[Conclusion, str] = {
+    "gain": "better",
+    "loss": "worse",
+    **{each: each for each in ("cannot tell", "nothing clipped", "not known")},
+}
+"""A verdict as a reader meets it: a loss is no training loss."""
+RATE = "A rate is the share of a matrix's singular values that are set to 0, the smallest first."
 PARTS = {"attn": "the attention", "mlp": "the MLP", "all": "all matrices"}
 
 
@@ -46,28 +60,39 @@ def summary(findings: Findings) -> list[str]:
     if len(findings.choices) == 1:
         screen = screen_of(findings.run)
         said = [f"Screen {screen}."] if screen else []
-        return [*_caution(findings.choices[0], findings), *sentences, *said]
+        return [*filter(None, [learned_nothing(findings.choices[0], findings)]), *sentences, *said]
     more = len(findings.choices) - SAID
     rest = [f"{more} more stand in the table of choices."] if more > 0 else []
     return [_overall(findings), *sentences, *rest]
 
 
-def _caution(choice: Choice, findings: Findings) -> list[str]:
-    """Say under one seed that no model does better than always giving the most frequent label, if
-    so it is."""
-    scores = tested_scores(choice, findings)
-    said = nothing_learned(scores) if scores else ""
-    return [said] if said else []
+def learned_nothing(choice: Choice, findings: Findings) -> str:
+    """Say that no model does better than always giving the most frequent label, if so it is."""
+    split = findings.split(choice) if choice.edit else "test"
+    block = findings.blocks.get((choice.condition, split))
+    before = findings.measured(choice.condition, None, split)
+    if block is None or before is None or block.kind is not Score:
+        return ""
+    found = {"unpruned": (before.mean, before.interval)}
+    picks = {s: e for s, e in choice.picks.items() if s in block.seeds and block.has(e)}
+    if choice.edit and picks:
+        after = picked(block, picks)
+        mean = float(np.nanmean(after, axis=1).mean())
+        found["clipped"] = mean, merit_interval(after, Score)
+    rows = rows_words(choice, findings, "rows") if choice.gain else f"{before.rows} rows"
+    return below_majority(found, before.others["majority_rate"], f"n = {rows}")
 
 
-def tested_scores(choice: Choice, findings: Findings) -> dict[str, Score]:
-    """Return the unpruned and the clipped model's scores on the test rows, under the only seed."""
+def _predictions_turned(choice: Choice, findings: Findings) -> list[str]:
+    """Say of how many test rows the prediction changed, under the only seed."""
     _, test = findings.pair(choice.condition)
-    if test is None or len(test.seeds) > 1 or choice.prompts > 1:
-        return {}
-    edits = {"unpruned": None} | ({"clipped": choice.edit} if choice.edit else {})
-    found = {name: test.outcomes(edit) for name, edit in edits.items() if test.has(edit)}
-    return {name: own[0] for name, own in found.items() if own and isinstance(own[0], Score)}
+    looks = [test.outcomes(edit) for edit in (None, choice.edit)] if test else []
+    if not choice.paired or not all(looks):
+        return []
+    before, after = (own[0] for own in looks)
+    if not isinstance(before, Score) or not isinstance(after, Score):
+        return []
+    return [f"{predictions_turned(before, after)} predictions turned"]
 
 
 def _overall(findings: Findings) -> str:
@@ -161,14 +186,45 @@ def changes(choice: Choice, findings: Findings) -> str:
     found = choice.paired or choice.gain
     assert found is not None
     p = None if len(findings.choices) == 1 else choice.p_adjusted
-    split, kind, scores = findings.split(choice), findings.kind, tested_scores(choice, findings)
-    facts = []
+    split, kind = findings.split(choice), findings.kind
+    facts = _predictions_turned(choice, findings)
     if choice.basis == "cross-validated":
         facts = ["corrected for having been chosen on these rows"]
-    elif choice.paired and len(scores) == 2:
-        facts = [f"{predictions_turned(*scores.values())} predictions turned"]
     said = sentence(found, kind.headline, *facts, p=p)
     return f"changes {split} accuracy by {said}" if kind is Score else f"makes {split} error {said}"
+
+
+def sureness(
+    outcome: Conclusion,
+    gain: Estimate,
+    units: Units,
+    p: float,
+    among: int,
+    *facts: str,
+) -> str:
+    """Say in a plain word how sure a verdict is, then in numbers.
+
+    Arguments:
+        among: of how many that were compared p is adjusted.
+        facts: what else a reader should know, such as n.
+    """
+    sure = "Quite sure" if outcome in ("gain", "loss") else "Not sure"
+    low, high = map(units.text, gain.interval)
+    adjusted = f"adjusted for all {among} choices" if among > 1 else "of one choice, not adjusted"
+    told = [f"95% interval {low} to {high}{units.unit}", f"{_p(p)}, {adjusted}"]
+    return f"{sure}: {'; '.join([*told, *facts])}."
+
+
+def _p(value: float) -> str:
+    text = p_text(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def mcnemar_words(fixed: int, broken: int) -> str:
+    return (
+        f"by McNemar's test: {fixed} fixed and {broken} broken of the {fixed + broken} rows that"
+        " turned, where a coin would share them evenly"
+    )
 
 
 def _tried(choice: Choice, findings: Findings) -> str:

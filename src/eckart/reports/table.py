@@ -261,6 +261,17 @@ class Units:
     def text(self, gain: float) -> str:
         return FORMATS[self.gain](gain)
 
+    def told(self, gain: float, interval: tuple[float, float]) -> str:
+        """Write a gain with its unit and interval."""
+        low, high = map(self.text, interval)
+        error = "" if self.unit else "error smaller by "
+        return f"{error}{self.text(gain)}{self.unit} (95% interval {low} to {high})"
+
+    @property
+    def change(self) -> str:
+        """What an axis of gains is called."""
+        return f"change in {self.metric}{self.column}" if self.unit else self.column[2:]
+
     def size(self, gain: float) -> str:
         """Write a gain in a sentence, without its unit."""
         return f"{100 * gain:.1f}" if self.unit else f"{gain:.4g}"

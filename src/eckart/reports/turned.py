@@ -43,9 +43,9 @@ class Flipped:
 
     @property
     def under(self) -> str:
-        """Under how many demonstrations rows were counted, where they were several."""
+        """Say how rows were counted, where there were several draws of demonstrations."""
         most = max((flip.scored for flip in self.shown), default=1)
-        return f", a row counted where any of {most} draws turned it" if most > 1 else ""
+        return f", each by at least one of {most} draws" if most > 1 else ""
 
     def to_json(self) -> dict[str, Any]:
         tables = {table.title: table.to_json() for table in self.confusions}

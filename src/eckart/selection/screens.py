@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from eckart.algorithm1 import Scored, ScoreEdits
+from eckart.algorithm1 import Scored, ScoreEdits, rank_at
 from eckart.errors import EditError, RunError, closest
 from eckart.records import TOP_K, Edit, Edits, Split, Trial, or_null
 from eckart.runs import SCREEN, RunStore
@@ -26,7 +26,7 @@ from eckart.selection.plan import SCREEN_ROWS, Plan
 from eckart.selection.racing import Drop, run_race
 from eckart.weights.anatomy import Weight
 from eckart.weights.conditioning import layer_condition_numbers
-from eckart.weights.linalg import Factor, rank_at
+from eckart.weights.linalg import Factor
 from eckart.weights.spectrum import exact_matrices, matrices, spectra
 
 

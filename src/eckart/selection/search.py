@@ -17,6 +17,7 @@ from eckart.algorithm1 import (
     algorithm1,
     control_arms,
     no_arms,
+    rank_at,
     search_all,
     worst_layer,
 )
@@ -56,7 +57,6 @@ from eckart.selection.settings import describe
 from eckart.tasks.portable import portable
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.edits import droppable, parameters
-from eckart.weights.linalg import rank_at
 from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
 from eckart.weights.quantised import GgufType, check_rows
 

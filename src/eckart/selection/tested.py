@@ -14,15 +14,15 @@ from eckart.records import Edits, Rows
 from eckart.runs import Run, beside
 from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.deployed import Deployed
-from eckart.selection.drawn import Difference, difference, sealed_seeds, summary
+from eckart.selection.drawn import Difference, difference, interval, sealed_seeds, summary
 from eckart.selection.guarded import Guarded
 from eckart.selection.looks import Looks
 from eckart.selection.order import Order
 from eckart.selection.rivals import Rivals
-from eckart.statistics.crossed import nothing_learned
+from eckart.statistics.crossed import below_majority
 from eckart.statistics.gain import sentence, verdict
 from eckart.statistics.paired import predictions_turned
-from eckart.statistics.scores import Score, Shown, shown
+from eckart.statistics.scores import Shown, shown
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -194,10 +194,12 @@ class Tested(Shown, ABC):
 
     def caution(self) -> str:
         """Say that no model does better on the test rows than always giving the most frequent
-        label, if so it is."""
-        scores = {name: look.score for name, look in self.tested.items()}
-        labelled = {name: score for name, score in scores.items() if isinstance(score, Score)}
-        return nothing_learned(labelled) if labelled else ""
+        label, if so it is, over all draws."""
+        means = self.baseline.score.summary() if self.baseline.score else {}
+        if "majority_rate" not in means:
+            return ""
+        looks = {n: (_value(look, "accuracy"), interval(look)) for n, look in self.tested.items()}
+        return below_majority(looks, means["majority_rate"], f"n = {means['n']} rows")
 
 
 def drawn(shots: int, seeds: Sequence[int], prompts: int = 1) -> str:

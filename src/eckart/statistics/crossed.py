@@ -266,24 +266,37 @@ def nothing_learned(scores: Mapping[str, Score]) -> str:
     """Say which models do no better than always answering the most frequent label; nothing where
     the last of them does: that is what clipping gained.
 
-    A model does where its accuracy's 95% interval lies above that label's share.
-
     Arguments:
         scores: on the same rows, by what was scored; the clipped model last.
     """
-    intervals = {name: accuracy_interval(score) for name, score in scores.items()}
-    said = {
-        name: f"{name} {scores[name].accuracy:.4f} (95% interval {low:.4f} to {high:.4f})"
-        for name, (low, high) in intervals.items()
-        if low <= scores[name].majority_rate
-    }
-    if [*scores][-1] not in said:
-        return ""
     first = next(iter(scores.values()))
+    found = {name: (score.accuracy, accuracy_interval(score)) for name, score in scores.items()}
+    return below_majority(found, first.majority_rate, f"n = {first.n} rows")
+
+
+def below_majority(
+    found: Mapping[str, tuple[float, tuple[float, float]]], majority: float, rows: str
+) -> str:
+    """Say what `nothing_learned` says of accuracies over any number of draws.
+
+    A model does better where its accuracy's 95% interval lies above the most frequent label's
+    share.
+
+    Arguments:
+        found: accuracy and 95% interval by what was scored; the clipped model last.
+        majority: the share of the most frequent label.
+        rows: that were scored, in words.
+    """
+    said = {
+        name: f"{name} {accuracy:.4f} (95% interval {low:.4f} to {high:.4f})"
+        for name, (accuracy, (low, high)) in found.items()
+        if low <= majority
+    }
+    if [*found][-1] not in said:
+        return ""
     return (
-        f"Learned nothing here, as far as accuracy on n = {first.n} rows shows:"
-        f" {', '.join(said.values())}; always answering the most frequent label scores"
-        f" {first.majority_rate:.4f}."
+        f"Learned nothing here, as far as accuracy on {rows} shows: {', '.join(said.values())};"
+        f" always answering the most frequent label scores {majority:.4f}."
     )
 
 

@@ -13,11 +13,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from eckart.algorithm1 import rank_at
 from eckart.errors import EditError
 from eckart.records import DROP, LARGEST, SMALLEST, Edit
 from eckart.weights.anatomy import Anatomy, Weight
 from eckart.weights.architectures import table
-from eckart.weights.linalg import Factor, Order, factored_size, rank_at
+from eckart.weights.linalg import Factor, Order, factored_size
 
 Factors = dict[str, Factor]
 """One factorisation a matrix, by `Weight.key`: passed again, it makes every further rate cost one

@@ -20,7 +20,6 @@ never comes from a Gram matrix: see `eckart.weights.spectrum`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -29,24 +28,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from eckart.algorithm1 import rank_at
 from eckart.errors import ModelError
-from eckart.records import check_rate
 
 T = TypeVar("T")
 Order: TypeAlias = Int[Tensor, " k"] | None
 """Which singular directions stay longest; None for those of the largest singular values."""
-
-
-def rank_at(rate: float, shape: tuple[int, int]) -> int:
-    """Return the rank r in 1..min(m, n) that a clipping rate keeps, where xi = 1 - r / min(m, n)
-    (Section 2): `max(1, floor((1 - rate) * min(m, n) + 1e-9))`; an EditError where the rate is not
-    in [0, 1).
-
-    >>> rank_at(0.95, (4096, 16384)), rank_at(0.9, (10, 10)), rank_at(0, (7, 5))
-    (204, 1, 5)
-    """
-    # Without 1e-9, (1 - 0.9) * 10 = 0.9999999999999998 would floor to 0.
-    return max(1, math.floor((1 - check_rate(rate)) * min(shape) + 1e-9))
 
 
 def factored_size(rate: float, shape: tuple[int, int]) -> int:

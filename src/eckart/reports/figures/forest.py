@@ -16,10 +16,15 @@ from eckart.reports.table import Units
 
 WIDE, NARROW = 8.0, 4.4
 """Inches: on a desk and in a chat, and on a phone."""
-PLAIN_LETTERS, NAME_LETTERS, TITLE_LETTERS = 13.0, 4.4, 7.6
+PLAIN_LETTERS, NAME_LETTERS, TITLE_LETTERS = 13.0, 4.6, 7.4
 """How many letters of a sample, a line's name and a title go into an inch of the width."""
+LINE, APART = 0.17, 0.08
+"""Inches that a line of small letters and the space between two gains take."""
 INK = {"gain": "#00684a", "loss": "#a63c06"}
+WORDS = {"gain": "better", "loss": "worse"}
 UNSURE = "#4a525c"
+AT_A_GLANCE = 4
+"""More gains than these may end below a screen: their axis stands above them."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,12 @@ class GainLine:
     before: float
     majority: float | None = None
 
+    def numbers(self, units: Units) -> str:
+        """Write its verdict, gain and interval, over two lines."""
+        low, high = map(units.text, self.interval)
+        word = WORDS.get(self.outcome, self.outcome)
+        return f"{word} {units.text(self.gain)}\n{low} to {high}"
+
 
 @plain_text
 def draw_gains(
@@ -61,32 +72,43 @@ def draw_gains(
         width: in inches.
         reference: what stands at zero.
     """
-    words = fill(sample, round(PLAIN_LETTERS * width))
-    heights = 0.42 * len(lines), 0.17 * words.count("\n"), 0.35 * bool(title)
-    figure = Figure(figsize=(width, 1.55 + sum(heights)), layout="constrained")
+    beside = 1.0 if lines[0].name == "" else 0.7  # of the width, what names leave
+    words = _filled(sample, PLAIN_LETTERS * width * beside)
+    said = _filled(title, TITLE_LETTERS * width)
+    names = [_filled(line.name, NAME_LETTERS * width) for line in lines]
+    tall = max(2, *(name.count("\n") + 1 for name in names)) * LINE + APART
+    above = LINE * words.count("\n") + bool(title) * 0.3 * (said.count("\n") + 1)
+    figure = Figure(figsize=(width, 1.3 + tall * len(lines) + above), layout="constrained")
     axes = figure.add_subplot()
     if title:
-        letters = round(TITLE_LETTERS * width)
         about: dict[str, Any] = {"x": 0.012, "ha": "left", "fontsize": 13, "weight": "bold"}
         colour = INK.get(lines[0].outcome, "black") if len(lines) == 1 else "black"
-        figure.suptitle(fill(title, letters), color=colour, **about)
+        figure.suptitle(said, color=colour, **about)
     axes.set_title(words, loc="left", x=0, fontsize=8.5, color="0.3")
     least, most = _reach(lines, units)
-    for place, line in enumerate(lines):
-        _draw(axes, -place, line, units, (least, most))
     zero = f"{reference} {lines[0].before:.4f}" if len(lines) == 1 else reference
     axes.axvline(0, color="black", linewidth=1.1, zorder=1, label=zero)
+    for place, line in enumerate(lines):
+        _draw(axes, -place, line, units, (least, most))
     axes.set(xlim=(least, most), ylim=(-len(lines) + 0.4, 0.6))
-    names = [fill(line.name, round(NAME_LETTERS * width)) for line in lines]
     axes.set_yticks([-place for place in range(len(lines))], names)
     axes.tick_params(axis="y", length=0, labelsize=8.5)
     axes.tick_params(axis="x", labelsize=8.5)
-    axes.spines[["top", "left", "right"]].set_visible(False)
-    axes.set_xlabel(f"gain{units.column}, 95% interval", size=8.5)
+    axes.spines[["top", "bottom", "left", "right"]].set_visible(False)
+    axes.spines["top" if len(lines) > AT_A_GLANCE else "bottom"].set_visible(True)
+    axes.set_xlabel(units.change, size=8.5)
+    if len(lines) > AT_A_GLANCE:
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
     axes.grid(axis="x", color="0.92")
     axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
     return figure
+
+
+def _filled(text: str, letters: float) -> str:
+    """Break a text into lines, but not where a number follows what it is of."""
+    return fill(text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"), round(letters))
 
 
 def _reach(lines: Sequence[GainLine], units: Units) -> tuple[float, float]:
@@ -111,11 +133,9 @@ def _draw(
     low, high = (units.scale * end for end in line.interval)
     axes.plot([low, high], [height, height], color=colour, linewidth=2.6, solid_capstyle="butt")
     axes.plot(units.scale * line.gain, height, marker="o", markersize=8, color=colour)
-    text = f"{line.outcome}, {units.text(line.gain)}"
     axes.annotate(
-        text, (units.scale * line.gain, height), (0, 8), textcoords="offset points", ha="center",
-        size=8.5, color=colour, weight="bold",
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+        line.numbers(units), (1, height), (6, 0), xycoords=("axes fraction", "data"),
+        textcoords="offset points", va="center", size=8.5, color=colour, weight="bold",
     )  # fmt: skip
     at = _label(line, units)
     if at is None:
