@@ -233,7 +233,7 @@ EDITS = {
     "a device that is not here": (["--device", "cuda:7"], "cuda:7"),
     "predictions into nowhere": (["--predictions", "no/such/rows.jsonl"], "cannot be written"),
     "predictions over a folder": (["--predictions", "."], "cannot be written"),
-    "an option that does not exist": (["--shot", "4"], "--shot"),
+    "an option that does not exist": (["--show-me", "4"], "--show-me"),
     "a number that is none": (["--seed", "x"], "--seed"),
 }
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import yaml
+from results import refused
 from typer.main import get_command
 
 from eckart.cli.app import app
@@ -31,6 +32,34 @@ FLAGS = [
     *["--separator", " | ", "--name", "mine", "--unbalanced"],
 ]
 CUT = ["--layers", "0", "--rates", "0.5", "--parts", "mlp", "--dtype", "float32"]
+
+
+NUMBERS = {
+    "spectrum": ("--layer 0 --parts mlp", "--layers 0 --part mlp", "matrices"),
+    "search": ("--layers=1 --rate 0.5 --dry-run", "--layer=1 --rates 0.5 --dry-run", "trials"),
+    "sweep": ("--layer 1 --part mlp --dry-run", "--layers 1 --parts mlp --dry-run", "trials"),
+}
+
+
+@pytest.mark.parametrize("verb", NUMBERS)
+def test_a_flag_is_taken_in_the_singular_and_the_plural(eckart, model, own_task, verb):
+    typed, meant, compared = NUMBERS[verb]
+    task = [] if verb == "spectrum" else own_task
+    one, other = (
+        json.loads(eckart(verb, model, *task, *flags.split(), "--json").out)[compared]
+        for flags in (typed, meant)
+    )
+    assert one == other
+    refused(eckart(verb, model, *task, "--nothings", "1"), "No such option: --nothings")
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "search", "sweep", "export", "explore"])
+def test_what_is_wrong_is_said_of_the_flag(eckart, model, own_task, verb, tmp_path):
+    more = {"export": ["--edit", "0:mlp:0.5", "--out", "out"]}
+    ended = eckart(verb, model, *own_task[:-2], *more.get(verb, ()), "--shots", "-1")
+    refused(ended, "error: --shots is -1: it must be at least 0")
+    refused(eckart("sweep", model, *own_task, "--top-k", "0"), "error: --top-k is 0")
+    assert list(tmp_path.iterdir()) == []
 
 
 def keywords(called) -> set[str]:
@@ -73,7 +102,7 @@ def test_a_task_file_says_no_less():
 
 
 def test_prompts_are_as_the_options_say(eckart, model, own_task, tmp_path):
-    rows = ["--predictions", "rows.jsonl", "--prompts"]
+    rows = ["--predictions", "rows.jsonl", "--with-prompts"]
     ended = eckart("evaluate", model, *own_task, *FLAGS, *rows, "--json")
     assert ended.status == 0, ended.err
     assert json.loads(ended.out)["task"] == "mine"

@@ -163,7 +163,7 @@ def test_evaluate_writes_what_it_read_and_found(eckart, model, own_task, tmp_pat
         "all",
         "--predictions",
         "rows.jsonl",
-        "--prompts",
+        "--with-prompts",
         "--json",
     ]
     found = document(eckart(*arguments))
@@ -191,7 +191,7 @@ def test_evaluate_equals_a_plain_loop_over_what_it_says_it_read(eckart, model, o
             *edits,
             "--predictions",
             "rows.jsonl",
-            "--prompts",
+            "--with-prompts",
             "--json",
             "--dtype",
             "float32",
@@ -225,7 +225,7 @@ def clip_by_hand(model, parts) -> None:
 
 def test_evaluate_shows_prompts_and_scores_in_every_way(eckart, model, own_task, tmp_path):
     ended = eckart(
-        "evaluate", model, *own_task, "--show", "2", "--predictions", "rows.jsonl", "--prompts"
+        "evaluate", model, *own_task, "--show", "2", "--predictions", "rows.jsonl", "--with-prompts"
     )
     assert ended.status == 0
     first = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])

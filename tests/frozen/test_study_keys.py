@@ -144,7 +144,7 @@ def test_a_study_that_says_everything(desk, everything):
 def test_a_task_file_that_says_everything(desk, everything, variant):
     ended = command(
         *["evaluate", MODEL, "--task", "everything.yaml", *variant, "--dtype", "float32"],
-        *["--predictions", "rows.jsonl", "--prompts", "--json"],
+        *["--predictions", "rows.jsonl", "--with-prompts", "--json"],
     )
     assert ended.status == 0, ended.err
     rows = [

@@ -182,6 +182,9 @@ SPELLINGS = {
     "layer": Spelling(default="auto"),
     "models": Spelling(list[str] | None, flags=("--model",)),
     "guard_task": Spelling(list[str] | None, flags=("--guard-task",)),
+    # Of a training, whose rate clips nothing and whose model is a kind of model.
+    "rate": Spelling(float, flags=("--learning-rate",)),
+    "model": Spelling(str, flags=("--architecture",)),
 }
 """Of the options that are not typed as they are; lists of anything are typed as one text."""
 AS_THEY_ARE = (bool, int, float, str, int | None, float | None)
@@ -263,22 +266,32 @@ class _Group:
         }
         if self.said:
             return read
-        kind = self.kinds[0]
-        try:
-            return kind.of(read, where)
-        except EckartError as error:
-            raise type(error)(_as_typed(str(error), f"{where}: ")) from error
+        return self.kinds[0].of(read, where)
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """By the options' names."""
+        spelled = {name: _spelling(kind, name).flags for name, kind in self.fields.items()}
+        return {
+            name: flags[0] if flags else "--" + name.replace("_", "-")
+            for name, flags in spelled.items()
+        }
 
 
-def _as_typed(said: str, where: str) -> str:
-    """Name the flag, and not the option that it sets.
+_ABOUT = re.compile(r"(?:the [a-z ]+|training): (\w+)(?:\.\d+)? is ")
 
-    >>> _as_typed("the command line: top_k is 0: it must be more than 0", "the command line: ")
-    '--top-k is 0: it must be more than 0'
+
+def _as_typed(said: str, flags: Mapping[str, str]) -> str:
+    """Name the flag that was typed, and not the option that it sets.
+
+    >>> _as_typed("the task: shots is -1: it must be at least 0", {"shots": "--shots"})
+    '--shots is -1: it must be at least 0'
+    >>> _as_typed("mine.yaml: shots is -1: it must be at least 0", {"shots": "--shots"})
+    'mine.yaml: shots is -1: it must be at least 0'
     """
-    name, middle, rest = said.removeprefix(where).partition(" is ")
-    whole = said.startswith(where) and bool(middle)
-    return f"--{name.replace('_', '-')} is {rest}" if whole else said
+    found = _ABOUT.match(said)
+    flag = flags.get(found[1]) if found else None
+    return f"{flag} is {said[found.end() :]}" if found and flag else said
 
 
 def _is_kind(kind: Any) -> TypeGuard[type[Closed]]:
@@ -305,11 +318,18 @@ def with_options(
     def decorated(verb: Callable[..., None]) -> Callable[..., None]:
         asked = list(inspect.signature(verb, eval_str=True).parameters.values())
         groups = {p.name: group for p in asked if (group := _Group.of(p.annotation))}
+        named = {name: flag for group in groups.values() for name, flag in group.flags.items()}
 
         @functools.wraps(verb)
         def command(**given: Any) -> None:
-            made = {name: group.value(given, where, defaults) for name, group in groups.items()}
-            verb(**given, **made)
+            try:
+                made = {n: group.value(given, where, defaults) for n, group in groups.items()}
+                verb(**given, **made)
+            except EckartError as error:
+                said = _as_typed(str(error), named)
+                if said == str(error):
+                    raise
+                raise type(error)(said) from error
 
         own = [p for p in asked if p.name not in groups]
         flags = [p for group in groups.values() for p in group.parameters(defaults, helps)]

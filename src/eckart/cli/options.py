@@ -212,7 +212,7 @@ Predictions = Annotated[
 WithPrompts = Annotated[
     bool,
     typer.Option(
-        "--prompts", help="With each prediction, what the model read.", rich_help_panel=RUN
+        "--with-prompts", help="With each prediction, what the model read.", rich_help_panel=RUN
     ),
 ]
 ShowPrompts = Annotated[

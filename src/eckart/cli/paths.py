@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from typer.core import TyperCommand
 
 from eckart.cli.console import note_kept
 from eckart.errors import EckartError
@@ -30,7 +32,8 @@ MODEL_FILES = frozenset(Path(pattern).suffix for pattern in (*BESIDE_WEIGHTS, *W
 
 def with_paths(app: typer.Typer) -> None:
     """Let every verb of an app, and of those in it, have its paths read and checked before it
-    begins, and its docstring as a help that breaks lines where the terminal does."""
+    begins, its flags in the singular and the plural, and its docstring as a help that breaks lines
+    where the terminal does."""
     for group in app.registered_groups:
         if group.typer_instance is not None:
             with_paths(group.typer_instance)
@@ -39,6 +42,27 @@ def with_paths(app: typer.Typer) -> None:
             paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
             command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
             command.callback = _checked(command.callback)
+            command.cls = Verb
+
+
+class Verb(TyperCommand):
+    """A command that takes a flag in the singular or the plural, where it has one of them alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {flag for option in self.params for flag in option.opts}
+        return super().parse_args(ctx, [_in_its_number(word, known) for word in args])
+
+
+def _in_its_number(word: str, known: Collection[str]) -> str:
+    """Return a flag as a command knows it.
+
+    >>> _in_its_number("--layer=3", {"--layers"}), _in_its_number("--seeds", {"--seed", "--seeds"})
+    ('--layers=3', '--seeds')
+    """
+    flag, equals, value = word.partition("=")
+    other = flag[:-1] if flag.endswith("s") else f"{flag}s"
+    meant = other if flag.startswith("--") and flag not in known and other in known else flag
+    return meant + equals + value
 
 
 def _checked(verb: Callable[..., Any]) -> Callable[..., Any]:

@@ -128,10 +128,10 @@ def test_interrupting_before_a_training_goes_on_does_not_deny_what_is_kept(eckar
 WRONG_TRAINING = {
     "function": (["--function", "cubic"], "no function class 'cubic'; the classes are linear"),
     "heads": (["--heads", "5"], "width 8 is not a multiple of 5 heads"),
-    "rate": (["--rate", "-1"], "--rate is -1.0: it must be more than 0"),
+    "rate": (["--learning-rate", "-1"], "--learning-rate is -1.0: it must be more than 0"),
     "dimension": (["--dimension", "0"], "dimension is 0"),
     "points": (["--points", "1"], "points is 1"),
-    "model": (["--model", "rnn"], "model is 'rnn': it must be 'gpt2' or 'linear'"),
+    "model": (["--architecture", "rnn"], "--architecture is 'rnn': it must be 'gpt2' or 'linear'"),
     "layout": (["--layout", "odd"], "layout is 'odd'"),
     "seed": (["--seed", "-1"], "seed is -1"),
     "checkpoints": (["--checkpoints", "a,b"], "--checkpoints 'a,b' are not whole numbers"),

@@ -60,7 +60,7 @@ def test_the_tables(predicts):
 
 
 def test_the_document_and_the_figure(predicts, tmp_path):
-    ended = predicts("--json", "--plot", "predicts.png", "--seeds", "1")
+    ended = predicts("--json", "--plot", "predicts.png", "--draws", "1")
     document = json.loads(ended.out)
     assert ended.status == 0, ended.err
     assert (document["prompts"], document["seeds"], document["floors"]) == (1, 1, [0.1])

@@ -117,7 +117,7 @@ def predicts(
     prompts: Annotated[
         int, typer.Option(help="Validation prompts read for each draw.", metavar="N", min=1)
     ] = 4,
-    seeds: Annotated[
+    draws: Annotated[
         int, typer.Option(help="Draws of demonstrations read, at most.", metavar="N", min=1)
     ] = 2,
     floors: Annotated[
@@ -139,7 +139,7 @@ def predicts(
     from eckart.paper.prediction.views import draw_prediction, prediction_report
     from eckart.runs import read_run
 
-    how = ProbeOptions(prompts, seeds, shares, device)
+    how = ProbeOptions(prompts, draws, shares, device)
     found = predict([read_run(run) for run in runs], how, progress=progress_bar)
     save_plot(plot, draw_prediction, found)
     if json_:

@@ -61,7 +61,7 @@ def load_linear(folder: str | Path) -> LinearAttentionModel:
     if not isinstance(model, LinearAttentionModel):
         raise ModelError(
             f"model '{folder}' is of type '{model.config.model_type}': Theorem 1 is exact for"
-            " linear attention alone; train one with --model linear"
+            " linear attention alone; train one with --architecture linear"
         )
     return model
 

@@ -276,7 +276,8 @@ def _step_(state: _State, training: Training) -> float:
     if not math.isfinite(value) and state.step and not math.isfinite(state.losses[state.step - 1]):
         raise NotANumberError(
             f"the loss at step {state.step:,} is {value}: training came apart; begin again in"
-            f" another folder, with a smaller --rate than {training.rate:g}, or a longer --warmup"
+            f" another folder, with a smaller --learning-rate than {training.rate:g}, or a longer"
+            " --warmup"
         )
     state.optimizer.zero_grad()
     loss.backward()
