@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from eckart import Edit, Task
-from eckart.exports.gguf import TYPES, export_gguf
+from eckart.exports.dense import export
+from eckart.exports.recipe import TYPES
 from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.requests import Requests, build_requests
 from eckart.tasks.prompts import Prompt
@@ -39,9 +40,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = {"base": said.model}
         for type_ in said.type:
-            patched = export_gguf(said.model, said.edit, Path(folder, f"{type_}.gguf"), type_)
-            print(patched)
-            files[f"patched, {type_}"] = str(patched.path)
+            out = Path(folder, type_)
+            print(export(said.model, out, edits=said.edit, format="gguf", type_=type_).recipe.gguf)
+            files[f"patched, {type_}"] = str(out)
         for name, path in files.items():
             print(f"{name}: {compared(llama, path, task, said.rows)}", flush=True)
 

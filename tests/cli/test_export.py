@@ -58,7 +58,9 @@ def test_a_run_goes_out_and_its_recipe_makes_it_again(eckart, finished, tmp_path
     assert PortableTask.from_json(recipe["task"]).digest == result["settings"]["prompts"]
     assert recipe["command"].split()[0] == "eckart"
 
-    ended = eckart("apply", "out/eckart.json", "--out", "again", "--json")
+    assert not [n for n, content in written.items() if str(MODEL.parent).encode() in content]
+
+    ended = eckart("apply", "out/eckart.json", MODEL, "--out", "again", "--json")
     assert ended.status == 0, ended.err
     assert json.loads(ended.out)["edits"] == ["4:mlp:0.5"]
     assert files(tmp_path / "again") == files(tmp_path / "out")
@@ -153,6 +155,9 @@ def test_a_run_that_clips_nothing_writes_nothing_unless_asked(eckart, finished, 
     assert eckart("export", "none", "--out", "out", "--unclipped").status == 0
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert weights == (MODEL / "model.safetensors").read_bytes()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "# model\n" in card
+    assert ", clipped\n" not in card
 
 
 def test_what_export_refuses(eckart, finished, model, tmp_path):
@@ -175,7 +180,8 @@ def test_what_export_refuses(eckart, finished, model, tmp_path):
         (["./nosuch", *edit, *out], "no model folder './nosuch'"),
         ([finished, *edit, *out], "is a run"),
         ([MODEL, *edit, "--choice", "mlp", *out], "is no run's folder", "leave it out"),
-        ([finished, "--base", model, *out], "the run's weights are", "--base"),
+        ([finished, "--base", model, *out], "the weights that were searched", "--base"),
+        ([finished, "--task", SHORT, *out], "has its own task"),
         (["spectra", *out], "of kind spectrum"),
         (["unfinished", *out], "is not finished"),
         (["damaged", *out], "damaged result.json"),
@@ -204,6 +210,7 @@ def test_a_disk_that_is_full_leaves_nothing(eckart, tmp_path, monkeypatch):
 def recipe(eckart, tmp_path) -> Path:
     assert eckart("export", MODEL, "--edit", "1:mlp:0.5", "--out", "first").status == 0
     shutil.copy(tmp_path / "first" / "eckart.json", tmp_path / "recipe.json")
+    (tmp_path / "model").symlink_to(MODEL)
     return tmp_path / "recipe.json"
 
 
@@ -224,7 +231,7 @@ def test_what_apply_refuses(eckart, recipe, model, tmp_path):
         ({**said, "nosuch": 1}, "unknown key 'nosuch'"),
         ({**said, "base": {}}, "lay in memory"),
         ({**said, "files": digests}, "model.safetensors differ from", "--inexact"),
-        ({**said, "model": "./gone"}, "no model folder './gone'"),
+        ({**said, "model": "gone"}, "'gone' lies neither here nor beside", "apply RECIPE MODEL"),
         ({**said, "model": "me/gone", "revision": "0" * 40}, "in revision 000000000000", "MODEL"),
     ]:
         text = values if isinstance(values, str) else json.dumps(values)
@@ -233,7 +240,8 @@ def test_what_apply_refuses(eckart, recipe, model, tmp_path):
     refused(eckart("apply", recipe, model, "--out", "out"), "is not the recipe's base model")
     refused(eckart("apply", "nosuch.json", "--out", "out"), "no recipe 'nosuch.json'")
     refused(eckart("apply", recipe, "--out", "first"), "is not an empty folder")
-    assert {path.name for path in tmp_path.iterdir()} == {"first", "other.json", "recipe.json"}
+    there = {path.name for path in tmp_path.iterdir()}
+    assert there == {"first", "model", "other.json", "recipe.json"}
 
 
 def test_what_is_rounded_otherwise_is_kept_where_asked(eckart, recipe, tmp_path):

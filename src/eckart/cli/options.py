@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from eckart.cli.flags import declared
-from eckart.errors import EckartError, ModelError, TaskError
+from eckart.errors import ModelError, TaskError
 from eckart.selection.plan import GuardOptions, Plan
 from eckart.tasks.spec import DrawnTask
 from eckart.weights.options import ModelOptions
@@ -129,7 +129,8 @@ Choice = Annotated[
     typer.Option(help="Which of a sweep's choices, by words of its name: 'sst2, 10 shots, mlp'."),
 ]
 Base = Annotated[
-    str | None, typer.Option(help="Where a run's model lies now, if not where it was.")
+    str | None,
+    typer.Option(help="Where the model of a run, or of an exported folder, lies now."),
 ]
 Unclipped = Annotated[
     bool, typer.Option("--unclipped", help="Write the model where a run clips nothing, too.")
@@ -318,34 +319,6 @@ def read_draws(task: DrawnTask, plan: Plan) -> Task:
             )
     first, *_ = drawn_tasks(read_task(task), plan.seeds, plan.templates)
     return cast("Task", first)
-
-
-def is_gguf(
-    format_: str,
-    base: str | None,
-    type_: str | None,
-    unclipped: bool,
-    repository: str | None,
-    private: bool,
-) -> bool:
-    """Say whether an export is a GGUF file; an EckartError where what was said does not go
-    together."""
-    if format_ not in ("safetensors", "gguf"):
-        raise EckartError(f"no format '{format_}' of models; there are safetensors and gguf")
-    if private and repository is None:
-        raise EckartError("--private is of a repository; add --push-to-hub, or leave it out")
-    gguf = format_ == "gguf"
-    if gguf and repository is not None:
-        raise EckartError(
-            f"--push-to-hub {repository} sends a folder of safetensors; send a GGUF file with"
-            " `hf upload`"
-        )
-    if gguf and unclipped:
-        raise EckartError("--unclipped writes the base model, whose GGUF file is there already")
-    for flag, said in (("--gguf", base), ("--type", type_)):
-        if not gguf and said is not None:
-            raise EckartError(f"{flag} {said} is of GGUF files; add --format gguf")
-    return gguf
 
 
 def stored(evaluator: Evaluator, kind: str | None) -> Evaluator:

@@ -10,6 +10,7 @@ import typer
 from eckart.cli import options as o
 from eckart.cli.console import print_json, progress_bar, say, show, typed
 from eckart.cli.flags import with_options
+from eckart.errors import EditError
 from eckart.records import Edit
 from eckart.tasks.spec import DrawnTask
 from eckart.weights.options import ModelOptions, ReadingOptions
@@ -43,21 +44,17 @@ def export(
     from eckart.cli.results import run_export
     from eckart.exports.dense import export as write
     from eckart.exports.folder import check_repository
-    from eckart.exports.ollama import chosen_edits, export_gguf_folder
 
     o.quieten()
     if push_to_hub is not None:
         check_repository(push_to_hub)
+    elif private:
+        raise EditError("--private is of a repository; add --push-to-hub, or leave it out")
     scored = task.task is not None or task.data is not None
     rows = o.read_task(task) if scored else None
     how: dict[str, Any] = {}
     if scored:
         how = {"scoring": scoring, "progress": progress_bar, **reading.only(ReadingOptions)}
-    if o.is_gguf(format_, gguf, type_, unclipped, push_to_hub, private):
-        chosen = chosen_edits(source, edit or [], choice, base, rows, scoring)
-        folder = export_gguf_folder(chosen, out, gguf, type_ or "f16", rows, loading, **how)
-        print_json(folder.to_json()) if json_ else show(str(folder))
-        return
     saved = write(
         source,
         out,
@@ -66,6 +63,9 @@ def export(
         edits=edit or [],
         choice=choice,
         unclipped=unclipped,
+        format=format_,
+        gguf=gguf,
+        type_=type_,
         command=typed(),
         **loading.only(ModelOptions),
         **how,

@@ -103,8 +103,11 @@ def run_export(saved: Saved, repo: str | None, private: bool, as_json: bool) -> 
         sent = {} if address is None else {"hub": address}
         print_json({"path": str(saved.path), **sent, **recipe.model_dump(mode="json")})
         return
-    for sentence in recipe.scores.says if recipe.scores else ():
-        show(sentence)
+    for scores in filter(None, (recipe.scores, recipe.as_written)):
+        for sentence in scores.says:
+            show(sentence)
+    if recipe.gguf is not None:
+        show(str(recipe.gguf))
     clipped = ", ".join(recipe.edits) or "nothing"
     show(
         f"{saved.path}: {recipe.model} with {clipped} clipped, stored in {saved.dtype};"

@@ -1,9 +1,10 @@
-"""The texts beside exported weights: a model card, the prompt, and a program that scores with
-plain transformers."""
+"""The texts beside exported weights: a model card, the prompt, a program that scores with plain
+transformers, and a Modelfile for Ollama."""
 
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from jinja2 import Template
 
 from eckart.exports.recipe import RECIPE, SUMS, Recipe, Scores
 from eckart.scoring.encoding import Encoder
+from eckart.tasks.chat import MARK
 from eckart.tasks.portable import PortableTask
 from eckart.weights.models import Tokenizer
 
 CARD, BASE_CARD = "README.md", "README.base.md"
 """The model card, and the base model's own in a folder that has another."""
-PROMPT, USE = "prompt.jinja", "use.py"
+PROMPT, USE, MODELFILE = "prompt.jinja", "use.py", "Modelfile"
+HERE = "{{ .Prompt }}"
+"""Where what is asked stands in a Modelfile."""
 CARRIED = ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag")
 """What the base model's card says that holds for this one too."""
 PER = {
@@ -121,16 +125,21 @@ def _front(tokenizer: Tokenizer, text: str) -> list[int]:
 def card(recipe: Recipe, folder: Path) -> str:
     """Return the model card, in the hub's metadata format, of an exported folder."""
     base = _base_data(folder / BASE_CARD)
-    scores, task = recipe.scores, recipe.task
+    scores, task = recipe.as_written or recipe.scores, recipe.task
     data = ModelCardData(
         **{name: base[name] for name in CARRIED if base.get(name) is not None},
         base_model=recipe.model if recipe.revision else None,
-        model_name=f"{Path(recipe.model).name}, clipped" if scores and task else None,
+        model_name=_title(recipe) if scores and task else None,
         tags=["eckart", "singular-value-clipping"],
         eval_results=_results(scores, task) if scores and task else None,
         ignore_metadata_errors=True,
     )
-    return f"---\n{data.to_yaml()}\n---\n\n{_told(recipe, (folder / BASE_CARD).exists())}"
+    files = {path.name for path in folder.iterdir()}
+    return f"---\n{data.to_yaml()}\n---\n\n{_told(recipe, files)}"
+
+
+def _title(recipe: Recipe) -> str:
+    return Path(recipe.model).name + (", clipped" if recipe.edits else "")
 
 
 def _base_data(path: Path) -> dict[str, Any]:
@@ -146,8 +155,8 @@ def _base_data(path: Path) -> dict[str, Any]:
 
 
 def _results(scores: Scores, task: PortableTask) -> list[EvalResult] | None:
-    value = (scores.clipped or scores.unpruned or {}).get("accuracy")
-    if value is None:
+    found = scores.clipped or scores.unpruned or {}
+    if found.get("accuracy") is None:
         return None
     return [
         EvalResult(
@@ -156,39 +165,86 @@ def _results(scores: Scores, task: PortableTask) -> list[EvalResult] | None:
             dataset_name=f"{task.full_name}, {task.shots} demonstrations, seed {task.seed}",
             dataset_split=scores.split,
             metric_type="accuracy",
-            metric_name="Accuracy",
-            metric_value=value,
+            metric_name=f"Accuracy, n = {found['n']}",
+            metric_value=found["accuracy"],
         )
     ]
 
 
-def _told(recipe: Recipe, base_card: bool) -> str:
-    scores, task = recipe.scores, recipe.task
-    name = Path(recipe.model).name
-    edits = ", ".join(f"`{edit}`" for edit in recipe.edits) or "nothing"
-    said = list(scores.says) if scores else ["What this edit gains was not measured."]
-    paragraphs = [f"# {name}, clipped", " ".join(said)]
-    if task is not None and scores is not None:
+def _told(recipe: Recipe, beside: set[str]) -> str:
+    scores, task = filter(None, (recipe.scores, recipe.as_written)), recipe.task
+    edits = ", ".join(f"`{edit}`" for edit in recipe.edits)
+    unmeasured = "What this edit gains was not measured." if edits else "Nothing is clipped."
+    said = [sentence for each in scores for sentence in each.says]
+    paragraphs = [f"# {_title(recipe)}", " ".join(said) or unmeasured]
+    if task is not None and said:
         paragraphs.append(
             f"That holds for the task `{task.full_name}` with {task.shots} demonstrations, this"
             " prompt and likelihood scoring, and says nothing of any other use of the model."
         )
-    base = f"`{recipe.model}`, revision `{recipe.revision}`" if recipe.revision else f"`{name}`"
+    base = f"`{Path(recipe.model).name}`"
+    if recipe.revision:
+        base = f"`{recipe.model}`, revision `{recipe.revision}`"
+    how = str(recipe.gguf) if recipe.gguf else f"stored in {recipe.dtype}"
     paragraphs.append(
-        f"Of {base}, clipped: {edits} (layer, part, rate; stored in {recipe.dtype}). Every other"
-        " tensor is the base model's."
+        f"Of {base}, clipped: {edits or 'nothing'} (layer, part, rate; {how}). Every other tensor"
+        " is the base model's."
     )
-    files = [f"- `{RECIPE}`: the recipe, from which `eckart apply` makes this folder again"]
-    if task is not None:
-        files.append(f"- `{PROMPT}`: the prompt, with its demonstrations verbatim")
-        if task.scoring in PER:
-            files.append(f"- `{USE}`: labels new rows with plain transformers: `{_usage(task)}`")
-    files.append(f"- `{SUMS}`: the digest of every file")
-    if base_card:
-        files.append(f"- `{BASE_CARD}`: the base model's own card")
-    return "\n\n".join([*paragraphs, "\n".join(files)]) + "\n"
+    files = {
+        RECIPE: "the recipe, from which `eckart apply` makes this folder again",
+        PROMPT: "the prompt, with its demonstrations verbatim",
+        USE: f"labels new rows with plain transformers: `{_usage(task)}`" if task else "",
+        MODELFILE: f"the prompt for Ollama: `ollama create NAME -f {MODELFILE}`",
+        SUMS: "the digest of every file",
+        BASE_CARD: "the base model's own card",
+    }
+    there = beside | {RECIPE, SUMS}
+    listed = [f"- `{name}`: {what}" for name, what in files.items() if name in there]
+    return "\n\n".join([*paragraphs, "\n".join(listed)]) + "\n"
 
 
 def _usage(task: PortableTask) -> str:
     row = json.dumps(dict.fromkeys(task.columns.needed, "..."))
     return f"echo '{row}' | python {USE}"
+
+
+def modelfile(name: str, recipe: Recipe) -> str:
+    """Return an Ollama Modelfile of a GGUF file: greedy, with the task's prompt around what is
+    asked, in place of a chat template.
+
+    Where a row is one text, that is what is asked; otherwise the whole query, as the template would
+    make it.
+    """
+    lines = [
+        f"# {_line(recipe.model)} with {', '.join(recipe.edits) or 'nothing'} clipped by eckart.",
+        "# ollama create NAME -f Modelfile; ollama run NAME 'the text of a row'",
+        f"FROM ./{name}",
+        "PARAMETER temperature 0",
+    ]
+    if recipe.task is None:
+        return "\n".join([*lines, f'TEMPLATE """{HERE}"""']) + "\n"
+    task, frame, chat = recipe.task, recipe.task.frame, recipe.task.format.chat
+    query = task.format.null_query(MARK)
+    single = query.count(MARK) == 1
+    if not single:
+        lines.append(f"# A prompt is a whole query: {json.dumps(task.format.template)} filled in.")
+    before, _, after = frame.around(query if single else MARK).rpartition(MARK)
+    before = before if chat is None else chat.without_bos(before)
+    stop = task.format.label_end or ("" if chat else task.format.separator or "\n")
+    longest = max(len(label.encode()) for label in task.labels)  # a token is a byte or more
+    lines.append(f"PARAMETER num_predict {longest + 2}")
+    if stop:  # a turn ends by itself
+        lines.append(f'PARAMETER stop """{stop}"""')
+    template = f"{_escaped(before)}{HERE}{_escaped(after)}"
+    return "\n".join([*lines, f'TEMPLATE """{template}"""']) + "\n"
+
+
+def _line(name: str) -> str:
+    """Return a name in which no line ends: the next would be a command of the file's."""
+    return " ".join(name.split())
+
+
+def _escaped(text: str) -> str:
+    """Write a text so that neither the Modelfile's quotes nor the template's braces end in it."""
+    # Every brace that opens: one alone would join those of an action behind it.
+    return re.sub(r'[{"]', lambda mark: f"{{{{ {json.dumps(mark[0])} }}}}", text)

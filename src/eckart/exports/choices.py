@@ -44,6 +44,20 @@ class Chosen:
     scores: Scores | None = None
     known: tuple[str, ...] = ()
 
+    def check(self, found: str, name: str) -> None:
+        """Refuse weights that are not those that were scored.
+
+        Arguments:
+            found: their fingerprint in `scored_in`.
+            name: the model's.
+        """
+        if self.weights not in (None, found):
+            raise RunError(
+                f"the weights that were searched, in {self.scored_in}, are {self.weights[:12]}, and"
+                f" those of '{name}' are {found[:12]}; give the model that was searched (--base),"
+                " and no other --dtype"
+            )
+
     @classmethod
     def of_result(cls, result: Tested, task: AnyTask) -> Chosen:
         """Return what a search chose, whose first draw that tested is of this task."""

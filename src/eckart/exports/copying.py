@@ -14,11 +14,10 @@ from operator import attrgetter
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from eckart.errors import ModelError
-from eckart.exports.card import BASE_CARD, CARD, PROMPT, USE
+from eckart.exports.card import BASE_CARD, CARD, MODELFILE, PROMPT, USE
 from eckart.exports.recipe import RECIPE, SUMS
 from eckart.files import BESIDE_WEIGHTS, home
 from eckart.records import Edit
@@ -26,14 +25,21 @@ from eckart.weights.anatomy import Anatomy
 from eckart.weights.edits import clip_, dropped_biases, edit_, targets_of
 from eckart.weights.identity import raw_bytes
 from eckart.weights.loading.failures import explained
-from eckart.weights.loading.files import FLOATS, Checkpoint, StoredTensor, found, place_in
+from eckart.weights.loading.files import (
+    FLOATS,
+    Checkpoint,
+    StoredTensor,
+    found,
+    place_in,
+    read_tensor,
+)
 from eckart.weights.models import LoadedModel, Model
 from eckart.weights.stored import StoredWeights
 
 NOTICES = ("LICENSE*", "NOTICE*")
 CALLED = {CARD: BASE_CARD}
 """What a file of the base model is called in the folder, where it has another name there."""
-MADE = (RECIPE, SUMS, CARD, BASE_CARD, PROMPT, USE)
+MADE = (RECIPE, SUMS, CARD, BASE_CARD, PROMPT, USE, MODELFILE)
 """What an export puts beside the weights."""
 BLOCK = 1 << 20
 
@@ -209,15 +215,10 @@ def _different(
     originals: Mapping[str, StoredTensor], written: Mapping[str, StoredTensor]
 ) -> Iterator[Change]:
     for key, tensor in written.items():
-        before = _read(originals[key])
-        after = _read(tensor).to(before.dtype)
+        before = read_tensor(originals[key])
+        after = read_tensor(tensor).to(before.dtype)
         if raw_bytes(before) != raw_bytes(after):
             yield originals[key], after
-
-
-def _read(place: StoredTensor) -> Tensor:
-    with safe_open(place.file, framework="pt") as file:
-        return file.get_tensor(place.key)
 
 
 def _overwrite_(folder: Path, changes: Iterable[Change]) -> set[str]:

@@ -1,10 +1,13 @@
-"""A clipped model as an ordinary checkpoint, which plain transformers loads."""
+"""A clipped model as files: an ordinary checkpoint, which plain transformers loads, or a GGUF file,
+for llama.cpp and Ollama."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,14 +25,17 @@ from eckart.exports.folder import (
     write_folder,
     writing,
 )
-from eckart.exports.recipe import RECIPE, Recipe, versions
+from eckart.exports.recipe import RECIPE, TYPES, Recipe, Scores, versions
 from eckart.files import clear_drafts, home
 from eckart.records import Edit, Trial
 from eckart.scoring.evaluator import Evaluator, scorer_of
 from eckart.scoring.scorer import Scorer
 from eckart.selection.draws import Draws, drawn_tasks
 from eckart.selection.tested import Tested
+from eckart.statistics.gain import sentence, verdict
+from eckart.statistics.paired import compare
 from eckart.statistics.scores import Score
+from eckart.tasks.portable import PortableTask
 from eckart.tasks.task import AnyTask, Task
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.edits import canonical, targets_of
@@ -42,6 +48,7 @@ from eckart.weights.models import (
     needed_tokenizer,
 )
 from eckart.weights.options import ModelOptions
+from eckart.weights.quantised import GgufType
 from eckart.weights.stored import StoredWeights, stored_fingerprint
 
 SAME = ("eckart", "weights", "edits", "dtype")
@@ -91,11 +98,14 @@ def export(
     device: str = "auto",
     tokenizer: Tokenizer | None = None,
     unclipped: bool = False,
+    format: str = "safetensors",
+    gguf: str | Path | None = None,
+    type_: str | None = None,
     command: str | None = None,
     **options: Any,
 ) -> Saved:
     """Write a clipped model as an ordinary checkpoint with its tokenizer, its recipe, its prompt
-    and a model card.
+    and a model card; or as a GGUF file with all of these and a Modelfile.
 
     The checkpoint's own files are copied, and only the clipped matrices change; each keeps its
     stored dtype. The folder appears only once it is whole. A result in memory is checked by loading
@@ -107,12 +117,18 @@ def export(
         result: what `search` returned; or the folder of a finished run; or a model to clip.
         directory: a folder that does not exist yet, or is empty.
         model: of a result, as `search` was given it; of a run, where it lies now, if elsewhere.
-        task: of a result, as `search` was given it; of a model, what to score the edits on.
+        task: of a result, as `search` was given it; of a model, what to score the edits on. A GGUF
+            file is read on its test rows as it was written, beside its base: of a run, the task
+            that was searched.
         edits: of a model: `Edit`s, or texts such as `26:mlp:0.95`.
         choice: which of a sweep's choices, by words of its name.
         device, tokenizer, options: as `search` was given them; of a model with a task, as
             `evaluate`.
         unclipped: write the model where nothing was chosen to be clipped, too.
+        format: `safetensors`, or `gguf`: a GGUF file is patched, of which all but the edited
+            tensors is copied byte for byte.
+        gguf: the file to patch, where the model is none; it must be the same model.
+        type_: what edited tensors of it are written as: `f16` (default), `bf16` or `q8_0`.
         command: what the recipe notes as what made it.
 
     Raises:
@@ -130,70 +146,131 @@ def export(
         task = drawn_tasks(task, settings.get("seeds", ()), settings.get("templates", ()))[0]
         loaded = load_model(model, dtype=settings["dtype"], device=device, tokenizer=tokenizer)
         return save_clipped(result, scorer_of(task, loaded, **options), directory, command)
-    target = free_target(directory)
+    target, kind = free_target(directory), check_format(format, gguf, type_)
     said = {name: options.pop(name) for name in ModelOptions.model_fields if name in options}
     loading = ModelOptions.of(said, "the model")
     if model is not None and not isinstance(model, str | Path):
         raise RunError("a run's model is exported from its files: name the folder or hub id")
+    made = Task.load(task) if isinstance(task, str) else task
     chosen = chosen_of(result, edits, choice, model)
-    if not is_run(result):
-        chosen, source = _own(chosen, task, loading, device, options)
-    elif task is None:
-        source = _base_of(chosen, loading)
+    if is_run(result):
+        source = _searched(chosen, made, kind, loading)
     else:
-        raise EditError(f"'{result}' is a run, which has its own task; leave out the other one")
+        chosen, source = _own(chosen, made, kind, loading, device, options)
     if not chosen.edits and not unclipped:
         raise EditError(
             f"'{result}' chose to clip nothing, so there is no other model than '{source.name}';"
             " --unclipped writes that one, with its recipe"
         )
+    near, score = None, None
+    if kind is not None:
+        own, source = source, source if gguf is None else source_of(str(gguf), loading)
+        same = own.file and source.file and own.file.path == source.file.path
+        near = None if same else own.name
+        if made is not None:
+            score = partial(_as_written, source.name, made, loading, options)
     with writing(target) as draft:
-        recipe = write_folder(source, _recipe(source, chosen, command), draft)
+        recipe = _recipe(source, chosen, command, kind)
+        recipe = write_folder(source, recipe, draft, near=near, score=score)
     return Saved(target, recipe.dtype, notes=chosen.known, recipe=recipe)
+
+
+def check_format(format_: str, base: str | Path | None, type_: str | None) -> str | None:
+    """Return the type of a GGUF file's edited tensors; None where none is to be written.
+
+    Raises:
+        EditError: there is no such format or type, or what was said does not go with the format.
+    """
+    if format_ == "gguf":
+        return GgufType.of(type_ or "f16", TYPES).name
+    if format_ != "safetensors":
+        raise EditError(f"no format '{format_}' of models; there are safetensors and gguf")
+    for flag, said in (("--gguf", base), ("--type", type_)):
+        if said is not None:
+            raise EditError(f"{flag} {said} is of GGUF files; add --format gguf")
+    return None
 
 
 def _own(
     own: Chosen,
-    task: AnyTask | str | None,
+    task: AnyTask | None,
+    kind: str | None,
     loading: ModelOptions,
     device: str,
     options: dict[str, Any],
 ) -> tuple[Chosen, LoadedModel]:
-    """Return edits of one's own, scored where there is a task, and the model that they are of."""
+    """Return edits of one's own, scored where there is a task, and the model that they are of; for
+    a GGUF file they are scored once it is written."""
     name = own.model
     if not own.edits:
         raise no_edit(name)
-    if task is None:
+    if task is None or kind is not None:
         source = source_of(name, loading)
         edits = canonical(Anatomy.of(source.model), own.edits)
         targets_of(source.model, edits)
-        return replace(own, edits=edits), source
-    made = Task.load(task) if isinstance(task, str) else task
+        prompt = None if task is None else PortableTask.if_any(task, options.get("scoring"))
+        return replace(own, edits=edits, task=prompt), source
     loaded = load_model(name, **{**loading.only(ModelOptions), "device": device})
-    scorer = scorer_of(made, loaded, **options)
+    found = _evaluator(task, loaded, options).evaluate(own.edits, "test")
+    return Chosen.of_evaluation(found, loaded.fingerprint), loaded
+
+
+def _evaluator(task: AnyTask, model: LoadedModel, options: dict[str, Any]) -> Evaluator:
+    scorer = scorer_of(task, model, **options)
     if not isinstance(scorer, Evaluator):
-        raise RunError(f"task '{made.name}' asks for numbers, so there is no prompt to export")
-    return Chosen.of_evaluation(scorer.evaluate(own.edits, "test"), loaded.fingerprint), loaded
+        raise RunError(f"task '{task.name}' asks for numbers, so there is no prompt to export")
+    return scorer
 
 
-def _base_of(chosen: Chosen, loading: ModelOptions) -> LoadedModel:
-    """Return the model that a run was of; a RunError where it is another now."""
+def _searched(
+    chosen: Chosen, task: AnyTask | None, kind: str | None, loading: ModelOptions
+) -> LoadedModel:
+    """Return the model that a run was of; a RunError where it, or the task, is another now."""
     source = source_of(chosen.model, loading)
-    found = None
-    if source.file is None:
-        stored = StoredWeights.of(source.name, loading)
-        found = stored_fingerprint(stored, source.tokenizer, DTYPES[chosen.scored_in])
-    if chosen.weights and found != chosen.weights:  # not to be had from the files alone, perhaps
-        loaded = load_model(
-            source.name, dtype=chosen.scored_in, trust_remote_code=loading.trust_remote_code
-        )
-        found = loaded.fingerprint
-    if chosen.weights and found != chosen.weights:
-        raise RunError(
-            f"the run's weights are {chosen.weights[:12]}, and those of '{source.name}' are"
-            f" {str(found)[:12]}; give the model that was searched (--base)"
-        )
+    if task is not None and kind is None:
+        raise EditError("a run has its own task, which was tested; leave out the other one")
+    if isinstance(task, Task) and chosen.task is not None:
+        asked = task.for_tokenizer(needed_tokenizer(source))
+        if asked.digest != chosen.task.digest:
+            raise RunError(
+                f"the run searched other prompts ({chosen.task.full_name}, {chosen.task.shots}"
+                f" shots, seed {chosen.task.seed}) than those to be scored; name its own"
+            )
+    if chosen.weights is not None:
+        stored = StoredWeights.of(source.name, loading) if source.file is None else None
+        found = stored and stored_fingerprint(stored, source.tokenizer, DTYPES[chosen.scored_in])
+        if found != chosen.weights:  # not to be had from the files alone, perhaps
+            code = loading.trust_remote_code
+            found = load_model(
+                source.name, dtype=chosen.scored_in, trust_remote_code=code
+            ).fingerprint
+        chosen.check(found, source.name)
     return source
+
+
+def _as_written(
+    base: str, task: AnyTask, loading: ModelOptions, reading: dict[str, Any], patched: Path
+) -> Scores:
+    """Read the test rows through a GGUF file and its base, both dequantised as they are."""
+    said = loading.only(ModelOptions)
+    # Which holds what the files say.
+    said["dtype"] = "float32" if loading.dtype == "auto" else loading.dtype
+    before, after = (
+        _evaluator(task, load_model(name, **said), reading).evaluate([], "test").score
+        for name in (base, str(patched))
+    )
+    gain = compare(before, after)
+    told = (
+        f"test rows through both files as they are written, dequantised, in {said['dtype']}: base"
+        f" {before.accuracy:.4f}, patched {after.accuracy:.4f}; {verdict(gain)},"
+        f" {sentence(gain, 'accuracy', f'n = {before.n}')}"
+    )
+    return Scores(
+        says=(told,),
+        unpruned=before.summary(),
+        clipped=after.summary(),
+        comparison={**gain.to_json(), "verdict": verdict(gain)},
+    )
 
 
 def save_clipped(
@@ -206,16 +283,15 @@ def save_clipped(
     """
     source = scorer.model
     needed_tokenizer(source)
-    asked = {"weights": source.fingerprint, "prompts": scorer.task.digest}
-    for name, digest in asked.items():
-        if result.settings[name] != digest:
-            raise RunError(
-                f"the result's {name} are {result.settings[name][:12]}, and these are"
-                f" {digest[:12]}; give the model and the task that were searched"
-            )
+    if result.settings["prompts"] != scorer.task.digest:
+        raise RunError(
+            "the result was searched with other prompts; give the task that was searched"
+        )
     seeds, templates = (result.settings.get(name, ()) for name in ("seeds", "templates"))
     again, *_ = Draws.of(scorer, seeds, templates).testing
-    recipe = _recipe(source, Chosen.of_result(result, again.task), command)
+    chosen = Chosen.of_result(result, again.task)
+    chosen.check(source.fingerprint, source.name)
+    recipe = _recipe(source, chosen, command)
     target = check_target(directory, source)
     if is_taken(target):
         there = _written(target)
@@ -243,22 +319,33 @@ def check_target(directory: str | Path, model: LoadedModel | None = None) -> Pat
     return target
 
 
-def _recipe(source: LoadedModel, chosen: Chosen, command: str | None) -> Recipe:
-    """Return what tells an exported model from every other, but for its digests."""
+def _recipe(
+    source: LoadedModel, chosen: Chosen, command: str | None, kind: str | None = None
+) -> Recipe:
+    """Return what tells an exported model from every other, but for its digests; nothing in it says
+    where on this machine anything lies."""
     task = chosen.task and chosen.task.for_tokenizer(needed_tokenizer(source))
+    path = home(source.name)
+    local = path.is_absolute() or path.exists()
     return Recipe(
         eckart=version("eckart"),
-        model=source.name,
+        model=path.absolute().name if local else source.name,
         revision=revision(source),
         weights=chosen.weights,
         edits=tuple(map(str, chosen.edits)),
-        dtype=stored_dtype(source),
+        dtype=kind or stored_dtype(source),
         scored_in=chosen.scored_in,
         task=task,
         scores=chosen.scores,
         versions=versions(),
-        command=command,
+        command=command and shlex.join(map(_placeless, shlex.split(command))),
     )
+
+
+def _placeless(word: str) -> str:
+    flag, equals, said = word.rpartition("=")
+    path = home(said)
+    return f"{flag}{equals}{path.name}" if path.is_absolute() else word
 
 
 def _written(target: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -15,9 +16,20 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from safetensors import SafetensorError
 
 from eckart.errors import ModelError, RunError
-from eckart.exports.card import CARD, PER, PROMPT, USE, card, program, prompt_text
+from eckart.exports.card import (
+    CARD,
+    MODELFILE,
+    PER,
+    PROMPT,
+    USE,
+    card,
+    modelfile,
+    program,
+    prompt_text,
+)
 from eckart.exports.copying import copy_clipped, save
-from eckart.exports.recipe import RECIPE, SUMS, Recipe, sha256, sums, versions
+from eckart.exports.gguf import patch
+from eckart.exports.recipe import RECIPE, SUMS, TYPES, Recipe, Scores, sha256, sums, versions
 from eckart.files import drafted, home
 from eckart.weights.edits import clip, clip_
 from eckart.weights.gguf import GgufFile
@@ -33,8 +45,9 @@ from eckart.weights.models import (
 from eckart.weights.options import PLAIN, ModelOptions
 
 WEIGHTS = ["*.safetensors", "*.bin", "*.gguf", "*.index.json"]
-WRITTEN = (CARD, USE)
+WRITTEN = (CARD, USE, MODELFILE)
 """What is worded by the version that writes it."""
+ROUNDED = (".safetensors", ".gguf")
 
 
 def source_of(name: str, options: ModelOptions = PLAIN) -> LoadedModel:
@@ -45,7 +58,12 @@ def source_of(name: str, options: ModelOptions = PLAIN) -> LoadedModel:
 
 
 def write_folder(
-    source: LoadedModel, recipe: Recipe, folder: Path, wanted: Mapping[str, str] | None = None
+    source: LoadedModel,
+    recipe: Recipe,
+    folder: Path,
+    wanted: Mapping[str, str] | None = None,
+    near: str | None = None,
+    score: Callable[[Path], Scores] | None = None,
 ) -> Recipe:
     """Write a clipped model and all that goes with it into an empty folder.
 
@@ -53,21 +71,37 @@ def write_folder(
         source: the base model; of a checkpoint's files its weights need not be in memory.
         recipe: without the digests, which are found here.
         wanted: the digests that the base model's files must have.
+        near, score: of a GGUF file: the model that it must be near, and what reads the test rows
+            through it.
 
     Returns:
         the recipe as it was written.
     """
-    base, kept = _write_weights(source, recipe, folder, wanted)
-    texts = {CARD: card(recipe, folder)}
-    if recipe.task is not None:
-        texts[PROMPT] = prompt_text(recipe.task)
-        if recipe.task.scoring in PER:
-            texts[USE] = program(recipe.task, needed_tokenizer(source), recipe.scored_in)
+    more: dict[str, Any] = {}
+    texts: dict[str, str] = {}
+    kept: dict[str, str] = {}
+    if recipe.dtype in TYPES:
+        file = _needed_file(source)
+        base = check_digest(file, wanted)
+        name = " ".join(f"{file.path.stem}{'.clipped' * bool(recipe.edits)}.gguf".split())
+        found = patch(file, source.model, recipe.parsed, folder / name, recipe.dtype, near)
+        more["gguf"] = recipe.gguf or found  # one that is made again lies near nothing
+        if score is not None:
+            more["as_written"] = score(folder / name)
+        texts[MODELFILE] = modelfile(name, recipe)
+    else:
+        base, kept = _write_weights(source, recipe, folder, wanted)
+    made = recipe.model_copy(update={**more, "base": base})
+    if made.task is not None:
+        texts[PROMPT] = prompt_text(made.task)
+        if made.task.scoring in PER and made.gguf is None:
+            texts[USE] = program(made.task, needed_tokenizer(source), made.scored_in)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="")
+    (folder / CARD).write_text(card(made, folder), encoding="utf-8", newline="")
     names = sorted(path.name for path in folder.iterdir())
     files = {name: kept.get(name) or sha256(folder / name) for name in names}
-    made = recipe.model_copy(update={"base": base, "files": files})
+    made = made.model_copy(update={"files": files})
     _write_recipe(made, folder)
     return made
 
@@ -90,12 +124,7 @@ def _write_weights(
         tokenizer.save_pretrained(folder)
         return {}, {}
     if source.file is not None:
-        base = {source.file.path.name: source.file.digest}
-        if wanted is not None and list(base.values()) != list(wanted.values()):
-            raise ModelError(
-                f"'{source.name}' is not the recipe's base model: its SHA-256 is"
-                f" {source.file.digest[:12]}, and the recipe's {min(wanted.values())[:12]}"
-            )
+        base = check_digest(source.file, wanted)
         exact = load_checkpoint(source.name, None, source.options)
         clip_(exact, edits)
         save(exact, folder)
@@ -106,6 +135,25 @@ def _write_weights(
     if tokenizer_text(tokenizer) != tokenizer_text(load_tokenizer(source.name, source.options)):
         tokenizer.save_pretrained(folder)  # another one than the checkpoint's was asked for
     return copied.base, kept
+
+
+def _needed_file(source: LoadedModel) -> GgufFile:
+    if source.file is None:
+        raise ModelError(
+            f"'{source.name}' is no GGUF file; give the one to patch with --gguf BASE.gguf"
+            " (llama.cpp's convert_hf_to_gguf.py makes one of a folder)"
+        )
+    return source.file
+
+
+def check_digest(file: GgufFile, wanted: Mapping[str, str] | None) -> dict[str, str]:
+    """Return a file's digest by its name; the recipe may know it by another."""
+    if wanted is not None and file.digest not in wanted.values():
+        raise ModelError(
+            f"'{file.name}' is not the recipe's base model: its SHA-256 is {file.digest[:12]}, and"
+            f" the recipe's {min(wanted.values())[:12]}"
+        )
+    return {file.path.name: file.digest}
 
 
 @contextmanager
@@ -183,7 +231,9 @@ def apply(
             " model that is saved"
         )
     target = free_target(directory)
-    name = str(model) if model is not None else _base(said)
+    place = home(recipe).absolute()
+    beside = place.parent if place.is_dir() else place.parent.parent
+    name = str(model) if model is not None else base_of(said, beside)
     source = source_of(name, ModelOptions(trust_remote_code=trust_remote_code))
     with writing(target) as draft:
         made = write_folder(source, said.model_copy(update={"files": {}}), draft, said.base)
@@ -192,10 +242,21 @@ def apply(
     return said
 
 
-def _base(recipe: Recipe) -> str:
-    """Return where the base model of a recipe lies, in its revision."""
-    if recipe.revision is None or home(recipe.model).exists():
-        return recipe.model
+def base_of(recipe: Recipe, beside: Path) -> str:
+    """Return where the base model of a recipe lies: by its name here or beside a folder, or on the
+    hub in its revision.
+
+    Raises:
+        ModelError: nowhere there.
+    """
+    for place in (home(recipe.model), beside / recipe.model):
+        if place.exists():
+            return str(place)
+    if recipe.revision is None:
+        raise ModelError(
+            f"the base model '{recipe.model}' lies neither here nor beside '{beside.name}'; name a"
+            " folder or file that holds it: eckart apply RECIPE MODEL"
+        )
     try:
         return snapshot_download(
             recipe.model, revision=recipe.revision, allow_patterns=list(recipe.base)
@@ -212,7 +273,7 @@ def _compare(said: Recipe, made: Recipe, inexact: bool, tell: Callable[[str], No
     names = sorted(said.files.keys() | made.files.keys())
     other = [name for name in names if said.files.get(name) != made.files.get(name)]
     worded = [name for name in other if name in WRITTEN and said.eckart != version("eckart")]
-    rounded = [name for name in other if name.endswith(".safetensors") and name in made.files]
+    rounded = [name for name in other if name.endswith(ROUNDED) and name in made.files]
     wrong = [n for n in other if n not in worded and not (inexact and n in rounded)]
     if wrong:
         here = ", ".join(f"{k} {v}" for k, v in versions().items() if said.versions.get(k) != v)

@@ -9,150 +9,65 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from torch import nn
 
-from eckart.errors import ModelError, RunError
-from eckart.files import check_writable, drafted, home
+from eckart.errors import ModelError
+from eckart.exports.recipe import TYPES, Patched, PatchedTensor
 from eckart.records import Edit
 from eckart.weights.anatomy import Anatomy, Weight
 from eckart.weights.edits import dropped_biases, edit_, targets_of
 from eckart.weights.gguf import GgufFile, GgufTensors
-from eckart.weights.loading.gguf import SUFFIX
-from eckart.weights.models import LoadedModel, empty_model
+from eckart.weights.models import LoadedModel, Model
 from eckart.weights.quantised import GgufType
 from eckart.weights.stored import StoredWeights
 
-TYPES = ("f16", "bf16", "q8_0")
-"""What edited tensors may be written as."""
 FARTHEST = 0.5
 """How far a base's edited matrices may be from the model's, in Frobenius norm and as a share of the
 model's, before it is another model's. Two bits a weight are at about 0.3, another training at 1.4.
 """
-CHUNK = 1 << 24
 
 
-@dataclass(frozen=True)
-class PatchedTensor:
-    """A tensor that was written anew: its name in the file, and its type before and after."""
-
-    name: str
-    before: str
-    after: str
-
-
-@dataclass(frozen=True)
-class Patched:
-    """A GGUF file that was made of another.
-
-    Arguments:
-        path: the new file.
-        base: the file whose other tensors and keys it has, byte for byte.
-        edits: what was clipped.
-        tensors: those that were written anew.
-        kept: how many were copied.
-        distance: how far the base's edited matrices are from those of the model that was given
-            beside it, at most: in Frobenius norm, as a share of the model's. None without one.
-    """
-
-    path: Path
-    base: Path
-    edits: tuple[Edit, ...]
-    tensors: tuple[PatchedTensor, ...]
-    kept: int
-    distance: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "path": str(self.path),
-            "base": str(self.base),
-            "edits": [str(edit) for edit in self.edits],
-            "tensors": [vars(tensor) for tensor in self.tensors],
-            "kept": self.kept,
-            "distance": self.distance,
-        }
-
-    def __str__(self) -> str:
-        """Say what the file is."""
-        kinds = ", ".join(dict.fromkeys(tensor.before for tensor in self.tensors))
-        anew = (
-            f"{len(self.tensors)} tensors dequantised from {kinds}, clipped and written as"
-            f" {self.tensors[0].after}"
-            if self.tensors
-            else "nothing is clipped"
-        )
-        checked = (
-            ""
-            if self.distance is None
-            else f"; the base's matrices there are within {self.distance:.2%} of the model's"
-        )
-        return f"{self.path}: {anew}; {self.kept} tensors and every key as in {self.base}{checked}"
-
-
-def export_gguf(
-    base_gguf: str | Path,
+def patch(
+    base: GgufFile,
+    outline: Model,
     edits: Sequence[Edit],
-    target: str | Path,
+    target: Path,
     type_: str = "f16",
-    model: str | LoadedModel | None = None,
+    near: str | LoadedModel | None = None,
 ) -> Patched:
     """Write a clipped model as a GGUF file, by patching one that is not.
 
     The edited tensors are dequantised, clipped as the model has them, and laid out again as
-    llama.cpp has them; all else is copied byte for byte. One matrix at a time is in memory. The
-    file appears once it is whole.
+    llama.cpp has them; all else is copied byte for byte. One matrix at a time is in memory.
 
     Arguments:
-        base_gguf: a GGUF file, by any of the names that mean one.
+        base: the file.
+        outline: the model in it, with or without weights.
         edits: what to clip; none makes a copy.
-        target: a file that does not exist yet.
+        target: the new file; in a draft, for a part of it stays where this is interrupted.
         type_: what the edited tensors are written as: `f16`, `bf16` or `q8_0`.
-        model: what was searched, where that was no GGUF file: the base must be the same model.
+        near: what was searched, where that was no GGUF file: the base must be the same model.
 
     Raises:
         EditError: the model has no such layer or part.
-        ModelError: the base is no GGUF file, or damaged, one of several parts, or not the model's;
-            or a tensor cannot be edited, or not be written so.
-        RunError: the target is taken, or cannot be written.
+        ModelError: the base is damaged, one of several parts, or not the model's; or a tensor
+            cannot be edited, or not be written so.
     """
-    kind, path = GgufType.of(type_, TYPES), check_new_gguf(target)
-    file = _base(base_gguf)
-    anatomy = Anatomy.of(empty_model(str(base_gguf)))
-    tensors = file.tensors(anatomy.model)
+    kind, anatomy = GgufType.of(type_, TYPES), Anatomy.of(outline)
+    tensors = base.tensors(outline)
     targets = {w: e for w, e in targets_of(anatomy.model, edits, anatomy).items() if e.rate}
     patches = _patches(tensors, targets, kind)
-    distance = None if model is None else _distance(tensors, anatomy, targets, model)
+    distance = None if near is None else _distance(tensors, anatomy, targets, near)
     zeros = {tensors.tensor(path).name for path in dropped_biases(anatomy.model, targets)}
-    try:
-        with drafted(path) as draft:
-            _write(tensors.reader, file.path, patches, zeros, draft)
-    except OSError as error:
-        raise RunError(
-            f"'{path}' cannot be written ({error.strerror}); check space and permissions"
-        ) from error
+    _write(tensors.reader, patches, zeros, target)
     return Patched(
-        path,
-        file.path,
-        tuple(edits),
-        tuple(patch.described for patch in patches.values()),
-        len(tensors.reader.tensors) - len(patches) - len(zeros),
-        distance,
+        base=base.path.name,
+        tensors=tuple(each.described for each in patches.values()),
+        kept=len(tensors.reader.tensors) - len(patches) - len(zeros),
+        distance=distance,
     )
-
-
-def check_new_gguf(target: str | Path) -> Path:
-    """Return where a GGUF file can be written; a RunError where something is there, or cannot
-    be."""
-    path = home(target).absolute()
-    if path.suffix.lower() != SUFFIX:
-        raise RunError(
-            f"'{target}' does not end in {SUFFIX}, by which GGUF files are known; add it"
-        )
-    if path.exists():
-        raise RunError(f"'{target}' exists, and nothing is overwritten; name a new file")
-    check_writable(path)
-    return path
 
 
 @dataclass(frozen=True)
@@ -170,7 +85,8 @@ class _Patch:
 
     @property
     def described(self) -> PatchedTensor:
-        return PatchedTensor(self.tensor.name, self.tensor.tensor_type.name, self.kind.label)
+        before, after = self.tensor.tensor_type.name, self.kind.label
+        return PatchedTensor(name=self.tensor.name, before=before, after=after)
 
     @property
     def size(self) -> int:
@@ -185,16 +101,6 @@ class _Patch:
         return self.kind.packed(numbers, self.tensor.name).tobytes()
 
 
-def _base(name: str | Path) -> GgufFile:
-    file = GgufFile.of(str(name))
-    if file is None:
-        raise ModelError(
-            f"'{name}' is no GGUF file; give the one to patch with --gguf BASE.gguf (llama.cpp's"
-            " convert_hf_to_gguf.py makes one of a folder)"
-        )
-    return file
-
-
 def _patches(
     tensors: GgufTensors, targets: Mapping[Weight, Edit], kind: GgufType
 ) -> dict[str, _Patch]:
@@ -203,9 +109,9 @@ def _patches(
         raise ModelError(f"'{tensors.file.name}' is big-endian, which is not written; convert it")
     found = {}
     for path, weights in groupby(sorted(targets, key=attrgetter("path")), attrgetter("path")):
-        patch = _Patch(tensors, path, {weight: targets[weight] for weight in weights}, kind)
-        kind.check(int(patch.tensor.shape[0]), patch.tensor.name)
-        found[patch.tensor.name] = patch
+        made = _Patch(tensors, path, {weight: targets[weight] for weight in weights}, kind)
+        kind.check(int(made.tensor.shape[0]), made.tensor.name)
+        found[made.tensor.name] = made
     return found
 
 
@@ -262,52 +168,36 @@ def _sizes(anatomy: Anatomy) -> str:
     return f"{len(anatomy.layers)} layers of {first}"
 
 
-def _write(
-    reader: Any, base: Path, patches: Mapping[str, _Patch], zeros: set[str], path: Path
-) -> None:
+def _write(reader: Any, patches: Mapping[str, _Patch], zeros: set[str], path: Path) -> None:
     """Write the new file: the header and all keys as they are, a list of tensors with the new types
-    and places, and the tensors in the order in which they lie in the base."""
+    and places, and the tensors in the order in which they lie in the base.
+
+    gguf's own writer would write every key anew.
+    """
+    from gguf import GGUFWriter
+
     align = int(reader.alignment)
     by_place = sorted(reader.tensors, key=attrgetter("data_offset"))
     places, end = {}, 0
     for tensor in by_place:
-        patch = patches.get(tensor.name)
+        made = patches.get(tensor.name)
         places[tensor.name] = end
-        end += _padded(patch.size if patch else tensor.n_bytes, align)
-    with base.open("rb") as source, path.open("wb") as out:
-        start = min(tensor.field.offset for tensor in reader.tensors)
-        _copy(source, out, 0, start)
+        end += GGUFWriter.ggml_pad(made.size if made else tensor.n_bytes, align)
+    with path.open("wb") as out:
+        out.write(reader.data[: min(tensor.field.offset for tensor in reader.tensors)])
         for tensor in reader.tensors:
-            size = sum(part.nbytes for part in tensor.field.parts)
-            source.seek(tensor.field.offset)
-            patch = patches.get(tensor.name)
-            kind = int(patch.kind.number if patch else tensor.tensor_type)
-            # A name, the dimensions, and then 12 bytes: the type, and where the data lies.
-            out.write(source.read(size)[:-12] + struct.pack("<IQ", kind, places[tensor.name]))
-        _pad(out, align)
+            made = patches.get(tensor.name)
+            *same, kind, _ = tensor.field.parts  # the last two: the type, and where the data lies
+            for part in same:
+                out.write(part)
+            number = int(made.kind.number if made else kind[0])
+            out.write(struct.pack("<IQ", number, places[tensor.name]))
         for tensor in by_place:
+            out.write(bytes(-out.tell() % align))
             if tensor.name in patches:
                 out.write(patches[tensor.name].content())
             elif tensor.name in zeros:
                 out.write(bytes(tensor.n_bytes))  # zero in every type
             else:
-                _copy(source, out, tensor.data_offset, tensor.n_bytes)
-            _pad(out, align)
-
-
-def _copy(source: IO[bytes], out: IO[bytes], start: int, size: int) -> None:
-    source.seek(start)
-    while size:
-        chunk = source.read(min(size, CHUNK))
-        if not chunk:
-            raise ModelError(f"'{source.name}' became shorter while it was copied; export again")
-        out.write(chunk)
-        size -= len(chunk)
-
-
-def _padded(size: int, align: int) -> int:
-    return size + -size % align
-
-
-def _pad(out: IO[bytes], align: int) -> None:
-    out.write(bytes(-out.tell() % align))
+                out.write(tensor.data)
+        out.write(bytes(-out.tell() % align))

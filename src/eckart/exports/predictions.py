@@ -14,6 +14,7 @@ from scipy.special import softmax
 
 from eckart.errors import EditError, RunError, TaskError
 from eckart.exports.choices import Chosen, chosen_of, is_run
+from eckart.exports.folder import base_of, check_digest
 from eckart.exports.recipe import RECIPE, Recipe
 from eckart.files import home
 from eckart.records import Edit
@@ -60,10 +61,11 @@ def predict(
             opens a stream of them, once it is told the task.
         task: makes the prompts; of a run and of an exported folder, theirs by default.
         edits: what to clip of a model.
-        compare: the unpruned model's predictions, too.
+        compare: the unpruned model's predictions, too; of an exported folder those of the model
+            that it was made of, which lies beside it, or where `base` says.
         scoring: how labels are ranked; the task's own by default.
         choice: which of a sweep's choices.
-        base: where a run's model lies now, if not where it was.
+        base: where a run's model lies now, if not where it was; or an exported folder's.
         dtype: see `load_model`; a run's own by default.
         device, device_map, trust_remote_code, tokenizer: see `load_model`.
         reading: the fields of `ReadingOptions`.
@@ -75,11 +77,6 @@ def predict(
         EckartError: the source, the task, an edit or a row is not usable.
     """
     chosen = _found(source, task, edits, scoring, choice, base)
-    if compare and not chosen.edits:
-        raise EditError(
-            f"there is nothing to compare: {chosen.model} is read with nothing clipped; leave out"
-            " --compare, or name an --edit of a model"
-        )
     made = needed_task(chosen)
     stream = _checked(rows(made) if callable(rows) else _stream(rows, made), made, compare)
     loading = {
@@ -89,6 +86,9 @@ def predict(
         "trust_remote_code": trust_remote_code,
         "tokenizer": tokenizer,
     }
+    if compare and not chosen.edits:
+        reading["base"] = _unpruned(source, chosen, base, loading, reading)
+        compare = False
     return Predictions(_labeller(source, chosen, loading, compare=compare, **reading), stream)
 
 
@@ -113,19 +113,47 @@ def _labeller(
     source: str | Path | Model | LoadedModel,
     chosen: Chosen,
     loading: Mapping[str, Any],
-    **how: Any,
+    **reading: Any,
 ) -> Labeller:
-    said = loading.get("dtype", "auto")
-    dtype = chosen.scored_in if said == "auto" else said
     named = isinstance(source, str | Path)
-    model = load_model(chosen.model if named else source, **{**loading, "dtype": dtype})
-    if chosen.weights not in (None, model.fingerprint):
-        raise RunError(
-            f"the weights of '{model.name}' in {model.dtype} are not those that run '{source}' was"
-            f" made with in {chosen.scored_in}; leave out --dtype, or give --base where these lie"
-            " now"
+    how = {**loading, "dtype": _dtype(chosen, loading)}
+    model = load_model(chosen.model if named else source, **how)
+    if chosen.weights is not None:
+        chosen.check(model.fingerprint, model.name)
+    return Labeller(model, needed_task(chosen), chosen.edits, **reading)
+
+
+def _unpruned(
+    source: Any,
+    chosen: Chosen,
+    base: str | Path | None,
+    loading: Mapping[str, Any],
+    reading: Mapping[str, Any],
+) -> Labeller:
+    """Return what labels rows with the model that an exported folder was made of.
+
+    Raises:
+        EditError: nothing is clipped.
+        ModelError: this model is not there, or another.
+    """
+    recipe = _recipe_of(source)
+    if recipe is None or not recipe.edits:
+        raise EditError(
+            f"there is nothing to compare: {chosen.model} is read with nothing clipped; leave out"
+            " --compare, or name an --edit of a model"
         )
-    return Labeller(model, needed_task(chosen), chosen.edits, **how)
+    place = str(base or base_of(recipe, home(source).absolute().parent))
+    loaded = load_model(place, **{**loading, "dtype": _dtype(chosen, loading)})
+    if loaded.file is not None:
+        check_digest(loaded.file, recipe.base)
+    elif loaded.dtype == recipe.scored_in:
+        replace(chosen, weights=recipe.weights).check(loaded.fingerprint, place)
+    return Labeller(loaded, needed_task(chosen), **reading)
+
+
+def _dtype(chosen: Chosen, loading: Mapping[str, Any]) -> str:
+    said = str(loading.get("dtype", "auto"))
+    return chosen.scored_in if said == "auto" else said
 
 
 def needed_task(chosen: Chosen) -> PortableTask:
@@ -147,7 +175,8 @@ def _found(
     said = Task.load(task) if isinstance(task, str) else task
     made = PortableTask.of(said) if isinstance(said, Task) else said
     if isinstance(source, str | Path):
-        found = chosen_of(source, edits, choice, base)
+        exported = base is not None and not edits and _recipe_of(source) is not None
+        found = chosen_of(source, edits, choice, None if exported else base)
         if not is_run(source):
             found = _as_exported(found) if made is None else replace(found, scored_in="auto")
     else:
@@ -162,11 +191,17 @@ def _found(
 
 def _as_exported(model: Chosen) -> Chosen:
     """Return a model with the task and dtype of its recipe, where it is a folder that has one."""
-    if not (home(model.model) / RECIPE).is_file():
+    recipe = _recipe_of(model.model)
+    if recipe is None:
         why = f"'{model.model}' is no run, and has no recipe ({RECIPE}) with one"
         return replace(model, scored_in="auto", known=(why,))
-    recipe = Recipe.read(model.model)
     return replace(model, task=recipe.task, scored_in=recipe.scored_in)
+
+
+def _recipe_of(source: Any) -> Recipe | None:
+    """Return what an exported folder is made by; None of what is none."""
+    named = isinstance(source, str | Path) and (home(source) / RECIPE).is_file()
+    return Recipe.read(source) if named else None
 
 
 def _stream(rows: Rows, task: PortableTask) -> RowStream:
@@ -256,7 +291,7 @@ class Predictions(Iterator[dict[str, Any]]):
         self.labeller = labeller
         self.stream = stream
         self.task = labeller.portable
-        self.compare = len(labeller.candidates) > 1
+        self.compare = labeller.compares
         self.added = added(self.task, self.compare)
         self.tally = Tally()
         self._rows = iter(stream.rows)

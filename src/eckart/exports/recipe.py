@@ -21,7 +21,9 @@ RECIPE = "eckart.json"
 """The recipe, beside the weights."""
 SUMS = "SHA256SUMS"
 """The digest of every file, as `sha256sum --check` reads them."""
-Dtype = Annotated[str, Field(pattern="^(float64|float32|float16|bfloat16)$")]
+TYPES = ("f16", "bf16", "q8_0")
+"""What the edited tensors of a GGUF file may be written as."""
+DTYPES = ("float64", "float32", "float16", "bfloat16")
 FORM: Literal[1] = 1
 """Of recipes: raise it when what this version writes is not what an earlier one read."""
 
@@ -52,22 +54,70 @@ class Scores(BaseModel):
     comparison: dict[str, Any] | None = None
 
 
+class PatchedTensor(BaseModel):
+    """A tensor that was written anew: its name in the file, and its type before and after."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    before: str
+    after: str
+
+
+class Patched(BaseModel):
+    """What is in a GGUF file that was made of another.
+
+    Arguments:
+        base: the file whose other tensors and keys it has, byte for byte.
+        tensors: those that were written anew.
+        kept: how many were copied.
+        distance: how far the base's edited matrices are from those of the model that was searched
+            beside it, at most: in Frobenius norm, as a share of the model's. None without one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: str
+    tensors: tuple[PatchedTensor, ...]
+    kept: int
+    distance: float | None = None
+
+    def __str__(self) -> str:
+        """Say what the file is."""
+        kinds = ", ".join(dict.fromkeys(tensor.before for tensor in self.tensors))
+        anew = (
+            f"{len(self.tensors)} tensors dequantised from {kinds}, clipped and written as"
+            f" {self.tensors[0].after}"
+            if self.tensors
+            else "nothing is clipped"
+        )
+        checked = (
+            ""
+            if self.distance is None
+            else f"; the base's matrices there are within {self.distance:.2%} of the model's"
+        )
+        return f"{anew}; {self.kept} tensors and every key as in {self.base}{checked}"
+
+
 class Recipe(BaseModel):
     """All that makes an exported folder of its base model.
 
     Arguments:
         recipe: its form.
         eckart: the version that wrote it.
-        model: the base model: a hub id or a path.
+        model: the base model: a hub id, or the name of its folder or file, wherever that lies.
         revision: of the base model on the hub; None for a folder.
         weights: the fingerprint of the base model as it was scored; None where it was not.
         base: the SHA-256 of each file of the base model that the folder is made of; empty where it
             lay in memory.
         edits: what was clipped.
-        dtype: of the stored weights.
+        dtype: of the stored weights; of a GGUF file, of its edited tensors.
         scored_in: the dtype that the scores, and so the predictions, were computed in.
         task: how a row becomes a prompt, demonstrations and all; None where there was no task.
         scores: what the edits are worth; None where nothing was scored.
+        gguf: what is in the GGUF file, where there is one.
+        as_written: what the edits are worth through this file and its base, dequantised as they
+            are; None where no test rows were read so.
         versions, command: what wrote it.
         files: the SHA-256 of every file of the folder but this one and the list of digests.
     """
@@ -81,10 +131,12 @@ class Recipe(BaseModel):
     weights: str | None = None
     base: dict[str, str] = {}
     edits: tuple[Annotated[str, AfterValidator(_edit)], ...]
-    dtype: Dtype
-    scored_in: Dtype = "float32"
+    dtype: Annotated[str, Field(pattern=f"^({'|'.join((*DTYPES, *TYPES))})$")]
+    scored_in: Annotated[str, Field(pattern=f"^({'|'.join(DTYPES)})$")] = "float32"
     task: PortableTask | None = None
     scores: Scores | None = None
+    gguf: Patched | None = None
+    as_written: Scores | None = None
     versions: dict[str, str] = {}
     command: str | None = None
     files: dict[str, str] = {}

@@ -174,6 +174,7 @@ class Labeller(Evaluator):
         task: makes prompts, and says how labels are ranked.
         edits: what is clipped.
         compare: read by the unpruned model, too, and before.
+        base: labels with the unpruned model, where that is another one than this.
         reading: the fields of `ReadingOptions`.
     """
 
@@ -184,6 +185,7 @@ class Labeller(Evaluator):
         edits: Sequence[Edit] = (),
         *,
         compare: bool = False,
+        base: Labeller | None = None,
         **reading: Any,
     ) -> None:
         task = task.for_tokenizer(needed_tokenizer(model))
@@ -191,6 +193,12 @@ class Labeller(Evaluator):
         self.portable = task
         self.edits = self.canonical(edits)
         self.candidates: tuple[Edits, ...] = ((), self.edits) if compare else (self.edits,)
+        self.base = base
+
+    @property
+    def compares(self) -> bool:
+        """Whether there are the unpruned model's answers, too."""
+        return self.base is not None or len(self.candidates) > 1
 
     def rank(self, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Ranked:
         """Return what ranks the labels of some rows, each with the name that messages call it.
@@ -221,7 +229,8 @@ class Labeller(Evaluator):
         indices, prompts, shots = zip(*kept, strict=True)
         self._fitted[NEW] = Fitted(prompts, Rows((), ()), shots)
         try:
-            ranks = tuple(self._ranked())
+            before = () if self.base is None else self.base.rank(rows).ranks
+            ranks = (*before, *self._ranked())
         finally:
             self._let_go()
         shortened = sum(n < self.portable.shots for n in shots)
@@ -237,7 +246,7 @@ class Labeller(Evaluator):
         ranked = self.rank([(name, row)])
         if not ranked.prompts:
             raise TaskError(f"{name} cannot be read: it is {', '.join(ranked.left_out)}")
-        names = ("unpruned", "clipped") if len(self.candidates) > 1 else ("model",)
+        names = ("unpruned", "clipped") if self.compares else ("model",)
         (prompt,), labels = ranked.prompts, self.portable.labels
         written = self.continued(prompt, tokens) if tokens else [None] * len(names)
         return [
@@ -256,7 +265,7 @@ class Labeller(Evaluator):
         encode = Encoder(self.tokenizer, [prompt])
         read = torch.tensor(encode([prompt.context]), device=self.model.model.device)
         model: Any = self.model.model  # its own types do not say that it can write
-        written = []
+        written = [] if self.base is None else self.base.continued(prompt, tokens)
         for edits in self.candidates:
             with self._clipped(edits), torch.inference_mode():
                 found = model.generate(
