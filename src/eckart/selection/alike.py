@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from eckart.algorithm1 import rank_at
 from eckart.errors import EditError
 from eckart.records import Edit
 from eckart.weights.anatomy import Anatomy
-from eckart.weights.linalg import rank_at
 
 
 def apart(anatomy: Anatomy, edits: Iterable[Edit]) -> list[Edit]:
