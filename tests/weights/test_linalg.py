@@ -21,8 +21,9 @@ from matrices import (
     with_spectrum,
 )
 
+from eckart.algorithm1 import rank_at
 from eckart.errors import EditError, ModelError
-from eckart.weights.linalg import Factor, factored_size, rank_at
+from eckart.weights.linalg import Factor, factored_size
 from eckart.weights.spectrum import spectrum_of
 
 EPS = torch.finfo(torch.float64).eps
