@@ -8,7 +8,7 @@ import pytest
 def test_the_demo_ends_with_a_result(eckart, tmp_path):
     ended = eckart("demo", "--task", "topic", "--json")
     found = json.loads(ended.out)
-    assert found["candidates_tried"] == 8
+    assert found["candidates_tried"] == 7, "two of the rates leave the same rank"
     assert found["test"]["n"] == 600
     assert found["unpruned"]["10"]["accuracy"] > found["unpruned"]["0"]["accuracy"] + 0.3
     run = tmp_path / "eckart-demo" / "topic-mlp-2-shots"

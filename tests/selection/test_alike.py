@@ -5,6 +5,8 @@ from families import build, save_family, tiny_tokenizer
 
 from eckart import Anatomy, search
 from eckart.records import Edit
+from eckart.reports.provenance import progress
+from eckart.runs import read_run
 from eckart.selection.alike import alike_rates, apart
 from eckart.sweeps.cost import expected_trials
 from eckart.sweeps.files import read_study
@@ -30,7 +32,7 @@ def test_two_rates_are_one_edit_only_where_every_matrix_keeps_the_same_rank():
 
 
 @pytest.mark.parametrize("how", [{}, {"race": True}])
-def test_a_search_tries_them_once_and_says_so(task, how):
+def test_a_search_tries_them_once_and_says_so(task, tmp_path, how):
     found = search(
         build("llama"),
         task,
@@ -38,11 +40,14 @@ def test_a_search_tries_them_once_and_says_so(task, how):
         layer=1,
         tokenizer=tiny_tokenizer(),
         dtype="float32",
+        out=tmp_path,
         **how,
     )
     assert [candidate.rate for candidate in found.candidates] == [0, 0.9, 0.95]
     assert found.tried() == "2 clipping rates"
     assert SAID.format("mlp") in found.notes
+    there, wanted = progress(read_run(tmp_path))
+    assert there == wanted, "a report would call it unfinished"
 
 
 def test_a_greedy_search_counts_them_once(task):
@@ -80,3 +85,5 @@ def test_a_sweep_tries_them_once_and_says_so_once_a_model(mood, tmp_path):
     assert {edit.rate for (edit,) in tried - {()}} == {0.9, 0.95}
     assert expected == 2 * len(tried)
     assert [line for line in told if "one edit" in line] == [f"tiny: {SAID.format('mlp')}"]
+    there, wanted = progress(result.run)
+    assert there == wanted == expected, "a report would call it unfinished"

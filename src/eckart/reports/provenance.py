@@ -105,9 +105,10 @@ def _warnings(run: Run, kind: str) -> list[str]:
 def progress(run: Run) -> tuple[int, int]:
     """Return how many trials there are of those that must be there, as far as the settings tell.
 
-    A search scores every rate on validation and the unpruned model on test, under each draw; how
-    much of validation a race reads, its settings do not tell. A sweep scores the unpruned model and
-    every edit on validation; on test all of them, or at least the unpruned model.
+    A search scores every rate on validation and then the unpruned model on test, under each draw;
+    how much of validation a race reads, and which rates are one edit, its settings do not tell: one
+    that came to the test has what it needs. A sweep scores the unpruned model and every edit on
+    validation; on test all of them, or at least the unpruned model.
     """
     unpruned = {
         trial.setting for trial in run.trials.values() if not trial.edits and trial.split == "test"
@@ -118,7 +119,8 @@ def progress(run: Run) -> tuple[int, int]:
         for trial in run.trials.values()
     )
     if asked.kind == "search":
-        wanted = on_validation if asked.raced else len(asked.rates) * asked.draws
+        done = asked.raced or bool(unpruned)
+        wanted = on_validation if done else len(asked.rates) * asked.draws
         return (on_validation + len(unpruned), wanted + asked.draws)
     if not asked.grid:
         return (0, 0)
@@ -133,8 +135,10 @@ def progress(run: Run) -> tuple[int, int]:
 def _edits(run: Run, model: str) -> int:
     """Return how many edits a sweep makes of a model; at least one, where it was not looked at
     yet."""
-    layers = run.models.get(model, {}).get("layers", {"any": [0]})
-    return sum(map(len, layers.values())) * sum(rate > 0 for rate in run.asked.rates)
+    facts = run.models.get(model, {})
+    layers = facts.get("layers", {"any": [0]})
+    every = sum(map(len, layers.values())) * sum(rate > 0 for rate in run.asked.rates)
+    return facts.get("edits") or every
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Facts:
             singular.
         spectra: under which names the spectra of its matrices are kept.
         batch_tokens: in half precision the most tokens in a batch, on which the last bits depend.
+        edits: how many of the grid's differ.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Facts:
     condition_numbers: dict[str, dict[str, float | None]]
     spectra: list[str]
     batch_tokens: int | None = None
+    edits: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -59,26 +61,29 @@ class Facts:
 def look_at(model: LoadedModel, sweep: Sweep, store: Spectra) -> Facts:
     """Settle which layers of a model a sweep edits, and measure its spectra where they are asked
     for."""
-    given, noted = sweep.layers_of(Anatomy.of(model.model)), Noted(store)
+    anatomy, noted = Anatomy.of(model.model), Noted(store)
+    given = sweep.layers_of(anatomy)
     conditions: dict[str, dict[int, float]] = {}
     if given is None or sweep.spectra:
         for part in sweep.parts:
             found = spectra(exact_matrices(model, part), store=noted, device=model.model.device)
             conditions[part] = layer_condition_numbers(found, sweep.combine)
+    layers = {
+        part: [worst_layer(conditions[part], sweep.top_k)] if given is None else given
+        for part in sweep.parts
+    }
     return Facts(
         name=model.name,
         fingerprint=model.fingerprint,
         dtype=model.dtype,
-        layers={
-            part: [worst_layer(conditions[part], sweep.top_k)] if given is None else given
-            for part in sweep.parts
-        },
+        layers=layers,
         condition_numbers={
             part: {str(layer): or_null(value) for layer, value in found.items()}
             for part, found in conditions.items()
         },
         spectra=list(dict.fromkeys(noted.names)),
         batch_tokens=most_tokens(model, sweep.batch_tokens) if model.model.dtype in HALF else None,
+        edits=len(apart(anatomy, sweep.edits(layers))),
     )
 
 
