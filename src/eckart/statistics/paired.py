@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import logsumexp
 from scipy.stats import binomtest, norm, t, ttest_rel
 
 from eckart.errors import EckartError
@@ -132,9 +131,10 @@ def log10_e_value(differences: Float[np.ndarray, " rows"]) -> float:
     if not (np.abs(differences) <= 1).all():
         raise EckartError("differences reach beyond -1 to 1, where a bet could lose more than all")
     bets, shares = _bets()
-    moved = differences[differences != 0]
-    wealth = np.log1p(bets[:, None] * moved).sum(axis=1)
-    return float(logsumexp(wealth, b=shares)) / math.log(10)
+    moved, rows = np.unique(differences[differences != 0], return_counts=True)
+    wealth = np.log1p(bets[:, None] * moved) @ rows
+    most = wealth.max()
+    return float(most + np.log(shares @ np.exp(wealth - most))) / math.log(10)
 
 
 @cache
