@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import wraps
 from importlib import import_module
+from inspect import isgeneratorfunction
 from types import FunctionType
 from typing import Any, get_args
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, TypeCheckError, install_import_hook
+from jaxtyping._storage import pop_shape_memo, push_shape_memo, shape_str
 
 # In the tower an int passes for a float, as it does for mypy.
 typed = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeCheckError))
@@ -78,8 +80,23 @@ def with_checks(function: FunctionType) -> tuple[Callable, bool]:
 
 
 def with_sizes(function: Callable) -> Callable:
-    """Let what one array says of a size bind the others."""
-    return original(function, typechecker=None)
+    """Let what one array says of a size bind the others. No size of ours is said by an argument's
+    name, as `{name}`, so arguments need not be told apart, which costs more than all else."""
+    if isgeneratorfunction(function.__wrapped__):
+        return original(function, typechecker=None)
+
+    @wraps(function)
+    def sized(*args, **kwargs):
+        memos = push_shape_memo({})
+        try:
+            return function(*args, **kwargs)
+        except TypeCheckError as error:
+            error.add_note(shape_str(memos))
+            raise
+        finally:
+            pop_shape_memo()
+
+    return sized
 
 
 def read(hint: Any, function: FunctionType) -> Any:
