@@ -2,11 +2,15 @@
 
 import csv
 import gc
+import os
 import random
 import signal
+import sqlite3
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
+import typer
 from checked import check_on_import
 
 TENSOR_MODULES = [
@@ -27,13 +31,26 @@ TENSOR_MODULES = [
 ]
 
 
+class Unsynced(sqlite3.Connection):
+    """A database whose commits do not wait for the disk, 17 ms each: but for a loss of power, which
+    no test has, a kill finds the same in it. tests/kills run the product's own."""
+
+    def execute(self, statement, *values):
+        return super().execute(
+            statement.replace("synchronous = FULL", "synchronous = OFF"), *values
+        )
+
+
 def pytest_configure(config) -> None:
     """Check types in what runs tests, and not in what hands them out: before any module of tests,
     since what is imported before is not checked."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # nobody answers, and each who asks waits for 25 seconds
     if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
         check_on_import([f"eckart.{module}" for module in TENSOR_MODULES])
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    sqlite3.connect = partial(sqlite3.connect, factory=Unsynced)
+    typer.main.get_command = cache(typer.main.get_command)  # 40 ms a call of the command line
 
 
 def pytest_collection_finish() -> None:

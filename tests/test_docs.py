@@ -82,7 +82,7 @@ def small(command: str, model: Path, request) -> list[str]:
     arguments = [a.replace("26:", "1:").replace("0..4", "0..1") for a in arguments]
     if "sst2" in arguments:
         rows = request.getfixturevalue("some_rows") / "sst2"
-        arguments += ["--data", str(rows), "--split-sizes", "20,20"]
+        arguments += ["--data", str(rows), "--split-sizes", "8,8"]
         arguments += [] if "--shots" in arguments else ["--shots", "2"]
     return arguments
 

@@ -61,8 +61,8 @@ INNER = {
         text
     """,
     "selection": """
-        plan order recorded drawn draws controls looks rivals deployed free guarded guard tested
-        racing power course result greedy screens settings byhand search
+        plan alike order recorded drawn draws controls looks rivals deployed free guarded guard
+        tested racing power course result greedy screens settings byhand search
     """,
     "scoring.forward": "trunk attention states patches reader padded packed plain fastest windows",
     "statistics": "scores paired crossed gain power multiplicity metrics harm grids",

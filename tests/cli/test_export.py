@@ -12,6 +12,7 @@ from fresh import labels
 from huggingface_hub import ModelCard
 from made_runs import Made
 from results import refused
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eckart import Task, search
 from eckart.demo import MODEL
@@ -63,6 +64,18 @@ def test_a_run_goes_out_and_its_recipe_makes_it_again(eckart, finished, tmp_path
     assert ended.status == 0, ended.err
     assert json.loads(ended.out)["edits"] == ["4:mlp:0.5"]
     assert files(tmp_path / "again") == files(tmp_path / "out")
+
+
+def test_a_search_saves_what_it_chose(eckart, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    line = ["search", MODEL, "--task", SHORT, "--shots", 0, "--layer", 4, "--rates", "0.5"]
+    ended = eckart(*line, "--dtype", "float32", "--out", "run", "--save", "clipped", "--json")
+    assert ended.status == 0, ended.err
+    found = json.loads(ended.out)
+    assert found["saved"]["accuracy"] == found["test"]["clipped"]["accuracy"]
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "clipped")
+    assert AutoTokenizer.from_pretrained(tmp_path / "clipped")("good")["input_ids"]
+    assert len(saved.model.layers) == 5
 
 
 def test_the_program_predicts_what_the_run_predicted(eckart, finished, tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """Study files: every shipped one is read, flags go before the file, and the small ones run."""
 
+import json
 from pathlib import Path
 
 import pytest
+from results import refused
 
 from eckart.errors import StudyError
 from eckart.records import RATES
@@ -17,7 +19,7 @@ BESIDE = Path(__file__).parents[3]
 
 @pytest.mark.parametrize("name", shipped())
 def test_every_shipped_study_is_read(name):
-    study = read_study(name)
+    study = read_study(name, {"models": "gpt2"} if name.endswith("-small") else {})
     assert study.parts == ("attn", "mlp")
     if name in PAPER:
         assert study.rates == RATES
@@ -33,8 +35,8 @@ def test_there_is_a_small_one_for_every_figure():
     assert small == {*PAPER, "calibration", "layers"}
 
 
-@pytest.mark.parametrize("name", sorted({*shipped()} - {*PAPER}))
-def test_what_other_studies_read_lies_beside_the_repository(name):
+@pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("real-")])
+def test_what_the_studies_of_a_real_model_read_lies_beside_the_repository(name):
     study = read_study(name)
     read = [model.name for model in study.models] + [task.data for task in study.tasks]
     folders = {Path(path).relative_to(BESIDE).parts[0] for path in read}
@@ -42,10 +44,28 @@ def test_what_other_studies_read_lies_beside_the_repository(name):
     assert all(Path(path).is_file() for path in study.guard_task)
 
 
-@pytest.mark.parametrize("name", [name for name in shipped() if name.endswith("-small")])
-def test_a_cut_of_every_small_study_runs(eckart, some_rows, name):
-    cut = ["--split-sizes", "4,4"]
-    tasks = [str(task.task) for task in read_study(name).tasks]
+SMALL = [name for name in shipped() if name.endswith("-small")]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_study_is_of_anybodys_model_and_of_the_hubs_rows(eckart, name):
+    refused(eckart("sweep", name), "there is no model; name a hub id or a folder, as in --model")
+    assert not any(task.data for task in read_study(name, {"models": "gpt2"}).tasks)
+
+
+def test_a_quick_look_is_what_nobody_said_otherwise(eckart, model, own_task, tmp_path):
+    (tmp_path / "mine.yaml").write_text("tasks: [{name: mine}]\nseeds: 0..4\nlayers: 0\n")
+    line = ["sweep", "mine.yaml", "--model", model, *own_task, "--quick", "--dry-run", "--json"]
+    found = json.loads(eckart(*line, "--rates", "0.9", "--split-sizes", "20,8").out)
+    assert (found["units"], found["rows"]) == (1, 28)
+    assert found["trials"] == (1 + 2) * 2
+    refused(eckart(*line), "such as --split-sizes 25,25")
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_cut_of_every_small_study_runs(eckart, some_rows, model, name):
+    cut = ["--model", model, "--split-sizes", "4,4"]
+    tasks = [str(task.task) for task in read_study(name, {"models": "gpt2"}).tasks]
     if tasks:
         cut += ["--seeds", "0", "--shots", "2", "--rates", "0.9", "--layers", "-1"]
         cut += ["--data", some_rows if tasks[1:] else some_rows / tasks[0]]

@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 from families import build, save_family
+from results import refused
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -229,7 +230,7 @@ def test_evaluate_shows_prompts_and_scores_in_every_way(eckart, model, own_task,
     assert ended.status == 0
     first = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])
     assert f"--- {first['id']}\n{first['context']}\n' bad'\n' good'\n--- " in ended.out
-    verdict = ended.out.splitlines()[0]
+    (verdict,) = [line for line in ended.out.splitlines() if ", unpruned: accuracy" in line]
     assert f"{model} on reviews validation, unpruned: accuracy 0." in verdict
     assert verdict.endswith("; n = 25; one draw of demonstrations, seed 0).")
     assert "confusion" not in ended.out
@@ -242,6 +243,25 @@ def test_evaluate_shows_prompts_and_scores_in_every_way(eckart, model, own_task,
     ]
     assert [found["scoring"] for found in ways] == methods
     assert len({found["log_loss"] for found in ways}) == len(methods)
+
+
+def test_rows_are_shown_before_the_model_reads_any(eckart, model, own_task, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eckart.scoring.evaluator.Evaluator.outcomes", interrupt)
+    ended = eckart("evaluate", model, *own_task, "--show", "1")
+    assert ended.status == 130
+    assert ended.out.startswith("--- ")
+    assert ended.out.rstrip().endswith("' bad'\n' good'")
+
+
+def test_a_limit_reads_the_first_rows_alone(eckart, model, own_task):
+    line = ["evaluate", model, *own_task, "--edit", "0:mlp:0.9", "--json"]
+    few = document(eckart(*line, "--limit", "7"))
+    assert (few["n"], few["split"]) == (7, "validation[0:7]")
+    assert document(eckart(*line, "--limit", "99"))["split"] == "validation"
+    refused(eckart(*line, "--limit", "7", "--scoring", "batch"), "--limit")
 
 
 PROMISED = {
@@ -275,7 +295,7 @@ def test_interrupting_ends_with_130_and_a_fault_of_ours_with_1(
     assert "the same command goes on" in ended.err
     ended = eckart("evaluate", model, *own_task)
     assert ended.status == 130
-    assert "interrupted; nothing was kept" in ended.err
+    assert "interrupted; nothing new was kept" in ended.err
 
     def fault(*_, **__):
         raise ZeroDivisionError
@@ -310,8 +330,6 @@ def test_search_gives_all_it_promises(eckart, model, own_task, tmp_path):
         "0,0.5,0.9",
         "--out",
         "run",
-        "--save",
-        "clipped",
         "--json",
     )
     found = document(ended)
@@ -333,10 +351,18 @@ def test_search_gives_all_it_promises(eckart, model, own_task, tmp_path):
     )
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test"] == test
     assert (tmp_path / "run" / "validation.png").stat().st_size > 1000
-    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "clipped")
-    assert AutoTokenizer.from_pretrained(tmp_path / "clipped")("good")["input_ids"]
-    assert len(saved.model.layers) == 3
-    assert found["saved"]["accuracy"] == test["clipped"]["accuracy"]
+    assert "saved" not in found
+
+
+def test_where_nothing_is_clipped_nothing_is_saved(eckart, model, own_task, tmp_path):
+    line = ["search", model, *own_task, "--rates", "0", "--layer", "0", "--save", "copy"]
+    ended = eckart(*line, "--out", "run")
+    assert ended.status == 0, ended.err
+    said = " ".join(ended.err.split())
+    assert "nothing was clipped, so nothing was saved" in said
+    assert document(eckart(*line, "--out", "run", "--json"))["saved"] is None
+    assert not (tmp_path / "copy").exists()
+    assert eckart("export", "run", "--out", "copy", "--unclipped").status == 0
 
 
 def test_a_search_that_is_asked_again_recomputes_nothing(

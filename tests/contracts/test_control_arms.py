@@ -194,7 +194,8 @@ def test_a_rate_that_leaves_the_whole_rank_changes_no_bit(model: PreTrainedModel
 )
 def test_arms_are_scored_as_by_a_plain_loop(family: str, table: Any) -> None:
     """Together, from what they share, and each by itself from the first layer on."""
-    task = Task.load(data=table, text_column="review", label_column="verdict", shots=2)
+    own = {"data": table, "text_column": "review", "label_column": "verdict"}
+    task = Task.load(**own, shots=2, split_sizes=(8, 8))
     loaded = load_model(build(family), tokenizer=tiny_tokenizer(), dtype="float32")
     anatomy = Anatomy.of(loaded.model)
     texts = ("mlp:drop", "attn:drop", "all:drop", "mlp:0.5", "mlp:0.5:largest", "mlp:0.5:random2")

@@ -3,6 +3,7 @@
 
 import os
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,19 +36,35 @@ def smollm2() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def ours(smollm2):
+    return load_model(smollm2, dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def plain(smollm2):
+    return AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
+
+
+@cache
+def truncated(weight, rate):
+    u, s, vt = torch.linalg.svd(weight.detach().double(), full_matrices=False)
+    rank = max(1, int((1 - rate) * len(s) + 1e-9))
+    return (u[:, :rank] * s[:rank]) @ vt[:rank]
+
+
 @contextmanager
 def clipped_by_hand(model, edits):
     changed = {}
     for edit in edits:
         for name in MATRICES[edit.part]:
-            weight = model.get_submodule(f"model.layers.{edit.layer}.{name}").weight.detach()
-            changed[weight] = weight.clone()
-            u, s, vt = torch.linalg.svd(weight.double(), full_matrices=False)
-            rank = max(1, int((1 - edit.rate) * len(s) + 1e-9))
-            weight.copy_((u[:, :rank] * s[:rank]) @ vt[:rank])
+            weight = model.get_submodule(f"model.layers.{edit.layer}.{name}").weight
+            clipped = truncated(weight, edit.rate)
+            changed[weight] = weight.detach().clone()
+            weight.detach().copy_(clipped)
     yield
     for weight, before in changed.items():
-        weight.copy_(before)
+        weight.detach().copy_(before)
 
 
 @torch.no_grad()
@@ -74,17 +91,15 @@ def by_hand(model, tokenizer, prompt, mean):
 
 
 @pytest.mark.parametrize("name", ["sst2", "rte", "copa"])
-def test_rows_equal_a_plain_loop(smollm2, some_rows, name):
+def test_rows_equal_a_plain_loop(smollm2, ours, plain, some_rows, name):
     """Clipped in several places, one after the other, from what the unpruned pass left."""
-    task = Task.load(name, data=some_rows / name, shots=2, split_sizes=(4, 4))
-    ours = Evaluator(load_model(smollm2, dtype="float32", device="cpu"), task)
-    found = {trial.edits: trial for trial in ours.score(EDITS, "validation")}
+    task = Task.load(name, data=some_rows / name, shots=2, split_sizes=(2, 2))
+    found = {trial.edits: trial for trial in Evaluator(ours, task).score(EDITS, "validation")}
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
     for edits in EDITS:
-        with clipped_by_hand(model, edits):
+        with clipped_by_hand(plain, edits):
             expected = [
-                by_hand(model, tokenizer, prompt, task.kind == "choices")
+                by_hand(plain, tokenizer, prompt, task.kind == "choices")
                 for prompt in task.prompts("validation")
             ]
         values = np.array(found[edits].score.log_likelihoods)
@@ -94,7 +109,7 @@ def test_rows_equal_a_plain_loop(smollm2, some_rows, name):
 def test_no_edit_in_bfloat16_is_taken_for_a_way_that_does_not_agree(smollm2, some_rows):
     """Warnings are errors here. The whole grid, every layer at five rates, is a command of
     docs/performance.md."""
-    task = Task.load("sst2", data=some_rows / "sst2", shots=0, split_sizes=(4, 4))
+    task = Task.load("sst2", data=some_rows / "sst2", shots=0, split_sizes=(2, 2))
     scorer = Evaluator(load_model(smollm2, dtype="bfloat16", device="cpu"), task)
     edits = [Edit(layer, part, 0.995) for layer in (0, 1, 15, 29) for part in ("mlp", "attn")]
     for trial in scorer.score([(), *((edit,) for edit in edits)], "validation"):

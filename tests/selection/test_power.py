@@ -1,6 +1,7 @@
 """What can be seen is said first, costs a look that is kept, and changes nothing that is found."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,9 @@ def result(folder: Path) -> dict:
 
 def test_it_is_what_the_first_rows_show(loaded, many):
     scorer = Counted(loaded, many)
-    found = outlook(Recorded(scorer, None), largest_first(1, "mlp", (0.0, 0.5, 0.99)))
+    found = outlook(
+        Recorded(scorer, None), largest_first(scorer.anatomy, 1, "mlp", (0.0, 0.5, 0.99))
+    )
     assert read_by(scorer) == [("validation[0:64]",), ("validation[0:64]", "1:mlp:0.99")]
     before, after = scorer([], "validation").score, scorer([Edit(1, "mlp", 0.99)], "validation")
     pairs = list(zip(before.right, after.score.right, strict=True))[:64]
@@ -79,7 +82,7 @@ def test_it_is_what_the_first_rows_show(loaded, many):
 def test_a_rate_that_fails_is_passed_over(loaded, many):
     scorer = Counted(loaded, many)
     scorer.broken = (0.99,)
-    edits = largest_first(1, "mlp", (0.5, 0.99))
+    edits = largest_first(scorer.anatomy, 1, "mlp", (0.5, 0.99))
     assert outlook(Recorded(scorer, None), edits).turned.edit == "1:mlp:0.5"
     scorer.broken = (0.5, 0.99)
     assert outlook(Recorded(scorer, None), edits) is None
@@ -101,7 +104,26 @@ def test_it_is_told_first_and_read_once(loaded, many, tmp_path):
     again = Counted(loaded, many)
     run_plan(PLAN, again, tmp_path, tell=told.append)
     assert read_by(again) == []
-    assert told[1] == told[0]
+    assert told[2:] == told[:1], "what is kept takes no time"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.01, "about 9 seconds"), (1.0, "about 15 minutes")]
+)
+def test_how_long_it_takes_follows_from_the_first_rows(loaded, many, seconds, said):
+    """100 rows of validation by the unpruned model and two edits, 30 of test by two and 5 arms."""
+
+    class Timed(Evaluator):
+        def answer(self, missing, split):
+            for trial in super().answer(missing, split):
+                yield replace(trial, seconds=seconds * (1 + bool(trial.edits)) * trial.score.n)
+
+    told = []
+    run_plan(PLAN.model_copy(update={"controls": True}), Timed(loaded, many), tell=told.append)
+    assert told[1] == (
+        f"how long it takes: up to {said} on this machine, going by these rows: 2 edits on"
+        " validation, and the choice on test"
+    )
 
 
 def test_it_changes_nothing_that_is_found(loaded, many, tmp_path):

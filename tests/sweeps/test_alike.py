@@ -66,8 +66,19 @@ def of_copies(few, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*draw the same demonstrations")
-@pytest.mark.parametrize("test", ["none", "all", "selected"])
-@pytest.mark.parametrize("kind", [of_seeds, of_no_demonstrations, of_metrics, of_copies])
+@pytest.mark.parametrize(
+    ("kind", "test"),
+    [
+        (of_seeds, "none"),
+        (of_seeds, "selected"),
+        (of_no_demonstrations, "all"),
+        (of_no_demonstrations, "selected"),
+        (of_metrics, "all"),
+        (of_metrics, "selected"),
+        (of_copies, "none"),
+        (of_copies, "selected"),
+    ],
+)
 def test_units_that_ask_the_same_are_all_shown(few, tmp_path, readings, kind, test):
     one = str(save_family("llama", tmp_path / "one"))
     asked, units = kind(few, tmp_path)

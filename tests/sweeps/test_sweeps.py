@@ -47,13 +47,15 @@ def timeless(trials):
     return {key: replace(trial, seconds=0) for key, trial in trials.items()}
 
 
-@pytest.mark.parametrize("family", ["gptj", "qwen2"])
-def test_trials_are_those_of_evaluate(family, task, tmp_path):
+@pytest.mark.parametrize(
+    ("family", "layers", "part"), [("gptj", [-1], "fc_in"), ("qwen2", [0, -1], "down")]
+)
+def test_trials_are_those_of_evaluate(family, layers, part, task, tmp_path):
     model = str(save_family(family, tmp_path / family))
     task = {**task, "split_sizes": "8,8"}
     grid = {
-        "layers": [0, -1],
-        "parts": ["attn", "down" if family == "qwen2" else "fc_in"],
+        "layers": layers,
+        "parts": ["attn", part],
         "rates": [0.9],
     }
     result = sweep(
@@ -67,7 +69,7 @@ def test_trials_are_those_of_evaluate(family, task, tmp_path):
         out=tmp_path / "run",
         dtype="float32",
     )
-    assert len(result.run.trials) == (1 + 2 * 2) * 3 * 2
+    assert len(result.run.trials) == (1 + len(layers) * 2) * 3 * 2
     drawn = Task.load(**task, shots=2, seed=1)
     loaded = load_model(model, dtype="float32")
     for trial in result.run.trials.values():

@@ -19,7 +19,7 @@ from eckart.cli.paper.theory import theory
 from eckart.cli.paths import with_paths
 from eckart.cli.runs import carry_out, run_spectrum, show_plan, show_study
 from eckart.errors import EditError
-from eckart.records import Edit
+from eckart.records import Edit, Split
 from eckart.selection.plan import GuardOptions, Plan, listed
 from eckart.sweeps.grid import Grid
 from eckart.tasks.spec import DrawnTask, TaskOptions
@@ -122,6 +122,7 @@ def evaluate(
     edit: o.Edits = None,
     as_: o.As = None,
     split: o.Split = "validation",
+    limit: o.Limit = None,
     predictions: o.Predictions = None,
     prompts: o.WithPrompts = False,
     show_prompts: o.ShowPrompts = 0,
@@ -138,12 +139,19 @@ def evaluate(
     if guard.guard and not chosen:
         raise EditError("--guard says what else an edit does, and there is none; add --edit")
     rows = o.read_task(task)
+    from eckart.reports.results import evaluation_report, prompts_report
+
     if predictions is not None:
         from eckart.files import check_writable, write_whole
 
         check_writable(predictions)
     evaluator = o.stored(_evaluator(model, rows, scoring, reading, loading), as_)
     guarding = o.read_guard(guard, evaluator)
+    rows_read = evaluator.fitted(split).prompts  # before the model reads them
+    if show_prompts and not json_:
+        show(prompts_report(rows_read[:show_prompts]))
+    if limit is not None and limit < len(rows_read):
+        split = Split.part(split, 0, limit)
     evaluation = evaluator.evaluate(chosen, split)
     guarded = None if guarding is None else guarding.look(chosen)
     if predictions is not None:
@@ -154,9 +162,7 @@ def evaluate(
         more = {"guard": guarded.to_json()} if guarded else {}
         print_json({**evaluation.to_json(), **more})
         return
-    from eckart.reports.results import evaluation_report
-
-    show(evaluation_report(evaluation, show_prompts, guarded))
+    show(evaluation_report(evaluation, guarded))
 
 
 @app.command(
@@ -226,6 +232,7 @@ def _evaluator(
 @app.command(
     epilog=such_as(
         "eckart sweep MODEL --task verdicts.yaml --layers 0,-1 --rates 0.5,0.9 --dry-run",
+        "eckart sweep figure3-small --model MODEL",
     )
 )
 @with_options(helps={"data": "The task's data; of several tasks, a folder with one for each."})
@@ -243,6 +250,7 @@ def sweep(
     metric: o.Metric = None,
     out: o.Out = None,
     dry_run: o.DryRun = False,
+    quick: o.Quick = False,
     cluster: o.Cluster = None,
     cpus: o.Cpus = 1,
     gpus: o.Gpus = 0,
@@ -253,7 +261,7 @@ def sweep(
     """Run a grid over models, tasks, layers, parts, rates, shots, seeds and scorings; stop and go
     on at will."""
     from eckart.sweeps.cluster import on_cluster
-    from eckart.sweeps.files import is_study, read_study, with_model
+    from eckart.sweeps.files import QUICK, is_study, read_study, with_model
     from eckart.sweeps.sources import Sources, settle
     from eckart.sweeps.sweep import default_folder, locally
 
@@ -263,7 +271,7 @@ def sweep(
     if source is not None and not is_study(source):
         said = with_model(source, said)
         source = None
-    grid = read_study(source, said)
+    grid = read_study(source, {**QUICK, **said} if quick else said)
     execute = locally if cluster is None else on_cluster(cluster, cpus, gpus)
     o.quieten()
     say(

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -38,6 +39,8 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
 INTERRUPTED = 130
+SILENCE = 30.0
+"""After so many seconds a log is told how far something is."""
 PIPE = 160
 """The width of a table that is read by a program or kept in a file."""
 
@@ -71,14 +74,33 @@ def bar() -> Progress:
 
 @contextmanager
 def progress_bar(what: str, rows: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rows per second on standard error; where that is no terminal, one line when
-    done."""
+    """Show a bar with rows per second on standard error; where that is no terminal, a line now and
+    then, and one when done."""
     with bar() as progress:
-        job = progress.add_task(what, total=rows)
-        yield lambda done: progress.advance(job, done)
+        job, log = progress.add_task(what, total=rows), Log()
+        of_all = "" if rows is None else f" of {rows}"
+
+        def advance(done: int) -> None:
+            progress.advance(job, done)
+            log(lambda: f"{what}: {int(progress.tasks[0].completed)}{of_all}")
+
+        yield advance
         speed = progress.tasks[0].finished_speed or progress.tasks[0].speed or 0
         done = int(progress.tasks[0].completed) if rows is None else rows
     say(f"{what}: {done} done" + (f", {speed:,.0f}/s" if speed else ""))
+
+
+class Log:
+    """Tells standard error now and then how far something is, where that is no terminal."""
+
+    def __init__(self) -> None:
+        self.told = time.monotonic()
+
+    def __call__(self, line: Callable[[], str]) -> None:
+        """Say a line, unless one was said a moment ago."""
+        if not errors.is_terminal and time.monotonic() - self.told >= SILENCE:
+            say(line())
+            self.told = time.monotonic()
 
 
 def say(text: str) -> None:
@@ -220,7 +242,7 @@ def _interrupted() -> str:
             "interrupted; what was finished is kept, and the same command goes on from there:"
             f" {', '.join(kept)}"
         )
-    return "interrupted; nothing was kept"
+    return "interrupted; nothing new was kept"
 
 
 def _fault() -> int:

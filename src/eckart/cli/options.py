@@ -58,6 +58,10 @@ As = Annotated[
 Split = Annotated[
     str, typer.Option(help="validation, test, or all: every row that is no demonstration.")
 ]
+Limit = Annotated[
+    int | None,
+    typer.Option(help="Read the first N rows of the split alone.", metavar="N", min=1),
+]
 Layers = Annotated[
     str | None, typer.Option(help="Only these layers, such as 0,1,-1: negative ones from the last.")
 ]
@@ -69,6 +73,15 @@ DryRun = Annotated[
             "Say what the run would cost and what it could see, by counting and by reading 64"
             " rows; keep nothing."
         ),
+        rich_help_panel=RUN,
+    ),
+]
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick",
+        help="A first look: one draw, rates 0.5 and 0.9, 40 and 60 rows, where you do not say"
+        " otherwise.",
         rich_help_panel=RUN,
     ),
 ]

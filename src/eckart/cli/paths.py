@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eckart.cli.console import note_kept
 from eckart.errors import EckartError
 from eckart.files import BESIDE_WEIGHTS, KEPT, WEIGHTS, Read, check_outputs, home
 
@@ -44,6 +45,8 @@ def _checked(verb: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(verb)
     def called(**said: Any) -> Any:
         said = {name: _at_home(name, value) for name, value in said.items()}
+        if said.get("out") is not None:  # whoever interrupts while libraries load has it still
+            note_kept(said["out"] / "run.sqlite", said["out"])
         written = list(_written(said))
         if written:
             check_outputs(written, list(_read(said)))

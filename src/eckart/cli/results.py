@@ -33,11 +33,11 @@ def finish_search(
     save: Path | None,
     as_json: bool,
 ) -> None:
-    """Write the result as text and figure into the run's folder, save the clipped model, and
-    print."""
+    """Write the result as text and figure into the run's folder, save the clipped model where
+    anything was clipped, and print."""
     written = write_search(result, folder)
     kept = None
-    if save is not None:
+    if save is not None and result.edits:
         from eckart.exports.dense import save_clipped  # torch, which a report does without
 
         kept = save_clipped(result, scorer, save, typed())
@@ -46,7 +46,7 @@ def finish_search(
             {
                 **result.to_json(),
                 "run": str(folder),
-                **({"saved": _document(kept, result)} if kept else {}),
+                **({"saved": kept and _document(kept, result)} if save is not None else {}),
             }
         )
         return
@@ -54,6 +54,11 @@ def finish_search(
     say(f"run: {folder} (result.json, {', '.join(written)})")
     if kept:
         say(saved_sentences(kept, result))
+    elif save is not None:
+        say(
+            f"nothing was clipped, so nothing was saved: {save} would be the same model again;"
+            f" eckart export {folder} --out {save} --unclipped writes it, with its prompt"
+        )
 
 
 def saved_sentences(saved: Saved, result: Tested) -> str:
@@ -61,16 +66,12 @@ def saved_sentences(saved: Saved, result: Tested) -> str:
     dtype turned."""
     assert saved.score is not None
     n, dtype = saved.score.n, result.settings["dtype"]
-    clipping = (
-        f"clipping turned {result.turned} of {n} (unpruned against clipped, both in {dtype})"
-        if result.edits
-        else "nothing was clipped"
-    )
     first = " under the first draw" if len(result.clipped.trials) > 1 else ""
     return (
         f"saved{' before, by the same command' * saved.before}: {saved.path} in {saved.dtype};"
         f" loaded again and scored again on the same {n} test rows{first}: accuracy"
-        f" {saved.score.accuracy:.4f}\npredictions: {clipping}; apart from that, rounding to"
+        f" {saved.score.accuracy:.4f}\npredictions: clipping turned {result.turned} of"
+        f" {n} (unpruned against clipped, both in {dtype}); apart from that, rounding to"
         f" {saved.dtype} turned {saved.changed} of {n} (as scored against as stored; ranked values"
         f" moved by up to {saved.largest_change:.2g} nats)"
     )

@@ -64,7 +64,7 @@ def show_plan(plan: Plan, scorer: Scorer, folder: Path, as_json: bool) -> None:
     study, sources = as_sweep(plan, scorer)
     cost = estimate(study, folder, sources)
     layers = study.layers_of(scorer.anatomy) or [len(scorer.anatomy.layers) - 1]
-    edits = largest_first(max(layers), plan.part, plan.tried)
+    edits = largest_first(scorer.anatomy, max(layers), plan.part, plan.tried)
     found = foresee(Draws.of(scorer, plan.seeds, plan.templates), edits)
     name = folder.name if isinstance(plan.layer, int) else f"{folder.name}, at its deepest layer"
     _show_cost(cost, {} if found is None else {name: found}, as_json)
@@ -84,12 +84,14 @@ def _show_cost(cost: Cost, seen: Mapping[str, Outlook], as_json: bool) -> None:
         power = [{"of": name, **found.to_json()} for name, found in seen.items()]
         print_json({**cost.to_json(), "power": power})
         return
+    from eckart.selection.power import lasting
+
     for name, found in seen.items():
         show(f"{name}: {found}")
     show(
         f"{cost.units} units, up to {cost.trials} trials, {cost.kept} of them kept already; fewer"
         f" where no edit is chosen for the test rows\n{cost.rows:,} rows, {cost.tokens:,} tokens in"
-        f" the unpruned passes\nabout {cost.seconds / 60:.1f} minutes for what is left, one unit"
+        f" the unpruned passes\n{lasting(cost.seconds)} for what is left, one unit"
         f" after the other, on this machine\ndisk: about {cost.disk / 1e6:.1f} MB for the run;"
         f" states of up to {cost.states / 1e6:.1f} MB at a time, in memory (--cache-memory) or a"
         " temporary file"
@@ -151,8 +153,8 @@ def progress(study: Sweep, folder: Path, sources: Sources) -> Iterator[Callable[
                 done += 1
                 shown.update(job, description=f"{done} of {units} units, trials")
                 say(
-                    f"{done} of {units} units: {event}: {trials} trials,"
-                    f" {time.perf_counter() - start:.0f} s"
+                    f"{done} of {units} units: {event}: {trials} trials;"
+                    f" {time.perf_counter() - start:.0f} s since the start"
                 )
                 trials = 0
 

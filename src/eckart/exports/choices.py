@@ -107,10 +107,13 @@ class Chosen:
         run = read_run(folder)
         if run.settings.get("kind") == "search":
             return cls._of_search(run)
-        if run.settings.get("kind") != "sweep":
+        kind = run.settings.get("kind", "unknown")
+        if kind != "sweep":
+            measured = f"`eckart functions evaluate {folder}` measures it; here "
             raise RunError(
-                f"run '{folder}' is of kind {run.settings.get('kind', 'unknown')}, which chooses no"
-                " edit; give a search's or a sweep's folder, or a model with --edit"
+                f"run '{folder}' is of kind {kind}, which chooses no edit;"
+                f" {measured * (kind == 'training')}give a search's or a sweep's folder, or a model"
+                " with --edit"
             )
         return cls._of_sweep(run, named)
 

@@ -228,10 +228,8 @@ def score_report(score: Score, labels: Sequence[str], title: str) -> RenderableT
     return Group(metrics, confusion_table(score.confusion, labels))
 
 
-def evaluation_report(
-    result: Evaluation, shown: int = 0, guarded: Guarded | None = None
-) -> RenderableType:
-    """Return a score, the verdict first, and in the end the first rows as the model reads them."""
+def evaluation_report(result: Evaluation, guarded: Guarded | None = None) -> RenderableType:
+    """Return a score, the verdict first."""
     title = f"{result.dtype}, {result.task.shots} shots, scoring {result.scoring}"
     return Group(
         Said(f"{evaluation_verdict(result)}\n", "bold"),
@@ -239,8 +237,12 @@ def evaluation_report(
         score_report(result.score, result.task.labels, title),
         Said(LEGEND, "dim"),
         *(Said(f"note: {note}", "dim") for note in result.notes),
-        *(part for prompt in result.prompts[:shown] for part in _prompt(prompt)),
     )
+
+
+def prompts_report(prompts: Sequence[Prompt]) -> RenderableType:
+    """Return rows as the model reads them."""
+    return Group(*(part for prompt in prompts for part in _prompt(prompt)), "")
 
 
 def _prompt(prompt: Prompt) -> list[RenderableType]:

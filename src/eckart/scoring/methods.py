@@ -111,9 +111,9 @@ def check_parts(method: str, split: str) -> None:
     """Refuse to score some rows of a split by a method that needs all of them, by a TaskError."""
     if method in OF_ALL_ROWS and Split(split).is_part:
         raise TaskError(
-            f"scoring 'batch' needs all rows of a split together, and '{split}' are some of them; a"
-            " race, a greedy search and --layer validation read a split in parts: leave these out,"
-            " or choose 'contextual'"
+            f"scoring 'batch' needs all rows of a split together, and '{split}' are some of them;"
+            " --limit, a race, a greedy search and --layer validation read a split in parts: leave"
+            " these out, or choose 'contextual'"
         )
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from eckart.algorithm1 import Scored, ScoreEdits, arms_together, compared, score_test
 from eckart.errors import EditError, RunError
 from eckart.records import PARTS, Edit, Edits, Split
+from eckart.selection.alike import alike_rates, apart
 from eckart.selection.course import (
     ALPHA,
     UNLIMITED,
@@ -72,7 +73,8 @@ def compose(
         EditError: the plan's budget allows no look.
     """
     anatomy = draws.first.anatomy
-    candidates = propose(plan, anatomy, tuple(order.scores) if order else ())
+    proposed = propose(plan, anatomy, tuple(order.scores) if order else ())
+    candidates = apart(anatomy, proposed)
     rows = min(len(own.rows) for own in draws.rows("validation"))  # draws may differ by a few
     first = plan_looks(rows)[0]
     least = first * (1 + len(candidates))
@@ -82,9 +84,10 @@ def compose(
             f" {len(candidates)} candidates and the unpruned model, {least:,} row passes; give"
             " more, or fewer --places or --rates"
         )
-    foretell(tell, draws, sorted(candidates, key=lambda e: (-e.layer, -e.rate)), rows)
+    deepest = sorted(candidates, key=lambda e: (-e.layer, -e.rate))
+    foretell(tell, draws, deepest, rows, step="how long a step takes")
     if len({edit.layer for edit in candidates}) > 1:
-        tell("that is of the deepest candidate: where another turns more rows, more can be seen")
+        tell("both go by the deepest candidate: others may turn more rows, and take longer")
     course = greedy(
         draws.score,
         candidates,
@@ -101,7 +104,7 @@ def compose(
         baseline=unpruned,
         clipped=clipped,
         controls=tuple(beside),
-        notes=draws.notes(),
+        notes=(*draws.notes(), *alike_rates(anatomy, proposed)),
         rows=(*draws.rows("validation"), *draws.rows("test")),
         order=order,
         course=course,
@@ -109,7 +112,7 @@ def compose(
     )
 
 
-def propose(plan: Plan, anatomy: Anatomy, places: Sequence[Place] = ()) -> Edits:
+def propose(plan: Plan, anatomy: Anatomy, places: Sequence[Place] = ()) -> list[Edit]:
     """Return a greedy search's candidates: the rates at each of the first places.
 
     Raises:
@@ -119,7 +122,7 @@ def propose(plan: Plan, anatomy: Anatomy, places: Sequence[Place] = ()) -> Edits
         places = [Place(anatomy.layer_index(plan.layer), plan.part)]
     deepest = (Place(layer, plan.part) for layer in reversed(range(len(anatomy.layers))))
     first = [place for place in places or deepest if _has(anatomy, *place)][: plan.places]
-    return tuple(Edit(*place, rate) for place in first for rate in plan.tried if rate)
+    return [Edit(*place, rate) for place in first for rate in sorted(plan.tried) if rate]
 
 
 def _has(anatomy: Anatomy, layer: int, part: str) -> bool:

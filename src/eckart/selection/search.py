@@ -27,6 +27,7 @@ from eckart.runs import PORTABLE, RunStore
 from eckart.scoring.evaluator import scorer_of
 from eckart.scoring.methods import check_parts
 from eckart.scoring.scorer import Scorer
+from eckart.selection.alike import alike_rates
 from eckart.selection.draws import Draws, drawn_tasks
 from eckart.selection.free import beside_rivals, check_rivalled, deployed
 from eckart.selection.greedy import compose
@@ -229,8 +230,12 @@ def _search(
     scorer = draws.first
     layers, order = _layers(plan, draws, store, tell)
     rows = draws.size("validation")
-    edits = largest_first(worst_layer(layers, plan.top_k), plan.part, plan.tried)
-    foretell(tell, draws, edits, rows if plan.race else None)
+    layer = worst_layer(layers, plan.top_k)
+    edits = largest_first(scorer.anatomy, layer, plan.part, plan.tried)
+    rates = (*(edit.rate for edit in edits), 0.0)
+    arms = partial(control_arms, droppable=droppable(scorer.anatomy)) if plan.controls else no_arms
+    beside = len(arms(edits[0])) if edits else 0
+    foretell(tell, draws, edits, rows if plan.race else None, beside)
 
     def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
         return race_rates(score, layer, part, rates, rows, tell)
@@ -239,14 +244,15 @@ def _search(
         draws.score,
         layers,
         plan.part,
-        plan.tried,
+        rates,
         plan.top_k,
         settings["metric"],
         race if plan.race else search_all,
-        partial(control_arms, droppable=droppable(scorer.anatomy)) if plan.controls else no_arms,
+        arms,
     )
     raced = found.rates if isinstance(found.rates, Race) else None
-    seen = raced.seen if raced else (rows,) * len(plan.tried)
+    seen = raced.seen if raced else (rows,) * len(rates)
+    every = [Edit(layer, plan.part, rate) for rate in plan.tried]
     weights = scorer.anatomy.select(found.layer, plan.part)
     shapes = {weight.name: weight.shape for weight in weights}
     candidates = tuple(
@@ -266,7 +272,7 @@ def _search(
         controls=found.controls,
         parameters=parameters(scorer.anatomy, (Edit(found.layer, plan.part, found.rates.best),)),
         published=tuple(_published(scorer, plan.part)),
-        notes=draws.notes(),
+        notes=(*draws.notes(), *alike_rates(scorer.anatomy, every)),
         rows=(*draws.rows("validation"), *draws.rows("test")),
         race=raced,
         order=order,

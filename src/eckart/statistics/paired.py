@@ -132,8 +132,8 @@ def log10_e_value(differences: Float[np.ndarray, " rows"]) -> float:
     if not (np.abs(differences) <= 1).all():
         raise EckartError("differences reach beyond -1 to 1, where a bet could lose more than all")
     bets, shares = _bets()
-    moved = differences[differences != 0]
-    wealth = np.log1p(bets[:, None] * moved).sum(axis=1)
+    values, counts = np.unique(differences, return_counts=True)
+    wealth = np.log1p(bets[:, None] * values) @ counts
     return float(logsumexp(wealth, b=shares)) / math.log(10)
 
 

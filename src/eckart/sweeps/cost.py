@@ -12,6 +12,7 @@ from eckart.algorithm1 import RANDOM_ARMS
 from eckart.records import Split
 from eckart.runs import read_run
 from eckart.scoring.scorer import Scorer
+from eckart.selection.alike import apart
 from eckart.selection.draws import drawn_tasks
 from eckart.selection.greedy import propose
 from eckart.selection.plan import Plan
@@ -78,12 +79,11 @@ class _Model:
         """Count a model's edits. Which layer `auto` will choose is not known; it counts as the
         middle one."""
         n = len(anatomy.layers)
-        rates = sum(rate > 0 for rate in sweep.rates)
         layers = sweep.layers_of(anatomy) or [n // 2]
-        each = len(sweep.parts) * rates
-        passes = each * sum((n - layer) / n for layer in layers)
+        edits = apart(anatomy, sweep.edits(dict.fromkeys(sweep.parts, layers)))
+        passes = sum((n - edit.layer) / n for edit in edits)
         width = anatomy.model.config.get_text_config().hidden_size * 4
-        return cls(each * len(layers), passes, len(sweep.parts) * len(layers), width)
+        return cls(len(edits), passes, len(sweep.parts) * len(layers), width)
 
     def of_split(self, sweep: Sweep, split: str) -> tuple[int, float]:
         """Return the most edits that are scored on a split, the unpruned model among them, and

@@ -15,6 +15,8 @@ from eckart.weights.options import ModelOptions
 
 SHIPPED = Path(str(resources.files("eckart.sweeps"))) / "studies"
 """The studies that come with the package."""
+QUICK = {"seeds": "0", "rates": "0.5,0.9", "split_sizes": "40,60"}
+"""A first look at a study: what is said where nobody says otherwise."""
 HELD = ("live", "digest")
 """What an entry says of a model or a task that lies in the memory of a Python process."""
 

@@ -168,7 +168,10 @@ class Sweep(GuardOptions, ReadingOptions, Grid):
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
         if not self.models:
-            raise StudyError("the grid is empty: there is no model; name a hub id or a folder")
+            raise StudyError(
+                "the grid is empty: there is no model; name a hub id or a folder, as in --model"
+                " MODEL"
+            )
         if not self.tasks and not self.spectra:
             raise StudyError(
                 "the grid is empty: there is no task; name one, such as sst2, or ask for spectra"

@@ -13,12 +13,13 @@ from eckart.files import home
 from eckart.records import RATES, TOP_K, Trial, fingerprint
 from eckart.runs import CONTENTS, PORTABLE, RunStore, folder_name, read_run
 from eckart.scoring.scorer import Progress, silent
+from eckart.selection.alike import alike_rates
 from eckart.selection.guard import keep_guard
 from eckart.selection.recorded import Ledger, Recorded
 from eckart.sweeps.cost import expected_trials
 from eckart.sweeps.grid import Sweep, Unit, located
 from eckart.sweeps.result import SweepResult
-from eckart.sweeps.sources import Sources, check_names, contents, settle
+from eckart.sweeps.sources import Outline, Sources, check_names, contents, settle
 from eckart.sweeps.units import Facts, foresee_unit, look_at, run_unit
 from eckart.tasks.portable import portable
 from eckart.tasks.task import AnyTask
@@ -257,8 +258,18 @@ def run_sweep(
             keep_guard(store, sweep.guard_margin, sources.guards(sweep))
         if not (sources.models or sources.tasks):
             store.write("study.yaml", sweep.to_yaml())
+        if tell:
+            _tell_alike(sweep, sources, tell)
         execute(Job(sweep, sources, store, asked, watch, tell))
     return SweepResult(read_run(folder))
+
+
+def _tell_alike(sweep: Sweep, sources: Sources, tell: Callable[[str], None]) -> None:
+    for entry in sweep.models:
+        anatomy = Outline.of(entry, sweep, sources).anatomy
+        layers = sweep.layers_of(anatomy) or range(len(anatomy.layers))
+        for said in alike_rates(anatomy, sweep.edits(dict.fromkeys(sweep.parts, layers))):
+            tell(f"{Path(entry.name).name}: {said}")
 
 
 def default_folder(sweep: Sweep) -> Path:

@@ -14,6 +14,7 @@ from eckart.algorithm1 import Arms, best_edit, control_arms, no_arms, worst_laye
 from eckart.records import Edits, Trial, or_null
 from eckart.scoring.evaluator import most_tokens
 from eckart.scoring.methods import OF_ALL_ROWS
+from eckart.selection.alike import apart
 from eckart.selection.guard import Guard
 from eckart.selection.power import largest_first, outlook
 from eckart.selection.recorded import Recorded
@@ -97,7 +98,7 @@ def foresee_unit(
     scorings = sweep.scorings or (recorded.scorer.scoring,)
     return outlook(
         recorded,
-        largest_first(layer, part, sweep.rates),
+        largest_first(recorded.scorer.anatomy, layer, part, sweep.rates),
         scoring=min(scorings, key=OF_ALL_ROWS.__contains__),
         draws=len(draws),
         level=LEVEL / sweep.choices,
@@ -122,7 +123,8 @@ def run_unit(
         guard: looks at what else the choices do.
     """
     scorings = sweep.scorings or (recorded.scorer.scoring,)
-    candidates = [(), *((edit,) for edit in sweep.edits(layers))]
+    different = apart(recorded.scorer.anatomy, sweep.edits(layers))
+    candidates = [(), *((edit,) for edit in different)]
     merits: dict[str, dict[Edits, float]] = {scoring: {} for scoring in scorings}
     for trial in recorded.score(candidates, "validation", scorings):
         if trial.score is not None:

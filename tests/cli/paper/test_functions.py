@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+from results import refused
 
 from eckart.paper.functions import training as library
 from eckart.paper.functions.training import Training, kept_models, read_losses
@@ -36,17 +37,6 @@ def trained(tmp_path_factory):
     )
     library.train(tiny, folder, checkpoints=[2, 4], device="cpu")
     return folder
-
-
-def refused(ended, *words: str) -> None:
-    """Check that a command ended with one line that says these words."""
-    assert ended.status == 2, ended.err
-    errors = [line for line in ended.err.splitlines() if not line.startswith("run: ")]
-    assert len(errors) == 1, ended.err
-    assert errors[0].startswith("error: ")
-    assert ended.out == ""
-    for word in words:
-        assert word in errors[0], ended.err
 
 
 def test_train_says_where_the_model_is_and_goes_on(eckart, tmp_path):
@@ -111,6 +101,28 @@ def test_an_interrupted_training_is_kept_and_goes_on(eckart, monkeypatch):
     assert eckart(*arguments).status == 0
     assert eckart(*[a if a != "run" else "calm" for a in arguments]).status == 0
     assert torch.equal(read_losses("run"), read_losses("calm"))
+
+
+def test_a_log_is_told_now_and_then_where_training_is(eckart, monkeypatch):
+    monkeypatch.setattr("eckart.cli.console.SILENCE", 0.0)
+    ended = eckart("functions", "train", *TINY, "--steps", "3", "--out", "run")
+    told = [line for line in ended.err.splitlines() if line.startswith("step ")]
+    assert [line.split(":")[0] for line in told] == [f"step {i} of 3" for i in (1, 2, 3)]
+    assert all("loss " in line for line in told)
+
+
+def test_interrupting_before_a_training_goes_on_does_not_deny_what_is_kept(eckart, monkeypatch):
+    arguments = ["functions", "train", *TINY, "--steps", "2", "--out", "run"]
+    assert eckart(*arguments).status == 0
+
+    def interrupted(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Training, "of", interrupted)  # nothing is read of the folder yet
+    ended = eckart(*arguments)
+    assert ended.status == 130
+    assert "what was finished is kept" in ended.err
+    assert "nothing new was kept" in eckart(*arguments[:-2]).err
 
 
 WRONG_TRAINING = {
@@ -219,6 +231,25 @@ def test_evaluations_that_are_refused(eckart, trained, tmp_path, wrong, words):
         eckart("functions", "evaluate", *[str(trained) if a == "TRAINED" else a for a in wrong]),
         words,
     )
+    assert not list(tmp_path.iterdir())
+
+
+ELSEWHERE = {
+    "evaluate": "evaluate TRAINED --data TABLE --text-column review --label-column verdict",
+    "search": "search TRAINED --data TABLE --text-column review --label-column verdict",
+    "sweep": "sweep TRAINED --data TABLE --text-column review --label-column verdict --dry-run",
+    "inspect": "inspect TRAINED",
+    "spectrum": "spectrum TRAINED",
+    "export": "export TRAINED --out written",
+    "predict": "predict TRAINED --text good",
+}
+
+
+@pytest.mark.parametrize("line", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_every_other_verb_says_what_measures_a_training(eckart, trained, table, tmp_path, line):
+    names = {"TRAINED": trained, "TABLE": table}
+    ended = eckart(*[names.get(word, word) for word in line.split()])
+    refused(ended, f"`eckart functions evaluate {trained}` measures")
     assert not list(tmp_path.iterdir())
 
 

@@ -333,7 +333,7 @@ def test_a_folder_of_a_function_model_is_no_language_model(trained, table):
     labels = eckart.Task.load(data=table, text_column="review", label_column="verdict", shots=2)
     for refused in (lambda: eckart.search(folder, labels), lambda: empty_model(str(folder))):
         with pytest.raises(
-            ModelError, match="reads numbers and no text; it is scored by eckart functions"
+            ModelError, match="reads numbers and no text; measure it with eckart functions evaluate"
         ):
             refused()
 

@@ -94,6 +94,7 @@ def probe(
         split=split,
         floor=floor,
         **fit.only(FitOptions),
+        progress=progress_bar,
     )
     before = prober()
     found = before.compare(prober(edits)) if edits else before

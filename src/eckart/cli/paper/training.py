@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from eckart.cli.console import bar, print_json, say, say_run, typed
+from eckart.cli.console import Log, bar, print_json, say, say_run, typed
 from eckart.paper.functions.training import (
     Training,
     doubling_steps,
@@ -89,14 +89,16 @@ def run_training(
 
 @contextmanager
 def loss_bar(steps: int) -> Iterator[Callable[[int, float], None]]:
-    """Show steps done, the running loss and the time left, where standard error is a terminal."""
+    """Show steps done, the running loss and the time left; where standard error is no terminal, a
+    line now and then."""
     running: float | None = None
     with bar() as shown:
-        job = shown.add_task("loss", total=steps)
+        job, log = shown.add_task("loss", total=steps), Log()
 
         def watch(step: int, loss: float) -> None:
             nonlocal running
             running = loss if running is None else running + (loss - running) / LAST
             shown.update(job, completed=step + 1, description=f"loss {running:.4f}")
+            log(lambda: f"step {step + 1:,} of {steps:,}: loss {running:.4f}")
 
         yield watch

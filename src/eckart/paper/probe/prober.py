@@ -22,6 +22,7 @@ from eckart.records import Edit, Split, fingerprint
 from eckart.scoring.encoding import Encoder, Tokens, common_prefix
 from eckart.scoring.fitting import fit
 from eckart.scoring.requests import build_requests, check_vocabulary
+from eckart.scoring.scorer import Progress, silent
 from eckart.tasks.task import Task
 from eckart.weights.anatomy import Anatomy
 from eckart.weights.edits import Factors, canonical, clip, resolve
@@ -79,7 +80,7 @@ class Prober:
         split: `validation`, `test` or `all`.
         floor: the noise's variance in every direction in the linear form's part of Theorem 2, which
             is infinite without one.
-        truncate_demonstrations, drop_long_rows: as for `Evaluator`.
+        truncate_demonstrations, drop_long_rows, progress: as for `Evaluator`.
 
     Raises:
         TaskError: the task has no demonstrations or no rows, or a prompt is longer than the model
@@ -98,6 +99,7 @@ class Prober:
         floor: float = FLOOR,
         truncate_demonstrations: bool = False,
         drop_long_rows: bool = False,
+        progress: Progress = silent,
     ) -> None:
         check_floor(floor, prompts)
         if task.shots == 0:
@@ -105,7 +107,7 @@ class Prober:
                 f"task {task.name} shows no demonstrations, and the probe reads what they do; use"
                 " --shots 4, say"
             )
-        self.model, self.split, self.floor = model, split, floor
+        self.model, self.split, self.floor, self.progress = model, split, floor, progress
         self.task = task.for_tokenizer(needed_tokenizer(model))
         self.anatomy = Anatomy.of(model.model)
         self.recorder = Recorder(self.anatomy)
@@ -132,7 +134,7 @@ class Prober:
             prompts = self._recorded()
             # Inside the clip too: what reaches the residual stream takes the output projection as
             # it is now.
-            layers = tuple(self._layers(prompts))
+            layers = self._probed(prompts, ", ".join(map(str, chosen)) or "unpruned")
         return Probe(
             model=self.model.name,
             dtype=self.model.dtype,
@@ -191,6 +193,14 @@ class Prober:
             return 0  # what this model keeps from one pass to the next is not keys and values
         pairs = zip(whole, apart, strict=True)
         return shared if all(_agree(a, b, self.tolerance.goes) for a, b in pairs) else 0
+
+    def _probed(self, prompts: Sequence[Sequence[Parts]], what: str) -> tuple[LayerProbe, ...]:
+        found = []
+        with self.progress(f"layers, {what}", len(self.anatomy.layers)) as advance:
+            for layer in self._layers(prompts):
+                found.append(layer)
+                advance(1)
+        return tuple(found)
 
     def _layers(self, prompts: Sequence[Sequence[Parts]]) -> Iterator[LayerProbe]:
         """Yield every layer's quantities, the first layer's first: the trajectory adds up."""

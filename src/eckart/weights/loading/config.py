@@ -23,7 +23,7 @@ def check_config(name: str, config: Mapping[str, Any]) -> None:
     kinds = config.get("architectures")
     if isinstance(kinds, list) and not READS_NUMBERS.isdisjoint(map(str, kinds)):
         raise ModelError(
-            f"model '{name}' reads numbers and no text; it is scored by eckart functions"
+            f"model '{name}' reads numbers and no text; measure it with eckart functions evaluate"
         )
     for path, key, value in _values(config):
         if key in ("quantization_config", "compression_config") and value:

@@ -152,8 +152,18 @@ def check_source(name: str) -> None:
     if not (path / CONFIG).is_file():
         raise ModelError(
             f"folder '{name}' holds no config.json, so it is no transformers checkpoint, and no"
-            " GGUF file"
+            f" GGUF file{_instead(name)}"
         )
+
+
+def _instead(name: str) -> str:
+    """Say what a folder is, where we wrote it."""
+    folder = home(name)
+    if (folder / "state.safetensors").is_file():
+        return f"; it is a training of functions, which `eckart functions evaluate {name}` measures"
+    if (folder / "run.sqlite").is_file():
+        return f"; it is a run, whose model `eckart export {name}` writes"
+    return ""
 
 
 def checked(name: str) -> Checkpoint:
