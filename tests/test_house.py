@@ -44,7 +44,7 @@ ORDER = [
 ]
 INNER = {
     "cli": "console paths flags results runs options predict out demo explore paper app",
-    "exports": "recipe card copying choices folder dense gguf ollama predictions harness",
+    "exports": "recipe card copying choices gguf folder dense predictions harness",
     "paper.functions": """
         classes models options baselines task training curves clipping loading readings cells
         views

@@ -162,13 +162,31 @@ def export(
             f"'{result}' chose to clip nothing, so there is no other model than '{source.name}';"
             " --unclipped writes that one, with its recipe"
         )
-    near, score = None, None
+    return _write(target, chosen, source, (kind, gguf), made, loading, options, command)
+
+
+def _write(
+    target: Path,
+    chosen: Chosen,
+    source: LoadedModel,
+    patching: tuple[str | None, str | Path | None],
+    task: AnyTask | None,
+    loading: ModelOptions,
+    reading: dict[str, Any],
+    command: str | None,
+) -> Saved:
+    """Write what was chosen; see `export`.
+
+    Arguments:
+        patching: the type of a GGUF file's edited tensors, or None, and the file to patch.
+    """
+    (kind, gguf), near, score = patching, None, None
     if kind is not None:
         own, source = source, source if gguf is None else source_of(str(gguf), loading)
         same = own.file and source.file and own.file.path == source.file.path
         near = None if same else own.name
-        if made is not None:
-            score = partial(_as_written, source.name, made, loading, options)
+        if task is not None:
+            score = partial(_as_written, source.name, task, loading, reading)
     with writing(target) as draft:
         recipe = _recipe(source, chosen, command, kind)
         recipe = write_folder(source, recipe, draft, near=near, score=score)
