@@ -16,8 +16,10 @@ from eckart.reports.figures import (
     draw_rates,
     save_figure,
 )
+from eckart.reports.figures.accuracy import BLURRED, accuracy_panel, draw_accuracy
 from eckart.reports.figures.bars import draw_bars, outcome_panel
 from eckart.reports.figures.gains import draw_gain_pairs, gain_pairs
+from eckart.reports.figures.gallery import gallery
 from eckart.reports.page import Report
 from eckart.weights.conditioning import MatrixSpectrum
 
@@ -142,3 +144,28 @@ def test_what_a_race_dropped_is_hollow_and_joined_to_none():
 def test_figures_that_cannot_be_written_are_refused_at_once(tmp_path, name):
     with pytest.raises(RunError):
         check_figure_path(tmp_path / name)
+
+
+@pytest.mark.parametrize(("rows", "gain", "blurred"), [(20, 0.0, True), (400, 0.3, False)])
+def test_a_panel_says_where_nothing_can_be_seen(rows, gain, blurred):
+    made = Made(gain=lambda setting, edit: gain, layers=(0, 7), rates=(0.9,), seeds=(0,), rows=rows)
+    findings = find(made.run())
+    panel = accuracy_panel(findings, findings.targets[0], "test")
+    (axes,) = draw_accuracy([panel], 1, "test").axes
+    assert (BLURRED in [text.get_text() for text in axes.texts]) is blurred
+
+
+def test_a_task_of_its_own_figure_says_why():
+    both = Made(tasks=("moods", "films"), layers=(6,), rates=(0.9,), scorings=("sum", "mean")).run()
+    apart = {
+        key: trial
+        for key, trial in both.trials.items()
+        if (trial.setting.task == "films") == (trial.setting.scoring == "mean")
+    }
+    captions = {
+        p.name: p.caption
+        for p in gallery(find(replace(both, trials=apart)))
+        if p.name.startswith("outcomes")
+    }
+    assert len(captions) == 2
+    assert all("stand in figures of their own" in caption for caption in captions.values())

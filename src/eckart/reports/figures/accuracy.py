@@ -25,6 +25,7 @@ from eckart.reports.figures.base import (
 )
 from eckart.reports.table import ERRORS, POINTS, UNITS, Units
 
+BLURRED = "nothing can be told apart here:\nevery 95% interval holds the unpruned model"
 MOST_LINES = 6
 """More layers than this are not drawn: the first two, the last two, as in the paper, and the
 best."""
@@ -62,6 +63,15 @@ class RatePanel:
     @property
     def rates(self) -> list[float]:
         return sorted({rate for line in self.lines for rate in line.rates})
+
+    @property
+    def blurred(self) -> bool:
+        """Whether every interval holds the unpruned model's number, so that nothing shows."""
+        return all(
+            low <= self.unpruned <= high
+            for line in self.lines
+            for low, high in zip(line.lows, line.highs, strict=True)
+        )
 
     def best(self, line: RateLine) -> int | None:
         """Return the index of a line's best point, the smallest rate of equals; None where it is
@@ -156,9 +166,15 @@ def draw_rate_panel(axes: Axes, panel: RatePanel, looks: dict[int, tuple[str, st
             line.lows,
             line.highs,
             colour,
+            band=0.0 if panel.blurred else 0.1,
             marker=marker,
             label=f"layer {line.layer}",
         )
+    if panel.blurred:
+        axes.text(
+            *(0.5, 0.02), BLURRED, transform=axes.transAxes, ha="center", va="bottom", size=7,
+            color="0.25", bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+        )  # fmt: skip
     axes.axhline(panel.unpruned, color="0.25", linestyle="--", linewidth=1, label="unpruned")
     if panel.reference:
         value, name = panel.reference

@@ -123,6 +123,7 @@ def _draw_conditions(spectra: Sequence[dict[str, Any]], title: str) -> Figure:
 
 
 def _outcomes(findings: Findings) -> Iterator[Picture]:
+    tasks = len({choice.condition.task for choice in findings.choices})
     split = "test" if any(where == "test" for _, where in findings.blocks) else "validation"
     for (shots, scoring), choices in _by(findings.choices, _setting):
         panels = [
@@ -146,6 +147,12 @@ def _outcomes(findings: Findings) -> Iterator[Picture]:
                 ""
                 if split == "test"
                 else " These rows also chose, so the clipped bars are optimistic."
+            )
+            + (
+                " Tasks that were asked with other shots or scored otherwise, as those whose rows"
+                " bring their own candidates are, stand in figures of their own."
+                if len({choice.condition.task for choice in choices}) < tasks
+                else ""
             )
         )
         yield Picture(
