@@ -14,7 +14,7 @@ demo: $(READY)
 
 # One process a core, so one thread a process.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist worksteal
 
 types: $(READY)
 	$(BIN)/mypy

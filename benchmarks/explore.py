@@ -20,6 +20,7 @@ from eckart.cli.explore.explorer import ROWS, Explorer
 from eckart.demo import MODEL
 from eckart.records import Edit
 from eckart.scoring.evaluator import Evaluator
+from eckart.selection.plan import GuardOptions
 from eckart.tasks import Task
 from eckart.tasks.spec import DrawnTask
 from eckart.weights.models import load_model
@@ -45,7 +46,7 @@ def main() -> None:
     evaluator = Evaluator(load_model(options.model, dtype=options.dtype), Task.of(said))
     plain = Elsewhere((), options.model, said, None, ReadingOptions(), ModelOptions())
     with tempfile.TemporaryDirectory() as folder:
-        explorer = Explorer(evaluator, plain, Path(folder), options.rows)
+        explorer = Explorer(evaluator, plain, GuardOptions(), Path(folder), options.rows)
         whole = seconds(explorer)
         last = len(evaluator.anatomy.layers) - 1
         layers = sorted({round(last * n / (options.layers - 1)) for n in range(options.layers)})

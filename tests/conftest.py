@@ -2,6 +2,7 @@
 
 import csv
 import gc
+import os
 import random
 import signal
 import sqlite3
@@ -43,6 +44,7 @@ class Unsynced(sqlite3.Connection):
 def pytest_configure(config) -> None:
     """Check types in what runs tests, and not in what hands them out: before any module of tests,
     since what is imported before is not checked."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # nobody answers, and each who asks waits for 25 seconds
     if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
         check_on_import([f"eckart.{module}" for module in TENSOR_MODULES])
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background

@@ -12,6 +12,7 @@ import urllib.request
 from threading import Event
 
 import pytest
+from drivers import driven, needs_fork
 from served import ask, explorer_of, serving
 
 import eckart as package
@@ -24,6 +25,23 @@ from eckart.weights.edits import clip
 @pytest.fixture
 def explorer(model, table, tmp_path):
     made = explorer_of(model, table, tmp_path / "run")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def other_task(table, tmp_path_factory):
+    """A task that no edit is chosen for."""
+    path = tmp_path_factory.mktemp("tasks") / "notes.yaml"
+    path.write_text(
+        f"name: notes\ndata: {table}\ntemplate: '{{{{ review }}}} note'\nlabel: note\nshots: 1\n"
+    )
+    return path
+
+
+@pytest.fixture
+def guarded(model, table, other_task, tmp_path):
+    made = explorer_of(model, table, tmp_path / "run", guard=(str(other_task),))
     yield made
     made.close()
 
@@ -150,6 +168,47 @@ def test_a_text_and_the_guard(explorer):
     assert found["text"]["divergence"] > 0
     assert found["says"].startswith("What else 1:mlp:0.9 did")
     assert explorer.guarded((), Event()) == {}
+
+
+def test_guard_tasks_are_read_once_per_edit_beside_the_unpruned_model(
+    guarded, eckart, model, own_task, other_task
+):
+    found = guarded.guarded(edits("1:mlp:0.9"), Event())
+    words = ("--dtype", "float32", "--guard", "--guard-task", other_task)
+    own = (*own_task[:-1], "2", "--edit", "1:mlp:0.9")
+    same = json.loads(eckart("evaluate", model, *own, *words, "--json").out)["guard"]
+    assert {name: found[name] for name in same} == same
+    (harm,) = found["tasks"]
+    assert harm["task"] == guarded.about(Event())["guard"][1]
+    assert harm["verdict"] in found["says"]
+    guarded.guard._tasks[0].answer = None  # what was read is not read again
+    assert guarded.guarded(edits("1:mlp:0.9"), Event()) == found
+    command = guarded.look(edits("1:mlp:0.9"), Event())["elsewhere"]["command"]
+    assert command.endswith("--edit 1:mlp:0.9 --guard")
+
+
+def test_a_guard_that_nobody_waits_for_is_stopped(guarded, monkeypatch):
+    stop = Event()
+    watched = guarded.watched
+
+    def reading(what, rows):
+        stop.set()  # the text was read by now
+        return watched(what, rows)
+
+    monkeypatch.setattr(guarded.guard._tasks[0], "progress", reading)
+    with pytest.raises(StoppedError):
+        guarded.guarded(edits("1:mlp:0.9"), stop)
+    assert guarded.guarded(edits("1:mlp:0.9"), Event())["tasks"]
+
+
+@needs_fork
+def test_ctrl_c_ends_it_at_once_and_says_where_the_run_is(model, own_task, tmp_path):
+    run = tmp_path / "run"
+    found = driven("explore_ends.py", tmp_path / "begun", model, *own_task, "--out", run)
+    assert found["status"] == 130
+    assert found["seconds"] < 3  # half a second on a free machine; the batch takes a minute
+    said = "interrupted; what was finished is kept, and the same command goes on from there:"
+    assert f"{said} {run}" in " ".join(found["told"]).replace("\n", " ")
 
 
 def test_who_has_not_the_token_gets_nothing(address):

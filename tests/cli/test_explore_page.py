@@ -36,7 +36,9 @@ def browser():
 
 @pytest.fixture
 def explorer(model, evil, tmp_path):
-    return explorer_of(model, evil, tmp_path / "run")
+    guard = tmp_path / "guard.yaml"
+    guard.write_text(f"name: other\ndata: {evil}\ntemplate: '{{{{ review }}}}?'\nlabel: verdict\n")
+    return explorer_of(model, evil, tmp_path / "run", guard=(str(guard),))
 
 
 @pytest.fixture
@@ -85,6 +87,10 @@ def test_a_person_moves_a_rate_composes_asks_and_tests(page, explorer, address):
     assert page.locator("#cuts figure").count() == 3
     assert "keeps rank" in page.locator("#cuts figcaption").first.inner_text()
     page.wait_for_selector("#guarded >> text=KL from the unpruned model")
+    (harm,) = ask(address, "guard", edits=["2:mlp:0.9"])[1]["tasks"]
+    cells = page.locator("#guarded tbody tr >> nth=-1").locator("td").all_inner_texts()
+    both = [f"{harm[model]:.4f}" for model in ("unpruned", "clipped")]
+    assert cells[:3] == [*both, harm["verdict"]]
 
     page.click("#add")
     page.select_option("#part-1", "attn")

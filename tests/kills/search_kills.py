@@ -22,22 +22,22 @@ from eckart.weights.models import load_model
 
 
 def run(model: str, data: str, folder: Path, layer: str, seeds: str) -> None:
-    task = Task.load(data=data, text_column="review", label_column="verdict", shots=4)
-    other = Task.load(data=data, text_column="review", label_column="note", name="note", shots=2)
+    few = {"data": data, "text_column": "review", "split_sizes": (8, 8)}
+    guarded = layer == "auto" and seeds == "0"
+    task = Task.load(**few, label_column="verdict", shots=4)
+    other = Task.load(**few, label_column="note", name="note", shots=2)
     text = folder.parent / "text.txt"
     text.parent.mkdir(parents=True, exist_ok=True)
-    text.write_text("The good food is in the town, and the view is the best. " * 20)
+    text.write_text("The good food is in the town, and the view is the best. " * 5)
     search(
         load_model(model),
         task,
-        rates=[0, 0.25, 0.5, 0.75, 0.9, 0.95],
+        rates=[0, 0.5, 0.75],
         layer=layer,
         seeds=seeds,
         # A layer where some rate is chosen, so that there is something to guard.
         **({"top_k": 1} if layer == "auto" else {}),
-        guard=True,
-        guard_text=text,
-        guard_task=[other],
+        **({"guard": True, "guard_text": text, "guard_task": [other]} if guarded else {}),
         out=folder,
         batch_tokens=256,
     )
@@ -87,7 +87,7 @@ def main(model: str, data: str, folder: str, layer: str, kills: str, seeds: str)
     dice, landed, history = random.Random(0), 0, [[]]
     while landed < int(kills):
         killed = runs / str(len(history))
-        after = dice.uniform(0.1, 0.95) * whole
+        after = dice.uniform(0.1, 0.5) * whole
         ended = in_a_child(partial(run, model, data, killed, layer, seeds), after)
         assert ended in (0, signal.SIGKILL), ended
         landed += ended == signal.SIGKILL

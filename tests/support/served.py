@@ -12,14 +12,15 @@ from browsing import noting
 from eckart import Task
 from eckart.cli.explore.elsewhere import Elsewhere
 from eckart.cli.explore.explorer import Explorer
-from eckart.cli.explore.server import listening, served
+from eckart.cli.explore.server import listening, page_of
 from eckart.scoring.evaluator import Evaluator
+from eckart.selection.plan import GuardOptions
 from eckart.tasks.spec import DrawnTask
 from eckart.weights.models import load_model
 from eckart.weights.options import ModelOptions, ReadingOptions
 
 
-def explorer_of(model, table, folder, rows=400, **said) -> Explorer:
+def explorer_of(model, table, folder, rows=400, guard=(), **said) -> Explorer:
     own = {"data": str(table), "text_column": "review", "label_column": "verdict", "shots": 2}
     said = DrawnTask.of({**own, **said}, "the test")
     evaluator = Evaluator(load_model(model, dtype="float32"), Task.of(said))
@@ -33,13 +34,14 @@ def explorer_of(model, table, folder, rows=400, **said) -> Explorer:
         ReadingOptions(),
         ModelOptions(dtype="float32"),
     )
-    return Explorer(evaluator, elsewhere, folder, rows)
+    return Explorer(evaluator, elsewhere, GuardOptions(guard_task=guard, guard=True), folder, rows)
 
 
 @contextmanager
 def serving(explorer):
     """Serve a page in a thread, and give its address."""
-    with listening("127.0.0.1", 0) as bound, served(explorer, bound) as (address, server):
+    with listening("127.0.0.1", 0) as bound:
+        address, server, desk = page_of(explorer, bound)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         while not server.started:
@@ -49,6 +51,7 @@ def serving(explorer):
         finally:
             server.should_exit = True
             thread.join()
+            assert desk.close(60)
 
 
 def ask(address, what, **said):

@@ -289,7 +289,7 @@ def sweep(
 
 
 @app.command(epilog=such_as("eckart explore MODEL --task sst2 --shots 4"))
-@with_options()
+@with_options({"guard": True})
 def explore(
     model: o.Model,
     out: o.Out = None,
@@ -300,6 +300,7 @@ def explore(
     scoring: o.ScoringMethod = None,
     json_: o.Json = False,
     *,
+    guard: GuardOptions,
     task: DrawnTask,
     reading: ReadingOptions,
     loading: ModelOptions,
@@ -314,7 +315,8 @@ def explore(
         from eckart.cli.explore.explorer import Explorer
 
         same = Elsewhere(tuple(sys.argv[1:]), model, task, scoring, reading, loading)
-        explorer = Explorer(_evaluator(model, read, scoring, reading, loading), same, out, rows)
+        evaluator = _evaluator(model, read, scoring, reading, loading)
+        explorer = Explorer(evaluator, same, guard, out, rows)
         say_run(explorer.folder)
         serve(explorer, bound, open_, as_json=json_)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -44,7 +44,8 @@ SILENCE = 30.0
 PIPE = 160
 """The width of a table that is read by a program or kept in a file."""
 
-_kept: list[Path] = []  # what is there as soon as the command that is running has kept something
+# What is there as soon as the command that is running has kept something, and what to call it.
+_kept: dict[Path, Path] = {}
 
 # What is printed is data: a label such as [bold] or :smile: is shown as it is.
 errors = Console(stderr=True, markup=False, emoji=False)
@@ -114,13 +115,13 @@ def say_error(text: str) -> None:
 
 def say_run(folder: Path) -> None:
     """Tell where a run is kept; what an interruption leaves behind is told by it."""
-    note_kept(folder / "run.sqlite")
+    note_kept(folder / "run.sqlite", folder)
     say(f"run: {folder}")
 
 
-def note_kept(file: Path) -> None:
-    """Tell what is there once something is kept, for whoever interrupts."""
-    _kept.append(file)
+def note_kept(file: Path, place: Path) -> None:
+    """Tell what is there once something is kept, and where that is, for whoever interrupts."""
+    _kept[file] = place
 
 
 def check_plot(plot: Path | None) -> None:
@@ -227,9 +228,20 @@ def _noticing_interrupts() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def leave() -> NoReturn:
+    """End as an interrupt does, and at once: a thread may be at work that nobody waits for."""
+    say(_interrupted())
+    sys.stdout.flush()
+    os._exit(INTERRUPTED)
+
+
 def _interrupted() -> str:
-    if any(file.exists() for file in _kept):
-        return "interrupted; what was finished is kept, and the same command goes on from there"
+    kept = [str(place) for file, place in _kept.items() if file.exists()]
+    if kept:
+        return (
+            "interrupted; what was finished is kept, and the same command goes on from there:"
+            f" {', '.join(kept)}"
+        )
     return "interrupted; nothing new was kept"
 
 

@@ -237,8 +237,11 @@ class _Group:
     def parameters(
         self, defaults: Mapping[str, Any], helps: Mapping[str, str]
     ) -> Iterator[inspect.Parameter]:
-        """Yield a parameter for each option; what was not said is None, or False for a switch."""
+        """Yield a parameter for each option; what was not said is None, or False for a switch. What
+        the verb does anyway is none."""
         for name, kind in self.fields.items():
+            if defaults.get(name) is True:
+                continue
             how = _spelling(kind, name)
             own = how.default or kind.model_fields[name].default
             default = None if self.said or own == () else defaults.get(name, own)
@@ -252,10 +255,10 @@ class _Group:
                 ],
             )
 
-    def value(self, given: dict[str, Any], where: str) -> Any:
+    def value(self, given: dict[str, Any], where: str, defaults: Mapping[str, Any] = NONE) -> Any:
         """Return what the verb takes; the options leave what was given."""
         spelled = {name: _spelling(kind, name) for name, kind in self.fields.items()}
-        typed = {name: given.pop(how.name or name) for name, how in spelled.items()}
+        typed = {n: given.pop(how.name or n, defaults.get(n)) for n, how in spelled.items()}
         read = {
             name: spelled[name].read(value)
             for name, value in typed.items()
@@ -307,7 +310,7 @@ def with_options(
     more.
 
     Arguments:
-        defaults: where they are this verb's own.
+        defaults: where they are this verb's own; a switch that is on is no flag.
         helps: where it is this verb's own.
         where: what an error is about.
     """
@@ -320,7 +323,7 @@ def with_options(
         @functools.wraps(verb)
         def command(**given: Any) -> None:
             try:
-                made = {name: group.value(given, where) for name, group in groups.items()}
+                made = {name: group.value(given, where, defaults) for name, group in groups.items()}
                 verb(**given, **made)
             except EckartError as error:
                 said = _as_typed(str(error), named)

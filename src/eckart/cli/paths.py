@@ -70,7 +70,7 @@ def _checked(verb: Callable[..., Any]) -> Callable[..., Any]:
     def called(**said: Any) -> Any:
         said = {name: _at_home(name, value) for name, value in said.items()}
         if said.get("out") is not None:  # whoever interrupts while libraries load has it still
-            note_kept(said["out"] / "run.sqlite")
+            note_kept(said["out"] / "run.sqlite", said["out"])
         written = list(_written(said))
         if written:
             check_outputs(written, list(_read(said)))

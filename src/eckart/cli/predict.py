@@ -153,7 +153,7 @@ def _watched(predictions: Predictions) -> Iterator[list[dict[str, Any]]]:
 def _write(predictions: Predictions, out: Path, form: str) -> None:
     settings = {**predictions.settings, "rows": predictions.stream.name, "format": form}
     with Growing(out, settings) as file:
-        note_kept(file.about)
+        note_kept(file.about, out)
         if file.state:
             predictions.pass_over(file.state["tally"])
             say(f"going on behind the first {predictions.tally.read:,} rows")

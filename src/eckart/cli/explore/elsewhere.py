@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,10 @@ from eckart.weights.options import ModelOptions, ReadingOptions
 
 VALIDATION = "validation"
 OWN = ("--out", "--host", "--port", "--rows")
-"""Options of the page that no other verb has, with a value; and switches."""
+"""Options of the page that no other verb has, with a value."""
 SWITCHES = ("--open", "--json")
+GUARD = ("--guard-text", "--guard-task", "--guard-margin")
+"""Options of an edit, which are refused where there is none."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,19 @@ class Elsewhere:
 
     def said(self, edits: Sequence[Edit], split: str) -> dict[str, str]:
         """Return what does the same: a command, and Python."""
-        flags = (word for edit in edits for word in ("--edit", str(edit)))
+        flags = [word for edit in edits for word in ("--edit", str(edit))]
         part = [] if split == VALIDATION else ["--split", split]
-        command = shlex.join(["eckart", "evaluate", *self._kept(), *part, *flags])
+        guard = ["--guard"] if edits else []
+        kept = self._kept(OWN if edits else (*OWN, *GUARD))
+        command = shlex.join(["eckart", "evaluate", *kept, *part, *flags, *guard])
         return {"command": command, "python": "\n".join(self._python(edits, split)) + "\n"}
 
-    def _kept(self) -> Iterator[str]:
+    def _kept(self, own: Collection[str]) -> Iterator[str]:
         words = iter(self.words[1:])
         for word in words:
-            if word in OWN:
+            if word in own:
                 next(words, None)
-            elif word not in SWITCHES and word.partition("=")[0] not in OWN:
+            elif word not in SWITCHES and word.partition("=")[0] not in own:
                 yield word
 
     def _python(self, edits: Sequence[Edit], split: str) -> Iterator[str]:

@@ -22,6 +22,7 @@ from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.labelling import Labeller
 from eckart.selection.byhand import seen, tested_once
 from eckart.selection.guard import Guard, keep_guard
+from eckart.selection.plan import GuardOptions
 from eckart.selection.recorded import Recorded
 from eckart.selection.settings import by_hand, folder_of
 from eckart.statistics.crossed import nothing_learned
@@ -67,6 +68,7 @@ class Explorer:
     Arguments:
         evaluator: of the model and the task; its progress is `watched` from here on.
         elsewhere: says which command and which Python do the same.
+        guard: on what every edit is read that chose none.
         folder: the run's; by default under runs/, named by its settings.
         rows: how many of the validation rows are looked at: the first, which are in random order.
 
@@ -78,6 +80,7 @@ class Explorer:
         self,
         evaluator: Evaluator,
         elsewhere: Elsewhere,
+        guard: GuardOptions,
         folder: Path | None = None,
         rows: int = ROWS,
     ) -> None:
@@ -88,9 +91,9 @@ class Explorer:
         self.elsewhere = elsewhere
         self.settings = by_hand(evaluator)
         self.folder = folder or folder_of(self.settings, evaluator, "explore")
-        evaluator.progress = self.watched
-        self.guard = Guard(evaluator)
         self.watch = Watch(Event())
+        evaluator.progress = self.watched
+        self.guard = Guard(evaluator, guard.guard_text, guard.guard_task, guard.guard_margin)
         self._open = ExitStack()
         self._sharing = False
         with self._working(Event()):
@@ -126,6 +129,7 @@ class Explorer:
                 "layers": [list(dict.fromkeys(w.kind for w in ws)) for ws in anatomy.layers],
                 "droppable": droppable(anatomy),
                 "fields": list(self.portable.columns.needed) if self.portable else [],
+                "guard": [each.full_name for each in self.guard.read],
                 "run": str(self.folder),
                 "tested": self._result() if tested else None,
                 "looks": self._looks(store),
@@ -147,7 +151,7 @@ class Explorer:
             }
 
     def guarded(self, edits: Sequence[Edit], stop: Event) -> dict[str, Any]:
-        """Return what else edits do, on a text that chose nothing."""
+        """Return what else edits do, on a text and on tasks that chose nothing."""
         with self._working(stop) as store:
             keep_guard(store, self.guard.margin, self.guard.read)
             found = self.guard.look(edits, store)

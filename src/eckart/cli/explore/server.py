@@ -9,14 +9,13 @@ import socket
 import sys
 import traceback
 import webbrowser
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from importlib import resources
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from eckart.cli.console import print_json, say, show
+from eckart.cli.console import leave, print_json, say, show
 from eckart.cli.explore.explorer import Explorer, StoppedError
 from eckart.errors import EckartError, how_to_install
 from eckart.records import Edit
@@ -53,15 +52,23 @@ LONGEST = 1_000_000
 PROGRESS = "progress"
 GLANCE = 0.05
 """Seconds between two looks at whether the tab still waits."""
+PATIENCE = 0.3
+"""Seconds that the work under way is waited for at the end."""
 
 Ask = Callable[[Mapping[str, Any], Event], Any]
 
 
 class Desk:
-    """One worker for all tabs: what a tab asks again, or no longer waits for, is stopped."""
+    """One worker for all tabs: what a tab asks again, or no longer waits for, is stopped.
 
-    def __init__(self, explorer: Explorer) -> None:
+    Arguments:
+        explorer: answers.
+        ending: says whether the server is.
+    """
+
+    def __init__(self, explorer: Explorer, ending: Callable[[], bool]) -> None:
         self.explorer = explorer
+        self.ending = ending
         self.worker = ThreadPoolExecutor(1, "explore")
         self.waiting: dict[tuple[str, str], Event] = {}
         self.asks: dict[str, Ask] = {
@@ -93,7 +100,7 @@ class Desk:
         try:
             return await self._answered(request, self.asks[what], said, stop)
         finally:
-            stop.set()  # the server may be ending, which waits for its worker
+            stop.set()  # it may have been asked again, or be cancelled
             if self.waiting.get(place) is stop:
                 del self.waiting[place]
 
@@ -102,6 +109,8 @@ class Desk:
     ) -> Response:
         answer = asyncio.wrap_future(self.worker.submit(ask, said, stop))
         while not (await asyncio.wait([answer], timeout=GLANCE))[0]:
+            if self.ending():  # nobody waits for the batch in hand
+                return _refused("eckart is ending", 503)
             if await request.is_disconnected():
                 stop.set()
         try:
@@ -113,6 +122,14 @@ class Desk:
         except Exception:
             traceback.print_exc()
             return _refused("this is a fault of eckart's; its terminal says more", 500)
+
+    def close(self, patience: float | None = None) -> bool:
+        """Stop the work under way, and say whether it ended within so many seconds."""
+        for stop in self.waiting.values():
+            stop.set()
+        last = self.worker.submit(self.explorer.close)
+        self.worker.shutdown(wait=False)
+        return not wait([last], patience).not_done
 
 
 def _refused(why: str, status: int) -> Response:
@@ -127,9 +144,8 @@ def _fields(said: Mapping[str, Any]) -> dict[str, str]:
     return {str(name): str(text) for name, text in dict(said.get("fields") or {}).items()}
 
 
-def application(explorer: Explorer, token: str) -> Starlette:
+def application(desk: Desk, token: str) -> Starlette:
     """Return the page and its questions; whoever has not the token gets neither."""
-    desk = Desk(explorer)
     folder = resources.files("eckart.cli.explore") / "page"
 
     def known(request: Request) -> bool:
@@ -188,31 +204,33 @@ def listening(host: str, port: int) -> socket.socket:
 
 def serve(explorer: Explorer, bound: socket.socket, browse: bool, as_json: bool) -> None:
     """Serve the page until it is interrupted, and say where it is."""
-    with served(explorer, bound) as (address, server):
-        print_json({"address": address, "run": str(explorer.folder)}) if as_json else show(address)
-        sys.stdout.flush()
-        say("open this address in a browser on this machine; Ctrl-C ends it")
-        if browse:
-            webbrowser.open(address)
+    address, server, desk = page_of(explorer, bound)
+    print_json({"address": address, "run": str(explorer.folder)}) if as_json else show(address)
+    sys.stdout.flush()
+    say("open this address in a browser on this machine; Ctrl-C ends it")
+    if browse:
+        webbrowser.open(address)
+    try:
         server.run(sockets=[bound])
+    finally:
+        if not desk.close(PATIENCE):
+            leave()
 
 
-@contextmanager
-def served(explorer: Explorer, bound: socket.socket) -> Iterator[tuple[str, uvicorn.Server]]:
-    """Give the page's address, and the server whose `run` serves it until it is interrupted."""
+def page_of(explorer: Explorer, bound: socket.socket) -> tuple[str, uvicorn.Server, Desk]:
+    """Return the page's address, the server whose `run` serves it until it is interrupted, and the
+    desk to be closed then."""
     token = secrets.token_urlsafe(16)
     host, port = bound.getsockname()[:2]
-    config = uvicorn.Config(
-        application(explorer, token),
-        log_level="critical",  # what goes wrong is said by `Desk`
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=1,
-    )
-    try:
-        yield (
-            f"http://{f'[{host}]' if ':' in host else host}:{port}/{token}/",
-            uvicorn.Server(config),
+    desk = Desk(explorer, lambda: server.should_exit)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application(desk, token),
+            log_level="critical",  # what goes wrong is said by `Desk`
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
         )
-    finally:
-        explorer.close()
+    )
+    where = f"[{host}]" if ":" in host else host
+    return f"http://{where}:{port}/{token}/", server, desk

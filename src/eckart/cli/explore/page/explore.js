@@ -173,12 +173,24 @@ function turned() {
 }
 async function guard(now) {
   if (!now.length) return fill("guarded", el("p", { className: "soft" }, "Nothing is clipped."));
-  fill("guarded", el("p", { className: "soft" }, "Reading a neutral text that chose nothing…"));
+  fill("guarded", el("p", { className: "soft" }, `Reading what chose nothing: ${about.guard.join(", ")}…`));
   try {
     const found = await ask("guard", { edits: now });
-    const on = found.text || {};
-    fill("guarded", el("p", {}, found.says || "Nothing is clipped."), el("p", { className: "soft" }, on.divergence === undefined ? "" : "KL is how far the next-token predictions moved from the unpruned model's (0: not at all); perplexity times 1 is as good a reader of plain text as before."));
+    if (!found.text) return fill("guarded", el("p", { className: "soft" }, "Nothing is clipped."));
+    fill("guarded", el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "The guard's numbers" }, el("table", {},
+      el("thead", {}, el("tr", {}, el("td", {}), ...["unpruned", "clipped", "verdict", "change, 95% interval"].map(name => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, ...harms(found).map(([name, ...cells]) => el("tr", {}, el("th", { scope: "row" }, name), ...cells.map(cell => el("td", {}, cell))))))),
+      el("p", { id: "harm" }, found.says),
+      el("p", { className: "soft" }, "KL is how far the next-token predictions moved from the unpruned model's (0: not at all); perplexity times 1 is as good a reader of plain text as before."));
   } catch (error) { if (!stopped(error)) fill("guarded", el("p", { className: "wrong" }, error.message)); }
+}
+function harms(found) {
+  const { text, tasks } = found, number = (value, digits) => value == null ? "–" : Math.abs(value) < 1e6 ? value.toFixed(digits) : value.toExponential(digits);
+  const points = value => `${value < 0 ? "−" : "+"}${Math.abs(100 * value).toFixed(2)}`, range = (bounds, write) => bounds ? `\n${bounds.map(write).join(" to ")}` : "";
+  const lines = [[`${text.name}: perplexity`, number(text.unpruned, 2), number(text.clipped, 2), "", `× ${number(text.ratio, 4)}${range(text.ratio_interval, value => number(value, 4))}`],
+    ["KL, nats a token", "0", number(text.divergence, 4), "", range(text.divergence_interval, value => number(value, 4)).trim()]];
+  return [...text.divergence === undefined ? [] : lines, ...tasks.map(({ task, unpruned, clipped, change, verdict }) =>
+    [`${task}: accuracy`, share(unpruned), clipped === null ? "–" : share(clipped), verdict, change ? `${points(change.difference)} points${range(change.interval, points)}` : "–"])];
 }
 function times() {
   const [width, height, left, foot] = [640, 190, 44, 34], layers = about.layers.length, first = look.looks.find(one => !one.edits.length);
