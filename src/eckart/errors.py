@@ -133,3 +133,12 @@ def plainly(why: str) -> str:
     for pattern, words in PLAIN:
         why = re.sub(pattern, words, why)
     return why
+
+
+def how_to_install(extra: str) -> str:
+    """Say how an extra is installed, from an index of packages or in a clone.
+
+    >>> how_to_install("gguf")
+    "pip install 'eckart[gguf]' (in a clone: pip install -e '.[gguf]')"
+    """
+    return f"pip install 'eckart[{extra}]' (in a clone: pip install -e '.[{extra}]')"

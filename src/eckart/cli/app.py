@@ -145,6 +145,7 @@ def evaluate(
         from eckart.files import check_writable, write_whole
 
         check_writable(predictions)
+    o.check_stored(model, loading, as_)
     evaluator = o.stored(_evaluator(model, rows, scoring, reading, loading), as_)
     guarding = o.read_guard(guard, evaluator)
     rows_read = evaluator.fitted(split).prompts  # before the model reads them

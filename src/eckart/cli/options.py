@@ -321,6 +321,17 @@ def read_draws(task: DrawnTask, plan: Plan) -> Task:
     return cast("Task", first)
 
 
+def check_stored(model: str, loading: ModelOptions, kind: str | None) -> None:
+    """Refuse a type of GGUF files that does not go with a model before its weights are read."""
+    if kind is None:
+        return
+    from eckart.weights.anatomy import Anatomy
+    from eckart.weights.models import empty_model
+    from eckart.weights.quantised import GgufType, check_rows
+
+    check_rows(Anatomy.of(empty_model(model, loading)), GgufType.of(kind))
+
+
 def stored(evaluator: Evaluator, kind: str | None) -> Evaluator:
     """Return an evaluator of the weights as a type of GGUF files has them, if one was named."""
     from eckart.scoring.scorer import storing

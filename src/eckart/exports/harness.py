@@ -11,7 +11,7 @@ import sys
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
-from eckart.errors import EckartError, EditError
+from eckart.errors import EckartError, EditError, how_to_install
 from eckart.exports.recipe import Recipe
 from eckart.records import Edit
 
@@ -76,7 +76,7 @@ def _model_class() -> type[Any]:
 def main() -> None:
     """Run lm-evaluation-harness's command line with the model `eckart` among its own."""
     if find_spec("lm_eval") is None:
-        _end("lm-evaluation-harness is not installed: pip install 'eckart[lm-eval]'")
+        _end(f"lm-evaluation-harness is not installed: {how_to_install('lm-eval')}")
     from lm_eval.__main__ import cli_evaluate
 
     register()

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
-from eckart.errors import EckartError, RunError, StudyError
+from eckart.errors import EckartError, RunError, StudyError, how_to_install
 from eckart.records import Rows, Setting, Trial
 from eckart.statistics.gain import LEVEL
 from eckart.statistics.power import Design, Outlook
@@ -47,7 +47,7 @@ def on_cluster(address: str = "auto", cpus: float = 1, gpus: float = 0) -> Execu
     try:
         import ray
     except ImportError:
-        raise StudyError("a cluster needs Ray: pip install 'eckart[cluster]'") from None
+        raise StudyError(f"a cluster needs Ray: {how_to_install('cluster')}") from None
     _check_address(address)
     if address == "auto":
         with _connected(ray, address):

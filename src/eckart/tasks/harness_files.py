@@ -15,7 +15,7 @@ import yaml
 from jinja2 import StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 
-from eckart.errors import EckartError, TaskError, reason
+from eckart.errors import EckartError, TaskError, how_to_install, reason
 from eckart.files import home, read_text
 from eckart.tasks.spec import HARNESS_CODE, parted
 
@@ -55,8 +55,8 @@ def load(task: str) -> Any:
     prefix, name = parted(task)
     if installed("lm_eval") is None:
         raise TaskError(
-            f"task '{task}' needs lm-evaluation-harness, which is not installed: pip install"
-            " 'eckart[lm-eval]'"
+            f"task '{task}' needs lm-evaluation-harness, which is not installed:"
+            f" {how_to_install('lm-eval')}"
         )
     local = name.lower().endswith((".yaml", ".yml"))
     asked: Any = str(home(name)) if local else str(_own_file(name))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from eckart.cli.console import leave, print_json, say, show
 from eckart.cli.explore.explorer import Explorer, StoppedError
-from eckart.errors import EckartError
+from eckart.errors import EckartError, how_to_install
 from eckart.records import Edit
 
 try:
@@ -27,8 +27,7 @@ try:
     from starlette.routing import Route
 except ImportError as error:
     raise EckartError(
-        f"explore needs a package that is not installed ({error.name});"
-        " pip install 'eckart[explore]'"
+        f"explore needs a package that is not installed ({error.name}); {how_to_install('explore')}"
     ) from error
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from eckart.errors import TaskError
+from eckart.errors import TaskError, how_to_install
 from eckart.paper.functions.classes import DEPTH, NOISE, Prompts, find_class
 
 PENALTY = 0.01
@@ -145,6 +145,6 @@ def _sklearn(baseline: str, module: str) -> Any:
         return importlib.import_module(f"sklearn.{module}")
     except ImportError:
         raise TaskError(
-            f"baseline '{baseline}' needs scikit-learn: pip install 'eckart[functions]', or choose"
+            f"baseline '{baseline}' needs scikit-learn: {how_to_install('functions')}, or choose"
             " other --baselines"
         ) from None

@@ -13,14 +13,14 @@ from typing import Any
 from huggingface_hub import list_repo_files
 from transformers.utils.hub import cached_file
 
-from eckart.errors import ModelError
+from eckart.errors import ModelError, how_to_install
 from eckart.files import home
 from eckart.weights.loading.failures import first_line
 from eckart.weights.loading.files import CONFIG, found, is_pointer
 
 SUFFIX = ".gguf"
 MAGIC = b"GGUF"
-INSTALL = "pip install 'eckart[gguf]'"
+INSTALL = how_to_install("gguf")
 ENCODERS = frozenset({"t5", "t5encoder", "umt5"})
 """Families that transformers reads from GGUF and that are no decoders."""
 SETTINGS = {
