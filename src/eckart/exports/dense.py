@@ -4,7 +4,6 @@ for llama.cpp and Ollama."""
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,7 +24,7 @@ from eckart.exports.folder import (
     write_folder,
     writing,
 )
-from eckart.exports.recipe import RECIPE, TYPES, Recipe, Scores, versions
+from eckart.exports.recipe import RECIPE, TYPES, Recipe, Scores, placeless, versions
 from eckart.files import clear_drafts, home
 from eckart.records import Edit, Trial
 from eckart.scoring.evaluator import Evaluator, scorer_of
@@ -356,14 +355,8 @@ def _recipe(
         task=task,
         scores=chosen.scores,
         versions=versions(),
-        command=command and shlex.join(map(_placeless, shlex.split(command))),
+        command=command and placeless(command),
     )
-
-
-def _placeless(word: str) -> str:
-    flag, equals, said = word.rpartition("=")
-    path = home(said)
-    return f"{flag}{equals}{path.name}" if path.is_absolute() else word
 
 
 def _written(target: Path) -> dict[str, Any]:

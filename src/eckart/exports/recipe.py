@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shlex
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -190,3 +191,14 @@ def versions() -> dict[str, str]:
     """Return the versions of all that an export depends on."""
     names = ("eckart", "torch", "transformers", "tokenizers", "numpy")
     return {**{n: metadata.version(n) for n in names}, "python": platform.python_version()}
+
+
+def placeless(command: str) -> str:
+    """Return a command whose paths are names: it does not say where on this machine they lie."""
+
+    def named(word: str) -> str:
+        flag, equals, said = word.rpartition("=")
+        path = home(said)
+        return f"{flag}{equals}{path.name}" if path.is_absolute() else word
+
+    return shlex.join(map(named, shlex.split(command)))
