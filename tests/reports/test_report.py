@@ -457,8 +457,21 @@ def test_one_draw_is_no_licence():
 
 def test_what_learned_nothing_is_said_first_of_several_draws_too():
     first = Report.of(Made(base=0.5, layers=(6,), rates=(0.9,)).run()).opening
-    assert first.title.startswith("Learned nothing. ")
+    assert first.title.startswith("The model learned nothing here. ")
     assert first.cautions[0].startswith("Learned nothing here, as far as accuracy on n = ")
+
+
+def test_a_gain_that_beats_nothing_free_is_no_licence():
+    low = Made(gain=lambda *_: 0.3, base=0.25, layers=(6,), rates=(0.9,)).run()
+    first = Report.of(low).opening
+    assert first.outcome == "cannot tell"
+    assert first.title.startswith(
+        "Better than unpruned, but not shown to beat always answering the most frequent label: +"
+    )
+    said = dict(first.answers)
+    assert said["Did it help?"].startswith("Not shown")
+    assert said["What now?"].startswith("Do not use this yet")
+    assert "export" not in said["What now?"]
 
 
 def test_what_cannot_be_told_says_how_many_rows_would_do():

@@ -44,9 +44,9 @@ MOST_LINES = 10
 TELLING = ("gain", "loss")
 CAPTION = (
     "A dot is the change that was measured, its line the 95% interval. Better or worse is said"
-    " where the line is clear of zero and p, adjusted for all that is compared, is at most 0.05."
+    " where the line is clear of zero and p, adjusted where several are compared, is at most 0.05."
 )
-LABEL = " A diamond: what always answering the most frequent label would reach."
+LABEL = " The hollow mark: what always answering the most frequent label would reach."
 ONE_DRAW = (
     "One draw of demonstrations alone: others may say otherwise. Search again with `--seeds"
     " 0,1,2,3,4` before you rely on it."
@@ -87,6 +87,7 @@ def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
     told = [choice for choice in choices if choice.conclusion in TELLING]
     shown = (told or [choice for choice in choices if choice.gain])[:3] or [first]
     unlearned = [said for choice in choices if (said := learned_nothing(choice, findings))]
+    unbeaten = "" if several else _unbeaten(first, unlearned, rivals)
 
     def each(say: Callable[[Choice, Findings], str], none: str = "") -> str:
         said = [(names[choice.target], say(choice, findings)) for choice in shown]
@@ -95,23 +96,25 @@ def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
         )
 
     answers = (
-        ("Did it help?", _helped(choices, rivals)),
+        ("Did it help?", _helped(choices, rivals, unbeaten)),
         ("By how much?", each(_amount, "Nothing was gained.")),
         ("How sure?", each(_how_sure, "Nothing was tested on other rows than those that chose.")),
         ("What else changed?", _elsewhere(shown, findings)),
         ("Which rows?", each(_which, "None turned.")),
-        ("What now?", _now(shown[0], findings)),
+        ("What now?", _instead(rivals) if unbeaten else _now(shown[0], findings)),
     )
     lines = [line for c in choices if (line := gain_line(c, findings, names[c.target]))]
     outcomes = {choice.conclusion for choice in told} or {first.conclusion}
     verdict = found_words(choice.conclusion for choice in choices)
-    title = f"{len(choices)} choices: {verdict}" if several else _title(first, findings)
+    title = f"{len(choices)} choices: {verdict}" if several else _title(first, findings, unbeaten)
+    nothing = "The model learned nothing here. " * (len(unlearned) == len(choices) and not unbeaten)
     found = Opening(
-        outcome=outcomes.pop() if len(outcomes) == 1 else "cannot tell",
-        title="Learned nothing. " * (len(unlearned) == len(choices)) + title,
+        outcome=outcomes.pop() if len(outcomes) == 1 and not unbeaten else "cannot tell",
+        title=nothing + title,
         answers=answers,
         cautions=(*_unlearned(unlearned, len(choices)), *[ONE_DRAW] * any(map(_one_draw, told))),
-        tab=f"{findings.run.folder.name}: {_tasks(choices)}, {verdict}",
+        tab=f"{findings.run.folder.name}: {_tasks(choices)}, {verdict}"
+        + ", not shown to help" * bool(unbeaten),
     )
     if not lines:
         return found
@@ -170,13 +173,24 @@ def _where(choices: Sequence[Choice], findings: Findings) -> str:
     return f"{on}, {where.shots} shots, scoring {where.scoring}{said}, {draws}"
 
 
-def _title(choice: Choice, findings: Findings) -> str:
+def _title(choice: Choice, findings: Findings, unbeaten: str) -> str:
     words = {"gain": "It got better", "loss": "It got worse"}
     word = words.get(choice.conclusion, choice.conclusion.capitalize())
+    if unbeaten:
+        word = f"Better than unpruned, but not shown to beat {unbeaten}"
     if choice.gain is None:
         return word
     told = UNITS[findings.kind].told(choice.gain.mean, choice.gain.interval)
     return f"{word}: {told} by clipping {clipped_words(choice)}"
+
+
+def _unbeaten(choice: Choice, unlearned: Sequence[str], rivals: Rivals | None) -> str:
+    """Name what costs nothing and is not beaten by a choice that beats the unpruned model."""
+    if choice.conclusion != "gain":
+        return ""
+    if rivals and not rivals.helps:
+        return rivals.nearest.name
+    return "always answering the most frequent label" if unlearned else ""
 
 
 def _unlearned(said: Sequence[str], of: int) -> list[str]:
@@ -192,9 +206,13 @@ def _one_draw(choice: Choice) -> bool:
     return choice.condition.shots > 0 and len(choice.picks) == 1
 
 
-def _helped(choices: Sequence[Choice], rivals: Rivals | None) -> str:
+def _helped(choices: Sequence[Choice], rivals: Rivals | None, unbeaten: str) -> str:
+    if rivals and (unbeaten or rivals.helps):
+        return _beside(rivals)
     if rivals:
         return str(rivals)
+    if unbeaten:
+        return f"Not shown: the answers are better, but not told from {unbeaten}."
     if len(choices) > 1:
         found = [choice.conclusion for choice in choices]
         helped, harmed = found.count("gain"), found.count("loss")
@@ -212,6 +230,32 @@ def _helped(choices: Sequence[Choice], rivals: Rivals | None) -> str:
         "loss": "No: the answers are worse.",
         "cannot tell": "Cannot tell: the change may be chance.",
     }[choice.conclusion]
+
+
+def _beside(rivals: Rivals) -> str:
+    """Set the clipped model beside the best of what costs nothing."""
+    nearest = rivals.nearest
+    word = "Yes" if rivals.helps else "No" if nearest.verdict == "loss" else "Not shown"
+    told = "" if nearest.verdict != "cannot tell" else "; these rows do not tell the two apart"
+    others = len(rivals.compared) - 1
+    return (
+        f"{word}: nearest comes {nearest.name}, with {nearest.accuracy:.4f} on the same rows where"
+        f" the clipped model has {nearest.choice:.4f}{told}. Clipping helps where it beats all that"
+        f" costs nothing; {others} others were compared, below."
+    )
+
+
+def _instead(rivals: Rivals | None) -> str:
+    """Say what to do with a gain over the unpruned model alone."""
+    if rivals and rivals.nearest.gain and rivals.nearest.gain.mean < 0:
+        return (
+            f"Do not use this: leave the model as it is, with {rivals.nearest.name}, which costs"
+            " nothing and scored higher; then search again from there."
+        )
+    return (
+        "Do not use this yet: another number of demonstrations, template or scoring may do more,"
+        " and `eckart search --rivals` compares them."
+    )
 
 
 def _amount(choice: Choice, findings: Findings) -> str:
@@ -309,8 +353,8 @@ def _now(choice: Choice, findings: Findings) -> str:
     return {
         "gain": "Look at the rows that it broke; then `eckart export"
         f" {quote(str(findings.run.folder))}{name} --out DIR` writes the clipped model.",
-        "loss": "Keep the model as it is: what looked best on the rows that chose did worse on"
-        " others.",
+        "loss": "Keep the model as it is: the edit that looked best on the validation rows did"
+        " worse on the test rows.",
         "cannot tell": f"Keep the model as it is{_more(choice, findings)}.",
         "nothing clipped": "Keep the model as it is; other layers, parts or rates may be tried.",
         "not known": "The same command goes on with what is missing.",
@@ -320,8 +364,10 @@ def _now(choice: Choice, findings: Findings) -> str:
 def _more(choice: Choice, findings: Findings) -> str:
     """Say on how many rows a change like the one that was seen would be told from chance."""
     gain = choice.gain
-    if gain is None or gain.mean < LEAST_GAIN or findings.kind is not Score:
+    if gain is None or findings.kind is not Score:
         return ""
+    if gain.mean < LEAST_GAIN:
+        return ": nothing seen here speaks for clipping"
     gains = _gains(choice, findings)
     turns = float(np.nanmean(np.abs(gains)))
     by_draw = np.nanmean(gains, axis=1)

@@ -86,7 +86,7 @@ def draw_gains(
         figure.suptitle(said, color=colour, **about)
     axes.set_title(words, loc="left", x=0, fontsize=8.5, color="0.3")
     least, most = _reach(lines, units)
-    zero = f"{reference} {lines[0].before:.4f}" if len(lines) == 1 else reference
+    zero = f"0: {reference}" + f", {lines[0].before:.4f}" * (len(lines) == 1)
     axes.axvline(0, color="black", linewidth=1.1, zorder=1, label=zero)
     for place, line in enumerate(lines):
         _draw(axes, -place, line, units, (least, most))
