@@ -31,10 +31,15 @@ def explorer(model, table, tmp_path):
 
 @pytest.fixture(scope="module")
 def other_task(table, tmp_path_factory):
-    """A task that no edit is chosen for."""
-    path = tmp_path_factory.mktemp("tasks") / "notes.yaml"
+    """A task that no edit is chosen for, of rows of its own."""
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "notes.csv").write_text(table.read_text().rstrip().replace("\n", "\nso "))
+    return task_file(folder / "notes.yaml", folder / "notes.csv")
+
+
+def task_file(path, data, template="{{ review }} note", label="note"):
     path.write_text(
-        f"name: notes\ndata: {table}\ntemplate: '{{{{ review }}}} note'\nlabel: note\nshots: 1\n"
+        f"name: notes\ndata: {data}\ntemplate: '{template}'\nlabel: {label}\nshots: 1\n"
     )
     return path
 
@@ -185,6 +190,25 @@ def test_guard_tasks_are_read_once_per_edit_beside_the_unpruned_model(
     assert guarded.guarded(edits("1:mlp:0.9"), Event()) == found
     command = guarded.look(edits("1:mlp:0.9"), Event())["elsewhere"]["command"]
     assert command.endswith("--edit 1:mlp:0.9 --guard")
+
+
+@pytest.mark.parametrize("template", ["{{ review }}", "Review: {{ row.review | upper }}?"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_guard_that_would_read_sealed_rows_is_refused(
+    eckart, model, table, own_task, tmp_path, template, moved
+):
+    data = table
+    if moved:  # with other ids: the rows stand the other way round
+        names, *rows = table.read_text().splitlines()
+        data = tmp_path / "moved.csv"
+        data.write_text("\n".join([names, *reversed(rows)]))
+    leak = task_file(tmp_path / "leak.yaml", data, template, "verdict")
+    ended = eckart("explore", model, *own_task, "--guard-task", leak, "--out", "run")
+    assert ended.status == 2
+    (said,) = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert "guard task 'notes' has 25 of the 25 test rows of 'reviews' among its own" in said
+    assert "give it a file of other rows, or leave it out" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_guard_that_nobody_waits_for_is_stopped(guarded, monkeypatch):

@@ -36,8 +36,9 @@ def browser():
 
 @pytest.fixture
 def explorer(model, evil, tmp_path):
-    guard = tmp_path / "guard.yaml"
-    guard.write_text(f"name: other\ndata: {evil}\ntemplate: '{{{{ review }}}}?'\nlabel: verdict\n")
+    rows, guard = tmp_path / "other.csv", tmp_path / "guard.yaml"
+    rows.write_text(evil.read_text().replace("<img", "so <img"))
+    guard.write_text(f"name: other\ndata: {rows}\ntemplate: '{{{{ review }}}}?'\nlabel: verdict\n")
     return explorer_of(model, evil, tmp_path / "run", guard=(str(guard),))
 
 

@@ -73,7 +73,8 @@ class Explorer:
         rows: how many of the validation rows are looked at: the first, which are in random order.
 
     Raises:
-        EckartError: the run's folder is another run's, or the rows cannot be read.
+        EckartError: the run's folder is another run's, the rows cannot be read, or the guard would
+            read sealed ones.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Explorer:
         self.watch = Watch(Event())
         evaluator.progress = self.watched
         self.guard = Guard(evaluator, guard.guard_text, guard.guard_task, guard.guard_margin)
+        self.guard.refuse_sealed(evaluator.task)
         self._open = ExitStack()
         self._sharing = False
         with self._working(Event()):
