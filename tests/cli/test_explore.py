@@ -253,17 +253,42 @@ def test_who_has_not_the_token_gets_nothing(address):
         assert refused.value.code == 404
 
 
+def test_who_comes_by_another_name_gets_nothing(address):
+    host, _, path = address.removeprefix("http://").partition("/")
+    port = host.rpartition(":")[2]
+
+    def asked(path, **headers):
+        tab = http.client.HTTPConnection(host)
+        tab.request("GET", f"/{path}", headers=headers)
+        answer = tab.getresponse()
+        answer.read()
+        tab.close()
+        return answer.status, answer.headers["Location"]
+
+    for name in ("127.0.0.1", "localhost", "[::1]"):
+        own = f"{name}:{port}"
+        assert asked(path, Host=own, Origin=f"http://{own}") == (200, None)
+        assert asked(path.rstrip("/"), Host=own) == (307, f"http://{own}/{path}")
+    for name in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port}1"):
+        for where in (path, path.rstrip("/")):
+            assert asked(where, Host=name) == (421, None)
+            assert asked(where, Origin=f"http://{name}") == (421, None)
+    assert asked(path, Origin="null") == (421, None)
+
+
 def test_wrong_questions_are_refused_in_a_line(address):
     assert ask(address, "look", edits=["9:mlp:0.5"])[0] == 422
     status, said = ask(address, "look", edits=["1:mlp:2"])
     assert (status, "outside [0, 1)" in said["error"]) == (422, True)
     assert ask(address, "look", edits=["1:mlp:0.5", "1:up:0.9"])[0] == 422
     assert ask(address, "weather")[0] == 404
-    for body in (b"no JSON", b"[1]"):
+    nonsense = (b"no JSON", b"[1]", b"[" * 90_000, b'{"edits":5}', b'{"edits":[[1]]}')
+    for body in (*nonsense, b'{"fields":[1,2]}', b'{"fields":"x"}', b'{"fields":{"review":1}}'):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"{address}ask/look", body)
+            urllib.request.urlopen(f"{address}ask/text", body)
         with refused.value:
             assert refused.value.code == 400
+            assert json.load(refused.value) == {"error": "this is no question, but something else"}
     # It may hang up before all of what is too long was sent.
     with pytest.raises((urllib.error.URLError, ConnectionError)) as refused:
         urllib.request.urlopen(f"{address}ask/look", b"{}" + b" " * 1_000_000)
