@@ -73,6 +73,8 @@ def test_a_look_is_an_evaluation(explorer, model, texts):
     for name in ("accuracy", "confusion", "interval", "n", "edits", "comparison"):
         assert found.get(name) == same.get(name), name
     turned = found["turned"]
+    caution = found["caution"]
+    assert not caution or ("clipped" if texts else "shows: unpruned") in caution
     if texts:
         fixed, broken = (sum(row["kind"] == kind for row in turned) for kind in ("fixed", "broken"))
         assert (fixed, broken) == (same["comparison"]["fixed"], same["comparison"]["broken"])

@@ -262,10 +262,10 @@ class Explorer:
 
 def _said(found: Evaluation) -> dict[str, str]:
     """Say what was gained on the rows that were looked at, and whether anything was learned."""
-    both = {"unpruned": found.before, "clipped": found.score}
-    caution = nothing_learned({name: score for name, score in both.items() if score})
-    if found.comparison is None:
+    if found.before is None or found.comparison is None:
+        caution = nothing_learned({"unpruned": found.score})
         return {"caution": caution}
+    caution = nothing_learned({"unpruned": found.before, "clipped": found.score})
     gain = sentence(found.comparison, "accuracy")
     return {"verdict": verdict(found.comparison), "gain": gain, "caution": caution}
 
