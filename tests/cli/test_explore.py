@@ -134,6 +134,7 @@ def test_the_test_rows_are_looked_at_once(explorer, eckart):
     assert eckart("report", explorer.folder).out.startswith("No choice was tested yet.")
     with pytest.raises(EckartError, match="nothing is clipped"):
         explorer.test((), Event())
+    explorer.guarded(edits("1:mlp:0.5"), Event())
     choice = edits("1:mlp:0.9", "0:attn:0.5")
     found = explorer.test(choice, Event())
     assert "made by hand, after 2 edits had been looked at on validation" in " ".join(found["says"])
@@ -144,6 +145,9 @@ def test_the_test_rows_are_looked_at_once(explorer, eckart):
     ended = eckart("report", explorer.folder)
     assert ended.status == 0, ended.err
     assert "made by hand" in ended.out
+    assert (
+        ended.out.count("What else 0:attn:0.5, 1:mlp:0.9 did") == ended.out.count("What else") == 1
+    )
     assert "1 trials clip several" not in ended.out
     rows = eckart("predict", explorer.folder, "--text", "the food is good", "--format", "jsonl")
     assert json.loads(rows.out)["prediction"] in ("good", "bad")
