@@ -90,9 +90,14 @@ def test_some_rows_alone_are_looked_at_and_the_command_says_so(model, table, tmp
     assert not any(word.startswith(("--out", "--rows", "--open")) for word in words)
     ended = eckart(*words[1:], "--json")
     assert json.loads(ended.out)["accuracy"] == found["accuracy"]
-    names = {}
-    exec(found["elsewhere"]["python"].replace("print(", "found = ("), names)
-    assert names["found"].score.accuracy == found["accuracy"]
+    assert printed(found)[0].score.accuracy == found["accuracy"]
+
+
+def printed(found):
+    """Return what the Python of a look prints."""
+    values = []
+    exec(found["elsewhere"]["python"], {"print": values.append})
+    return values
 
 
 @pytest.mark.parametrize(
@@ -194,8 +199,11 @@ def test_guard_tasks_are_read_once_per_edit_beside_the_unpruned_model(
     assert harm["verdict"] in found["says"]
     guarded.guard._tasks[0].answer = None  # what was read is not read again
     assert guarded.guarded(edits("1:mlp:0.9"), Event()) == found
-    command = guarded.look(edits("1:mlp:0.9"), Event())["elsewhere"]["command"]
-    assert command.endswith("--edit 1:mlp:0.9 --guard")
+    look = guarded.look(edits("1:mlp:0.9"), Event())
+    assert look["elsewhere"]["command"].endswith("--edit 1:mlp:0.9 --guard")
+    assert str(printed(look)[1]) == found["says"]
+    (alone,) = printed(guarded.look((), Event()))
+    assert alone.score.accuracy == look["unpruned"]["accuracy"]
 
 
 @pytest.mark.parametrize("template", ["{{ review }}", "Review: {{ row.review | upper }}?"])

@@ -26,6 +26,7 @@ def explorer_of(model, table, folder, rows=400, guard=(), **said) -> Explorer:
     evaluator = Evaluator(load_model(model, dtype="float32"), Task.of(said))
     words = ("explore", str(model), "--data", str(table), "--text-column", "review")
     words = (*words, "--label-column", "verdict", "--shots", "2", "--dtype", "float32")
+    guarding = GuardOptions(guard_task=guard, guard=True)
     elsewhere = Elsewhere(
         (*words, "--port", "0", "--open", f"--out={folder}", "--rows", str(rows)),
         str(model),
@@ -33,8 +34,9 @@ def explorer_of(model, table, folder, rows=400, guard=(), **said) -> Explorer:
         None,
         ReadingOptions(),
         ModelOptions(dtype="float32"),
+        guarding,
     )
-    return Explorer(evaluator, elsewhere, GuardOptions(guard_task=guard, guard=True), folder, rows)
+    return Explorer(evaluator, elsewhere, guarding, folder, rows)
 
 
 @contextmanager
