@@ -6,10 +6,10 @@ from threading import Event
 
 import pytest
 from drivers import driven, needs_fork
-from served import explorer_of
+from served import explorer_of, interrupt
 
 import eckart as package
-from eckart import EckartError, Edit
+from eckart import EckartError, Edit, report
 from eckart.cli.explore.explorer import StoppedError
 from eckart.weights.edits import clip
 
@@ -147,6 +147,28 @@ def test_the_test_rows_are_looked_at_once(explorer, eckart):
     assert kept["test"]["clipped"]["accuracy"] == same["accuracy"]
     assert kept["by_hand"] == {"looks": 2}
     assert kept["guard"]["text"]["name"] == "neutral"
+
+
+def test_a_test_that_was_stopped_goes_on_with_its_own_choice(explorer, model, table):
+    choice = edits("1:mlp:0.9")
+    interrupt(explorer, choice)
+    again = explorer_of(model, table, explorer.folder).about(Event())
+    assert (again["tested"], again["begun"]) == (None, ["1:mlp:0.9"])
+    with pytest.raises(EckartError, match=r"looked at already, for 1:mlp:0\.9"):
+        explorer.test(edits("1:mlp:0.5"), Event())
+    assert explorer.test(choice, Event()) == explorer.about(Event())["tested"]
+
+
+def test_looks_of_other_runs_at_the_test_rows_are_told_before_ones_own(explorer, model, table):
+    assert explorer.about(Event())["looked_at_before"] == ""
+    other = explorer_of(model, table, explorer.folder.with_name("other"), seed=1)
+    other.look(edits("1:mlp:0.5"), Event())  # another draw: its validation rows are tested here
+    told = explorer.about(Event())["looked_at_before"]
+    assert told.startswith("These test rows were looked at before: 1 run beside this one scored 1")
+    explorer.test(edits("1:mlp:0.9"), Event())
+    other.look(edits("1:mlp:0.9"), Event())
+    assert explorer.about(Event())["looked_at_before"] == told
+    assert told in report(explorer.folder, format="md").read_text()
 
 
 def test_a_run_goes_on(explorer, model, table):

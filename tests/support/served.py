@@ -6,12 +6,15 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from threading import Event
+from unittest.mock import patch
 
+import pytest
 from browsing import noting
 
 from eckart import Task
 from eckart.cli.explore.elsewhere import Elsewhere
-from eckart.cli.explore.explorer import Explorer
+from eckart.cli.explore.explorer import Explorer, StoppedError
 from eckart.cli.explore.server import listening, page_of
 from eckart.scoring.evaluator import Evaluator
 from eckart.selection.plan import GuardOptions
@@ -56,6 +59,14 @@ def serving(explorer):
             assert desk.close(60)
 
 
+def interrupt(explorer, choice):
+    """Stop a test of a choice between the test rows and its result."""
+    stop = Event()
+    stopped = patch.object(explorer.guard, "look", lambda *_: stop.set() or explorer.watch.check())
+    with stopped, pytest.raises(StoppedError):
+        explorer.test(choice, stop)
+
+
 def ask(address, what, **said):
     """Return the status and the answer to what a tab asks."""
     request = urllib.request.Request(
@@ -81,5 +92,4 @@ def opened(browser, address, **how):
 
 def settled(page):
     """Wait until a look has ended."""
-    page.wait_for_timeout(300)
-    page.wait_for_selector("body:not(.busy) #verdict:not(:empty)")
+    page.wait_for_selector("body:not(.busy):not(.old) #verdict:not(:empty)")
