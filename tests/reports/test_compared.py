@@ -57,6 +57,24 @@ def test_the_first_screen_opens_with_the_verdict(folders):
     assert said["What now?"].startswith("Prefer it")
 
 
+def test_the_first_run_counts_among_the_highest(folders, tmp_path):
+    third = Made(layers=(6,), rates=(0.5,), rows=60).write(tmp_path / "third")
+
+    def which(*runs):
+        first = read_comparison([*runs], None, "html").opening
+        return dict(first.answers)["Which did better?"]
+
+    said = which(folders["better"], folders["plain"], third)
+    rows = read_comparison([folders["plain"], folders["better"]], None, "html").tables
+    (row,) = rows["compared"].rows
+    assert said.startswith(f"Highest on these rows: 'better', accuracy {row['after']:.4f}. ")
+    assert f"accuracy {row['before']:.4f}, 'better' {row['after']:.4f}." in said
+    other_way = which(folders["plain"], folders["better"])
+    assert other_way.startswith("Highest on these rows: 'better' (moods, 4 shots, sum, mlp), acc")
+    fewer = Made(layers=(6,), rates=(0.9,), rows=50).write(tmp_path / "fewer")
+    assert not which(folders["better"], folders["plain"], fewer).startswith("Highest"), "other rows"
+
+
 def test_what_differs_besides_the_choice_is_a_caution(folders, tmp_path):
     other = Made(gain=better, layers=(6,), rates=(0.9,), rows=50, scorings=("batch",), seeds=(0, 1))
     run = other.write(tmp_path / "other")

@@ -125,10 +125,7 @@ def _opening(first: str, found: Named, compared: Sequence[Pair]) -> Opening:
     title = _title(first, paired, units) if paired else _own_title(found)
     differ = _differ(found[first], paired)
     answers = (
-        (
-            "Which did better?",
-            _each(shown, partial(_better, units)) or "None can be said to: they share no rows.",
-        ),
+        ("Which did better?", _which(first, shown, paired, units)),
         ("How sure?", _each(shown, partial(_how_sure, units, len(paired))) or OWN),
         ("On the same rows?", _shared(first, compared)),
         ("What now?", _now(first, [pair[1].verdict for pair in paired])),
@@ -189,10 +186,28 @@ def _each(shown: Sequence[Pair], say: Callable[[Beside], str]) -> str:
     return " ".join(f"{_name(*pair)}: {say(pair[1])}" for pair in shown)
 
 
-def _better(units: Units, each: Beside) -> str:
+def _which(first: str, shown: Sequence[Pair], paired: Sequence[Pair], units: Units) -> str:
+    if not paired:
+        return "None can be said to: they share no rows."
+    return f"{_best(first, paired, units)}{_each(shown, partial(_better, first, units))}"
+
+
+def _best(first: str, paired: Sequence[Pair], units: Units) -> str:
+    """Name what did best, the first run among the others, where all stand beside the same choice on
+    as many rows."""
+    if len({(e.first and e.first.target, e.shared, e.before) for _, e in paired}) > 1:
+        return ""
+    means = {f"'{first}'": paired[0][1].before, **{_name(*pair): pair[1].after for pair in paired}}
+    best = max(means.values(), key=lambda mean: units.sign * mean)
+    names = joined([name for name, mean in means.items() if mean == best])
+    end = "Highest" if units.sign > 0 else "Lowest"
+    return f"{end} on these rows: {names}, {units.metric} {best:.4f}. "
+
+
+def _better(first: str, units: Units, each: Beside) -> str:
     assert each.gain is not None
     told = f"{PLAIN[each.verdict]}, {units.text(each.gain.mean)}{units.unit}"
-    return f"{told}: {units.metric} {each.after:.4f} against {each.before:.4f}."
+    return f"{told}: {units.metric} {each.after:.4f}, '{first}' {each.before:.4f}."
 
 
 def _how_sure(units: Units, among: int, each: Beside) -> str:
