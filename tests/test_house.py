@@ -54,7 +54,7 @@ INNER = {
     """,
     "reports": """
         terminal table deployed guard provenance screens sentences tables claims controls rivals
-        turned figures results opening glossary greedy shown page compared
+        turned figures results opening glossary greedy shown page cautions compared
     """,
     "scoring": """
         encoding requests fitting forward gradients methods scorer evaluation evaluator labelling

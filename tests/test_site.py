@@ -86,11 +86,29 @@ def test_axe_finds_nothing_serious_and_nobody_outside_is_asked(site, browser, sc
     page.close()
 
 
-def test_the_search_answers_without_a_network(site, browser):
+def found(page, words: str) -> list[str]:
+    """Return the pages that a search shows, the first first."""
+    page.keyboard.press("/")
+    page.keyboard.type(words)
+    page.wait_for_selector(".md-search-result__link", timeout=20_000)
+    page.wait_for_timeout(1000)
+    links = page.locator(".md-search-result__item > .md-search-result__link")
+    return [link.get_attribute("href").partition("?")[0] for link in links.all()]
+
+
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        ("McNemar", ""),
+        ("I have a CSV", "howto/csv.html"),
+        ("Is this gain real?", "howto/gain.html"),
+        ("Add an architecture", "howto/architecture.html"),
+    ],
+)
+def test_the_search_answers_without_a_network_and_finds_a_page_by_its_title(
+    site, browser, words, first
+):
     page = browser.new_page()
     page.goto((site / "index.html").as_uri())
-    page.keyboard.press("/")
-    page.keyboard.type("McNemar")
-    page.wait_for_selector(".md-search-result__link", timeout=20_000)
-    assert page.locator(".md-search-result__link").count() > 0
+    assert found(page, words)[0].endswith(first)
     page.close()

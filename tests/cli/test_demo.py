@@ -11,6 +11,8 @@ def test_the_demo_ends_with_a_result(eckart, tmp_path):
     assert found["candidates_tried"] == 7, "two of the rates leave the same rank"
     assert found["test"]["n"] == 600
     assert found["unpruned"]["10"]["accuracy"] > found["unpruned"]["0"]["accuracy"] + 0.3
+    for shots in (0, 10):
+        assert f"the unpruned model with {shots} demonstrations, to see" in ended.err
     run = tmp_path / "eckart-demo" / "topic-mlp-2-shots"
     assert json.loads((run / "result.json").read_text())["test"] == found["test"]
     assert (run / "validation.png").stat().st_size > 1000

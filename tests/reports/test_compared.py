@@ -53,19 +53,59 @@ def test_the_first_screen_opens_with_the_verdict(folders):
     assert first.title.startswith("'better' did better than 'plain': +16.38 points")
     assert said["How sure?"].startswith("'better' (moods, 4 shots, sum, mlp): Quite sure: 95%")
     assert "of one choice, not adjusted; 60 rows, 3 draws" in said["How sure?"]
-    assert first.cautions == ()
     assert said["What now?"].startswith("Prefer it")
+
+
+def test_the_first_run_counts_among_the_highest(folders, tmp_path):
+    third = Made(layers=(6,), rates=(0.5,), rows=60).write(tmp_path / "third")
+
+    def which(*runs):
+        first = read_comparison([*runs], None, "html").opening
+        return dict(first.answers)["Which did better?"]
+
+    said = which(folders["better"], folders["plain"], third)
+    rows = read_comparison([folders["plain"], folders["better"]], None, "html").tables
+    (row,) = rows["compared"].rows
+    assert said.startswith(f"Highest on these rows: 'better', accuracy {row['after']:.4f}. ")
+    assert f"accuracy {row['before']:.4f}, 'better' {row['after']:.4f}." in said
+    other_way = which(folders["plain"], folders["better"])
+    assert other_way.startswith("Highest on these rows: 'better' (moods, 4 shots, sum, mlp), acc")
+    fewer = Made(layers=(6,), rates=(0.9,), rows=50).write(tmp_path / "fewer")
+    assert not which(folders["better"], folders["plain"], fewer).startswith("Highest"), "other rows"
 
 
 def test_what_differs_besides_the_choice_is_a_caution(folders, tmp_path):
     other = Made(gain=better, layers=(6,), rates=(0.9,), rows=50, scorings=("batch",), seeds=(0, 1))
     run = other.write(tmp_path / "other")
     first = read_comparison([folders["plain"], run], None, "html").opening
-    (caution,) = first.cautions
-    assert caution == (
+    assert first.cautions[-1] == (
         "They differ from 'plain' in more than what they clip: scoring sum there, batch in 'other';"
         " draws 3 there, 2 in 'other'; rows 60 there, 50 in 'other'."
     )
+
+
+def test_what_is_not_learned_clipped_or_alike_is_said_first(folders, tmp_path):
+    other = Made(models=("made/other",), layers=(6,), rates=(0.9,), rows=60).write(tmp_path / "o")
+    report = read_comparison([folders["better"], folders["plain"], other], None, "html")
+    assert report.opening.cautions[:3] == (
+        "The models differ: tiny in 'better'; tiny in 'plain'; other in 'o'.",
+        "No better than always answering the most frequent label, as far as these rows show:"
+        " 'plain' and 'o'.",
+        "Nothing is clipped in 'plain' and 'o': there the unpruned model stands.",
+    )
+    assert report.summary[-1] == f"Mind: {' '.join(report.opening.cautions)}"
+    clear = Made(gain=better, layers=(6,), rates=(0.9,), rows=60, base=0.7).write(tmp_path / "c")
+    report = read_comparison([folders["better"], clear], None, "html")
+    assert (report.opening.cautions, len(report.summary)) == ((), 1)
+
+
+def test_a_run_that_clips_nothing_is_counted_and_said_not_to_be_drawn(folders, tmp_path):
+    elsewhere = Made(tasks=("topics",), gain=better, layers=(6,), rates=(0.9,), rows=60)
+    first = read_comparison(
+        [folders["plain"], elsewhere.write(tmp_path / "better")], None, "html"
+    ).opening
+    assert first.title.endswith("own unpruned model: 1 better, 1 clips nothing")
+    assert first.picture.draw.keywords["sample"].endswith("; not drawn: nothing clipped")
 
 
 def test_an_unfinished_run_is_marked_on_the_leaderboard(folders, tmp_path):
@@ -122,7 +162,7 @@ def test_without_demonstrations_a_run_stands_beside_every_draw():
 
 def test_other_tasks_make_a_leaderboard(folders):
     report = read_comparison([folders["plain"], folders["elsewhere"]], None, "html")
-    assert "Not compared with 'plain': 'elsewhere' (topics" in report.summary[-1]
+    assert "Not compared with 'plain': 'elsewhere' (topics" in report.summary[0]
     assert {row["task"] for row in report.tables["leaderboard"].rows} == {"moods", "topics"}
     assert report.to_csv().startswith("task,run,model")
     assert "All choices, task by task" in report.to_html()

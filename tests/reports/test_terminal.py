@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 
+import made_runs
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from samples import trial
 
 from eckart.records import Edit, Row, Rows, Setting
 from eckart.reports.results import evaluation_report, score_report, search_report, spectrum_report
+from eckart.reports.sentences import evaluation_verdict
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, as_text, listed, print_on
 from eckart.selection.looks import Looks
@@ -301,3 +304,19 @@ def test_the_verdict_is_the_first_thing_and_one_screen_holds_all_but_the_conditi
     assert sorted(order, key=said.index) == order
     assert said[: said.index("condition number of")].count("\n") <= 45
     assert said[said.index("condition number of") :].count("\n") <= 14
+
+
+def test_of_an_edit_that_learned_nothing_both_models_are_named():
+    labels = np.arange(100) % 5 // 4
+    before, after = (made_runs.score(labels, np.full(100, answer)) for answer in (1, 0))
+    result = SimpleNamespace(
+        model="tiny",
+        task=SimpleNamespace(name="moods", shots=0, seed=0),
+        trial=trial(split="validation"),
+        score=after,
+        before=before,
+        comparison=None,
+    )
+    first = evaluation_verdict(result).split("; always")[0]
+    assert "unpruned 0.2000" in first
+    assert "clipped 0.8000" in first

@@ -113,7 +113,7 @@ def spectrum(
 @app.command(
     epilog=such_as(
         "eckart evaluate MODEL --data reviews.csv --text-column review --label-column verdict",
-        "eckart evaluate MODEL --task sst2 --edit 26:mlp:0.95",
+        "eckart evaluate MODEL --task sst2 --edit -1:mlp:0.95",
     )
 )
 @with_options()

@@ -50,9 +50,7 @@ def run_demo(name: str, part: str, shots: int, out: Path, as_json: bool) -> None
     )
     write_search(result, run)
     _draw_spectra(model, out)
-    by_shots = {
-        n: _unpruned(Evaluator(model, _task(data, name, n), progress=progress_bar)) for n in (0, 10)
-    }
+    by_shots = {n: _unpruned(model, _task(data, name, n)) for n in (0, 10)}
     if as_json:
         print_json(
             {
@@ -85,8 +83,9 @@ def _task(data: Path, name: str, shots: int) -> Task:
     )
 
 
-def _unpruned(evaluator: Evaluator) -> Score:
-    score = evaluator([], "validation").labelled
+def _unpruned(model: LoadedModel, task: Task) -> Score:
+    say(f"the unpruned model with {task.shots} demonstrations, to see whether it reads them:")
+    score = Evaluator(model, task, progress=progress_bar)([], "validation").labelled
     assert score is not None
     return score
 

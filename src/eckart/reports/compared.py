@@ -12,6 +12,7 @@ from eckart.analysis.beside import Beside, adjusted, beside
 from eckart.analysis.findings import Choice, Findings, find
 from eckart.analysis.outcomes import short_name
 from eckart.errors import RunError
+from eckart.reports.cautions import Named, Pair, cautions, in_a_line
 from eckart.reports.figures.forest import GainLine, draw_gains
 from eckart.reports.opening import (
     CAPTION,
@@ -30,10 +31,6 @@ from eckart.reports.tables import WHERE
 from eckart.selection.controls import joined
 from eckart.statistics.gain import sentence
 
-Named = dict[str, Findings]
-"""Findings by the run's name; the first is the one that others are compared with."""
-Pair = tuple[str, Beside]
-"""A run's name, and its choice beside the first run's."""
 SAID, SHOWN = 6, 3
 OWN = "The table of choices has each with its interval, and p adjusted for its own run's choices."
 
@@ -58,17 +55,18 @@ def read_comparison(runs: Sequence[Path], path: Path | None, format: str) -> Rep
     judged = adjusted([each for _, each in lines])
     compared = [(name, each) for (name, _), each in zip(lines, judged, strict=True)]
     tables = (_compared_table(found, compared), _leaderboard(found))
+    opened = _opening(first, found, compared)
     warnings = [f"'{n}': {w}" for n, o in zip(names, origins, strict=True) for w in o.warnings]
     return Report(
         title=f"{len(found)} runs: {', '.join(found)}",
-        summary=(*warnings, *_sentences(first, found, compared)),
+        summary=(*warnings, *_sentences(first, found, compared), *in_a_line(opened.cautions)),
         verdicts=(),
         tables={table.name: table for table in tables if table.rows},
         pictures=(),
         flipped=(),
         provenance=_origin(names, runs, origins, warnings),
         kind=next(iter(found.values())).kind,
-        opening=_opening(first, found, compared),
+        opening=opened,
     )
 
 
@@ -123,12 +121,8 @@ def _opening(first: str, found: Named, compared: Sequence[Pair]) -> Opening:
     told = [pair for pair in paired if pair[1].verdict != "cannot tell"]
     shown = (told or paired)[:SHOWN]
     title = _title(first, paired, units) if paired else _own_title(found)
-    differ = _differ(found[first], paired)
     answers = (
-        (
-            "Which did better?",
-            _each(shown, partial(_better, units)) or "None can be said to: they share no rows.",
-        ),
+        ("Which did better?", _which(first, shown, paired, units)),
         ("How sure?", _each(shown, partial(_how_sure, units, len(paired))) or OWN),
         ("On the same rows?", _shared(first, compared)),
         ("What now?", _now(first, [pair[1].verdict for pair in paired])),
@@ -138,7 +132,7 @@ def _opening(first: str, found: Named, compared: Sequence[Pair]) -> Opening:
         outcome=outcomes.pop() if len(outcomes) == 1 else "cannot tell",
         title=title,
         answers=answers,
-        cautions=(differ,) if differ else (),
+        cautions=cautions(found, paired),
         tab=f"{', '.join(found)}: {title}",
     )
     rows = {each.shared for _, each in paired}
@@ -147,6 +141,7 @@ def _opening(first: str, found: Named, compared: Sequence[Pair]) -> Opening:
     words = f"{len(lines)} comparison{'s' * (len(lines) != 1)} {against}{same}"
     if len(lines) > MOST_LINES:
         words += f", the {MOST_LINES} {'most certain' if paired else 'highest'} drawn"
+    words += _undrawn(found) * (not paired)
     draw = partial(draw_gains, lines[:MOST_LINES], units, sample=words, reference=zero)
     return pictured(opened, draw, CAPTION) if lines else opened
 
@@ -180,6 +175,12 @@ def _own_lines(found: Named) -> list[GainLine]:
     return sorted(filter(None, lines), key=lambda line: -line.gain)
 
 
+def _undrawn(found: Named) -> str:
+    """Say how many choices have no gain to draw."""
+    none = [c.conclusion for each in found.values() for c in each.choices if not c.gain]
+    return f"; not drawn: {found_words(none)}" * bool(none)
+
+
 def _state(findings: Findings) -> str:
     there, wanted = progress(findings.run)
     return " (unfinished)" if there < wanted else ""
@@ -189,10 +190,28 @@ def _each(shown: Sequence[Pair], say: Callable[[Beside], str]) -> str:
     return " ".join(f"{_name(*pair)}: {say(pair[1])}" for pair in shown)
 
 
-def _better(units: Units, each: Beside) -> str:
+def _which(first: str, shown: Sequence[Pair], paired: Sequence[Pair], units: Units) -> str:
+    if not paired:
+        return "None can be said to: they share no rows."
+    return f"{_best(first, paired, units)}{_each(shown, partial(_better, first, units))}"
+
+
+def _best(first: str, paired: Sequence[Pair], units: Units) -> str:
+    """Name what did best, the first run among the others, where all stand beside the same choice on
+    as many rows."""
+    if len({(e.first and e.first.target, e.shared, e.before) for _, e in paired}) > 1:
+        return ""
+    means = {f"'{first}'": paired[0][1].before, **{_name(*pair): pair[1].after for pair in paired}}
+    best = max(means.values(), key=lambda mean: units.sign * mean)
+    names = joined([name for name, mean in means.items() if mean == best])
+    end = "Highest" if units.sign > 0 else "Lowest"
+    return f"{end} on these rows: {names}, {units.metric} {best:.4f}. "
+
+
+def _better(first: str, units: Units, each: Beside) -> str:
     assert each.gain is not None
     told = f"{PLAIN[each.verdict]}, {units.text(each.gain.mean)}{units.unit}"
-    return f"{told}: {units.metric} {each.after:.4f} against {each.before:.4f}."
+    return f"{told}: {units.metric} {each.after:.4f}, '{first}' {each.before:.4f}."
 
 
 def _how_sure(units: Units, among: int, each: Beside) -> str:
@@ -206,41 +225,10 @@ def _shared(first: str, compared: Sequence[Pair]) -> str:
     paired = _paired(compared)
     left = len(compared) - len(paired)
     partly = sum(each.shared < each.asked for _, each in paired)
-    said = [f"{len(paired)} of {len(compared)} choices are paired, on rows of '{first}' too."]
-    said += [f"In {partly} only some rows are shared; the others are left out."] * bool(partly)
-    said += [f"{left} are not compared: the sentences say why."] * bool(left)
+    said = [f"Paired, on rows of '{first}' too: {len(paired)} of {len(compared)}."]
+    said += [f"Only some rows shared, the others left out: {partly}."] * bool(partly)
+    said += [f"Not compared: {left}, the sentences say why."] * bool(left)
     return " ".join(said)
-
-
-def _differ(first: Findings, paired: Sequence[Pair]) -> str:
-    """Say in what the runs differ besides what they clip."""
-    found: dict[tuple[str, Any, Any], list[str]] = {}
-    for name, each in paired:
-        for fact, one, other in _facts(each, first):
-            if one != other:
-                found.setdefault((fact, one, other), []).append(f"'{name}'")
-    said = [
-        f"{fact} {one} there, {other} in {joined(list(dict.fromkeys(names)))}"
-        for (fact, one, other), names in found.items()
-    ]
-    more = f"from '{first.run.folder.name}' in more than what they clip: {'; '.join(said)}."
-    return f"They differ {more}" if said else ""
-
-
-def _facts(each: Beside, first: Findings) -> list[tuple[str, Any, Any]]:
-    assert each.first is not None  # as of all that is paired
-    one, other = each.first, each.second
-    a, b = one.condition, other.condition
-    split = first.split(one) if one.edit else "test"
-    asked = len(first.blocks[a, split].ids)
-    return [
-        ("model", short_name(a.model), short_name(b.model)),
-        ("shots", a.shots, b.shots),
-        ("scoring", a.scoring, b.scoring),
-        ("part", one.part, other.part),
-        ("draws", len(one.picks), len(other.picks)),
-        ("rows", asked, each.asked),
-    ]
 
 
 def _now(first: str, verdicts: Sequence[str]) -> str:

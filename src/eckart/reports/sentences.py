@@ -346,8 +346,9 @@ def evaluation_verdict(result: Evaluation) -> str:
         f" {score.accuracy:.4f} (95% interval {low:.4f} to {high:.4f}; n = {score.n};"
         f" {drawn(task.shots, (task.seed,))})."
     )
-    name = "clipped" if result.trial.edits else "unpruned"
-    return f"{nothing_learned({name: score})} {right}{_beside_unpruned(result)}".lstrip()
+    looks = {"unpruned": result.before, "clipped" if result.trial.edits else "unpruned": score}
+    nothing = nothing_learned({name: look for name, look in looks.items() if look})
+    return f"{nothing} {right}{_beside_unpruned(result)}".lstrip()
 
 
 def _beside_unpruned(result: Evaluation) -> str:

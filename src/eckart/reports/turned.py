@@ -42,6 +42,12 @@ class Flipped:
         return len(self.shown)
 
     @property
+    def rows(self) -> str:
+        """Say how many rows were fixed and broken."""
+        counts = {"fixed": self.fixed, "broken": self.broken}
+        return ", ".join(f"{n} row{'s' * (n != 1)} {kind}" for kind, n in counts.items())
+
+    @property
     def under(self) -> str:
         """Say how rows were counted, where there were several draws of demonstrations."""
         most = max((flip.scored for flip in self.shown), default=1)

@@ -12,6 +12,12 @@ from eckart.statistics.scores import SQUARED_ERROR, Score, SquaredErrors
 
 Verdict = Literal["gain", "loss", "cannot tell"]
 LEVEL = 0.05
+NUMBERED = {
+    "gain": ("gain", "gains"),
+    "loss": ("loss", "losses"),
+    "nothing clipped": ("clips nothing", "clip nothing"),
+}
+"""Verdicts after 1 and after other numbers, where they are not the verdict itself."""
 
 
 def verdict(
@@ -41,10 +47,16 @@ def counted(verdicts: Iterable[str], words: Iterable[str] = get_args(Verdict)) -
     """Say how many of each verdict there are; of those that nobody has, nothing.
 
     >>> counted(["gain", "cannot tell", "gain"])
-    '2 gain, 1 cannot tell'
+    '2 gains, 1 cannot tell'
     """
     counts = Counter(verdicts)
-    return ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
+    return ", ".join(f"{counts[w]} {_agreed(w, counts[w])}" for w in words if counts[w])
+
+
+def _agreed(word: str, number: int) -> str:
+    """Return a verdict as it follows a number."""
+    one, more = NUMBERED.get(word, (word, word))
+    return one if number == 1 else more
 
 
 def sentence(

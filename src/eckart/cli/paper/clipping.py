@@ -3,10 +3,8 @@ functions."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 from rich.console import Group, RenderableType
 
@@ -24,7 +22,7 @@ from eckart.scoring.evaluator import scorer_of
 from eckart.selection.plan import Plan
 from eckart.selection.result import SearchResult
 from eckart.selection.search import run_plan
-from eckart.statistics.gain import Verdict, sentence
+from eckart.statistics.gain import counted, sentence
 from eckart.statistics.scores import SQUARED_ERROR
 from eckart.sweeps.sweep import default_folder, run_sweep
 from eckart.weights.models import LoadedModel
@@ -82,8 +80,7 @@ def clipping_report(found: Clipping) -> RenderableType:
         f"{task.function}, d = {task.dimension}, {task.shots} examples: squared error / variance of"
         f" f, test rows (n = {unpruned.rows}, {unpruned.seeds} seed{'s' * (unpruned.seeds != 1)})"
     )
-    counts = Counter(map(judged, found.cells.values()))
-    said = ", ".join(f"{counts[word]} {word}" for word in get_args(Verdict))
+    said = counted(map(judged, found.cells.values()))
     sure = f"after correction for {len(found.cells)} edits (Holm, 0.05): {said}"
     better = [
         (edit, cell.gain, cell.p_holm)
