@@ -323,7 +323,7 @@ def explore(
 
 for verb, example in (
     (export, "eckart export RUN --out written --unclipped"),
-    (apply, "eckart apply clipped/eckart.json --out again"),
+    (apply, "eckart apply clipped/eckart.json MODEL --out again"),
     (predict, "eckart predict RUN new.csv --out labelled.csv"),
 ):
     app.command(epilog=such_as(example))(verb)
