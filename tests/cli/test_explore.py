@@ -10,7 +10,7 @@ from served import explorer_of, interrupt
 
 import eckart as package
 from eckart import EckartError, Edit, report
-from eckart.cli.explore.explorer import StoppedError
+from eckart.cli.explore.explorer import StoppedError, Watch
 from eckart.weights.edits import clip
 
 
@@ -102,8 +102,6 @@ def test_the_cut_is_what_clipping_does(explorer, text):
 def test_what_nobody_waits_for_is_stopped_and_leaves_the_model_as_it_was(explorer, monkeypatch):
     before = explorer.look((), Event())["accuracy"]
     stop = Event()
-    with explorer.evaluator.progress("rows", 1) as advance:
-        advance(1)
     monkeypatch.setattr(explorer.evaluator, "outcomes", lambda *_: stop.set() or _read(explorer))
     with pytest.raises(StoppedError):
         explorer.look(edits("1:mlp:0.9"), stop)
@@ -235,13 +233,14 @@ def test_a_guard_that_would_read_sealed_rows_is_refused(
 
 def test_a_guard_that_nobody_waits_for_is_stopped(guarded, monkeypatch):
     stop = Event()
-    watched = guarded.watched
+    check = Watch.check
 
-    def reading(what, rows):
-        stop.set()  # the text was read by now
-        return watched(what, rows)
+    def leaving(watch, rows=0):
+        if watch.what.startswith("test"):  # the guard's task: the text was read by now
+            stop.set()
+        check(watch, rows)
 
-    monkeypatch.setattr(guarded.guard._tasks[0], "progress", reading)
+    monkeypatch.setattr(Watch, "check", leaving)
     with pytest.raises(StoppedError):
         guarded.guarded(edits("1:mlp:0.9"), stop)
     assert guarded.guarded(edits("1:mlp:0.9"), Event())["tasks"]

@@ -198,6 +198,7 @@ def test_rows_that_turned_are_text_and_are_filtered(page):
     assert page.title().startswith("tiny-llama on")
     assert page.locator("#seen img, #seen td b, #seen td i").count() == 0
     kinds = page.locator("#turned .tag").all_inner_texts()
+    assert {"fixed", "broken"} <= {*kinds}
     for kind in ("fixed", "broken"):
         page.select_option("#kind", kind)
         assert page.locator("#turned .tag").all_inner_texts() == [kind] * kinds.count(kind)

@@ -154,7 +154,7 @@ def test_a_closed_tab_stops_its_own_work_alone(slow, address):
     assert other["it"] == (200, {"edits": ["1:mlp:0.9"]})
 
 
-def test_the_page_is_for_this_machine_alone(eckart, model, own_task):
+def test_the_page_is_for_this_machine_alone(eckart, model, own_task, tmp_path):
     for host in ("0.0.0.0", "192.168.1.1", "example.org"):
         ended = eckart("explore", model, *own_task, "--host", host)
         assert ended.status == 2
@@ -164,7 +164,7 @@ def test_the_page_is_for_this_machine_alone(eckart, model, own_task):
         ended = eckart("explore", model, *own_task, "--port", port)
         assert ended.status == 2
         assert f"port {port} of 127.0.0.1 cannot be used" in ended.err
-    assert not (model.parent / "runs").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_without_the_extra_it_says_what_to_install(eckart, model, own_task, monkeypatch):

@@ -31,7 +31,7 @@ def explorer_of(model, table, folder, rows=400, guard=(), **said) -> Explorer:
     words = (*words, "--label-column", "verdict", "--shots", "2", "--dtype", "float32")
     guarding = GuardOptions(guard_task=guard, guard=True)
     elsewhere = Elsewhere(
-        (*words, "--port", "0", "--open", f"--out={folder}", "--rows", str(rows)),
+        (*words, "--port", "0", "--open", f"--out={folder}", "--row", str(rows)),
         str(model),
         said,
         None,

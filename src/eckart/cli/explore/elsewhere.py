@@ -13,8 +13,8 @@ from eckart.tasks.spec import DrawnTask
 from eckart.weights.options import ModelOptions, ReadingOptions
 
 VALIDATION = "validation"
-OWN = ("--out", "--host", "--port", "--rows")
-"""Options of the page that no other verb has, with a value."""
+OWN = ("--out", "--host", "--port", "--row")
+"""Options of the page that no other verb has, with a value; in the singular, as all are taken."""
 SWITCHES = ("--open", "--json")
 GUARD = ("--guard-text", "--guard-task", "--guard-margin")
 """Options of an edit, which are refused where there is none."""
@@ -57,10 +57,11 @@ class Elsewhere:
     def _kept(self, own: Collection[str]) -> Iterator[str]:
         words = iter(self.words[1:])
         for word in words:
-            if word in own:
+            flag, equals, _ = word.partition("=")
+            if flag.removesuffix("s") not in own:
+                yield from [] if word in SWITCHES else [word]
+            elif not equals:
                 next(words, None)
-            elif word not in SWITCHES and word.partition("=")[0] not in own:
-                yield word
 
     def _python(self, edits: Sequence[Edit], split: str) -> Iterator[str]:
         loading = self.loading.model_dump(exclude_defaults=True)
