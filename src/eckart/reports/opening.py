@@ -122,7 +122,8 @@ def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
     if len(lines) > MOST_LINES:
         where += f"; the {MOST_LINES} most certain of {len(lines)}"
     labelled = any(line.majority is not None for line in lines[:MOST_LINES])
-    draw = partial(draw_gains, lines[:MOST_LINES], UNITS[findings.kind], sample=where)
+    about = {"sample": where, "outcome": found.outcome}
+    draw = partial(draw_gains, lines[:MOST_LINES], UNITS[findings.kind], **about)
     return pictured(found, draw, CAPTION + LABEL * labelled)
 
 

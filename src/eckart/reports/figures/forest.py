@@ -61,6 +61,7 @@ def draw_gains(
     sample: str,
     width: float = WIDE,
     reference: str = "unpruned",
+    outcome: Conclusion = "not known",
 ) -> Figure:
     """Draw gains with their 95% intervals against zero, the most frequent label marked.
 
@@ -71,6 +72,7 @@ def draw_gains(
         sample: what it was found on.
         width: in inches.
         reference: what stands at zero.
+        outcome: the verdict that colours the title.
     """
     beside = 1.0 if lines[0].name == "" else 0.7  # of the width, what names leave
     words = _filled(sample, PLAIN_LETTERS * width * beside)
@@ -82,8 +84,7 @@ def draw_gains(
     axes = figure.add_subplot()
     if title:
         about: dict[str, Any] = {"x": 0.012, "ha": "left", "fontsize": 13, "weight": "bold"}
-        colour = INK.get(lines[0].outcome, "black") if len(lines) == 1 else "black"
-        figure.suptitle(said, color=colour, **about)
+        figure.suptitle(said, color=INK.get(outcome, "black"), **about)
     axes.set_title(words, loc="left", x=0, fontsize=8.5, color="0.3")
     least, most = _reach(lines, units)
     zero = f"0: {reference}" + f", {lines[0].before:.4f}" * (len(lines) == 1)
