@@ -44,9 +44,10 @@ def main() -> None:
     print(machine())
     said = DrawnTask.of({name: getattr(options, name) for name in ("task", "data", "shots")}, "it")
     evaluator = Evaluator(load_model(options.model, dtype=options.dtype), Task.of(said))
-    plain = Elsewhere((), options.model, said, None, ReadingOptions(), ModelOptions())
+    guard = GuardOptions()
+    plain = Elsewhere((), options.model, said, None, ReadingOptions(), ModelOptions(), guard)
     with tempfile.TemporaryDirectory() as folder:
-        explorer = Explorer(evaluator, plain, GuardOptions(), Path(folder), options.rows)
+        explorer = Explorer(evaluator, plain, guard, Path(folder), options.rows)
         whole = seconds(explorer)
         last = len(evaluator.anatomy.layers) - 1
         layers = sorted({round(last * n / (options.layers - 1)) for n in range(options.layers)})

@@ -1,24 +1,16 @@
-"""The explorer and its server, without a browser: what a look says, what is stopped, the one look
-at the test rows, and who is let in."""
+"""The explorer, without a page: what a look says, what is stopped, and the one look at the test
+rows."""
 
-import http.client
 import json
-import socket
-import sys
-import threading
-import time
-import urllib.error
-import urllib.request
 from threading import Event
 
 import pytest
 from drivers import driven, needs_fork
-from served import ask, explorer_of, serving
+from served import explorer_of, interrupt
 
 import eckart as package
-from eckart import EckartError, Edit
-from eckart.cli.explore.explorer import StoppedError
-from eckart.cli.explore.server import FILES, listening
+from eckart import EckartError, Edit, report
+from eckart.cli.explore.explorer import StoppedError, Watch
 from eckart.weights.edits import clip
 
 
@@ -31,10 +23,15 @@ def explorer(model, table, tmp_path):
 
 @pytest.fixture(scope="module")
 def other_task(table, tmp_path_factory):
-    """A task that no edit is chosen for."""
-    path = tmp_path_factory.mktemp("tasks") / "notes.yaml"
+    """A task that no edit is chosen for, of rows of its own."""
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "notes.csv").write_text(table.read_text().rstrip().replace("\n", "\nso "))
+    return task_file(folder / "notes.yaml", folder / "notes.csv")
+
+
+def task_file(path, data, template="{{ review }} note", label="note"):
     path.write_text(
-        f"name: notes\ndata: {table}\ntemplate: '{{{{ review }}}} note'\nlabel: note\nshots: 1\n"
+        f"name: notes\ndata: {data}\ntemplate: '{template}'\nlabel: {label}\nshots: 1\n"
     )
     return path
 
@@ -44,12 +41,6 @@ def guarded(model, table, other_task, tmp_path):
     made = explorer_of(model, table, tmp_path / "run", guard=(str(other_task),))
     yield made
     made.close()
-
-
-@pytest.fixture
-def address(explorer):
-    with serving(explorer) as where:
-        yield where
 
 
 def edits(*texts):
@@ -68,6 +59,8 @@ def test_a_look_is_an_evaluation(explorer, model, texts):
     for name in ("accuracy", "confusion", "interval", "n", "edits", "comparison"):
         assert found.get(name) == same.get(name), name
     turned = found["turned"]
+    caution = found["caution"]
+    assert not caution or ("clipped" if texts else "shows: unpruned") in caution
     if texts:
         fixed, broken = (sum(row["kind"] == kind for row in turned) for kind in ("fixed", "broken"))
         assert (fixed, broken) == (same["comparison"]["fixed"], same["comparison"]["broken"])
@@ -83,9 +76,14 @@ def test_some_rows_alone_are_looked_at_and_the_command_says_so(model, table, tmp
     assert not any(word.startswith(("--out", "--rows", "--open")) for word in words)
     ended = eckart(*words[1:], "--json")
     assert json.loads(ended.out)["accuracy"] == found["accuracy"]
-    names = {}
-    exec(found["elsewhere"]["python"].replace("print(", "found = ("), names)
-    assert names["found"].score.accuracy == found["accuracy"]
+    assert printed(found)[0].score.accuracy == found["accuracy"]
+
+
+def printed(found):
+    """Return what the Python of a look prints."""
+    values = []
+    exec(found["elsewhere"]["python"], {"print": values.append})
+    return values
 
 
 @pytest.mark.parametrize(
@@ -104,8 +102,6 @@ def test_the_cut_is_what_clipping_does(explorer, text):
 def test_what_nobody_waits_for_is_stopped_and_leaves_the_model_as_it_was(explorer, monkeypatch):
     before = explorer.look((), Event())["accuracy"]
     stop = Event()
-    with explorer.evaluator.progress("rows", 1) as advance:
-        advance(1)
     monkeypatch.setattr(explorer.evaluator, "outcomes", lambda *_: stop.set() or _read(explorer))
     with pytest.raises(StoppedError):
         explorer.look(edits("1:mlp:0.9"), stop)
@@ -127,6 +123,7 @@ def test_the_test_rows_are_looked_at_once(explorer, eckart):
     assert eckart("report", explorer.folder).out.startswith("No choice was tested yet.")
     with pytest.raises(EckartError, match="nothing is clipped"):
         explorer.test((), Event())
+    explorer.guarded(edits("1:mlp:0.5"), Event())
     choice = edits("1:mlp:0.9", "0:attn:0.5")
     found = explorer.test(choice, Event())
     assert "made by hand, after 2 edits had been looked at on validation" in " ".join(found["says"])
@@ -137,6 +134,9 @@ def test_the_test_rows_are_looked_at_once(explorer, eckart):
     ended = eckart("report", explorer.folder)
     assert ended.status == 0, ended.err
     assert "made by hand" in ended.out
+    assert (
+        ended.out.count("What else 0:attn:0.5, 1:mlp:0.9 did") == ended.out.count("What else") == 1
+    )
     assert "1 trials clip several" not in ended.out
     rows = eckart("predict", explorer.folder, "--text", "the food is good", "--format", "jsonl")
     assert json.loads(rows.out)["prediction"] in ("good", "bad")
@@ -145,6 +145,28 @@ def test_the_test_rows_are_looked_at_once(explorer, eckart):
     assert kept["test"]["clipped"]["accuracy"] == same["accuracy"]
     assert kept["by_hand"] == {"looks": 2}
     assert kept["guard"]["text"]["name"] == "neutral"
+
+
+def test_a_test_that_was_stopped_goes_on_with_its_own_choice(explorer, model, table):
+    choice = edits("1:mlp:0.9")
+    interrupt(explorer, choice)
+    again = explorer_of(model, table, explorer.folder).about(Event())
+    assert (again["tested"], again["begun"]) == (None, ["1:mlp:0.9"])
+    with pytest.raises(EckartError, match=r"looked at already, for 1:mlp:0\.9"):
+        explorer.test(edits("1:mlp:0.5"), Event())
+    assert explorer.test(choice, Event()) == explorer.about(Event())["tested"]
+
+
+def test_looks_of_other_runs_at_the_test_rows_are_told_before_ones_own(explorer, model, table):
+    assert explorer.about(Event())["looked_at_before"] == ""
+    other = explorer_of(model, table, explorer.folder.with_name("other"), seed=1)
+    other.look(edits("1:mlp:0.5"), Event())  # another draw: its validation rows are tested here
+    told = explorer.about(Event())["looked_at_before"]
+    assert told.startswith("These test rows were looked at before: 1 run beside this one scored 1")
+    explorer.test(edits("1:mlp:0.9"), Event())
+    other.look(edits("1:mlp:0.9"), Event())
+    assert explorer.about(Event())["looked_at_before"] == told
+    assert told in report(explorer.folder, format="md").read_text()
 
 
 def test_a_run_goes_on(explorer, model, table):
@@ -183,19 +205,42 @@ def test_guard_tasks_are_read_once_per_edit_beside_the_unpruned_model(
     assert harm["verdict"] in found["says"]
     guarded.guard._tasks[0].answer = None  # what was read is not read again
     assert guarded.guarded(edits("1:mlp:0.9"), Event()) == found
-    command = guarded.look(edits("1:mlp:0.9"), Event())["elsewhere"]["command"]
-    assert command.endswith("--edit 1:mlp:0.9 --guard")
+    look = guarded.look(edits("1:mlp:0.9"), Event())
+    assert look["elsewhere"]["command"].endswith("--edit 1:mlp:0.9 --guard")
+    assert str(printed(look)[1]) == found["says"]
+    (alone,) = printed(guarded.look((), Event()))
+    assert alone.score.accuracy == look["unpruned"]["accuracy"]
+
+
+@pytest.mark.parametrize("template", ["{{ review }}", "Review: {{ row.review | upper }}?"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_guard_that_would_read_sealed_rows_is_refused(
+    eckart, model, table, own_task, tmp_path, template, moved
+):
+    data = table
+    if moved:  # with other ids: the rows stand the other way round
+        names, *rows = table.read_text().splitlines()
+        data = tmp_path / "moved.csv"
+        data.write_text("\n".join([names, *reversed(rows)]))
+    leak = task_file(tmp_path / "leak.yaml", data, template, "verdict")
+    ended = eckart("explore", model, *own_task, "--guard-task", leak, "--out", "run")
+    assert ended.status == 2
+    (said,) = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert "guard task 'notes' has 25 of the 25 test rows of 'reviews' among its own" in said
+    assert "give it a file of other rows, or leave it out" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_guard_that_nobody_waits_for_is_stopped(guarded, monkeypatch):
     stop = Event()
-    watched = guarded.watched
+    check = Watch.check
 
-    def reading(what, rows):
-        stop.set()  # the text was read by now
-        return watched(what, rows)
+    def leaving(watch, rows=0):
+        if watch.what.startswith("test"):  # the guard's task: the text was read by now
+            stop.set()
+        check(watch, rows)
 
-    monkeypatch.setattr(guarded.guard._tasks[0], "progress", reading)
+    monkeypatch.setattr(Watch, "check", leaving)
     with pytest.raises(StoppedError):
         guarded.guarded(edits("1:mlp:0.9"), stop)
     assert guarded.guarded(edits("1:mlp:0.9"), Event())["tasks"]
@@ -209,131 +254,3 @@ def test_ctrl_c_ends_it_at_once_and_says_where_the_run_is(model, own_task, tmp_p
     assert found["seconds"] < 3  # half a second on a free machine; the batch takes a minute
     said = "interrupted; what was finished is kept, and the same command goes on from there:"
     assert f"{said} {run}" in " ".join(found["told"]).replace("\n", " ")
-
-
-def test_who_has_not_the_token_gets_nothing(address):
-    where, _, _ = address.rstrip("/").rpartition("/")
-    for path in (*FILES, "ask/about"):
-        data = b"{}" if "ask" in path else None
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"{where}/guessed/{path}", data)
-        with refused.value:
-            assert refused.value.code == 403
-    for path, kind in (("", "text/html"), ("style.css", "text/css")):
-        with urllib.request.urlopen(f"{address}{path}") as answer:
-            assert answer.headers["Content-Type"].startswith(kind)
-            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"{address}explorer.py")
-    with refused.value:
-        assert refused.value.code == 404
-
-
-def test_wrong_questions_are_refused_in_a_line(address):
-    assert ask(address, "look", edits=["9:mlp:0.5"])[0] == 422
-    status, said = ask(address, "look", edits=["1:mlp:2"])
-    assert (status, "outside [0, 1)" in said["error"]) == (422, True)
-    assert ask(address, "look", edits=["1:mlp:0.5", "1:up:0.9"])[0] == 422
-    assert ask(address, "weather")[0] == 404
-    for body in (b"no JSON", b"[1]"):
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"{address}ask/look", body)
-        with refused.value:
-            assert refused.value.code == 400
-    # It may hang up before all of what is too long was sent.
-    with pytest.raises((urllib.error.URLError, ConnectionError)) as refused:
-        urllib.request.urlopen(f"{address}ask/look", b"{}" + b" " * 1_000_000)
-    if isinstance(refused.value, urllib.error.HTTPError):
-        with refused.value:
-            assert refused.value.code == 413
-
-
-@pytest.fixture
-def slow(explorer, monkeypatch):
-    """Looks that go on until nobody waits for them; who began and who was stopped."""
-    begun, ended = [], []
-
-    def look(edits, stop):
-        begun.append(str(edits[0]))
-        while not stop.is_set() and str(edits[0]) != "1:mlp:0.9":
-            time.sleep(0.01)
-        ended.append(str(edits[0]))
-        if stop.is_set():
-            raise StoppedError
-        return {"edits": list(map(str, edits))}
-
-    monkeypatch.setattr(explorer, "look", look)
-    return begun, ended
-
-
-def waited(what):
-    for _ in range(500):
-        if what():
-            return True
-        time.sleep(0.01)
-    return False
-
-
-def test_a_newer_look_of_a_tab_takes_the_place_of_an_older_one(slow, address):
-    begun, _ = slow
-    answers = {}
-
-    def first():
-        answers["first"] = ask(address, "look", edits=["1:mlp:0.5"])
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    assert waited(lambda: begun)
-    status, far = ask(address, "progress")
-    assert (status, set(far)) == (200, {"what", "rows", "done"})
-    assert ask(address, "look", edits=["1:mlp:0.9"]) == (200, {"edits": ["1:mlp:0.9"]})
-    thread.join()
-    assert answers["first"] == (409, {"error": "stopped"})
-
-
-def test_a_closed_tab_stops_its_own_work_alone(slow, address):
-    begun, ended = slow
-    host, _, path = address.removeprefix("http://").partition("/")
-    tab = http.client.HTTPConnection(host)
-    tab.request("POST", f"/{path}ask/look", json.dumps({"tab": "two", "edits": ["1:mlp:0.5"]}))
-    assert waited(lambda: begun)
-    assert not ended
-    other = {}
-    thread = threading.Thread(
-        target=lambda: other.update(it=ask(address, "look", edits=["1:mlp:0.9"]))
-    )
-    thread.start()
-    time.sleep(0.2)
-    assert not ended  # another tab waits for its turn, and stops nothing
-    tab.close()
-    assert waited(lambda: ended)
-    thread.join()
-    assert other["it"] == (200, {"edits": ["1:mlp:0.9"]})
-
-
-def test_the_page_is_for_this_machine_alone(eckart, model, own_task):
-    for host in ("0.0.0.0", "192.168.1.1", "example.org"):
-        ended = eckart("explore", model, *own_task, "--host", host)
-        assert ended.status == 2
-        assert f"--host {host} is not this machine alone" in ended.err
-    with listening("127.0.0.1", 0) as taken:
-        port = taken.getsockname()[1]
-        ended = eckart("explore", model, *own_task, "--port", port)
-        assert ended.status == 2
-        assert f"port {port} of 127.0.0.1 cannot be used" in ended.err
-    assert not (model.parent / "runs").exists()
-
-
-def test_without_the_extra_it_says_what_to_install(eckart, model, own_task, monkeypatch):
-    monkeypatch.delitem(sys.modules, "eckart.cli.explore.server")
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    ended = eckart("explore", model, *own_task)
-    assert ended.status == 2
-    assert "pip install 'eckart[explore]'" in ended.err
-
-
-def test_an_address_of_the_newer_kind():
-    if not socket.has_ipv6:
-        pytest.skip("no IPv6 on this machine")
-    with listening("::1", 0) as bound:
-        assert bound.getsockname()[0] == "::1"

@@ -6,7 +6,7 @@ from threading import Event
 
 import pytest
 from browsing import chromium, faults, serious
-from served import ask, explorer_of, opened, serving, settled
+from served import ask, explorer_of, interrupt, opened, serving, settled
 
 from eckart import Edit, evaluate
 from eckart.cli.explore.explorer import StoppedError
@@ -36,8 +36,9 @@ def browser():
 
 @pytest.fixture
 def explorer(model, evil, tmp_path):
-    guard = tmp_path / "guard.yaml"
-    guard.write_text(f"name: other\ndata: {evil}\ntemplate: '{{{{ review }}}}?'\nlabel: verdict\n")
+    rows, guard = tmp_path / "other.csv", tmp_path / "guard.yaml"
+    rows.write_text(evil.read_text().replace("<img", "so <img"))
+    guard.write_text(f"name: other\ndata: {rows}\ntemplate: '{{{{ review }}}}?'\nlabel: verdict\n")
     return explorer_of(model, evil, tmp_path / "run", guard=(str(guard),))
 
 
@@ -121,6 +122,71 @@ def test_a_person_moves_a_rate_composes_asks_and_tests(page, explorer, address):
     assert all(url.startswith((address, "data:")) for url in page.asked)
 
 
+def test_a_test_that_was_stopped_is_taken_up_from_the_page(browser, model, evil, tmp_path):
+    explorer = explorer_of(model, evil, tmp_path / "run")
+    interrupt(explorer, [Edit.parse("2:mlp:0.9")])
+    with serving(explorer) as address:
+        tab = opened(browser, address)
+        assert "The test of 2:mlp:0.9 was begun" in tab.inner_text("#sealed")
+        moved(tab, 0.5)  # the test is of its own choice all the same
+        tab.on("dialog", lambda dialog: dialog.accept())
+        tab.click("#test >> text=Go on with this test")
+        tab.wait_for_selector("#sealed >> text=made by hand")
+        assert json.loads((explorer.folder / "result.json").read_text())["edits"] == ["2:mlp:0.9"]
+        assert tab.locator("#test").is_disabled()
+        tab.close()
+
+
+def test_looks_of_other_runs_are_told_before_the_click(browser, model, evil, tmp_path):
+    other = explorer_of(model, evil, tmp_path / "other", seed=1)
+    other.look([Edit.parse("1:mlp:0.5")], Event())
+    with serving(explorer_of(model, evil, tmp_path / "run")) as address:
+        tab = opened(browser, address)
+        told = "These test rows were looked at before: 1 run beside this one scored 1 edit on"
+        assert tab.inner_text("#before").startswith(told)
+        tab.close()
+
+
+def test_a_guard_without_tasks_gives_no_verdict(browser, model, evil, tmp_path, monkeypatch):
+    explorer, held = explorer_of(model, evil, tmp_path / "run"), Event()
+    guarded = explorer.guarded
+    monkeypatch.setattr(explorer, "guarded", lambda *asked: held.wait(20) and guarded(*asked))
+    with serving(explorer) as address:
+        tab = opened(browser, address)
+        moved(tab, 0.9)
+        assert tab.inner_text("#guarded") == "Reading the guard's text 'neutral'…"
+        held.set()
+        tab.wait_for_selector("#guarded >> text=KL from the unpruned model")
+        names = tab.locator("#guarded thead th").all_inner_texts()
+        assert names == ["unpruned", "clipped", "change, 95% interval"]
+        moved_by = ask(address, "guard", edits=["2:mlp:0.9"])[1]["text"]["divergence"]
+        *models, change = tab.locator("#guarded tbody tr >> nth=1").locator("td").all_inner_texts()
+        assert models == ["–", "–"]
+        assert change.startswith(f"{moved_by:.4f}")
+        tab.close()
+
+
+def test_what_is_of_another_rate_is_marked_and_not_tested(page, explorer, monkeypatch):
+    moved(page, 0.9)
+    assert page.locator("#test").is_enabled()
+    held, look = Event(), explorer.look
+    monkeypatch.setattr(explorer, "look", lambda *asked: held.wait(20) and look(*asked))
+    page.fill("#exact-0", "0.5")
+    for _ in range(2):
+        assert page.locator("#test").is_disabled()
+        assert page.locator("body.old").count() == 1
+        told = [page.inner_text(f"#{part}") for part in ("verdict", "command", "python")]
+        assert told == ["Reading…", "", ""]
+        page.wait_for_timeout(400)  # now it is being read
+    held.set()
+    settled(page)
+    assert "2:mlp:0.5" in page.inner_text("#command")
+    assert page.locator("#test").is_enabled()
+    page.fill("#exact-0", "5")
+    assert page.inner_text("#verdict") == "A rate is at least 0 and less than 1."
+    assert page.locator("#test").is_disabled()
+
+
 def test_rows_that_turned_are_text_and_are_filtered(page):
     page.select_option("#part-0", "all")
     page.evaluate("document.getElementById('layer-0').value = 1")
@@ -132,6 +198,7 @@ def test_rows_that_turned_are_text_and_are_filtered(page):
     assert page.title().startswith("tiny-llama on")
     assert page.locator("#seen img, #seen td b, #seen td i").count() == 0
     kinds = page.locator("#turned .tag").all_inner_texts()
+    assert {"fixed", "broken"} <= {*kinds}
     for kind in ("fixed", "broken"):
         page.select_option("#kind", kind)
         assert page.locator("#turned .tag").all_inner_texts() == [kind] * kinds.count(kind)

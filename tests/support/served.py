@@ -6,12 +6,15 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from threading import Event
+from unittest.mock import patch
 
+import pytest
 from browsing import noting
 
 from eckart import Task
 from eckart.cli.explore.elsewhere import Elsewhere
-from eckart.cli.explore.explorer import Explorer
+from eckart.cli.explore.explorer import Explorer, StoppedError
 from eckart.cli.explore.server import listening, page_of
 from eckart.scoring.evaluator import Evaluator
 from eckart.selection.plan import GuardOptions
@@ -26,15 +29,17 @@ def explorer_of(model, table, folder, rows=400, guard=(), **said) -> Explorer:
     evaluator = Evaluator(load_model(model, dtype="float32"), Task.of(said))
     words = ("explore", str(model), "--data", str(table), "--text-column", "review")
     words = (*words, "--label-column", "verdict", "--shots", "2", "--dtype", "float32")
+    guarding = GuardOptions(guard_task=guard, guard=True)
     elsewhere = Elsewhere(
-        (*words, "--port", "0", "--open", f"--out={folder}", "--rows", str(rows)),
+        (*words, "--port", "0", "--open", f"--out={folder}", "--row", str(rows)),
         str(model),
         said,
         None,
         ReadingOptions(),
         ModelOptions(dtype="float32"),
+        guarding,
     )
-    return Explorer(evaluator, elsewhere, GuardOptions(guard_task=guard, guard=True), folder, rows)
+    return Explorer(evaluator, elsewhere, guarding, folder, rows)
 
 
 @contextmanager
@@ -52,6 +57,14 @@ def serving(explorer):
             server.should_exit = True
             thread.join()
             assert desk.close(60)
+
+
+def interrupt(explorer, choice):
+    """Stop a test of a choice between the test rows and its result."""
+    stop = Event()
+    stopped = patch.object(explorer.guard, "look", lambda *_: stop.set() or explorer.watch.check())
+    with stopped, pytest.raises(StoppedError):
+        explorer.test(choice, stop)
 
 
 def ask(address, what, **said):
@@ -79,5 +92,4 @@ def opened(browser, address, **how):
 
 def settled(page):
     """Wait until a look has ended."""
-    page.wait_for_timeout(300)
-    page.wait_for_selector("body:not(.busy) #verdict:not(:empty)")
+    page.wait_for_selector("body:not(.busy):not(.old) #verdict:not(:empty)")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eckart.analysis.findings import Choice, Findings
+from eckart.analysis.measured import reported
 from eckart.analysis.outcomes import Block
 from eckart.records import Row
 from eckart.runs import Run
@@ -96,8 +97,8 @@ def _beside(a: Findings, first: Choice | None, b: Findings, second: Choice) -> B
     return replace(
         found,
         shared=int(both.any(axis=0).sum()),
-        before=float(abs(before[both].mean())),
-        after=float(abs(after[both].mean())),
+        before=reported(two.kind, float(before[both].mean())),
+        after=reported(two.kind, float(after[both].mean())),
         gain=gain,
     )
 

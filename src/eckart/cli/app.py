@@ -314,7 +314,7 @@ def explore(
         from eckart.cli.explore.elsewhere import Elsewhere
         from eckart.cli.explore.explorer import Explorer
 
-        same = Elsewhere(tuple(sys.argv[1:]), model, task, scoring, reading, loading)
+        same = Elsewhere(tuple(sys.argv[1:]), model, task, scoring, reading, loading, guard)
         evaluator = _evaluator(model, read, scoring, reading, loading)
         explorer = Explorer(evaluator, same, guard, out, rows)
         say_run(explorer.folder)
@@ -323,7 +323,7 @@ def explore(
 
 for verb, example in (
     (export, "eckart export RUN --out written --unclipped"),
-    (apply, "eckart apply clipped/eckart.json --out again"),
+    (apply, "eckart apply clipped/eckart.json MODEL --out again"),
     (predict, "eckart predict RUN new.csv --out labelled.csv"),
 ):
     app.command(epilog=such_as(example))(verb)

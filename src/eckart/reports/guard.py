@@ -9,6 +9,7 @@ from eckart.analysis.outcomes import short_name
 from eckart.reports.table import Column, Table
 from eckart.runs import Run
 from eckart.selection.guarded import NOT_SCORED, Guarded, TaskHarm
+from eckart.selection.plan import BY_HAND
 from eckart.statistics.harm import TextHarm
 
 WHERE = (Column("model", "model"), Column("edit", "edit"), Column("on", "on"))
@@ -37,8 +38,11 @@ TASKS = (
 
 
 def guards(run: Run) -> list[tuple[str, Guarded]]:
-    """Return for every model and edit that was guarded what it did."""
+    """Return for every model and choice that was guarded what it did."""
     places = {(trial.setting.model, trial.edits) for trial in run.guarded if trial.edits}
+    if run.settings.get("strategy") == BY_HAND:  # what was only looked at is no choice
+        chosen = {trial.edits for trial in run.trials.values() if trial.split.name == "test"}
+        places = {(model, edits) for model, edits in places if edits in chosen}
     found = ((model, Guarded.in_run(run, model, edits)) for model, edits in sorted(places))
     return [(short_name(model), guarded) for model, guarded in found if guarded]
 

@@ -121,7 +121,7 @@ def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
     where = _where(choices, findings)
     if len(lines) > MOST_LINES:
         where += f"; the {MOST_LINES} most certain of {len(lines)}"
-    labelled = any(line.majority is not None for line in lines[:1])
+    labelled = any(line.majority is not None for line in lines[:MOST_LINES])
     draw = partial(draw_gains, lines[:MOST_LINES], UNITS[findings.kind], sample=where)
     return pictured(found, draw, CAPTION + LABEL * labelled)
 

@@ -3,8 +3,9 @@ which chose it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from eckart.errors import RunError, TaskError, about
 from eckart.records import Edit, Edits, Trial, fingerprint
@@ -15,6 +16,8 @@ from eckart.scoring.text import GuardText, TextScorer
 from eckart.selection.guarded import Guarded
 from eckart.selection.plan import MARGIN, check_margin
 from eckart.selection.recorded import Ledger, Recorded
+from eckart.tasks.prompts import Example
+from eckart.tasks.splits import letters
 from eckart.tasks.task import AnyTask, Task
 
 SPLIT = "test"
@@ -62,6 +65,28 @@ class Guard:
     def read(self) -> tuple[AnyTask, ...]:
         """The text and the tasks."""
         return tuple(each.task for each in (self._text, *self._tasks))
+
+    def refuse_sealed(self, task: Task) -> None:
+        """Refuse a guard that would read, before the choice, rows that are kept for one look after
+        it. A search need not ask: its guard looks at nothing but the choice.
+
+        Raises:
+            TaskError: a guard's task draws its rows where some of this task's test rows lie.
+        """
+        sealed = list(_marks(task, task.test))
+        for other in self.read:
+            if not isinstance(other, Task):
+                continue
+            origin = other.source
+            pool = origin.examples[origin.plan.test.source] if origin else other.test
+            met = set().union(*_marks(other, pool))
+            shared = sum(bool(marks & met) for marks in sealed)
+            if shared:
+                raise TaskError(
+                    f"guard task '{other.full_name}' has {shared:,} of the {len(sealed):,} test"
+                    f" rows of '{task.full_name}' among its own, and every look would read them"
+                    " before the sealed test; give it a file of other rows, or leave it out"
+                )
 
     def look(
         self, edits: Sequence[Edit], ledger: Ledger | None = None, *, shared: bool = False
@@ -118,6 +143,24 @@ def keep_guard(store: RunStore, margin: float, read: Sequence[AnyTask]) -> None:
             )
     names = dict.fromkeys([*kept.get("names", ()), *(each.full_name for each in read)])
     store.keep_note(GUARD, {"margin": margin, "names": [*names], "contents": held | contents})
+
+
+def _marks(task: Task, rows: Iterable[Example]) -> Iterator[set[tuple[str, str]]]:
+    """Yield what a row is known by under any template: its place, and the longest of its texts."""
+    where = task.source.where if task.source else task.name
+    for row in rows:
+        longest = max(_texts(row.fields), key=len, default=row.text)
+        yield {(where, row.id), ("", letters(longest))}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif isinstance(value, str) or not isinstance(value, Iterable):
+        yield str(value)
+        return
+    for each in value:
+        yield from _texts(each)
 
 
 def _drawn(task: AnyTask) -> str:

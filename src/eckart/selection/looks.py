@@ -61,20 +61,25 @@ class Looks:
 
 
 def looks_before(store: RunStore, rows: Iterable[Rows], looked: bool) -> Looks:
-    """Return how many other runs had scored these rows before a run did, and note it.
+    """Return how many other runs had scored these rows before a run did, and note it; see
+    `looks_by_now`."""
+    found = looks_by_now(store, rows, looked)
+    if not looked and (found or store.note(LOOKS)):
+        store.keep_note(LOOKS, asdict(found))
+    return found
+
+
+def looks_by_now(store: RunStore, rows: Iterable[Rows], looked: bool) -> Looks:
+    """Return how many other runs had scored these rows before a run did, or have by now.
 
     Arguments:
         store: the run's; the others are in the folders beside its own.
         rows: of the run's test splits.
         looked: whether it has scored them already: then it is what was noted before.
     """
-    noted = store.note(LOOKS)
     if looked:
-        return Looks(**(noted or {}))
-    found = _count(store.folder.resolve(), _texts_of(rows))
-    if found or noted:
-        store.keep_note(LOOKS, asdict(found))
-    return found
+        return Looks(**(store.note(LOOKS) or {}))
+    return _count(store.folder.resolve(), _texts_of(rows))
 
 
 def _count(own: Path, texts: set[_Text]) -> Looks:

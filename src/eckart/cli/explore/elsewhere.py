@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from eckart.records import Edit
+from eckart.selection.plan import GuardOptions
 from eckart.tasks.spec import DrawnTask
 from eckart.weights.options import ModelOptions, ReadingOptions
 
 VALIDATION = "validation"
-OWN = ("--out", "--host", "--port", "--rows")
-"""Options of the page that no other verb has, with a value."""
+OWN = ("--out", "--host", "--port", "--row")
+"""Options of the page that no other verb has, with a value; in the singular, as all are taken."""
 SWITCHES = ("--open", "--json")
 GUARD = ("--guard-text", "--guard-task", "--guard-margin")
 """Options of an edit, which are refused where there is none."""
+GUARDED = {"guard_text": "text", "guard_task": "tasks", "guard_margin": "margin"}
+"""The same -> what `Guard` calls them."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Elsewhere:
     Arguments:
         words: the command as it was typed, word by word, from `explore` on.
         model: as the user names it.
-        task, scoring, reading, loading: as they were said.
+        task, scoring, reading, loading, guard: as they were said.
     """
 
     words: tuple[str, ...]
@@ -35,6 +38,7 @@ class Elsewhere:
     scoring: str | None
     reading: ReadingOptions
     loading: ModelOptions
+    guard: GuardOptions
 
     @property
     def typed(self) -> str:
@@ -53,32 +57,35 @@ class Elsewhere:
     def _kept(self, own: Collection[str]) -> Iterator[str]:
         words = iter(self.words[1:])
         for word in words:
-            if word in own:
+            flag, equals, _ = word.partition("=")
+            if flag.removesuffix("s") not in own:
+                yield from [] if word in SWITCHES else [word]
+            elif not equals:
                 next(words, None)
-            elif word not in SWITCHES and word.partition("=")[0] not in own:
-                yield word
 
     def _python(self, edits: Sequence[Edit], split: str) -> Iterator[str]:
         loading = self.loading.model_dump(exclude_defaults=True)
         how = self.reading.model_dump(exclude_defaults=True)
         if self.scoring is not None:
             how["scoring"] = self.scoring
-        if split != VALIDATION:
-            how["split"] = str(split)
+        part = {} if split == VALIDATION else {"split": str(split)}
         task = self.task.model_dump(exclude_defaults=True)
         name = [repr(task.pop("task"))] if "task" in task else []
         yield "import eckart"
-        # `evaluate` itself takes the first two alone.
-        if set(loading) <= {"dtype", "device"}:
-            model, how = repr(self.model), how | loading
-        else:
-            yield "from eckart.weights.models import load_model"
-            model = f"load_model({', '.join([repr(self.model), *_keywords(loading)])})"
+        if edits:
+            yield "from eckart.scoring.evaluator import Evaluator"
+            yield "from eckart.selection.guard import Guard"
+        yield "from eckart.weights.models import load_model"
         yield ""
+        yield f"model = load_model({', '.join([repr(self.model), *_keywords(loading)])})"
         yield f"task = eckart.Task.load({', '.join([*name, *_keywords(task)])})"
-        clipped = ", ".join(f"eckart.Edit.parse({str(edit)!r})" for edit in edits)
-        given = ", ".join([model, "task", f"[{clipped}]", *_keywords(how)])
-        yield f"print(eckart.evaluate({given}))"
+        yield f"edits = [{', '.join(f'eckart.Edit.parse({str(edit)!r})' for edit in edits)}]"
+        yield f"print(eckart.evaluate({', '.join(['model, task, edits', *_keywords(part | how)])}))"
+        if edits:
+            asked = self.guard.model_dump(exclude_defaults=True, exclude={"guard"})
+            said = {GUARDED[name]: value for name, value in asked.items()}
+            scorer = f"Evaluator({', '.join(['model, task', *_keywords(how)])})"
+            yield f"print(Guard({', '.join([scorer, *_keywords(said)])}).look(edits))"
 
 
 def _keywords(said: dict[str, Any]) -> Iterator[str]:

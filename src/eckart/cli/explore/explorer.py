@@ -22,6 +22,7 @@ from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.labelling import Labeller
 from eckart.selection.byhand import seen, tested_once
 from eckart.selection.guard import Guard, keep_guard
+from eckart.selection.looks import looks_by_now
 from eckart.selection.plan import GuardOptions
 from eckart.selection.recorded import Recorded
 from eckart.selection.settings import by_hand, folder_of
@@ -73,7 +74,8 @@ class Explorer:
         rows: how many of the validation rows are looked at: the first, which are in random order.
 
     Raises:
-        EckartError: the run's folder is another run's, or the rows cannot be read.
+        EckartError: the run's folder is another run's, the rows cannot be read, or the guard would
+            read sealed ones.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Explorer:
         self.watch = Watch(Event())
         evaluator.progress = self.watched
         self.guard = Guard(evaluator, guard.guard_text, guard.guard_task, guard.guard_margin)
+        self.guard.refuse_sealed(evaluator.task)
         self._open = ExitStack()
         self._sharing = False
         with self._working(Event()):
@@ -115,7 +118,8 @@ class Explorer:
         """Return what there is to choose from, and what was done so far."""
         task, model, anatomy = self.evaluator.task, self.evaluator.model, self.evaluator.anatomy
         with self._working(stop) as store:
-            tested = bool([t for t in seen(store, self.evaluator, "test") if t.edits])
+            begun = [trial.edits for trial in seen(store, self.evaluator, "test") if trial.edits]
+            looks = looks_by_now(store, [self.evaluator.rows("test")], bool(begun))
             return {
                 "model": Path(model.name).name,
                 "task": task.full_name,
@@ -131,7 +135,9 @@ class Explorer:
                 "fields": list(self.portable.columns.needed) if self.portable else [],
                 "guard": [each.full_name for each in self.guard.read],
                 "run": str(self.folder),
-                "tested": self._result() if tested else None,
+                "looked_at_before": str(looks) if looks else "",
+                "tested": self._result(),
+                "begun": [str(edit) for edits in begun for edit in edits],
                 "looks": self._looks(store),
             }
 
@@ -178,7 +184,7 @@ class Explorer:
             labeller.share_factors(self.evaluator)
             return labeller.answers("your text", fields, TOKENS)
 
-    def test(self, edits: Sequence[Edit], stop: Event) -> dict[str, Any]:
+    def test(self, edits: Sequence[Edit], stop: Event) -> dict[str, Any] | None:
         """Look at the test rows, once; see `tested_once`."""
         with self._working(stop) as store:
             # With states of its own: those of validation stay for looks to come.
@@ -249,21 +255,21 @@ class Explorer:
         """Return the rows that are looked at."""
         return self.evaluator.rows(self.split).rows[self.split.slice]
 
-    def _result(self) -> dict[str, Any]:
-        """Return what the test found; nothing where it was interrupted."""
+    def _result(self) -> dict[str, Any] | None:
+        """Return what the test found, once it has ended."""
         path = self.folder / "result.json"
         if not path.is_file():
-            return {}
+            return None
         found = json.loads(path.read_text(encoding="utf-8"))
         return {"edits": found["edits"], "says": found["says"], "run": str(self.folder)}
 
 
 def _said(found: Evaluation) -> dict[str, str]:
     """Say what was gained on the rows that were looked at, and whether anything was learned."""
-    both = {"unpruned": found.before, "clipped": found.score}
-    caution = nothing_learned({name: score for name, score in both.items() if score})
-    if found.comparison is None:
+    if found.before is None or found.comparison is None:
+        caution = nothing_learned({"unpruned": found.score})
         return {"caution": caution}
+    caution = nothing_learned({"unpruned": found.before, "clipped": found.score})
     gain = sentence(found.comparison, "accuracy")
     return {"verdict": verdict(found.comparison), "gain": gain, "caution": caution}
 

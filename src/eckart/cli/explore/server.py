@@ -9,11 +9,13 @@ import socket
 import sys
 import traceback
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor, wait
 from importlib import resources
 from threading import Event
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
 
 from eckart.cli.console import leave, print_json, say, show
 from eckart.cli.explore.explorer import Explorer, StoppedError
@@ -23,6 +25,7 @@ from eckart.records import Edit
 try:
     import uvicorn
     from starlette.applications import Starlette
+    from starlette.datastructures import Headers
     from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
 except ImportError as error:
@@ -32,6 +35,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 FILES = {
     "": ("index.html", "text/html"),
@@ -55,7 +59,20 @@ GLANCE = 0.05
 PATIENCE = 0.3
 """Seconds that the work under way is waited for at the end."""
 
-Ask = Callable[[Mapping[str, Any], Event], Any]
+
+class Sent(BaseModel):
+    """What a tab sends with a question."""
+
+    tab: str = ""
+    edits: tuple[str, ...] = ()
+    fields: dict[str, str] = {}
+
+    @property
+    def parsed(self) -> list[Edit]:
+        return [Edit.parse(text) for text in self.edits]
+
+
+Ask = Callable[[Sent, Event], Any]
 
 
 class Desk:
@@ -73,10 +90,10 @@ class Desk:
         self.waiting: dict[tuple[str, str], Event] = {}
         self.asks: dict[str, Ask] = {
             "about": lambda said, stop: explorer.about(stop),
-            "look": lambda said, stop: explorer.look(_edits(said), stop),
-            "guard": lambda said, stop: explorer.guarded(_edits(said), stop),
-            "text": lambda said, stop: explorer.text(_edits(said), _fields(said), stop),
-            "test": lambda said, stop: explorer.test(_edits(said), stop),
+            "look": lambda said, stop: explorer.look(said.parsed, stop),
+            "guard": lambda said, stop: explorer.guarded(said.parsed, stop),
+            "text": lambda said, stop: explorer.text(said.parsed, said.fields, stop),
+            "test": lambda said, stop: explorer.test(said.parsed, stop),
         }
 
     async def ask(self, request: Request) -> Response:
@@ -87,14 +104,14 @@ class Desk:
         if int(request.headers.get("content-length", LONGEST)) >= LONGEST:
             return _refused("this is too long", 413)
         try:
-            said = dict(await request.json())
-        except (ValueError, TypeError):
+            said = Sent.model_validate_json(await request.body())
+        except ValidationError:
             return _refused("this is no question, but something else", 400)
         if what == PROGRESS:  # it waits for nothing
             watch = self.explorer.watch
             far = {"what": watch.what, "rows": watch.rows, "done": watch.done}
             return JSONResponse(far, headers=HEADERS)
-        stop, place = Event(), (str(said.get("tab")), what)
+        stop, place = Event(), (said.tab, what)
         self.waiting.get(place, Event()).set()
         self.waiting[place] = stop
         try:
@@ -104,9 +121,7 @@ class Desk:
             if self.waiting.get(place) is stop:
                 del self.waiting[place]
 
-    async def _answered(
-        self, request: Request, ask: Ask, said: Mapping[str, Any], stop: Event
-    ) -> Response:
+    async def _answered(self, request: Request, ask: Ask, said: Sent, stop: Event) -> Response:
         answer = asyncio.wrap_future(self.worker.submit(ask, said, stop))
         while not (await asyncio.wait([answer], timeout=GLANCE))[0]:
             if self.ending():  # nobody waits for the batch in hand
@@ -136,16 +151,9 @@ def _refused(why: str, status: int) -> Response:
     return JSONResponse({"error": why}, status, headers=HEADERS)
 
 
-def _edits(said: Mapping[str, Any]) -> list[Edit]:
-    return [Edit.parse(str(text)) for text in said.get("edits") or ()]
-
-
-def _fields(said: Mapping[str, Any]) -> dict[str, str]:
-    return {str(name): str(text) for name, text in dict(said.get("fields") or {}).items()}
-
-
-def application(desk: Desk, token: str) -> Starlette:
-    """Return the page and its questions; whoever has not the token gets neither."""
+def application(desk: Desk, token: str, own: Collection[str]) -> ASGIApp:
+    """Return the page and its questions; whoever has not the token, or came by another name than
+    its `own` (host:port), gets neither."""
     folder = resources.files("eckart.cli.explore") / "page"
 
     def known(request: Request) -> bool:
@@ -163,13 +171,22 @@ def application(desk: Desk, token: str) -> Starlette:
     async def ask(request: Request) -> Response:
         return await desk.ask(request) if known(request) else _refused("wrong token", 403)
 
-    return Starlette(
+    page = Starlette(
         routes=[
             Route("/{token}/", file),
             Route("/{token}/{name}", file),
             Route("/{token}/ask/{what}", ask, methods=["POST"]),
         ]
     )
+
+    async def at_home(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        pages = [None, *(f"http://{name}" for name in own)]
+        ours = headers.get("host") in own and headers.get("origin") in pages
+        stranger = _refused("this was asked under another name than the page's own", 421)
+        await (page if ours else stranger)(scope, receive, send)
+
+    return at_home
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -222,15 +239,16 @@ def page_of(explorer: Explorer, bound: socket.socket) -> tuple[str, uvicorn.Serv
     desk to be closed then."""
     token = secrets.token_urlsafe(16)
     host, port = bound.getsockname()[:2]
+    hosts = dict.fromkeys([f"[{host}]" if ":" in host else host, "127.0.0.1", "localhost", "[::1]"])
+    own = [name if port == 80 else f"{name}:{port}" for name in hosts]  # as browsers write it
     desk = Desk(explorer, lambda: server.should_exit)
     server = uvicorn.Server(
         uvicorn.Config(
-            application(desk, token),
+            application(desk, token, own),
             log_level="critical",  # what goes wrong is said by `Desk`
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=1,
         )
     )
-    where = f"[{host}]" if ":" in host else host
-    return f"http://{where}:{port}/{token}/", server, desk
+    return f"http://{own[0]}/{token}/", server, desk

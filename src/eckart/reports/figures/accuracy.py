@@ -171,10 +171,11 @@ def draw_rate_panel(axes: Axes, panel: RatePanel, looks: dict[int, tuple[str, st
             label=f"layer {line.layer}",
         )
     if panel.blurred:
-        axes.text(
+        about = axes.text(
             *(0.5, 0.02), BLURRED, transform=axes.transAxes, ha="center", va="bottom", size=7,
             color="0.25", bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )  # fmt: skip
+        about.set_in_layout(False)  # words wider than a narrow panel leave it no room
     axes.axhline(panel.unpruned, color="0.25", linestyle="--", linewidth=1, label="unpruned")
     if panel.reference:
         value, name = panel.reference

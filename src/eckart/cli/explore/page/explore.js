@@ -5,7 +5,7 @@ const SHOWN = 200, PAUSE = 180;
 const tab = Array.from(crypto.getRandomValues(new Uint32Array(4))).join("-");
 const $ = id => document.getElementById(id);
 const asked = {};
-let about, edits = [], look, waiting, clock;
+let about, edits = [], look, looked, waiting, clock; // `looked`: the edits of `look`, while it is of what is chosen
 
 // Whatever comes from data is set as text, never as HTML.
 function el(name, has = {}, ...inside) {
@@ -62,7 +62,7 @@ function form() {
     const rate = el("input", { type: "number", id: id("exact"), min: 0, max: .999, step: "any", value: edit.rate, "aria-label": `Edit ${number + 1}: rate, exactly` });
     const slide = el("input", { type: "range", id: id("rate"), min: 0, max: RATES.length - 1, step: 1, value: nearest(edit.rate), "aria-valuetext": String(edit.rate) });
     slide.oninput = () => { edit.rate = RATES[slide.value]; rate.value = edit.rate; slide.setAttribute("aria-valuetext", edit.rate); soon(); };
-    rate.oninput = () => { if (!(rate.value >= 0 && rate.value < 1)) return; edit.rate = Number(rate.value); slide.value = nearest(edit.rate); slide.setAttribute("aria-valuetext", edit.rate); soon(); };
+    rate.oninput = () => { if (!(rate.value >= 0 && rate.value < 1)) return outdated("A rate is at least 0 and less than 1."); edit.rate = Number(rate.value); slide.value = nearest(edit.rate); slide.setAttribute("aria-valuetext", edit.rate); soon(); };
     const layer = el("output", { id: id("layer-is") }, String(edit.layer));
     const where = el("input", { type: "range", id: id("layer"), min: 0, max: about.layers.length - 1, step: 1, value: edit.layer });
     where.oninput = () => { edit.layer = Number(where.value); layer.value = edit.layer; soon(); };
@@ -90,19 +90,34 @@ function pick(id, options, value) {
 
 // A look: soon, once nothing has moved for a moment; what was asked of the edits before is stopped.
 function soon() {
+  outdated("Reading…");
+  waiting = setTimeout(see, PAUSE);
+}
+function outdated(why) {
   clearTimeout(waiting);
   for (const what of ["look", "guard", "text"]) asked[what]?.abort();
-  waiting = setTimeout(see, PAUSE);
+  looked = null;
+  busy(""); current(false); sealed();
+  for (const id of ["verdict", "brief"]) $(id).textContent = why;
+  for (const id of ["command", "python"]) $(id).textContent = "";
+}
+function current(is) {
+  document.body.classList.toggle("old", !is);
+  for (const button of document.querySelectorAll("[data-copy]")) button.disabled = !is;
 }
 async function see() {
   const now = chosen(), begun = Date.now();
   busy("Reading…");
   try {
     look = await ask("look", { edits: now });
-  } catch (error) { return wrong(error); }
-  busy("");
+  } catch (error) {
+    if (!stopped(error)) outdated("These edits were not read.");
+    return wrong(error);
+  }
+  looked = now;
+  busy(""); current(true);
   $("status").textContent = `Read in ${((Date.now() - begun) / 1000).toFixed(1)} s.`;
-  accuracy(); confusion(); spectra(); turned(); times(); sealed(about.tested);
+  accuracy(); confusion(); spectra(); turned(); times(); sealed();
   $("command").textContent = look.elsewhere.command;
   $("python").textContent = look.elsewhere.python;
   guard(now);
@@ -173,22 +188,23 @@ function turned() {
 }
 async function guard(now) {
   if (!now.length) return fill("guarded", el("p", { className: "soft" }, "Nothing is clipped."));
-  fill("guarded", el("p", { className: "soft" }, `Reading what chose nothing: ${about.guard.join(", ")}…`));
+  const [text, ...tasks] = about.guard, read = [`the guard's text '${text.replace("(text) ", "")}'`, ...tasks.map(name => `task '${name}'`)];
+  fill("guarded", el("p", { className: "soft" }, `Reading ${read.join(" and ")}…`));
   try {
     const found = await ask("guard", { edits: now });
     if (!found.text) return fill("guarded", el("p", { className: "soft" }, "Nothing is clipped."));
     fill("guarded", el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "The guard's numbers" }, el("table", {},
-      el("thead", {}, el("tr", {}, el("td", {}), ...["unpruned", "clipped", "verdict", "change, 95% interval"].map(name => el("th", { scope: "col" }, name)))),
-      el("tbody", {}, ...harms(found).map(([name, ...cells]) => el("tr", {}, el("th", { scope: "row" }, name), ...cells.map(cell => el("td", {}, cell))))))),
+      el("thead", {}, el("tr", {}, el("td", {}), ...["unpruned", "clipped", ...tasks.length ? ["verdict"] : [], "change, 95% interval"].map(name => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, ...harms(found, tasks.length).map(([name, ...cells]) => el("tr", {}, el("th", { scope: "row" }, name), ...cells.map(cell => el("td", {}, cell))))))),
       el("p", { id: "harm" }, found.says),
       el("p", { className: "soft" }, "KL is how far the next-token predictions moved from the unpruned model's (0: not at all); perplexity times 1 is as good a reader of plain text as before."));
   } catch (error) { if (!stopped(error)) fill("guarded", el("p", { className: "wrong" }, error.message)); }
 }
-function harms(found) {
-  const { text, tasks } = found, number = (value, digits) => value == null ? "–" : Math.abs(value) < 1e6 ? value.toFixed(digits) : value.toExponential(digits);
+function harms({ text, tasks }, verdicts) {
+  const none = verdicts ? [""] : [], number = (value, digits) => value == null ? "–" : Math.abs(value) < 1e6 ? value.toFixed(digits) : value.toExponential(digits);
   const points = value => `${value < 0 ? "−" : "+"}${Math.abs(100 * value).toFixed(2)}`, range = (bounds, write) => bounds ? `\n${bounds.map(write).join(" to ")}` : "";
-  const lines = [[`${text.name}: perplexity`, number(text.unpruned, 2), number(text.clipped, 2), "", `× ${number(text.ratio, 4)}${range(text.ratio_interval, value => number(value, 4))}`],
-    ["KL, nats a token", "0", number(text.divergence, 4), "", range(text.divergence_interval, value => number(value, 4)).trim()]];
+  const lines = [[`${text.name}: perplexity`, number(text.unpruned, 2), number(text.clipped, 2), ...none, `× ${number(text.ratio, 4)}${range(text.ratio_interval, value => number(value, 4))}`],
+    ["KL, nats a token", "–", "–", ...none, `${number(text.divergence, 4)}${range(text.divergence_interval, value => number(value, 4))}`]];
   return [...text.divergence === undefined ? [] : lines, ...tasks.map(({ task, unpruned, clipped, change, verdict }) =>
     [`${task}: accuracy`, share(unpruned), clipped === null ? "–" : share(clipped), verdict, change ? `${points(change.difference)} points${range(change.interval, points)}` : "–"])];
 }
@@ -204,13 +220,17 @@ function times() {
     el("text", { x: left - 6, y: 18, "text-anchor": "end" }, `${most.toFixed(1)} s`), el("text", { x: left - 6, y: height - foot, "text-anchor": "end" }, "0"),
     el("text", { x: left, y: height - foot + 16 }, "layer 0"), el("text", { x: x(layers - 1), y: height - foot + 16, "text-anchor": "end" }, `layer ${layers - 1}`)));
 }
-function sealed(tested) {
-  about.tested = tested;
-  $("test").disabled = !!tested || !look || !chosen().length;
-  if (tested) return fill("sealed", ...(tested.says || ["A test was begun, and stopped before its end."]).map(said => el("p", {}, said)), el("p", { className: "soft" }, "eckart report ", tested.run || about.run));
+function sealed() {
+  const { tested, begun, looked_at_before: before } = about, earlier = before ? [el("p", { id: "before" }, before)] : [];
+  $("test").disabled = !!tested || !testable().length;
+  $("test").textContent = begun.length && !tested ? "Go on with this test" : "Test this choice, once";
+  if (tested) return fill("sealed", ...tested.says.map(said => el("p", {}, said)), ...earlier, el("p", { className: "soft" }, "eckart report ", tested.run));
+  if (begun.length) return fill("sealed", el("p", {}, `The test of ${begun.join(", ")} was begun, and stopped before its end. It can go on; no other choice is tested in this run.`), ...earlier);
   const whole = look?.looks.find(one => !one.edits.length), minutes = whole ? 2 * whole.seconds * about.test_rows / (look.n * 60) : 0;
-  fill("sealed", el("p", {}, `${counted(about.test_rows, "test row")} are kept back. They can be looked at once, for one choice${minutes > 1 ? `: about ${Math.round(minutes)} minutes` : ""}.`));
+  fill("sealed", el("p", {}, `${counted(about.test_rows, "test row")} are kept back. They can be looked at once, for one choice${minutes > 1 ? `: about ${Math.round(minutes)} minutes` : ""}.`), ...earlier);
 }
+// A test that was begun is of its own choice; any other is of what was looked at last.
+const testable = () => about.begun.length ? about.begun : looked || [];
 
 async function main() {
   about = await ask("about");
@@ -223,7 +243,7 @@ async function main() {
   if (!about.fields.length) fill("answers", el("p", { className: "soft" }, "This task does not say how a new text becomes a prompt."));
   const fresh = () => ({ layer: about.layers.length - 1, part: "mlp", cut: "smallest", rate: 0 });
   edits = [fresh()];
-  form(); sealed(about.tested);
+  form(); sealed();
   $("add").onclick = () => {
     const used = new Set(edits.map(edit => edit.layer)), free = about.layers.map((_, at) => at).reverse().find(at => !used.has(at));
     edits.push({ ...fresh(), layer: free ?? 0 });
@@ -254,11 +274,12 @@ async function main() {
     if (String(now) === String(chosen())) guard(now);
   };
   $("test").onclick = async () => {
-    const now = chosen();
+    const now = testable();
     if (!confirm(`Look at the ${about.test_rows} test rows for ${now.join(", ")}? This is done once.`)) return;
     busy("Testing…");
-    try { about.tested = await ask("test", { edits: now }); busy(""); } catch (error) { wrong(error); }
-    sealed(about.tested);
+    try { await ask("test", { edits: now }); busy(""); } catch (error) { wrong(error); }
+    Object.assign(about, await ask("about").catch(() => ({}))); // a test that was stopped was begun
+    sealed();
   };
   soon();
 }
