@@ -20,7 +20,7 @@ from eckart.selection.looks import Looks
 from eckart.selection.order import Order
 from eckart.selection.rivals import Rivals
 from eckart.statistics.crossed import below_majority
-from eckart.statistics.gain import sentence, verdict
+from eckart.statistics.gain import mean_text, sentence, verdict
 from eckart.statistics.paired import predictions_turned
 from eckart.statistics.scores import Shown, shown
 
@@ -158,11 +158,11 @@ class Tested(Shown, ABC):
             f"{self.settings['model']} on {self.settings['task']}: {self.verdict()}",
             f"  choice      {self.choice()}",
             f"  screen      {self.order}" if self.order else "",
-            f"  unpruned    {_value(self.baseline, metric):.4f} {metric.replace('_', ' ')} on test,"
+            f"  unpruned    {_text(self.baseline, metric)} {metric.replace('_', ' ')} on test,"
             f" n = {score.n}",
         ]
         if self.edits:
-            said.append(f"  clipped     {_value(self.clipped, metric):.4f}")
+            said.append(f"  clipped     {_text(self.clipped, metric)}")
             said.append(f"  gain        {sentence(self.comparison, metric)}")
         if self.beside():
             said.append(f"  controls    {self.beside()}")
@@ -222,3 +222,7 @@ def drawn(shots: int, seeds: Sequence[int], prompts: int = 1) -> str:
 def _value(scored: Scored, metric: str) -> float:
     assert scored.score is not None
     return shown(metric, scored.score.merits[metric])
+
+
+def _text(scored: Scored, metric: str) -> str:
+    return mean_text(_value(scored, metric), metric)

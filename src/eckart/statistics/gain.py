@@ -59,6 +59,15 @@ def _agreed(word: str, number: int) -> str:
     return one if number == 1 else more
 
 
+def mean_text(value: float, metric: str) -> str:
+    """Write a mean: of errors, which may be tiny, four digits instead of four decimals.
+
+    >>> mean_text(0.25, "accuracy"), mean_text(0.00123456, "squared_error")
+    ('0.2500', '0.001235')
+    """
+    return f"{value:.4g}" if metric == SQUARED_ERROR else f"{value:.4f}"
+
+
 def sentence(
     found: Estimate | PairedDifference,
     metric: str,
@@ -81,7 +90,7 @@ def sentence(
     """
     labels = metric != SQUARED_ERROR
     change, low, high = (
-        f"{100 * value:+.2f}" if labels else f"{value:+.4f}"
+        f"{100 * value:+.2f}" if labels else f"{value:+.3g}"
         for value in (found.mean, *found.interval)
     )
     told = [f"95% interval {low} to {high}"]

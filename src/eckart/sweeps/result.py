@@ -13,7 +13,7 @@ from eckart.records import Edit, Setting, Trial
 from eckart.runs import Run, folder_name
 from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.guarded import Guarded
-from eckart.statistics.gain import counted, sentence, verdict
+from eckart.statistics.gain import counted, mean_text, sentence, verdict
 from eckart.statistics.paired import PairedDifference, compare
 from eckart.statistics.scores import SQUARED_ERROR, Shown, shown
 
@@ -67,12 +67,14 @@ class Line:
         )
         if self.unpruned is None:
             return f"{unit}: the unpruned model cannot be scored"
-        validation = f"{unit}: validation {self.metric.replace('_', ' ')} {self.unpruned:.4f}"
+        before = mean_text(self.unpruned, self.metric)
+        validation = f"{unit}: validation {self.metric.replace('_', ' ')} {before}"
         if self.edit is None:
             return f"{validation} (n = {self.rows}); none of {self.candidates} edits does better"
+        assert self.best is not None
         found = (
-            f"{validation} -> {self.best:.4f} at {self.edit} (best of {self.candidates}; n ="
-            f" {self.rows})"
+            f"{validation} -> {mean_text(self.best, self.metric)} at {self.edit} (best of"
+            f" {self.candidates}; n = {self.rows})"
         )
         besides = f". {self.guarded}" if self.guarded else ""
         if self.test is None:

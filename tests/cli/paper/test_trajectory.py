@@ -28,6 +28,7 @@ def test_the_verb_prints_what_was_read(eckart, folder, tmp_path):
     assert ended.status == 0, ended.err
     for word in (
         "Theorem 1 against",
+        "in brackets: 95% intervals of the mean over the prompts",
         "|Delta W_t|, t = 2",
         "norm half, nats, t = 1",
         "unclipped, noisy",

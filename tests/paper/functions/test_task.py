@@ -194,10 +194,10 @@ def test_a_sweep_says_what_its_best_does_on_test(kept, tmp_path):
     assert mlp.best == pytest.approx(mlp.unpruned / 2)
     assert mlp.edit == Edit(0, "mlp", 0.5)  # of equal errors the smaller rate
     assert (
-        f"validation squared error {mlp.unpruned:.4f} -> {mlp.best:.4f} at 0:mlp:0.5 (best of 2; n"
+        f"validation squared error {mlp.unpruned:.4g} -> {mlp.best:.4g} at 0:mlp:0.5 (best of 2; n"
         " = 20)" in str(mlp)
     )
-    assert f"test {mlp.test.difference:+.4f} smaller (95% interval" in str(mlp)
+    assert f"test {mlp.test.difference:+.3g} smaller (95% interval" in str(mlp)
     assert "paired t test" in str(mlp)
     study = eckart.search(kept, task, part="mlp", rates=RATES)
     assert "gain with n = 20 test rows" in str(study)

@@ -92,7 +92,7 @@ def clipping_report(found: Clipping) -> RenderableType:
         Said(sure, "bold"),
         *(Said(f"  {edit}: {sentence(gain, SQUARED_ERROR, p=p)}") for edit, gain, p in better[:3]),
         Said(f"\n{title}", "bold"),
-        Said(f"unpruned {unpruned.mean:.4f}, 95% interval {low:.4f} to {high:.4f}\n"),
+        Said(f"unpruned {unpruned.mean:.4g}, 95% interval {low:.4g} to {high:.4g}\n"),
         *(_table(part, cells) for part, cells in found.parts.items()),
         *(Said(f"failed: {line}", hang=2) for line in found.failed),
         Said(f"Algorithm 1, examples of seed {task.seed}; its tests are not corrected", "bold"),
@@ -117,4 +117,4 @@ def _entry(cell: Measured | None) -> str:
     if cell is None:
         return "failed"
     mark = {"gain": " +", "loss": " -", "cannot tell": ""}
-    return f"{cell.mean:.4f}{mark[judged(cell)]}"
+    return f"{cell.mean:.4g}{mark[judged(cell)]}"

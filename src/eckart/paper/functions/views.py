@@ -110,7 +110,7 @@ def readings_table(
     title = (
         f"Theorem 1 against the model's own blocks: residual {residual:.1e}\nN = {first.examples},"
         f" b = {noise.shots}, floor {noise.floor:g}, {len(first.tested):,} prompts; norms are"
-        " medians"
+        " medians\nin brackets: 95% intervals of the mean over the prompts"
     )
     columns = (Column("", ""), *(Column(name, name, "written") for name in readings))
     return Table("readings", title, "", columns, rows)
