@@ -161,7 +161,7 @@ def test_evaluate_shows_the_model_beside_what_suits_its_class(eckart, trained, t
         "tree",
         "3-nn",
         "averaging",
-        "excess over least squares",
+        "excess over 3-nn",
         "60",
     ):
         assert word in ended.out
@@ -194,7 +194,7 @@ def test_evaluate_by_steps(eckart, trained, tmp_path):
     arguments = ["functions", "evaluate", trained, "--by-steps", "--prompts", "50"]
     ended = eckart(*arguments, "--plot", "steps.svg")
     assert ended.status == 0, ended.err
-    for word in ("2 steps", "4 steps", "16 steps", "least-squares"):
+    for word in ("2 steps", "4 steps", "16 steps", "3-nn"):
         assert word in ended.out
     assert "16 steps" in (tmp_path / "steps.svg").read_text()
     assert json.loads(eckart(*arguments, "--json").out)["steps"] == [2, 4, 16]

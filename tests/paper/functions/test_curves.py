@@ -87,7 +87,11 @@ def test_errors_are_not_negative_and_an_excess_may_be(tiny):
     on = held_out(tiny, "noisy-linear", prompts=300)
     curves = error_curves(tiny, on, choose_baselines("noisy-linear"))
     assert all(low >= 0 for curve in (curves.model, *curves.baselines) for low in curve.lows)
-    assert curves.excess.lows[2] < 0
+    assert curves.reference == "ridge"
+    assert error_curves(tiny, held_out(tiny, "decision-tree", prompts=9)).reference == "3-nn"
+    of_networks = error_curves(tiny, held_out(tiny, "relu-network", prompts=300))
+    assert of_networks.reference == "least-squares"
+    assert of_networks.excess.lows[2] < 0
 
 
 def test_prompts_are_the_seeds_and_not_the_trainings(tiny):

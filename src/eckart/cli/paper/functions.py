@@ -138,7 +138,7 @@ def evaluate(
     check_plot(plot)
     if by_steps and baselines is not None:
         raise TaskError(
-            "--by-steps shows a training beside least squares alone; leave out --baselines"
+            "--by-steps shows a training beside one baseline alone; leave out --baselines"
         )
     drawn = {"prompts": prompts, "points": points, "seed": seed}
     curves: Curves

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 
 from eckart.errors import NotANumberError, TaskError
-from eckart.paper.functions.baselines import BASELINES, Baseline, predict
+from eckart.paper.functions.baselines import Baseline, predict, reference
 from eckart.paper.functions.classes import (
     FunctionClass,
     Prompts,
@@ -24,8 +24,6 @@ from eckart.statistics.paired import mean_interval
 
 PROMPTS = 2_000
 """How many prompts an error is averaged over, if nobody says otherwise."""
-REFERENCE = BASELINES["least-squares"]
-"""What a model's excess is over."""
 _BATCH = 500
 
 Errors = Float[np.ndarray, "prompts counts"]
@@ -67,17 +65,22 @@ class Curves:
 
 @dataclass(frozen=True)
 class ErrorCurves(Curves):
-    """Figure 5a: a model beside baselines; its excess is over least squares, prompt by prompt."""
+    """Figure 5a: a model beside baselines; its excess is over one of them, prompt by prompt."""
 
     model: Curve
     baselines: tuple[Curve, ...]
     excess: Curve
 
+    @property
+    def reference(self) -> str:
+        """The baseline that the excess is over."""
+        return self.excess.name.removeprefix(f"{self.model.name} - ")
+
 
 @dataclass(frozen=True)
 class StepCurves(Curves):
-    """Figure 5b: the models of one training, by the steps after which each was kept, beside least
-    squares."""
+    """Figure 5b: the models of one training, by the steps after which each was kept, beside the
+    baseline that an excess would be over."""
 
     steps: tuple[int, ...]
     models: tuple[Curve, ...]
@@ -164,14 +167,14 @@ def error_curves(
 ) -> ErrorCurves:
     """Measure a model, which curves call by `name`, beside baselines, on the same prompts, for
     every number of examples; `advance` is told of each that a baseline is done with."""
-    own, reference = on.of_model(model), on.of_baseline(REFERENCE)
+    own, over = on.of_model(model), reference(on.kind.name)
     return ErrorCurves(
         **on.facts(),
         model=_curve(name, own),
         baselines=tuple(
             _curve(baseline.name, on.of_baseline(baseline, advance)) for baseline in baselines
         ),
-        excess=_curve(f"{name} - {REFERENCE.name}", own - reference, signed=True),
+        excess=_curve(f"{name} - {over.name}", own - on.of_baseline(over), signed=True),
     )
 
 
@@ -184,10 +187,10 @@ def step_curves(
     for step, model in models:
         found[step] = _curve(f"{step:,} steps", on.of_model(model))
         advance(1)
-    reference = _curve(REFERENCE.name, on.of_baseline(REFERENCE))
-    return StepCurves(
-        **on.facts(), steps=tuple(found), models=tuple(found.values()), reference=reference
-    )
+    over = reference(on.kind.name)
+    beside = _curve(over.name, on.of_baseline(over))
+    kept = tuple(found.values())
+    return StepCurves(**on.facts(), steps=tuple(found), models=kept, reference=beside)
 
 
 def _curve(name: str, values: Errors, signed: bool = False) -> Curve:

@@ -57,11 +57,12 @@ AT_ONCE: dict[str, Callable[[TrajectoryReading], str]] = {
 
 def error_table(curves: ErrorCurves) -> Table:
     """Return errors by the number of examples, a model's beside the baselines', and its excess over
-    least squares."""
+    one of them."""
+    over = curves.reference.replace("least-squares", "least squares")
     columns: dict[Column, Iterable[Any]] = {
         Column("model", curves.model.name, "estimate"): _bounded(curves.model),
         **{Column(f"baseline {b.name}", b.name, "decimals"): b.means for b in curves.baselines},
-        Column("excess", "excess over least squares", "estimate"): _bounded(curves.excess),
+        Column("excess", f"excess over {over}", "estimate"): _bounded(curves.excess),
     }
     return _by_count(curves, columns, NOTE)
 
