@@ -140,7 +140,7 @@ def test_a_model_that_does_not_beat_the_most_frequent_label_is_the_first_thing_s
     found = replace(found, **looks)
     for said in (conclusion(found), str(found)):
         assert said.startswith(
-            "Learned nothing here, as far as accuracy on n = 92 rows shows: "
+            "The model learned nothing here, as far as accuracy on n = 92 rows shows: "
         ) == bool(named)
         first = said.partition(";")[0]
         assert all(f"{name}" in first for name in named)

@@ -123,7 +123,7 @@ def _opening(first: str, found: Named, compared: Sequence[Pair]) -> Opening:
     title = _title(first, paired, units) if paired else _own_title(found)
     answers = (
         ("Which did better?", _which(first, shown, paired, units)),
-        ("How sure?", _each(shown, partial(_how_sure, units, len(paired))) or OWN),
+        ("How sure?", _each(shown, partial(_how_sure, first, units, len(paired))) or OWN),
         ("On the same rows?", _shared(first, compared)),
         ("What now?", _now(first, [pair[1].verdict for pair in paired])),
     )
@@ -214,10 +214,10 @@ def _better(first: str, units: Units, each: Beside) -> str:
     return f"{told}: {units.metric} {each.after:.4f}, '{first}' {each.before:.4f}."
 
 
-def _how_sure(units: Units, among: int, each: Beside) -> str:
+def _how_sure(first: str, units: Units, among: int, each: Beside) -> str:
     assert each.gain is not None
     seeds = each.gain.seeds
-    about = each.verdict, each.gain, units, each.p_adjusted, among
+    about = each.verdict, f"'{first}'", each.gain, units, each.p_adjusted, among
     return sureness(*about, f"{each.shared} rows, {seeds} draw{'s' * (seeds > 1)}")
 
 

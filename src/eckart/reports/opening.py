@@ -34,7 +34,7 @@ from eckart.reports.sentences import (
 from eckart.reports.table import UNITS
 from eckart.reports.tables import spectra_by_model
 from eckart.selection.controls import joined
-from eckart.selection.rivals import Rivals
+from eckart.selection.rivals import CALIBRATIONS, Rivals
 from eckart.selection.tested import drawn
 from eckart.statistics.gain import LEVEL, counted
 from eckart.statistics.power import LEAST_GAIN, Design
@@ -46,7 +46,7 @@ CAPTION = (
     "A dot is the change that was measured, its line the 95% interval. Better or worse is said"
     " where the line is clear of zero and p, adjusted where several are compared, is at most 0.05."
 )
-LABEL = " The hollow mark: what always answering the most frequent label would reach."
+MARKS = " A hollow mark is what the named alternative reaches, on the same scale."
 ONE_DRAW = (
     "One draw of demonstrations alone: others may say otherwise. Search again with `--seeds"
     " 0,1,2,3,4` before you rely on it."
@@ -104,6 +104,8 @@ def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
         ("What now?", _instead(rivals) if unbeaten else _now(shown[0], findings)),
     )
     lines = [line for c in choices if (line := gain_line(c, findings, names[c.target]))]
+    if rivals and lines and not several:
+        lines = [replace(lines[0], rival=_mark(rivals))]
     outcomes = {choice.conclusion for choice in told} or {first.conclusion}
     verdict = found_words(choice.conclusion for choice in choices)
     title = f"{len(choices)} choices: {verdict}" if several else _title(first, findings, unbeaten)
@@ -121,10 +123,10 @@ def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
     where = _where(choices, findings)
     if len(lines) > MOST_LINES:
         where += f"; the {MOST_LINES} most certain of {len(lines)}"
-    labelled = any(line.majority is not None for line in lines[:MOST_LINES])
+    marked = any(line.marks for line in lines[:MOST_LINES])
     about = {"sample": where, "outcome": found.outcome}
     draw = partial(draw_gains, lines[:MOST_LINES], UNITS[findings.kind], **about)
-    return pictured(found, draw, CAPTION + LABEL * labelled)
+    return pictured(found, draw, CAPTION + MARKS * marked)
 
 
 def pictured(found: Opening, draw: Callable[..., Figure], caption: str) -> Opening:
@@ -171,18 +173,21 @@ def _where(choices: Sequence[Choice], findings: Findings) -> str:
     (choice,) = choices
     where = choice.condition
     draws = drawn(where.shots, tuple(choice.picks), choice.prompts)
-    return f"{on}, {where.shots} shots, scoring {where.scoring}{said}, {draws}"
+    calibrated = where.scoring in CALIBRATIONS
+    scoring = f"{where.scoring} calibration" if calibrated else f"scoring {where.scoring}"
+    return f"{on}, {where.shots} shots, {scoring}{said}, {draws}"
 
 
 def _title(choice: Choice, findings: Findings, unbeaten: str) -> str:
     words = {"gain": "It got better", "loss": "It got worse"}
     word = words.get(choice.conclusion, choice.conclusion.capitalize())
-    if unbeaten:
-        word = f"Better than unpruned, but not shown to beat {unbeaten}"
     if choice.gain is None:
         return word
     told = UNITS[findings.kind].told(choice.gain.mean, choice.gain.interval)
-    return f"{word}: {told} by clipping {clipped_words(choice)}"
+    how = f"by clipping {clipped_words(choice)}"
+    if unbeaten:
+        return f"Better than unpruned, {told} {how}; but not shown to beat {unbeaten}"
+    return f"{word}: {told} {how}"
 
 
 def _unbeaten(choice: Choice, unlearned: Sequence[str], rivals: Rivals | None) -> str:
@@ -190,7 +195,7 @@ def _unbeaten(choice: Choice, unlearned: Sequence[str], rivals: Rivals | None) -
     if choice.conclusion != "gain":
         return ""
     if rivals and not rivals.helps:
-        return rivals.nearest.name
+        return rivals.nearest.described
     return "always answering the most frequent label" if unlearned else ""
 
 
@@ -240,18 +245,25 @@ def _beside(rivals: Rivals) -> str:
     told = "" if nearest.verdict != "cannot tell" else "; these rows do not tell the two apart"
     others = len(rivals.compared) - 1
     return (
-        f"{word}: nearest comes {nearest.name}, with {nearest.accuracy:.4f} on the same rows where"
-        f" the clipped model has {nearest.choice:.4f}{told}. Clipping helps where it beats all that"
-        f" costs nothing; {others} others were compared, below."
+        f"{word}. The strongest rival, {nearest.described}, has accuracy {nearest.accuracy:.4f} on"
+        f" the same rows where the clipped model has {nearest.choice:.4f}: clipped less rival"
+        f" {nearest.told}{told}. Clipping helps where it beats all that costs nothing; {others}"
+        " others were compared, below."
     )
+
+
+def _mark(rivals: Rivals) -> tuple[str, float] | None:
+    """Return the strongest rival and its accuracy, where the picture has no mark for it yet."""
+    nearest = rivals.nearest
+    return (nearest.described, nearest.accuracy) if nearest.free and nearest.accuracy else None
 
 
 def _instead(rivals: Rivals | None) -> str:
     """Say what to do with a gain over the unpruned model alone."""
     if rivals and rivals.nearest.gain and rivals.nearest.gain.mean < 0:
         return (
-            f"Do not use this: leave the model as it is, with {rivals.nearest.name}, which costs"
-            " nothing and scored higher; then search again from there."
+            f"Do not use this: {rivals.nearest.described} costs nothing and scored higher. Search"
+            " again from there."
         )
     return (
         "Do not use this yet: another number of demonstrations, template or scoring may do more,"
@@ -290,7 +302,7 @@ def _cut(choice: Choice, findings: Findings) -> str:
     sizes = [f"{of - kept:,} of {of:,} in {joined(own)}" for (of, kept), own in names.items()]
     known = f" ({'; '.join(sizes)})" if sizes else ""
     share = f"{100 * edit.rate:.4g}%"
-    return f"At {edit.rate:g} the smallest {share} of its singular values are set to 0{known}."
+    return f"At rate {edit.rate:g} the smallest {share} of its singular values are set to 0{known}."
 
 
 def _how_sure(choice: Choice, findings: Findings) -> str:
@@ -302,7 +314,7 @@ def _how_sure(choice: Choice, findings: Findings) -> str:
         facts.insert(0, mcnemar_words(choice.fixed, choice.broken))
     if choice.basis == "cross-validated":
         facts.append("corrected for having been chosen on these rows")
-    about = choice.conclusion, choice.gain, UNITS[findings.kind]
+    about = choice.conclusion, "the unpruned model", choice.gain, UNITS[findings.kind]
     sure = sureness(*about, choice.p_adjusted, len(findings.choices), *facts)
     return f"{sure}{power_sentence(choice, findings)}"
 

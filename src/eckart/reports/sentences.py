@@ -196,6 +196,7 @@ def changes(choice: Choice, findings: Findings) -> str:
 
 def sureness(
     outcome: Conclusion,
+    than: str,
     gain: Estimate,
     units: Units,
     p: float,
@@ -205,12 +206,15 @@ def sureness(
     """Say in a plain word how sure a verdict is, then in numbers.
 
     Arguments:
+        than: what it was compared with.
         among: of how many that were compared p is adjusted.
         facts: what else a reader should know, such as n.
     """
-    sure = "Quite sure" if outcome in ("gain", "loss") else "Not sure"
+    sure = "Not sure"
+    if outcome in ("gain", "loss"):
+        sure = f"Quite sure that it is {PLAIN[outcome]} than {than}"
     low, high = map(units.text, gain.interval)
-    adjusted = f"adjusted for all {among} choices" if among > 1 else "of one choice, not adjusted"
+    adjusted = f"adjusted for all {among} choices" if among > 1 else "of this one comparison"
     told = [f"95% interval {low} to {high}{units.unit}", f"{_p(p)}, {adjusted}"]
     return f"{sure}: {'; '.join([*told, *facts])}."
 
@@ -260,7 +264,8 @@ def _where(choice: Choice, findings: Findings) -> str:
 def clipped_words(choice: Choice) -> str:
     assert choice.edit is not None
     if choice.agreed:
-        return f"{part_words(choice.part)} of layer {choice.edit.layer} at {choice.edit.rate:g}"
+        rate = f"at rate {choice.edit.rate:g}"
+        return f"{part_words(choice.part)} of layer {choice.edit.layer} {rate}"
     return f"{part_words(choice.part)} as each seed chose ({picks_text(choice)})"
 
 

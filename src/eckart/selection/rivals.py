@@ -75,6 +75,18 @@ class Rival:
         """What the choice does to the rival: gain is better."""
         return verdict(self.gain, self.p_adjusted) if self.gain else "cannot tell"
 
+    @property
+    def described(self) -> str:
+        """Its name where no table says what these are."""
+        if self.free:
+            return f"{UNPRUNED} with {self.name.replace(' with ', ' and ')}"
+        return f"always answering {MAJORITY}" if self.name == MAJORITY else self.name
+
+    @property
+    def told(self) -> str:
+        """The choice's gain over it, in numbers."""
+        return sentence(_gain(self), "accuracy", p=self.p_adjusted if self.free else None)
+
     def to_json(self) -> dict[str, Any]:
         gain = self.gain and {**asdict(self.gain), "interval": list(self.gain.interval)}
         return {
@@ -85,11 +97,7 @@ class Rival:
 
     def __str__(self) -> str:
         """Say how the choice stands against it."""
-        p = self.p_adjusted if self.free else None
-        return (
-            f"{self.accuracy:.4f} against {self.choice:.4f}, choice less rival"
-            f" {sentence(_gain(self), 'accuracy', p=p)}"
-        )
+        return f"{self.accuracy:.4f} against {self.choice:.4f}, choice less rival {self.told}"
 
 
 @dataclass(frozen=True)

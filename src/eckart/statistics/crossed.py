@@ -295,7 +295,7 @@ def below_majority(
     if [*found][-1] not in said:
         return ""
     return (
-        f"Learned nothing here, as far as accuracy on {rows} shows: {', '.join(said.values())};"
+        f"The model learned nothing here, as far as accuracy on {rows} shows: {', '.join(said.values())};"
         f" always answering the most frequent label scores {majority:.4f}."
     )
 

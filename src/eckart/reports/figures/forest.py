@@ -23,6 +23,7 @@ LINE, APART = 0.17, 0.08
 INK = {"gain": "#00684a", "loss": "#a63c06"}
 WORDS = {"gain": "better", "loss": "worse"}
 UNSURE = "#4a525c"
+LABEL = "always the most frequent label"
 AT_A_GLANCE = 4
 """More gains than these may end below a screen: their axis stands above them."""
 
@@ -37,6 +38,7 @@ class GainLine:
         gain, interval: in the units of what was measured; above 0 is better.
         before: what the unpruned model reaches.
         majority: what always answering the most frequent label reaches; None of numbers.
+        rival: the strongest of what costs nothing, by name, and what it reaches.
     """
 
     name: str
@@ -45,6 +47,13 @@ class GainLine:
     interval: tuple[float, float]
     before: float
     majority: float | None = None
+    rival: tuple[str, float] | None = None
+
+    @property
+    def marks(self) -> list[tuple[str, str, float]]:
+        """What else is marked: marker, name and what it reaches."""
+        label = [] if self.majority is None else [("D", LABEL, self.majority)]
+        return label + ([] if self.rival is None else [("s", *self.rival)])
 
     def numbers(self, units: Units) -> str:
         """Write its verdict, gain and interval, over two lines."""
@@ -80,14 +89,17 @@ def draw_gains(
     names = [_filled(line.name, NAME_LETTERS * width) for line in lines]
     tall = max(2, *(name.count("\n") + 1 for name in names)) * LINE + APART
     above = LINE * words.count("\n") + bool(title) * 0.3 * (said.count("\n") + 1)
-    figure = Figure(figsize=(width, 1.3 + tall * len(lines) + above), layout="constrained")
+    marked = {name for line in lines for _, name, _ in line.marks}
+    below = LINE * len(marked) * (width < WIDE or len(marked) > 1)
+    height = 1.3 + tall * len(lines) + above + below
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     if title:
         about: dict[str, Any] = {"x": 0.012, "ha": "left", "fontsize": 13, "weight": "bold"}
         figure.suptitle(said, color=INK.get(outcome, "black"), **about)
     axes.set_title(words, loc="left", x=0, fontsize=8.5, color="0.3")
     least, most = _reach(lines, units)
-    zero = f"0: {reference}" + f", {lines[0].before:.4f}" * (len(lines) == 1)
+    zero = f"zero line: {reference}" + f", {lines[0].before:.4f}" * (len(lines) == 1)
     axes.axvline(0, color="black", linewidth=1.1, zorder=1, label=zero)
     for place, line in enumerate(lines):
         _draw(axes, -place, line, units, (least, most))
@@ -103,7 +115,7 @@ def draw_gains(
         axes.xaxis.set_label_position("top")
     axes.grid(axis="x", color="0.92")
     axes.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+    figure.legend(loc="outside lower center", ncols=1 if below else 2, frameon=False, fontsize=8.5)
     return figure
 
 
@@ -113,18 +125,18 @@ def _filled(text: str, letters: float) -> str:
 
 
 def _reach(lines: Sequence[GainLine], units: Units) -> tuple[float, float]:
-    """Return the ends of the axis: the intervals and zero, and the most frequent label where it
-    does not squeeze them."""
+    """Return the ends of the axis: the intervals and zero, and the marks that do not squeeze
+    them."""
     ends = [0.0, *(units.scale * end for line in lines for end in line.interval)]
     span = max(ends) - min(ends) or 1.0
-    near = [at for line in lines if (at := _label(line, units)) is not None]
+    near = [_change(line, level, units) for line in lines for *_, level in line.marks]
     ends += [at for at in near if min(ends) - 2 * span <= at <= max(ends) + 2 * span]
     margin = 0.08 * (max(ends) - min(ends))
     return min(ends) - margin, max(ends) + margin
 
 
-def _label(line: GainLine, units: Units) -> float | None:
-    return None if line.majority is None else units.scale * (line.majority - line.before)
+def _change(line: GainLine, level: float, units: Units) -> float:
+    return units.scale * (level - line.before)
 
 
 def _draw(
@@ -138,14 +150,20 @@ def _draw(
         line.numbers(units), (1, height), (6, 0), xycoords=("axes fraction", "data"),
         textcoords="offset points", va="center", size=8.5, color=colour, weight="bold",
     )  # fmt: skip
-    at = _label(line, units)
-    if at is None:
-        return
-    inside = reach[0] <= at <= reach[1]
-    marker, place = ("D", at) if inside else ("<", reach[0]) if at < 0 else (">", reach[1])
-    name = "always the most frequent label" + ("" if inside else ", beyond the picture")
+    for marker, name, level in line.marks:
+        _mark(axes, height, (marker, name), _change(line, level, units), reach)
+
+
+def _mark(
+    axes: Axes, height: int, mark: tuple[str, str], at: float, reach: tuple[float, float]
+) -> None:
+    """Mark what is no choice; at the picture's edge where it lies beyond."""
+    marker, name = mark
+    if not reach[0] <= at <= reach[1]:
+        marker, at = ("<", reach[0]) if at < 0 else (">", reach[1])
+        name += ", beyond the picture"
     known = axes.get_legend_handles_labels()[1]
     axes.plot(
-        place, height, marker=marker, markersize=7, color="0.45", markerfacecolor="white",
+        at, height, marker=marker, markersize=7, color="0.45", markerfacecolor="white",
         linestyle="none", clip_on=False, zorder=3, label="" if name in known else name,
     )  # fmt: skip
