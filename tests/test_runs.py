@@ -240,6 +240,15 @@ def test_reading_changes_nothing(tmp_path):
     assert (tmp_path / "run.sqlite").read_bytes() == before
 
 
+def test_a_run_that_was_killed_before_it_began_says_so_and_begins_again(tmp_path):
+    (tmp_path / "run.sqlite").touch()
+    with pytest.raises(RunError, match="is empty: it was ended before it kept anything"):
+        read_run(tmp_path)
+    with RunStore(tmp_path, SETTINGS) as store:
+        store.keep(trial())
+    assert len(read_run(tmp_path).trials) == 1
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(RunError, match=r"holds no run \(no run\.sqlite\)"):
         read_run(tmp_path)

@@ -358,6 +358,11 @@ def _unpacked(text: str, content: bytes | None) -> Trial:
 
 def check_kind(database: sqlite3.Connection, folder: Path) -> None:
     """Refuse a database that is no run, or another version's."""
+    if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+        raise RunError(
+            f"run '{folder}' is empty: it was ended before it kept anything; the command that"
+            " began it begins it again"
+        )
     if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise RunError(
             f"'{folder / 'run.sqlite'}' is no run of eckart; choose another folder with --out"

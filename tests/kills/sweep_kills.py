@@ -40,7 +40,9 @@ def run(model, task: dict, folder: Path, log: Path) -> None:
 
 
 def trials(folder: Path) -> dict:
-    return read_run(folder).trials if (folder / "run.sqlite").exists() else {}
+    from search_kills import kept  # beside this file, which only a script's own folder finds
+
+    return read_run(folder).trials if kept(folder) else {}
 
 
 def main(model: str, data: str, folder: str) -> None:

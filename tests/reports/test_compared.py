@@ -51,8 +51,10 @@ def test_the_first_screen_opens_with_the_verdict(folders):
     first = read_comparison([folders["plain"], folders["better"]], None, "html").opening
     said = dict(first.answers)
     assert first.title.startswith("'better' did better than 'plain': +16.38 points")
-    assert said["How sure?"].startswith("'better' (moods, 4 shots, sum, mlp): Quite sure that it is")
-    assert "of one choice, not adjusted; 60 rows, 3 draws" in said["How sure?"]
+    assert said["How sure?"].startswith(
+        "'better' (moods, 4 shots, sum, mlp): Quite sure that it is"
+    )
+    assert "of this one comparison; 60 rows, 3 draws" in said["How sure?"]
     assert said["What now?"].startswith("Prefer it")
 
 

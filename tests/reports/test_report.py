@@ -460,7 +460,9 @@ def test_one_draw_is_no_licence():
 def test_what_learned_nothing_is_said_first_of_several_draws_too():
     first = Report.of(Made(base=0.5, layers=(6,), rates=(0.9,)).run()).opening
     assert first.title.startswith("The model learned nothing here. ")
-    assert first.cautions[0].startswith("The model learned nothing here, as far as accuracy on n = ")
+    assert first.cautions[0].startswith(
+        "The model learned nothing here, as far as accuracy on n = "
+    )
 
 
 def test_a_gain_that_beats_nothing_free_is_no_licence():
@@ -468,9 +470,7 @@ def test_a_gain_that_beats_nothing_free_is_no_licence():
     first = Report.of(low).opening
     assert first.outcome == "cannot tell"
     assert first.title.startswith("Better than unpruned, +")
-    assert first.title.endswith(
-        "; but not shown to beat always answering the most frequent label"
-    )
+    assert first.title.endswith("; but not shown to beat always answering the most frequent label")
     said = dict(first.answers)
     assert said["Did it help?"].startswith("Not shown")
     assert said["What now?"].startswith("Do not use this yet")
