@@ -295,8 +295,8 @@ def below_majority(
     if [*found][-1] not in said:
         return ""
     return (
-        f"The model learned nothing here, as far as accuracy on {rows} shows: {', '.join(said.values())};"
-        f" always answering the most frequent label scores {majority:.4f}."
+        f"The model learned nothing here, as far as accuracy on {rows} shows:"
+        f" {', '.join(said.values())}; always answering the most frequent label scores {majority:.4f}."
     )
 
 
