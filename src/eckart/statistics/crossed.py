@@ -296,7 +296,8 @@ def below_majority(
         return ""
     return (
         f"The model learned nothing here, as far as accuracy on {rows} shows:"
-        f" {', '.join(said.values())}; always answering the most frequent label scores {majority:.4f}."
+        f" {', '.join(said.values())}; always answering the most frequent label scores"
+        f" {majority:.4f}."
     )
 
 
