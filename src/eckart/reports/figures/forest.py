@@ -102,7 +102,7 @@ def draw_gains(
     zero = f"zero line: {reference}" + f", {lines[0].before:.4f}" * (len(lines) == 1)
     axes.axvline(0, color="black", linewidth=1.1, zorder=1, label=zero)
     for place, line in enumerate(lines):
-        _draw(axes, -place, line, units, (least, most))
+        _draw(axes, -place, line, units, (least, most), named=len(lines) == 1)
     axes.set(xlim=(least, most), ylim=(-len(lines) + 0.4, 0.6))
     axes.set_yticks([-place for place in range(len(lines))], names)
     axes.tick_params(axis="y", length=0, labelsize=8.5)
@@ -140,7 +140,12 @@ def _change(line: GainLine, level: float, units: Units) -> float:
 
 
 def _draw(
-    axes: Axes, height: int, line: GainLine, units: Units, reach: tuple[float, float]
+    axes: Axes,
+    height: int,
+    line: GainLine,
+    units: Units,
+    reach: tuple[float, float],
+    named: bool,
 ) -> None:
     colour = INK.get(line.outcome, UNSURE)
     low, high = (units.scale * end for end in line.interval)
@@ -151,7 +156,8 @@ def _draw(
         textcoords="offset points", va="center", size=8.5, color=colour, weight="bold",
     )  # fmt: skip
     for marker, name, level in line.marks:
-        _mark(axes, height, (marker, name), _change(line, level, units), reach)
+        said = name + f", {level:.4f}" * named
+        _mark(axes, height, (marker, said), _change(line, level, units), reach)
 
 
 def _mark(
