@@ -255,7 +255,7 @@ class _Group:
                 ],
             )
 
-    def value(self, given: dict[str, Any], where: str, defaults: Mapping[str, Any] = NONE) -> Any:
+    def value(self, given: dict[str, Any], defaults: Mapping[str, Any]) -> Any:
         """Return what the verb takes; the options leave what was given."""
         spelled = {name: _spelling(kind, name) for name, kind in self.fields.items()}
         typed = {n: given.pop(how.name or n, defaults.get(n)) for n, how in spelled.items()}
@@ -264,9 +264,7 @@ class _Group:
             for name, value in typed.items()
             if value is not None and value is not False
         }
-        if self.said:
-            return read
-        return self.kinds[0].of(read, where)
+        return read if self.said else self.kinds[0].of(read)
 
     @property
     def flags(self) -> dict[str, str]:
@@ -278,30 +276,12 @@ class _Group:
         }
 
 
-_ABOUT = re.compile(r"(?:the [a-z ]+|training): (\w+)(?:\.\d+)? is ")
-
-
-def _as_typed(said: str, flags: Mapping[str, str]) -> str:
-    """Name the flag that was typed, and not the option that it sets.
-
-    >>> _as_typed("the task: shots is -1: it must be at least 0", {"shots": "--shots"})
-    '--shots is -1: it must be at least 0'
-    >>> _as_typed("mine.yaml: shots is -1: it must be at least 0", {"shots": "--shots"})
-    'mine.yaml: shots is -1: it must be at least 0'
-    """
-    found = _ABOUT.match(said)
-    flag = flags.get(found[1]) if found else None
-    return f"{flag} is {said[found.end() :]}" if found and flag else said
-
-
 def _is_kind(kind: Any) -> TypeGuard[type[Closed]]:
     return isinstance(kind, type) and issubclass(kind, Closed)
 
 
 def with_options(
-    defaults: Mapping[str, Any] = NONE,
-    helps: Mapping[str, str] = NONE,
-    where: str = "the command line",
+    defaults: Mapping[str, Any] = NONE, helps: Mapping[str, str] = NONE
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a verb a flag for each option of what its parameters ask for, in their place.
 
@@ -312,7 +292,6 @@ def with_options(
     Arguments:
         defaults: where they are this verb's own; a switch that is on is no flag.
         helps: where it is this verb's own.
-        where: what an error is about.
     """
 
     def decorated(verb: Callable[..., None]) -> Callable[..., None]:
@@ -323,13 +302,13 @@ def with_options(
         @functools.wraps(verb)
         def command(**given: Any) -> None:
             try:
-                made = {n: group.value(given, where, defaults) for n, group in groups.items()}
+                made = {n: group.value(given, defaults) for n, group in groups.items()}
                 verb(**given, **made)
             except EckartError as error:
-                said = _as_typed(str(error), named)
-                if said == str(error):
+                flag = named.get(error.option or "")
+                if flag is None:
                     raise
-                raise type(error)(said) from error
+                raise type(error)(f"{flag} {error.said}") from error
 
         own = [p for p in asked if p.name not in groups]
         flags = [p for group in groups.values() for p in group.parameters(defaults, helps)]

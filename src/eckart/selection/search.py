@@ -131,8 +131,7 @@ def search(
             "also": also if isinstance(also, str) else list(also),
             "seeds": seeds if isinstance(seeds, str) else list(seeds),
             "templates": templates if isinstance(templates, str) else list(templates),
-        },
-        "the search",
+        }
     )
     check_layer(plan.layer)
     task = Task.load(task) if isinstance(task, str) else task

@@ -146,7 +146,7 @@ def as_sweep(plan: Plan, scorer: Scorer) -> tuple[Sweep, Sources]:
         **scorer.reading.model_dump(exclude_defaults=True),
     }
     sources = Sources({model.name: model}, {task.full_name: task for task in tasks})
-    return Sweep.of(values, "the search"), sources
+    return Sweep.of(values), sources
 
 
 def _costs(sweep: Sweep, sources: Sources, foreseen: Foreseen | None) -> Iterator[Cost]:

@@ -65,7 +65,7 @@ def _root() -> None:
 
 
 @functions.command()
-@with_options(where="training")
+@with_options()
 def train(
     out: o.Out = None,
     checkpoints: Annotated[
@@ -91,7 +91,7 @@ def train(
     from eckart.cli.paper.training import default_folder, run_training
     from eckart.paper.functions.training import Training
 
-    training = Training.of(how.model_dump(), "training")
+    training = Training.of(how.model_dump())
     kept = parse_numbers(checkpoints, "--checkpoints", "500,1000")
     folder = out or default_folder(training)
     run_training(training, folder, kept, save_every, device, threads, as_json=json_)
