@@ -12,11 +12,10 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
-from eckart.cli.flags import parse_numbers, parse_points, such_as, with_options
+from eckart.cli.flags import finish_verbs, parse_numbers, parse_points, such_as, with_options
 from eckart.cli.out import apply, export, predict
 from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
-from eckart.cli.paths import with_paths
 from eckart.cli.runs import carry_out, run_spectrum, show_plan, show_study
 from eckart.errors import EditError
 from eckart.records import Edit, Split
@@ -390,4 +389,4 @@ def demo(
     run_demo(task, part, shots, out, as_json=json_)
 
 
-with_paths(app)
+finish_verbs(app)

@@ -11,14 +11,16 @@ import functools
 import inspect
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, TypeGuard, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
+from eckart.cli.paths import with_paths
 from eckart.errors import EckartError, EditError, RunError, TaskError
 from eckart.files import Closed
 from eckart.records import RATES
@@ -316,3 +318,38 @@ def with_options(
         return command
 
     return decorated
+
+
+class EitherNumber(TyperCommand):
+    """A command that takes a flag in the singular or the plural, where it has one of them alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {flag for option in self.params for flag in option.opts}
+        return super().parse_args(ctx, [_in_its_number(word, known) for word in args])
+
+
+def _in_its_number(word: str, known: Collection[str]) -> str:
+    """Return a flag as a command knows it.
+
+    >>> _in_its_number("--layer=3", {"--layers"}), _in_its_number("--seeds", {"--seed", "--seeds"})
+    ('--layers=3', '--seeds')
+    """
+    flag, equals, value = word.partition("=")
+    other = flag[:-1] if flag.endswith("s") else f"{flag}s"
+    meant = other if flag.startswith("--") and flag not in known and other in known else flag
+    return meant + equals + value
+
+
+def finish_verbs(app: typer.Typer) -> None:
+    """Let every verb of an app, and of those in it, have its paths read and checked before it
+    begins, its flags in the singular and the plural, and its docstring as a help that breaks lines
+    where the terminal does."""
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            finish_verbs(group.typer_instance)
+    for command in app.registered_commands:
+        if command.callback is not None:
+            paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
+            command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
+            command.callback = with_paths(command.callback)
+            command.cls = EitherNumber
