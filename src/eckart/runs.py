@@ -113,13 +113,13 @@ class RunStore:
         stays beside it."""
         known = self.trial(trial.key)
         other = known is not None and known.setting != trial.setting
-        place = beside(trial.key, trial.setting) if other else trial.key
+        place = key_with_setting(trial.key, trial.setting) if other else trial.key
         self._write("INSERT OR REPLACE INTO trials VALUES (?, ?, ?)", place, *_packed(trial))
 
     def keep_same(self, key: str, setting: Setting) -> Trial | None:
         """Write a trial once more as another setting's, and return it; None if it is there."""
         known = self.trial(key)
-        there = self._fetch("SELECT 1 FROM trials WHERE key = ?", beside(key, setting))
+        there = self._fetch("SELECT 1 FROM trials WHERE key = ?", key_with_setting(key, setting))
         if known is None or there is not None:
             return None
         same = replace(known, setting=setting, seconds=0.0)
@@ -260,7 +260,7 @@ class Run:
             )
 
 
-def beside(key: str, setting: Setting) -> str:
+def key_with_setting(key: str, setting: Setting) -> str:
     """Return the place of a trial whose key another setting's trial has."""
     return f"{key} {fingerprint(asdict(setting))}"
 
@@ -299,7 +299,7 @@ def read_run(folder: str | Path) -> Run:
     if settings.get("kind") == "search":  # of one model, which may have been moved since
         name = min((t.setting.model for t in trials.values()), default="")
         moved = (replace(t, setting=replace(t.setting, model=name)) for t in trials.values())
-        trials = {beside(trial.key, trial.setting): trial for trial in moved}
+        trials = {key_with_setting(trial.key, trial.setting): trial for trial in moved}
         own = settings.get("shots"), settings.get("scoring")
         rivals = {k: t for k, t in trials.items() if (t.setting.shots, t.setting.scoring) != own}
     names = notes[GUARD].get("names", ())

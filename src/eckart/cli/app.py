@@ -295,7 +295,7 @@ def explore(
     host: o.Host = "127.0.0.1",
     port: o.Port = 0,
     open_: o.Open = False,
-    rows: o.Looked = 400,
+    rows: o.Looked = o.LOOKED,
     scoring: o.ScoringMethod = None,
     json_: o.Json = False,
     *,

@@ -116,6 +116,7 @@ Host = Annotated[str, typer.Option(help="Where the page is served: an address of
 Port = Annotated[
     int, typer.Option(help="The page's port; 0 is any that is free.", min=0, max=65535)
 ]
+LOOKED = 400
 Looked = Annotated[
     int, typer.Option(help="How many validation rows a look reads: the first, at random.", min=2)
 ]

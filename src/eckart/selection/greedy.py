@@ -97,13 +97,13 @@ def compose(
         tell,
     )
     arms = arms_together(course.edits, droppable(anatomy)) if plan.controls else ()
-    unpruned, clipped, *beside = score_test(draws.score, course.edits, arms)
+    unpruned, clipped, *tested = score_test(draws.score, course.edits, arms)
     return GreedyResult(
         settings=settings,
         labels=tuple(draws.first.task.labels),
         baseline=unpruned,
         clipped=clipped,
-        controls=tuple(beside),
+        controls=tuple(tested),
         notes=(*draws.notes(), *alike_rates(anatomy, proposed)),
         rows=(*draws.rows("validation"), *draws.rows("test")),
         order=order,

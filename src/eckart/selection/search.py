@@ -30,7 +30,7 @@ from eckart.scoring.methods import check_parts
 from eckart.scoring.scorer import Scorer
 from eckart.selection.alike import alike_rates
 from eckart.selection.draws import Draws, drawn_tasks
-from eckart.selection.free import beside_rivals, check_rivalled, deployed
+from eckart.selection.free import check_rivalled, deployed, read_rivals
 from eckart.selection.greedy import compose
 from eckart.selection.guard import Guard, keep_guard
 from eckart.selection.looks import Looks, looks_before
@@ -177,7 +177,7 @@ def run_plan(
                 if not result.edits:
                     tell("the guard read nothing: nothing is clipped, so nothing else is changed")
             if plan.rivals:
-                result = replace(result, rivals=beside_rivals(result.run, draws.testing, store))
+                result = replace(result, rivals=read_rivals(result.run, draws.testing, store))
             if plan.also:
                 there = deployed(result.run, draws.testing, plan.also, store)
                 result = replace(result, deployed=there)
@@ -233,8 +233,8 @@ def _search(
     edits = largest_first(scorer.anatomy, layer, plan.part, plan.tried)
     rates = (*(edit.rate for edit in edits), 0.0)
     arms = partial(control_arms, droppable=droppable(scorer.anatomy)) if plan.controls else no_arms
-    beside = len(arms(edits[0])) if edits else 0
-    foretell(tell, draws, edits, rows if plan.race else None, beside)
+    controls = len(arms(edits[0])) if edits else 0
+    foretell(tell, draws, edits, rows if plan.race else None, controls)
 
     def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
         return race_rates(score, layer, part, rates, rows, tell)

@@ -76,13 +76,13 @@ class Line:
             f"{validation} -> {mean_text(self.best, self.metric)} at {self.edit} (best of"
             f" {self.candidates}; n = {self.rows})"
         )
-        besides = f". {self.guarded}" if self.guarded else ""
+        harm = f". {self.guarded}" if self.guarded else ""
         if self.test is None:
-            return f"{found}; not tested{besides}"
+            return f"{found}; not tested{harm}"
         accuracy = "" if self.metric == SQUARED_ERROR else "accuracy "
         gain = sentence(self.test, self.metric, f"n = {self.test.n}")
-        beside = f"; {controls_sentence(self.controls)}" if self.controls else ""
-        return f"{found}; test {accuracy}{gain}{beside}{besides}"
+        arms = f"; {controls_sentence(self.controls)}" if self.controls else ""
+        return f"{found}; test {accuracy}{gain}{arms}{harm}"
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from eckart.cli.explore.elsewhere import Elsewhere
+from eckart.cli.options import LOOKED
 from eckart.errors import TaskError
 from eckart.records import Edit, Row, Split
 from eckart.runs import RunStore
@@ -32,8 +33,6 @@ from eckart.tasks.portable import PortableTask
 from eckart.weights.edits import Cut, droppable
 from eckart.weights.options import ReadingOptions
 
-ROWS = 400
-"""How many validation rows a look reads, where nobody says otherwise."""
 POINTS = 200
 """The most singular values of a matrix that are drawn."""
 MATRICES = 24
@@ -84,7 +83,7 @@ class Explorer:
         elsewhere: Elsewhere,
         guard: GuardOptions,
         folder: Path | None = None,
-        rows: int = ROWS,
+        rows: int = LOOKED,
     ) -> None:
         self.evaluator = evaluator
         self.all_rows = len(evaluator.rows("validation").rows)
