@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
+from eckart.cli.console import answer, progress_bar, say, say_run, show, typed
 from eckart.cli.flags import finish_verbs, parse_numbers, parse_points, such_as, with_options
 from eckart.cli.out import apply, export, predict
 from eckart.cli.paper.functions import functions
@@ -55,7 +55,7 @@ eckart --install-completion completes verbs and options in your shell."""
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, o.flag("Print the version.", "--version")] = False,
 ) -> None:
     if version:
         typer.echo(metadata.version("eckart"))
@@ -73,10 +73,7 @@ def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCo
 
     options = ModelOptions(trust_remote_code=trust_remote_code)
     document = anatomy_document(model, Anatomy.of(empty_model(model, options)))
-    if json_:
-        print_json(document)
-        return
-    show(anatomy_table(document))
+    answer(json_, document, anatomy_table(document))
 
 
 @app.command(epilog=such_as("eckart spectrum MODEL --part mlp --plot condition-numbers.png"))
@@ -158,11 +155,9 @@ def evaluate(
         lines = [json.dumps(row, ensure_ascii=False) for row in evaluation.rows(prompts)]
         write_whole(predictions, ("\n".join(lines) + "\n").encode())
         say(f"predictions: {predictions}")
-    if json_:
-        more = {"guard": guarded.to_json()} if guarded else {}
-        print_json({**evaluation.to_json(), **more})
-        return
-    show(evaluation_report(evaluation, guarded))
+    more = {"guard": guarded.to_json()} if guarded else {}
+    report = evaluation_report(evaluation, guarded)
+    answer(json_, {**evaluation.to_json(), **more}, report)
 
 
 @app.command(
@@ -345,11 +340,7 @@ def power(
     differ = None if between is None else between / 100
     gains = tuple(number / 100 for number in parse_points(gain))
     outlook = Outlook(Design(turns, draws, differ, level), rows, gains, chance)
-    if json_:
-        print_json(outlook.to_json())
-        return
-    for line in filter(None, (str(outlook), outlook.had())):
-        show(line)
+    answer(json_, outlook.to_json(), *filter(None, (str(outlook), outlook.had())))
 
 
 @app.command(epilog=such_as("eckart report RUN", "eckart report published --out paper.html"))
@@ -373,14 +364,10 @@ def report(
 
 @app.command()
 def demo(
-    task: Annotated[str, typer.Option(help="mood, topic, weather, who, or time.")] = "mood",
+    task: Annotated[str, o.flag("mood, topic, weather, who, or time.")] = "mood",
     part: o.Part = "mlp",
-    shots: Annotated[
-        int, typer.Option(help="Demonstrations in the prompt.", metavar="N", min=0, max=10)
-    ] = 2,
-    out: Annotated[Path, typer.Option(help="Where data, run and figures go.")] = Path(
-        "eckart-demo"
-    ),
+    shots: Annotated[int, o.flag("Demonstrations in the prompt.", metavar="N", min=0, max=10)] = 2,
+    out: Annotated[Path, o.flag("Where data, run and figures go.")] = Path("eckart-demo"),
     json_: o.Json = False,
 ) -> None:
     """Algorithm 1 end to end on an embedded model and generated texts, in about a minute."""

@@ -198,10 +198,14 @@ def _spelling(kind: type[Closed], name: str) -> Spelling:
     return SPELLINGS.get(name, plain)
 
 
+def _flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def declared(kind: type[Closed], name: str, help_: str | None = None) -> Any:
     """Return a declared option as typer has it."""
     how = _spelling(kind, name)
-    flags = how.flags or (("--" + name.replace("_", "-"),) if how.kind is bool else ())
+    flags = how.flags or ((_flag_of(name),) if how.kind is bool else ())
     bases = [base for base in kind.__mro__ if _is_kind(base)]
     where = next(base for base in bases if name in base.__annotations__)
     said = help_ or how.help or kind.model_fields[name].description
@@ -271,11 +275,8 @@ class _Group:
     @property
     def flags(self) -> dict[str, str]:
         """By the options' names."""
-        spelled = {name: _spelling(kind, name).flags for name, kind in self.fields.items()}
-        return {
-            name: flags[0] if flags else "--" + name.replace("_", "-")
-            for name, flags in spelled.items()
-        }
+        own = {name: _spelling(kind, name).flags for name, kind in self.fields.items()}
+        return {name: flags[0] if flags else _flag_of(name) for name, flags in own.items()}
 
 
 def _is_kind(kind: Any) -> TypeGuard[type[Closed]]:
