@@ -89,6 +89,15 @@ def about(what: object) -> Iterator[None]:
         raise type(error)(f"{what}: {error}") from error
 
 
+def numbered(number: int, noun: str) -> str:
+    """Return a noun in its number.
+
+    >>> numbered(1, "row"), numbered(8000, "row")
+    ('1 row', '8,000 rows')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def reason(error: Exception, most: int) -> str:
     """Write an error of somebody else's in a line of at most so many characters.
 

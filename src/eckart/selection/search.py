@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -44,8 +44,8 @@ from eckart.selection.plan import (
     check_known,
     check_raceable,
 )
-from eckart.selection.power import foretell, largest_first, nobody
-from eckart.selection.racing import Race, race_rates
+from eckart.selection.power import foretell, largest_first
+from eckart.selection.racing import Race, Tell, nobody, race_rates
 from eckart.selection.result import Candidate, GreedyResult, SearchResult
 from eckart.selection.screens import (
     Screening,
@@ -146,7 +146,7 @@ def run_plan(
     plan: Plan,
     scorer: Scorer,
     out: str | Path | None = None,
-    tell: Callable[[str], None] = nobody,
+    tell: Tell = nobody,
     command: str | None = None,
     guard: Guard | None = None,
 ) -> SearchResult | GreedyResult:
@@ -224,7 +224,7 @@ def _search(
     draws: Draws,
     store: RunStore | None,
     settings: dict[str, Any],
-    tell: Callable[[str], None],
+    tell: Tell,
 ) -> SearchResult:
     scorer = draws.first
     layers, order = _layers(plan, draws, store, tell)
@@ -279,7 +279,7 @@ def _search(
 
 
 def _layers(
-    plan: Plan, draws: Draws, store: RunStore | None, tell: Callable[[str], None]
+    plan: Plan, draws: Draws, store: RunStore | None, tell: Tell
 ) -> tuple[dict[int, float], Order | None]:
     """Return the layers to choose from, by condition number, and the order that a screen puts them
     in: of a layer that is given or screened, that one alone."""
@@ -292,7 +292,7 @@ def _layers(
     return {order.first.layer: math.inf}, order
 
 
-def _order(plan: Plan, draws: Draws, store: RunStore | None, tell: Callable[[str], None]) -> Order:
+def _order(plan: Plan, draws: Draws, store: RunStore | None, tell: Tell) -> Order:
     """Return the order in which the plan's screen puts all places."""
     asked = Screening(
         scorers=draws.choosing,
@@ -315,7 +315,7 @@ def _compose(
     draws: Draws,
     store: RunStore | None,
     settings: dict[str, Any],
-    tell: Callable[[str], None],
+    tell: Tell,
 ) -> GreedyResult:
     order = _order(plan, draws, store, tell) if isinstance(plan.layer, str) else None
     return compose(plan, draws, order, settings, tell)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from eckart.algorithm1 import best_edit, control_arms
+from eckart.errors import numbered
 from eckart.records import Edit, Setting, Trial
 from eckart.runs import Run, folder_name
 from eckart.selection.controls import Against, against, controls_sentence
@@ -165,8 +166,7 @@ class SweepResult(Shown):
         }
         others = [f"{count} {what}" for what, count in rest.items() if count]
         tested = [f"{told} on test rows"] if told else []
-        size = len(self.lines)
-        return f"{size} choice{'s' * (size != 1)}: {', '.join([*tested, *others])}"
+        return f"{numbered(len(self.lines), 'choice')}: {', '.join([*tested, *others])}"
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.lines))
