@@ -12,7 +12,7 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import answer, progress_bar, say, say_run, show, typed
-from eckart.cli.flags import finish_verbs, parse_numbers, parse_points, such_as, with_options
+from eckart.cli.flags import finish_verbs, parse_numbers, such_as, with_options
 from eckart.cli.out import apply, export, predict
 from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
@@ -92,7 +92,7 @@ def spectrum(
     Matrices are read from the checkpoint one at a time and kept as they are done: a stopped command
     goes on.
     """
-    chosen = parse_numbers(layers, "--layers", "0,1,-1")
+    chosen = None if layers is None else parse_numbers(layers, "--layers", "0,1,-1")
     from eckart.reports.figures import check_figure_path
     from eckart.runs import folder_name
     from eckart.weights.stored import StoredWeights
@@ -338,7 +338,8 @@ def power(
     from eckart.statistics.power import Design, Outlook
 
     differ = None if between is None else between / 100
-    gains = tuple(number / 100 for number in parse_points(gain))
+    points = parse_numbers(gain, "--gain", "1,2,5", float, "points")
+    gains = tuple(number / 100 for number in points)
     outlook = Outlook(Design(turns, draws, differ, level), rows, gains, chance)
     answer(json_, outlook.to_json(), *filter(None, (str(outlook), outlook.had())))
 

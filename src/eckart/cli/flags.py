@@ -107,31 +107,25 @@ def parse_memory(text: str) -> int:
         ) from None
 
 
-def parse_numbers(text: str | None, option: str, such_as: str) -> list[int] | None:
-    """Read whole numbers; nothing is for the verb to choose.
+def parse_numbers(
+    text: str,
+    option: str,
+    such_as: str,
+    read: Callable[[str], Any] = int,
+    kind: str = "whole numbers",
+) -> list[Any]:
+    """Read numbers of a kind, joined by commas.
 
-    >>> parse_numbers("0,1,-1", "--layers", "0,1"), parse_numbers(None, "--layers", "0,1")
-    ([0, 1, -1], None)
-    """
-    try:
-        return None if text is None else [int(number) for number in text.split(",")]
-    except ValueError:
-        raise EditError(
-            f"{option} '{text}' are not whole numbers joined by commas, such as {such_as}"
-        ) from None
-
-
-def parse_points(text: str) -> list[float]:
-    """Read gains in points.
-
-    >>> parse_points("1,2.5")
+    >>> parse_numbers("0,1,-1", "--layers", "0,1")
+    [0, 1, -1]
+    >>> parse_numbers("1,2.5", "--gain", "1,2,5", float, "points")
     [1.0, 2.5]
     """
     try:
-        return [float(number) for number in text.split(",")]
+        return [read(number) for number in text.split(",")]
     except ValueError:
-        raise EckartError(
-            f"--gain '{text}' are not points joined by commas, such as 1,2,5"
+        raise EditError(
+            f"{option} '{text}' are not {kind} joined by commas, such as {such_as}"
         ) from None
 
 

@@ -167,9 +167,14 @@ def run_plan(
             looks = None if store is None else _looks(store, draws)
             if store is not None:
                 store.keep_note(PORTABLE, portable([draws.testing[0].task], scorer.scoring))
-            carry_out = _compose if plan.greedy else _search
-            found = carry_out(plan, replace(draws, ledger=store), store, settings, tell)
-            result: SearchResult | GreedyResult = replace(found, looks=looks)
+            kept = replace(draws, ledger=store)
+            order = _order(plan, kept, store, tell) if isinstance(plan.layer, str) else None
+            result: SearchResult | GreedyResult
+            if plan.greedy:
+                result = compose(plan, kept, order, settings, tell)
+            else:
+                result = _search(plan, kept, order, store, settings, tell)
+            result = replace(result, looks=looks)
             if guard is not None:
                 if store is not None:  # first: what is kept from here on is none of the search's
                     keep_guard(store, guard.margin, guard.read)
@@ -222,12 +227,13 @@ def _looks(store: RunStore, draws: Draws) -> Looks:
 def _search(
     plan: Plan,
     draws: Draws,
+    order: Order | None,
     store: RunStore | None,
     settings: dict[str, Any],
     tell: Tell,
 ) -> SearchResult:
     scorer = draws.first
-    layers, order = _layers(plan, draws, store, tell)
+    layers = _layers(plan, scorer, order, store)
     rows = draws.size("validation")
     layer = worst_layer(layers, plan.top_k)
     edits = largest_first(scorer.anatomy, layer, plan.part, plan.tried)
@@ -279,17 +285,15 @@ def _search(
 
 
 def _layers(
-    plan: Plan, draws: Draws, store: RunStore | None, tell: Tell
-) -> tuple[dict[int, float], Order | None]:
-    """Return the layers to choose from, by condition number, and the order that a screen puts them
-    in: of a layer that is given or screened, that one alone."""
-    scorer = draws.first
-    if plan.layer is None:
-        return condition_numbers(scorer, plan.part, plan.combine, store), None
+    plan: Plan, scorer: Scorer, order: Order | None, store: RunStore | None
+) -> dict[int, float]:
+    """Return the layers to choose from, by condition number; of a layer that is given, or that a
+    screen puts first, that one alone."""
+    if order is not None:
+        return {order.first.layer: math.inf}
     if isinstance(plan.layer, int):
-        return {scorer.anatomy.layer_index(plan.layer): math.inf}, None
-    order = _order(plan, draws, store, tell)
-    return {order.first.layer: math.inf}, order
+        return {scorer.anatomy.layer_index(plan.layer): math.inf}
+    return condition_numbers(scorer, plan.part, plan.combine, store)
 
 
 def _order(plan: Plan, draws: Draws, store: RunStore | None, tell: Tell) -> Order:
@@ -308,17 +312,6 @@ def _order(plan: Plan, draws: Draws, store: RunStore | None, tell: Tell) -> Orde
         tell=tell,
     )
     return screened(str(plan.layer), asked)
-
-
-def _compose(
-    plan: Plan,
-    draws: Draws,
-    store: RunStore | None,
-    settings: dict[str, Any],
-    tell: Tell,
-) -> GreedyResult:
-    order = _order(plan, draws, store, tell) if isinstance(plan.layer, str) else None
-    return compose(plan, draws, order, settings, tell)
 
 
 def _published(scorer: Scorer, part: str) -> list[dict[str, Any]]:

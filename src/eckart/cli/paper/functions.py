@@ -86,7 +86,7 @@ def train(
     from eckart.paper.functions.training import Training
 
     training = Training.of(how.model_dump())
-    kept = parse_numbers(checkpoints, "--checkpoints", "500,1000")
+    kept = None if checkpoints is None else parse_numbers(checkpoints, "--checkpoints", "500,1000")
     folder = out or default_folder(training)
     run_training(training, folder, kept, save_every, device, threads, as_json=json_)
 

@@ -9,8 +9,7 @@ import typer
 
 from eckart.cli import options as o
 from eckart.cli.console import answer, check_plot, progress_bar, save_plot, say, say_error
-from eckart.cli.flags import with_options
-from eckart.errors import EditError
+from eckart.cli.flags import parse_numbers, with_options
 from eckart.records import Edit
 from eckart.tasks.spec import DrawnTask
 from eckart.weights.options import FitOptions, ModelOptions
@@ -114,27 +113,21 @@ def predicts(
 ) -> None:
     """Compare what the theory says of every clipped layer, without labels, with what sweeps
     measured it to gain."""
-    shares = _floors(floors)
+    shares = parse_numbers(floors, "--floors", "1e-6,1e-2,1", _above_0, "numbers above 0")
     check_plot(plot)
     o.quieten()
     from eckart.paper.prediction import ProbeOptions, predict
     from eckart.paper.prediction.views import draw_prediction, prediction_report
     from eckart.runs import read_run
 
-    how = ProbeOptions(prompts, draws, shares, device)
+    how = ProbeOptions(prompts, draws, tuple(dict.fromkeys(shares)), device)
     found = predict([read_run(run) for run in runs], how, progress=progress_bar)
     save_plot(plot, draw_prediction, found)
     answer(json_, found.to_json(), prediction_report(found))
 
 
-def _floors(text: str) -> tuple[float, ...]:
-    """Read `1e-6,1`, each once."""
-    try:
-        found = tuple(dict.fromkeys(float(share) for share in text.split(",")))
-    except ValueError:
-        found = ()
-    if not found or not all(0 < share < float("inf") for share in found):
-        raise EditError(
-            f"--floors '{text}' are not numbers above 0 joined by commas, such as 1e-6,1e-2,1"
-        )
-    return found
+def _above_0(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError
+    return number
