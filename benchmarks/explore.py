@@ -16,7 +16,8 @@ from threading import Event
 from common import machine, show
 
 from eckart.cli.explore.elsewhere import Elsewhere
-from eckart.cli.explore.explorer import ROWS, Explorer
+from eckart.cli.explore.explorer import Explorer
+from eckart.cli.options import LOOKED
 from eckart.demo import MODEL
 from eckart.records import Edit
 from eckart.scoring.evaluator import Evaluator
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--task", required=True)
     parser.add_argument("--data")
     parser.add_argument("--shots", type=int, default=4)
-    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--rows", type=int, default=LOOKED)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--layers", type=int, default=6, help="how many of the layers are timed")
     options = parser.parse_args()

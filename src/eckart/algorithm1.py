@@ -138,8 +138,8 @@ def algorithm1(
     choice = Edit(layer, part, searched.best)
     controls = arms(choice) if choice.rate else ()
     edits = candidate(choice.layer, choice.part, choice.rate)
-    unpruned, clipped, *beside = score_test(score, edits, [(arm,) for arm in controls])  # 15, 16
-    return Found(layer, searched, unpruned, clipped, tuple(beside))
+    unpruned, clipped, *tested = score_test(score, edits, [(arm,) for arm in controls])  # 15, 16
+    return Found(layer, searched, unpruned, clipped, tuple(tested))
 
 
 def worst_layer(condition_numbers: Mapping[int, float], top_k: int = TOP_K) -> int:

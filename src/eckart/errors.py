@@ -19,6 +19,11 @@ class EckartError(Exception):
     """The user's input is wrong; the message says what, the value, the likely cause and the
     remedy."""
 
+    option: str | None = None
+    """Of an option that was typed: its name in Python, which the command line spells as a flag."""
+    said: str = ""
+    """What the message says behind that option's name."""
+
 
 class ModelError(EckartError):
     """A model cannot be loaded, read or taken apart."""
@@ -43,6 +48,17 @@ class RunError(EckartError):
 
 class StudyError(EckartError):
     """A study file, or the grid of a sweep, is not usable."""
+
+
+def of_option(wrong: type[EckartError], option: str, spelled: str, said: str) -> EckartError:
+    """Return an error that knows which option it is about.
+
+    >>> str(of_option(TaskError, "shots", "the task: shots", "is -1: it must be at least 0"))
+    'the task: shots is -1: it must be at least 0'
+    """
+    error = wrong(f"{spelled} {said}")
+    error.option, error.said = option, said
+    return error
 
 
 def closest(name: str, known: Iterable[str]) -> str:
@@ -71,6 +87,15 @@ def about(what: object) -> Iterator[None]:
         if re.search(rf"(?<![\w/-]){re.escape(str(what))}(?![\w-]|\.\w)", str(error)):
             raise
         raise type(error)(f"{what}: {error}") from error
+
+
+def numbered(number: int, noun: str) -> str:
+    """Return a noun in its number.
+
+    >>> numbered(1, "row"), numbered(8000, "row")
+    ('1 row', '8,000 rows')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def reason(error: Exception, most: int) -> str:

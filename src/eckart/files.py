@@ -18,7 +18,7 @@ from typing import IO, Any, ClassVar, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eckart.errors import EckartError, RunError, TaskError, closest, plainly
+from eckart.errors import EckartError, RunError, TaskError, closest, of_option, plainly
 
 KEPT = ("run.sqlite", "study.yaml", "result.json")
 """The files of a run's folder that no other command makes again."""
@@ -324,10 +324,14 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def checked(
-    model: type[ModelT], values: Mapping[str, Any], where: str, wrong: type[EckartError]
+    model: type[ModelT],
+    values: Mapping[str, Any],
+    where: str,
+    wrong: type[EckartError],
+    options: bool = False,
 ) -> ModelT:
     """Return values as a model that knows its keys; the error for an unknown key or a value of the
-    wrong kind names it in one line."""
+    wrong kind names it in one line, and has its name where keys are options."""
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
@@ -343,24 +347,30 @@ def checked(
         raise wrong(f"{where}: {key} is missing")
     value = repr(first["input"])[:80]
     why = str(first.get("ctx", {}).get("error") or first["msg"])
-    raise wrong(f"{where}: {key} is {value}: {plainly(why)}")
+    name = f"{where}: {key}"
+    said = f"is {value}: {plainly(why)}"
+    if options and key:
+        raise of_option(wrong, str(first["loc"][0]), name, said)
+    raise wrong(f"{name} {said}")
 
 
 class Closed(BaseModel):
     """What a file, a flag or a keyword says: frozen, with no key but its own.
 
-    Its fields' descriptions are the help of the command line, and `heading` stands over them.
+    Its fields' descriptions are the help of the command line, and `heading` stands over them; an
+    error says what they are `called`.
     """
 
     heading: ClassVar[str | None] = None
+    called: ClassVar[str] = "the options"
     wrong: ClassVar[type[EckartError]] = TaskError
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], where: str) -> Self:
+    def of(cls, values: Mapping[str, Any], where: str | None = None) -> Self:
         """Return checked values; the error for an unknown key or a value of the wrong kind names it
-        in one line."""
-        return checked(cls, values, where, cls.wrong)
+        in one line, and where it stands: None if the values are options that somebody typed."""
+        return checked(cls, values, where or cls.called, cls.wrong, options=where is None)
 
     @classmethod
     def as_keywords(cls, *but: str) -> Callable[[CalledT], CalledT]:

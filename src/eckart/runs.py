@@ -76,9 +76,8 @@ class RunStore:
         with _explained(self.folder):
             # The lock belongs to the process and ends with it, however it ends; FULL outlives a
             # power failure too.
-            self._database = sqlite3.connect(
-                self.folder / "run.sqlite", isolation_level=None, timeout=1
-            )
+            path = self.folder / "run.sqlite"
+            self._database = sqlite3.connect(path, isolation_level=None, timeout=1)
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA synchronous = FULL")
             try:
@@ -95,16 +94,13 @@ class RunStore:
 
     def trial(self, key: str) -> Trial | None:
         """Return the trial with this key, if it was ever finished."""
-        query = "SELECT trial, log_likelihoods FROM trials WHERE key = ?"
-        with _explained(self.folder):
-            row = self._database.execute(query, [key]).fetchone()
+        kept = self._rows("SELECT trial, log_likelihoods FROM trials WHERE key = ?", key)
         with _intact(self.folder):
-            return None if row is None else _unpacked(*row)
+            return _unpacked(*kept[0]) if kept else None
 
     def trials(self) -> Iterator[Trial]:
         """Yield every trial, without its log-likelihoods."""
-        with _explained(self.folder):
-            rows = self._database.execute("SELECT trial FROM trials ORDER BY key").fetchall()
+        rows = self._rows("SELECT trial FROM trials ORDER BY key")
         with _intact(self.folder):
             yield from [Trial.from_json(json.loads(text)) for (text,) in rows]
 
@@ -113,13 +109,13 @@ class RunStore:
         stays beside it."""
         known = self.trial(trial.key)
         other = known is not None and known.setting != trial.setting
-        place = beside(trial.key, trial.setting) if other else trial.key
+        place = key_with_setting(trial.key, trial.setting) if other else trial.key
         self._write("INSERT OR REPLACE INTO trials VALUES (?, ?, ?)", place, *_packed(trial))
 
     def keep_same(self, key: str, setting: Setting) -> Trial | None:
         """Write a trial once more as another setting's, and return it; None if it is there."""
         known = self.trial(key)
-        there = self._fetch("SELECT 1 FROM trials WHERE key = ?", beside(key, setting))
+        there = self._fetch("SELECT 1 FROM trials WHERE key = ?", key_with_setting(key, setting))
         if known is None or there is not None:
             return None
         same = replace(known, setting=setting, seconds=0.0)
@@ -127,8 +123,7 @@ class RunStore:
         return same
 
     def row_digests(self) -> list[str]:
-        with _explained(self.folder):
-            return [digest for (digest,) in self._database.execute("SELECT digest FROM rows")]
+        return [digest for (digest,) in self._rows("SELECT digest FROM rows")]
 
     def keep_rows(self, rows: Rows) -> None:
         if self._fetch("SELECT 1 FROM rows WHERE digest = ?", rows.digest) is None:
@@ -141,9 +136,7 @@ class RunStore:
         self._write("INSERT OR REPLACE INTO spectra VALUES (?, ?)", matrix, json.dumps(spectrum))
 
     def spectra(self) -> dict[str, dict[str, Any]]:
-        with _explained(self.folder):
-            rows = self._database.execute("SELECT * FROM spectra").fetchall()
-        return {matrix: json.loads(text) for matrix, text in rows}
+        return {matrix: json.loads(text) for matrix, text in self._rows("SELECT * FROM spectra")}
 
     def model(self, name: str) -> dict[str, Any] | None:
         return self._value("SELECT facts FROM models WHERE name = ?", name)
@@ -191,10 +184,13 @@ class RunStore:
                 f" ({'; '.join(changed[:SHOWN])}{more}); choose another --out"
             )
 
-    def _fetch(self, query: str, *values: Any) -> Any:
+    def _rows(self, query: str, *values: Any) -> list[Any]:
         with _explained(self.folder):
-            row = self._database.execute(query, values).fetchone()
-        return None if row is None else row[0]
+            return self._database.execute(query, values).fetchall()
+
+    def _fetch(self, query: str, *values: Any) -> Any:
+        rows = self._rows(query, *values)
+        return rows[0][0] if rows else None
 
     def _value(self, query: str, name: str) -> Any:
         text = self._fetch(query, name)
@@ -260,7 +256,7 @@ class Run:
             )
 
 
-def beside(key: str, setting: Setting) -> str:
+def key_with_setting(key: str, setting: Setting) -> str:
     """Return the place of a trial whose key another setting's trial has."""
     return f"{key} {fingerprint(asdict(setting))}"
 
@@ -299,7 +295,7 @@ def read_run(folder: str | Path) -> Run:
     if settings.get("kind") == "search":  # of one model, which may have been moved since
         name = min((t.setting.model for t in trials.values()), default="")
         moved = (replace(t, setting=replace(t.setting, model=name)) for t in trials.values())
-        trials = {beside(trial.key, trial.setting): trial for trial in moved}
+        trials = {key_with_setting(trial.key, trial.setting): trial for trial in moved}
         own = settings.get("shots"), settings.get("scoring")
         rivals = {k: t for k, t in trials.items() if (t.setting.shots, t.setting.scoring) != own}
     names = notes[GUARD].get("names", ())
@@ -351,9 +347,8 @@ def _unpacked(text: str, content: bytes | None) -> Trial:
     if not isinstance(trial.score, Score) or content is None:
         return trial
     values = np.frombuffer(content, dtype="<f8").reshape(trial.score.n, -1)
-    return replace(
-        trial, score=replace(trial.score, log_likelihoods=tuple(map(tuple, values.tolist())))
-    )
+    score = replace(trial.score, log_likelihoods=tuple(map(tuple, values.tolist())))
+    return replace(trial, score=score)
 
 
 def check_kind(database: sqlite3.Connection, folder: Path) -> None:

@@ -11,6 +11,7 @@ from served import explorer_of, interrupt
 import eckart as package
 from eckart import EckartError, Edit, report
 from eckart.cli.explore.explorer import StoppedError, Watch
+from eckart.statistics.gain import sentence
 from eckart.weights.edits import clip
 
 
@@ -65,6 +66,8 @@ def test_a_look_is_an_evaluation(explorer, model, texts):
         fixed, broken = (sum(row["kind"] == kind for row in turned) for kind in ("fixed", "broken"))
         assert (fixed, broken) == (same["comparison"]["fixed"], same["comparison"]["broken"])
         assert all(row["before"] != row["after"] for row in turned)
+        gained = printed(found)[0].comparison
+        assert f"{found['gain']} ({found['sure']})" == sentence(gained, "accuracy")
 
 
 def test_some_rows_alone_are_looked_at_and_the_command_says_so(model, table, tmp_path, eckart):
@@ -201,7 +204,7 @@ def test_guard_tasks_are_read_once_per_edit_beside_the_unpruned_model(
     same = json.loads(eckart("evaluate", model, *own, *words, "--json").out)["guard"]
     assert {name: found[name] for name in same} == same
     (harm,) = found["tasks"]
-    assert harm["task"] == guarded.about(Event())["guard"][1]
+    assert harm["task"] == guarded.about(Event())["guard"]["tasks"][0]
     assert harm["verdict"] in found["says"]
     guarded.guard._tasks[0].answer = None  # what was read is not read again
     assert guarded.guarded(edits("1:mlp:0.9"), Event()) == found

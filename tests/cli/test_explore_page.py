@@ -97,6 +97,9 @@ def test_a_person_moves_a_rate_composes_asks_and_tests(page, explorer, address):
     page.select_option("#part-1", "attn")
     moved(page, 0.5, number=1)
     assert seen(page) == evaluated(explorer, "2:mlp:0.9", "1:attn:0.5")
+    found = ask(address, "look", edits=["1:attn:0.5", "2:mlp:0.9"])[1]
+    says = f"{found['verdict'].capitalize()}: {found['gain']}\n{found['sure']}."
+    assert page.inner_text("#verdict") == says
     assert "--edit 1:attn:0.5 --edit 2:mlp:0.9" in page.inner_text("#command")
     assert "eckart.evaluate(" in page.inner_text("#python")
 

@@ -62,6 +62,24 @@ def test_what_is_wrong_is_said_of_the_flag(eckart, model, own_task, verb, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_error_has_its_option_and_keeps_what_is_said_of_it():
+    with pytest.raises(
+        TaskError, match=r"^the task: shots is -1: it must be at least 0$"
+    ) as raised:
+        Task.load("sst2", shots=-1)
+    assert raised.value.option == "shots"
+    assert raised.value.said == "is -1: it must be at least 0"
+
+
+def test_what_a_file_says_is_no_flag(eckart, model, table, tmp_path):
+    task = {"data": str(table), "text_column": "review", "label_column": "verdict"}
+    study = {"models": [str(model)], "tasks": [task], "shots": -1}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study))
+    refused(eckart("sweep", "mine.yaml"), "error: mine.yaml: shots.0 is -1: it must be at least 0")
+    flags = ["--seeds", "0..1"]
+    refused(eckart("sweep", "mine.yaml", *flags), "error: mine.yaml: shots.0 is -1")
+
+
 def keywords(called) -> set[str]:
     return {
         p.name

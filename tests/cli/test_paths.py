@@ -9,7 +9,7 @@ import pytest
 import typer
 import yaml
 
-from eckart.cli.paths import with_paths
+from eckart.cli.flags import finish_verbs
 
 OWN = [
     "--text-column",
@@ -183,6 +183,6 @@ def test_paths_of_a_verb_that_is_yet_to_come_are_at_home_too(monkeypatch):
     def verb(anything: Path, several: list[Path], text: str = "~/x") -> None:
         seen.extend([anything, *several, text])
 
-    with_paths(app)
+    finish_verbs(app)
     app(["~/a", "~/b", "c"], standalone_mode=False)
     assert seen == [Path("/home/somebody/a"), Path("/home/somebody/b"), Path("c"), "~/x"]

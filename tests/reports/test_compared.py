@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from made_runs import Made, write
 
-from eckart.analysis.beside import beside
 from eckart.analysis.findings import find
+from eckart.analysis.pairs import paired_choices
 from eckart.errors import RunError
 from eckart.records import Edit
 from eckart.reports.compared import read_comparison
@@ -135,14 +135,14 @@ def test_an_unfinished_run_is_marked_on_the_leaderboard(folders, tmp_path):
 def test_a_row_that_reads_otherwise_is_another_row():
     one = find(Made(layers=(6,), rates=(0.9,), rows=40).run())
     other = find(Made(layers=(6,), rates=(0.9,), rows=40, text="another film {}").run())
-    (pair,) = beside(one, other)
+    (pair,) = paired_choices(one, other)
     assert (pair.shared, pair.gain, pair.why_not) == (0, None, "they were asked different rows")
 
 
 def test_fewer_rows_are_said():
     one = find(Made(layers=(6,), rates=(0.9,), rows=40).run())
     more = find(Made(layers=(6,), rates=(0.9,), rows=50).run())
-    (pair,) = beside(one, more)
+    (pair,) = paired_choices(one, more)
     assert pair.gain
     assert (pair.shared, pair.asked) == (40, 50)
 
@@ -151,14 +151,14 @@ def test_other_draws_are_not_paired():
     one, other = (
         find(Made(layers=(6,), rates=(0.9,), seeds=seeds).run()) for seeds in ((0, 1), (2, 3))
     )
-    (pair,) = beside(one, other)
+    (pair,) = paired_choices(one, other)
     assert pair.why_not == "they have no draw of demonstrations in common"
 
 
 def test_without_demonstrations_a_run_stands_beside_every_draw():
     none = find(Made(layers=(6,), rates=(0.9,), shots=(0,), seeds=(0,)).run())
     drawn = find(Made(layers=(6,), rates=(0.9,), seeds=(0, 1, 2)).run())
-    (pair,) = beside(none, drawn)
+    (pair,) = paired_choices(none, drawn)
     assert pair.gain is not None
     assert pair.gain.seeds == 3
 

@@ -96,7 +96,7 @@ def test_without_controls_a_search_is_what_it_was(task, found):
     assert plain.controls == ()
     assert "controls" not in plain.to_json()
     assert "controls" not in plain.settings
-    assert plain.beside() == ""
+    assert plain.against_controls() == ""
     assert plain.clipped.key == found.clipped.key
     assert "control" not in as_text(search_report(plain))
 
@@ -108,10 +108,10 @@ def test_a_search_says_it_in_words_tables_and_json(task, tmp_path):
     found = search(MODEL, task, controls=True, out=tmp_path / "run", **OPTIONS)
     said = as_text(search_report(found))
     assert f"control arms: layer 1, mlp, on the same test rows (n = {found.comparison.n})" in said
-    assert f"{found.beside()[4:20]}" in said
-    assert found.beside() in str(found)
+    assert f"{found.against_controls()[4:20]}" in said
+    assert found.against_controls() in str(found)
     kept = json.loads((tmp_path / "run" / "result.json").read_text())["controls"]
-    assert kept["says"] == found.beside()
+    assert kept["says"] == found.against_controls()
     assert [arm["cut"] for arm in kept["arms"]] == list(CUTS)
     page = json.loads(report(tmp_path / "run", format="json").read_text())
     rows = page["tables"]["controls"]

@@ -131,7 +131,7 @@ def test_control_arms_are_compared_over_the_draws(found):
         assert arm.difference == difference(tested, found.clipped)
         assert arm.difference.seeds == 3
         assert arm.merit == pytest.approx(tested.score.merits["accuracy"])
-    assert found.beside().endswith("(paired, Holm over 5)")
+    assert found.against_controls().endswith("(paired, Holm over 5)")
 
 
 def test_what_failed_under_one_draw_is_not_chosen(found, task, monkeypatch):

@@ -247,7 +247,7 @@ def test_a_composition_is_tested_saved_and_reported_like_an_edit(tiny, tmp_path)
     assert page.tables["outcome"].rows[1]["accuracy"] == found.clipped.score.merits["accuracy"]
     arms = page.tables["controls"]
     assert [row["p_adjusted"] for row in arms.rows] == [each.p_adjusted for each in found.against]
-    assert arms.note == f"T{found.beside()[1:]}."
+    assert arms.note == f"T{found.against_controls()[1:]}."
     assert "choices" not in page.tables
     assert "2:down:0.5, 4:down:0.5" in page.to_html()
 

@@ -142,7 +142,7 @@ def test_a_margin_that_is_none_is_refused(scorer, text, margin):
     with pytest.raises(EckartError, match="guard margin"):
         Guard(scorer, text, margin=margin)
     with pytest.raises(EckartError, match="guard margin"):  # before any model is loaded
-        GuardOptions.of({"guard": True, "guard_margin": margin}, "the options")
+        GuardOptions.of({"guard": True, "guard_margin": margin})
 
 
 class TestASearch:

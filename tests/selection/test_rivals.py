@@ -20,7 +20,7 @@ from eckart.reports.results import search_report
 from eckart.reports.terminal import as_text
 from eckart.runs import Run, RunStore, read_run
 from eckart.scoring.evaluator import Evaluator
-from eckart.selection.free import beside_rivals
+from eckart.selection.free import read_rivals
 from eckart.selection.plan import Plan
 from eckart.selection.rivals import MAJORITY, NOT_READ, UNPRUNED, Rival, Rivals, ways
 from eckart.selection.search import run_plan
@@ -335,7 +335,7 @@ def test_a_search_of_several_draws_reads_the_prompts_without_demonstrations_once
     settings = {"kind": "search", "shots": 2, "scoring": "sum"}
     run = Run(Path(), settings, {t.key: t for t in tested}, rows, spectra={}, models={})
     with RunStore(tmp_path / "run", settings) as store:
-        found = beside_rivals(run, scorers, store)
+        found = read_rivals(run, scorers, store)
         kept = list(store.trials())
     assert sum(trial.setting.shots == 0 for trial in kept) == 3
     assert len(kept) == 2 * 5 + 3

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
-from eckart.cli.flags import parse_numbers, parse_points, such_as, with_options
+from eckart.cli.console import answer, progress_bar, say, say_run, show, typed
+from eckart.cli.flags import finish_verbs, parse_numbers, such_as, with_options
 from eckart.cli.out import apply, export, predict
 from eckart.cli.paper.functions import functions
 from eckart.cli.paper.theory import theory
-from eckart.cli.paths import with_paths
 from eckart.cli.runs import carry_out, run_spectrum, show_plan, show_study
 from eckart.errors import EditError
 from eckart.records import Edit, Split
@@ -56,7 +55,7 @@ eckart --install-completion completes verbs and options in your shell."""
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, o.flag("Print the version.", "--version")] = False,
 ) -> None:
     if version:
         typer.echo(metadata.version("eckart"))
@@ -74,10 +73,7 @@ def inspect(model: o.Model, json_: o.Json = False, trust_remote_code: o.RemoteCo
 
     options = ModelOptions(trust_remote_code=trust_remote_code)
     document = anatomy_document(model, Anatomy.of(empty_model(model, options)))
-    if json_:
-        print_json(document)
-        return
-    show(anatomy_table(document))
+    answer(json_, document, anatomy_table(document))
 
 
 @app.command(epilog=such_as("eckart spectrum MODEL --part mlp --plot condition-numbers.png"))
@@ -96,7 +92,7 @@ def spectrum(
     Matrices are read from the checkpoint one at a time and kept as they are done: a stopped command
     goes on.
     """
-    chosen = parse_numbers(layers, "--layers", "0,1,-1")
+    chosen = None if layers is None else parse_numbers(layers, "--layers", "0,1,-1")
     from eckart.reports.figures import check_figure_path
     from eckart.runs import folder_name
     from eckart.weights.stored import StoredWeights
@@ -159,11 +155,9 @@ def evaluate(
         lines = [json.dumps(row, ensure_ascii=False) for row in evaluation.rows(prompts)]
         write_whole(predictions, ("\n".join(lines) + "\n").encode())
         say(f"predictions: {predictions}")
-    if json_:
-        more = {"guard": guarded.to_json()} if guarded else {}
-        print_json({**evaluation.to_json(), **more})
-        return
-    show(evaluation_report(evaluation, guarded))
+    more = {"guard": guarded.to_json()} if guarded else {}
+    report = evaluation_report(evaluation, guarded)
+    answer(json_, {**evaluation.to_json(), **more}, report)
 
 
 @app.command(
@@ -296,7 +290,7 @@ def explore(
     host: o.Host = "127.0.0.1",
     port: o.Port = 0,
     open_: o.Open = False,
-    rows: o.Looked = 400,
+    rows: o.Looked = o.LOOKED,
     scoring: o.ScoringMethod = None,
     json_: o.Json = False,
     *,
@@ -344,13 +338,10 @@ def power(
     from eckart.statistics.power import Design, Outlook
 
     differ = None if between is None else between / 100
-    gains = tuple(number / 100 for number in parse_points(gain))
+    points = parse_numbers(gain, "--gain", "1,2,5", float, "points")
+    gains = tuple(number / 100 for number in points)
     outlook = Outlook(Design(turns, draws, differ, level), rows, gains, chance)
-    if json_:
-        print_json(outlook.to_json())
-        return
-    for line in filter(None, (str(outlook), outlook.had())):
-        show(line)
+    answer(json_, outlook.to_json(), *filter(None, (str(outlook), outlook.had())))
 
 
 @app.command(epilog=such_as("eckart report RUN", "eckart report published --out paper.html"))
@@ -374,14 +365,10 @@ def report(
 
 @app.command()
 def demo(
-    task: Annotated[str, typer.Option(help="mood, topic, weather, who, or time.")] = "mood",
+    task: Annotated[str, o.flag("mood, topic, weather, who, or time.")] = "mood",
     part: o.Part = "mlp",
-    shots: Annotated[
-        int, typer.Option(help="Demonstrations in the prompt.", metavar="N", min=0, max=10)
-    ] = 2,
-    out: Annotated[Path, typer.Option(help="Where data, run and figures go.")] = Path(
-        "eckart-demo"
-    ),
+    shots: Annotated[int, o.flag("Demonstrations in the prompt.", metavar="N", min=0, max=10)] = 2,
+    out: Annotated[Path, o.flag("Where data, run and figures go.")] = Path("eckart-demo"),
     json_: o.Json = False,
 ) -> None:
     """Algorithm 1 end to end on an embedded model and generated texts, in about a minute."""
@@ -390,4 +377,4 @@ def demo(
     run_demo(task, part, shots, out, as_json=json_)
 
 
-with_paths(app)
+finish_verbs(app)

@@ -103,6 +103,15 @@ class Log:
             self.told = time.monotonic()
 
 
+def answer(as_json: bool, document: Any, *shown: Any) -> None:
+    """Print one JSON document, or show what says the same."""
+    if as_json:
+        print_json(document)
+        return
+    for each in shown:
+        show(each)
+
+
 def say(text: str) -> None:
     """Tell the user something on standard error."""
     print_on(errors, Said(text, "dim"))

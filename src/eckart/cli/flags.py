@@ -11,14 +11,16 @@ import functools
 import inspect
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, TypeGuard, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
+from eckart.cli.paths import with_paths
 from eckart.errors import EckartError, EditError, RunError, TaskError
 from eckart.files import Closed
 from eckart.records import RATES
@@ -105,31 +107,25 @@ def parse_memory(text: str) -> int:
         ) from None
 
 
-def parse_numbers(text: str | None, option: str, such_as: str) -> list[int] | None:
-    """Read whole numbers; nothing is for the verb to choose.
+def parse_numbers(
+    text: str,
+    option: str,
+    such_as: str,
+    read: Callable[[str], Any] = int,
+    kind: str = "whole numbers",
+) -> list[Any]:
+    """Read numbers of a kind, joined by commas.
 
-    >>> parse_numbers("0,1,-1", "--layers", "0,1"), parse_numbers(None, "--layers", "0,1")
-    ([0, 1, -1], None)
-    """
-    try:
-        return None if text is None else [int(number) for number in text.split(",")]
-    except ValueError:
-        raise EditError(
-            f"{option} '{text}' are not whole numbers joined by commas, such as {such_as}"
-        ) from None
-
-
-def parse_points(text: str) -> list[float]:
-    """Read gains in points.
-
-    >>> parse_points("1,2.5")
+    >>> parse_numbers("0,1,-1", "--layers", "0,1")
+    [0, 1, -1]
+    >>> parse_numbers("1,2.5", "--gain", "1,2,5", float, "points")
     [1.0, 2.5]
     """
     try:
-        return [float(number) for number in text.split(",")]
+        return [read(number) for number in text.split(",")]
     except ValueError:
-        raise EckartError(
-            f"--gain '{text}' are not points joined by commas, such as 1,2,5"
+        raise EditError(
+            f"{option} '{text}' are not {kind} joined by commas, such as {such_as}"
         ) from None
 
 
@@ -196,10 +192,14 @@ def _spelling(kind: type[Closed], name: str) -> Spelling:
     return SPELLINGS.get(name, plain)
 
 
+def _flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def declared(kind: type[Closed], name: str, help_: str | None = None) -> Any:
     """Return a declared option as typer has it."""
     how = _spelling(kind, name)
-    flags = how.flags or (("--" + name.replace("_", "-"),) if how.kind is bool else ())
+    flags = how.flags or ((_flag_of(name),) if how.kind is bool else ())
     bases = [base for base in kind.__mro__ if _is_kind(base)]
     where = next(base for base in bases if name in base.__annotations__)
     said = help_ or how.help or kind.model_fields[name].description
@@ -255,7 +255,7 @@ class _Group:
                 ],
             )
 
-    def value(self, given: dict[str, Any], where: str, defaults: Mapping[str, Any] = NONE) -> Any:
+    def value(self, given: dict[str, Any], defaults: Mapping[str, Any]) -> Any:
         """Return what the verb takes; the options leave what was given."""
         spelled = {name: _spelling(kind, name) for name, kind in self.fields.items()}
         typed = {n: given.pop(how.name or n, defaults.get(n)) for n, how in spelled.items()}
@@ -264,34 +264,13 @@ class _Group:
             for name, value in typed.items()
             if value is not None and value is not False
         }
-        if self.said:
-            return read
-        return self.kinds[0].of(read, where)
+        return read if self.said else self.kinds[0].of(read)
 
     @property
     def flags(self) -> dict[str, str]:
         """By the options' names."""
-        spelled = {name: _spelling(kind, name).flags for name, kind in self.fields.items()}
-        return {
-            name: flags[0] if flags else "--" + name.replace("_", "-")
-            for name, flags in spelled.items()
-        }
-
-
-_ABOUT = re.compile(r"(?:the [a-z ]+|training): (\w+)(?:\.\d+)? is ")
-
-
-def _as_typed(said: str, flags: Mapping[str, str]) -> str:
-    """Name the flag that was typed, and not the option that it sets.
-
-    >>> _as_typed("the task: shots is -1: it must be at least 0", {"shots": "--shots"})
-    '--shots is -1: it must be at least 0'
-    >>> _as_typed("mine.yaml: shots is -1: it must be at least 0", {"shots": "--shots"})
-    'mine.yaml: shots is -1: it must be at least 0'
-    """
-    found = _ABOUT.match(said)
-    flag = flags.get(found[1]) if found else None
-    return f"{flag} is {said[found.end() :]}" if found and flag else said
+        own = {name: _spelling(kind, name).flags for name, kind in self.fields.items()}
+        return {name: flags[0] if flags else _flag_of(name) for name, flags in own.items()}
 
 
 def _is_kind(kind: Any) -> TypeGuard[type[Closed]]:
@@ -299,9 +278,7 @@ def _is_kind(kind: Any) -> TypeGuard[type[Closed]]:
 
 
 def with_options(
-    defaults: Mapping[str, Any] = NONE,
-    helps: Mapping[str, str] = NONE,
-    where: str = "the command line",
+    defaults: Mapping[str, Any] = NONE, helps: Mapping[str, str] = NONE
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a verb a flag for each option of what its parameters ask for, in their place.
 
@@ -312,7 +289,6 @@ def with_options(
     Arguments:
         defaults: where they are this verb's own; a switch that is on is no flag.
         helps: where it is this verb's own.
-        where: what an error is about.
     """
 
     def decorated(verb: Callable[..., None]) -> Callable[..., None]:
@@ -323,13 +299,13 @@ def with_options(
         @functools.wraps(verb)
         def command(**given: Any) -> None:
             try:
-                made = {n: group.value(given, where, defaults) for n, group in groups.items()}
+                made = {n: group.value(given, defaults) for n, group in groups.items()}
                 verb(**given, **made)
             except EckartError as error:
-                said = _as_typed(str(error), named)
-                if said == str(error):
+                flag = named.get(error.option or "")
+                if flag is None:
                     raise
-                raise type(error)(said) from error
+                raise type(error)(f"{flag} {error.said}") from error
 
         own = [p for p in asked if p.name not in groups]
         flags = [p for group in groups.values() for p in group.parameters(defaults, helps)]
@@ -337,3 +313,38 @@ def with_options(
         return command
 
     return decorated
+
+
+class EitherNumber(TyperCommand):
+    """A command that takes a flag in the singular or the plural, where it has one of them alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {flag for option in self.params for flag in option.opts}
+        return super().parse_args(ctx, [_in_its_number(word, known) for word in args])
+
+
+def _in_its_number(word: str, known: Collection[str]) -> str:
+    """Return a flag as a command knows it.
+
+    >>> _in_its_number("--layer=3", {"--layers"}), _in_its_number("--seeds", {"--seed", "--seeds"})
+    ('--layers=3', '--seeds')
+    """
+    flag, equals, value = word.partition("=")
+    other = flag[:-1] if flag.endswith("s") else f"{flag}s"
+    meant = other if flag.startswith("--") and flag not in known and other in known else flag
+    return meant + equals + value
+
+
+def finish_verbs(app: typer.Typer) -> None:
+    """Let every verb of an app, and of those in it, have its paths read and checked before it
+    begins, its flags in the singular and the plural, and its docstring as a help that breaks lines
+    where the terminal does."""
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            finish_verbs(group.typer_instance)
+    for command in app.registered_commands:
+        if command.callback is not None:
+            paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
+            command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
+            command.callback = with_paths(command.callback)
+            command.cls = EitherNumber

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -22,6 +22,20 @@ if TYPE_CHECKING:
 
 RUN = "The run"
 
+
+def flag(help_: str, *flags: str, **more: Any) -> Any:
+    """Return an option by its help, and its flags where they are not its name."""
+    return typer.Option(*flags, help=help_, **more)
+
+
+def run_flag(help_: str, *flags: str, **more: Any) -> Any:
+    return flag(help_, *flags, rich_help_panel=RUN, **more)
+
+
+def number_flag(help_: str, least: int, *flags: str) -> Any:
+    return flag(help_, *flags, metavar="N", min=least)
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -33,135 +47,83 @@ Model = Annotated[
     ),
 ]
 Part = Annotated[str, declared(Plan, "part")]
-Plot = Annotated[Path | None, typer.Option(help="Where the figure goes (.png, .svg or .pdf).")]
+Plot = Annotated[Path | None, flag("Where the figure goes (.png, .svg or .pdf).")]
 Edits = Annotated[
     list[str] | None,
-    typer.Option(
+    flag(
+        "LAYER:PART:RATE, such as 26:mlp:0.95; several are clipped together. Control arms:"
+        " 26:mlp:0.95:random, or random1, ..., or largest; 26:mlp:drop.",
         "--edit",
-        help=(
-            "LAYER:PART:RATE, such as 26:mlp:0.95; several are clipped together. Control arms:"
-            " 26:mlp:0.95:random, or random1, ..., or largest; 26:mlp:drop."
-        ),
     ),
 ]
 As = Annotated[
     str | None,
-    typer.Option(
+    run_flag(
+        "Quantise the clipped weights to a type of GGUF files, and dequantise them: q8_0, q4_0,"
+        " f16, ...",
         "--as",
-        help=(
-            "Quantise the clipped weights to a type of GGUF files, and dequantise them: q8_0, q4_0,"
-            " f16, ..."
-        ),
-        rich_help_panel=RUN,
     ),
 ]
-Split = Annotated[
-    str, typer.Option(help="validation, test, or all: every row that is no demonstration.")
-]
-Limit = Annotated[
-    int | None,
-    typer.Option(help="Read the first N rows of the split alone.", metavar="N", min=1),
-]
+Split = Annotated[str, flag("validation, test, or all: every row that is no demonstration.")]
+Limit = Annotated[int | None, number_flag("Read the first N rows of the split alone.", 1)]
 Layers = Annotated[
-    str | None, typer.Option(help="Only these layers, such as 0,1,-1: negative ones from the last.")
+    str | None, flag("Only these layers, such as 0,1,-1: negative ones from the last.")
 ]
 DryRun = Annotated[
     bool,
-    typer.Option(
+    run_flag(
+        "Say what the run would cost and what it could see, by counting and by reading 64"
+        " rows; keep nothing.",
         "--dry-run",
-        help=(
-            "Say what the run would cost and what it could see, by counting and by reading 64"
-            " rows; keep nothing."
-        ),
-        rich_help_panel=RUN,
     ),
 ]
 Quick = Annotated[
     bool,
-    typer.Option(
-        "--quick",
-        help="A first look: one draw, rates 0.5 and 0.9, 40 and 60 rows, where you do not say"
+    run_flag(
+        "A first look: one draw, rates 0.5 and 0.9, 40 and 60 rows, where you do not say"
         " otherwise.",
-        rich_help_panel=RUN,
+        "--quick",
     ),
 ]
 Cluster = Annotated[
-    str | None,
-    typer.Option(
-        help="Score units on a Ray cluster: its address, auto, or local.", rich_help_panel=RUN
-    ),
+    str | None, run_flag("Score units on a Ray cluster: its address, auto, or local.")
 ]
-Cpus = Annotated[
-    float,
-    typer.Option(
-        help="On a cluster: processors a unit takes.", metavar="N", min=0, rich_help_panel=RUN
-    ),
-]
-Gpus = Annotated[
-    float,
-    typer.Option(help="On a cluster: GPUs a unit takes.", metavar="N", min=0, rich_help_panel=RUN),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Cpus = Annotated[float, run_flag("On a cluster: processors a unit takes.", metavar="N", min=0)]
+Gpus = Annotated[float, run_flag("On a cluster: GPUs a unit takes.", metavar="N", min=0)]
+Json = Annotated[bool, flag("Print one JSON document on standard output.", "--json")]
 Out = Annotated[
-    Path | None,
-    typer.Option(
-        help="The run's folder; by default under runs/, named by its settings.", rich_help_panel=RUN
-    ),
+    Path | None, run_flag("The run's folder; by default under runs/, named by its settings.")
 ]
-Save = Annotated[
-    Path | None,
-    typer.Option(help="Write the clipped model here, as a checkpoint.", rich_help_panel=RUN),
-]
-Host = Annotated[str, typer.Option(help="Where the page is served: an address of loopback.")]
-Port = Annotated[
-    int, typer.Option(help="The page's port; 0 is any that is free.", min=0, max=65535)
-]
-Looked = Annotated[
-    int, typer.Option(help="How many validation rows a look reads: the first, at random.", min=2)
-]
-Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
-Exported = Annotated[
-    Path,
-    typer.Option("--out", help="The folder to write: a new one, or empty.", rich_help_panel=RUN),
-]
+Save = Annotated[Path | None, run_flag("Write the clipped model here, as a checkpoint.")]
+Host = Annotated[str, flag("Where the page is served: an address of loopback.")]
+Port = Annotated[int, flag("The page's port; 0 is any that is free.", min=0, max=65535)]
+LOOKED = 400
+Looked = Annotated[int, flag("How many validation rows a look reads: the first, at random.", min=2)]
+Open = Annotated[bool, flag("Open the page in the browser.", "--open")]
+Exported = Annotated[Path, run_flag("The folder to write: a new one, or empty.", "--out")]
 Choice = Annotated[
-    str | None,
-    typer.Option(help="Which of a sweep's choices, by words of its name: 'sst2, 10 shots, mlp'."),
+    str | None, flag("Which of a sweep's choices, by words of its name: 'sst2, 10 shots, mlp'.")
 ]
-Base = Annotated[
-    str | None,
-    typer.Option(help="Where the model of a run, or of an exported folder, lies now."),
-]
-Unclipped = Annotated[
-    bool, typer.Option("--unclipped", help="Write the model where a run clips nothing, too.")
-]
+Base = Annotated[str | None, flag("Where the model of a run, or of an exported folder, lies now.")]
+Unclipped = Annotated[bool, flag("Write the model where a run clips nothing, too.", "--unclipped")]
 Written = Annotated[
-    str,
-    typer.Option(
-        "--format", help="safetensors, as the model is; or gguf, for llama.cpp and Ollama."
-    ),
+    str, flag("safetensors, as the model is; or gguf, for llama.cpp and Ollama.", "--format")
 ]
 GgufBase = Annotated[
-    str | None,
-    typer.Option("--gguf", help="The GGUF file to patch, where the model is none: the same model."),
+    str | None, flag("The GGUF file to patch, where the model is none: the same model.", "--gguf")
 ]
 GgufTypes = Annotated[
-    str | None,
-    typer.Option("--type", help="Of edited tensors in a GGUF file: f16 (default), bf16 or q8_0."),
+    str | None, flag("Of edited tensors in a GGUF file: f16 (default), bf16 or q8_0.", "--type")
 ]
 Repository = Annotated[
     str | None,
-    typer.Option(
-        "--push-to-hub",
-        help="Send the folder to this repository of the hub (NAME or OWNER/NAME), with the token"
+    run_flag(
+        "Send the folder to this repository of the hub (NAME or OWNER/NAME), with the token"
         " of `hf auth login` or HF_TOKEN.",
-        rich_help_panel=RUN,
+        "--push-to-hub",
     ),
 ]
-Private = Annotated[
-    bool,
-    typer.Option("--private", help="Make that repository a private one.", rich_help_panel=RUN),
-]
+Private = Annotated[bool, run_flag("Make that repository a private one.", "--private")]
 NewRows = Annotated[
     str | None,
     typer.Argument(
@@ -170,91 +132,62 @@ NewRows = Annotated[
         metavar="[ROWS]",
     ),
 ]
-Texts = Annotated[list[str] | None, typer.Option("--text", help="A text to label; or several.")]
+Texts = Annotated[list[str] | None, flag("A text to label; or several.", "--text")]
 Compare = Annotated[
-    bool, typer.Option("--compare", help="The unpruned model's predictions beside the clipped's.")
+    bool, flag("The unpruned model's predictions beside the clipped's.", "--compare")
 ]
 Format = Annotated[
     str | None,
-    typer.Option(
+    run_flag(
+        "csv, jsonl or table; by default as --out ends, a table on a terminal, or else csv.",
         "--format",
-        help="csv, jsonl or table; by default as --out ends, a table on a terminal, or else csv.",
-        rich_help_panel=RUN,
     ),
 ]
 Interactive = Annotated[
     bool,
-    typer.Option(
+    flag(
+        "Type texts, or pipe them in, and see what both models make of each, up to an empty line.",
         "--interactive",
-        help="Type texts, or pipe them in, and see what both models make of each, up to an empty"
-        " line.",
     ),
 ]
 Continue = Annotated[
     int,
-    typer.Option(
-        "--continue",
-        help="Tokens that each model writes after a text, with --interactive.",
-        metavar="N",
-        min=0,
-    ),
+    number_flag("Tokens that each model writes after a text, with --interactive.", 0, "--continue"),
 ]
 Labelled = Annotated[
     Path | None,
-    typer.Option(
+    run_flag(
+        "The file, new; a stopped command goes on where it was, and it is there once whole.",
         "--out",
-        help="The file, new; a stopped command goes on where it was, and it is there once whole.",
-        rich_help_panel=RUN,
     ),
 ]
-Predictions = Annotated[
-    Path | None, typer.Option(help="Write one JSON line a row.", rich_help_panel=RUN)
-]
+Predictions = Annotated[Path | None, run_flag("Write one JSON line a row.")]
 WithPrompts = Annotated[
-    bool,
-    typer.Option(
-        "--with-prompts", help="With each prediction, what the model read.", rich_help_panel=RUN
-    ),
+    bool, run_flag("With each prediction, what the model read.", "--with-prompts")
 ]
 ShowPrompts = Annotated[
     int,
-    typer.Option(
-        "--show",
-        help="Print the first N prompts as the model reads them.",
-        metavar="N",
-        min=0,
-        rich_help_panel=RUN,
-    ),
+    run_flag("Print the first N prompts as the model reads them.", "--show", metavar="N", min=0),
 ]
 ScoringMethod = Annotated[
     str | None,
-    typer.Option(
-        help=(
-            "sum (labels), mean per token (choices), byte; or calibrated: prior, contextual (less"
-            " what empty prompts give), batch (less the mean over the rows)."
-        ),
-        rich_help_panel=RUN,
+    run_flag(
+        "sum (labels), mean per token (choices), byte; or calibrated: prior, contextual (less"
+        " what empty prompts give), batch (less the mean over the rows)."
     ),
 ]
 Turns = Annotated[
     float,
-    typer.Option(
-        help="The share of rows that turn, right to wrong or back, such as 0.05; a search says it."
-    ),
+    flag("The share of rows that turn, right to wrong or back, such as 0.05; a search says it."),
 ]
-Rows = Annotated[int | None, typer.Option(help="Test rows.", metavar="N", min=1)]
-Draws = Annotated[
-    int, typer.Option(help="Draws of demonstrations that are tested.", metavar="N", min=1)
-]
+Rows = Annotated[int | None, number_flag("Test rows.", 1)]
+Draws = Annotated[int, number_flag("Draws of demonstrations that are tested.", 1)]
 Between = Annotated[
-    float | None,
-    typer.Option(help="The standard deviation of the gain between draws, in points, if known."),
+    float | None, flag("The standard deviation of the gain between draws, in points, if known.")
 ]
-Gains = Annotated[str, typer.Option("--gain", help="Gains in points, joined by commas.")]
-Chance = Annotated[float, typer.Option("--power", help="The probability of telling a gain.")]
-Level = Annotated[
-    float, typer.Option(help="Of the two-sided test; divide 0.05 by the number of choices.")
-]
+Gains = Annotated[str, flag("Gains in points, joined by commas.", "--gain")]
+Chance = Annotated[float, flag("The probability of telling a gain.", "--power")]
+Level = Annotated[float, flag("Of the two-sided test; divide 0.05 by the number of choices.")]
 Reported = Annotated[
     list[Path],
     typer.Argument(
@@ -265,16 +198,12 @@ Reported = Annotated[
 ]
 Page = Annotated[
     Path | None,
-    typer.Option(
-        help="The file; by default report.html in the run's folder (of several: comparison.html)."
-    ),
+    flag("The file; by default report.html in the run's folder (of several: comparison.html)."),
 ]
 PageFormat = Annotated[
-    str | None, typer.Option("--format", help="html (the default), md, csv (the cells) or json.")
+    str | None, flag("html (the default), md, csv (the cells) or json.", "--format")
 ]
-Figures = Annotated[
-    Path | None, typer.Option(help="A folder for every figure, as PNG, SVG and PDF.")
-]
+Figures = Annotated[Path | None, flag("A folder for every figure, as PNG, SVG and PDF.")]
 Rates = Annotated[str, declared(Plan, "rates")]
 Metric = Annotated[str | None, declared(Plan, "metric")]
 Device = Annotated[str, declared(ModelOptions, "device")]

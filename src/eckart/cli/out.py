@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import print_json, progress_bar, say, show, typed
+from eckart.cli.console import answer, progress_bar, say, typed
 from eckart.cli.flags import with_options
 from eckart.errors import EditError
 from eckart.records import Edit
@@ -84,9 +84,7 @@ def apply(
     ] = None,
     inexact: Annotated[
         bool,
-        typer.Option(
-            "--inexact", help="Keep clipped matrices that are rounded otherwise on this machine."
-        ),
+        o.flag("Keep clipped matrices that are rounded otherwise on this machine.", "--inexact"),
     ] = False,
     json_: o.Json = False,
     trust_remote_code: o.RemoteCode = False,
@@ -100,11 +98,10 @@ def apply(
     made = make(recipe, out, model, trust_remote_code=code, inexact=inexact, tell=other.append)
     for line in other:
         say(line)
-    if json_:
-        print_json({"path": str(out), **made.model_dump(mode="json")})
-        return
     how = "not byte for byte as in the recipe" if other else "byte for byte as in the recipe"
-    show(f"{out}: {made.model} with {', '.join(made.edits) or 'nothing'} clipped, {how}")
+    document = {"path": str(out), **made.model_dump(mode="json")}
+    said = f"{out}: {made.model} with {', '.join(made.edits) or 'nothing'} clipped, {how}"
+    answer(json_, document, said)
 
 
 @with_options()

@@ -8,19 +8,13 @@ nothing.
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from typer.core import TyperCommand
+from typing import Any
 
 from eckart.cli.console import note_kept
 from eckart.errors import EckartError
 from eckart.files import BESIDE_WEIGHTS, KEPT, WEIGHTS, Read, check_outputs, home
-
-if TYPE_CHECKING:
-    import typer
 
 NAMED = ("model", "models", "source", "rows", "base", "task", "guard_text", "guard_task")
 """Options and arguments that are text, because what they name need not be a path."""
@@ -30,42 +24,9 @@ RUN_FILES = (*KEPT, "result.txt", "validation.png")
 MODEL_FILES = frozenset(Path(pattern).suffix for pattern in (*BESIDE_WEIGHTS, *WEIGHTS)) - {""}
 
 
-def with_paths(app: typer.Typer) -> None:
-    """Let every verb of an app, and of those in it, have its paths read and checked before it
-    begins, its flags in the singular and the plural, and its docstring as a help that breaks lines
-    where the terminal does."""
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            with_paths(group.typer_instance)
-    for command in app.registered_commands:
-        if command.callback is not None:
-            paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
-            command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
-            command.callback = _checked(command.callback)
-            command.cls = Verb
+def with_paths(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a verb have its paths read and checked before it begins."""
 
-
-class Verb(TyperCommand):
-    """A command that takes a flag in the singular or the plural, where it has one of them alone."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        known = {flag for option in self.params for flag in option.opts}
-        return super().parse_args(ctx, [_in_its_number(word, known) for word in args])
-
-
-def _in_its_number(word: str, known: Collection[str]) -> str:
-    """Return a flag as a command knows it.
-
-    >>> _in_its_number("--layer=3", {"--layers"}), _in_its_number("--seeds", {"--seed", "--seeds"})
-    ('--layers=3', '--seeds')
-    """
-    flag, equals, value = word.partition("=")
-    other = flag[:-1] if flag.endswith("s") else f"{flag}s"
-    meant = other if flag.startswith("--") and flag not in known and other in known else flag
-    return meant + equals + value
-
-
-def _checked(verb: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(verb)
     def called(**said: Any) -> Any:
         said = {name: _at_home(name, value) for name, value in said.items()}

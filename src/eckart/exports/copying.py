@@ -149,8 +149,8 @@ def _files(checkpoint: Checkpoint) -> dict[str, Path]:
                 " that"
             )
     patterns = (*BESIDE_WEIGHTS, *NOTICES)
-    beside = [p for pattern in patterns for p in sorted(listing.parent.glob(pattern))]
-    small = {path.name: path for path in beside if path.is_file() and path.name not in MADE}
+    others = [p for pattern in patterns for p in sorted(listing.parent.glob(pattern))]
+    small = {path.name: path for path in others if path.is_file() and path.name not in MADE}
     card = found(checkpoint.name, CARD)
     large = {path.name: path for path in (listing, *checkpoint.shards)}
     return {**small, **({CARD: Path(card)} if card else {}), **large}

@@ -147,7 +147,7 @@ def export(
         return save_clipped(result, scorer_of(task, loaded, **options), directory, command)
     target, kind = free_target(directory), check_format(format, gguf, type_)
     said = {name: options.pop(name) for name in ModelOptions.model_fields if name in options}
-    loading = ModelOptions.of(said, "the model")
+    loading = ModelOptions.of(said)
     if model is not None and not isinstance(model, str | Path):
         raise RunError("a run's model is exported from its files: name the folder or hub id")
     made = Task.load(task) if isinstance(task, str) else task

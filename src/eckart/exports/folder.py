@@ -30,7 +30,7 @@ from eckart.exports.card import (
 from eckart.exports.copying import copy_clipped, save
 from eckart.exports.gguf import patch
 from eckart.exports.recipe import RECIPE, SUMS, TYPES, Recipe, Scores, sha256, sums, versions
-from eckart.files import drafted, home
+from eckart.files import WEIGHTS, drafted, home
 from eckart.weights.edits import clip, clip_
 from eckart.weights.gguf import GgufFile
 from eckart.weights.identity import tokenizer_text
@@ -44,7 +44,6 @@ from eckart.weights.models import (
 )
 from eckart.weights.options import PLAIN, ModelOptions
 
-WEIGHTS = ["*.safetensors", "*.bin", "*.gguf", "*.index.json"]
 WRITTEN = (CARD, USE, MODELFILE)
 """What is worded by the version that writes it."""
 ROUNDED = (".safetensors", ".gguf")
@@ -326,7 +325,7 @@ def push(
             repo_id=made.repo_id,
             folder_path=folder,
             commit_message="Exported by eckart",
-            delete_patterns=WEIGHTS,
+            delete_patterns=[*WEIGHTS, "*.index.json"],
         )
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise RunError(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from scipy.special import softmax
@@ -28,7 +27,6 @@ from eckart.weights.models import LoadedModel, Model, Tokenizer, load_model
 
 Rows: TypeAlias = str | Path | Iterable[Any]
 
-NONE: Mapping[str, Any] = MappingProxyType({})
 
 CHUNK = 512
 """Rows that are read together, and that a stop loses at most."""
@@ -100,13 +98,13 @@ def labeller_of(
     scoring: str | None = None,
     choice: str | None = None,
     base: str | Path | None = None,
-    loading: Mapping[str, Any] = NONE,
+    loading: Mapping[str, Any] | None = None,
     **reading: Any,
 ) -> Labeller:
     """Return what labels new rows, by the unpruned model, too, where anything is clipped; see
     `predict`."""
     chosen = _found(source, task, edits, scoring, choice, base)
-    return _labeller(source, chosen, loading, compare=bool(chosen.edits), **reading)
+    return _labeller(source, chosen, loading or {}, compare=bool(chosen.edits), **reading)
 
 
 def _labeller(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eckart.analysis.beside import Beside
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.outcomes import short_name
+from eckart.analysis.pairs import ChoicePair
 from eckart.reports.sentences import learned_nothing
 from eckart.selection.controls import joined
 
 Named = dict[str, Findings]
 """Findings by the run's name; the first is the one that others are compared with."""
-Pair = tuple[str, Beside]
+Pair = tuple[str, ChoicePair]
 """A run's name, and its choice beside the first run's."""
 
 
@@ -72,7 +72,7 @@ def _differ(first: Findings, paired: Sequence[Pair]) -> str:
     return f"They differ {more}" if said else ""
 
 
-def _facts(each: Beside, first: Findings) -> list[tuple[str, Any, Any]]:
+def _facts(each: ChoicePair, first: Findings) -> list[tuple[str, Any, Any]]:
     assert each.first is not None  # as of all that is paired
     one, other = each.first, each.second
     a, b = one.condition, other.condition

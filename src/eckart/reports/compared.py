@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eckart.analysis.beside import Beside, adjusted, beside
 from eckart.analysis.findings import Choice, Findings, find
 from eckart.analysis.outcomes import short_name
+from eckart.analysis.pairs import ChoicePair, adjusted, paired_choices
 from eckart.errors import RunError
 from eckart.reports.cautions import Named, Pair, cautions, in_a_line
 from eckart.reports.figures.forest import GainLine, draw_gains
@@ -51,7 +51,7 @@ def read_comparison(runs: Sequence[Path], path: Path | None, format: str) -> Rep
         )
     origins = [provenance(findings.run) for findings in found.values()]
     first, *others = found
-    lines = [(name, each) for name in others for each in beside(found[first], found[name])]
+    lines = [(name, each) for name in others for each in paired_choices(found[first], found[name])]
     judged = adjusted([each for _, each in lines])
     compared = [(name, each) for (name, _), each in zip(lines, judged, strict=True)]
     tables = (_compared_table(found, compared), _leaderboard(found))
@@ -100,7 +100,7 @@ def _paired(compared: Sequence[Pair]) -> list[Pair]:
     return sorted(paired, key=lambda pair: pair[1].p_adjusted)
 
 
-def _sentence(first: str, found: Named, name: str, each: Beside) -> str:
+def _sentence(first: str, found: Named, name: str, each: ChoicePair) -> str:
     assert each.gain is not None
     told = sentence(each.gain, found[name].kind.headline, p=each.p_adjusted)
     rows = f"{each.shared:,} rows that both were asked"
@@ -108,7 +108,7 @@ def _sentence(first: str, found: Named, name: str, each: Beside) -> str:
     return f"{_name(name, each)} less '{first}', on {rows}{missing}: {each.verdict}, {told}."
 
 
-def _name(name: str, each: Beside) -> str:
+def _name(name: str, each: ChoicePair) -> str:
     where = each.second.condition
     return f"'{name}' ({where.task}, {where.shots} shots, {where.scoring}, {each.second.part})"
 
@@ -186,7 +186,7 @@ def _state(findings: Findings) -> str:
     return " (unfinished)" if there < wanted else ""
 
 
-def _each(shown: Sequence[Pair], say: Callable[[Beside], str]) -> str:
+def _each(shown: Sequence[Pair], say: Callable[[ChoicePair], str]) -> str:
     return " ".join(f"{_name(*pair)}: {say(pair[1])}" for pair in shown)
 
 
@@ -208,13 +208,13 @@ def _best(first: str, paired: Sequence[Pair], units: Units) -> str:
     return f"{end} on these rows: {names}, {units.metric} {best:.4f}. "
 
 
-def _better(first: str, units: Units, each: Beside) -> str:
+def _better(first: str, units: Units, each: ChoicePair) -> str:
     assert each.gain is not None
     told = f"{PLAIN[each.verdict]}, {units.text(each.gain.mean)}{units.unit}"
     return f"{told}: {units.metric} {each.after:.4f}, '{first}' {each.before:.4f}."
 
 
-def _how_sure(first: str, units: Units, among: int, each: Beside) -> str:
+def _how_sure(first: str, units: Units, among: int, each: ChoicePair) -> str:
     assert each.gain is not None
     seeds = each.gain.seeds
     about = each.verdict, f"'{first}'", each.gain, units, each.p_adjusted, among
@@ -280,7 +280,7 @@ def _compared_table(found: Named, compared: Sequence[Pair]) -> Table:
     return Table("compared", f"Against {first}, on the same rows", note, columns, rows)
 
 
-def _compared_row(name: str, each: Beside) -> dict[str, Any]:
+def _compared_row(name: str, each: ChoicePair) -> dict[str, Any]:
     where = each.second.condition
     row = {**vars(where), "run": name, "part": each.second.part, "why": each.why_not or None}
     if each.gain is None:

@@ -51,7 +51,7 @@ def controls_report(result: Tested) -> list[RenderableType]:
     n = result.comparison.n
     title = f"control arms: {result.place}, on the same test rows (n = {n})"
     tables = [Table("controls", title, "", columns, rows)] if rows else []
-    said = result.beside()
+    said = result.against_controls()
     return [*tables, Said(f"{said[0].upper()}{said[1:]}.\n")]
 
 

@@ -84,7 +84,7 @@ def tested_report(result: Tested) -> list[RenderableType]:
         Said(f"{LEGEND}\n", "dim"),
         *([rivals_table(result.rivals)] if result.rivals else []),
         *([deployed_table(result.deployed)] if result.deployed else []),
-        *(controls_report(result) if result.beside() else []),
+        *(controls_report(result) if result.against_controls() else []),
     ]
 
 

@@ -78,10 +78,10 @@ class Evaluation(Shown):
             **({"as": self.trial.stored_as} if self.trial.stored_as else {}),
             "seconds": self.trial.seconds,
             "notes": list(self.notes),
-            **self._beside(),
+            **self._against_unpruned(),
         }
 
-    def _beside(self) -> dict[str, Any]:
+    def _against_unpruned(self) -> dict[str, Any]:
         """Return the unpruned model's score, and what is gained over it, where there is one."""
         paired, before = self.comparison, self.before
         if paired is None or before is None:

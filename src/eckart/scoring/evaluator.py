@@ -82,7 +82,7 @@ class Evaluator(Scorer):
         self.task: Task = task.for_tokenizer(self.tokenizer)
         super().__init__(model, self.task, chosen, progress)
         self.window = context_window(model.model.config)
-        self.reading = ReadingOptions.of(reading, "the reading")
+        self.reading = ReadingOptions.of(reading)
         self._budget: int = most_tokens(model, self.reading.batch_tokens)
         self.states = StateStore.on(model.model.device, self.reading.cache_memory)
         self._probes = StateStore.on(model.model.device, self.reading.cache_memory)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eckart.algorithm1 import Scored, score_test
-from eckart.errors import EditError, RunError
+from eckart.errors import EditError, RunError, numbered
 from eckart.records import Edit, Trial
 from eckart.runs import PORTABLE, RunStore
 from eckart.scoring.scorer import Scorer
@@ -57,7 +57,7 @@ class HandResult(Composed):
 
     @property
     def _chosen(self) -> str:
-        many = f"{self.tried:,} edit{'s' * (self.tried != 1)}"
+        many = numbered(self.tried, "edit")
         return f"made by hand, after {many} had been looked at on validation"
 
 

@@ -31,7 +31,7 @@ def check_rivalled(task: AnyTask) -> Task:
     )
 
 
-def beside_rivals(run: Run, scorers: Sequence[Scorer], ledger: Ledger | None) -> Rivals | None:
+def read_rivals(run: Run, scorers: Sequence[Scorer], ledger: Ledger | None) -> Rivals | None:
     """Read on the test rows what costs nothing, unless the ledger knows, and set the choice beside
     it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,7 +30,7 @@ from eckart.selection.draws import Draws
 from eckart.selection.order import Order, Place
 from eckart.selection.plan import Plan
 from eckart.selection.power import foretell
-from eckart.selection.racing import plan_looks
+from eckart.selection.racing import Tell, nobody, plan_looks
 from eckart.selection.result import GreedyResult
 from eckart.statistics.paired import log10_e_value
 from eckart.weights.anatomy import Anatomy
@@ -43,7 +43,6 @@ gains."""
 CLEARLY = math.log10(1 / ALPHA)
 """From which decimal log of an e-value on a candidate is dropped."""
 
-Tell = Callable[[str], None]
 Values = Float[np.ndarray, " rows"]
 
 
@@ -97,13 +96,13 @@ def compose(
         tell,
     )
     arms = arms_together(course.edits, droppable(anatomy)) if plan.controls else ()
-    unpruned, clipped, *beside = score_test(draws.score, course.edits, arms)
+    unpruned, clipped, *tested = score_test(draws.score, course.edits, arms)
     return GreedyResult(
         settings=settings,
         labels=tuple(draws.first.task.labels),
         baseline=unpruned,
         clipped=clipped,
-        controls=tuple(beside),
+        controls=tuple(tested),
         notes=(*draws.notes(), *alike_rates(anatomy, proposed)),
         rows=(*draws.rows("validation"), *draws.rows("test")),
         order=order,
@@ -138,7 +137,7 @@ def greedy(
     rows: int,
     metric: str = "accuracy",
     budget: Budget = UNLIMITED,
-    tell: Tell = lambda line: None,
+    tell: Tell = nobody,
 ) -> Course:
     """Compose edits on validation, starting from the unpruned model.
 

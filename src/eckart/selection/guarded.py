@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from eckart.errors import RunError
+from eckart.errors import RunError, numbered
 from eckart.records import Edits, Setting, Trial, or_null
 from eckart.runs import Run
 from eckart.statistics.harm import Harm, TextHarm, harm, rows_needed
@@ -156,7 +156,7 @@ class Guarded:
             for low, high in filter(None, (found.divergence_interval, found.ratio_interval))
         ]
         divergence, ratio = around or ("", "")
-        windows = f"{found.windows} window{'s' * (found.windows != 1)}"
+        windows = numbered(found.windows, "window")
         return (
             f"on the text '{self.text_name}' ({windows}, {found.tokens:,} tokens) KL from the"
             f" unpruned model {found.divergence:.4f} nats a token{divergence}, perplexity times"

@@ -169,6 +169,7 @@ Controls = Annotated[
 class Plan(Closed):
     """What a search looks at."""
 
+    called = "the search"
     wrong = EditError
     part: Part = option("mlp", "attn, mlp, all, or one matrix: q k v o gate up down fc_in fc_out.")
     rates: Rates | None = option(
@@ -356,6 +357,7 @@ class GuardOptions(Closed):
     """What else is looked at of an edit; see `eckart.selection.guard.Guard`."""
 
     heading = "The guard"
+    called = "the guard"
     guard: bool = option(
         False,
         "Say what else the edit does: how far it moves the model on neutral text, and whether other"

@@ -3,13 +3,14 @@ read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
+from eckart.errors import numbered
 from eckart.records import Edit, Split, Trial
 from eckart.scoring.methods import OF_ALL_ROWS
 from eckart.selection.alike import apart
 from eckart.selection.draws import Draws
-from eckart.selection.racing import FIRST_LOOK, plan_looks
+from eckart.selection.racing import FIRST_LOOK, Tell, nobody, plan_looks
 from eckart.selection.recorded import Recorded
 from eckart.statistics.gain import LEVEL
 from eckart.statistics.power import Outlook, Turned
@@ -106,7 +107,7 @@ def _first(draws: Draws) -> Recorded:
 
 
 def foretell(
-    tell: Callable[[str], None],
+    tell: Tell,
     draws: Draws,
     edits: Sequence[Edit],
     raced: int | None = None,
@@ -127,7 +128,7 @@ def foretell(
     outlook, look = found
     tell(f"what can be seen: {outlook}")
     if not _first(draws).has([(), *((edit,) for edit in edits)], "validation"):
-        many = f"{len(edits)} edit{'s' * (len(edits) != 1)}"
+        many = numbered(len(edits), "edit")
         took = lasting(_seconds(draws, look, len(edits), 1 + arms))
         tell(
             f"{step}: up to {took} on this machine, going by these"
@@ -159,10 +160,6 @@ def lasting(seconds: float) -> str:
     if seconds < 5400:
         return f"about {seconds / 60:.0f} minutes"
     return f"about {seconds / 3600:.1f} hours"
-
-
-def nobody(line: str) -> None:
-    """Hear nothing."""
 
 
 def largest_first(anatomy: Anatomy, layer: int, part: str, rates: Iterable[float]) -> list[Edit]:

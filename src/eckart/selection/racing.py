@@ -26,6 +26,10 @@ FIRST_LOOK = 64
 Tell = Callable[[str], None]
 
 
+def nobody(line: str) -> None:
+    """Hear nothing."""
+
+
 @dataclass(frozen=True)
 class Drop:
     """A candidate that was dropped, and the rival that it was clearly worse than.
@@ -113,7 +117,7 @@ def race_rates(
     part: str,
     rates: Iterable[float],
     rows: int,
-    tell: Tell = lambda line: None,
+    tell: Tell = nobody,
 ) -> Race:
     """Search the rates as Algorithm 1 does, but stop reading one once it is clearly beaten.
 

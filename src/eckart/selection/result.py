@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eckart.algorithm1 import Scored
+from eckart.errors import numbered
 from eckart.records import Edit, or_null
 from eckart.selection.course import Course, listed
 from eckart.selection.drawn import summary
@@ -106,7 +107,7 @@ class SearchResult(Tested):
     def tried(self) -> str:
         """Say how many candidates there were; not to clip is none of them."""
         clipped = sum(candidate.rate > 0 for candidate in self.candidates)
-        return f"{clipped} clipping rate{'s' * (clipped != 1)}"
+        return numbered(clipped, "clipping rate")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

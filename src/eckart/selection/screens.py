@@ -23,7 +23,7 @@ from eckart.scoring.fitting import Fitted
 from eckart.scoring.scorer import Scorer
 from eckart.selection.order import Order, Place
 from eckart.selection.plan import SCREEN_ROWS, Plan
-from eckart.selection.racing import Drop, run_race
+from eckart.selection.racing import Drop, Tell, nobody, run_race
 from eckart.weights.anatomy import Weight
 from eckart.weights.conditioning import layer_condition_numbers
 from eckart.weights.linalg import Factor
@@ -59,7 +59,7 @@ class Screening:
     combine: str = "geometric"
     top_k: int = TOP_K
     store: RunStore | None = None
-    tell: Callable[[str], None] = lambda line: None
+    tell: Tell = nobody
 
     @property
     def cutting(self) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -30,7 +30,7 @@ from eckart.scoring.methods import check_parts
 from eckart.scoring.scorer import Scorer
 from eckart.selection.alike import alike_rates
 from eckart.selection.draws import Draws, drawn_tasks
-from eckart.selection.free import beside_rivals, check_rivalled, deployed
+from eckart.selection.free import check_rivalled, deployed, read_rivals
 from eckart.selection.greedy import compose
 from eckart.selection.guard import Guard, keep_guard
 from eckart.selection.looks import Looks, looks_before
@@ -44,8 +44,8 @@ from eckart.selection.plan import (
     check_known,
     check_raceable,
 )
-from eckart.selection.power import foretell, largest_first, nobody
-from eckart.selection.racing import Race, race_rates
+from eckart.selection.power import foretell, largest_first
+from eckart.selection.racing import Race, Tell, nobody, race_rates
 from eckart.selection.result import Candidate, GreedyResult, SearchResult
 from eckart.selection.screens import (
     Screening,
@@ -131,8 +131,7 @@ def search(
             "also": also if isinstance(also, str) else list(also),
             "seeds": seeds if isinstance(seeds, str) else list(seeds),
             "templates": templates if isinstance(templates, str) else list(templates),
-        },
-        "the search",
+        }
     )
     check_layer(plan.layer)
     task = Task.load(task) if isinstance(task, str) else task
@@ -147,7 +146,7 @@ def run_plan(
     plan: Plan,
     scorer: Scorer,
     out: str | Path | None = None,
-    tell: Callable[[str], None] = nobody,
+    tell: Tell = nobody,
     command: str | None = None,
     guard: Guard | None = None,
 ) -> SearchResult | GreedyResult:
@@ -168,9 +167,14 @@ def run_plan(
             looks = None if store is None else _looks(store, draws)
             if store is not None:
                 store.keep_note(PORTABLE, portable([draws.testing[0].task], scorer.scoring))
-            carry_out = _compose if plan.greedy else _search
-            found = carry_out(plan, replace(draws, ledger=store), store, settings, tell)
-            result: SearchResult | GreedyResult = replace(found, looks=looks)
+            kept = replace(draws, ledger=store)
+            order = _order(plan, kept, store, tell) if isinstance(plan.layer, str) else None
+            result: SearchResult | GreedyResult
+            if plan.greedy:
+                result = compose(plan, kept, order, settings, tell)
+            else:
+                result = _search(plan, kept, order, store, settings, tell)
+            result = replace(result, looks=looks)
             if guard is not None:
                 if store is not None:  # first: what is kept from here on is none of the search's
                     keep_guard(store, guard.margin, guard.read)
@@ -178,7 +182,7 @@ def run_plan(
                 if not result.edits:
                     tell("the guard read nothing: nothing is clipped, so nothing else is changed")
             if plan.rivals:
-                result = replace(result, rivals=beside_rivals(result.run, draws.testing, store))
+                result = replace(result, rivals=read_rivals(result.run, draws.testing, store))
             if plan.also:
                 there = deployed(result.run, draws.testing, plan.also, store)
                 result = replace(result, deployed=there)
@@ -223,19 +227,20 @@ def _looks(store: RunStore, draws: Draws) -> Looks:
 def _search(
     plan: Plan,
     draws: Draws,
+    order: Order | None,
     store: RunStore | None,
     settings: dict[str, Any],
-    tell: Callable[[str], None],
+    tell: Tell,
 ) -> SearchResult:
     scorer = draws.first
-    layers, order = _layers(plan, draws, store, tell)
+    layers = _layers(plan, scorer, order, store)
     rows = draws.size("validation")
     layer = worst_layer(layers, plan.top_k)
     edits = largest_first(scorer.anatomy, layer, plan.part, plan.tried)
     rates = (*(edit.rate for edit in edits), 0.0)
     arms = partial(control_arms, droppable=droppable(scorer.anatomy)) if plan.controls else no_arms
-    beside = len(arms(edits[0])) if edits else 0
-    foretell(tell, draws, edits, rows if plan.race else None, beside)
+    controls = len(arms(edits[0])) if edits else 0
+    foretell(tell, draws, edits, rows if plan.race else None, controls)
 
     def race(score: ScoreEdits, layer: int, part: str, rates: Sequence[float], metric: str) -> Race:
         return race_rates(score, layer, part, rates, rows, tell)
@@ -280,20 +285,18 @@ def _search(
 
 
 def _layers(
-    plan: Plan, draws: Draws, store: RunStore | None, tell: Callable[[str], None]
-) -> tuple[dict[int, float], Order | None]:
-    """Return the layers to choose from, by condition number, and the order that a screen puts them
-    in: of a layer that is given or screened, that one alone."""
-    scorer = draws.first
-    if plan.layer is None:
-        return condition_numbers(scorer, plan.part, plan.combine, store), None
+    plan: Plan, scorer: Scorer, order: Order | None, store: RunStore | None
+) -> dict[int, float]:
+    """Return the layers to choose from, by condition number; of a layer that is given, or that a
+    screen puts first, that one alone."""
+    if order is not None:
+        return {order.first.layer: math.inf}
     if isinstance(plan.layer, int):
-        return {scorer.anatomy.layer_index(plan.layer): math.inf}, None
-    order = _order(plan, draws, store, tell)
-    return {order.first.layer: math.inf}, order
+        return {scorer.anatomy.layer_index(plan.layer): math.inf}
+    return condition_numbers(scorer, plan.part, plan.combine, store)
 
 
-def _order(plan: Plan, draws: Draws, store: RunStore | None, tell: Callable[[str], None]) -> Order:
+def _order(plan: Plan, draws: Draws, store: RunStore | None, tell: Tell) -> Order:
     """Return the order in which the plan's screen puts all places."""
     asked = Screening(
         scorers=draws.choosing,
@@ -309,17 +312,6 @@ def _order(plan: Plan, draws: Draws, store: RunStore | None, tell: Callable[[str
         tell=tell,
     )
     return screened(str(plan.layer), asked)
-
-
-def _compose(
-    plan: Plan,
-    draws: Draws,
-    store: RunStore | None,
-    settings: dict[str, Any],
-    tell: Callable[[str], None],
-) -> GreedyResult:
-    order = _order(plan, draws, store, tell) if isinstance(plan.layer, str) else None
-    return compose(plan, draws, order, settings, tell)
 
 
 def _published(scorer: Scorer, part: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from eckart.algorithm1 import Scored
 from eckart.records import Edits, Rows
-from eckart.runs import Run, beside
+from eckart.runs import Run, key_with_setting
 from eckart.selection.controls import Against, against, controls_sentence
 from eckart.selection.deployed import Deployed
 from eckart.selection.drawn import Difference, difference, interval, sealed_seeds, summary
@@ -94,7 +94,7 @@ class Tested(Shown, ABC):
     def run(self) -> Run:
         """The trials as a run keeps them, for whatever reads runs."""
         looks = (*self.compared, self.baseline, self.clipped)
-        kept = {beside(t.key, t.setting): t for look in looks for t in look.trials}
+        kept = {key_with_setting(t.key, t.setting): t for look in looks for t in look.trials}
         rows = {rows.digest: rows for rows in self.rows}
         screen = self.order.to_json() if self.order else None
         return Run(Path(), self.settings, kept, rows, spectra={}, models={}, screen=screen)
@@ -139,9 +139,9 @@ class Tested(Shown, ABC):
         if not self.settings.get("controls"):
             return {}
         arms = [each.to_json() for each in self.against]
-        return {"controls": {"says": self.beside(), "arms": arms}}
+        return {"controls": {"says": self.against_controls(), "arms": arms}}
 
-    def beside(self) -> str:
+    def against_controls(self) -> str:
         """Say whether the choice beats its control arms; nothing where none were asked for."""
         if not self.settings.get("controls"):
             return ""
@@ -164,8 +164,8 @@ class Tested(Shown, ABC):
         if self.edits:
             said.append(f"  clipped     {_text(self.clipped, metric)}")
             said.append(f"  gain        {sentence(self.comparison, metric)}")
-        if self.beside():
-            said.append(f"  controls    {self.beside()}")
+        if self.against_controls():
+            said.append(f"  controls    {self.against_controls()}")
         if self.guarded:
             said.append(f"  guard       {self.guarded}")
         if self.rivals:

@@ -88,6 +88,18 @@ def sentence(
     >>> sentence(found, "accuracy")
     '+30.00 points (95% interval +19.00 to +41.00; exact McNemar p = 1e-06; 30 fixed, 2 broken)'
     """
+    change, told = parts(found, metric, p)
+    return f"{change} ({'; '.join([*told, *facts])})"
+
+
+def parts(
+    found: Estimate | PairedDifference, metric: str, p: float | None = None
+) -> tuple[str, list[str]]:
+    """Return the parts of `sentence`: what was gained, and how surely.
+
+    >>> parts(PairedDifference(92, 0.3, (0.19, 0.41), 1e-6, fixed=30, broken=2), "accuracy")[0]
+    '+30.00 points'
+    """
     labels = metric != SQUARED_ERROR
     change, low, high = (
         f"{100 * value:+.2f}" if labels else f"{value:+.3g}"
@@ -102,4 +114,4 @@ def sentence(
         told.append(f"{test}p = {found.p_value:.3g}")
     if isinstance(found, PairedDifference):
         told.append(f"{found.fixed} {kind.turned[0]}, {found.broken} {kind.turned[1]}")
-    return f"{change} {'points' if labels else 'smaller'} ({'; '.join([*told, *facts])})"
+    return f"{change} {'points' if labels else 'smaller'}", told

@@ -16,6 +16,7 @@ from eckart.selection.alike import apart
 from eckart.selection.draws import drawn_tasks
 from eckart.selection.greedy import propose
 from eckart.selection.plan import Plan
+from eckart.selection.racing import FIRST_LOOK
 from eckart.selection.recorded import Recorded
 from eckart.statistics.power import Outlook
 from eckart.sweeps.grid import Sweep, Unit
@@ -23,7 +24,6 @@ from eckart.sweeps.sources import Outline, Sources
 from eckart.sweeps.units import foresee_unit
 from eckart.weights.anatomy import Anatomy
 
-TIMED_ROWS = 64
 Foreseen = Callable[[Unit, Outlook], None]
 """Told what the test rows can show of a unit's model, task and shots."""
 ARMS = len(RANDOM_ARMS) + 2
@@ -146,7 +146,7 @@ def as_sweep(plan: Plan, scorer: Scorer) -> tuple[Sweep, Sources]:
         **scorer.reading.model_dump(exclude_defaults=True),
     }
     sources = Sources({model.name: model}, {task.full_name: task for task in tasks})
-    return Sweep.of(values, "the search"), sources
+    return Sweep.of(values), sources
 
 
 def _costs(sweep: Sweep, sources: Sources, foreseen: Foreseen | None) -> Iterator[Cost]:
@@ -190,7 +190,7 @@ def _trials(sweep: Sweep, model: _Model, split: str) -> int:
 
 def _pace(scorer: Scorer) -> float:
     """Return the seconds that the unpruned model takes for a token, timed on the first rows."""
-    rows = Split.part("validation", 0, min(TIMED_ROWS, len(scorer.rows("validation").rows)))
+    rows = Split.part("validation", 0, min(FIRST_LOOK, len(scorer.rows("validation").rows)))
     scorer.prepare(rows)
     start = time.perf_counter()
     scorer([], rows)

@@ -87,7 +87,7 @@ def read_study(
     >>> read_study(None, said).models[0].dtype
     'float32'
     """
-    where = "the sweep" if source is None else str(source)
+    where = Sweep.called if source is None else str(source)
     values = {} if source is None else _read(_find(str(source)))
     mine, models, tasks = _sorted(said or {})
     values |= located(mine, folder or Path.cwd())
@@ -96,7 +96,7 @@ def read_study(
         {**entry, **models} for entry in _entries(values.get("models", ()), "name", where)
     ]
     values["tasks"] = _with_data(_entries(values.get("tasks", ()), "task", where), tasks, where)
-    return Sweep.of(values, where)
+    return Sweep.of(values, None if source is None else where)
 
 
 def _find(name: str) -> Path:

@@ -151,6 +151,8 @@ class Grid(Closed):
 class Sweep(GuardOptions, ReadingOptions, Grid):
     """A grid of trials, and how its rows are read. What a study file holds."""
 
+    called = "the sweep"
+
     @field_validator("shots", "seeds", "scorings", "rates", mode="before")
     @classmethod
     def _said(cls, values: Any, info: ValidationInfo) -> Any:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from eckart.algorithm1 import best_edit, control_arms
+from eckart.errors import numbered
 from eckart.records import Edit, Setting, Trial
 from eckart.runs import Run, folder_name
 from eckart.selection.controls import Against, against, controls_sentence
@@ -76,13 +77,13 @@ class Line:
             f"{validation} -> {mean_text(self.best, self.metric)} at {self.edit} (best of"
             f" {self.candidates}; n = {self.rows})"
         )
-        besides = f". {self.guarded}" if self.guarded else ""
+        harm = f". {self.guarded}" if self.guarded else ""
         if self.test is None:
-            return f"{found}; not tested{besides}"
+            return f"{found}; not tested{harm}"
         accuracy = "" if self.metric == SQUARED_ERROR else "accuracy "
         gain = sentence(self.test, self.metric, f"n = {self.test.n}")
-        beside = f"; {controls_sentence(self.controls)}" if self.controls else ""
-        return f"{found}; test {accuracy}{gain}{beside}{besides}"
+        arms = f"; {controls_sentence(self.controls)}" if self.controls else ""
+        return f"{found}; test {accuracy}{gain}{arms}{harm}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -165,8 +166,7 @@ class SweepResult(Shown):
         }
         others = [f"{count} {what}" for what, count in rest.items() if count]
         tested = [f"{told} on test rows"] if told else []
-        size = len(self.lines)
-        return f"{size} choice{'s' * (size != 1)}: {', '.join([*tested, *others])}"
+        return f"{numbered(len(self.lines), 'choice')}: {', '.join([*tested, *others])}"
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.lines))

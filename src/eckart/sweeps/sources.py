@@ -49,9 +49,7 @@ class Sources:
         # than its rows allow.
         key = fingerprint([said, shots is None, seed is None])
         if key not in self._read:
-            self._read[key] = Task.of(
-                DrawnTask.of({**said, "shots": shots, "seed": seed or 0}, "the task")
-            )
+            self._read[key] = Task.of(DrawnTask.of({**said, "shots": shots, "seed": seed or 0}))
         task = self._read[key].redrawn(shots=shots, seed=seed)
         return task if entry.name is None else replace(task, name=entry.name)
 

@@ -171,7 +171,7 @@ def sweep(
         {model.name: model for _, model in held if model is not None},
         {task.full_name: task for _, task in own if task is not None},
     )
-    grid = settle(Sweep.of(located(values, Path.cwd()), "the sweep"), sources)
+    grid = settle(Sweep.of(located(values, Path.cwd())), sources)
     if progress is silent:  # counting what is to come opens every model
         return run_sweep(grid, out, sources, execute)
     return _watched(grid, out, sources, execute, progress)

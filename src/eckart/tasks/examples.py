@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eckart.errors import TaskError, closest
+from eckart.errors import TaskError, closest, numbered
 from eckart.tasks.chat import Chat
 from eckart.tasks.columns import Columns, check_text, told_apart
 from eckart.tasks.labels import Labels, missing_reason
-from eckart.tasks.prompts import Example, PromptFormat, counted, joined
+from eckart.tasks.prompts import Example, PromptFormat, joined
 from eckart.tasks.sources import Source
 from eckart.tasks.spec import TaskSpec, label_text
 from eckart.tasks.tables import Row
@@ -73,7 +73,8 @@ def make_examples(
         made = (maker.example(f"{split}:{index}", row, left_out) for index, row in enumerate(rows))
         examples[split] = [example for example in made if example is not None]
         notes += [
-            f"{split}: left out {counted(count)} {reason}" for reason, count in left_out.items()
+            f"{split}: left out {numbered(count, 'row')} {reason}"
+            for reason, count in left_out.items()
         ]
     return examples, tuple(notes)
 

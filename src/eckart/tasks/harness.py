@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NoReturn, Self
 
-from eckart.errors import TaskError
+from eckart.errors import TaskError, numbered
 from eckart.records import fingerprint
 from eckart.tasks.columns import Columns
 from eckart.tasks.harness_files import is_plain, load, templates, understood
 from eckart.tasks.labels import Labels
-from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat, counted
+from eckart.tasks.prompts import CONTENT_FREE, Example, Prompt, PromptFormat
 from eckart.tasks.spec import HARNESS, HARNESS_CODE, DrawnTask, SplitSpec, TaskSpec
 from eckart.tasks.splits import Draw, Gathered, make_splits, parse_sizes, without_repeats
 from eckart.tasks.task import READERS, Task
@@ -254,9 +254,10 @@ class _Rows:
             fitting = [row for row, _ in rows if row.label >= 0 and len(row.choices) == most]
             examples[name] = tuple(replace(r, choices=()) if words else r for r in fitting)
             if len(fitting) < len(rows):
+                others = numbered(len(rows) - len(fitting), "row")
                 notes.append(
-                    f"{name}: left out {counted(len(rows) - len(fitting))} with other than {most}"
-                    " candidates, or none of them right; lm-evaluation-harness counts these, too"
+                    f"{name}: left out {others} with other than {most} candidates, or none of them"
+                    " right; lm-evaluation-harness counts these, too"
                 )
         labels = words or tuple(map(str, range(most)))
         return cls(examples, {row.id: p for row, p in every}, words, labels, tuple(notes))

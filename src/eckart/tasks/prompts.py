@@ -329,12 +329,3 @@ def joined(template: str, label_join: str | None) -> str:
     ending = template[len(template.rstrip()) :]
     breaks = ending if "\n" in ending else ""
     return breaks + ((" " if not breaks else "") if label_join is None else label_join)
-
-
-def counted(rows: int) -> str:
-    """Return a number of rows in words.
-
-    >>> counted(1), counted(8000)
-    ('1 row', '8,000 rows')
-    """
-    return f"{rows:,} row" if rows == 1 else f"{rows:,} rows"

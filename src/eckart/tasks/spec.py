@@ -109,6 +109,7 @@ class TaskOptions(Closed):
     """A task, and what is said of it in place of its own; see `Task.load`. None: its own."""
 
     heading = "The task"
+    called = "the task"
     task: Place | None = option(
         None,
         "sst2, ag_news, emo, mrpc, rte, cb, copa, or a task file (YAML); or lm-eval:NAME, one of"
@@ -170,7 +171,7 @@ class DrawnTask(TaskOptions):
             for name, value in said.items()
             if name in TaskSpec.model_fields and value is not None
         }
-        return TaskSpec.of(given, "the task")
+        return TaskSpec.of(given)
 
 
 class Portion(Closed):
@@ -224,6 +225,7 @@ class PromptSpec(Closed):
 class TaskSpec(PromptSpec):
     """A task file, read and checked."""
 
+    called = "the task"
     spelled: ClassVar = {"text_column": "text", "label_column": "label"}
     """Fields by what options call them."""
     name: str | None = None

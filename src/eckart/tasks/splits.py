@@ -11,10 +11,10 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 
-from eckart.errors import TaskError
+from eckart.errors import TaskError, numbered
 from eckart.tasks.columns import Columns
 from eckart.tasks.labels import Labels
-from eckart.tasks.prompts import Example, PromptFormat, counted
+from eckart.tasks.prompts import Example, PromptFormat
 from eckart.tasks.spec import SplitSpec, TaskSpec
 
 Size = int | float
@@ -279,7 +279,7 @@ def _allot(
         if rows < 1:
             raise TaskError(
                 f"{name} is left empty: besides the demonstrations {plan.test.source} has"
-                f" {counted(len(back))}; give more rows, fewer shots or other split sizes"
+                f" {numbered(len(back), 'row')}; give more rows, fewer shots or other split sizes"
             )
     return front[:validation], back[len(back) - test :]
 
@@ -331,7 +331,9 @@ def without_repeats(
         dropped = len(examples[name]) - len(kept[name])
         if dropped:
             other = f" ({conflicts:,} with another label)" if conflicts else ""
-            notes.append(f"{name}: left out {counted(dropped)} for repeating an input{other}")
+            notes.append(
+                f"{name}: left out {numbered(dropped, 'row')} for repeating an input{other}"
+            )
     return kept, (*notes, *_near_repeats(kept))
 
 
@@ -354,8 +356,8 @@ def _near_repeats(kept: Mapping[str, Sequence[Example]]) -> list[str]:
             else:
                 first[key] = name
     return [
-        f"{name}: kept {counted(count)} that repeat{'s' * (count == 1)} a row of {met} but for"
-        " case, white space, punctuation or Unicode form"
+        f"{name}: kept {numbered(count, 'row')} that repeat{'s' * (count == 1)} a row of {met} but"
+        " for case, white space, punctuation or Unicode form"
         for (name, met), count in pairs.items()
     ]
 

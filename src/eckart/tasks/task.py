@@ -149,7 +149,7 @@ class Task:
         Raises:
             TaskError: the task or its data is not usable; one line says why.
         """
-        return cls.of(DrawnTask.of({"task": source, **said}, "the task"))
+        return cls.of(DrawnTask.of({"task": source, **said}))
 
     @classmethod
     def of(cls, said: DrawnTask) -> Self:

@@ -29,6 +29,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from eckart.errors import ModelError
 from eckart.weights.loading.accounts import refuse_other_shapes
 from eckart.weights.loading.failures import explained, first_line
+from eckart.weights.loading.files import FLOATS
 from eckart.weights.loading.gguf import (
     check_magic,
     converted,
@@ -43,7 +44,6 @@ from eckart.weights.loading.gguf import (
 
 BLOCK = {"Q2_K": 16, "Q3_K": 16, "Q6_K": 16}
 """How many neighbours in a row share a step; 32 of every type that is not named."""
-FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)

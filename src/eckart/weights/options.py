@@ -16,6 +16,7 @@ class ModelOptions(Closed):
     """How a model is loaded; see `load_model`."""
 
     heading = "The model"
+    called = "the model"
     dtype: str = option(
         "auto", "float32, bfloat16, float16, or auto: bfloat16 where the device multiplies it fast."
     )
@@ -37,6 +38,7 @@ class FitOptions(Closed):
     """What is done with rows that are longer than the model reads."""
 
     heading = "The run"
+    called = "the reading"
     truncate_demonstrations: bool = option(
         False, "Show fewer demonstrations in a row that is longer than the model reads."
     )

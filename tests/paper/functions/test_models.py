@@ -59,8 +59,8 @@ def test_what_a_token_holds(layout):
     for i in range(2):
         asked, told = seen[0][:, 2 * i], seen[0][:, 2 * i + 1]
         assert torch.equal(asked, torch.cat([x[:, i], torch.zeros(4, 1)], dim=1))
-        beside = x[:, i] if layout == "paired" else torch.zeros(4, D)
-        assert torch.equal(told, torch.cat([beside, y[:, i, None]], dim=1))
+        point = x[:, i] if layout == "paired" else torch.zeros(4, D)
+        assert torch.equal(told, torch.cat([point, y[:, i, None]], dim=1))
 
 
 def test_linear_attention_is_equation_3():

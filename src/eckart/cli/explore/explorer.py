@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from eckart.cli.explore.elsewhere import Elsewhere
+from eckart.cli.options import LOOKED
 from eckart.errors import TaskError
 from eckart.records import Edit, Row, Split
 from eckart.runs import RunStore
@@ -27,13 +28,11 @@ from eckart.selection.plan import GuardOptions
 from eckart.selection.recorded import Recorded
 from eckart.selection.settings import by_hand, folder_of
 from eckart.statistics.crossed import nothing_learned
-from eckart.statistics.gain import sentence, verdict
+from eckart.statistics.gain import parts, verdict
 from eckart.tasks.portable import PortableTask
 from eckart.weights.edits import Cut, droppable
 from eckart.weights.options import ReadingOptions
 
-ROWS = 400
-"""How many validation rows a look reads, where nobody says otherwise."""
 POINTS = 200
 """The most singular values of a matrix that are drawn."""
 MATRICES = 24
@@ -84,7 +83,7 @@ class Explorer:
         elsewhere: Elsewhere,
         guard: GuardOptions,
         folder: Path | None = None,
-        rows: int = ROWS,
+        rows: int = LOOKED,
     ) -> None:
         self.evaluator = evaluator
         self.all_rows = len(evaluator.rows("validation").rows)
@@ -119,6 +118,7 @@ class Explorer:
         task, model, anatomy = self.evaluator.task, self.evaluator.model, self.evaluator.anatomy
         with self._working(stop) as store:
             begun = [trial.edits for trial in seen(store, self.evaluator, "test") if trial.edits]
+            text, *tasks = self.guard.read
             looks = looks_by_now(store, [self.evaluator.rows("test")], bool(begun))
             return {
                 "model": Path(model.name).name,
@@ -133,7 +133,7 @@ class Explorer:
                 "layers": [list(dict.fromkeys(w.kind for w in ws)) for ws in anatomy.layers],
                 "droppable": droppable(anatomy),
                 "fields": list(self.portable.columns.needed) if self.portable else [],
-                "guard": [each.full_name for each in self.guard.read],
+                "guard": {"text": text.name, "tasks": [each.full_name for each in tasks]},
                 "run": str(self.folder),
                 "looked_at_before": str(looks) if looks else "",
                 "tested": self._result(),
@@ -270,8 +270,9 @@ def _said(found: Evaluation) -> dict[str, str]:
         caution = nothing_learned({"unpruned": found.score})
         return {"caution": caution}
     caution = nothing_learned({"unpruned": found.before, "clipped": found.score})
-    gain = sentence(found.comparison, "accuracy")
-    return {"verdict": verdict(found.comparison), "gain": gain, "caution": caution}
+    gain, sure = parts(found.comparison, "accuracy")
+    told = {"verdict": verdict(found.comparison), "gain": gain, "sure": "; ".join(sure)}
+    return {**told, "caution": caution}
 
 
 def _drawn(cut: Cut) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from eckart.analysis.measured import Measured
 from eckart.cli.console import print_json, progress_bar, say, say_run, show, typed
 from eckart.cli.runs import progress
+from eckart.errors import numbered
 from eckart.paper.functions.clipping import Clipping, gather, judged, plan_clipping
 from eckart.paper.functions.task import FunctionTask
 from eckart.paper.functions.views import clipping_panels, draw_clipping
@@ -78,7 +79,7 @@ def clipping_report(found: Clipping) -> RenderableType:
     low, high = unpruned.interval
     title = (
         f"{task.function}, d = {task.dimension}, {task.shots} examples: squared error / variance of"
-        f" f, test rows (n = {unpruned.rows}, {unpruned.seeds} seed{'s' * (unpruned.seeds != 1)})"
+        f" f, test rows (n = {unpruned.rows}, {numbered(unpruned.seeds, 'seed')})"
     )
     said = counted(map(judged, found.cells.values()))
     sure = f"after correction for {len(found.cells)} edits (Holm, 0.05): {said}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import check_plot, print_json, progress_bar, save_plot, show
+from eckart.cli.console import answer, check_plot, progress_bar, save_plot
 from eckart.cli.flags import DEFAULT_RATES, parse_names, parse_numbers, with_options
 from eckart.errors import TaskError
 from eckart.paper.functions.options import TrainingOptions
@@ -46,17 +46,11 @@ FunctionModel = Annotated[
 ]
 Function = Annotated[
     str | None,
-    typer.Option(
-        help=(
-            "linear, sparse-linear, noisy-linear, decision-tree or relu-network; by default the one"
-            " that the model was trained on."
-        )
+    o.flag(
+        "linear, sparse-linear, noisy-linear, decision-tree or relu-network; by default the one"
+        " that the model was trained on."
     ),
 ]
-
-
-def _run(help_: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help_, rich_help_panel=o.RUN, **more)
 
 
 @functions.callback()
@@ -65,22 +59,22 @@ def _root() -> None:
 
 
 @functions.command()
-@with_options(where="training")
+@with_options()
 def train(
     out: o.Out = None,
     checkpoints: Annotated[
         str | None,
-        _run(
+        o.run_flag(
             "After how many steps the model is kept, beside the last: 500,1000. By default 1/64,"
             " 1/32, ... 1/2."
         ),
     ] = None,
     save_every: Annotated[
-        int, _run("Write the state after so many steps; a kill loses these at most.", min=1)
+        int, o.run_flag("Write the state after so many steps; a kill loses these at most.", min=1)
     ] = 250,
     device: o.Device = "auto",
     threads: Annotated[
-        int | None, _run("Processor threads; torch's own choice by default.", min=1)
+        int | None, o.run_flag("Processor threads; torch's own choice by default.", min=1)
     ] = None,
     json_: o.Json = False,
     *,
@@ -91,8 +85,8 @@ def train(
     from eckart.cli.paper.training import default_folder, run_training
     from eckart.paper.functions.training import Training
 
-    training = Training.of(how.model_dump(), "training")
-    kept = parse_numbers(checkpoints, "--checkpoints", "500,1000")
+    training = Training.of(how.model_dump())
+    kept = None if checkpoints is None else parse_numbers(checkpoints, "--checkpoints", "500,1000")
     folder = out or default_folder(training)
     run_training(training, folder, kept, save_every, device, threads, as_json=json_)
 
@@ -101,31 +95,24 @@ def train(
 def evaluate(
     model: FunctionModel,
     function: Function = None,
-    prompts: Annotated[
-        int, typer.Option(help="How many, that no training draws.", metavar="N", min=2)
-    ] = 2000,
+    prompts: Annotated[int, o.number_flag("How many, that no training draws.", 2)] = 2000,
     points: Annotated[
         int | None,
-        typer.Option(
-            help="Of a prompt, the asked one included; all that the model reads by default.",
-            metavar="N",
-            min=1,
+        o.number_flag(
+            "Of a prompt, the asked one included; all that the model reads by default.", 1
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws the prompts.", metavar="N", min=0)] = 0,
+    seed: Annotated[int, o.number_flag("Draws the prompts.", 0)] = 0,
     baselines: Annotated[
         str | None,
-        typer.Option(
-            help=(
-                "least-squares, ridge, lasso, tree, 3-nn, averaging, joined by commas; or none. By"
-                " default those that "
-                "suit the class."
-            )
+        o.flag(
+            "least-squares, ridge, lasso, tree, 3-nn, averaging, joined by commas; or none. By"
+            " default those that suit the class."
         ),
     ] = None,
     by_steps: Annotated[
         bool,
-        typer.Option("--by-steps", help="Every kept model of a training's folder (Figure 5b)."),
+        o.flag("Every kept model of a training's folder (Figure 5b).", "--by-steps"),
     ] = False,
     plot: o.Plot = None,
     device: o.Device = "auto",
@@ -151,10 +138,8 @@ def evaluate(
         curves = _error_curves(model, function, device, drawn, parse_names(baselines))
         table, draw = views.error_table, views.draw_error_curves
     save_plot(plot, draw, curves)
-    if json_:
-        print_json({**curves.to_json(), "figure": None if plot is None else str(plot)})
-    else:
-        show(table(curves))
+    document = {**curves.to_json(), "figure": None if plot is None else str(plot)}
+    answer(json_, document, table(curves))
 
 
 def _error_curves(
@@ -205,21 +190,15 @@ def clip(
     function: Function = None,
     shots: Annotated[
         int | None,
-        typer.Option(
-            help="Examples before the asked point; by default all that the model reads.",
-            metavar="N",
-            min=0,
-        ),
+        o.number_flag("Examples before the asked point; by default all that the model reads.", 0),
     ] = None,
-    rows: Annotated[
-        int, typer.Option(help="Functions of each split, validation and test.", metavar="N", min=2)
-    ] = 1000,
-    seeds: Annotated[str, typer.Option(help="Draw the examples: 0..4, or 0,1,2.")] = "0..4",
+    rows: Annotated[int, o.number_flag("Functions of each split, validation and test.", 2)] = 1000,
+    seeds: Annotated[str, o.flag("Draw the examples: 0..4, or 0,1,2.")] = "0..4",
     parts: Annotated[
-        str, typer.Option(help="attn, mlp, all, or one matrix; several joined by commas.")
+        str, o.flag("attn, mlp, all, or one matrix; several joined by commas.")
     ] = "attn,mlp",
     rates: o.Rates = DEFAULT_RATES,
-    layers: Annotated[str, typer.Option(help="Layers of the sweep: all, or 0..3, or -1.")] = "all",
+    layers: Annotated[str, o.flag("Layers of the sweep: all, or 0..3, or -1.")] = "all",
     out: o.Out = None,
     plot: o.Plot = None,
     device: o.Device = "auto",
@@ -258,25 +237,21 @@ def trajectory(
         ),
     ],
     function: Function = None,
-    prompts: Annotated[int, typer.Option(help="Functions drawn.", metavar="N", min=2)] = 500,
+    prompts: Annotated[int, o.number_flag("Functions drawn.", 2)] = 500,
     examples: Annotated[
         int | None,
-        typer.Option(
-            help="N, the examples of each; by default all that the model reads.", metavar="N", min=2
-        ),
+        o.number_flag("N, the examples of each; by default all that the model reads.", 2),
     ] = None,
     shots: Annotated[
         int | None,
-        typer.Option(help="b of Theorem 2, below N; by default half of N.", metavar="N", min=1),
+        o.number_flag("b of Theorem 2, below N; by default half of N.", 1),
     ] = None,
-    floor: Annotated[
-        float, typer.Option(help="Variance of the noise beside C_t's, above 0.")
-    ] = 1e-4,
+    floor: Annotated[float, o.flag("Variance of the noise beside C_t's, above 0.")] = 1e-4,
     edit: o.Edits = None,
     rates: Annotated[
-        str, typer.Option(help="Clip each matrix of each layer at each of these rates.")
+        str, o.flag("Clip each matrix of each layer at each of these rates.")
     ] = "0.15,0.3,0.5,0.65,0.8",
-    seed: Annotated[int, typer.Option(help="Of the prompts.", metavar="N", min=0)] = 0,
+    seed: Annotated[int, o.number_flag("Of the prompts.", 0)] = 0,
     plot: o.Plot = None,
     json_: o.Json = False,
 ) -> None:
@@ -302,28 +277,23 @@ def trajectory(
     off = residual(live, cases)
     norms = readings["unclipped"], readings.get("clipped")
     save_plot(plot, views.draw_trajectory, *norms, exact, noisy, ", ".join(map(str, edits)))
-    if json_:
-        print_json(
-            {
-                "model": model,
-                "function": function,
-                "prompts": prompts,
-                "examples": examples,
-                "shots": noise.shots,
-                "floor": floor,
-                "seed": seed,
-                "edits": [str(e) for e in edits],
-                "residual": off,
-                "readings": {name: reading.to_json() for name, reading in readings.items()},
-                "cells": _documents(exact),
-                "noisy_cells": _documents(noisy),
-                "correlations": found,
-            }
-        )
-        return
-    show(views.readings_table(readings, off, noise))
-    show(views.cells_table(exact))
-    show(views.correlation_table(found))
+    document = {
+        "model": model,
+        "function": function,
+        "prompts": prompts,
+        "examples": examples,
+        "shots": noise.shots,
+        "floor": floor,
+        "seed": seed,
+        "edits": [str(e) for e in edits],
+        "residual": off,
+        "readings": {name: reading.to_json() for name, reading in readings.items()},
+        "cells": _documents(exact),
+        "noisy_cells": _documents(noisy),
+        "correlations": found,
+    }
+    tables = views.readings_table(readings, off, noise), views.cells_table(exact)
+    answer(json_, document, *tables, views.correlation_table(found))
 
 
 def _shots(shots: int | None, examples: int) -> int:

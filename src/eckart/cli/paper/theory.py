@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from eckart.cli import options as o
-from eckart.cli.console import check_plot, print_json, progress_bar, save_plot, say, say_error, show
-from eckart.cli.flags import with_options
-from eckart.errors import EditError
+from eckart.cli.console import answer, check_plot, progress_bar, save_plot, say, say_error
+from eckart.cli.flags import parse_numbers, with_options
 from eckart.records import Edit
 from eckart.tasks.spec import DrawnTask
 from eckart.weights.options import FitOptions, ModelOptions
@@ -23,10 +22,8 @@ theory = typer.Typer(
 
 @theory.command()
 def check(
-    instances: Annotated[
-        int, typer.Option(help="Random instances for each statement.", metavar="N", min=10)
-    ] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the random instances.", metavar="N", min=0)] = 0,
+    instances: Annotated[int, o.number_flag("Random instances for each statement.", 10)] = 1000,
+    seed: Annotated[int, o.number_flag("Of the random instances.", 0)] = 0,
     json_: o.Json = False,
 ) -> None:
     """Check every statement of the paper's Section 3 and Appendix B; end with 1 if one is not as it
@@ -35,18 +32,14 @@ def check(
 
     checks = run_checks(instances, seed)
     failed = failures(checks)
-    if json_:
-        print_json(
-            {
-                "instances": instances,
-                "seed": seed,
-                "tolerance": TOLERANCE,
-                "failed": len(failed),
-                "checks": [check.to_json() for check in checks],
-            }
-        )
-    else:
-        show(check_report(checks))
+    document = {
+        "instances": instances,
+        "seed": seed,
+        "tolerance": TOLERANCE,
+        "failed": len(failed),
+        "checks": [check.to_json() for check in checks],
+    }
+    answer(json_, document, check_report(checks))
     if failed:
         first = f"{failed[0].reference}, {failed[0].statement} (residual {failed[0].residual:.3g})"
         say_error(f"{len(failed)} of {len(checks)} statements failed, the first: {first}")
@@ -59,14 +52,11 @@ def probe(
     model: o.Model,
     edit: o.Edits = None,
     split: o.Split = "validation",
-    prompts: Annotated[
-        int, typer.Option(help="Rows of the split to read, from its beginning.", metavar="N", min=1)
-    ] = 8,
+    prompts: Annotated[int, o.number_flag("Rows of the split to read, from its beginning.", 1)] = 8,
     floor: Annotated[
         float,
-        typer.Option(
-            help="The noise's variance in every direction, in the linear form's part of Theorem 2.",
-            rich_help_panel=o.RUN,
+        o.run_flag(
+            "The noise's variance in every direction, in the linear form's part of Theorem 2."
         ),
     ] = 1e-3,
     plot: o.Plot = None,
@@ -99,10 +89,7 @@ def probe(
     before = prober()
     found = before.compare(prober(edits)) if edits else before
     save_plot(plot, draw_probe, found)
-    if json_:
-        print_json(found.to_json())
-    else:
-        show(probe_report(found))
+    answer(json_, found.to_json(), probe_report(found))
 
 
 @theory.command()
@@ -114,17 +101,11 @@ def predicts(
             metavar="RUN...",
         ),
     ],
-    prompts: Annotated[
-        int, typer.Option(help="Validation prompts read for each draw.", metavar="N", min=1)
-    ] = 4,
-    draws: Annotated[
-        int, typer.Option(help="Draws of demonstrations read, at most.", metavar="N", min=1)
-    ] = 2,
+    prompts: Annotated[int, o.number_flag("Validation prompts read for each draw.", 1)] = 4,
+    draws: Annotated[int, o.number_flag("Draws of demonstrations read, at most.", 1)] = 2,
     floors: Annotated[
         str,
-        typer.Option(
-            help="Noise floors of the bound, as shares of the unpruned model's mean variance."
-        ),
+        o.flag("Noise floors of the bound, as shares of the unpruned model's mean variance."),
     ] = "1e-6,1e-2,1",
     device: o.Device = "auto",
     plot: o.Plot = None,
@@ -132,30 +113,21 @@ def predicts(
 ) -> None:
     """Compare what the theory says of every clipped layer, without labels, with what sweeps
     measured it to gain."""
-    shares = _floors(floors)
+    shares = parse_numbers(floors, "--floors", "1e-6,1e-2,1", _above_0, "numbers above 0")
     check_plot(plot)
     o.quieten()
     from eckart.paper.prediction import ProbeOptions, predict
     from eckart.paper.prediction.views import draw_prediction, prediction_report
     from eckart.runs import read_run
 
-    how = ProbeOptions(prompts, draws, shares, device)
+    how = ProbeOptions(prompts, draws, tuple(dict.fromkeys(shares)), device)
     found = predict([read_run(run) for run in runs], how, progress=progress_bar)
     save_plot(plot, draw_prediction, found)
-    if json_:
-        print_json(found.to_json())
-    else:
-        show(prediction_report(found))
+    answer(json_, found.to_json(), prediction_report(found))
 
 
-def _floors(text: str) -> tuple[float, ...]:
-    """Read `1e-6,1`, each once."""
-    try:
-        found = tuple(dict.fromkeys(float(share) for share in text.split(",")))
-    except ValueError:
-        found = ()
-    if not found or not all(0 < share < float("inf") for share in found):
-        raise EditError(
-            f"--floors '{text}' are not numbers above 0 joined by commas, such as 1e-6,1e-2,1"
-        )
-    return found
+def _above_0(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError
+    return number

@@ -95,7 +95,7 @@ def plan_clipping(
         "test": "all",
     }
     sources = Sources({model.name: model}, {task.full_name: task})
-    return settle(Sweep.of(values, "the sweep"), sources), sources
+    return settle(Sweep.of(values), sources), sources
 
 
 def gather(run: Run, task: FunctionTask, searches: Sequence[SearchResult] = ()) -> Clipping:

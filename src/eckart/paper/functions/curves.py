@@ -188,9 +188,9 @@ def step_curves(
         found[step] = _curve(f"{step:,} steps", on.of_model(model))
         advance(1)
     over = reference(on.kind.name)
-    beside = _curve(over.name, on.of_baseline(over))
+    baseline = _curve(over.name, on.of_baseline(over))
     kept = tuple(found.values())
-    return StepCurves(**on.facts(), steps=tuple(found), models=kept, reference=beside)
+    return StepCurves(**on.facts(), steps=tuple(found), models=kept, reference=baseline)
 
 
 def _curve(name: str, values: Errors, signed: bool = False) -> Curve:

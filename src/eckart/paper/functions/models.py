@@ -87,9 +87,9 @@ class InContextModel(GPT2PreTrainedModel):
             counts: how many examples each prediction sees: count k predicts the value of point k,
                 from 0.
         """
-        beside = x if self.config.layout == "paired" else torch.zeros_like(x)
+        point = x if self.config.layout == "paired" else torch.zeros_like(x)
         asked = torch.cat([x, torch.zeros_like(y)[..., None]], dim=2)
-        told = torch.cat([beside, y[..., None]], dim=2)
+        told = torch.cat([point, y[..., None]], dim=2)
         tokens = torch.stack([asked, told], dim=2).flatten(1, 2)[:, : 2 * max(counts) + 1]
         hidden = self.transformer(inputs_embeds=self.read_in(tokens)).last_hidden_state
         return self.read_out(hidden[:, [2 * count for count in counts]])[..., 0]

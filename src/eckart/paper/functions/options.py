@@ -48,6 +48,7 @@ class TrainingOptions(_Decoder, _Functions):
     """
 
     heading = "The training"
+    called = "training"
     steps: PositiveInt = option(10_000, "Gradient steps.")
     batch: PositiveInt = option(128, "Prompts in a step.")
     rate: PositiveFloat = option(

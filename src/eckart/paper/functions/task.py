@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from eckart.analysis.outcomes import SPLITS
 from eckart.errors import ModelError, NotANumberError, TaskError
 from eckart.paper.functions.classes import (
     SEEDS,
@@ -28,7 +29,6 @@ from eckart.statistics.scores import SQUARED_ERROR, SquaredErrors
 from eckart.weights.models import LoadedModel
 from eckart.weights.options import ReadingOptions
 
-SPLITS = ("validation", "test")
 BATCH_TOKENS = 8192
 
 

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from eckart.paper.functions.baselines import BASELINES
 from eckart.paper.functions.cells import MATRICES, MEASURED, ClippedCell, adjusted
 from eckart.paper.functions.classes import find_class
 from eckart.paper.functions.clipping import Clipping
@@ -174,7 +175,6 @@ def correlation_table(found: Mapping[str, Mapping[str, Mapping[str, float | None
 Look = dict[str, Any]
 """How a curve is drawn."""
 OWN, *_OTHERS = ({"colour": c, "marker": m} for c, m in zip(COLOURS, MARKERS, strict=True))
-BASELINES = ("least-squares", "ridge", "lasso", "tree", "3-nn", "averaging")
 STYLES: dict[str, Look] = dict(zip(BASELINES, _OTHERS, strict=False))
 """A baseline has one colour and marker in every figure."""
 EARLY, LATE = 0.92, 0.05

@@ -83,10 +83,10 @@ def _fitted(function: str, given: dict[str, Any], shapes: dict[str, Any]) -> dic
             array = _numbers(f"{function}: {name}", value)
             if not isinstance(array, shapes[name]):
                 wanted = shapes[name].dim_str.replace("*batch", "...").replace(" ", ", ")
-                beside = ", ".join(f"{other} {found.shape}" for other, found in fitted.items())
+                others = ", ".join(f"{other} {found.shape}" for other, found in fitted.items())
                 raise EckartError(
                     f"{function}: {name} has shape {array.shape}, and is to be ({wanted})"
-                    f"{f' beside {beside}' if beside else ''}"
+                    f"{f' beside {others}' if others else ''}"
                 )
             fitted[name] = array
     return fitted

@@ -135,8 +135,8 @@ function accuracy() {
     return el("div", { className: `interval ${name}` }, el("b", {}, name), el("div", { className: "track", "aria-hidden": "true" }, most, bar, mark),
       el("span", { className: "value" }, `${share(found.accuracy)}, 95% interval ${share(from)} to ${share(to)}`));
   };
-  const [points, how] = (look.gain || "Nothing is clipped").split(" (");
-  fill("verdict", el("b", {}, `${look.verdict ? `${look.verdict[0].toUpperCase()}${look.verdict.slice(1)}: ` : ""}${points}`), ...how ? [el("br"), el("span", { className: "soft" }, how.replace(/\)$/, "."))] : []);
+  const says = look.verdict ? `${look.verdict[0].toUpperCase()}${look.verdict.slice(1)}: ${look.gain}` : "Nothing is clipped";
+  fill("verdict", el("b", {}, says), ...look.sure ? [el("br"), el("span", { className: "soft" }, `${look.sure}.`)] : []);
   $("caution").textContent = look.caution;
   fill("notes", ...look.notes.map(note => el("li", {}, note)));
   $("brief").textContent = clipped ? `${share(look.accuracy)} clipped, ${share(before.accuracy)} unpruned` : `${share(before.accuracy)} unpruned`;
@@ -188,7 +188,7 @@ function turned() {
 }
 async function guard(now) {
   if (!now.length) return fill("guarded", el("p", { className: "soft" }, "Nothing is clipped."));
-  const [text, ...tasks] = about.guard, read = [`the guard's text '${text.replace("(text) ", "")}'`, ...tasks.map(name => `task '${name}'`)];
+  const { text, tasks } = about.guard, read = [`the guard's text '${text}'`, ...tasks.map(name => `task '${name}'`)];
   fill("guarded", el("p", { className: "soft" }, `Reading ${read.join(" and ")}…`));
   try {
     const found = await ask("guard", { edits: now });

@@ -1,4 +1,4 @@
-"""Several runs beside each other: their choices on the rows that both were asked, paired."""
+"""The choices of several runs, paired on the rows that both were asked."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from eckart.statistics.multiplicity import holm_of_known
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A run's choice beside that of the first run.
+class ChoicePair:
+    """A run's choice, and the first run's that it is compared with.
 
     Arguments:
         first, second: the choices; the first is None where the first run has none like it.
@@ -45,15 +45,15 @@ class Beside:
         return verdict(self.gain, self.p_adjusted) if self.gain else "cannot tell"
 
 
-def beside(first: Findings, second: Findings) -> list[Beside]:
+def paired_choices(first: Findings, second: Findings) -> list[ChoicePair]:
     """Compare every choice of a run with the like one of the first run: of the same task, shots,
     scoring and part; or of the same task, where both have but one."""
     return [
-        _beside(first, _like(choice, first, second), second, choice) for choice in second.choices
+        _paired(first, _like(choice, first, second), second, choice) for choice in second.choices
     ]
 
 
-def adjusted(compared: Sequence[Beside]) -> list[Beside]:
+def adjusted(compared: Sequence[ChoicePair]) -> list[ChoicePair]:
     """Adjust the p values for everything that is compared."""
     p = holm_of_known([each.gain.p_value if each.gain else None for each in compared])
     return [replace(each, p_adjusted=own) for each, own in zip(compared, p, strict=True)]
@@ -70,20 +70,20 @@ def _like(choice: Choice, first: Findings, second: Findings) -> Choice | None:
     return same[0] if len(same) == 1 else own[0] if len(own) == len(others) == 1 else None
 
 
-def _beside(a: Findings, first: Choice | None, b: Findings, second: Choice) -> Beside:
+def _paired(a: Findings, first: Choice | None, b: Findings, second: Choice) -> ChoicePair:
     if first is None:
-        return Beside(None, second, why_not="the first run has no choice like it")
+        return ChoicePair(None, second, why_not="the first run has no choice like it")
     if first.missing or second.missing:
-        return Beside(
+        return ChoicePair(
             first, second, why_not=f"a choice is not known: {first.missing or second.missing}"
         )
     one, two = (_block(*each) for each in ((a, first), (b, second)))
     if one is None or two is None or one.split != two.split:
-        return Beside(first, second, why_not="they were not both tested")
+        return ChoicePair(first, second, why_not="they were not both tested")
     ours, theirs = _rows(a.run, one), _rows(b.run, two)
     ids = [name for name in two.ids if name in ours and ours[name] == theirs[name]]
     seeds = _seeds(one, two, first, second)
-    found = Beside(first, second, shared=len(ids), asked=len(two.ids))
+    found = ChoicePair(first, second, shared=len(ids), asked=len(two.ids))
     if len(ids) < 2:
         return replace(found, why_not="they were asked different rows")
     if not seeds:
