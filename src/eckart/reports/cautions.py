@@ -27,7 +27,7 @@ def cautions(found: Named, paired: Sequence[Pair]) -> tuple[str, ...]:
         "No better than always answering the most frequent label, as far as these rows show:"
         f" {unlearned}.": unlearned,
         f"Nothing is clipped in {unclipped}: there the unpruned model stands.": unclipped,
-        f"No edit of one place was chosen in {unchosen}: see its own report.": unchosen,
+        f"Nothing was chosen in {unchosen}: see its own report.": unchosen,
         _differ(next(iter(found.values())), paired): True,
     }
     return tuple(sentence for sentence, holds in said.items() if sentence and holds)

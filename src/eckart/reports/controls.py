@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import RenderableType
 
-from eckart.algorithm1 import control_arms
+from eckart.algorithm1 import arms_together
 from eckart.analysis.findings import Choice, Findings, picked
 from eckart.analysis.measured import reported
-from eckart.analysis.outcomes import Block, Condition, blocks, edit_of
-from eckart.records import SMALLEST, Edit
+from eckart.analysis.outcomes import Block, Condition, blocks, edits_of, is_plain, pick_of
 from eckart.reports.table import UNITS, Column, Table
 from eckart.reports.tables import WHERE
 from eckart.reports.terminal import Said
@@ -111,19 +110,19 @@ def controls_table(findings: Findings) -> Table:
 def _against(choice: Choice, block: Block) -> Iterator[dict[str, Any]]:
     """Give the choice against each of its arms, in the units of `Findings.kind`."""
     picks = {
-        seed: edit for seed, edit in choice.picks.items() if edit and (edit, seed) in block.trials
+        seed: edits_of(pick)
+        for seed, pick in choice.picks.items()
+        if pick and is_plain(edits_of(pick)) and (pick, seed) in block.trials
     }
     arms = {
-        (arm.cut, seed): arm
-        for seed, edit in picks.items()
-        for arm in control_arms(edit, droppable=True)
-        if (arm, seed) in block.trials
+        (arm[0].cut, seed): pick_of(arm)
+        for seed, edits in picks.items()
+        for arm in arms_together(edits, droppable=True)
+        if (pick_of(arm), seed) in block.trials
     }
     for cut in dict.fromkeys(cut for cut, _ in arms):
-        scored: dict[int, Edit | None] = {
-            seed: arms[cut, seed] for seed in picks if (cut, seed) in arms
-        }
-        own = picked(block, {seed: picks[seed] for seed in scored})
+        scored = {seed: arms[cut, seed] for seed in picks if (cut, seed) in arms}
+        own = picked(block, {seed: choice.picks[seed] for seed in scored})
         others = picked(block, scored)
         gain = mean_gain(own - others, block.kind)
         if gain is None:
@@ -148,7 +147,8 @@ def _against(choice: Choice, block: Block) -> Iterator[dict[str, Any]]:
 
 def _failed(findings: Findings) -> Iterator[dict[str, Any]]:
     for trial in findings.run.trials.values():
-        edit = edit_of(trial)
-        if edit and edit.cut != SMALLEST and trial.score is None:
+        if not is_plain(trial.edits) and trial.score is None:
             where = asdict(Condition.of(trial, findings.run.asked.prompts))
-            yield {**where, "part": edit.part, "arm": edit.cut, "says": f"failed: {trial.error}"}
+            parts = ", ".join(dict.fromkeys(edit.part for edit in trial.edits))
+            failed = {"arm": trial.edits[0].cut, "says": f"failed: {trial.error}"}
+            yield {**where, "part": parts, **failed}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ from rich.console import Group, RenderableType
 from eckart.reports.results import tested_report
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said
-from eckart.runs import Run
 
 if TYPE_CHECKING:
     from eckart.selection.result import GreedyResult
@@ -27,22 +25,6 @@ COLUMNS = (
     Column("needed", "needed", "written"),
     Column("dropped", "dropped", "count"),
     Column("fate", ""),
-)
-OUTCOME = (
-    Column("name", ""),
-    Column("accuracy", "accuracy", "share"),
-    Column("interval", "95% interval", "shares"),
-    Column("balanced_accuracy", "balanced", "share"),
-    Column("macro_f1", "macro-F1", "share"),
-    Column("log_loss", "log-loss", "share"),
-)
-ARMS = (
-    Column("edit", "arm"),
-    Column("value", "accuracy", "share"),
-    Column("difference", "choice less arm, points", "points"),
-    Column("interval", "95% interval", "range"),
-    Column("p_adjusted", "p, Holm", "p"),
-    Column("choice", "the choice"),
 )
 NOTE = (
     "Each step adds the candidate whose e-value against the composition without it reaches what is"
@@ -83,37 +65,3 @@ def steps_table(document: Mapping[str, Any]) -> Table:
     ]
     title = f"validation: steps, by {course['metric'].replace('_', '-')}"
     return Table("steps", title, NOTE, COLUMNS, rows)
-
-
-def tested_tables(document: Mapping[str, Any]) -> list[Table]:
-    """Return how a composition did on the test rows, and beside its control arms."""
-    test = document["test"]
-    outcome = [{**test["baseline"], "name": "unpruned"}]
-    if document["edits"]:
-        outcome.append({**test["clipped"], "name": "clipped"})
-    majority = f"majority {test['baseline']['majority_rate']:.4f}"
-    controls = document.get("controls") or {"says": "", "arms": []}
-    arms = [
-        {**arm, **(arm["choice_less_arm"] or {}), "choice": arm["error"] or arm["choice"]}
-        for arm in controls["arms"]
-    ]
-    title = f"The test rows (n = {test['baseline']['n']}; {majority})"
-    beside = "Does the composition beat its control arms?"
-    says = f"{controls['says'][:1].upper()}{controls['says'][1:]}."
-    return [
-        Table("outcome", title, "", OUTCOME, outcome),
-        Table("controls", beside, says, ARMS, arms),
-    ]
-
-
-def kept_document(run: Run) -> dict[str, Any] | None:
-    """Return the result that the run of a composition keeps, greedy or by hand; None of any other,
-    or where it is not written yet, or damaged: the same search, which reads nothing again, writes
-    it."""
-    if not run.settings.get("strategy"):
-        return None
-    try:
-        document = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) and "edits" in document else None

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from eckart.algorithm1 import rank_at
 from eckart.analysis.findings import Choice, Conclusion, Findings, picked_gains
-from eckart.analysis.outcomes import short_name
-from eckart.records import PARTS
+from eckart.analysis.outcomes import edits_of, is_plain, short_name
+from eckart.records import PARTS, Edit
 from eckart.reports.figures.forest import NARROW, WIDE, GainLine, draw_gains
 from eckart.reports.figures.gallery import Picture
 from eckart.reports.guard import guards
@@ -30,10 +30,12 @@ from eckart.reports.sentences import (
     power_sentence,
     rows_words,
     sureness,
+    untested,
 )
 from eckart.reports.table import UNITS
 from eckart.reports.tables import spectra_by_model
 from eckart.selection.controls import joined
+from eckart.selection.plan import BY_HAND
 from eckart.selection.rivals import CALIBRATIONS, Rivals
 from eckart.selection.tested import drawn
 from eckart.statistics.gain import LEVEL, counted
@@ -50,6 +52,10 @@ MARKS = " A hollow mark is what the named alternative reaches, on the same scale
 ONE_DRAW = (
     "One draw of demonstrations alone: others may say otherwise. Search again with `--seeds"
     " 0,1,2,3,4` before you rely on it."
+)
+HAND_DRAW = (
+    "One draw of demonstrations alone: others may say otherwise. Score the choice under them with"
+    " `eckart evaluate MODEL --edit EDIT --seed SEED` before you rely on it."
 )
 
 
@@ -77,7 +83,9 @@ class Opening:
 
 
 def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
-    """Return a run's first screen; None where nothing was chosen."""
+    """Return a run's first screen; None where there is nothing to choose."""
+    if findings.composed and not findings.choices:
+        return _not_yet(findings)
     choices = ordered(findings)
     if not choices:
         return None
@@ -96,7 +104,7 @@ def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
         )
 
     answers = (
-        ("Did it help?", _helped(choices, rivals, unbeaten)),
+        ("Did it help?", _helped(findings, rivals, unbeaten)),
         ("By how much?", each(_amount, "Nothing was gained.")),
         ("How sure?", each(_how_sure, "Nothing was tested on other rows than those that chose.")),
         ("What else changed?", _elsewhere(shown, findings)),
@@ -110,11 +118,12 @@ def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
     verdict = found_words(choice.conclusion for choice in choices)
     title = f"{len(choices)} choices: {verdict}" if several else _title(first, findings, unbeaten)
     nothing = "The model learned nothing here. " * (len(unlearned) == len(choices) and not unbeaten)
+    one_draw = HAND_DRAW if findings.run.settings.get("strategy") == BY_HAND else ONE_DRAW
     found = Opening(
         outcome=outcomes.pop() if len(outcomes) == 1 and not unbeaten else "cannot tell",
         title=nothing + title,
         answers=answers,
-        cautions=(*_unlearned(unlearned, len(choices)), *[ONE_DRAW] * any(map(_one_draw, told))),
+        cautions=(*_unlearned(unlearned, len(choices)), *[one_draw] * any(map(_one_draw, told))),
         tab=f"{findings.run.folder.name}: {_tasks(choices)}, {verdict}"
         + ", not shown to help" * bool(unbeaten),
     )
@@ -127,6 +136,16 @@ def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
     about = {"sample": where, "outcome": found.outcome}
     draw = partial(draw_gains, lines[:MOST_LINES], UNITS[findings.kind], **about)
     return pictured(found, draw, CAPTION + MARKS * marked)
+
+
+def _not_yet(findings: Findings) -> Opening:
+    """Say of what is composed that nothing was tested yet."""
+    answers = (
+        ("Did it help?", f"Not known. {untested(findings)}"),
+        ("What now?", "The command at the end of this page goes on where it was."),
+    )
+    title = "No choice was tested yet"
+    return Opening("not known", title, answers, tab=f"{findings.run.folder.name}: not tested yet")
 
 
 def pictured(found: Opening, draw: Callable[..., Figure], caption: str) -> Opening:
@@ -212,7 +231,8 @@ def _one_draw(choice: Choice) -> bool:
     return choice.condition.shots > 0 and len(choice.picks) == 1
 
 
-def _helped(choices: Sequence[Choice], rivals: Rivals | None, unbeaten: str) -> str:
+def _helped(findings: Findings, rivals: Rivals | None, unbeaten: str) -> str:
+    choices = findings.choices
     if rivals and (unbeaten or rivals.helps):
         return _beside(rivals)
     if rivals:
@@ -230,8 +250,8 @@ def _helped(choices: Sequence[Choice], rivals: Rivals | None, unbeaten: str) -> 
     (choice,) = choices
     return {
         "not known": f"Not known: {choice.missing}.",
-        "nothing clipped": "No edit did better than the unpruned model on validation, so nothing"
-        " is clipped.",
+        "nothing clipped": f"No edit {'was told to be' if findings.composed else 'did'} better than"
+        " the unpruned model on validation, so nothing is clipped.",
         "gain": "Yes: the answers are better.",
         "loss": "No: the answers are worse.",
         "cannot tell": "Cannot tell: the change may be chance.",
@@ -290,8 +310,10 @@ def _cut(choice: Choice, findings: Findings) -> str:
     edit = choice.edit
     if edit is None:
         return ""
-    if not choice.agreed:
-        return RATE
+    if not choice.agreed or not isinstance(edit, Edit):
+        return RATE * is_plain(edits_of(edit))
+    if not is_plain((edit,)):
+        return ""
     spectra = spectra_by_model(findings.run)
     names: dict[tuple[int, int], list[str]] = {}
     for matrix in spectra.get(choice.condition.model) or spectra.get("") or []:
@@ -320,12 +342,9 @@ def _how_sure(choice: Choice, findings: Findings) -> str:
 
 
 def _elsewhere(shown: Sequence[Choice], findings: Findings) -> str:
-    places = {(short_name(c.condition.model), edit) for c in shown for edit in c.picks.values()}
-    found = [
-        str(guarded)
-        for model, guarded in guards(findings.run)
-        if len(guarded.edits) == 1 and (model, guarded.edits[0]) in places
-    ]
+    places = {(short_name(c.condition.model), edits_of(p)) for c in shown for p in c.picks.values()}
+    each = guards(findings.run)
+    found = [str(guarded) for model, guarded in each if (model, guarded.edits) in places]
     if found:
         return " ".join(found)
     if not any(choice.edit for choice in shown):
@@ -366,8 +385,8 @@ def _now(choice: Choice, findings: Findings) -> str:
     return {
         "gain": "Look at the rows that it broke; then `eckart export"
         f" {quote(str(findings.run.folder))}{name} --out DIR` writes the clipped model.",
-        "loss": "Keep the model as it is: the edit that looked best on the validation rows did"
-        " worse on the test rows.",
+        "loss": "Keep the model as it is: what was chosen on the validation rows did worse on the"
+        " test rows.",
         "cannot tell": f"Keep the model as it is{_more(choice, findings)}.",
         "nothing clipped": "Keep the model as it is; other layers, parts or rates may be tried.",
         "not known": "The same command goes on with what is missing.",

@@ -11,8 +11,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from eckart.analysis.findings import Findings, find
-from eckart.analysis.outcomes import short_name
+from eckart.analysis.findings import find
+from eckart.analysis.outcomes import kept_result, short_name
 from eckart.errors import RunError
 from eckart.files import KEPT, Read, check_outputs, check_writable, home, write_whole
 from eckart.published import slips
@@ -27,7 +27,7 @@ from eckart.reports.deployed import deployed_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
 from eckart.reports.glossary import GLOSSARY, anchor, explained, words_in, words_of
-from eckart.reports.greedy import kept_document, steps_table, tested_tables
+from eckart.reports.greedy import steps_table
 from eckart.reports.guard import guard_tables, guards
 from eckart.reports.opening import Opening, opening
 from eckart.reports.provenance import Provenance, provenance
@@ -93,14 +93,13 @@ class Report:
         """Work out everything about a run."""
         findings = find(run)
         origin = provenance(run)
-        composed = kept_document(run)
         rivals = Rivals.in_run(run) if run.rivals else None
         deployed = Deployed.in_run(run) if run.deployed else None
         order = screen_of(run)
         tables = (
-            *([*tested_tables(composed), steps_table(composed)] if composed else []),
             choices_table(findings),
-            *([] if composed else [controls_table(findings)]),
+            steps_table(kept_result(run) or {}),
+            controls_table(findings),
             *([rivals_table(rivals, NOTE)] if rivals else []),
             *([deployed_table(deployed)] if deployed else []),
             *guard_tables(run),
@@ -120,7 +119,7 @@ class Report:
         return cls(
             title=origin.title,
             summary=tuple(
-                [*origin.warnings, *_found(findings, composed), *_beside(run, rivals, deployed)]
+                [*origin.warnings, *summary(findings), *_beside(run, rivals, deployed)]
                 if findings.cells
                 else origin.warnings or _nothing(run)
             ),
@@ -299,10 +298,6 @@ def _beside(run: Run, rivals: Rivals | None, deployed: Deployed | None) -> list[
     several = len({trial.setting.model for trial in run.guarded}) > 1
     guarded = [f"{f'{model}: ' * several}{said}" for model, said in guards(run)[:MOST_FLIPPED]]
     return [*own, *looks, *guarded]
-
-
-def _found(findings: Findings, composed: dict[str, Any] | None) -> list[str]:
-    return composed["says"] if composed else summary(findings)
 
 
 def _nothing(run: Run) -> list[str]:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from eckart.analysis.findings import Choice, Conclusion, Findings, picked
-from eckart.analysis.outcomes import short_name, span
+from eckart.analysis.outcomes import Pick, edits_of, kept_result, short_name, span
+from eckart.records import SMALLEST, Edit
 from eckart.reports.screens import screen_of
 from eckart.reports.table import UNITS, Units, p_text
+from eckart.selection.controls import joined
+from eckart.selection.course import listed
 from eckart.selection.plan import BY_HAND
 from eckart.selection.tested import drawn
 from eckart.statistics.crossed import (
@@ -29,8 +32,8 @@ if TYPE_CHECKING:
     from eckart.scoring.evaluation import Evaluation
     from eckart.selection.racing import Race
 
-SAID = 6
-"""The most choices that are spelled out."""
+SAID, SPELLED = 6, 3
+"""The most choices, and places of one, that are spelled out."""
 UNENDED = (
     "The search has not ended, or its result.json is damaged: the same command goes on with it,"
     " reads nothing again that is kept, and says what it chose."
@@ -51,11 +54,14 @@ PARTS = {"attn": "the attention", "mlp": "the MLP", "all": "all matrices"}
 
 def summary(findings: Findings) -> list[str]:
     """Return a run's findings in sentences, the most certain first."""
-    if findings.run.settings.get("strategy") == BY_HAND:
-        return [UNTESTED]
+    result = kept_result(findings.run)
+    if result:
+        return list(result["says"])
     if not findings.choices:
-        composed = any(trial.edits for trial in findings.run.trials.values())
-        return [UNENDED if composed else "No edit was scored, so there is nothing to compare."]
+        edited = any(trial.edits for trial in findings.run.trials.values())
+        return [
+            untested(findings) if edited else "No edit was scored, so there is nothing to compare."
+        ]
     sentences = [choice_sentence(choice, findings) for choice in ordered(findings)[:SAID]]
     if len(findings.choices) == 1:
         screen = screen_of(findings.run)
@@ -64,6 +70,11 @@ def summary(findings: Findings) -> list[str]:
     more = len(findings.choices) - SAID
     rest = [f"{more} more stand in the table of choices."] if more > 0 else []
     return [_overall(findings), *sentences, *rest]
+
+
+def untested(findings: Findings) -> str:
+    """Say that what is composed was not tested yet."""
+    return UNTESTED if findings.run.settings.get("strategy") == BY_HAND else UNENDED
 
 
 def learned_nothing(choice: Choice, findings: Findings) -> str:
@@ -263,10 +274,17 @@ def _where(choice: Choice, findings: Findings) -> str:
 
 def clipped_words(choice: Choice) -> str:
     assert choice.edit is not None
-    if choice.agreed:
-        rate = f"at rate {choice.edit.rate:g}"
-        return f"{part_words(choice.part)} of layer {choice.edit.layer} {rate}"
-    return f"{part_words(choice.part)} as each seed chose ({picks_text(choice)})"
+    if not choice.agreed:
+        return f"{part_words(choice.part)} as each seed chose ({picks_text(choice)})"
+    edits = edits_of(choice.edit)
+    if len(edits) > SPELLED:
+        return f"{len(edits)} places at once ({listed(edits)})"
+    return joined([_edit_words(edit) for edit in edits])
+
+
+def _edit_words(edit: Edit) -> str:
+    how = f"at rate {edit.rate:g}" if edit.cut == SMALLEST else f"({edit.amount})"
+    return f"{part_words(edit.part)} of layer {edit.layer} {how}"
 
 
 def power_sentence(choice: Choice, findings: Findings) -> str:
@@ -292,11 +310,14 @@ def choice_name(choice: Choice) -> str:
 
 def picks_text(choice: Choice) -> str:
     """Return what the seeds chose, in words."""
-    names = [
-        (f"layer {edit.layer} at {edit.rate:g}" if edit else "nothing", count)
-        for edit, count in choice.counts
-    ]
-    return ", ".join(f"{name} ({count} of {len(choice.picks)})" for name, count in names)
+    counts = [(_pick_text(pick), count) for pick, count in choice.counts]
+    return ", ".join(f"{name} ({count} of {len(choice.picks)})" for name, count in counts)
+
+
+def _pick_text(pick: Pick | None) -> str:
+    if isinstance(pick, Edit) and pick.cut == SMALLEST:
+        return f"layer {pick.layer} at {pick.rate:g}"
+    return listed(edits_of(pick))
 
 
 def worst_matrix(model: str, spectra: Sequence[dict[str, Any]]) -> str:

@@ -11,10 +11,12 @@ import numpy as np
 from eckart.analysis.calibration import crossings
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.measured import Cell, Measured, reported
-from eckart.records import PARTS
+from eckart.analysis.outcomes import Pick, edits_of
+from eckart.records import PARTS, SMALLEST, Edit
 from eckart.reports.sentences import picks_text
 from eckart.reports.table import UNITS, Column, Table
 from eckart.runs import Run
+from eckart.selection.course import listed
 from eckart.statistics.crossed import Estimate, mean_gain, turned
 from eckart.statistics.scores import Outcome, Score
 
@@ -179,7 +181,7 @@ def failures_table(findings: Findings) -> Table:
     rows = [
         {
             **asdict(cell.condition),
-            **_place(cell),
+            **_place(cell.edit),
             "seed": trial.setting.seed,
             "split": trial.split,
             "error": trial.error or "not said",
@@ -292,7 +294,7 @@ def _measured_columns(split: str, kind: type[Outcome]) -> tuple[Column, ...]:
 
 
 def _cell_row(cell: Cell, chosen: bool, kind: type[Outcome]) -> dict[str, Any]:
-    row = {**asdict(cell.condition), **_place(cell), "chosen": "chosen" if chosen else ""}
+    row = {**asdict(cell.condition), **_place(cell.edit), "chosen": "chosen" if chosen else ""}
     for split, measured in cell.measured.items():
         facts = _facts(measured, kind.headline, cell.edit is not None)
         row |= {f"{split}_{key}": value for key, value in facts.items()}
@@ -316,12 +318,12 @@ def _facts(measured: Measured, metric: str, clipped: bool) -> dict[str, Any]:
 
 def _choice_row(findings: Findings, choice: Choice) -> dict[str, Any]:
     edit, gain = choice.edit, choice.gain
+    one = choice.agreed and (edit is None or isinstance(edit, Edit))
     row: dict[str, Any] = {
         **asdict(choice.condition),
+        **_place(edit if one else None),
         "part": choice.part,
-        "layer": edit.layer if edit and choice.agreed else None,
-        "rate": edit.rate if edit and choice.agreed else None,
-        "picks": None if choice.agreed else picks_text(choice),
+        "picks": None if one else picks_text(choice),
         "outcome": choice.conclusion,
         "naive": choice.naive,
         "tried": choice.tried,
@@ -376,9 +378,8 @@ def _seed_rows(findings: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
         fixed, broken = turned(gains[None])
         yield {
             **asdict(choice.condition),
+            **_place(edit),
             "part": choice.part,
-            "layer": edit.layer if edit else None,
-            "rate": edit.rate if edit else None,
             "split": split,
             "seed": seed,
             "rows": int(both.sum()),
@@ -391,10 +392,13 @@ def _seed_rows(findings: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
         }
 
 
-def _place(cell: Cell) -> dict[str, Any]:
-    return asdict(cell.edit) if cell.edit else {}
+def _place(pick: Pick | None) -> dict[str, Any]:
+    """Return part, layer and rate; of what has no one place and rate its text for a part."""
+    if isinstance(pick, Edit) and pick.cut == SMALLEST:
+        return {"part": pick.part, "layer": pick.layer, "rate": pick.rate}
+    return {"part": listed(edits_of(pick))} if pick else {}
 
 
 def _ordered(cells: Iterable[Cell]) -> list[Cell]:
     """Sort cells by condition, the unpruned model first."""
-    return sorted(cells, key=lambda cell: (cell.condition, cell.edit is not None, cell.edit))
+    return sorted(cells, key=lambda cell: (cell.condition, edits_of(cell.edit)))

@@ -10,8 +10,7 @@ import numpy as np
 
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.flips import Flip, flips
-from eckart.analysis.outcomes import Block
-from eckart.records import Edit
+from eckart.analysis.outcomes import Block, Pick
 from eckart.reports.sentences import choice_name
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import printable
@@ -116,7 +115,7 @@ def _confusions(findings: Findings, choice: Choice, split: str) -> tuple[Table, 
     )
 
 
-def _counts(block: Block, picks: dict[int, Edit | None]) -> np.ndarray:
+def _counts(block: Block, picks: dict[int, Pick | None]) -> np.ndarray:
     """Return a confusion matrix summed over what each seed chose."""
     scores = [trial.score for seed, edit in picks.items() for trial in block.trials[edit, seed]]
     found = [np.array(score.confusion) for score in scores if isinstance(score, Score)]
