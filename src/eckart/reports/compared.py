@@ -26,8 +26,8 @@ from eckart.reports.opening import (
 from eckart.reports.page import Report, check_format, checked_run
 from eckart.reports.provenance import Provenance, progress, provenance
 from eckart.reports.sentences import PLAIN, clipped_words, sureness
-from eckart.reports.table import UNITS, Column, Table, Units
-from eckart.reports.tables import WHERE
+from eckart.reports.table import SIZES, UNITS, Column, Table, Units, gain_columns, gain_values
+from eckart.reports.tables import PART, WHERE
 from eckart.selection.controls import joined
 from eckart.statistics.gain import sentence
 
@@ -260,12 +260,11 @@ def _compared_table(found: Named, compared: Sequence[Pair]) -> Table:
     columns = (
         Column("run", "run"),
         *WHERE[1:],
-        Column("part", "part"),
+        PART,
         Column("says", "verdict"),
         Column("before", first, units.mean),
         Column("after", "this run", units.mean),
-        Column("gain", f"gain{units.column}", units.gain),
-        Column("interval", "95% interval", units.gains),
+        *gain_columns(units, "gain"),
         Column("p_adjusted", "p, Holm", "p"),
         Column("rows", "rows of both", "count"),
         Column("asked", "rows of this run", "count"),
@@ -290,8 +289,7 @@ def _compared_row(name: str, each: Beside) -> dict[str, Any]:
         "says": each.verdict,
         "before": each.before,
         "after": each.after,
-        "gain": each.gain.mean,
-        "interval": each.gain.interval,
+        **gain_values(each.gain),
         "p_adjusted": each.p_adjusted,
         "rows": each.shared,
         "asked": each.asked,
@@ -305,17 +303,15 @@ def _leaderboard(found: Named) -> Table:
         Column("run", "run"),
         Column("model", "model"),
         *WHERE[2:],
-        Column("part", "part"),
+        PART,
         Column("edit", "clipped"),
         Column("after", units.metric, units.mean),
         Column("unpruned", "unpruned", units.mean),
         Column("majority", "majority", "share"),
-        Column("gain", f"gain{units.column}", units.gain),
-        Column("interval", "95% interval", units.gains),
+        *gain_columns(units, "gain"),
         Column("p_adjusted", "adjusted p", "p"),
         Column("outcome", "verdict"),
-        Column("rows", "rows", "count"),
-        Column("seeds", "seeds", "count"),
+        *SIZES,
         Column("state", "state"),
     )
     rows = [
@@ -348,5 +344,4 @@ def _leader(name: str, findings: Findings, choice: Choice) -> dict[str, Any]:
     if line is None or choice.gain is None:
         return row
     after = line.before + UNITS[findings.kind].sign * line.gain
-    facts = {"gain": line.gain, "interval": line.interval, "p_adjusted": choice.p_adjusted}
-    return {**row, **facts, "after": after, "rows": choice.gain.rows, "seeds": choice.gain.seeds}
+    return {**row, **gain_values(choice.gain), "p_adjusted": choice.p_adjusted, "after": after}

@@ -14,8 +14,8 @@ from eckart.algorithm1 import arms_together
 from eckart.analysis.findings import Choice, Findings, picked
 from eckart.analysis.measured import reported
 from eckart.analysis.outcomes import Block, Condition, blocks, edits_of, is_plain, pick_of
-from eckart.reports.table import UNITS, Column, Table
-from eckart.reports.tables import WHERE
+from eckart.reports.table import SIZES, UNITS, Column, Table, gain_columns, gain_values
+from eckart.reports.tables import TARGET
 from eckart.reports.terminal import Said
 from eckart.selection.controls import WORDS, Against
 from eckart.statistics.crossed import mean_gain, turned
@@ -40,8 +40,7 @@ def controls_report(result: Tested) -> list[RenderableType]:
     columns = (
         Column("arm", "arm", "written"),
         Column("merit", units.metric, units.mean),
-        Column("gain", f"choice less arm{units.column}", units.gain),
-        Column("interval", "95% interval", units.gains),
+        *gain_columns(units, "choice less arm"),
         Column("p_value", "p", "p"),
         Column("p_adjusted", "p, Holm", "p"),
         Column("says", "the choice"),
@@ -61,9 +60,7 @@ def _beside(arm: Against) -> dict[str, Any]:
     return {
         "arm": arm.name,
         "merit": arm.merit,
-        "gain": paired.mean,
-        "interval": paired.interval,
-        "p_value": paired.p_value,
+        **gain_values(paired),
         "p_adjusted": arm.p_adjusted,
         "says": WORDS[arm.verdict],
     }
@@ -73,18 +70,15 @@ def controls_table(findings: Findings) -> Table:
     """Return one row a choice and control arm, over the seeds whose choice had it."""
     units = UNITS[findings.kind]
     columns = (
-        *WHERE,
-        Column("part", "part"),
+        *TARGET,
         Column("arm", "arm"),
         Column("says", "the choice"),
         Column("choice", f"choice: {units.metric}", units.mean),
         Column("control", f"arm: {units.metric}", units.mean),
-        Column("gain", f"choice less arm{units.column}", units.gain),
-        Column("interval", "95% interval", units.gains),
+        *gain_columns(units, "choice less arm"),
         Column("p_value", "p", "p"),
         Column("p_adjusted", "p, corrected", "p"),
-        Column("rows", "rows", "count"),
-        Column("seeds", "seeds", "count"),
+        *SIZES,
         Column("better", f"rows {findings.kind.turned[0]}", "count"),
         Column("worse", f"rows {findings.kind.turned[1]}", "count"),
     )
@@ -135,11 +129,7 @@ def _against(choice: Choice, block: Block) -> Iterator[dict[str, Any]]:
             "estimate": gain,
             "choice": reported(block.kind, float(np.nanmean(own))),
             "control": reported(block.kind, float(np.nanmean(others))),
-            "gain": gain.mean,
-            "interval": gain.interval,
-            "p_value": gain.p_value,
-            "rows": gain.rows,
-            "seeds": gain.seeds,
+            **gain_values(gain),
             "better": better,
             "worse": worse,
         }

@@ -18,7 +18,7 @@ from eckart.analysis.outcomes import edits_of, is_plain, short_name
 from eckart.records import PARTS, Edit
 from eckart.reports.figures.forest import NARROW, WIDE, GainLine, draw_gains
 from eckart.reports.figures.gallery import Picture
-from eckart.reports.guard import guards
+from eckart.reports.searched import guards
 from eckart.reports.sentences import (
     PLAIN,
     RATE,

@@ -23,16 +23,21 @@ from eckart.reports.claims import (
     steadiness_table,
 )
 from eckart.reports.controls import controls_table
-from eckart.reports.deployed import deployed_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
 from eckart.reports.glossary import GLOSSARY, anchor, explained, words_in, words_of
-from eckart.reports.greedy import steps_table
-from eckart.reports.guard import guard_tables, guards
 from eckart.reports.opening import Opening, opening
 from eckart.reports.provenance import Provenance, provenance
-from eckart.reports.rivals import NOTE, rivals_table
-from eckart.reports.screens import screen_of, screen_table
+from eckart.reports.searched import (
+    RIVALS_NOTE,
+    deployed_table,
+    guard_tables,
+    guards,
+    rivals_table,
+    screen_of,
+    screen_table,
+    steps_table,
+)
 from eckart.reports.sentences import PLAIN, Headline, ordered, summary, verdicts, worst_matrix
 from eckart.reports.table import UNITS, Table, Units, escaped
 from eckart.reports.tables import (
@@ -100,7 +105,7 @@ class Report:
             choices_table(findings),
             steps_table(kept_result(run) or {}),
             controls_table(findings),
-            *([rivals_table(rivals, NOTE)] if rivals else []),
+            *([rivals_table(rivals, RIVALS_NOTE)] if rivals else []),
             *([deployed_table(deployed)] if deployed else []),
             *guard_tables(run),
             published_table(findings),

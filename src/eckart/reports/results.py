@@ -12,9 +12,7 @@ from rich.text import Text
 
 from eckart.analysis.findings import find
 from eckart.reports.controls import controls_report
-from eckart.reports.deployed import deployed_table
-from eckart.reports.rivals import rivals_table
-from eckart.reports.screens import screen_list
+from eckart.reports.searched import deployed_table, rivals_table, screen_list, steps_table
 from eckart.reports.sentences import evaluation_verdict, race_summary, summary
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import Said, listed, printable, titled
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from eckart.algorithm1 import Scored
     from eckart.scoring.evaluation import Evaluation
     from eckart.selection.guarded import Guarded
-    from eckart.selection.result import Candidate, SearchResult
+    from eckart.selection.result import Candidate, GreedyResult, SearchResult
     from eckart.tasks.prompts import Prompt
     from eckart.weights.anatomy import Anatomy, Weight
 
@@ -73,6 +71,18 @@ def search_report(result: SearchResult) -> RenderableType:
         parts.append(screen_list(result.order))
     parts += [Said(f"note: {note}", "dim") for note in result.notes]
     return Group(*parts)
+
+
+def greedy_report(result: GreedyResult) -> RenderableType:
+    """Return everything that a greedy search found: the verdict first, then its course."""
+    document = result.to_json()
+    return Group(
+        *(Said(text, "bold") for text in document["says"]),
+        Said(""),
+        *tested_report(result),
+        steps_table(document),
+        *(Said(f"note: {note}", "dim") for note in result.notes),
+    )
 
 
 def tested_report(result: Tested) -> list[RenderableType]:

@@ -12,7 +12,7 @@ import numpy as np
 from eckart.analysis.findings import Choice, Conclusion, Findings, picked
 from eckart.analysis.outcomes import Pick, edits_of, kept_result, short_name, span
 from eckart.records import SMALLEST, Edit
-from eckart.reports.screens import screen_of
+from eckart.reports.searched import screen_of
 from eckart.reports.table import UNITS, Units, p_text
 from eckart.selection.controls import joined
 from eckart.selection.course import listed

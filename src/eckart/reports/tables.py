@@ -14,10 +14,10 @@ from eckart.analysis.measured import Cell, Measured, reported
 from eckart.analysis.outcomes import Pick, edits_of
 from eckart.records import PARTS, SMALLEST, Edit
 from eckart.reports.sentences import picks_text
-from eckart.reports.table import UNITS, Column, Table
+from eckart.reports.table import POINTS, SIZES, UNITS, Column, Table, gain_columns, gain_values
 from eckart.runs import Run
 from eckart.selection.course import listed
-from eckart.statistics.crossed import Estimate, mean_gain, turned
+from eckart.statistics.crossed import mean_gain, turned
 from eckart.statistics.scores import Outcome, Score
 
 WHERE = (
@@ -33,27 +33,26 @@ OTHERS = {
     "majority_rate": "majority",
 }
 ORDER = PARTS["all"]
-PLACE = (Column("part", "part"), Column("layer", "layer", "count"), Column("rate", "rate", "rate"))
+PART = Column("part", "part")
+PLACE = (PART, Column("layer", "layer", "count"), Column("rate", "rate", "rate"))
+TARGET = (*WHERE, PART)
 
 
 def choices_table(findings: Findings) -> Table:
     """Return one row a choice: what was chosen, and what it is worth."""
     units = UNITS[findings.kind]
     columns = (
-        *WHERE,
-        PLACE[0],
+        *TARGET,
         Column("outcome", "verdict"),
         *PLACE[1:],
         Column("picks", "chosen by seed"),
-        Column("gain", f"gain{units.column}", units.gain),
-        Column("interval", "95% interval", units.gains),
+        *gain_columns(units, "gain"),
         Column("seed_spread", f"spread over seeds{units.column}", units.gain),
         Column("p_value", "p", "p"),
         Column("p_adjusted", "p, corrected", "p"),
         Column("naive", "gain where chosen", units.gain),
         Column("tried", "cells tried", "count"),
-        Column("rows", "rows", "count"),
-        Column("seeds", "seeds", "count"),
+        *SIZES,
         *_turned_columns(findings.kind),
         Column("detectable", "detectable gain", units.gain),
         Column("basis", "measured on"),
@@ -85,8 +84,7 @@ def cells_table(findings: Findings) -> Table:
         if edit
     }
     columns = (
-        *WHERE,
-        PLACE[0],
+        *TARGET,
         Column("chosen", "chosen"),
         *PLACE[1:],
         *(
@@ -115,8 +113,8 @@ def seeds_table(findings: Findings) -> Table:
     units = UNITS[findings.kind]
     test = findings.kind.test.removeprefix("exact ").removesuffix(" test,")
     columns = (
-        *WHERE,
-        *PLACE,
+        *TARGET,
+        *PLACE[1:],
         Column("split", "split"),
         Column("seed", "seed", "count"),
         Column("rows", "rows", "count"),
@@ -150,11 +148,9 @@ def calibration_table(findings: Findings) -> Table:
         Column("comparison", "comparison"),
         Column("before", "before", "share"),
         Column("after", "after", "share"),
-        Column("gain", "gain, points", "points"),
-        Column("interval", "95% interval", "range"),
+        *gain_columns(POINTS, "gain"),
         Column("p_value", "p", "p"),
-        Column("rows", "rows", "count"),
-        Column("seeds", "seeds", "count"),
+        *SIZES,
     )
     note = (
         "Each line compares two ways of answering the same rows under the same demonstrations;"
@@ -165,7 +161,7 @@ def calibration_table(findings: Findings) -> Table:
             else ", and the same rows chose."
         )
     )
-    rows = [{**vars(crossing), **_gain(crossing.gain)} for crossing in crossings(findings)]
+    rows = [{**vars(crossing), **gain_values(crossing.gain)} for crossing in crossings(findings)]
     return Table("calibration", "Does clipping add anything over calibrating?", note, columns, rows)
 
 
@@ -313,7 +309,7 @@ def _facts(measured: Measured, metric: str, clipped: bool) -> dict[str, Any]:
     }
     if clipped:
         facts |= {"fixed": measured.fixed, "broken": measured.broken}
-    return _gain(measured.gain) | facts if measured.gain else facts
+    return gain_values(measured.gain) | facts if measured.gain else facts
 
 
 def _choice_row(findings: Findings, choice: Choice) -> dict[str, Any]:
@@ -335,17 +331,7 @@ def _choice_row(findings: Findings, choice: Choice) -> dict[str, Any]:
     held_back = choice.basis != "cross-validated"
     tested = {"fixed": choice.fixed, "broken": choice.broken} if held_back else {}
     known = {"p_adjusted": choice.p_adjusted, "detectable": choice.detectable}
-    return {**row, **tested, **_gain(gain), **known}
-
-
-def _gain(findings: Estimate) -> dict[str, Any]:
-    return {
-        "gain": findings.mean,
-        "interval": findings.interval,
-        "p_value": findings.p_value,
-        "rows": findings.rows,
-        "seeds": findings.seeds,
-    }
+    return {**row, **tested, **gain_values(gain), **known}
 
 
 def _seed_spread(findings: Findings, choice: Choice) -> float | None:
