@@ -117,7 +117,7 @@ class Report:
             cells_table(findings),
             failures_table(findings),
             *([screen_table(order)] if order else []),
-            spectra_table(run),
+            spectra_table(spectra_by_model(run)),
         )
         chosen = [choice for choice in ordered(findings) if choice.edit]
         rows = [flipped(findings, choice) for choice in chosen[:MOST_FLIPPED]]

@@ -13,14 +13,14 @@ from rich.text import Text
 from eckart.analysis.findings import find
 from eckart.reports.controls import controls_report
 from eckart.reports.searched import deployed_table, rivals_table, screen_list, steps_table
-from eckart.reports.sentences import evaluation_verdict, race_summary, summary
+from eckart.reports.sentences import evaluation_verdict, race_summary, summary, worst_matrix
 from eckart.reports.table import Column, Table
+from eckart.reports.tables import spectra_table
 from eckart.reports.terminal import Said, listed, printable, titled
 from eckart.reports.turned import WIDEST, confusion_table
 from eckart.selection.drawn import interval
 from eckart.selection.tested import Tested
 from eckart.statistics.scores import Score
-from eckart.weights.conditioning import MatrixSpectrum
 
 if TYPE_CHECKING:
     from eckart.algorithm1 import Scored
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from eckart.selection.result import Candidate, GreedyResult, SearchResult
     from eckart.tasks.prompts import Prompt
     from eckart.weights.anatomy import Anatomy, Weight
+    from eckart.weights.conditioning import MatrixSpectrum
 
 METRICS = (
     Column("accuracy", "accuracy", "share"),
@@ -45,10 +46,6 @@ RECORD_NOTE = (
     "differs, cannot tell: whatever the pairs of rows before and after, which are not known;"
     " depends: on the pairs\nlog is the authors'. Intervals and p values: eckart report published"
     " --format md"
-)
-ROUNDING_NOTE = (
-    "* within rounding: storage in this dtype, or a GGUF file's quantisation, may move a singular"
-    " value by as much as this one is, so how close to singular the matrix was before is not known"
 )
 
 
@@ -267,45 +264,9 @@ def _prompt(prompt: Prompt) -> list[RenderableType]:
 
 
 def spectrum_report(matrices: Sequence[MatrixSpectrum]) -> RenderableType:
-    """Return the worst-conditioned matrix, and both ends of every spectrum: which storage may have
-    made is marked."""
-    columns = (
-        Column("layer", "layer", "count"),
-        Column("name", "matrix"),
-        Column("shape", "shape", "written"),
-        Column("sigma_max", "sigma max", "written"),
-        Column("sigma_min", "sigma min", "written"),
-        Column("condition", "condition number", "written"),
-        Column("rounding", "rounding", "written"),
-        Column("says", ""),
-    )
-    rows = [
-        {
-            "layer": m.layer,
-            "name": m.name,
-            "shape": f"{m.shape[0]} x {m.shape[1]}",
-            "sigma_max": f"{m.sigma_max:.6g}",
-            "sigma_min": f"{m.sigma_min:.6g}",
-            "condition": condition(m.condition_number),
-            "rounding": f"{m.rounding:.2g}",
-            "says": f"rank {m.rank}" if m.singular else "" if m.resolved else "*",
-        }
-        for m in matrices
-    ]
-    note = "" if all(m.resolved for m in matrices) else ROUNDING_NOTE
-    table = Table("spectrum", "", note, columns, rows, keys=2)
-    return Group(Said(_worst(matrices), "bold"), table)
-
-
-def _worst(matrices: Sequence[MatrixSpectrum]) -> str:
-    worst = max(matrices, key=lambda m: m.condition_number)
-    unsure = sum(not m.resolved and not m.singular for m in matrices)
-    within = f"; {unsure} within rounding (*)" if unsure else ""
-    value = condition(worst.condition_number)
-    return (
-        f"worst conditioned of {len(matrices)} matrices: {worst.name} of layer {worst.layer},"
-        f" {value}{within}"
-    )
+    """Return the worst-conditioned matrix, and both ends of every spectrum."""
+    values = [matrix.to_json() for matrix in matrices]
+    return Group(Said(worst_matrix("", values), "bold"), spectra_table({"": values}))
 
 
 def anatomy_document(name: str, anatomy: Anatomy) -> dict[str, Any]:

@@ -329,28 +329,20 @@ def worst_matrix(model: str, spectra: Sequence[dict[str, Any]]) -> str:
     """
     worst = max(spectra, key=lambda values: values["condition_number"] or math.inf)
     where = f"{model}: " if model else ""
-    matrix = (
-        f"{where}{'of' if model else 'Of'} {_matrices(len(spectra))}, {worst['name']} of layer"
-        f" {worst['layer']}"
-    )
+    many = "1 matrix" if len(spectra) == 1 else f"{len(spectra):,} matrices"
+    matrix = f"{worst['name']} of layer {worst['layer']} is the worst conditioned"
+    said = f"{where}{'of' if model else 'Of'} {many}, {matrix}"
+    unsure = sum(not values["resolved"] and not values["singular"] for values in spectra)
+    within = f" Within rounding: {unsure}." if unsure else ""
     if worst["singular"]:
-        return (
-            f"{matrix} is the worst conditioned: it is singular, its smallest singular value is 0"
-            " in float64."
-        )
-    rounding = (
-        ""
-        if worst["resolved"]
-        else " The smallest is within the rounding of storage, so it may be nothing else."
-    )
+        return f"{said}: it is singular, its smallest singular value is 0 in float64.{within}"
+    if not worst["resolved"]:
+        may = "The smallest is within the rounding of storage, so it may be nothing else."
+        within = f" {may}{within}"
     return (
-        f"{matrix} is the worst conditioned: its largest singular value is"
-        f" {worst['condition_number']:,.4g} times its smallest.{rounding}"
+        f"{said}: its largest singular value is {worst['condition_number']:,.4g} times its"
+        f" smallest.{within}"
     )
-
-
-def _matrices(count: int) -> str:
-    return "1 matrix" if count == 1 else f"{count:,} matrices"
 
 
 def race_summary(race: Race) -> str:

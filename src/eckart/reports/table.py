@@ -63,6 +63,8 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "p": p_text,
     "rate": lambda value: f"{value:g}",
     "number": lambda value: f"{value:.4g}",
+    "digits": lambda value: f"{value:.6g}",
+    "size": lambda value: f"{value:.2g}",
     "change": lambda value: f"{value:+.4g}" if value else "0",
     "decimals": decimals,
     "seconds": lambda value: f"{value:,.1f}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -192,16 +192,17 @@ def failures_table(findings: Findings) -> Table:
     return Table("failures", "Trials that failed", note, columns, rows)
 
 
-def spectra_table(run: Run) -> Table:
-    """Return one row a matrix whose spectrum is known."""
+def spectra_table(by_model: Mapping[str, Sequence[dict[str, Any]]]) -> Table:
+    """Return one row a matrix whose spectrum is known, of each model."""
     columns = (
-        Column("model", "model"),
+        WHERE[0],
         Column("layer", "layer", "count"),
         Column("name", "matrix"),
-        Column("size", "shape"),
-        Column("sigma_max", "sigma max", "number"),
-        Column("sigma_min", "sigma min", "number"),
-        Column("condition_number", "condition number", "number"),
+        Column("size", "shape", "written"),
+        Column("sigma_max", "sigma max", "digits"),
+        Column("sigma_min", "sigma min", "digits"),
+        Column("condition_number", "condition number", "digits"),
+        Column("rounding", "rounding", "size"),
         Column("says", ""),
     )
     rows = [
@@ -211,15 +212,15 @@ def spectra_table(run: Run) -> Table:
             "size": " x ".join(map(str, values["shape"])),
             "says": _says(values),
         }
-        for model, spectra in spectra_by_model(run).items()
+        for model, spectra in by_model.items()
         for values in spectra
     ]
     note = (
         "2-norm condition numbers of the stored weights. 'Within rounding': storage in this dtype,"
         " or a GGUF file's quantisation, may move a singular value by as much as the smallest one"
-        " is."
+        " is, so how close to singular the matrix was before is not known."
     )
-    return Table("spectra", "Condition numbers", note, columns, rows)
+    return Table("spectra", "Condition numbers", note, columns, rows, keys=3)
 
 
 def spectra_by_model(run: Run) -> dict[str, list[dict[str, Any]]]:
@@ -244,7 +245,7 @@ def _place_of_matrix(values: dict[str, Any]) -> tuple[int, int, str]:
 
 def _says(values: dict[str, Any]) -> str:
     if values["singular"]:
-        return "singular"
+        return f"singular, rank {values['rank']}"
     return "" if values["resolved"] else "within rounding"
 
 
