@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eckart.analysis.beside import Beside, adjusted, beside
+from eckart.analysis.beside import Beside, beside
 from eckart.analysis.findings import Choice, Findings, find
 from eckart.analysis.outcomes import short_name
 from eckart.errors import RunError
@@ -28,7 +28,7 @@ from eckart.reports.provenance import Provenance, progress, provenance
 from eckart.reports.sentences import PLAIN, clipped_words, sureness
 from eckart.reports.table import SIZES, UNITS, Column, Table, Units, gain_columns, gain_values
 from eckart.reports.tables import PART, WHERE
-from eckart.selection.controls import joined
+from eckart.selection.controls import adjusted, joined
 from eckart.statistics.gain import sentence
 
 SAID, SHOWN = 6, 3
@@ -89,7 +89,7 @@ def _origin(
 
 def _sentences(first: str, found: Named, compared: Sequence[Pair]) -> list[str]:
     said = [_sentence(first, found, *pair) for pair in _paired(compared)[:SAID]]
-    left = [f"{_name(name, each)} ({each.why_not})" for name, each in compared if not each.gain]
+    left = [f"{_name(name, each)} ({each.error})" for name, each in compared if not each.gain]
     more = f", and {len(left) - SAID} more" if len(left) > SAID else ""
     return said + [f"Not compared with '{first}': {', '.join(left[:SAID])}{more}."] * bool(left)
 
@@ -281,7 +281,7 @@ def _compared_table(found: Named, compared: Sequence[Pair]) -> Table:
 
 def _compared_row(name: str, each: Beside) -> dict[str, Any]:
     where = each.second.condition
-    row = {**vars(where), "run": name, "part": each.second.part, "why": each.why_not or None}
+    row = {**vars(where), "run": name, "part": each.second.part, "why": each.error}
     if each.gain is None:
         return {**row, "rows": each.shared, "asked": each.asked or None}
     return {

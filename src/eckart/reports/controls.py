@@ -14,10 +14,11 @@ from eckart.algorithm1 import arms_together
 from eckart.analysis.findings import Choice, Findings, picked
 from eckart.analysis.measured import reported
 from eckart.analysis.outcomes import Block, Condition, blocks, edits_of, is_plain, pick_of
+from eckart.reports.searched import versus_values
 from eckart.reports.table import SIZES, UNITS, Column, Table, gain_columns, gain_values
 from eckart.reports.tables import TARGET
 from eckart.reports.terminal import Said
-from eckart.selection.controls import WORDS, Against
+from eckart.selection.controls import WORDS
 from eckart.statistics.crossed import mean_gain, turned
 from eckart.statistics.gain import verdict
 from eckart.statistics.multiplicity import holm
@@ -45,25 +46,12 @@ def controls_report(result: Tested) -> list[RenderableType]:
         Column("p_adjusted", "p, Holm", "p"),
         Column("says", "the choice"),
     )
-    rows = [_beside(arm) for arm in result.against]
+    rows = [{**versus_values(arm), "arm": arm.name, "merit": arm.merit} for arm in result.against]
     n = result.comparison.n
     title = f"control arms: {result.place}, on the same test rows (n = {n})"
     tables = [Table("controls", title, "", columns, rows)] if rows else []
     said = result.beside()
     return [*tables, Said(f"{said[0].upper()}{said[1:]}.\n")]
-
-
-def _beside(arm: Against) -> dict[str, Any]:
-    paired = arm.difference
-    if paired is None:
-        return {"arm": arm.name, "says": f"failed: {arm.error}"}
-    return {
-        "arm": arm.name,
-        "merit": arm.merit,
-        **gain_values(paired),
-        "p_adjusted": arm.p_adjusted,
-        "says": WORDS[arm.verdict],
-    }
 
 
 def controls_table(findings: Findings) -> Table:

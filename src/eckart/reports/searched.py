@@ -13,12 +13,12 @@ from eckart.analysis.outcomes import short_name
 from eckart.reports.table import POINTS, Column, Table, gain_columns, gain_values
 from eckart.reports.terminal import listed, titled
 from eckart.runs import Run
-from eckart.selection.controls import WORDS
+from eckart.selection.controls import WORDS, Versus
 from eckart.selection.deployed import AtPrecision, Deployed
 from eckart.selection.guarded import NOT_SCORED, Guarded, TaskHarm
 from eckart.selection.order import Order
 from eckart.selection.plan import BY_HAND
-from eckart.selection.rivals import Rival, Rivals
+from eckart.selection.rivals import Rivals
 from eckart.statistics.gain import verdict
 from eckart.statistics.harm import TextHarm
 
@@ -114,23 +114,21 @@ RIVALS_NOTE = (
 
 def rivals_table(rivals: Rivals, note: str = "") -> Table:
     """Return one row a rival."""
-    rows = list(map(_rival_row, rivals.each))
+    rows = [{**versus_values(r), "rival": r.name, "accuracy": r.accuracy} for r in rivals.each]
     title = "Does clipping beat what costs nothing?"
     if not rivals.clipped:
         title = "Nothing is clipped: the unpruned model beside what costs nothing"
     return Table("rivals", title, note, RIVALS, rows)
 
 
-def _rival_row(rival: Rival) -> dict[str, Any]:
-    if rival.gain is None:
-        return {"rival": rival.name, "says": f"not compared: {rival.error}"}
+def versus_values(found: Versus) -> dict[str, Any]:
+    """Return how a choice does against something else, as a row."""
+    if found.gain is None:
+        return {"says": f"not compared: {found.error}"}
     return {
-        "rival": rival.name,
-        "accuracy": rival.accuracy,
-        **gain_values(rival.gain),
-        "p_adjusted": rival.p_adjusted,
-        "rows": rival.gain.rows,
-        "says": WORDS[rival.verdict],
+        **gain_values(found.gain),
+        "p_adjusted": found.p_adjusted,
+        "says": WORDS[found.verdict],
     }
 
 
