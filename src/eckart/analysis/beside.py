@@ -61,7 +61,7 @@ def _beside(a: Findings, first: Choice | None, b: Findings, second: Choice) -> B
         return Beside(
             first, second, error=f"a choice is not known: {first.missing or second.missing}"
         )
-    one, two = (_block(*each) for each in ((a, first), (b, second)))
+    one, two = a.block(first), b.block(second)
     if one is None or two is None or one.split != two.split:
         return Beside(first, second, error="they were not both tested")
     ours, theirs = _rows(a.run, one), _rows(b.run, two)
@@ -85,12 +85,6 @@ def _beside(a: Findings, first: Choice | None, b: Findings, second: Choice) -> B
         after=reported(two.kind, float(after[both].mean())),
         gain=gain,
     )
-
-
-def _block(findings: Findings, choice: Choice) -> Block | None:
-    """Return the rows that show a choice; the test rows where nothing is clipped."""
-    split = findings.split(choice) if choice.edit else "test"
-    return findings.blocks.get((choice.condition, split))
 
 
 def _rows(run: Run, block: Block) -> dict[str, tuple[Row, tuple[str, ...]]]:

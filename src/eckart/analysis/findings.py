@@ -18,6 +18,7 @@ from eckart.analysis.outcomes import (
     Block,
     Condition,
     Pick,
+    Picks,
     Target,
     blocks,
     composition,
@@ -62,7 +63,7 @@ class Choice:
     """
 
     target: Target
-    picks: dict[int, Pick | None]
+    picks: Picks
     tried: int
     naive: float | None = None
     gain: Estimate | None = None
@@ -168,6 +169,10 @@ class Findings:
         noted = self.run.models.get(model, {}).get("condition_numbers", {}).get(part) or {}
         return {int(layer): math.inf if v is None else v for layer, v in noted.items()}
 
+    def block(self, choice: Choice) -> Block | None:
+        """Return the rows that show a choice; the test rows where nothing is clipped."""
+        return self.blocks.get((choice.condition, self.split(choice) if choice.edit else "test"))
+
     def split(self, choice: Choice) -> str:
         """Return the split on which a choice is shown: test, if any of its edits was scored
         there."""
@@ -263,7 +268,7 @@ def _composed(findings: Findings) -> list[Choice]:
         before, test = findings.pair(where)
         if test is None or not test.has(pick):
             continue
-        own: dict[int, Pick | None] = dict.fromkeys(before.seeds if before else (), pick)
+        own: Picks = dict.fromkeys(before.seeds if before else (), pick)
         choice = Choice(Target(where, part), own, len(looks - {()}), prompts=asked.prompts)
         known = replace(choice, naive=_naive(before, choice), picks=dict.fromkeys(test.seeds, pick))
         choices.append(_tested(known, test, test.row_merits(pick) - test.unpruned))
@@ -310,9 +315,7 @@ def _whole(block: Block, edit: Pick | None) -> bool:
     return not (np.isnan(block.row_merits(edit)) & ~np.isnan(block.unpruned)).any()
 
 
-def _picks(
-    before: Block | None, test: Block | None, edits: list[Edit], metric: str
-) -> dict[int, Pick | None]:
+def _picks(before: Block | None, test: Block | None, edits: list[Edit], metric: str) -> Picks:
     """Return what each seed chose and had tested; seeds whose choice was not tested, or not yet,
     are left out."""
     if before is None or test is None:
@@ -326,14 +329,14 @@ def _picks(
     }
 
 
-def picked(block: Block, picks: dict[int, Pick | None]) -> Float[np.ndarray, "seeds rows"]:
+def picked(block: Block, picks: Picks) -> Float[np.ndarray, "seeds rows"]:
     """Return what each seed's own choice merits on each row."""
     return np.array(
         [block.row_merits(edit)[block.seeds.index(seed)] for seed, edit in picks.items()]
     )
 
 
-def picked_gains(block: Block, picks: dict[int, Pick | None]) -> Float[np.ndarray, "seeds rows"]:
+def picked_gains(block: Block, picks: Picks) -> Float[np.ndarray, "seeds rows"]:
     """Return each seed's gains by its own choice: 0 where it chose the unpruned model."""
     return picked(block, picks) - picked(block, dict.fromkeys(picks))
 
@@ -341,11 +344,7 @@ def picked_gains(block: Block, picks: dict[int, Pick | None]) -> Float[np.ndarra
 def _naive(before: Block | None, choice: Choice) -> float | None:
     if before is None or choice.edit is None:
         return None
-    known = {
-        seed: edit
-        for seed, edit in choice.picks.items()
-        if seed in before.seeds and before.has(edit)
-    }
+    known = before.known(choice.picks)
     gain = mean_gain(picked_gains(before, known), before.kind) if known else None
     return gain.mean if gain else None
 

@@ -21,6 +21,8 @@ from eckart.statistics.scores import Outcome
 SPLITS = ("validation", "test")
 Pick: TypeAlias = Edit | Edits
 """What is clipped: one edit, or several at once."""
+Picks: TypeAlias = dict[int, Pick | None]
+"""What each seed chose; None for the unpruned model."""
 
 
 @dataclass(frozen=True, order=True)
@@ -118,6 +120,10 @@ class Block:
     def outcomes(self, edit: Pick | None) -> list[Outcome]:
         kept = (trial for seed in self.seeds for trial in self.trials.get((edit, seed), []))
         return [trial.score for trial in kept if trial.score is not None]
+
+    def known(self, picks: Picks) -> Picks:
+        """Return the picks that were scored, of seeds that are known here."""
+        return {s: pick for s, pick in picks.items() if s in self.seeds and self.has(pick)}
 
     def has(self, edit: Pick | None) -> bool:
         """Whether an edit, or the unpruned model, was scored at all."""

@@ -76,12 +76,12 @@ def _facts(each: Beside, first: Findings) -> list[tuple[str, Any, Any]]:
     assert each.first is not None  # as of all that is paired
     one, other = each.first, each.second
     a, b = one.condition, other.condition
-    split = first.split(one) if one.edit else "test"
-    asked = len(first.blocks[a, split].ids)
+    shown = first.block(one)
+    assert shown is not None  # as of all that is paired
     return [
         ("shots", a.shots, b.shots),
         ("scoring", a.scoring, b.scoring),
         ("part", one.part, other.part),
         ("draws", len(one.picks), len(other.picks)),
-        ("rows", asked, each.asked),
+        ("rows", len(shown.ids), each.asked),
     ]

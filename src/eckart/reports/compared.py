@@ -13,13 +13,12 @@ from eckart.analysis.findings import Choice, Findings, find
 from eckart.analysis.outcomes import short_name
 from eckart.errors import RunError
 from eckart.reports.cautions import Named, Pair, cautions, in_a_line
-from eckart.reports.figures.forest import GainLine, draw_gains
+from eckart.reports.figures.forest import GainLine, draw_gains, gain_line
 from eckart.reports.opening import (
     CAPTION,
     MOST_LINES,
     Opening,
     found_words,
-    gain_line,
     pictured,
     short_choice,
 )
@@ -27,7 +26,7 @@ from eckart.reports.page import Report, check_format, checked_run
 from eckart.reports.provenance import Provenance, progress, provenance
 from eckart.reports.sentences import PLAIN, clipped_words, sureness
 from eckart.reports.table import SIZES, UNITS, Column, Table, Units, gain_columns, gain_values
-from eckart.reports.tables import PART, WHERE
+from eckart.reports.tables import PART, WHERE, choice_row
 from eckart.selection.controls import adjusted, joined
 from eckart.statistics.gain import sentence
 
@@ -326,22 +325,16 @@ def _leaderboard(found: Named) -> Table:
 
 
 def _leader(name: str, findings: Findings, choice: Choice) -> dict[str, Any]:
-    where, line = choice.condition, gain_line(choice, findings)
-    split = findings.split(choice) if choice.edit else "test"
-    before = findings.measured(where, None, split)
-    row = {
-        **vars(where),
-        "model": short_name(where.model),
+    line, block = gain_line(choice, findings), findings.block(choice)
+    before = block and findings.measured(choice.condition, None, block.split)
+    mean = before.mean if before else None
+    return {
+        **choice_row(findings, choice),
+        "model": short_name(choice.condition.model),
         "run": name,
         "state": _state(findings).strip(" ()") or None,
-        "part": choice.part,
         "edit": clipped_words(choice) if choice.edit else "nothing",
-        "unpruned": before.mean if before else None,
+        "unpruned": mean,
         "majority": before.others.get("majority_rate") if before else None,
-        "after": before.mean if before else None,
-        "outcome": choice.conclusion,
+        "after": line.before + UNITS[findings.kind].sign * line.gain if line else mean,
     }
-    if line is None or choice.gain is None:
-        return row
-    after = line.before + UNITS[findings.kind].sign * line.gain
-    return {**row, **gain_values(choice.gain), "p_adjusted": choice.p_adjusted, "after": after}

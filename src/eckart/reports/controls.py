@@ -15,13 +15,11 @@ from eckart.analysis.findings import Choice, Findings, picked
 from eckart.analysis.measured import reported
 from eckart.analysis.outcomes import Block, Condition, blocks, edits_of, is_plain, pick_of
 from eckart.reports.searched import versus_values
-from eckart.reports.table import SIZES, UNITS, Column, Table, gain_columns, gain_values
+from eckart.reports.table import SIZES, UNITS, Column, Table, gain_columns
 from eckart.reports.tables import TARGET
 from eckart.reports.terminal import Said
-from eckart.selection.controls import WORDS
+from eckart.selection.controls import WORDS, Versus, adjusted
 from eckart.statistics.crossed import mean_gain, turned
-from eckart.statistics.gain import verdict
-from eckart.statistics.multiplicity import holm
 
 if TYPE_CHECKING:
     from eckart.selection.tested import Tested
@@ -72,15 +70,15 @@ def controls_table(findings: Findings) -> Table:
     )
     gathered = blocks(findings.run, controls=True)
     compared = [
-        row
+        pair
         for choice in findings.choices
         if (block := gathered.get((choice.condition, "test")))
-        for row in _against(choice, block)
+        for pair in _against(choice, block)
     ]
-    adjusted = holm([row["p_value"] for row in compared])
+    judged = adjusted([found for _, found in compared])
     rows = [
-        {**row, "p_adjusted": p, "says": WORDS[verdict(row["estimate"], p)]}
-        for row, p in zip(compared, adjusted.tolist(), strict=True)
+        {**facts, **versus_values(found)}
+        for (facts, _), found in zip(compared, judged, strict=True)
     ]
     says = Counter(row["says"] for row in rows)
     told = ", ".join(f"{word} {says[word]}" for word in WORDS.values() if says[word])
@@ -89,8 +87,8 @@ def controls_table(findings: Findings) -> Table:
     return Table("controls", title, note, columns, [*rows, *_failed(findings)])
 
 
-def _against(choice: Choice, block: Block) -> Iterator[dict[str, Any]]:
-    """Give the choice against each of its arms, in the units of `Findings.kind`."""
+def _against(choice: Choice, block: Block) -> Iterator[tuple[dict[str, Any], Versus]]:
+    """Give the choice against each of its arms, with what was measured of both."""
     picks = {
         seed: edits_of(pick)
         for seed, pick in choice.picks.items()
@@ -110,17 +108,16 @@ def _against(choice: Choice, block: Block) -> Iterator[dict[str, Any]]:
         if gain is None:
             continue
         better, worse = turned(own - others)
-        yield {
+        facts = {
             **asdict(choice.condition),
             "part": choice.part,
             "arm": cut,
-            "estimate": gain,
             "choice": reported(block.kind, float(np.nanmean(own))),
             "control": reported(block.kind, float(np.nanmean(others))),
-            **gain_values(gain),
             "better": better,
             "worse": worse,
         }
+        yield facts, Versus(gain=gain)
 
 
 def _failed(findings: Findings) -> Iterator[dict[str, Any]]:

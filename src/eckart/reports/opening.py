@@ -13,10 +13,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from eckart.algorithm1 import rank_at
-from eckart.analysis.findings import Choice, Conclusion, Findings, picked_gains
+from eckart.analysis.findings import Choice, Conclusion, Findings
 from eckart.analysis.outcomes import edits_of, is_plain, short_name
 from eckart.records import PARTS, Edit
-from eckart.reports.figures.forest import NARROW, WIDE, GainLine, draw_gains
+from eckart.reports.figures.forest import NARROW, WIDE, draw_gains, gain_line
 from eckart.reports.figures.gallery import Picture
 from eckart.reports.searched import guards
 from eckart.reports.sentences import (
@@ -34,6 +34,7 @@ from eckart.reports.sentences import (
 )
 from eckart.reports.table import UNITS
 from eckart.reports.tables import spectra_by_model
+from eckart.reports.turned import shown_gains, turned_words
 from eckart.selection.controls import joined
 from eckart.selection.plan import BY_HAND
 from eckart.selection.rivals import CALIBRATIONS, Rivals
@@ -108,7 +109,7 @@ def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
         ("By how much?", each(_amount, "Nothing was gained.")),
         ("How sure?", each(_how_sure, "Nothing was tested on other rows than those that chose.")),
         ("What else changed?", _elsewhere(shown, findings)),
-        ("Which rows?", each(_which, "None turned.")),
+        ("Which rows?", each(turned_words, "None turned.")),
         ("What now?", _instead(rivals) if unbeaten else _now(shown[0], findings)),
     )
     lines = [line for c in choices if (line := gain_line(c, findings, names[c.target]))]
@@ -166,15 +167,6 @@ def short_choice(choice: Choice, models: int) -> str:
     """Name a choice; without its model, where there is but one."""
     name = choice_name(choice)
     return name.removeprefix(f"{short_name(choice.condition.model)}, ") if models == 1 else name
-
-
-def gain_line(choice: Choice, findings: Findings, name: str = "") -> GainLine | None:
-    """Return a choice's gain as it is drawn; None where there is none."""
-    before = findings.measured(choice.condition, None, findings.split(choice))
-    if choice.gain is None or before is None:
-        return None
-    about = choice.gain.mean, choice.gain.interval, before.mean, before.others.get("majority_rate")
-    return GainLine(name, choice.conclusion, *about)
 
 
 def _tasks(choices: Sequence[Choice]) -> str:
@@ -355,30 +347,6 @@ def _elsewhere(shown: Sequence[Choice], findings: Findings) -> str:
     )
 
 
-def _gains(choice: Choice, findings: Findings) -> np.ndarray:
-    """Return the choice's gains by draw and row, where it is shown."""
-    block = findings.blocks[choice.condition, findings.split(choice)]
-    known = {s: e for s, e in choice.picks.items() if s in block.seeds and block.has(e)}
-    return picked_gains(block, known)
-
-
-def _which(choice: Choice, findings: Findings) -> str:
-    """Say how many rows turned under a draw, on average: so that fixed less broken is the gain."""
-    if choice.gain is None:
-        return ""
-    gains = _gains(choice, findings)
-    sizes = gains if findings.kind is Score else np.sign(gains)
-    fixed, broken = (np.nansum(np.maximum(way * sizes, 0), axis=1).mean() for way in (1, -1))
-    rows, names = rows_words(choice, findings, "rows"), findings.kind.turned
-    draws = "In an average draw " * (len(gains) > 1)
-    chosen = " These rows also chose." * (choice.basis == "cross-validated")
-    return f"{draws}{_count(fixed)} {names[0]}, {_count(broken)} {names[1]} of {rows}.{chosen}"
-
-
-def _count(rows: float) -> str:
-    return f"{rows:.1f}".removesuffix(".0")
-
-
 def _now(choice: Choice, findings: Findings) -> str:
     """Say what follows from the most certain choice."""
     name = "" if len(findings.choices) == 1 else f" --choice '{choice_name(choice)}'"
@@ -400,7 +368,7 @@ def _more(choice: Choice, findings: Findings) -> str:
         return ""
     if gain.mean < LEAST_GAIN:
         return ": nothing seen here speaks for clipping"
-    gains = _gains(choice, findings)
+    gains = shown_gains(choice, findings)
     turns = float(np.nanmean(np.abs(gains)))
     by_draw = np.nanmean(gains, axis=1)
     between = min(float(by_draw.std(ddof=1)), turns) if len(gains) > 1 else None

@@ -15,7 +15,7 @@ from eckart.reports.controls import controls_report
 from eckart.reports.searched import deployed_table, rivals_table, screen_list, steps_table
 from eckart.reports.sentences import evaluation_verdict, race_summary, summary, worst_matrix
 from eckart.reports.table import Column, Table
-from eckart.reports.tables import spectra_table
+from eckart.reports.tables import ACCURACY, OTHERS, PLACE, spectra_table
 from eckart.reports.terminal import Said, listed, printable, titled
 from eckart.reports.turned import WIDEST, confusion_table
 from eckart.selection.drawn import interval
@@ -31,13 +31,7 @@ if TYPE_CHECKING:
     from eckart.weights.anatomy import Anatomy, Weight
     from eckart.weights.conditioning import MatrixSpectrum
 
-METRICS = (
-    Column("accuracy", "accuracy", "share"),
-    Column("balanced_accuracy", "balanced", "share"),
-    Column("macro_f1", "macro-F1", "share"),
-    Column("log_loss", "log-loss", "share"),
-    Column("majority_rate", "majority", "share"),
-)
+METRICS = tuple(Column(key, title, "share") for key, title in (ACCURACY | OTHERS).items())
 LEGEND = (
     "balanced: accuracy averaged over the labels; macro-F1: F1 averaged over them; log-loss in"
     " nats; majority: the share of the most frequent label"
@@ -180,8 +174,7 @@ def _interval(value: float, interval: tuple[float, float], sign: str = "") -> di
 
 PUBLISHED = (
     Column("source", "source"),
-    Column("layer", "layer", "count"),
-    Column("rate", "rate", "rate"),
+    *PLACE[1:],
     Column("test_baseline", "unpruned", "share"),
     Column("test_clipped", "clipped", "share"),
 )

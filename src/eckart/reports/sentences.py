@@ -79,13 +79,14 @@ def untested(findings: Findings) -> str:
 
 def learned_nothing(choice: Choice, findings: Findings) -> str:
     """Say that no model does better than always giving the most frequent label, if so it is."""
-    split = findings.split(choice) if choice.edit else "test"
-    block = findings.blocks.get((choice.condition, split))
-    before = findings.measured(choice.condition, None, split)
-    if block is None or before is None or block.kind is not Score:
+    block = findings.block(choice)
+    if block is None or block.kind is not Score:
+        return ""
+    before = findings.measured(choice.condition, None, block.split)
+    if before is None:
         return ""
     found = {"unpruned": (before.mean, before.interval)}
-    picks = {s: e for s, e in choice.picks.items() if s in block.seeds and block.has(e)}
+    picks = block.known(choice.picks)
     if choice.edit and picks:
         after = picked(block, picks)
         mean = float(np.nanmean(after, axis=1).mean())

@@ -26,6 +26,7 @@ WHERE = (
     Column("shots", "shots", "count"),
     Column("scoring", "scoring"),
 )
+ACCURACY = {"accuracy": "accuracy"}
 OTHERS = {
     "balanced_accuracy": "balanced",
     "macro_f1": "macro-F1",
@@ -71,7 +72,7 @@ def choices_table(findings: Findings) -> Table:
         "What was chosen, and what it gains",
         note,
         columns,
-        [_choice_row(findings, choice) for choice in findings.choices],
+        [choice_row(findings, choice) for choice in findings.choices],
     )
 
 
@@ -313,7 +314,8 @@ def _facts(measured: Measured, metric: str, clipped: bool) -> dict[str, Any]:
     return gain_values(measured.gain) | facts if measured.gain else facts
 
 
-def _choice_row(findings: Findings, choice: Choice) -> dict[str, Any]:
+def choice_row(findings: Findings, choice: Choice) -> dict[str, Any]:
+    """Return a choice as a row of the table of choices."""
     edit, gain = choice.edit, choice.gain
     one = choice.agreed and (edit is None or isinstance(edit, Edit))
     row: dict[str, Any] = {
