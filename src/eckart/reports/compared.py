@@ -28,7 +28,7 @@ from eckart.reports.sentences import PLAIN, clipped_words, sureness
 from eckart.reports.table import SIZES, UNITS, Column, Table, Units, gain_columns, gain_values
 from eckart.reports.tables import PART, WHERE, choice_row
 from eckart.selection.controls import adjusted, joined
-from eckart.statistics.gain import sentence
+from eckart.statistics.gain import many, sentence
 
 SAID, SHOWN = 6, 3
 OWN = "The table of choices has each with its interval, and p adjusted for its own run's choices."
@@ -137,7 +137,7 @@ def _opening(first: str, found: Named, compared: Sequence[Pair]) -> Opening:
     rows = {each.shared for _, each in paired}
     same = f", n = {rows.pop()} rows" if len(rows) == 1 else ""
     against = f"with '{first}'" if paired else "of a run with its own unpruned model"
-    words = f"{len(lines)} comparison{'s' * (len(lines) != 1)} {against}{same}"
+    words = f"{many(len(lines), 'comparison')} {against}{same}"
     if len(lines) > MOST_LINES:
         words += f", the {MOST_LINES} {'most certain' if paired else 'highest'} drawn"
     words += _undrawn(found) * (not paired)
@@ -217,7 +217,7 @@ def _how_sure(first: str, units: Units, among: int, each: Beside) -> str:
     assert each.gain is not None
     seeds = each.gain.seeds
     about = each.verdict, f"'{first}'", each.gain, units, each.p_adjusted, among
-    return sureness(*about, f"{each.shared} rows, {seeds} draw{'s' * (seeds > 1)}")
+    return sureness(*about, f"{each.shared} rows, {many(seeds, 'draw')}")
 
 
 def _shared(first: str, compared: Sequence[Pair]) -> str:

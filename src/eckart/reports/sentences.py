@@ -24,7 +24,7 @@ from eckart.statistics.crossed import (
     merit_interval,
     nothing_learned,
 )
-from eckart.statistics.gain import counted, sentence, verdict
+from eckart.statistics.gain import counted, many, sentence, verdict
 from eckart.statistics.paired import accuracy_interval, predictions_turned
 from eckart.statistics.scores import Score
 
@@ -142,13 +142,8 @@ def _numbers(choice: Choice, findings: Findings) -> str:
         return choice.missing
     text = UNITS[findings.kind].text
     low, high = map(text, choice.gain.interval)
-    return f"{text(choice.gain.mean)} ({low} to {high}), {sample_words(choice, findings)}"
-
-
-def sample_words(choice: Choice, findings: Findings) -> str:
-    """Write on how many rows and seeds a choice's gain was measured."""
-    assert choice.gain is not None
-    return f"n = {rows_words(choice, findings, 'rows')}, {_count(choice.gain.seeds, 'seed')}"
+    sizes = f"n = {rows_words(choice, findings, 'rows')}, {many(choice.gain.seeds, 'seed')}"
+    return f"{text(choice.gain.mean)} ({low} to {high}), {sizes}"
 
 
 def rows_words(choice: Choice, findings: Findings, noun: str) -> str:
@@ -247,7 +242,7 @@ def _tried(choice: Choice, findings: Findings) -> str:
     """Say what was tried, on how many rows; not to clip is none of it."""
     before, _ = findings.pair(choice.condition)
     on = f" on {_span(before.row_counts)} validation rows" if before else ""
-    return f"Tried{on}: {_count(choice.tried, 'edit')} beside the unpruned model."
+    return f"Tried{on}: {many(choice.tried, 'edit')} beside the unpruned model."
 
 
 def part_words(part: str) -> str:
@@ -301,10 +296,6 @@ def power_sentence(choice: Choice, findings: Findings) -> str:
     return f" An experiment like this one finds a true gain of {size} four times in five."
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def choice_name(choice: Choice) -> str:
     return f"{choice.condition}, {choice.part}"
 
@@ -330,9 +321,9 @@ def worst_matrix(model: str, spectra: Sequence[dict[str, Any]]) -> str:
     """
     worst = max(spectra, key=lambda values: values["condition_number"] or math.inf)
     where = f"{model}: " if model else ""
-    many = "1 matrix" if len(spectra) == 1 else f"{len(spectra):,} matrices"
+    matrices = "1 matrix" if len(spectra) == 1 else f"{len(spectra):,} matrices"
     matrix = f"{worst['name']} of layer {worst['layer']} is the worst conditioned"
-    said = f"{where}{'of' if model else 'Of'} {many}, {matrix}"
+    said = f"{where}{'of' if model else 'Of'} {matrices}, {matrix}"
     unsure = sum(not values["resolved"] and not values["singular"] for values in spectra)
     within = f" Within rounding: {unsure}." if unsure else ""
     if worst["singular"]:

@@ -14,6 +14,7 @@ from eckart.analysis.outcomes import Block, Picks
 from eckart.reports.sentences import choice_name, rows_words
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import printable
+from eckart.statistics.gain import many
 from eckart.statistics.scores import Score
 
 WIDEST = 8
@@ -44,7 +45,7 @@ class Flipped:
     def rows(self) -> str:
         """Say how many rows were fixed and broken."""
         counts = {"fixed": self.fixed, "broken": self.broken}
-        return ", ".join(f"{n} row{'s' * (n != 1)} {kind}" for kind, n in counts.items())
+        return ", ".join(f"{many(n, 'row')} {kind}" for kind, n in counts.items())
 
     @property
     def under(self) -> str:
@@ -94,8 +95,8 @@ def turned_words(choice: Choice, findings: Findings) -> str:
     rows, names = rows_words(choice, findings, "rows"), findings.kind.turned
     draws = "In an average draw " * (len(gains) > 1)
     chosen = " These rows also chose." * (choice.basis == "cross-validated")
-    many = [f"{count:.1f}".removesuffix(".0") for count in (fixed, broken)]
-    return f"{draws}{many[0]} {names[0]}, {many[1]} {names[1]} of {rows}.{chosen}"
+    told = [f"{count:.1f}".removesuffix(".0") for count in (fixed, broken)]
+    return f"{draws}{told[0]} {names[0]}, {told[1]} {names[1]} of {rows}.{chosen}"
 
 
 def confusion_table(

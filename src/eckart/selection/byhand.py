@@ -19,6 +19,7 @@ from eckart.selection.looks import looks_before
 from eckart.selection.recorded import Recorded
 from eckart.selection.result import Composed
 from eckart.selection.settings import by_hand
+from eckart.statistics.gain import many
 from eckart.tasks.portable import portable
 from eckart.weights.edits import parameters
 
@@ -57,8 +58,7 @@ class HandResult(Composed):
 
     @property
     def _chosen(self) -> str:
-        many = f"{self.tried:,} edit{'s' * (self.tried != 1)}"
-        return f"made by hand, after {many} had been looked at on validation"
+        return f"made by hand, after {many(self.tried, 'edit')} had been looked at on validation"
 
 
 def seen(store: RunStore, scorer: Scorer, split: str) -> tuple[Trial, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 from eckart.errors import RunError
 from eckart.records import Edits, Setting, Trial, or_null
 from eckart.runs import Run
+from eckart.statistics.gain import many
 from eckart.statistics.harm import Harm, TextHarm, harm, rows_needed
 from eckart.statistics.paired import PairedDifference, compare
 from eckart.statistics.scores import TEXT_PREFIX, Score, TextReading
@@ -156,11 +157,10 @@ class Guarded:
             for low, high in filter(None, (found.divergence_interval, found.ratio_interval))
         ]
         divergence, ratio = around or ("", "")
-        windows = f"{found.windows} window{'s' * (found.windows != 1)}"
         return (
-            f"on the text '{self.text_name}' ({windows}, {found.tokens:,} tokens) KL from the"
-            f" unpruned model {found.divergence:.4f} nats a token{divergence}, perplexity times"
-            f" {found.ratio:.4f}{ratio}"
+            f"on the text '{self.text_name}' ({many(found.windows, 'window')}, {found.tokens:,}"
+            f" tokens) KL from the unpruned model {found.divergence:.4f} nats a token{divergence},"
+            f" perplexity times {found.ratio:.4f}{ratio}"
         )
 
 

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from eckart.errors import EckartError
 from eckart.records import Rows
 from eckart.runs import LOOKS, RunStore, check_kind
+from eckart.statistics.gain import many
 
 _Text: TypeAlias = tuple[str, tuple[str, ...]]
 """A row's text, and its candidates."""
@@ -49,13 +50,13 @@ class Looks:
         if not self.runs:
             return f"No other run beside this one is known to have scored its test rows{unread}."
         some = f"{self.rows:,} of them" if self.rows else "them"
-        scored = _counted(self.edits, "edit") if self.edits else "the unpruned model alone"
+        scored = many(self.edits, "edit") if self.edits else "the unpruned model alone"
         warned = (
             " Who goes by the best of several runs has chosen on the test rows, and its gain is too"
             " high." * bool(self.edits)
         )
         return (
-            f"These test rows were looked at before: {_counted(self.runs, 'run')} beside this one"
+            f"These test rows were looked at before: {many(self.runs, 'run')} beside this one"
             f" scored {scored} on {some}{unread}.{warned}"
         )
 
@@ -118,7 +119,3 @@ def _read(rows: str) -> set[_Text]:
 
 def _texts_of(rows: Iterable[Rows]) -> set[_Text]:
     return {(row.text, row.choices) for split in rows for row in split.rows}
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
