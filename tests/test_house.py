@@ -53,8 +53,8 @@ INNER = {
         arrays attention duals norms bound claims plainly slips identities inequalities checks
     """,
     "reports": """
-        terminal table deployed guard provenance screens sentences tables claims controls rivals
-        turned figures results opening glossary greedy shown page cautions compared
+        terminal table searched provenance sentences tables claims controls turned figures results
+        opening glossary shown page cautions compared
     """,
     "scoring": """
         encoding requests fitting forward gradients methods scorer evaluation evaluator labelling

@@ -11,6 +11,7 @@ from served import explorer_of, interrupt
 import eckart as package
 from eckart import EckartError, Edit, report
 from eckart.cli.explore.explorer import StoppedError, Watch
+from eckart.reports.page import read_report
 from eckart.statistics.gain import sentence
 from eckart.weights.edits import clip
 
@@ -124,6 +125,8 @@ def test_the_test_rows_are_looked_at_once(explorer, eckart):
         explorer.look(edits(f"1:mlp:{rate}"), Event())
     assert explorer.about(Event())["tested"] is None
     assert eckart("report", explorer.folder).out.startswith("No choice was tested yet.")
+    assert not explorer.folder.joinpath("report.png").exists()
+    assert "<b>No choice was tested yet</b>" in (explorer.folder / "report.html").read_text()
     with pytest.raises(EckartError, match="nothing is clipped"):
         explorer.test((), Event())
     explorer.guarded(edits("1:mlp:0.5"), Event())
@@ -137,6 +140,11 @@ def test_the_test_rows_are_looked_at_once(explorer, eckart):
     ended = eckart("report", explorer.folder)
     assert ended.status == 0, ended.err
     assert "made by hand" in ended.out
+    assert explorer.folder.joinpath("report.png").stat().st_size > 10_000
+    page = read_report(explorer.folder, None, "html")
+    places = "the attention of layer 0 at rate 0.5 and the MLP of layer 1 at rate 0.9"
+    assert page.opening.title.endswith(places)
+    assert len(page.opening.answers) == 6
     assert (
         ended.out.count("What else 0:attn:0.5, 1:mlp:0.9 did") == ended.out.count("What else") == 1
     )
@@ -257,3 +265,16 @@ def test_ctrl_c_ends_it_at_once_and_says_where_the_run_is(model, own_task, tmp_p
     assert found["seconds"] < 3  # half a second on a free machine; the batch takes a minute
     said = "interrupted; what was finished is kept, and the same command goes on from there:"
     assert f"{said} {run}" in " ".join(found["told"]).replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("1:mlp:drop", "(drop)"), ("1:mlp:0.9:random", "(0.9:random)")]
+)
+def test_what_is_cut_otherwise_is_reported_as_what_it_is(explorer, text, words):
+    explorer.look(edits("1:mlp:0.5:largest"), Event())
+    explorer.test(edits(text), Event())
+    page = read_report(explorer.folder, None, "html")
+    assert page.opening.title.endswith(f"the MLP of layer 1 {words}")
+    assert text in {row["part"] for row in page.tables["cells"].rows if "part" in row}
+    assert "controls" not in page.tables
+    assert "smallest" not in dict(page.opening.answers)["By how much?"]

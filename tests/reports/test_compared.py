@@ -136,7 +136,7 @@ def test_a_row_that_reads_otherwise_is_another_row():
     one = find(Made(layers=(6,), rates=(0.9,), rows=40).run())
     other = find(Made(layers=(6,), rates=(0.9,), rows=40, text="another film {}").run())
     (pair,) = paired_choices(one, other)
-    assert (pair.shared, pair.gain, pair.why_not) == (0, None, "they were asked different rows")
+    assert (pair.shared, pair.gain, pair.error) == (0, None, "they were asked different rows")
 
 
 def test_fewer_rows_are_said():
@@ -152,7 +152,7 @@ def test_other_draws_are_not_paired():
         find(Made(layers=(6,), rates=(0.9,), seeds=seeds).run()) for seeds in ((0, 1), (2, 3))
     )
     (pair,) = paired_choices(one, other)
-    assert pair.why_not == "they have no draw of demonstrations in common"
+    assert pair.error == "they have no draw of demonstrations in common"
 
 
 def test_without_demonstrations_a_run_stands_beside_every_draw():

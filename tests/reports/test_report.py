@@ -216,7 +216,7 @@ def test_a_spectrum_is_a_table_and_a_figure(tmp_path):
         }
         store.keep_spectrum("q1", {**values, **rest, **singular})
     report = Report.of(read_run(tmp_path))
-    assert [row["says"] for row in report.tables["spectra"].rows] == ["", "singular"]
+    assert [row["says"] for row in report.tables["spectra"].rows] == ["", "singular, rank 4"]
     assert [picture.name for picture in report.pictures] == ["condition-numbers"]
     assert report.to_csv().splitlines()[1].split(",")[1:4] == ["0", "q", "4 x 4"]
     assert "Condition numbers" in report.to_html()

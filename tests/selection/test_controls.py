@@ -57,9 +57,9 @@ def test_the_arms_are_scored_as_clipping_by_hand_scores_them(task, found):
         assert arm.merit == by_hand.accuracy
         ours, theirs = np.array(found.clipped.score.right), np.array(by_hand.right)
         better, worse = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-        assert (arm.difference.fixed, arm.difference.broken) == (better, worse)
+        assert (arm.gain.fixed, arm.gain.broken) == (better, worse)
         p = binomtest(better, better + worse).pvalue if better + worse else 1.0
-        assert arm.difference.p_value == pytest.approx(p)
+        assert arm.gain.p_value == pytest.approx(p)
 
 
 def test_holm_corrects_over_the_arms_that_can_be_compared():
@@ -120,8 +120,8 @@ def test_a_search_says_it_in_words_tables_and_json(task, tmp_path):
     for row in rows:
         arm = by_cut[row["arm"]]
         assert row["control"] == arm.merit
-        assert row["gain"] == pytest.approx(arm.difference.difference)
-        assert row["p_value"] == pytest.approx(arm.difference.p_value)
+        assert row["gain"] == pytest.approx(arm.gain.difference)
+        assert row["p_value"] == pytest.approx(arm.gain.p_value)
         assert row["p_adjusted"] == pytest.approx(arm.p_adjusted)
     # Nothing is chosen among arms, and no table of cells or figure holds one.
     assert len(page["tables"]["cells"]) == 2
@@ -191,7 +191,7 @@ def test_a_sweep_holds_every_choice_beside_its_arms(task, found, tmp_path, test)
     )
     first = next(line for line in result.lines if line.part == "mlp" and line.setting.seed == 0)
     assert [arm.edits for arm in first.controls] == [arm.edits for arm in found.against]
-    assert [arm.difference for arm in first.controls] == [arm.difference for arm in found.against]
+    assert [arm.gain for arm in first.controls] == [arm.gain for arm in found.against]
     assert controls_sentence(first.controls) in str(first)
     assert len(first.to_json()["controls"]) == len(CUTS)
     for line in result.lines:

@@ -128,8 +128,8 @@ def test_one_seed_is_one_draw_whichever_way_it_is_said(task):
 def test_control_arms_are_compared_over_the_draws(found):
     assert len(found.against) == 5
     for arm, tested in zip(found.against, found.controls, strict=True):
-        assert arm.difference == difference(tested, found.clipped)
-        assert arm.difference.seeds == 3
+        assert arm.gain == difference(tested, found.clipped)
+        assert arm.gain.seeds == 3
         assert arm.merit == pytest.approx(tested.score.merits["accuracy"])
     assert found.against_controls().endswith("(paired, Holm over 5)")
 

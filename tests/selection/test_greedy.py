@@ -19,13 +19,14 @@ from eckart.records import RATES, Edit, Split
 from eckart.reports.page import read_report
 from eckart.reports.sentences import UNENDED
 from eckart.scoring.evaluator import Evaluator
+from eckart.selection.controls import WORDS
 from eckart.selection.course import ALPHA, Budget, log10_threshold
 from eckart.selection.greedy import greedy
 from eckart.selection.plan import GREEDY_RATES, Plan
 from eckart.selection.racing import plan_looks
 from eckart.selection.search import run_plan
 from eckart.selection.settings import describe
-from eckart.statistics.paired import log10_e_value
+from eckart.statistics.paired import accuracy_interval, log10_e_value
 from eckart.weights.models import load_model
 
 CANDIDATES = tuple(Edit(layer, "mlp", rate) for layer in (3, 2, 1, 0) for rate in (0.5, 0.9, 0.99))
@@ -243,13 +244,34 @@ def test_a_composition_is_tested_saved_and_reported_like_an_edit(tiny, tmp_path)
         "Gain with n = 110 test rows and no demonstrations: clipping 2:down:0.5, 4:down"
     )
     assert len(page.tables["steps"].rows) == found.course.looks
-    assert [row["name"] for row in page.tables["outcome"].rows] == ["unpruned", "clipped"]
-    assert page.tables["outcome"].rows[1]["accuracy"] == found.clipped.score.merits["accuracy"]
-    arms = page.tables["controls"]
-    assert [row["p_adjusted"] for row in arms.rows] == [each.p_adjusted for each in found.against]
-    assert arms.note == f"T{found.against_controls()[1:]}."
-    assert "choices" not in page.tables
+    cells = {row["part"]: row for row in page.tables["cells"].to_json()}
+    for part, look in ((None, found.baseline), ("2:down:0.5, 4:down:0.5", found.clipped)):
+        assert cells[part]["test_accuracy"] == look.score.accuracy
+        assert tuple(cells[part]["test_accuracy_interval"]) == accuracy_interval(look.score)
+        assert cells[part]["test_macro_f1"] == look.score.macro_f1
+    for row, arm in zip(page.tables["controls"].rows, found.against, strict=True):
+        assert (row["arm"], row["control"], row["says"]) == (arm.cut, arm.merit, WORDS[arm.verdict])
+        assert row["p_adjusted"] == pytest.approx(arm.p_adjusted)
+    (choice,) = page.tables["choices"].rows
+    assert choice["picks"] == "2:down:0.5, 4:down:0.5 (1 of 1)"
+    assert (choice["gain"], choice["rows"]) == (found.comparison.difference, 110)
+    words = "matrix 'down' of layer 2 at rate 0.5 and matrix 'down' of layer 4 at rate 0.5"
+    assert page.opening.title.startswith("It got better: ")
+    assert page.opening.title.endswith(f"by clipping {words}")
+    assert str(found.guarded) in dict(page.opening.answers)["What else changed?"]
+    assert page.opening.picture is not None
+    assert page.flipped[0].fixed == found.comparison.fixed
     assert "2:down:0.5, 4:down:0.5" in page.to_html()
+
+
+def test_a_composition_of_nothing_is_reported_like_a_search_that_clips_nothing(tiny, tmp_path):
+    model, task = tiny
+    search(model, task, **{**OPTIONS, "rates": [0.9]}, places=1, minutes=1e-9, out=tmp_path)
+    page = read_report(tmp_path, None, "html")
+    assert page.opening.title == "Nothing clipped"
+    assert page.opening.picture is None
+    assert dict(page.opening.answers)["Did it help?"].startswith("No edit was told to be better")
+    assert page.summary[0].endswith("so nothing is clipped (no demonstrations).")
 
 
 def test_over_several_draws_a_row_is_worth_its_mean(tiny, tmp_path):
@@ -343,7 +365,10 @@ def test_a_result_that_is_damaged_is_none(tiny, tmp_path):
     assert UNENDED not in read_report(tmp_path, None, "html").summary
     for content in (b"{}", b'{"greedy":', b"\xff\xfe"):
         (tmp_path / "result.json").write_bytes(content)
-        assert UNENDED in read_report(tmp_path, None, "html").summary
+        page = read_report(tmp_path, None, "html")
+        assert UNENDED in page.summary
+        assert page.opening.title == "No choice was tested yet"
+        assert "choices" not in page.tables
 
 
 def test_what_cannot_be_compared_row_by_row_is_refused(tiny):

@@ -50,7 +50,7 @@ def draw(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def many(draw) -> Task:
+def numbered(draw) -> Task:
     return draw(100)
 
 

@@ -83,10 +83,10 @@ def test_plain_scores_are_a_rival_of_calibrated_ones(task):
 
 
 def test_a_rival_that_is_told_to_be_better_is_named_before_one_that_is_not():
-    told = Rival(
-        "told", True, 0.87, 0.8, Estimate(-0.07, (-0.1, -0.04), 0.015, 399.0, 1e-5, 1, 400), 1e-4
-    )
-    more = Rival("more", True, 0.90, 0.8, Estimate(-0.1, (-0.3, 0.1), 0.1, 399.0, 0.3, 1, 400), 0.6)
+    clear = Estimate(-0.07, (-0.1, -0.04), 0.015, 399.0, 1e-5, 1, 400)
+    wide = Estimate(-0.1, (-0.3, 0.1), 0.1, 399.0, 0.3, 1, 400)
+    told = Rival("told", True, 0.87, 0.8, gain=clear, p_adjusted=1e-4)
+    more = Rival("more", True, 0.90, 0.8, gain=wide, p_adjusted=0.6)
     said = str(Rivals(True, 400, (more, told)))
     assert "use told" in said
     assert "do not tell the two apart" not in said

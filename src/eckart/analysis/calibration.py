@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from eckart.analysis.findings import Choice, Findings, picked
-from eckart.analysis.outcomes import Block
-from eckart.records import Edit
+from eckart.analysis.outcomes import Block, Picks
 from eckart.statistics.crossed import Estimate, mean_gain
 from eckart.statistics.scores import Score
 
@@ -127,9 +126,7 @@ def _aligned(
     return was, is_now
 
 
-def _picked(
-    block: Block, picks: dict[int, Edit | None], ids: list[str]
-) -> Float[np.ndarray, "seeds rows"]:
+def _picked(block: Block, picks: Picks, ids: list[str]) -> Float[np.ndarray, "seeds rows"]:
     column = {name: index for index, name in enumerate(block.ids)}
     return picked(block, picks)[:, [column[name] for name in ids]]
 

@@ -14,7 +14,16 @@ from jaxtyping import Float
 
 from eckart.algorithm1 import best_edit
 from eckart.analysis.measured import Blocks, Cells, Measured, measure_cells
-from eckart.analysis.outcomes import Block, Condition, Target, blocks
+from eckart.analysis.outcomes import (
+    Block,
+    Condition,
+    Pick,
+    Picks,
+    Target,
+    blocks,
+    composition,
+    pick_of,
+)
 from eckart.records import Edit
 from eckart.runs import Run
 from eckart.statistics.crossed import Estimate, gain_bounds, mean_gain, turned
@@ -30,7 +39,8 @@ Basis = Literal["test", "test, seed by seed", "cross-validated"]
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen among the edits of one part in one condition, and what the choice is worth.
+    """What was chosen among the edits of one part in one condition, or composed of several, and
+    what the choice is worth.
 
     Arguments:
         target: what it is made for.
@@ -53,7 +63,7 @@ class Choice:
     """
 
     target: Target
-    picks: dict[int, Edit | None]
+    picks: Picks
     tried: int
     naive: float | None = None
     gain: Estimate | None = None
@@ -84,13 +94,13 @@ class Choice:
         return PairedDifference(*about, self.fixed, self.broken)
 
     @property
-    def counts(self) -> list[tuple[Edit | None, int]]:
+    def counts(self) -> list[tuple[Pick | None, int]]:
         """What was chosen, and by how many seeds, the most frequent first."""
         return Counter(self.picks.values()).most_common()
 
     @property
-    def edit(self) -> Edit | None:
-        """The edit that most seeds chose; None where none chose one."""
+    def edit(self) -> Pick | None:
+        """What most seeds chose to clip; None where none chose anything."""
         return next((edit for edit, _ in self.counts if edit is not None), None)
 
     @property
@@ -115,7 +125,9 @@ class Findings:
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
-        """One choice a target."""
+        """One choice a target, or the one that was composed, once it was tested."""
+        if self.composed:
+            return _judged(_composed(self), self.kind)
         return _judged([_choice(self, target) for target in self.targets], self.kind)
 
     @property
@@ -129,16 +141,22 @@ class Findings:
 
     @property
     def targets(self) -> list[Target]:
-        """Every condition with every part that was clipped in it, sorted; none of a search that
-        composed edits, or of a choice by hand, which chose no single one by its merits."""
-        if self.run.settings.get("strategy"):
-            return []
-        return sorted({Target(where, edit.part) for where, edit in self.cells if edit is not None})
+        """Every condition with every part that was clipped in it, sorted; none of what is
+        composed, where no single edit is chosen by its merits."""
+        every = {Target(where, e.part) for where, e in self.cells if isinstance(e, Edit)}
+        return [] if self.composed else sorted(every)
+
+    @property
+    def composed(self) -> bool:
+        """Whether the run is of a search that composes edits, or of a choice by hand."""
+        return bool(self.run.settings.get("strategy"))
 
     def edits(self, target: Target) -> list[Edit]:
-        return sorted(e for where, e in self.cells if e and (where, e.part) == target)
+        """Return the edits among which the choice for a target was made, sorted."""
+        every = (e for where, e in self.cells if isinstance(e, Edit) and (where, e.part) == target)
+        return [] if self.composed else sorted(every)
 
-    def measured(self, condition: Condition, edit: Edit | None, split: str) -> Measured | None:
+    def measured(self, condition: Condition, edit: Pick | None, split: str) -> Measured | None:
         cell = self.cells.get((condition, edit))
         return cell.measured.get(split) if cell else None
 
@@ -150,6 +168,10 @@ class Findings:
         """Return what the run noted of a part by layer; nothing where it measured none."""
         noted = self.run.models.get(model, {}).get("condition_numbers", {}).get(part) or {}
         return {int(layer): math.inf if v is None else v for layer, v in noted.items()}
+
+    def block(self, choice: Choice) -> Block | None:
+        """Return the rows that show a choice; the test rows where nothing is clipped."""
+        return self.blocks.get((choice.condition, self.split(choice) if choice.edit else "test"))
 
     def split(self, choice: Choice) -> str:
         """Return the split on which a choice is shown: test, if any of its edits was scored
@@ -232,6 +254,27 @@ def _choice(findings: Findings, target: Target) -> Choice:
     return _tested(replace(choice, naive=_naive(before, choice)), test, gains)
 
 
+def _composed(findings: Findings) -> list[Choice]:
+    """Return what a greedy search, or somebody by hand, had tested; nothing before it was."""
+    edits = composition(findings.run)
+    if edits is None:
+        return []
+    asked, pick = findings.run.asked, pick_of(edits)
+    parts = dict.fromkeys(edit.part for edit in edits)
+    part = ", ".join(parts) or str(findings.run.settings.get("part"))
+    looks = {t.edits for t in findings.run.trials.values() if t.split.name == "validation"}
+    choices = []
+    for where in findings.conditions:
+        before, test = findings.pair(where)
+        if test is None or not test.has(pick):
+            continue
+        own: Picks = dict.fromkeys(before.seeds if before else (), pick)
+        choice = Choice(Target(where, part), own, len(looks - {()}), prompts=asked.prompts)
+        known = replace(choice, naive=_naive(before, choice), picks=dict.fromkeys(test.seeds, pick))
+        choices.append(_tested(known, test, test.row_merits(pick) - test.unpruned))
+    return choices
+
+
 def _apart(before: Block, test: Block) -> bool:
     """Whether other demonstrations tested than chose, as in a search over several draws."""
     return {*before.seeds}.isdisjoint(test.seeds)
@@ -264,7 +307,7 @@ def _seeds(block: Block | None) -> list[int]:
     return [seed for seed, scored in zip(block.seeds, known, strict=True) if scored]
 
 
-def _whole(block: Block, edit: Edit | None) -> bool:
+def _whole(block: Block, edit: Pick | None) -> bool:
     """Whether an edit was scored wherever the unpruned model was; the unpruned model itself if it
     is None."""
     if not block.has(edit):
@@ -272,9 +315,7 @@ def _whole(block: Block, edit: Edit | None) -> bool:
     return not (np.isnan(block.row_merits(edit)) & ~np.isnan(block.unpruned)).any()
 
 
-def _picks(
-    before: Block | None, test: Block | None, edits: list[Edit], metric: str
-) -> dict[int, Edit | None]:
+def _picks(before: Block | None, test: Block | None, edits: list[Edit], metric: str) -> Picks:
     """Return what each seed chose and had tested; seeds whose choice was not tested, or not yet,
     are left out."""
     if before is None or test is None:
@@ -288,14 +329,14 @@ def _picks(
     }
 
 
-def picked(block: Block, picks: dict[int, Edit | None]) -> Float[np.ndarray, "seeds rows"]:
+def picked(block: Block, picks: Picks) -> Float[np.ndarray, "seeds rows"]:
     """Return what each seed's own choice merits on each row."""
     return np.array(
         [block.row_merits(edit)[block.seeds.index(seed)] for seed, edit in picks.items()]
     )
 
 
-def picked_gains(block: Block, picks: dict[int, Edit | None]) -> Float[np.ndarray, "seeds rows"]:
+def picked_gains(block: Block, picks: Picks) -> Float[np.ndarray, "seeds rows"]:
     """Return each seed's gains by its own choice: 0 where it chose the unpruned model."""
     return picked(block, picks) - picked(block, dict.fromkeys(picks))
 
@@ -303,11 +344,7 @@ def picked_gains(block: Block, picks: dict[int, Edit | None]) -> Float[np.ndarra
 def _naive(before: Block | None, choice: Choice) -> float | None:
     if before is None or choice.edit is None:
         return None
-    known = {
-        seed: edit
-        for seed, edit in choice.picks.items()
-        if seed in before.seeds and before.has(edit)
-    }
+    known = before.known(choice.picks)
     gain = mean_gain(picked_gains(before, known), before.kind) if known else None
     return gain.mean if gain else None
 

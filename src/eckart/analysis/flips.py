@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from eckart.analysis.findings import Choice, Findings
-from eckart.records import Edit, Row, Rows, Trial
+from eckart.analysis.outcomes import Pick
+from eckart.records import Row, Rows, Trial
 from eckart.runs import Run
 from eckart.statistics.scores import Score
 
@@ -50,7 +51,7 @@ def flips(findings: Findings, choice: Choice, split: str) -> list[Flip]:
     if block is None:
         return []
 
-    def answers(edit: Edit | None, seed: int, prompt: str) -> Answers:
+    def answers(edit: Pick | None, seed: int, prompt: str) -> Answers:
         kept = block.trials.get((edit, seed), [])
         trials = [trial for trial in kept if trial.setting.task == prompt]
         return {row: of for trial in trials for row, of in _answers(findings.run, trial).items()}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from eckart.analysis.outcomes import Block, Condition, clips_one, edit_of
-from eckart.records import Edit, Trial
+from eckart.analysis.outcomes import Block, Condition, Pick, measurable, pick_of
+from eckart.records import Trial
 from eckart.runs import Run
 from eckart.statistics.crossed import Estimate, mean_gain, merit_interval, turned
 from eckart.statistics.multiplicity import false_discovery, holm
@@ -57,22 +57,21 @@ class Cell:
     """
 
     condition: Condition
-    edit: Edit | None
+    edit: Pick | None
     measured: dict[str, Measured]
     failures: tuple[Trial, ...]
     seconds: float
 
 
-Cells = dict[tuple[Condition, Edit | None], Cell]
+Cells = dict[tuple[Condition, Pick | None], Cell]
 Blocks = dict[tuple[Condition, str], Block]
 
 
 def measure_cells(run: Run, blocks: Blocks) -> Cells:
     """Measure every edit in every condition, and compare it with the unpruned model."""
-    trials: dict[tuple[Condition, Edit | None], list[Trial]] = defaultdict(list)
-    for trial in run.trials.values():
-        if clips_one(trial):
-            trials[Condition.of(trial, run.asked.prompts), edit_of(trial)].append(trial)
+    trials: dict[tuple[Condition, Pick | None], list[Trial]] = defaultdict(list)
+    for trial in measurable(run):
+        trials[Condition.of(trial, run.asked.prompts), pick_of(trial.edits)].append(trial)
     splits = sorted({split for _, split in blocks})
     cells = {
         (condition, edit): Cell(
@@ -91,7 +90,7 @@ def measure_cells(run: Run, blocks: Blocks) -> Cells:
     return _adjusted(cells)
 
 
-def measure(block: Block, edit: Edit | None) -> Measured:
+def measure(block: Block, edit: Pick | None) -> Measured:
     """Measure an edit, or the unpruned model, in a block."""
     merits = block.row_merits(edit)
     asked = ~np.isnan(merits)

@@ -3,21 +3,26 @@ demonstrations."""
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from eckart.errors import RunError
-from eckart.records import SMALLEST, Edit, Rows, Trial
+from eckart.records import SMALLEST, Edit, Edits, Rows, Trial
 from eckart.runs import Run
 from eckart.statistics.scores import Outcome
 
 SPLITS = ("validation", "test")
+Pick: TypeAlias = Edit | Edits
+"""What is clipped: one edit, or several at once."""
+Picks: TypeAlias = dict[int, Pick | None]
+"""What each seed chose; None for the unpruned model."""
 
 
 @dataclass(frozen=True, order=True)
@@ -81,11 +86,11 @@ class Block:
     split: str
     seeds: tuple[int, ...]
     ids: tuple[str, ...]
-    edits: tuple[Edit, ...]
+    edits: tuple[Pick, ...]
     kind: type[Outcome]
     unpruned: Float[np.ndarray, "seeds rows"]
     merits: Float[np.ndarray, "edits seeds rows"]
-    trials: dict[tuple[Edit | None, int], list[Trial]]
+    trials: dict[tuple[Pick | None, int], list[Trial]]
 
     @cached_property
     def gains(self) -> Float[np.ndarray, "edits seeds rows"]:
@@ -94,7 +99,7 @@ class Block:
         return self.merits - self.unpruned
 
     @cached_property
-    def place(self) -> dict[Edit, int]:
+    def place(self) -> dict[Pick, int]:
         """Where each edit stands among the edits."""
         return {edit: place for place, edit in enumerate(self.edits)}
 
@@ -108,38 +113,78 @@ class Block:
         """How many rows each seed asked the unpruned model."""
         return [int(count) for count in (~np.isnan(self.unpruned)).sum(axis=1) if count]
 
-    def row_merits(self, edit: Edit | None) -> Float[np.ndarray, "seeds rows"]:
+    def row_merits(self, edit: Pick | None) -> Float[np.ndarray, "seeds rows"]:
         """Return what an edit, or the unpruned model, merits on each row."""
         return self.unpruned if edit is None else self.merits[self.place[edit]]
 
-    def outcomes(self, edit: Edit | None) -> list[Outcome]:
+    def outcomes(self, edit: Pick | None) -> list[Outcome]:
         kept = (trial for seed in self.seeds for trial in self.trials.get((edit, seed), []))
         return [trial.score for trial in kept if trial.score is not None]
 
-    def has(self, edit: Edit | None) -> bool:
+    def known(self, picks: Picks) -> Picks:
+        """Return the picks that were scored, of seeds that are known here."""
+        return {s: pick for s, pick in picks.items() if s in self.seeds and self.has(pick)}
+
+    def has(self, edit: Pick | None) -> bool:
         """Whether an edit, or the unpruned model, was scored at all."""
         return edit is None or edit in self.place
 
 
 def blocks(run: Run, controls: bool = False) -> dict[tuple[Condition, str], Block]:
-    """Gather a run's trials by condition and split. Trials that failed, or clip several places, are
-    left out, and control arms unless they are asked for: nothing is chosen among them."""
+    """Gather a run's trials by condition and split, without those that failed."""
     groups: dict[tuple[Condition, str], list[Trial]] = defaultdict(list)
-    for trial in run.trials.values():
-        if trial.score is not None and (clips_one(trial) or (controls and len(trial.edits) == 1)):
+    for trial in measurable(run, controls):
+        if trial.score is not None:
             condition = Condition.of(trial, run.asked.prompts)
             groups[condition, trial.split.name].append(trial)
     return {key: _block(*key, trials, run.rows) for key, trials in sorted(groups.items())}
 
 
-def clips_one(trial: Trial) -> bool:
-    """Whether a trial is of the unpruned model, or of one edit as the paper's are."""
-    return len(trial.edits) <= 1 and all(edit.cut == SMALLEST for edit in trial.edits)
+def measurable(run: Run, controls: bool = False) -> list[Trial]:
+    """Return the trials of the unpruned model, of single edits as the paper's are, and of what was
+    composed; those of control arms where they are asked for, for nothing is chosen among them."""
+    chosen = composition(run)
+    return [
+        trial
+        for trial in run.trials.values()
+        if trial.edits == chosen
+        or (controls and not is_plain(trial.edits))
+        or (len(trial.edits) <= 1 and is_plain(trial.edits))
+    ]
 
 
-def edit_of(trial: Trial) -> Edit | None:
-    """Return a trial's one edit, or None for the unpruned model."""
-    return trial.edits[0] if trial.edits else None
+def is_plain(edits: Edits) -> bool:
+    """Whether edits cut what the paper's do."""
+    return all(edit.cut == SMALLEST for edit in edits)
+
+
+def pick_of(edits: Edits) -> Pick | None:
+    """Return edits as what may be picked; None for the unpruned model."""
+    return edits[0] if len(edits) == 1 else edits or None
+
+
+def edits_of(pick: Pick | None) -> Edits:
+    """Return the edits that were picked."""
+    return (pick,) if isinstance(pick, Edit) else pick or ()
+
+
+def composition(run: Run) -> Edits | None:
+    """Return what a greedy search, or somebody by hand, had tested; None before it was."""
+    result = kept_result(run)
+    return tuple(map(Edit.parse, result["edits"])) if result else None
+
+
+def kept_result(run: Run) -> dict[str, Any] | None:
+    """Return the result that the run of a composition keeps, greedy or by hand; None of any other,
+    or where it is not written yet, or damaged: the same search, which reads nothing again, writes
+    it."""
+    if not run.settings.get("strategy"):
+        return None
+    try:
+        result = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) and "edits" in result else None
 
 
 def sample(blocks: Sequence[Block]) -> str:
@@ -179,19 +224,19 @@ def short_name(model: str) -> str:
 
 def _block(condition: Condition, split: str, trials: list[Trial], rows: dict[str, Rows]) -> Block:
     seeds = tuple(sorted({trial.setting.seed for trial in trials}))
-    edits = tuple(sorted({trial.edits[0] for trial in trials if trial.edits}))
+    edits = tuple(pick for each in sorted({t.edits for t in trials}) if (pick := pick_of(each)))
     columns, ids = _columns({trial.rows for trial in trials}, rows)
     place = {edit: index for index, edit in enumerate((None, *edits))}
     line = {seed: index for index, seed in enumerate(seeds)}
     prompts = sorted({trial.setting.task for trial in trials})
     merits = np.full((len(prompts), len(place), len(seeds), len(ids)), np.nan)
-    kept: dict[tuple[Edit | None, int], list[Trial]] = defaultdict(list)
-    whole = {(edit_of(t), t.setting.seed) for t in trials if not t.split.is_part}
+    kept: dict[tuple[Pick | None, int], list[Trial]] = defaultdict(list)
+    whole = {(t.edits, t.setting.seed) for t in trials if not t.split.is_part}
     for trial in trials:
-        if trial.split.is_part and (edit_of(trial), trial.setting.seed) in whole:
+        if trial.split.is_part and (trial.edits, trial.setting.seed) in whole:
             continue  # a first look at rows that were then read again
         assert trial.score is not None
-        edit, seed = edit_of(trial), trial.setting.seed
+        edit, seed = pick_of(trial.edits), trial.setting.seed
         asked = columns[trial.rows][trial.split.slice]
         prompt = prompts.index(trial.setting.task)
         merits[prompt, place[edit], line[seed], asked] = trial.score.row_merits

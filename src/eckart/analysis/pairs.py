@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,22 +12,18 @@ from eckart.analysis.measured import reported
 from eckart.analysis.outcomes import Block
 from eckart.records import Row
 from eckart.runs import Run
+from eckart.selection.controls import Versus
 from eckart.statistics.crossed import Estimate, mean_gain
-from eckart.statistics.gain import Verdict, verdict
-from eckart.statistics.multiplicity import holm_of_known
 
 
 @dataclass(frozen=True)
-class ChoicePair:
+class ChoicePair(Versus):
     """A run's choice, and the first run's that it is compared with.
 
     Arguments:
         first, second: the choices; the first is None where the first run has none like it.
         shared, asked: rows that both were asked under a seed of both, and that the second was.
         before, after: the means of the first choice and of the second on these.
-        gain: of the second over the first.
-        p_adjusted: its p value, adjusted by Holm for all that is compared.
-        why_not: what keeps them from being compared; nothing where they are.
     """
 
     first: Choice | None
@@ -36,13 +32,7 @@ class ChoicePair:
     asked: int = 0
     before: float = float("nan")
     after: float = float("nan")
-    gain: Estimate | None = None
-    p_adjusted: float = 1.0
-    why_not: str = ""
-
-    @property
-    def verdict(self) -> Verdict:
-        return verdict(self.gain, self.p_adjusted) if self.gain else "cannot tell"
+    gain: Estimate | None = field(default=None, kw_only=True)
 
 
 def paired_choices(first: Findings, second: Findings) -> list[ChoicePair]:
@@ -51,12 +41,6 @@ def paired_choices(first: Findings, second: Findings) -> list[ChoicePair]:
     return [
         _paired(first, _like(choice, first, second), second, choice) for choice in second.choices
     ]
-
-
-def adjusted(compared: Sequence[ChoicePair]) -> list[ChoicePair]:
-    """Adjust the p values for everything that is compared."""
-    p = holm_of_known([each.gain.p_value if each.gain else None for each in compared])
-    return [replace(each, p_adjusted=own) for each, own in zip(compared, p, strict=True)]
 
 
 def _like(choice: Choice, first: Findings, second: Findings) -> Choice | None:
@@ -72,28 +56,28 @@ def _like(choice: Choice, first: Findings, second: Findings) -> Choice | None:
 
 def _paired(a: Findings, first: Choice | None, b: Findings, second: Choice) -> ChoicePair:
     if first is None:
-        return ChoicePair(None, second, why_not="the first run has no choice like it")
+        return ChoicePair(None, second, error="the first run has no choice like it")
     if first.missing or second.missing:
         return ChoicePair(
-            first, second, why_not=f"a choice is not known: {first.missing or second.missing}"
+            first, second, error=f"a choice is not known: {first.missing or second.missing}"
         )
-    one, two = (_block(*each) for each in ((a, first), (b, second)))
+    one, two = a.block(first), b.block(second)
     if one is None or two is None or one.split != two.split:
-        return ChoicePair(first, second, why_not="they were not both tested")
+        return ChoicePair(first, second, error="they were not both tested")
     ours, theirs = _rows(a.run, one), _rows(b.run, two)
     ids = [name for name in two.ids if name in ours and ours[name] == theirs[name]]
     seeds = _seeds(one, two, first, second)
     found = ChoicePair(first, second, shared=len(ids), asked=len(two.ids))
     if len(ids) < 2:
-        return replace(found, why_not="they were asked different rows")
+        return replace(found, error="they were asked different rows")
     if not seeds:
-        return replace(found, why_not="they have no draw of demonstrations in common")
+        return replace(found, error="they have no draw of demonstrations in common")
     before = _merits(one, first, [seed for seed, _ in seeds], ids)
     after = _merits(two, second, [seed for _, seed in seeds], ids)
     both = ~np.isnan(after - before)
     gain = mean_gain(after - before, two.kind)
     if gain is None:
-        return replace(found, why_not="no row was answered by both")
+        return replace(found, error="no row was answered by both")
     return replace(
         found,
         shared=int(both.any(axis=0).sum()),
@@ -101,12 +85,6 @@ def _paired(a: Findings, first: Choice | None, b: Findings, second: Choice) -> C
         after=reported(two.kind, float(after[both].mean())),
         gain=gain,
     )
-
-
-def _block(findings: Findings, choice: Choice) -> Block | None:
-    """Return the rows that show a choice; the test rows where nothing is clipped."""
-    split = findings.split(choice) if choice.edit else "test"
-    return findings.blocks.get((choice.condition, split))
 
 
 def _rows(run: Run, block: Block) -> dict[str, tuple[Row, tuple[str, ...]]]:

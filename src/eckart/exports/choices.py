@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart.analysis.findings import Choice, Findings, find
+from eckart.analysis.outcomes import Pick, edits_of
 from eckart.errors import EditError, RunError
 from eckart.exports.recipe import Scores
 from eckart.files import home
@@ -162,7 +163,7 @@ class Chosen:
             task = task.model_copy(update={"scoring": where.scoring})
         return cls(
             where.model,
-            (choice.edit,) if choice.edit else (),
+            edits_of(choice.edit),
             facts.get("fingerprint"),
             facts.get("dtype", "float32"),
             task,
@@ -194,7 +195,7 @@ def _measured(findings: Findings, choice: Choice) -> Scores:
         numbers = {"n": gain.rows, "seeds": gain.seeds, "difference": gain.mean}
         compared = {**numbers, "interval": list(gain.interval), "p_value": choice.p_adjusted}
 
-    def measured(edit: Edit | None) -> dict[str, Any] | None:
+    def measured(edit: Pick | None) -> dict[str, Any] | None:
         found = findings.measured(choice.condition, edit, split)
         if found is None:
             return None

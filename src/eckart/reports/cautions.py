@@ -27,7 +27,7 @@ def cautions(found: Named, paired: Sequence[Pair]) -> tuple[str, ...]:
         "No better than always answering the most frequent label, as far as these rows show:"
         f" {unlearned}.": unlearned,
         f"Nothing is clipped in {unclipped}: there the unpruned model stands.": unclipped,
-        f"No edit of one place was chosen in {unchosen}: see its own report.": unchosen,
+        f"Nothing was chosen in {unchosen}: see its own report.": unchosen,
         _differ(next(iter(found.values())), paired): True,
     }
     return tuple(sentence for sentence, holds in said.items() if sentence and holds)
@@ -76,12 +76,12 @@ def _facts(each: ChoicePair, first: Findings) -> list[tuple[str, Any, Any]]:
     assert each.first is not None  # as of all that is paired
     one, other = each.first, each.second
     a, b = one.condition, other.condition
-    split = first.split(one) if one.edit else "test"
-    asked = len(first.blocks[a, split].ids)
+    shown = first.block(one)
+    assert shown is not None  # as of all that is paired
     return [
         ("shots", a.shots, b.shots),
         ("scoring", a.scoring, b.scoring),
         ("part", one.part, other.part),
         ("draws", len(one.picks), len(other.picks)),
-        ("rows", asked, each.asked),
+        ("rows", len(shown.ids), each.asked),
     ]

@@ -13,8 +13,8 @@ from eckart.analysis.claims import Ruled, Steadiness, curses, ruled, steadiness
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.outcomes import Target
 from eckart.published import named, record, sizes
-from eckart.reports.table import UNITS, Column, Table
-from eckart.reports.tables import WHERE
+from eckart.reports.table import SIZES, UNITS, Column, Table, gain_columns
+from eckart.reports.tables import PLACE, TARGET, WHERE
 from eckart.statistics.gain import LEVEL
 from eckart.statistics.paired import mcnemar_exact
 
@@ -37,8 +37,7 @@ def steadiness_table(findings: Findings) -> Table:
     """Return one row a layer, and one that compares the deep half with the shallow half."""
     units = UNITS[findings.kind]
     columns = (
-        *WHERE,
-        Column("part", "part"),
+        *TARGET,
         Column("split", "split"),
         Column("layer", "layer"),
         Column("plain_spread", "spread over rates, as measured", units.gain),
@@ -47,8 +46,7 @@ def steadiness_table(findings: Findings) -> Table:
         Column("plain_worst", "worst rate, as measured", units.gain),
         Column("worst", "worst rate, held out", units.gain),
         Column("worst_interval", "95% interval", units.gains),
-        Column("rows", "rows", "count"),
-        Column("seeds", "seeds", "count"),
+        *SIZES,
     )
     compared = list(steadiness(findings))
     rows = [row for steady in compared for row in _steady_rows(steady)]
@@ -62,15 +60,12 @@ def rule_table(findings: Findings) -> Table:
     """Return one row a condition and part: what choosing a layer by condition number is worth."""
     units = UNITS[findings.kind]
     columns = (
-        *WHERE,
-        Column("part", "part"),
+        *TARGET,
         Column("chosen_layer", "chosen layer", "count"),
         Column("layers", "layers", "count"),
-        Column("over_random", f"over a random layer{units.column}", units.gain),
-        Column("over_random_interval", "95% interval", units.gains),
+        *gain_columns(units, "over a random layer", "over_random"),
         Column("p_value", "p", "p"),
-        Column("below_best", f"below the best in hindsight{units.column}", units.gain),
-        Column("below_best_interval", "95% interval", units.gains),
+        *gain_columns(units, "below the best in hindsight", "below_best"),
         Column("rank", "rank", "count"),
         Column("rank_interval", "95% interval of the rank"),
     )
@@ -92,8 +87,7 @@ def curse_table(findings: Findings) -> Table:
     """Return one row a condition and part: how far validation gains shrink on the test rows."""
     units = UNITS[findings.kind]
     columns = (
-        *WHERE,
-        Column("part", "part"),
+        *TARGET,
         Column("cells", "cells", "count"),
         Column("slope", "slope of test on validation gains", "number"),
         Column("validation", f"best on validation{units.column}", units.gain),
@@ -198,11 +192,8 @@ def published_table(findings: Findings | None = None) -> Table:
     ]
     columns = (
         Column("source", "source"),
-        Column("model", "model"),
-        Column("task", "task"),
-        Column("part", "part"),
-        Column("layer", "layer", "count"),
-        Column("rate", "rate", "rate"),
+        *WHERE[:2],
+        *PLACE,
         Column("n", "n", "count"),
         Column("test_baseline", "unpruned", "share"),
         Column("baseline_interval", "unpruned, 95%", "shares"),

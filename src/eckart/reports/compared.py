@@ -10,25 +10,24 @@ from typing import Any
 
 from eckart.analysis.findings import Choice, Findings, find
 from eckart.analysis.outcomes import short_name
-from eckart.analysis.pairs import ChoicePair, adjusted, paired_choices
-from eckart.errors import RunError
+from eckart.analysis.pairs import ChoicePair, paired_choices
+from eckart.errors import RunError, numbered
 from eckart.reports.cautions import Named, Pair, cautions, in_a_line
-from eckart.reports.figures.forest import GainLine, draw_gains
+from eckart.reports.figures.forest import GainLine, draw_gains, gain_line
 from eckart.reports.opening import (
     CAPTION,
     MOST_LINES,
     Opening,
     found_words,
-    gain_line,
     pictured,
     short_choice,
 )
 from eckart.reports.page import Report, check_format, checked_run
 from eckart.reports.provenance import Provenance, progress, provenance
 from eckart.reports.sentences import PLAIN, clipped_words, sureness
-from eckart.reports.table import UNITS, Column, Table, Units
-from eckart.reports.tables import WHERE
-from eckart.selection.controls import joined
+from eckart.reports.table import SIZES, UNITS, Column, Table, Units, gain_columns, gain_values
+from eckart.reports.tables import PART, WHERE, choice_row
+from eckart.selection.controls import adjusted, joined
 from eckart.statistics.gain import sentence
 
 SAID, SHOWN = 6, 3
@@ -89,7 +88,7 @@ def _origin(
 
 def _sentences(first: str, found: Named, compared: Sequence[Pair]) -> list[str]:
     said = [_sentence(first, found, *pair) for pair in _paired(compared)[:SAID]]
-    left = [f"{_name(name, each)} ({each.why_not})" for name, each in compared if not each.gain]
+    left = [f"{_name(name, each)} ({each.error})" for name, each in compared if not each.gain]
     more = f", and {len(left) - SAID} more" if len(left) > SAID else ""
     return said + [f"Not compared with '{first}': {', '.join(left[:SAID])}{more}."] * bool(left)
 
@@ -138,7 +137,7 @@ def _opening(first: str, found: Named, compared: Sequence[Pair]) -> Opening:
     rows = {each.shared for _, each in paired}
     same = f", n = {rows.pop()} rows" if len(rows) == 1 else ""
     against = f"with '{first}'" if paired else "of a run with its own unpruned model"
-    words = f"{len(lines)} comparison{'s' * (len(lines) != 1)} {against}{same}"
+    words = f"{numbered(len(lines), 'comparison')} {against}{same}"
     if len(lines) > MOST_LINES:
         words += f", the {MOST_LINES} {'most certain' if paired else 'highest'} drawn"
     words += _undrawn(found) * (not paired)
@@ -218,7 +217,7 @@ def _how_sure(first: str, units: Units, among: int, each: ChoicePair) -> str:
     assert each.gain is not None
     seeds = each.gain.seeds
     about = each.verdict, f"'{first}'", each.gain, units, each.p_adjusted, among
-    return sureness(*about, f"{each.shared} rows, {seeds} draw{'s' * (seeds > 1)}")
+    return sureness(*about, f"{each.shared} rows, {numbered(seeds, 'draw')}")
 
 
 def _shared(first: str, compared: Sequence[Pair]) -> str:
@@ -260,12 +259,11 @@ def _compared_table(found: Named, compared: Sequence[Pair]) -> Table:
     columns = (
         Column("run", "run"),
         *WHERE[1:],
-        Column("part", "part"),
+        PART,
         Column("says", "verdict"),
         Column("before", first, units.mean),
         Column("after", "this run", units.mean),
-        Column("gain", f"gain{units.column}", units.gain),
-        Column("interval", "95% interval", units.gains),
+        *gain_columns(units, "gain"),
         Column("p_adjusted", "p, Holm", "p"),
         Column("rows", "rows of both", "count"),
         Column("asked", "rows of this run", "count"),
@@ -282,7 +280,7 @@ def _compared_table(found: Named, compared: Sequence[Pair]) -> Table:
 
 def _compared_row(name: str, each: ChoicePair) -> dict[str, Any]:
     where = each.second.condition
-    row = {**vars(where), "run": name, "part": each.second.part, "why": each.why_not or None}
+    row = {**vars(where), "run": name, "part": each.second.part, "why": each.error}
     if each.gain is None:
         return {**row, "rows": each.shared, "asked": each.asked or None}
     return {
@@ -290,8 +288,7 @@ def _compared_row(name: str, each: ChoicePair) -> dict[str, Any]:
         "says": each.verdict,
         "before": each.before,
         "after": each.after,
-        "gain": each.gain.mean,
-        "interval": each.gain.interval,
+        **gain_values(each.gain),
         "p_adjusted": each.p_adjusted,
         "rows": each.shared,
         "asked": each.asked,
@@ -305,17 +302,15 @@ def _leaderboard(found: Named) -> Table:
         Column("run", "run"),
         Column("model", "model"),
         *WHERE[2:],
-        Column("part", "part"),
+        PART,
         Column("edit", "clipped"),
         Column("after", units.metric, units.mean),
         Column("unpruned", "unpruned", units.mean),
         Column("majority", "majority", "share"),
-        Column("gain", f"gain{units.column}", units.gain),
-        Column("interval", "95% interval", units.gains),
+        *gain_columns(units, "gain"),
         Column("p_adjusted", "adjusted p", "p"),
         Column("outcome", "verdict"),
-        Column("rows", "rows", "count"),
-        Column("seeds", "seeds", "count"),
+        *SIZES,
         Column("state", "state"),
     )
     rows = [
@@ -330,23 +325,16 @@ def _leaderboard(found: Named) -> Table:
 
 
 def _leader(name: str, findings: Findings, choice: Choice) -> dict[str, Any]:
-    where, line = choice.condition, gain_line(choice, findings)
-    split = findings.split(choice) if choice.edit else "test"
-    before = findings.measured(where, None, split)
-    row = {
-        **vars(where),
-        "model": short_name(where.model),
+    line, block = gain_line(choice, findings), findings.block(choice)
+    before = block and findings.measured(choice.condition, None, block.split)
+    mean = before.mean if before else None
+    return {
+        **choice_row(findings, choice),
+        "model": short_name(choice.condition.model),
         "run": name,
         "state": _state(findings).strip(" ()") or None,
-        "part": choice.part,
         "edit": clipped_words(choice) if choice.edit else "nothing",
-        "unpruned": before.mean if before else None,
+        "unpruned": mean,
         "majority": before.others.get("majority_rate") if before else None,
-        "after": before.mean if before else None,
-        "outcome": choice.conclusion,
+        "after": line.before + UNITS[findings.kind].sign * line.gain if line else mean,
     }
-    if line is None or choice.gain is None:
-        return row
-    after = line.before + UNITS[findings.kind].sign * line.gain
-    facts = {"gain": line.gain, "interval": line.interval, "p_adjusted": choice.p_adjusted}
-    return {**row, **facts, "after": after, "rows": choice.gain.rows, "seeds": choice.gain.seeds}

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import RenderableType
 
-from eckart.algorithm1 import control_arms
+from eckart.algorithm1 import arms_together
 from eckart.analysis.findings import Choice, Findings, picked
 from eckart.analysis.measured import reported
-from eckart.analysis.outcomes import Block, Condition, blocks, edit_of
-from eckart.records import SMALLEST, Edit
-from eckart.reports.table import UNITS, Column, Table
-from eckart.reports.tables import WHERE
+from eckart.analysis.outcomes import Block, Condition, blocks, edits_of, is_plain, pick_of
+from eckart.reports.searched import versus_values
+from eckart.reports.table import SIZES, UNITS, Column, Table, gain_columns
+from eckart.reports.tables import TARGET
 from eckart.reports.terminal import Said
-from eckart.selection.controls import WORDS, Against
+from eckart.selection.controls import WORDS, Versus, adjusted
 from eckart.statistics.crossed import mean_gain, turned
-from eckart.statistics.gain import verdict
-from eckart.statistics.multiplicity import holm
 
 if TYPE_CHECKING:
     from eckart.selection.tested import Tested
@@ -41,13 +39,12 @@ def controls_report(result: Tested) -> list[RenderableType]:
     columns = (
         Column("arm", "arm", "written"),
         Column("merit", units.metric, units.mean),
-        Column("gain", f"choice less arm{units.column}", units.gain),
-        Column("interval", "95% interval", units.gains),
+        *gain_columns(units, "choice less arm"),
         Column("p_value", "p", "p"),
         Column("p_adjusted", "p, Holm", "p"),
         Column("says", "the choice"),
     )
-    rows = [_beside(arm) for arm in result.against]
+    rows = [{**versus_values(arm), "arm": arm.name, "merit": arm.merit} for arm in result.against]
     n = result.comparison.n
     title = f"control arms: {result.place}, on the same test rows (n = {n})"
     tables = [Table("controls", title, "", columns, rows)] if rows else []
@@ -55,51 +52,33 @@ def controls_report(result: Tested) -> list[RenderableType]:
     return [*tables, Said(f"{said[0].upper()}{said[1:]}.\n")]
 
 
-def _beside(arm: Against) -> dict[str, Any]:
-    paired = arm.difference
-    if paired is None:
-        return {"arm": arm.name, "says": f"failed: {arm.error}"}
-    return {
-        "arm": arm.name,
-        "merit": arm.merit,
-        "gain": paired.mean,
-        "interval": paired.interval,
-        "p_value": paired.p_value,
-        "p_adjusted": arm.p_adjusted,
-        "says": WORDS[arm.verdict],
-    }
-
-
 def controls_table(findings: Findings) -> Table:
     """Return one row a choice and control arm, over the seeds whose choice had it."""
     units = UNITS[findings.kind]
     columns = (
-        *WHERE,
-        Column("part", "part"),
+        *TARGET,
         Column("arm", "arm"),
         Column("says", "the choice"),
         Column("choice", f"choice: {units.metric}", units.mean),
         Column("control", f"arm: {units.metric}", units.mean),
-        Column("gain", f"choice less arm{units.column}", units.gain),
-        Column("interval", "95% interval", units.gains),
+        *gain_columns(units, "choice less arm"),
         Column("p_value", "p", "p"),
         Column("p_adjusted", "p, corrected", "p"),
-        Column("rows", "rows", "count"),
-        Column("seeds", "seeds", "count"),
+        *SIZES,
         Column("better", f"rows {findings.kind.turned[0]}", "count"),
         Column("worse", f"rows {findings.kind.turned[1]}", "count"),
     )
     gathered = blocks(findings.run, controls=True)
     compared = [
-        row
+        pair
         for choice in findings.choices
         if (block := gathered.get((choice.condition, "test")))
-        for row in _against(choice, block)
+        for pair in _against(choice, block)
     ]
-    adjusted = holm([row["p_value"] for row in compared])
+    judged = adjusted([found for _, found in compared])
     rows = [
-        {**row, "p_adjusted": p, "says": WORDS[verdict(row["estimate"], p)]}
-        for row, p in zip(compared, adjusted.tolist(), strict=True)
+        {**facts, **versus_values(found)}
+        for (facts, _), found in zip(compared, judged, strict=True)
     ]
     says = Counter(row["says"] for row in rows)
     told = ", ".join(f"{word} {says[word]}" for word in WORDS.values() if says[word])
@@ -108,47 +87,43 @@ def controls_table(findings: Findings) -> Table:
     return Table("controls", title, note, columns, [*rows, *_failed(findings)])
 
 
-def _against(choice: Choice, block: Block) -> Iterator[dict[str, Any]]:
-    """Give the choice against each of its arms, in the units of `Findings.kind`."""
+def _against(choice: Choice, block: Block) -> Iterator[tuple[dict[str, Any], Versus]]:
+    """Give the choice against each of its arms, with what was measured of both."""
     picks = {
-        seed: edit for seed, edit in choice.picks.items() if edit and (edit, seed) in block.trials
+        seed: edits_of(pick)
+        for seed, pick in choice.picks.items()
+        if pick and is_plain(edits_of(pick)) and (pick, seed) in block.trials
     }
     arms = {
-        (arm.cut, seed): arm
-        for seed, edit in picks.items()
-        for arm in control_arms(edit, droppable=True)
-        if (arm, seed) in block.trials
+        (arm[0].cut, seed): pick_of(arm)
+        for seed, edits in picks.items()
+        for arm in arms_together(edits, droppable=True)
+        if (pick_of(arm), seed) in block.trials
     }
     for cut in dict.fromkeys(cut for cut, _ in arms):
-        scored: dict[int, Edit | None] = {
-            seed: arms[cut, seed] for seed in picks if (cut, seed) in arms
-        }
-        own = picked(block, {seed: picks[seed] for seed in scored})
+        scored = {seed: arms[cut, seed] for seed in picks if (cut, seed) in arms}
+        own = picked(block, {seed: choice.picks[seed] for seed in scored})
         others = picked(block, scored)
         gain = mean_gain(own - others, block.kind)
         if gain is None:
             continue
         better, worse = turned(own - others)
-        yield {
+        facts = {
             **asdict(choice.condition),
             "part": choice.part,
             "arm": cut,
-            "estimate": gain,
             "choice": reported(block.kind, float(np.nanmean(own))),
             "control": reported(block.kind, float(np.nanmean(others))),
-            "gain": gain.mean,
-            "interval": gain.interval,
-            "p_value": gain.p_value,
-            "rows": gain.rows,
-            "seeds": gain.seeds,
             "better": better,
             "worse": worse,
         }
+        yield facts, Versus(gain=gain)
 
 
 def _failed(findings: Findings) -> Iterator[dict[str, Any]]:
     for trial in findings.run.trials.values():
-        edit = edit_of(trial)
-        if edit and edit.cut != SMALLEST and trial.score is None:
+        if not is_plain(trial.edits) and trial.score is None:
             where = asdict(Condition.of(trial, findings.run.asked.prompts))
-            yield {**where, "part": edit.part, "arm": edit.cut, "says": f"failed: {trial.error}"}
+            parts = ", ".join(dict.fromkeys(edit.part for edit in trial.edits))
+            failed = {"arm": trial.edits[0].cut, "says": f"failed: {trial.error}"}
+            yield {**where, "part": parts, **failed}

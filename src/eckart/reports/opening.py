@@ -13,12 +13,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from eckart.algorithm1 import rank_at
-from eckart.analysis.findings import Choice, Conclusion, Findings, picked_gains
-from eckart.analysis.outcomes import short_name
-from eckart.records import PARTS
-from eckart.reports.figures.forest import NARROW, WIDE, GainLine, draw_gains
+from eckart.analysis.findings import Choice, Conclusion, Findings
+from eckart.analysis.outcomes import edits_of, is_plain, short_name
+from eckart.records import PARTS, Edit
+from eckart.reports.figures.forest import NARROW, WIDE, draw_gains, gain_line
 from eckart.reports.figures.gallery import Picture
-from eckart.reports.guard import guards
+from eckart.reports.searched import guards
 from eckart.reports.sentences import (
     PLAIN,
     RATE,
@@ -30,10 +30,13 @@ from eckart.reports.sentences import (
     power_sentence,
     rows_words,
     sureness,
+    untested,
 )
 from eckart.reports.table import UNITS
 from eckart.reports.tables import spectra_by_model
+from eckart.reports.turned import shown_gains, turned_words
 from eckart.selection.controls import joined
+from eckart.selection.plan import BY_HAND
 from eckart.selection.rivals import CALIBRATIONS, Rivals
 from eckart.selection.tested import drawn
 from eckart.statistics.gain import LEVEL, counted
@@ -50,6 +53,10 @@ MARKS = " A hollow mark is what the named alternative reaches, on the same scale
 ONE_DRAW = (
     "One draw of demonstrations alone: others may say otherwise. Search again with `--seeds"
     " 0,1,2,3,4` before you rely on it."
+)
+HAND_DRAW = (
+    "One draw of demonstrations alone: others may say otherwise. Score the choice under them with"
+    " `eckart evaluate MODEL --edit EDIT --seed SEED` before you rely on it."
 )
 
 
@@ -77,7 +84,9 @@ class Opening:
 
 
 def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
-    """Return a run's first screen; None where nothing was chosen."""
+    """Return a run's first screen; None where there is nothing to choose."""
+    if findings.composed and not findings.choices:
+        return _not_yet(findings)
     choices = ordered(findings)
     if not choices:
         return None
@@ -96,11 +105,11 @@ def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
         )
 
     answers = (
-        ("Did it help?", _helped(choices, rivals, unbeaten)),
+        ("Did it help?", _helped(findings, rivals, unbeaten)),
         ("By how much?", each(_amount, "Nothing was gained.")),
         ("How sure?", each(_how_sure, "Nothing was tested on other rows than those that chose.")),
         ("What else changed?", _elsewhere(shown, findings)),
-        ("Which rows?", each(_which, "None turned.")),
+        ("Which rows?", each(turned_words, "None turned.")),
         ("What now?", _instead(rivals) if unbeaten else _now(shown[0], findings)),
     )
     lines = [line for c in choices if (line := gain_line(c, findings, names[c.target]))]
@@ -110,11 +119,12 @@ def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
     verdict = found_words(choice.conclusion for choice in choices)
     title = f"{len(choices)} choices: {verdict}" if several else _title(first, findings, unbeaten)
     nothing = "The model learned nothing here. " * (len(unlearned) == len(choices) and not unbeaten)
+    one_draw = HAND_DRAW if findings.run.settings.get("strategy") == BY_HAND else ONE_DRAW
     found = Opening(
         outcome=outcomes.pop() if len(outcomes) == 1 and not unbeaten else "cannot tell",
         title=nothing + title,
         answers=answers,
-        cautions=(*_unlearned(unlearned, len(choices)), *[ONE_DRAW] * any(map(_one_draw, told))),
+        cautions=(*_unlearned(unlearned, len(choices)), *[one_draw] * any(map(_one_draw, told))),
         tab=f"{findings.run.folder.name}: {_tasks(choices)}, {verdict}"
         + ", not shown to help" * bool(unbeaten),
     )
@@ -127,6 +137,16 @@ def opening(findings: Findings, rivals: Rivals | None) -> Opening | None:
     about = {"sample": where, "outcome": found.outcome}
     draw = partial(draw_gains, lines[:MOST_LINES], UNITS[findings.kind], **about)
     return pictured(found, draw, CAPTION + MARKS * marked)
+
+
+def _not_yet(findings: Findings) -> Opening:
+    """Say of what is composed that nothing was tested yet."""
+    answers = (
+        ("Did it help?", f"Not known. {untested(findings)}"),
+        ("What now?", "The command at the end of this page goes on where it was."),
+    )
+    title = "No choice was tested yet"
+    return Opening("not known", title, answers, tab=f"{findings.run.folder.name}: not tested yet")
 
 
 def pictured(found: Opening, draw: Callable[..., Figure], caption: str) -> Opening:
@@ -147,15 +167,6 @@ def short_choice(choice: Choice, models: int) -> str:
     """Name a choice; without its model, where there is but one."""
     name = choice_name(choice)
     return name.removeprefix(f"{short_name(choice.condition.model)}, ") if models == 1 else name
-
-
-def gain_line(choice: Choice, findings: Findings, name: str = "") -> GainLine | None:
-    """Return a choice's gain as it is drawn; None where there is none."""
-    before = findings.measured(choice.condition, None, findings.split(choice))
-    if choice.gain is None or before is None:
-        return None
-    about = choice.gain.mean, choice.gain.interval, before.mean, before.others.get("majority_rate")
-    return GainLine(name, choice.conclusion, *about)
 
 
 def _tasks(choices: Sequence[Choice]) -> str:
@@ -212,7 +223,8 @@ def _one_draw(choice: Choice) -> bool:
     return choice.condition.shots > 0 and len(choice.picks) == 1
 
 
-def _helped(choices: Sequence[Choice], rivals: Rivals | None, unbeaten: str) -> str:
+def _helped(findings: Findings, rivals: Rivals | None, unbeaten: str) -> str:
+    choices = findings.choices
     if rivals and (unbeaten or rivals.helps):
         return _beside(rivals)
     if rivals:
@@ -230,8 +242,8 @@ def _helped(choices: Sequence[Choice], rivals: Rivals | None, unbeaten: str) -> 
     (choice,) = choices
     return {
         "not known": f"Not known: {choice.missing}.",
-        "nothing clipped": "No edit did better than the unpruned model on validation, so nothing"
-        " is clipped.",
+        "nothing clipped": f"No edit {'was told to be' if findings.composed else 'did'} better than"
+        " the unpruned model on validation, so nothing is clipped.",
         "gain": "Yes: the answers are better.",
         "loss": "No: the answers are worse.",
         "cannot tell": "Cannot tell: the change may be chance.",
@@ -290,8 +302,10 @@ def _cut(choice: Choice, findings: Findings) -> str:
     edit = choice.edit
     if edit is None:
         return ""
-    if not choice.agreed:
-        return RATE
+    if not choice.agreed or not isinstance(edit, Edit):
+        return RATE * is_plain(edits_of(edit))
+    if not is_plain((edit,)):
+        return ""
     spectra = spectra_by_model(findings.run)
     names: dict[tuple[int, int], list[str]] = {}
     for matrix in spectra.get(choice.condition.model) or spectra.get("") or []:
@@ -320,12 +334,9 @@ def _how_sure(choice: Choice, findings: Findings) -> str:
 
 
 def _elsewhere(shown: Sequence[Choice], findings: Findings) -> str:
-    places = {(short_name(c.condition.model), edit) for c in shown for edit in c.picks.values()}
-    found = [
-        str(guarded)
-        for model, guarded in guards(findings.run)
-        if len(guarded.edits) == 1 and (model, guarded.edits[0]) in places
-    ]
+    places = {(short_name(c.condition.model), edits_of(p)) for c in shown for p in c.picks.values()}
+    each = guards(findings.run)
+    found = [str(guarded) for model, guarded in each if (model, guarded.edits) in places]
     if found:
         return " ".join(found)
     if not any(choice.edit for choice in shown):
@@ -336,38 +347,14 @@ def _elsewhere(shown: Sequence[Choice], findings: Findings) -> str:
     )
 
 
-def _gains(choice: Choice, findings: Findings) -> np.ndarray:
-    """Return the choice's gains by draw and row, where it is shown."""
-    block = findings.blocks[choice.condition, findings.split(choice)]
-    known = {s: e for s, e in choice.picks.items() if s in block.seeds and block.has(e)}
-    return picked_gains(block, known)
-
-
-def _which(choice: Choice, findings: Findings) -> str:
-    """Say how many rows turned under a draw, on average: so that fixed less broken is the gain."""
-    if choice.gain is None:
-        return ""
-    gains = _gains(choice, findings)
-    sizes = gains if findings.kind is Score else np.sign(gains)
-    fixed, broken = (np.nansum(np.maximum(way * sizes, 0), axis=1).mean() for way in (1, -1))
-    rows, names = rows_words(choice, findings, "rows"), findings.kind.turned
-    draws = "In an average draw " * (len(gains) > 1)
-    chosen = " These rows also chose." * (choice.basis == "cross-validated")
-    return f"{draws}{_count(fixed)} {names[0]}, {_count(broken)} {names[1]} of {rows}.{chosen}"
-
-
-def _count(rows: float) -> str:
-    return f"{rows:.1f}".removesuffix(".0")
-
-
 def _now(choice: Choice, findings: Findings) -> str:
     """Say what follows from the most certain choice."""
     name = "" if len(findings.choices) == 1 else f" --choice '{choice_name(choice)}'"
     return {
         "gain": "Look at the rows that it broke; then `eckart export"
         f" {quote(str(findings.run.folder))}{name} --out DIR` writes the clipped model.",
-        "loss": "Keep the model as it is: the edit that looked best on the validation rows did"
-        " worse on the test rows.",
+        "loss": "Keep the model as it is: what was chosen on the validation rows did worse on the"
+        " test rows.",
         "cannot tell": f"Keep the model as it is{_more(choice, findings)}.",
         "nothing clipped": "Keep the model as it is; other layers, parts or rates may be tried.",
         "not known": "The same command goes on with what is missing.",
@@ -381,7 +368,7 @@ def _more(choice: Choice, findings: Findings) -> str:
         return ""
     if gain.mean < LEAST_GAIN:
         return ": nothing seen here speaks for clipping"
-    gains = _gains(choice, findings)
+    gains = shown_gains(choice, findings)
     turns = float(np.nanmean(np.abs(gains)))
     by_draw = np.nanmean(gains, axis=1)
     between = min(float(by_draw.std(ddof=1)), turns) if len(gains) > 1 else None

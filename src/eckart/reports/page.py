@@ -11,8 +11,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from eckart.analysis.findings import Findings, find
-from eckart.analysis.outcomes import short_name
+from eckart.analysis.findings import find
+from eckart.analysis.outcomes import kept_result, short_name
 from eckart.errors import RunError
 from eckart.files import KEPT, Read, check_outputs, check_writable, home, write_whole
 from eckart.published import slips
@@ -23,16 +23,21 @@ from eckart.reports.claims import (
     steadiness_table,
 )
 from eckart.reports.controls import controls_table
-from eckart.reports.deployed import deployed_table
 from eckart.reports.figures import figure_bytes, save_figure
 from eckart.reports.figures.gallery import Picture, gallery
 from eckart.reports.glossary import GLOSSARY, anchor, explained, words_in, words_of
-from eckart.reports.greedy import kept_document, steps_table, tested_tables
-from eckart.reports.guard import guard_tables, guards
 from eckart.reports.opening import Opening, opening
 from eckart.reports.provenance import Provenance, provenance
-from eckart.reports.rivals import NOTE, rivals_table
-from eckart.reports.screens import screen_of, screen_table
+from eckart.reports.searched import (
+    RIVALS_NOTE,
+    deployed_table,
+    guard_tables,
+    guards,
+    rivals_table,
+    screen_of,
+    screen_table,
+    steps_table,
+)
 from eckart.reports.sentences import PLAIN, Headline, ordered, summary, verdicts, worst_matrix
 from eckart.reports.table import UNITS, Table, Units, escaped
 from eckart.reports.tables import (
@@ -93,15 +98,14 @@ class Report:
         """Work out everything about a run."""
         findings = find(run)
         origin = provenance(run)
-        composed = kept_document(run)
         rivals = Rivals.in_run(run) if run.rivals else None
         deployed = Deployed.in_run(run) if run.deployed else None
         order = screen_of(run)
         tables = (
-            *([*tested_tables(composed), steps_table(composed)] if composed else []),
             choices_table(findings),
-            *([] if composed else [controls_table(findings)]),
-            *([rivals_table(rivals, NOTE)] if rivals else []),
+            steps_table(kept_result(run) or {}),
+            controls_table(findings),
+            *([rivals_table(rivals, RIVALS_NOTE)] if rivals else []),
             *([deployed_table(deployed)] if deployed else []),
             *guard_tables(run),
             published_table(findings),
@@ -113,14 +117,14 @@ class Report:
             cells_table(findings),
             failures_table(findings),
             *([screen_table(order)] if order else []),
-            spectra_table(run),
+            spectra_table(spectra_by_model(run)),
         )
         chosen = [choice for choice in ordered(findings) if choice.edit]
         rows = [flipped(findings, choice) for choice in chosen[:MOST_FLIPPED]]
         return cls(
             title=origin.title,
             summary=tuple(
-                [*origin.warnings, *_found(findings, composed), *_beside(run, rivals, deployed)]
+                [*origin.warnings, *summary(findings), *_beside(run, rivals, deployed)]
                 if findings.cells
                 else origin.warnings or _nothing(run)
             ),
@@ -299,10 +303,6 @@ def _beside(run: Run, rivals: Rivals | None, deployed: Deployed | None) -> list[
     several = len({trial.setting.model for trial in run.guarded}) > 1
     guarded = [f"{f'{model}: ' * several}{said}" for model, said in guards(run)[:MOST_FLIPPED]]
     return [*own, *looks, *guarded]
-
-
-def _found(findings: Findings, composed: dict[str, Any] | None) -> list[str]:
-    return composed["says"] if composed else summary(findings)
 
 
 def _nothing(run: Run) -> list[str]:

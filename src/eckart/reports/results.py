@@ -12,33 +12,26 @@ from rich.text import Text
 
 from eckart.analysis.findings import find
 from eckart.reports.controls import controls_report
-from eckart.reports.deployed import deployed_table
-from eckart.reports.rivals import rivals_table
-from eckart.reports.screens import screen_list
-from eckart.reports.sentences import evaluation_verdict, race_summary, summary
+from eckart.reports.searched import deployed_table, rivals_table, screen_list, steps_table
+from eckart.reports.sentences import evaluation_verdict, race_summary, summary, worst_matrix
 from eckart.reports.table import Column, Table
+from eckart.reports.tables import ACCURACY, OTHERS, PLACE, spectra_table
 from eckart.reports.terminal import Said, listed, printable, titled
 from eckart.reports.turned import WIDEST, confusion_table
 from eckart.selection.drawn import interval
 from eckart.selection.tested import Tested
 from eckart.statistics.scores import Score
-from eckart.weights.conditioning import MatrixSpectrum
 
 if TYPE_CHECKING:
     from eckart.algorithm1 import Scored
     from eckart.scoring.evaluation import Evaluation
     from eckart.selection.guarded import Guarded
-    from eckart.selection.result import Candidate, SearchResult
+    from eckart.selection.result import Candidate, GreedyResult, SearchResult
     from eckart.tasks.prompts import Prompt
     from eckart.weights.anatomy import Anatomy, Weight
+    from eckart.weights.conditioning import MatrixSpectrum
 
-METRICS = (
-    Column("accuracy", "accuracy", "share"),
-    Column("balanced_accuracy", "balanced", "share"),
-    Column("macro_f1", "macro-F1", "share"),
-    Column("log_loss", "log-loss", "share"),
-    Column("majority_rate", "majority", "share"),
-)
+METRICS = tuple(Column(key, title, "share") for key, title in (ACCURACY | OTHERS).items())
 LEGEND = (
     "balanced: accuracy averaged over the labels; macro-F1: F1 averaged over them; log-loss in"
     " nats; majority: the share of the most frequent label"
@@ -47,10 +40,6 @@ RECORD_NOTE = (
     "differs, cannot tell: whatever the pairs of rows before and after, which are not known;"
     " depends: on the pairs\nlog is the authors'. Intervals and p values: eckart report published"
     " --format md"
-)
-ROUNDING_NOTE = (
-    "* within rounding: storage in this dtype, or a GGUF file's quantisation, may move a singular"
-    " value by as much as this one is, so how close to singular the matrix was before is not known"
 )
 
 
@@ -73,6 +62,18 @@ def search_report(result: SearchResult) -> RenderableType:
         parts.append(screen_list(result.order))
     parts += [Said(f"note: {note}", "dim") for note in result.notes]
     return Group(*parts)
+
+
+def greedy_report(result: GreedyResult) -> RenderableType:
+    """Return everything that a greedy search found: the verdict first, then its course."""
+    document = result.to_json()
+    return Group(
+        *(Said(text, "bold") for text in document["says"]),
+        Said(""),
+        *tested_report(result),
+        steps_table(document),
+        *(Said(f"note: {note}", "dim") for note in result.notes),
+    )
 
 
 def tested_report(result: Tested) -> list[RenderableType]:
@@ -173,8 +174,7 @@ def _interval(value: float, interval: tuple[float, float], sign: str = "") -> di
 
 PUBLISHED = (
     Column("source", "source"),
-    Column("layer", "layer", "count"),
-    Column("rate", "rate", "rate"),
+    *PLACE[1:],
     Column("test_baseline", "unpruned", "share"),
     Column("test_clipped", "clipped", "share"),
 )
@@ -257,45 +257,9 @@ def _prompt(prompt: Prompt) -> list[RenderableType]:
 
 
 def spectrum_report(matrices: Sequence[MatrixSpectrum]) -> RenderableType:
-    """Return the worst-conditioned matrix, and both ends of every spectrum: which storage may have
-    made is marked."""
-    columns = (
-        Column("layer", "layer", "count"),
-        Column("name", "matrix"),
-        Column("shape", "shape", "written"),
-        Column("sigma_max", "sigma max", "written"),
-        Column("sigma_min", "sigma min", "written"),
-        Column("condition", "condition number", "written"),
-        Column("rounding", "rounding", "written"),
-        Column("says", ""),
-    )
-    rows = [
-        {
-            "layer": m.layer,
-            "name": m.name,
-            "shape": f"{m.shape[0]} x {m.shape[1]}",
-            "sigma_max": f"{m.sigma_max:.6g}",
-            "sigma_min": f"{m.sigma_min:.6g}",
-            "condition": condition(m.condition_number),
-            "rounding": f"{m.rounding:.2g}",
-            "says": f"rank {m.rank}" if m.singular else "" if m.resolved else "*",
-        }
-        for m in matrices
-    ]
-    note = "" if all(m.resolved for m in matrices) else ROUNDING_NOTE
-    table = Table("spectrum", "", note, columns, rows, keys=2)
-    return Group(Said(_worst(matrices), "bold"), table)
-
-
-def _worst(matrices: Sequence[MatrixSpectrum]) -> str:
-    worst = max(matrices, key=lambda m: m.condition_number)
-    unsure = sum(not m.resolved and not m.singular for m in matrices)
-    within = f"; {unsure} within rounding (*)" if unsure else ""
-    value = condition(worst.condition_number)
-    return (
-        f"worst conditioned of {len(matrices)} matrices: {worst.name} of layer {worst.layer},"
-        f" {value}{within}"
-    )
+    """Return the worst-conditioned matrix, and both ends of every spectrum."""
+    values = [matrix.to_json() for matrix in matrices]
+    return Group(Said(worst_matrix("", values), "bold"), spectra_table({"": values}))
 
 
 def anatomy_document(name: str, anatomy: Anatomy) -> dict[str, Any]:

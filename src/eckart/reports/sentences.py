@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from eckart.analysis.findings import Choice, Conclusion, Findings, picked
-from eckart.analysis.outcomes import short_name, span
-from eckart.reports.screens import screen_of
+from eckart.analysis.outcomes import Pick, edits_of, kept_result, short_name, span
+from eckart.errors import numbered
+from eckart.records import SMALLEST, Edit
+from eckart.reports.searched import screen_of
 from eckart.reports.table import UNITS, Units, p_text
+from eckart.selection.controls import joined
+from eckart.selection.course import listed
 from eckart.selection.plan import BY_HAND
 from eckart.selection.tested import drawn
 from eckart.statistics.crossed import (
@@ -29,8 +33,8 @@ if TYPE_CHECKING:
     from eckart.scoring.evaluation import Evaluation
     from eckart.selection.racing import Race
 
-SAID = 6
-"""The most choices that are spelled out."""
+SAID, SPELLED = 6, 3
+"""The most choices, and places of one, that are spelled out."""
 UNENDED = (
     "The search has not ended, or its result.json is damaged: the same command goes on with it,"
     " reads nothing again that is kept, and says what it chose."
@@ -51,11 +55,14 @@ PARTS = {"attn": "the attention", "mlp": "the MLP", "all": "all matrices"}
 
 def summary(findings: Findings) -> list[str]:
     """Return a run's findings in sentences, the most certain first."""
-    if findings.run.settings.get("strategy") == BY_HAND:
-        return [UNTESTED]
+    result = kept_result(findings.run)
+    if result:
+        return list(result["says"])
     if not findings.choices:
-        composed = any(trial.edits for trial in findings.run.trials.values())
-        return [UNENDED if composed else "No edit was scored, so there is nothing to compare."]
+        edited = any(trial.edits for trial in findings.run.trials.values())
+        return [
+            untested(findings) if edited else "No edit was scored, so there is nothing to compare."
+        ]
     sentences = [choice_sentence(choice, findings) for choice in ordered(findings)[:SAID]]
     if len(findings.choices) == 1:
         screen = screen_of(findings.run)
@@ -66,15 +73,21 @@ def summary(findings: Findings) -> list[str]:
     return [_overall(findings), *sentences, *rest]
 
 
+def untested(findings: Findings) -> str:
+    """Say that what is composed was not tested yet."""
+    return UNTESTED if findings.run.settings.get("strategy") == BY_HAND else UNENDED
+
+
 def learned_nothing(choice: Choice, findings: Findings) -> str:
     """Say that no model does better than always giving the most frequent label, if so it is."""
-    split = findings.split(choice) if choice.edit else "test"
-    block = findings.blocks.get((choice.condition, split))
-    before = findings.measured(choice.condition, None, split)
-    if block is None or before is None or block.kind is not Score:
+    block = findings.block(choice)
+    if block is None or block.kind is not Score:
+        return ""
+    before = findings.measured(choice.condition, None, block.split)
+    if before is None:
         return ""
     found = {"unpruned": (before.mean, before.interval)}
-    picks = {s: e for s, e in choice.picks.items() if s in block.seeds and block.has(e)}
+    picks = block.known(choice.picks)
     if choice.edit and picks:
         after = picked(block, picks)
         mean = float(np.nanmean(after, axis=1).mean())
@@ -130,13 +143,8 @@ def _numbers(choice: Choice, findings: Findings) -> str:
         return choice.missing
     text = UNITS[findings.kind].text
     low, high = map(text, choice.gain.interval)
-    return f"{text(choice.gain.mean)} ({low} to {high}), {sample_words(choice, findings)}"
-
-
-def sample_words(choice: Choice, findings: Findings) -> str:
-    """Write on how many rows and seeds a choice's gain was measured."""
-    assert choice.gain is not None
-    return f"n = {rows_words(choice, findings, 'rows')}, {_count(choice.gain.seeds, 'seed')}"
+    sizes = f"n = {rows_words(choice, findings, 'rows')}, {numbered(choice.gain.seeds, 'seed')}"
+    return f"{text(choice.gain.mean)} ({low} to {high}), {sizes}"
 
 
 def rows_words(choice: Choice, findings: Findings, noun: str) -> str:
@@ -235,7 +243,7 @@ def _tried(choice: Choice, findings: Findings) -> str:
     """Say what was tried, on how many rows; not to clip is none of it."""
     before, _ = findings.pair(choice.condition)
     on = f" on {_span(before.row_counts)} validation rows" if before else ""
-    return f"Tried{on}: {_count(choice.tried, 'edit')} beside the unpruned model."
+    return f"Tried{on}: {numbered(choice.tried, 'edit')} beside the unpruned model."
 
 
 def part_words(part: str) -> str:
@@ -263,10 +271,17 @@ def _where(choice: Choice, findings: Findings) -> str:
 
 def clipped_words(choice: Choice) -> str:
     assert choice.edit is not None
-    if choice.agreed:
-        rate = f"at rate {choice.edit.rate:g}"
-        return f"{part_words(choice.part)} of layer {choice.edit.layer} {rate}"
-    return f"{part_words(choice.part)} as each seed chose ({picks_text(choice)})"
+    if not choice.agreed:
+        return f"{part_words(choice.part)} as each seed chose ({picks_text(choice)})"
+    edits = edits_of(choice.edit)
+    if len(edits) > SPELLED:
+        return f"{len(edits)} places at once ({listed(edits)})"
+    return joined([_edit_words(edit) for edit in edits])
+
+
+def _edit_words(edit: Edit) -> str:
+    how = f"at rate {edit.rate:g}" if edit.cut == SMALLEST else f"({edit.amount})"
+    return f"{part_words(edit.part)} of layer {edit.layer} {how}"
 
 
 def power_sentence(choice: Choice, findings: Findings) -> str:
@@ -282,21 +297,20 @@ def power_sentence(choice: Choice, findings: Findings) -> str:
     return f" An experiment like this one finds a true gain of {size} four times in five."
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def choice_name(choice: Choice) -> str:
     return f"{choice.condition}, {choice.part}"
 
 
 def picks_text(choice: Choice) -> str:
     """Return what the seeds chose, in words."""
-    names = [
-        (f"layer {edit.layer} at {edit.rate:g}" if edit else "nothing", count)
-        for edit, count in choice.counts
-    ]
-    return ", ".join(f"{name} ({count} of {len(choice.picks)})" for name, count in names)
+    counts = [(_pick_text(pick), count) for pick, count in choice.counts]
+    return ", ".join(f"{name} ({count} of {len(choice.picks)})" for name, count in counts)
+
+
+def _pick_text(pick: Pick | None) -> str:
+    if isinstance(pick, Edit) and pick.cut == SMALLEST:
+        return f"layer {pick.layer} at {pick.rate:g}"
+    return listed(edits_of(pick))
 
 
 def worst_matrix(model: str, spectra: Sequence[dict[str, Any]]) -> str:
@@ -308,28 +322,20 @@ def worst_matrix(model: str, spectra: Sequence[dict[str, Any]]) -> str:
     """
     worst = max(spectra, key=lambda values: values["condition_number"] or math.inf)
     where = f"{model}: " if model else ""
-    matrix = (
-        f"{where}{'of' if model else 'Of'} {_matrices(len(spectra))}, {worst['name']} of layer"
-        f" {worst['layer']}"
-    )
+    matrices = "1 matrix" if len(spectra) == 1 else f"{len(spectra):,} matrices"
+    matrix = f"{worst['name']} of layer {worst['layer']} is the worst conditioned"
+    said = f"{where}{'of' if model else 'Of'} {matrices}, {matrix}"
+    unsure = sum(not values["resolved"] and not values["singular"] for values in spectra)
+    within = f" Within rounding: {unsure}." if unsure else ""
     if worst["singular"]:
-        return (
-            f"{matrix} is the worst conditioned: it is singular, its smallest singular value is 0"
-            " in float64."
-        )
-    rounding = (
-        ""
-        if worst["resolved"]
-        else " The smallest is within the rounding of storage, so it may be nothing else."
-    )
+        return f"{said}: it is singular, its smallest singular value is 0 in float64.{within}"
+    if not worst["resolved"]:
+        may = "The smallest is within the rounding of storage, so it may be nothing else."
+        within = f" {may}{within}"
     return (
-        f"{matrix} is the worst conditioned: its largest singular value is"
-        f" {worst['condition_number']:,.4g} times its smallest.{rounding}"
+        f"{said}: its largest singular value is {worst['condition_number']:,.4g} times its"
+        f" smallest.{within}"
     )
-
-
-def _matrices(count: int) -> str:
-    return "1 matrix" if count == 1 else f"{count:,} matrices"
 
 
 def race_summary(race: Race) -> str:

@@ -9,8 +9,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from eckart.reports.greedy import greedy_report
-from eckart.reports.results import evaluation_report, search_report
+from eckart.reports.results import evaluation_report, greedy_report, search_report
 from eckart.reports.table import Table
 from eckart.reports.terminal import Said, as_text
 from eckart.scoring.evaluation import Evaluation

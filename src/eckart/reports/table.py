@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 
 from eckart.reports.terminal import Layout, Said, titled
+from eckart.statistics.crossed import Estimate
+from eckart.statistics.paired import PairedDifference
 from eckart.statistics.scores import Outcome, Score, SquaredErrors
 
 Row = Mapping[str, Any]
@@ -61,6 +63,8 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "p": p_text,
     "rate": lambda value: f"{value:g}",
     "number": lambda value: f"{value:.4g}",
+    "digits": lambda value: f"{value:.6g}",
+    "size": lambda value: f"{value:.2g}",
     "change": lambda value: f"{value:+.4g}" if value else "0",
     "decimals": decimals,
     "seconds": lambda value: f"{value:,.1f}",
@@ -308,3 +312,17 @@ UNITS: dict[type[Outcome], Units] = {
 }
 POINTS = UNITS[Score]
 ERRORS = UNITS[SquaredErrors]
+SIZES = (Column("rows", "rows", "count"), Column("seeds", "seeds", "count"))
+
+
+def gain_columns(units: Units, title: str, key: str = "gain") -> tuple[Column, Column]:
+    """Return the columns of a gain and its interval."""
+    interval = "interval" if key == "gain" else f"{key}_interval"
+    of = Column(key, f"{title}{units.column}", units.gain)
+    return of, Column(interval, "95% interval", units.gains)
+
+
+def gain_values(gain: Estimate | PairedDifference) -> dict[str, Any]:
+    """Return the values of a gain, of its test, and of how much it was measured on."""
+    sizes = {"rows": gain.rows, "seeds": gain.seeds} if isinstance(gain, Estimate) else {}
+    return {"gain": gain.mean, "interval": gain.interval, "p_value": gain.p_value, **sizes}

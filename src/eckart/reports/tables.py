@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy as np
 from eckart.analysis.calibration import crossings
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.measured import Cell, Measured, reported
-from eckart.records import PARTS
+from eckart.analysis.outcomes import Pick, edits_of
+from eckart.records import PARTS, SMALLEST, Edit
 from eckart.reports.sentences import picks_text
-from eckart.reports.table import UNITS, Column, Table
+from eckart.reports.table import POINTS, SIZES, UNITS, Column, Table, gain_columns, gain_values
 from eckart.runs import Run
-from eckart.statistics.crossed import Estimate, mean_gain, turned
+from eckart.selection.course import listed
+from eckart.statistics.crossed import mean_gain, turned
 from eckart.statistics.scores import Outcome, Score
 
 WHERE = (
@@ -24,6 +26,7 @@ WHERE = (
     Column("shots", "shots", "count"),
     Column("scoring", "scoring"),
 )
+ACCURACY = {"accuracy": "accuracy"}
 OTHERS = {
     "balanced_accuracy": "balanced",
     "macro_f1": "macro-F1",
@@ -31,27 +34,26 @@ OTHERS = {
     "majority_rate": "majority",
 }
 ORDER = PARTS["all"]
-PLACE = (Column("part", "part"), Column("layer", "layer", "count"), Column("rate", "rate", "rate"))
+PART = Column("part", "part")
+PLACE = (PART, Column("layer", "layer", "count"), Column("rate", "rate", "rate"))
+TARGET = (*WHERE, PART)
 
 
 def choices_table(findings: Findings) -> Table:
     """Return one row a choice: what was chosen, and what it is worth."""
     units = UNITS[findings.kind]
     columns = (
-        *WHERE,
-        PLACE[0],
+        *TARGET,
         Column("outcome", "verdict"),
         *PLACE[1:],
         Column("picks", "chosen by seed"),
-        Column("gain", f"gain{units.column}", units.gain),
-        Column("interval", "95% interval", units.gains),
+        *gain_columns(units, "gain"),
         Column("seed_spread", f"spread over seeds{units.column}", units.gain),
         Column("p_value", "p", "p"),
         Column("p_adjusted", "p, corrected", "p"),
         Column("naive", "gain where chosen", units.gain),
         Column("tried", "cells tried", "count"),
-        Column("rows", "rows", "count"),
-        Column("seeds", "seeds", "count"),
+        *SIZES,
         *_turned_columns(findings.kind),
         Column("detectable", "detectable gain", units.gain),
         Column("basis", "measured on"),
@@ -70,7 +72,7 @@ def choices_table(findings: Findings) -> Table:
         "What was chosen, and what it gains",
         note,
         columns,
-        [_choice_row(findings, choice) for choice in findings.choices],
+        [choice_row(findings, choice) for choice in findings.choices],
     )
 
 
@@ -83,8 +85,7 @@ def cells_table(findings: Findings) -> Table:
         if edit
     }
     columns = (
-        *WHERE,
-        PLACE[0],
+        *TARGET,
         Column("chosen", "chosen"),
         *PLACE[1:],
         *(
@@ -113,8 +114,8 @@ def seeds_table(findings: Findings) -> Table:
     units = UNITS[findings.kind]
     test = findings.kind.test.removeprefix("exact ").removesuffix(" test,")
     columns = (
-        *WHERE,
-        *PLACE,
+        *TARGET,
+        *PLACE[1:],
         Column("split", "split"),
         Column("seed", "seed", "count"),
         Column("rows", "rows", "count"),
@@ -148,11 +149,9 @@ def calibration_table(findings: Findings) -> Table:
         Column("comparison", "comparison"),
         Column("before", "before", "share"),
         Column("after", "after", "share"),
-        Column("gain", "gain, points", "points"),
-        Column("interval", "95% interval", "range"),
+        *gain_columns(POINTS, "gain"),
         Column("p_value", "p", "p"),
-        Column("rows", "rows", "count"),
-        Column("seeds", "seeds", "count"),
+        *SIZES,
     )
     note = (
         "Each line compares two ways of answering the same rows under the same demonstrations;"
@@ -163,7 +162,7 @@ def calibration_table(findings: Findings) -> Table:
             else ", and the same rows chose."
         )
     )
-    rows = [{**vars(crossing), **_gain(crossing.gain)} for crossing in crossings(findings)]
+    rows = [{**vars(crossing), **gain_values(crossing.gain)} for crossing in crossings(findings)]
     return Table("calibration", "Does clipping add anything over calibrating?", note, columns, rows)
 
 
@@ -179,7 +178,7 @@ def failures_table(findings: Findings) -> Table:
     rows = [
         {
             **asdict(cell.condition),
-            **_place(cell),
+            **_place(cell.edit),
             "seed": trial.setting.seed,
             "split": trial.split,
             "error": trial.error or "not said",
@@ -194,16 +193,17 @@ def failures_table(findings: Findings) -> Table:
     return Table("failures", "Trials that failed", note, columns, rows)
 
 
-def spectra_table(run: Run) -> Table:
-    """Return one row a matrix whose spectrum is known."""
+def spectra_table(by_model: Mapping[str, Sequence[dict[str, Any]]]) -> Table:
+    """Return one row a matrix whose spectrum is known, of each model."""
     columns = (
-        Column("model", "model"),
+        WHERE[0],
         Column("layer", "layer", "count"),
         Column("name", "matrix"),
-        Column("size", "shape"),
-        Column("sigma_max", "sigma max", "number"),
-        Column("sigma_min", "sigma min", "number"),
-        Column("condition_number", "condition number", "number"),
+        Column("size", "shape", "written"),
+        Column("sigma_max", "sigma max", "digits"),
+        Column("sigma_min", "sigma min", "digits"),
+        Column("condition_number", "condition number", "digits"),
+        Column("rounding", "rounding", "size"),
         Column("says", ""),
     )
     rows = [
@@ -213,15 +213,15 @@ def spectra_table(run: Run) -> Table:
             "size": " x ".join(map(str, values["shape"])),
             "says": _says(values),
         }
-        for model, spectra in spectra_by_model(run).items()
+        for model, spectra in by_model.items()
         for values in spectra
     ]
     note = (
         "2-norm condition numbers of the stored weights. 'Within rounding': storage in this dtype,"
         " or a GGUF file's quantisation, may move a singular value by as much as the smallest one"
-        " is."
+        " is, so how close to singular the matrix was before is not known."
     )
-    return Table("spectra", "Condition numbers", note, columns, rows)
+    return Table("spectra", "Condition numbers", note, columns, rows, keys=3)
 
 
 def spectra_by_model(run: Run) -> dict[str, list[dict[str, Any]]]:
@@ -246,7 +246,7 @@ def _place_of_matrix(values: dict[str, Any]) -> tuple[int, int, str]:
 
 def _says(values: dict[str, Any]) -> str:
     if values["singular"]:
-        return "singular"
+        return f"singular, rank {values['rank']}"
     return "" if values["resolved"] else "within rounding"
 
 
@@ -292,7 +292,7 @@ def _measured_columns(split: str, kind: type[Outcome]) -> tuple[Column, ...]:
 
 
 def _cell_row(cell: Cell, chosen: bool, kind: type[Outcome]) -> dict[str, Any]:
-    row = {**asdict(cell.condition), **_place(cell), "chosen": "chosen" if chosen else ""}
+    row = {**asdict(cell.condition), **_place(cell.edit), "chosen": "chosen" if chosen else ""}
     for split, measured in cell.measured.items():
         facts = _facts(measured, kind.headline, cell.edit is not None)
         row |= {f"{split}_{key}": value for key, value in facts.items()}
@@ -311,17 +311,18 @@ def _facts(measured: Measured, metric: str, clipped: bool) -> dict[str, Any]:
     }
     if clipped:
         facts |= {"fixed": measured.fixed, "broken": measured.broken}
-    return _gain(measured.gain) | facts if measured.gain else facts
+    return gain_values(measured.gain) | facts if measured.gain else facts
 
 
-def _choice_row(findings: Findings, choice: Choice) -> dict[str, Any]:
+def choice_row(findings: Findings, choice: Choice) -> dict[str, Any]:
+    """Return a choice as a row of the table of choices."""
     edit, gain = choice.edit, choice.gain
+    one = choice.agreed and (edit is None or isinstance(edit, Edit))
     row: dict[str, Any] = {
         **asdict(choice.condition),
+        **_place(edit if one else None),
         "part": choice.part,
-        "layer": edit.layer if edit and choice.agreed else None,
-        "rate": edit.rate if edit and choice.agreed else None,
-        "picks": None if choice.agreed else picks_text(choice),
+        "picks": None if one else picks_text(choice),
         "outcome": choice.conclusion,
         "naive": choice.naive,
         "tried": choice.tried,
@@ -333,17 +334,7 @@ def _choice_row(findings: Findings, choice: Choice) -> dict[str, Any]:
     held_back = choice.basis != "cross-validated"
     tested = {"fixed": choice.fixed, "broken": choice.broken} if held_back else {}
     known = {"p_adjusted": choice.p_adjusted, "detectable": choice.detectable}
-    return {**row, **tested, **_gain(gain), **known}
-
-
-def _gain(findings: Estimate) -> dict[str, Any]:
-    return {
-        "gain": findings.mean,
-        "interval": findings.interval,
-        "p_value": findings.p_value,
-        "rows": findings.rows,
-        "seeds": findings.seeds,
-    }
+    return {**row, **tested, **gain_values(gain), **known}
 
 
 def _seed_spread(findings: Findings, choice: Choice) -> float | None:
@@ -376,9 +367,8 @@ def _seed_rows(findings: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
         fixed, broken = turned(gains[None])
         yield {
             **asdict(choice.condition),
+            **_place(edit),
             "part": choice.part,
-            "layer": edit.layer if edit else None,
-            "rate": edit.rate if edit else None,
             "split": split,
             "seed": seed,
             "rows": int(both.sum()),
@@ -391,10 +381,13 @@ def _seed_rows(findings: Findings, choice: Choice) -> Iterator[dict[str, Any]]:
         }
 
 
-def _place(cell: Cell) -> dict[str, Any]:
-    return asdict(cell.edit) if cell.edit else {}
+def _place(pick: Pick | None) -> dict[str, Any]:
+    """Return part, layer and rate; of what has no one place and rate its text for a part."""
+    if isinstance(pick, Edit) and pick.cut == SMALLEST:
+        return {"part": pick.part, "layer": pick.layer, "rate": pick.rate}
+    return {"part": listed(edits_of(pick))} if pick else {}
 
 
 def _ordered(cells: Iterable[Cell]) -> list[Cell]:
     """Sort cells by condition, the unpruned model first."""
-    return sorted(cells, key=lambda cell: (cell.condition, cell.edit is not None, cell.edit))
+    return sorted(cells, key=lambda cell: (cell.condition, edits_of(cell.edit)))

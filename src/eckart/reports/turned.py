@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from eckart.analysis.findings import Choice, Findings
+from eckart.analysis.findings import Choice, Findings, picked_gains
 from eckart.analysis.flips import Flip, flips
-from eckart.analysis.outcomes import Block
-from eckart.records import Edit
-from eckart.reports.sentences import choice_name
+from eckart.analysis.outcomes import Block, Picks
+from eckart.errors import numbered
+from eckart.reports.sentences import choice_name, rows_words
 from eckart.reports.table import Column, Table
 from eckart.reports.terminal import printable
 from eckart.statistics.scores import Score
@@ -45,7 +45,7 @@ class Flipped:
     def rows(self) -> str:
         """Say how many rows were fixed and broken."""
         counts = {"fixed": self.fixed, "broken": self.broken}
-        return ", ".join(f"{n} row{'s' * (n != 1)} {kind}" for kind, n in counts.items())
+        return ", ".join(f"{numbered(n, 'row')} {kind}" for kind, n in counts.items())
 
     @property
     def under(self) -> str:
@@ -77,6 +77,26 @@ def flipped(findings: Findings, choice: Choice) -> Flipped:
     )
     about = choice_name(choice), split, fixed, broken, tuple(found)
     return Flipped(*about, _confusions(findings, choice, split))
+
+
+def shown_gains(choice: Choice, findings: Findings) -> np.ndarray:
+    """Return the choice's gains by draw and row, where it is shown."""
+    block = findings.blocks[choice.condition, findings.split(choice)]
+    return picked_gains(block, block.known(choice.picks))
+
+
+def turned_words(choice: Choice, findings: Findings) -> str:
+    """Say how many rows turned under a draw, on average: so that fixed less broken is the gain."""
+    if choice.gain is None:
+        return ""
+    gains = shown_gains(choice, findings)
+    sizes = gains if findings.kind is Score else np.sign(gains)
+    fixed, broken = (np.nansum(np.maximum(way * sizes, 0), axis=1).mean() for way in (1, -1))
+    rows, names = rows_words(choice, findings, "rows"), findings.kind.turned
+    draws = "In an average draw " * (len(gains) > 1)
+    chosen = " These rows also chose." * (choice.basis == "cross-validated")
+    told = [f"{count:.1f}".removesuffix(".0") for count in (fixed, broken)]
+    return f"{draws}{told[0]} {names[0]}, {told[1]} {names[1]} of {rows}.{chosen}"
 
 
 def confusion_table(
@@ -116,7 +136,7 @@ def _confusions(findings: Findings, choice: Choice, split: str) -> tuple[Table, 
     )
 
 
-def _counts(block: Block, picks: dict[int, Edit | None]) -> np.ndarray:
+def _counts(block: Block, picks: Picks) -> np.ndarray:
     """Return a confusion matrix summed over what each seed chose."""
     scores = [trial.score for seed, edit in picks.items() for trial in block.trials[edit, seed]]
     found = [np.array(score.confusion) for score in scores if isinstance(score, Score)]

@@ -57,8 +57,9 @@ class HandResult(Composed):
 
     @property
     def _chosen(self) -> str:
-        many = numbered(self.tried, "edit")
-        return f"made by hand, after {many} had been looked at on validation"
+        return (
+            f"made by hand, after {numbered(self.tried, 'edit')} had been looked at on validation"
+        )
 
 
 def seen(store: RunStore, scorer: Scorer, split: str) -> tuple[Trial, ...]:

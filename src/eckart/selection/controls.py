@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from eckart.algorithm1 import Scored
 from eckart.records import Edits
@@ -21,24 +21,46 @@ WORDS: dict[Verdict, str] = {
 """What a choice does to an arm, by the verdict on its difference."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Versus:
+    """A choice against something else, on the same rows under the same draws.
+
+    Arguments:
+        gain: of the choice over it; None where the two cannot be compared.
+        p_adjusted: of the gain, by Holm over all that the choice is compared with.
+        error: why they cannot.
+    """
+
+    gain: Difference | None = None
+    p_adjusted: float = 1.0
+    error: str | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the choice does to it: gain is better."""
+        return verdict(self.gain, self.p_adjusted) if self.gain else "cannot tell"
+
+
+Compared = TypeVar("Compared", bound=Versus)
+
+
+def adjusted(compared: Sequence[Compared]) -> list[Compared]:
+    """Adjust the p values for everything that is compared."""
+    p = holm_of_known([each.gain.p_value if each.gain else None for each in compared])
+    return [replace(each, p_adjusted=own) for each, own in zip(compared, p, strict=True)]
+
+
 @dataclass(frozen=True)
-class Against:
-    """A choice against one of its control arms.
+class Against(Versus):
+    """A choice against one of its control arms, on the test rows.
 
     Arguments:
         edits: the arm; of a composition each edit's, all at once.
         merit: its accuracy, or mean squared error; None where its outputs are no numbers.
-        difference: the choice less the arm, on the same test rows under the same draws; None where
-            the arm failed.
-        p_adjusted: of the paired test, by Holm over all arms of the choice.
-        error: why the arm failed.
     """
 
     edits: Edits
     merit: float | None = None
-    difference: Difference | None = None
-    p_adjusted: float = 1.0
-    error: str | None = None
 
     @property
     def cut(self) -> str:
@@ -50,20 +72,14 @@ class Against:
         """How much of what is cut, as the edits say it."""
         return ", ".join(dict.fromkeys(edit.amount for edit in self.edits))
 
-    @property
-    def verdict(self) -> Verdict:
-        """What the choice does to the arm: gain is better."""
-        return verdict(self.difference, self.p_adjusted) if self.difference else "cannot tell"
-
     def to_json(self) -> dict[str, Any]:
-        paired = self.difference
         return {
             "edit": ", ".join(map(str, self.edits)),
             "cut": self.cut,
             "value": self.merit,
-            "choice_less_arm": paired and paired.to_json(),
+            "choice_less_arm": self.gain and self.gain.to_json(),
             "p_adjusted": self.p_adjusted,
-            "choice": WORDS[self.verdict] if paired else "not compared",
+            "choice": WORDS[self.verdict] if self.gain else "not compared",
             "error": self.error,
         }
 
@@ -82,22 +98,21 @@ def against(choice: Scored, arms: Iterable[Scored]) -> tuple[Against, ...]:
             continue
         metric = arm.score.headline
         merit = shown(metric, arm.score.merits[metric])
-        found.append(Against(arm.edits, merit, difference(arm, choice)))
-    p = holm_of_known([each.difference.p_value if each.difference else None for each in found])
-    return tuple(replace(each, p_adjusted=own) for each, own in zip(found, p, strict=True))
+        found.append(Against(arm.edits, merit, gain=difference(arm, choice)))
+    return tuple(adjusted(found))
 
 
 def controls_sentence(found: Sequence[Against]) -> str:
     """Say which arms a choice beats, which it cannot be told from, and which beat it."""
-    compared = [each for each in found if each.difference]
+    compared = [each for each in found if each.gain]
     said = [
         f"{words} {joined(own)}"
         for word, words in WORDS.items()
         if (own := [each.cut for each in compared if each.verdict == word])
     ]
-    failed = [each.cut for each in found if not each.difference]
+    failed = [each.cut for each in found if not each.gain]
     said += [f"is not compared with {joined(failed)}, which gave no numbers"] if failed else []
-    if len(compared) > 1 and not any(each.difference.mean for each in found if each.difference):
+    if len(compared) > 1 and not any(each.gain.mean for each in found if each.gain):
         said.append("all of them do exactly what the choice does, whatever they cut")
     return f"the choice {'; '.join(said)} (paired, Holm over {len(compared)})"
 

@@ -156,11 +156,10 @@ class Guarded:
             for low, high in filter(None, (found.divergence_interval, found.ratio_interval))
         ]
         divergence, ratio = around or ("", "")
-        windows = numbered(found.windows, "window")
         return (
-            f"on the text '{self.text_name}' ({windows}, {found.tokens:,} tokens) KL from the"
-            f" unpruned model {found.divergence:.4f} nats a token{divergence}, perplexity times"
-            f" {found.ratio:.4f}{ratio}"
+            f"on the text '{self.text_name}' ({numbered(found.windows, 'window')}, {found.tokens:,}"
+            f" tokens) KL from the unpruned model {found.divergence:.4f} nats a token{divergence},"
+            f" perplexity times {found.ratio:.4f}{ratio}"
         )
 
 

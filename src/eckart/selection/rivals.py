@@ -4,7 +4,7 @@ rows."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,10 +12,9 @@ from jaxtyping import Float
 
 from eckart.records import SMALLEST, Trial
 from eckart.runs import Run
-from eckart.selection.controls import WORDS, joined
+from eckart.selection.controls import WORDS, Versus, adjusted, joined
 from eckart.statistics.crossed import Estimate, mean_gain
-from eckart.statistics.gain import Verdict, sentence, verdict
-from eckart.statistics.multiplicity import holm_of_known
+from eckart.statistics.gain import sentence
 from eckart.statistics.scores import Score
 
 CALIBRATIONS = ("contextual", "batch")
@@ -50,30 +49,21 @@ def ways(shots: int, scoring: str, choices: bool) -> dict[int, tuple[str, ...]]:
 
 
 @dataclass(frozen=True)
-class Rival:
-    """A choice against one of its rivals, on the rows that both were asked.
+class Rival(Versus):
+    """A choice against one of its rivals, on the rows that both were asked; p is adjusted for what
+    is free alone.
 
     Arguments:
         name: in words.
         free: whether it is one of `ways`; the unpruned model and the most frequent label are none.
         accuracy, choice: the rival's and the choice's, means over the draws.
-        gain: of the choice over the rival; None where the two cannot be compared.
-        p_adjusted: of what is free by Holm over all that is; of the other two their own.
-        error: why they cannot.
     """
 
     name: str
     free: bool
     accuracy: float | None = None
     choice: float | None = None
-    gain: Estimate | None = None
-    p_adjusted: float = 1.0
-    error: str | None = None
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the choice does to the rival: gain is better."""
-        return verdict(self.gain, self.p_adjusted) if self.gain else "cannot tell"
+    gain: Estimate | None = field(default=None, kw_only=True)
 
     @property
     def described(self) -> str:
@@ -90,8 +80,13 @@ class Rival:
     def to_json(self) -> dict[str, Any]:
         gain = self.gain and {**asdict(self.gain), "interval": list(self.gain.interval)}
         return {
-            **asdict(self),
+            "name": self.name,
+            "free": self.free,
+            "accuracy": self.accuracy,
+            "choice": self.choice,
             "gain": gain,
+            "p_adjusted": self.p_adjusted,
+            "error": self.error,
             "choice_does": WORDS[self.verdict] if self.gain else "not compared",
         }
 
@@ -139,7 +134,7 @@ class Rivals:
             for way in scorings
         ]
         first = [bench.against(UNPRUNED, False, unpruned)] if clipped else []
-        each = (*first, *_corrected(free), bench.majority())
+        each = (*first, *adjusted(free), bench.majority())
         return cls(bool(clipped), len(bench.ids), each)
 
     @property
@@ -248,7 +243,7 @@ class _Bench:
         accuracy, choice = (
             float(np.nanmean(known * side[kept], axis=1).mean()) for side in (rival, self.choice)
         )
-        return Rival(name, free, accuracy, choice, gain, gain.p_value)
+        return Rival(name, free, accuracy, choice, gain=gain, p_adjusted=gain.p_value)
 
     def _merits(
         self,
@@ -275,11 +270,6 @@ class _Bench:
 def _gain(rival: Rival) -> Estimate:
     assert rival.gain is not None
     return rival.gain
-
-
-def _corrected(free: Sequence[Rival]) -> list[Rival]:
-    p = holm_of_known([each.gain.p_value if each.gain else None for each in free])
-    return [replace(each, p_adjusted=own) for each, own in zip(free, p, strict=True)]
 
 
 def _score(trial: Trial) -> Score:

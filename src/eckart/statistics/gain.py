@@ -53,6 +53,15 @@ def counted(verdicts: Iterable[str], words: Iterable[str] = get_args(Verdict)) -
     return ", ".join(f"{counts[w]} {_agreed(w, counts[w])}" for w in words if counts[w])
 
 
+def numbered(number: int, noun: str) -> str:
+    """Write how many there are of something.
+
+    >>> numbered(1, "edit"), numbered(1200, "edit")
+    ('1 edit', '1,200 edits')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def _agreed(word: str, number: int) -> str:
     """Return a verdict as it follows a number."""
     one, more = NUMBERED.get(word, (word, word))

@@ -177,14 +177,13 @@ def canonical(anatomy: Anatomy, edits: Iterable[Edit]) -> tuple[Edit, ...]:
 
 def parameters(anatomy: Anatomy, edits: Iterable[Edit]) -> dict[str, int]:
     """Count the parameters of what edits clip, dense and with each matrix as two factors wherever
-    that is smaller."""
+    that is smaller; what is dropped needs none."""
     shapes = [
-        (weight.shape, edit.rate)
-        for edit in edits
-        for weight in anatomy.select(edit.layer, edit.part)
+        (weight.shape, edit) for edit in edits for weight in anatomy.select(edit.layer, edit.part)
     ]
     dense = sum(m * n for (m, n), _ in shapes)
-    factored = sum(min(m * n, factored_size(rate, (m, n))) for (m, n), rate in shapes)
+    kept = [(shape, edit.rate) for shape, edit in shapes if edit.cut != DROP]
+    factored = sum(min(m * n, factored_size(rate, (m, n))) for (m, n), rate in kept)
     return {"dense": dense, "factored": factored, "saved": dense - factored}
 
 

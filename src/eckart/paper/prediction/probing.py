@@ -140,7 +140,7 @@ def cells(
     found = []
     for (where, clipped), cell in findings.cells.items():
         gains = {split: m.gain.mean for split, m in cell.measured.items() if m.gain}
-        if clipped is not None and gains and (_of(where), clipped) in said:
+        if isinstance(clipped, Edit) and gains and (_of(where), clipped) in said:
             values = said[_of(where), clipped]
             found.append(PredictedCell(str(findings.run.folder), where, clipped, values, gains))
     return found
@@ -181,7 +181,9 @@ class _Probed:
     def said(self, model: LoadedModel, drawn: Drawn, progress: Progress) -> dict[Edit, Said]:
         """Return what the probe says of every edit of a task, as means over draws of its
         demonstrations."""
-        edits = sorted({e for where, e in self.findings.cells if e and _of(where) == drawn})
+        edits = sorted(
+            {e for where, e in self.findings.cells if isinstance(e, Edit) and _of(where) == drawn}
+        )
         seeds = sorted({trial.setting.seed for trial in self._trials(drawn)})[: self.how.seeds]
         readings: dict[Edit, list[Said]] = {edit: [] for edit in edits}
         name = f"{drawn[1]}, {drawn[2]} shots, edits probed"

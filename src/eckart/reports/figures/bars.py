@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 
 from eckart.analysis.findings import Choice, Findings, picked
 from eckart.analysis.measured import reported
-from eckart.analysis.outcomes import Block, short_name
-from eckart.records import Edit
+from eckart.analysis.outcomes import Block, Pick, short_name
 from eckart.reports.figures.base import COLOURS, legend_of_all, plain_text, tidy, title_panel
 from eckart.reports.table import POINTS, UNITS, Units
 from eckart.statistics.crossed import merit_interval
@@ -134,7 +133,7 @@ def _bar(
     )
 
 
-def _scored(block: Block, seed: int, edit: Edit | None) -> bool:
+def _scored(block: Block, seed: int, edit: Pick | None) -> bool:
     return (edit, seed) in block.trials
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eckart.analysis.findings import Conclusion
+from eckart.analysis.findings import Choice, Conclusion, Findings
 from eckart.reports.figures.base import plain_text
 from eckart.reports.table import Units
 
@@ -60,6 +60,15 @@ class GainLine:
         low, high = map(units.text, self.interval)
         word = WORDS.get(self.outcome, self.outcome)
         return f"{word} {units.text(self.gain)}\n{low} to {high}"
+
+
+def gain_line(choice: Choice, findings: Findings, name: str = "") -> GainLine | None:
+    """Return a choice's gain as it is drawn; None where there is none."""
+    before = findings.measured(choice.condition, None, findings.split(choice))
+    if choice.gain is None or before is None:
+        return None
+    about = choice.gain.mean, choice.gain.interval, before.mean, before.others.get("majority_rate")
+    return GainLine(name, choice.conclusion, *about)
 
 
 @plain_text

@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 
 from eckart.analysis.findings import Choice, Findings
 from eckart.analysis.outcomes import short_name
+from eckart.records import Edit
 from eckart.reports.figures.base import COLOURS, MARKERS, new_figure, plain_text, title_panel
 from eckart.reports.table import POINTS, UNITS, Units
 from eckart.statistics.crossed import Estimate
@@ -64,7 +65,7 @@ def gain_map(findings: Findings, choice: Choice, split: str) -> GainMap | None:
         points[layers.index(edit.layer), rates.index(edit.rate)] = units.scale * gain
     where = choice.condition
     best = choice.edit if choice.agreed else None
-    chosen = (best.layer, best.rate) if best else None
+    chosen = (best.layer, best.rate) if isinstance(best, Edit) else None
     title = f"{where.task}, {short_name(where.model)}, {choice.part}"
     return GainMap(title, tuple(layers), tuple(rates), points, chosen, units)
 
@@ -162,7 +163,7 @@ def gain_pairs(findings: Findings) -> list[GainPair]:
             m.gain for split in ("validation", "test") if (m := cell.measured.get(split)) and m.gain
         ]
         if (
-            edit
+            isinstance(edit, Edit)
             and (condition, edit) not in chosen
             and len(gains) == 2
             and gains[0].seeds == gains[1].seeds
