@@ -61,8 +61,9 @@ _WORDS = re.compile(
 )
 _FIGURES = re.compile(r"\b(n|p) = ")
 _TYPED = re.compile("`([^`]+)`")
-_EDGES = re.compile(r"(?<=\()(?=<button)|(?<=</button>)(?=[,.;:)])")
-"""Where a line would break beside a button, and not beside a word."""
+_EDGED = re.compile(r"\(?<button [^>]*>[^<]*</button>(?:\xa0=\xa0[\d.]*|[,.;:)]*)")
+"""A button with what no line may part from it: a line breaks beside a button as it would not beside
+a word."""
 _NAMES = {word.lower(): word for word in GLOSSARY}
 
 
@@ -101,4 +102,4 @@ def explained(text: str) -> str:
     marked = _WORDS.sub(
         button, escape(_FIGURES.sub("\\1\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", text))
     )
-    return _TYPED.sub(r"<code>\1</code>", _EDGES.sub("&#8288;", marked))
+    return _TYPED.sub(r"<code>\1</code>", _EDGED.sub(r'<span class="kept">\g<0></span>', marked))

@@ -98,10 +98,7 @@ def draw_gains(
     names = [_filled(line.name, NAME_LETTERS * width) for line in lines]
     tall = max(2, *(name.count("\n") + 1 for name in names)) * LINE + APART
     above = LINE * words.count("\n") + bool(title) * 0.3 * (said.count("\n") + 1)
-    marked = {name for line in lines for _, name, _ in line.marks}
-    below = LINE * len(marked) * (width < WIDE or len(marked) > 1)
-    height = 1.3 + tall * len(lines) + above + below
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, 1.3 + tall * len(lines) + above), layout="constrained")
     axes = figure.add_subplot()
     if title:
         about: dict[str, Any] = {"x": 0.012, "ha": "left", "fontsize": 13, "weight": "bold"}
@@ -124,8 +121,19 @@ def draw_gains(
         axes.xaxis.set_label_position("top")
     axes.grid(axis="x", color="0.92")
     axes.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=1 if below else 2, frameon=False, fontsize=8.5)
+    _explain(figure, axes, width)
     return figure
+
+
+def _explain(figure: Figure, axes: Axes, width: float) -> None:
+    """Add the legend below, in one line where it has room there."""
+    handles, names = axes.get_legend_handles_labels()
+    beside = width == WIDE and len(names) <= 2
+    filled = [_filled(name, PLAIN_LETTERS * (width - 0.5)) for name in names]
+    more = 0 if beside else sum(1 + name.count("\n") for name in filled) - 1
+    figure.set_figheight(figure.get_figheight() + LINE * more)
+    about: dict[str, Any] = {"ncols": 2 if beside else 1, "frameon": False, "fontsize": 8.5}
+    figure.legend(handles, filled, loc="outside lower center", **about)
 
 
 def _filled(text: str, letters: float) -> str:
