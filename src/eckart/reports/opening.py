@@ -260,7 +260,7 @@ def _beside(rivals: Rivals) -> str:
         f"{word}. The strongest rival, {nearest.described}, has accuracy {nearest.accuracy:.4f} on"
         f" the same rows where the clipped model has {nearest.choice:.4f}: clipped less rival"
         f" {nearest.told}{told}. Clipping helps where it beats all that costs nothing; {others}"
-        " others were compared, below."
+        " others were compared, below, and p is adjusted for what is free among them."
     )
 
 
@@ -328,6 +328,8 @@ def _how_sure(choice: Choice, findings: Findings) -> str:
         facts.insert(0, mcnemar_words(choice.fixed, choice.broken))
     if choice.basis == "cross-validated":
         facts.append("corrected for having been chosen on these rows")
+    else:
+        facts.append("on rows that had no part in the choice")
     about = choice.conclusion, "the unpruned model", choice.gain, UNITS[findings.kind]
     sure = sureness(*about, choice.p_adjusted, len(findings.choices), *facts)
     return f"{sure}{power_sentence(choice, findings)}"
