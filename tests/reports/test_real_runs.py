@@ -43,7 +43,7 @@ def test_a_sweep_and_its_report_have_the_same_choices(sweep):
             continue
         for row in rows:
             if (row["scoring"], row["part"]) == (choice["scoring"], choice["part"]):
-                chosen = None if row["layer"] is None else (row["layer"], row["rate"])
+                chosen = (row["layer"], row["rate"]) if "layer" in row else None
                 assert chosen == edits[row["scoring"], row["seed"], row["part"]]
                 compared.append(chosen)
     assert any(compared)

@@ -50,7 +50,7 @@ def draw(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def numbered(draw) -> Task:
+def many(draw) -> Task:
     return draw(100)
 
 

@@ -262,7 +262,7 @@ def test_only_accuracy_is_raced(model, many):
 
 
 @pytest.fixture(scope="module")
-def numbered(tmp_path_factory) -> Task:
+def many(tmp_path_factory) -> Task:
     """300 validation rows."""
     path = tmp_path_factory.mktemp("data") / "many.csv"
     lines = [

@@ -16,10 +16,13 @@ KILLS = Path(__file__).parents[1] / "kills"
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 
-# It has imported what takes long, and becomes each driver in turn.
+# It has imported what takes long, and becomes each driver in turn. tqdm's own lock is one for all
+# forks: who is killed within it leaves it locked, and the others wait for ever.
 FORKS = f"""
-import json, os, runpy, sys
+import json, os, runpy, sys, threading
 import eckart.selection.search, eckart.sweeps.sweep
+from tqdm import tqdm
+tqdm.set_lock(threading.RLock())
 sys.path.insert(0, {str(KILLS)!r})
 for line in sys.stdin:
     said, name, *sys.argv[1:] = json.loads(line)
