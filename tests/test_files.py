@@ -88,6 +88,17 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path):
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
+def test_a_pipe_is_written_to_as_it_is():
+    reader, writer = os.pipe()  # named, as /dev/stdout is, by a link that leads nowhere
+    named = Path(f"/dev/fd/{writer}")
+    if not named.exists():
+        pytest.skip("no /dev/fd on this system")
+    write_whole(named, b"whole")
+    os.close(writer)
+    with os.fdopen(reader, "rb") as read:
+        assert read.read() == b"whole"
+
+
 def test_without_locks_files_are_written_all_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_locked", lambda file, wait: False)
     write_whole(tmp_path / "result", b"whole")

@@ -135,8 +135,8 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     target = path.resolve()
     try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(content)
+        if path.exists() and not path.is_file():  # a pipe's own path leads nowhere once resolved
+            path.write_bytes(content)
             return
         with drafted(target) as draft:
             draft.write_bytes(content)

@@ -2,6 +2,7 @@
 rows."""
 
 import json
+from dataclasses import replace
 from threading import Event
 
 import pytest
@@ -12,6 +13,7 @@ import eckart as package
 from eckart import EckartError, Edit, report
 from eckart.cli.explore.explorer import StoppedError, Watch
 from eckart.reports.page import read_report
+from eckart.scoring.evaluator import Evaluator
 from eckart.statistics.gain import sentence
 from eckart.weights.edits import clip
 
@@ -166,6 +168,23 @@ def test_a_test_that_was_stopped_goes_on_with_its_own_choice(explorer, model, ta
     with pytest.raises(EckartError, match=r"looked at already, for 1:mlp:0\.9"):
         explorer.test(edits("1:mlp:0.5"), Event())
     assert explorer.test(choice, Event()) == explorer.about(Event())["tested"]
+
+
+def test_a_choice_that_fails_on_the_test_rows_leaves_them_to_another(explorer, monkeypatch):
+    real = Evaluator.answer
+
+    def failing(self, *asked):
+        for trial in real(self, *asked):
+            failed = trial.split == "test" and trial.edits
+            lost = {"status": "failed", "score": None, "error": "no probability"}
+            yield replace(trial, **lost) if failed else trial
+
+    monkeypatch.setattr(Evaluator, "answer", failing)
+    with pytest.raises(EckartError, match="the test set cannot be scored: no probability"):
+        explorer.test(edits("1:mlp:0.9"), Event())
+    monkeypatch.undo()
+    assert explorer.about(Event())["begun"] == []
+    assert explorer.test(edits("1:mlp:0.5"), Event())["edits"] == ["1:mlp:0.5"]
 
 
 def test_looks_of_other_runs_at_the_test_rows_are_told_before_ones_own(explorer, model, table):

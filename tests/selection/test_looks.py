@@ -19,13 +19,13 @@ ROWS = Rows(("bad", "good"), tuple(Row(f"test:{i}", f"row {i}", 0) for i in rang
 CLIP = (Edit(1, "mlp", 0.5),)
 
 
-def other(folder, *edits, rows=ROWS, model="m"):
+def other(folder, *edits, rows=ROWS, model="m", **said):
     """Keep a run that scored these edits on some rows."""
     with RunStore(folder, {"kind": "sweep"}) as store:
         store.keep_rows(rows)
         for number, each in enumerate(edits):
             setting = replace(SETTING, model=model, scoring=f"s{number}")
-            store.keep(sample(f"{number}", setting=setting, rows=rows.digest, edits=each))
+            store.keep(sample(f"{number}", setting=setting, rows=rows.digest, edits=each, **said))
     return folder
 
 
@@ -61,6 +61,11 @@ def test_rows_are_known_by_their_texts_and_others_are_not_meant(tmp_path):
     other(tmp_path / "candidates", CLIP, rows=candidates)
     other(tmp_path / "nothing yet")
     assert before(tmp_path / "own") == Looks(runs=1, edits=1, rows=1)
+
+
+def test_what_failed_on_the_test_rows_was_looked_at_by_nobody(tmp_path):
+    other(tmp_path / "failed", (), CLIP, status="failed", score=None, error="no memory")
+    assert before(tmp_path / "own") == Looks()
 
 
 def test_what_cannot_be_read_is_counted_left_alone_and_no_reason_to_stop(tmp_path):

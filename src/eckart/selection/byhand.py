@@ -10,7 +10,7 @@ from typing import Any
 
 from eckart.algorithm1 import Scored, score_test
 from eckart.errors import EditError, RunError, numbered
-from eckart.records import Edit, Trial
+from eckart.records import Edit, Edits, Trial
 from eckart.runs import PORTABLE, RunStore
 from eckart.scoring.scorer import Scorer
 from eckart.selection.course import listed
@@ -73,6 +73,12 @@ def seen(store: RunStore, scorer: Scorer, split: str) -> tuple[Trial, ...]:
     return tuple(found[edits] for edits in sorted(found))
 
 
+def begun(store: RunStore, scorer: Scorer) -> tuple[Edits, ...]:
+    """Return the choices whose test rows were looked at; nobody saw those of one that failed."""
+    tested = seen(store, scorer, "test")
+    return tuple(trial.edits for trial in tested if trial.edits and trial.status == "done")
+
+
 def tested_once(scorer: Scorer, edits: Sequence[Edit], guard: Guard, store: RunStore) -> HandResult:
     """Look at the test rows of a run, once, for a choice that was made by hand, and keep the
     result.
@@ -90,8 +96,8 @@ def tested_once(scorer: Scorer, edits: Sequence[Edit], guard: Guard, store: RunS
     choice = scorer.canonical(edits)
     if not choice:
         raise EditError("nothing is clipped, so there is nothing to test; choose an edit first")
-    tested = [trial.edits for trial in seen(store, scorer, "test") if trial.edits]
-    if tested and tested != [choice]:
+    tested = begun(store, scorer)
+    if tested and tested != (choice,):
         raise RunError(
             f"the test rows were looked at already, for {listed(tested[0])}; they are for one"
             " choice: whoever wants to test another needs other rows (--split-seed and --out)"

@@ -19,6 +19,7 @@ _Text: TypeAlias = tuple[str, tuple[str, ...]]
 _LOOKED = """
 SELECT DISTINCT json_extract(trial, '$.setting.model'), json_extract(trial, '$.edits')
 FROM trials WHERE json_extract(trial, '$.rows') IN (SELECT value FROM json_each(?))
+AND json_extract(trial, '$.status') = 'done'
 """
 
 

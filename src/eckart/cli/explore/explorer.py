@@ -21,7 +21,7 @@ from eckart.runs import RunStore
 from eckart.scoring.evaluation import Evaluation
 from eckart.scoring.evaluator import Evaluator
 from eckart.scoring.labelling import Labeller
-from eckart.selection.byhand import seen, tested_once
+from eckart.selection.byhand import begun, seen, tested_once
 from eckart.selection.guard import Guard, keep_guard
 from eckart.selection.looks import looks_by_now
 from eckart.selection.plan import GuardOptions
@@ -117,9 +117,9 @@ class Explorer:
         """Return what there is to choose from, and what was done so far."""
         task, model, anatomy = self.evaluator.task, self.evaluator.model, self.evaluator.anatomy
         with self._working(stop) as store:
-            begun = [trial.edits for trial in seen(store, self.evaluator, "test") if trial.edits]
+            tested = begun(store, self.evaluator)
             text, *tasks = self.guard.read
-            looks = looks_by_now(store, [self.evaluator.rows("test")], bool(begun))
+            looks = looks_by_now(store, [self.evaluator.rows("test")], bool(tested))
             return {
                 "model": Path(model.name).name,
                 "task": task.full_name,
@@ -137,7 +137,7 @@ class Explorer:
                 "run": str(self.folder),
                 "looked_at_before": str(looks) if looks else "",
                 "tested": self._result(),
-                "begun": [str(edit) for edits in begun for edit in edits],
+                "begun": [str(edit) for edits in tested for edit in edits],
                 "looks": self._looks(store),
             }
 
