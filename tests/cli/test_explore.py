@@ -187,6 +187,17 @@ def test_a_choice_that_fails_on_the_test_rows_leaves_them_to_another(explorer, m
     assert explorer.test(edits("1:mlp:0.5"), Event())["edits"] == ["1:mlp:0.5"]
 
 
+@pytest.mark.parametrize("left", [None, "{", "[]", '{"edits": []}'])
+def test_a_result_that_is_damaged_is_written_again(explorer, eckart, left):
+    found = explorer.test(edits("1:mlp:0.9"), Event())
+    result = explorer.folder / "result.json"
+    result.unlink() if left is None else result.write_text(left)
+    about = explorer.about(Event())
+    assert (about["tested"], about["begun"]) == (None, ["1:mlp:0.9"])
+    assert eckart("report", explorer.folder).out.startswith("A choice was looked at on the test")
+    assert explorer.test(edits("1:mlp:0.9"), Event()) == found
+
+
 def test_looks_of_other_runs_at_the_test_rows_are_told_before_ones_own(explorer, model, table):
     assert explorer.about(Event())["looked_at_before"] == ""
     other = explorer_of(model, table, explorer.folder.with_name("other"), seed=1)

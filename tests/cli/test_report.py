@@ -2,11 +2,16 @@
 
 import io
 import json
+import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pytest
 from made_runs import Made
 from rich.console import Console
 
+import eckart as package
 from eckart.reports.claims import published_table
 from eckart.reports.results import record_report
 
@@ -85,6 +90,27 @@ def test_what_is_refused_is_said_in_one_line(eckart, tmp_path):
         assert (ended.status, ended.out) == (2, ""), arguments
         assert says in ended.err
         assert ended.err.count("\n") == 1
+
+
+def test_a_folder_whose_name_is_no_text(eckart, tmp_path):
+    strange = Made(rows=30).write(tmp_path / os.fsdecode(b"caf\xe9"))
+    for form in ("html", "md", "csv", "json"):
+        ended = eckart("report", strange, "--format", form)
+        assert ended.status == 0, ended.err
+    assert r"caf\udce9" in (strange / "report.html").read_text()
+
+
+def test_a_page_that_goes_into_a_pipe_has_no_picture_beside_it(tmp_path):
+    read, write = os.pipe()
+    named = Path(f"/dev/fd/{write}")
+    if not named.exists():
+        pytest.skip("no /dev/fd on this system")
+    with os.fdopen(read, "rb") as pipe, ThreadPoolExecutor(1) as reader:
+        page = reader.submit(pipe.read)
+        package.report(Made(rows=30).write(tmp_path / "run"), named)
+        os.close(write)
+        assert page.result().startswith(b"<!DOCTYPE html>")
+    assert not named.with_name(f"{write}.png").exists()
 
 
 def test_several_runs_are_one_page_and_a_picture(eckart, tmp_path, monkeypatch):

@@ -506,6 +506,18 @@ def test_a_caution_stands_whole_on_a_phones_first_screen(tmp_path):
         assert box["y"] + box["height"] <= 844
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+def test_long_names_without_a_space_stay_on_the_page(tmp_path, width):
+    labels = ("l" * 3000, "other")
+    made = Made(labels=labels, models=("m" * 100,), tasks=("t" * 90, "u" * 90), rows=30)
+    made.gain = lambda setting, edit: 0.2
+    path = eckart.report(made.write(tmp_path / "run"))
+    with chromium() as browser:
+        page = noting(browser, viewport={"width": width, "height": 900})
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_confusions_count_every_row_before_and_after(folder):
     (entry,) = Report.of(read_run(folder)).flipped
     for table in entry.confusions:

@@ -282,6 +282,15 @@ def test_sentences_break_between_words_on_a_terminal_and_nowhere_else(terminal, 
     assert all(len(line) <= width or " " not in line for line in lines) or not terminal
 
 
+def test_names_do_not_steer_the_terminal():
+    name = "a\x1b[31mred\u202e"
+    table = Table("t", name, "", (Column("x", name), Column("y", "y")), [{"x": name, "y": name}])
+    for what, times in ((Said(name), 1), (table, 4)):
+        said = as_text(what)
+        assert said.count("a\\x1b[31mred\\u202e") == times
+        assert "\x1b" not in said
+
+
 def test_lines_of_their_own_and_what_is_moved_in_stay_so():
     said = as_text(Said("first\n  a line that is moved in and goes on\n\nlast", hang=2), 20)
     assert said == "first\n  a line that is\n    moved in and\n    goes on\n\nlast\n"
