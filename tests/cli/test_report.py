@@ -105,10 +105,13 @@ def test_a_page_that_goes_into_a_pipe_has_no_picture_beside_it(tmp_path):
     named = Path(f"/dev/fd/{write}")
     if not named.exists():
         pytest.skip("no /dev/fd on this system")
+    run = Made(rows=30).write(tmp_path / "run")
     with os.fdopen(read, "rb") as pipe, ThreadPoolExecutor(1) as reader:
         page = reader.submit(pipe.read)
-        package.report(Made(rows=30).write(tmp_path / "run"), named)
-        os.close(write)
+        try:
+            package.report(run, named)
+        finally:
+            os.close(write)
         assert page.result().startswith(b"<!DOCTYPE html>")
     assert not named.with_name(f"{write}.png").exists()
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -178,13 +179,17 @@ def kept_result(run: Run) -> dict[str, Any] | None:
     """Return the result that the run of a composition keeps, greedy or by hand; None of any other,
     or where it is not written yet, or damaged: the same search, which reads nothing again, writes
     it."""
-    if not run.settings.get("strategy"):
-        return None
+    return written_result(run.folder) if run.settings.get("strategy") else None
+
+
+def written_result(folder: Path) -> dict[str, Any] | None:
+    """Return the result of a composition that lies in a run's folder; None where it is not written
+    yet, or damaged."""
     try:
-        result = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return result if isinstance(result, dict) and "edits" in result else None
+    return result if isinstance(result, dict) and {"edits", "says"} <= {*result} else None
 
 
 def sample(blocks: Sequence[Block]) -> str:

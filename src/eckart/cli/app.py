@@ -358,7 +358,7 @@ def report(
     from eckart.cli.results import run_published, run_report
 
     if [*map(str, runs)] == ["published"] and not runs[0].exists():
-        run_published(out, format_, figures, as_json=json_)
+        run_published(out, format_, figures, as_json=json_, open_=open_)
         return
     run_report(runs, out, format_ or "html", figures, json_, open_)
 

@@ -28,7 +28,7 @@ from eckart.cli.console import (
 from eckart.errors import RunError, TaskError, changes
 from eckart.exports.predictions import Predictions, as_row
 from eckart.files import check_writable, write_whole
-from eckart.reports.terminal import Layout
+from eckart.reports.terminal import Layout, printable
 from eckart.scoring.labelling import Labeller
 from eckart.scoring.methods import OF_ALL_ROWS
 from eckart.tasks.files import RowStream
@@ -366,5 +366,5 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Layout:
 
 
 def _short(value: Any) -> str:
-    text = f"{value:.4f}" if isinstance(value, float) else " ".join(str(value).split())
+    text = f"{value:.4f}" if isinstance(value, float) else printable(" ".join(str(value).split()))
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

@@ -17,7 +17,7 @@ from eckart.reports.figures import draw_rates, rate_points, save_figure
 from eckart.reports.page import published_page, read_report
 from eckart.reports.results import record_report
 from eckart.reports.shown import report_of
-from eckart.reports.terminal import as_text
+from eckart.reports.terminal import as_text, utf8
 from eckart.selection.result import GreedyResult, SearchResult
 from eckart.selection.tested import Tested
 
@@ -119,7 +119,7 @@ def run_export(saved: Saved, repo: str | None, private: bool, as_json: bool) -> 
 
 def write_search(result: SearchResult | GreedyResult, folder: Path) -> list[str]:
     """Write `result.txt`, and of Algorithm 1 `validation.png`; return their names."""
-    write_whole(folder / "result.txt", as_text(report_of(result)).encode())
+    write_whole(folder / "result.txt", utf8(as_text(report_of(result))))
     if isinstance(result, GreedyResult):
         return ["result.txt"]
     score = result.chosen.trial.score
@@ -176,7 +176,13 @@ def run_report(
         say(f"note: no browser was found here; open {path}")
 
 
-def run_published(out: Path | None, name: str | None, figures: Path | None, as_json: bool) -> None:
+def run_published(
+    out: Path | None,
+    name: str | None,
+    figures: Path | None,
+    as_json: bool,
+    open_: bool = False,
+) -> None:
     """Print the published record with its certainty, or write it into a file.
 
     Arguments:
@@ -184,12 +190,16 @@ def run_published(out: Path | None, name: str | None, figures: Path | None, as_j
         name: the format; without one a page is written, and a table printed.
         figures: refused, for there are none.
         as_json: the format is JSON.
+        open_: refused, for the record is read in the terminal unless it is written.
 
     Raises:
-        RunError: figures were asked for, the format is unknown, or the file cannot be written.
+        RunError: figures or a browser were asked for, the format is unknown, or the file cannot be
+            written.
     """
     if figures is not None:
         raise RunError("the published record has no figures; leave out --figures")
+    if open_:
+        raise RunError("--open is of a run's report; write this with --out FILE.html, and open it")
     form = "json" if as_json else name
     if out is not None:
         write_whole(out, published_page(form or "html").encode())

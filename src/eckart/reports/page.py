@@ -49,6 +49,7 @@ from eckart.reports.tables import (
     spectra_by_model,
     spectra_table,
 )
+from eckart.reports.terminal import utf8
 from eckart.reports.turned import Flipped, flipped
 from eckart.runs import Run, read_run
 from eckart.selection.deployed import Deployed
@@ -191,8 +192,8 @@ class Report:
         Raises:
             RunError: the file cannot be written, or is to be a table and there is none.
         """
-        write_whole(path, FORMATS[format](self).encode())
-        if format == "html" and self.opening and self.opening.picture:
+        write_whole(path, utf8(FORMATS[format](self)))
+        if format == "html" and self.opening and self.opening.picture and path.is_file():
             save_figure(self.opening.picture.titled(), path.with_name(f"{path.stem}.png"))
 
     def write_figures(self, folder: Path) -> list[Path]:

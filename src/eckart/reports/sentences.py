@@ -43,6 +43,10 @@ UNTESTED = (
     "No choice was tested yet. What stands here was looked at on validation rows, and the best of"
     " it looks better than it is: the test rows say what a choice is worth, once."
 )
+UNWRITTEN = (
+    "A choice was looked at on the test rows, and what was found there is not written yet, or its"
+    " result.json is damaged: the same command goes on with that test, and reads nothing again."
+)
 PLAIN: dict[Conclusion, str] = {
     "gain": "better",
     "loss": "worse",
@@ -74,8 +78,12 @@ def summary(findings: Findings) -> list[str]:
 
 
 def untested(findings: Findings) -> str:
-    """Say that what is composed was not tested yet."""
-    return UNTESTED if findings.run.settings.get("strategy") == BY_HAND else UNENDED
+    """Say that what is composed was not tested yet, or that what its test found is not there."""
+    run = findings.run
+    if run.settings.get("strategy") != BY_HAND:
+        return UNENDED
+    looked = any(t.edits and t.score and t.split == "test" for t in run.trials.values())
+    return UNWRITTEN if looked else UNTESTED
 
 
 def learned_nothing(choice: Choice, findings: Findings) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from eckart.reports.terminal import Layout, Said, titled
+from eckart.reports.terminal import Layout, Said, printable, titled
 from eckart.statistics.crossed import Estimate
 from eckart.statistics.paired import PairedDifference
 from eckart.statistics.scores import Outcome, Score, SquaredErrors
@@ -147,8 +147,8 @@ class Table:
         texts = [[column.text(row) for row in self.rows] for column in self.columns]
         shown = [i for i, cells in enumerate(texts) if not cells or any(cells)]
         laid = Layout(
-            headings=[self.columns[i].title for i in shown],
-            cells=[texts[i] for i in shown],
+            headings=[printable(self.columns[i].title) for i in shown],
+            cells=[[*map(printable, texts[i])] for i in shown],
             names=[self.columns[i].kind == "text" for i in shown],
             keys=sum(i < self.keys for i in shown),
         )

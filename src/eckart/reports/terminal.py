@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+from unicodedata import bidirectional, category
 
 from rich import box
 from rich.cells import cell_len
@@ -19,6 +20,9 @@ from rich.text import Text
 UNBROKEN = 24
 """A word of a heading or a name is never broken up to this many characters, however narrow the
 terminal is."""
+
+TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""What Unicode calls the characters that turn the direction of those after them."""
 
 WIDE, CLOSE = 3, 2
 """Spaces between columns: where there is room, and where there is not."""
@@ -121,7 +125,7 @@ class Said:
     hang: int = 0
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = self.text.split("\n")
+        lines = printable(self.text).split("\n")
         if not options.no_wrap:
             lines = [self._broken(line, options.max_width) for line in lines]
         yield Text("\n".join(lines), style=self.style, no_wrap=True, overflow="ignore")
@@ -177,5 +181,23 @@ def as_text(what: RenderableType, width: int = 80) -> str:
 
 
 def printable(text: str) -> str:
-    """Spell out a text's control characters but line breaks: data does not steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    """Spell out a text's control characters but line breaks, and those that turn its direction:
+    data does not steer a terminal.
+
+    >>> printable("\\x1b[31mred\\x07"), printable("a\\u202eb"), printable("caf\\u00e9")
+    ('\\\\x1b[31mred\\\\x07', 'a\\\\u202eb', 'caf\u00e9')
+    """
+    return "".join(repr(c)[1:-1] if _steers(c) else c for c in text)
+
+
+def _steers(c: str) -> bool:
+    return c != "\n" and (category(c) in ("Cc", "Cs", "Zl", "Zp") or bidirectional(c) in TURNING)
+
+
+def utf8(text: str) -> bytes:
+    """Return a text as UTF-8; what a path holds that is none is spelled out.
+
+    >>> utf8("caf\\udce9 \\u00e9")
+    b'caf\\\\udce9 \\xc3\\xa9'
+    """
+    return text.encode(errors="backslashreplace")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from eckart.analysis.outcomes import written_result
 from eckart.cli.explore.elsewhere import Elsewhere
 from eckart.cli.options import LOOKED
 from eckart.errors import TaskError
@@ -256,12 +256,9 @@ class Explorer:
         return self.evaluator.rows(self.split).rows[self.split.slice]
 
     def _result(self) -> dict[str, Any] | None:
-        """Return what the test found, once it has ended."""
-        path = self.folder / "result.json"
-        if not path.is_file():
-            return None
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {"edits": found["edits"], "says": found["says"], "run": str(self.folder)}
+        """Return what the test found, once it has ended and as long as its result is whole."""
+        found = written_result(self.folder)
+        return found and {"edits": found["edits"], "says": found["says"], "run": str(self.folder)}
 
 
 def _said(found: Evaluation) -> dict[str, str]:

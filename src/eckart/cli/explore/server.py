@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import secrets
 import socket
 import sys
@@ -26,7 +27,7 @@ try:
     import uvicorn
     from starlette.applications import Starlette
     from starlette.datastructures import Headers
-    from starlette.responses import JSONResponse, PlainTextResponse, Response
+    from starlette.responses import PlainTextResponse, Response
     from starlette.routing import Route
 except ImportError as error:
     raise EckartError(
@@ -110,7 +111,7 @@ class Desk:
         if what == PROGRESS:  # it waits for nothing
             watch = self.explorer.watch
             far = {"what": watch.what, "rows": watch.rows, "done": watch.done}
-            return JSONResponse(far, headers=HEADERS)
+            return _answer(far)
         stop, place = Event(), (said.tab, what)
         self.waiting.get(place, Event()).set()
         self.waiting[place] = stop
@@ -129,7 +130,7 @@ class Desk:
             if await request.is_disconnected():
                 stop.set()
         try:
-            return JSONResponse(answer.result(), headers=HEADERS)
+            return _answer(answer.result())
         except StoppedError:
             return _refused("stopped", 409)
         except EckartError as error:
@@ -147,8 +148,14 @@ class Desk:
         return not wait([last], patience).not_done
 
 
+def _answer(said: Any, status: int = 200) -> Response:
+    """Return JSON in ASCII, which holds a path that is no text, too."""
+    content = json.dumps(said, allow_nan=False)
+    return Response(content, status, headers=HEADERS, media_type="application/json")
+
+
 def _refused(why: str, status: int) -> Response:
-    return JSONResponse({"error": why}, status, headers=HEADERS)
+    return _answer({"error": why}, status)
 
 
 def application(desk: Desk, token: str, own: Collection[str]) -> ASGIApp:
