@@ -5,9 +5,7 @@ import json
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import pytest
 from made_runs import Made
 from rich.console import Console
 
@@ -64,6 +62,7 @@ def test_the_published_record_in_the_format_that_was_asked_for(eckart):
     )
     for arguments, says in {
         ("--figures", "f"): "no figures",
+        ("--open",): "--open is of a run's report",
         ("--format", "doc"): "no report format",
     }.items():
         ended = eckart("report", "published", *arguments)
@@ -101,19 +100,13 @@ def test_a_folder_whose_name_is_no_text(eckart, tmp_path):
 
 
 def test_a_page_that_goes_into_a_pipe_has_no_picture_beside_it(tmp_path):
-    read, write = os.pipe()
-    named = Path(f"/dev/fd/{write}")
-    if not named.exists():
-        pytest.skip("no /dev/fd on this system")
-    run = Made(rows=30).write(tmp_path / "run")
-    with os.fdopen(read, "rb") as pipe, ThreadPoolExecutor(1) as reader:
-        page = reader.submit(pipe.read)
-        try:
-            package.report(run, named)
-        finally:
-            os.close(write)
+    pipe = tmp_path / "pipe.html"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        page = reader.submit(pipe.read_bytes)
+        package.report(Made(rows=30).write(tmp_path / "run"), pipe)
         assert page.result().startswith(b"<!DOCTYPE html>")
-    assert not named.with_name(f"{write}.png").exists()
+    assert not pipe.with_suffix(".png").exists()
 
 
 def test_several_runs_are_one_page_and_a_picture(eckart, tmp_path, monkeypatch):

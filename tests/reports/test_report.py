@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -509,7 +511,7 @@ def test_a_caution_stands_whole_on_a_phones_first_screen(tmp_path):
 @pytest.mark.parametrize("width", [360, 1280])
 def test_long_names_without_a_space_stay_on_the_page(tmp_path, width):
     labels = ("l" * 3000, "other")
-    made = Made(labels=labels, models=("m" * 100,), tasks=("t" * 90, "u" * 90), rows=30)
+    made = Made(labels=labels, models=("m" * 60,), rows=30)
     made.gain = lambda setting, edit: 0.2
     path = eckart.report(made.write(tmp_path / "run"))
     with chromium() as browser:
@@ -523,6 +525,21 @@ def test_confusions_count_every_row_before_and_after(folder):
     for table in entry.confusions:
         total = sum(row[key] for row in table.rows for key in ("0", "1"))
         assert total == 3 * 59
+
+
+def test_a_heading_stands_over_a_table_on_every_sheet(page, tmp_path):
+    page.locator("#cells ~ .scroll tbody >> nth=0").evaluate(
+        "body => { for (let i = 0; i < 99; i++) body.append(body.rows[1].cloneNode(true)) }"
+    )
+    sheets = tmp_path / "sheets.pdf"
+    page.pdf(path=sheets, prefer_css_page_size=True)
+    if shutil.which("pdftotext") is None:
+        pytest.skip("no pdftotext on this machine")
+    printed = subprocess.run(["pdftotext", sheets, "-"], capture_output=True, text=True, check=True)
+    full = [sheet for sheet in printed.stdout.split("\f") if sheet.count("mlp") > 10]
+    assert len(full) > 1
+    assert all("Holm" in "".join(sheet.split()) for sheet in full)
+    assert all({"mlp", "0.5"} <= {*sheet.split()} for sheet in full)
 
 
 def test_nothing_sticks_out_of_a_sheet(page):
