@@ -109,6 +109,25 @@ def test_an_unfinished_search_says_so(tmp_path):
     assert "unknown" in report.provenance.versions.values()
 
 
+@pytest.mark.parametrize(("kept", "missing"), [("all", 0), ("unpruned", 1), ("none", 1)])
+def test_a_search_whose_choice_is_not_tested_is_unfinished(tmp_path, kept, missing):
+    run = Made(seeds=(0,), layers=(3,), rates=(0.5,), gain=lambda *_: 0.2).run(tmp_path)
+    trials = {
+        key: trial
+        for key, trial in run.trials.items()
+        if trial.split == "validation" or kept == "all" or (kept == "unpruned" and not trial.edits)
+    }
+    settings = {"kind": "search", "task": "moods", "rates": [0, 0.5], "layer": None}
+    stopped = replace(run, settings=settings, trials=trials)
+    there, wanted = progress(stopped)
+    assert wanted - there == missing
+    said = Report.of(stopped).summary[0]
+    assert said.startswith("This search is unfinished") == bool(missing)
+    (tmp_path / "result.json").write_text("{}")  # which it writes last
+    there, wanted = progress(stopped)
+    assert (wanted - there) == (missing if kept == "none" else 0)
+
+
 def test_a_search_is_run_again_with_its_whole_plan():
     settings = {
         "kind": "search",

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from eckart.analysis.findings import find
 from eckart.analysis.outcomes import short_name
 from eckart.errors import RunError
 from eckart.runs import Run
@@ -105,10 +106,11 @@ def _warnings(run: Run, kind: str) -> list[str]:
 def progress(run: Run) -> tuple[int, int]:
     """Return how many trials there are of those that must be there, as far as the settings tell.
 
-    A search scores every rate on validation and then the unpruned model on test, under each draw;
-    how much of validation a race reads, and which rates are one edit, its settings do not tell: one
-    that came to the test has what it needs. A sweep scores the unpruned model and every edit on
-    validation; on test all of them, or at least the unpruned model.
+    A search scores every rate on validation and then, under each draw, the unpruned model and its
+    choice on test, unless that is to clip nothing; how much of validation a race reads, and which
+    rates are one edit, its settings do not tell: one that came to the test has what it needs. A
+    sweep scores the unpruned model and every edit on validation; on test all of them, or at least
+    the unpruned model.
     """
     unpruned = {
         trial.setting for trial in run.trials.values() if not trial.edits and trial.split == "test"
@@ -121,7 +123,10 @@ def progress(run: Run) -> tuple[int, int]:
     if asked.kind == "search":
         done = asked.raced or bool(unpruned)
         wanted = on_validation if done else len(asked.rates) * asked.draws
-        return (on_validation + len(unpruned), wanted + asked.draws)
+        clipped = {t.setting for t in run.trials.values() if t.edits and t.split == "test"}
+        due = clipped or (unpruned and _untested(run))
+        there = on_validation + len(unpruned) + len(clipped)
+        return (there, wanted + asked.draws * (2 if due else 1))
     if not asked.grid:
         return (0, 0)
     read = asked.readings * len(asked.models)
@@ -130,6 +135,12 @@ def progress(run: Run) -> tuple[int, int]:
         return (len(run.trials), 2 * whole)
     tested = read if asked.grid["test"] == "selected" else 0
     return (on_validation + min(len(unpruned), tested), whole + tested)
+
+
+def _untested(run: Run) -> bool:
+    """Whether a search without a result, which it writes last, chose an edit on validation."""
+    written = (run.folder / "result.json").is_file()
+    return not written and any(choice.edit for choice in find(run).choices)
 
 
 def _edits(run: Run, model: str) -> int:
