@@ -92,8 +92,8 @@ def draw_gains(
         reference: what stands at zero.
         outcome: the verdict that colours the title.
     """
-    beside = 1.0 if lines[0].name == "" else 0.7  # of the width, what names leave
-    words = _filled(sample, PLAIN_LETTERS * width * beside)
+    free = 1.0 if lines[0].name == "" else 0.7  # of the width, what names leave
+    words = _filled(sample, PLAIN_LETTERS * width * free)
     said = _filled(title, TITLE_LETTERS * width)
     names = [_filled(line.name, NAME_LETTERS * width) for line in lines]
     tall = max(2, *(name.count("\n") + 1 for name in names)) * LINE + APART
@@ -128,11 +128,11 @@ def draw_gains(
 def _explain(figure: Figure, axes: Axes, width: float) -> None:
     """Add the legend below, in one line where it has room there."""
     handles, names = axes.get_legend_handles_labels()
-    beside = width == WIDE and len(names) <= 2
+    one_line = width == WIDE and len(names) <= 2
     filled = [_filled(name, PLAIN_LETTERS * (width - 0.5)) for name in names]
-    more = 0 if beside else sum(1 + name.count("\n") for name in filled) - 1
+    more = 0 if one_line else sum(1 + name.count("\n") for name in filled) - 1
     figure.set_figheight(figure.get_figheight() + LINE * more)
-    about: dict[str, Any] = {"ncols": 2 if beside else 1, "frameon": False, "fontsize": 8.5}
+    about: dict[str, Any] = {"ncols": 2 if one_line else 1, "frameon": False, "fontsize": 8.5}
     figure.legend(handles, filled, loc="outside lower center", **about)
 
 
